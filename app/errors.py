@@ -1,0 +1,100 @@
+"""Every error a user can meet: a stable code, an HTTP status and one plain sentence that says what to do.
+
+This module knows nothing about HTTP responses, SQL or tensors; `api/problems.py` turns these into problem+json and
+`store` keeps `code` and `detail` of a failed attempt.
+"""
+
+from __future__ import annotations
+
+
+class RestoreError(Exception):
+    """An expected failure.
+
+    Attributes:
+        code: stable machine word, for example ``image_too_large``. Never renamed once released.
+        status: the HTTP status a client sees.
+        detail: one plain sentence, what happened and what to do. Never a path, a version or a trace.
+        retry_after_seconds: when the same request may work again, or None.
+    """
+
+    status = 500
+
+    def __init__(self, code: str, detail: str, *, retry_after_seconds: int | None = None) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.retry_after_seconds = retry_after_seconds
+
+
+class BadRequest(RestoreError):
+    """400: the request itself cannot be read."""
+
+    status = 400
+
+
+class Unauthorized(RestoreError):
+    """401: the key is missing or wrong."""
+
+    status = 401
+
+
+class Forbidden(RestoreError):
+    """403: understood, and refused."""
+
+    status = 403
+
+
+class NotFound(RestoreError):
+    """404: unknown, expired, or somebody else's."""
+
+    status = 404
+
+
+class Conflict(RestoreError):
+    """409: not possible in the present state."""
+
+    status = 409
+
+
+class TooLarge(RestoreError):
+    """413: a file, picture or batch over a limit."""
+
+    status = 413
+
+
+class UnsupportedFormat(RestoreError):
+    """415: not a picture format that we open."""
+
+    status = 415
+
+
+class Unprocessable(RestoreError):
+    """422: a broken picture, or an option out of bounds."""
+
+    status = 422
+
+
+class TooManyRequests(RestoreError):
+    """429: this client's share is used up."""
+
+    status = 429
+
+
+class Internal(RestoreError):
+    """500: our fault; the log says more under the request id."""
+
+    status = 500
+
+
+class Unavailable(RestoreError):
+    """503: full, draining or not ready; the same request may work later."""
+
+    status = 503
+
+
+class OutOfMemory(Unavailable):
+    """503: the smallest tile does not fit the device's memory."""
+
+
+class Cancelled(Exception):
+    """Not an error: whoever listens to the progress asked to stop."""

@@ -1,0 +1,47 @@
+"""The `Picture`: what crosses the backend border. It is plain data, and knows nothing of files, HTTP or networks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """One decoded photo, upright (EXIF orientation applied and reset).
+
+    Attributes:
+        rgb: (H, W, 3), uint8 in [0, 255] or uint16 in [0, 65535], RGB. A grey photo has three equal channels.
+        alpha: (H, W), same dtype as `rgb`, straight (not premultiplied), or None when the photo has none.
+        grey: True when the photo was grey; the result is written as grey again.
+        icc_profile: the profile that `rgb` is encoded in; None means sRGB (or unknown, taken as sRGB).
+        exif: EXIF block (TIFF header first, without the ``Exif\\0\\0`` mark), orientation already reset, or None.
+        xmp: XMP packet as UTF-8 bytes, or None.
+        dpi: (x, y) pixels per inch, or None.
+        source_format: Pillow's name of the format it came from (JPEG, PNG, WEBP, TIFF, BMP, AVIF, HEIF).
+        notes: plain sentences about what had to be given up while decoding (a broken profile, say).
+    """
+
+    rgb: Pixels
+    alpha: Pixels | None = None
+    grey: bool = False
+    icc_profile: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    source_format: str = "PNG"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return int(self.rgb.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return int(self.rgb.shape[0])

@@ -1,0 +1,159 @@
+"""The options of one restoration, and the one place where their bounds stand.
+
+It knows the words and numbers a user may say; it knows nothing of HTTP, files or networks. Interfaces (forms, command
+line, OpenAPI) are generated from `FIELDS`, so that a bound is written once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from app.errors import Unprocessable
+
+PROMPT_LIMIT_CHARACTERS = 800
+MODEL_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One option: its type, bounds or choices, and a help line. `low`/`high` are inclusive."""
+
+    kind: type
+    help: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] | None = None
+    nullable: bool = False
+
+
+FIELDS: dict[str, Field] = {
+    "backend": Field(str, "where the photo is restored", choices=("local", "siliconflow")),
+    "quality": Field(
+        str,
+        "fast, balanced or best; empty: chosen for this machine",
+        choices=("fast", "balanced", "best"),
+        nullable=True,
+    ),
+    "model": Field(str, "a model's name; overrides quality", nullable=True),
+    "scale": Field(float, "how many times larger each side gets", low=1.0, high=8.0),
+    "face_enhance": Field(bool, "restore faces with GFPGAN"),
+    "face_strength": Field(float, "blend of restored (1) and upscaled (0) face", low=0.0, high=1.0),
+    "denoise": Field(float, "noise removal of realesr-general-x4v3", low=0.0, high=1.0, nullable=True),
+    "output_format": Field(
+        str, "format of the result; auto keeps the photo's own", choices=("auto", "jpg", "png", "webp", "tiff", "avif")
+    ),
+    "output_quality": Field(int, "quality of jpg, webp and avif", low=1, high=100),
+    "metadata": Field(str, "EXIF, XMP and DPI of the result", choices=("keep", "strip_gps", "strip")),
+    "prompt": Field(str, f"siliconflow only, at most {PROMPT_LIMIT_CHARACTERS} characters", nullable=True),
+    "num_inference_steps": Field(int, "siliconflow only", low=1, high=100),
+    "guidance_scale": Field(float, "siliconflow only", low=0.0, high=20.0),
+    "seed": Field(int, "siliconflow only", low=0, high=9_999_999_999, nullable=True),
+}
+
+_WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
+@dataclasses.dataclass(frozen=True)
+class RestoreOptions:
+    """What a user asks of one restoration (section 3 of the contract); always within the bounds of `FIELDS`."""
+
+    backend: str = "local"
+    quality: str | None = None
+    model: str | None = None
+    scale: float = 4.0
+    face_enhance: bool = True
+    face_strength: float = 1.0
+    denoise: float | None = None
+    output_format: str = "auto"
+    output_quality: int = 95
+    metadata: str = "keep"
+    prompt: str | None = None
+    num_inference_steps: int = 20
+    guidance_scale: float = 7.5
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, field in FIELDS.items():
+            _check(name, field, getattr(self, name))
+        if self.model is not None and not MODEL_NAME_PATTERN.fullmatch(self.model):
+            raise _invalid("model", "must be a name of letters, digits, dots, dashes and underscores")
+        if self.prompt is not None and len(self.prompt) > PROMPT_LIMIT_CHARACTERS:
+            raise _invalid("prompt", f"must have at most {PROMPT_LIMIT_CHARACTERS} characters")
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, object]) -> RestoreOptions:
+        """Build from form fields or JSON values; texts are converted, empty texts mean the default.
+
+        Raises:
+            Unprocessable: `invalid_option` names the first bad field, `unknown_option` a field we do not know.
+        """
+        values: dict[str, Any] = {}
+        for name, raw in fields.items():
+            field = FIELDS.get(name)
+            if field is None:
+                known = ", ".join(FIELDS)
+                raise Unprocessable("unknown_option", f"There is no option '{name[:40]}'; known options are {known}.")
+            if raw is None or (isinstance(raw, str) and not raw.strip()):
+                continue
+            values[name] = _convert(name, field, raw)
+        return cls(**values)
+
+    @classmethod
+    def from_json(cls, text: str) -> RestoreOptions:
+        """Read back what `to_json` wrote."""
+        return cls.from_fields(json.loads(text))
+
+    def to_json(self) -> str:
+        """All options as one JSON object with sorted keys (equal options give equal texts)."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+
+def _invalid(name: str, reason: str) -> Unprocessable:
+    return Unprocessable("invalid_option", f"Option '{name}' {reason}.")
+
+
+def _convert(name: str, field: Field, raw: object) -> object:
+    """Text (or a JSON value) to the field's own type; whole numbers may be written as `4.0`."""
+    if field.kind is str:
+        if not isinstance(raw, str):
+            raise _invalid(name, "must be a text")
+        return raw.strip()
+    if field.kind is bool:
+        word = raw if isinstance(raw, bool) else _WORDS.get(str(raw).strip().lower())
+        if not isinstance(word, bool):
+            raise _invalid(name, "must be true or false")
+        return word
+    return _number(name, field.kind, raw)
+
+
+def _number(name: str, kind: type, raw: object) -> int | float:
+    if isinstance(raw, bool) or not isinstance(raw, int | float | str):
+        raise _invalid(name, "must be a number")
+    try:
+        value = float(raw)
+    except (ValueError, OverflowError):
+        raise _invalid(name, "must be a number") from None
+    if not math.isfinite(value):
+        raise _invalid(name, "must be a finite number")
+    if kind is int:
+        if value != int(value):
+            raise _invalid(name, "must be a whole number")
+        return int(value)
+    return value
+
+
+def _check(name: str, field: Field, value: object) -> None:
+    if value is None:
+        if not field.nullable:
+            raise _invalid(name, "must not be empty")
+        return
+    if field.choices is not None and value not in field.choices:
+        raise _invalid(name, f"must be one of {', '.join(field.choices)}")
+    if field.low is not None and field.high is not None:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not field.low <= value <= field.high:
+            raise _invalid(name, f"must be between {field.low:g} and {field.high:g}")

@@ -1,0 +1,145 @@
+"""The rows of the store as plain, frozen records, and the words for their states.
+
+Other rooms read these; only the store writes them. It knows nothing of SQL, files or HTTP.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from typing import Any
+
+
+class AttemptStatus(enum.StrEnum):
+    """`queued -> processing -> completed | failed | cancelled`, and `queued -> cancelled`."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether no further move is legal."""
+        return self not in (AttemptStatus.QUEUED, AttemptStatus.PROCESSING)
+
+
+class PhotoStatus(enum.StrEnum):
+    """`uploaded -> processing -> ready`; a failed or cancelled attempt puts back what was before."""
+
+    UPLOADED = "uploaded"
+    PROCESSING = "processing"
+    READY = "ready"
+    ARCHIVED = "archived"
+    DELETED = "deleted"
+
+
+@dataclasses.dataclass(frozen=True)
+class NewPhoto:
+    """An upload that is already on disk (fsynced) under `id`, about to get its row."""
+
+    id: str
+    sha256: str
+    name: str  # the client's file name, cleaned: a label, never part of a path
+    mime: str
+    width: int
+    height: int
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Photo:
+    """One uploaded original."""
+
+    id: str
+    owner: str
+    sha256: str
+    name: str
+    mime: str
+    width: int
+    height: int
+    bytes: int
+    status: PhotoStatus
+    created_at: float  # seconds since the epoch, UTC
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """One restoration of one photo, joined with what callers need of its photo."""
+
+    id: str
+    job_id: str
+    photo_id: str
+    position: int  # place within the job, from 0
+    status: AttemptStatus
+    backend: str
+    options_json: str
+    progress: float  # 0..1
+    stage: str
+    tries: int  # how often it was claimed and not given back
+    claim: str | None  # the token of the run that holds it
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    original_filename: str
+    photo_bytes: int
+    photo_width: int
+    photo_height: int
+    result_name: str | None  # "<attempt id>.<ext>" once completed
+    result_mime: str | None
+    result_width: int | None
+    result_height: int | None
+    result_bytes: int | None
+    model: str | None
+    seconds: float | None
+    faces: tuple[Mapping[str, Any], ...]
+    warnings: tuple[Mapping[str, str], ...]  # {"code", "message"}
+    params: Mapping[str, Any]
+    error_code: str | None
+    error_message: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One submission: a group of attempts; its status is derived from theirs."""
+
+    id: str
+    owner: str
+    created_at: float
+    options_json: str
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def status(self) -> AttemptStatus:
+        """`completed` when all ended and one or more completed; `failed` when all failed; else see the contract."""
+        states = {attempt.status for attempt in self.attempts}
+        if AttemptStatus.PROCESSING in states:
+            return AttemptStatus.PROCESSING
+        if AttemptStatus.QUEUED in states:
+            return AttemptStatus.QUEUED if states == {AttemptStatus.QUEUED} else AttemptStatus.PROCESSING
+        if AttemptStatus.COMPLETED in states:
+            return AttemptStatus.COMPLETED
+        return AttemptStatus.FAILED if states == {AttemptStatus.FAILED} else AttemptStatus.CANCELLED
+
+    @property
+    def progress(self) -> float:
+        """Mean progress of the attempts, 0..1; an ended attempt counts as 1."""
+        return sum(1.0 if a.status.ended else a.progress for a in self.attempts) / max(1, len(self.attempts))
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a finished run writes into its row."""
+
+    name: str  # "<attempt id>.<ext>"
+    mime: str
+    width: int
+    height: int
+    bytes: int
+    model: str
+    seconds: float
+    faces: tuple[Mapping[str, Any], ...] = ()
+    warnings: tuple[Mapping[str, str], ...] = ()
+    params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
