@@ -1,0 +1,122 @@
+"""The local backend: restores on this machine, behind the same border as every other backend.
+
+It joins a `Restorer` to the border's types and describes what is installed; it knows nothing of rows, HTTP or settings.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+from app.backends.protocol import Notice, OnProgress, Restored
+from app.images import Picture
+from app.options import RestoreOptions
+from app.restoration import device as devices
+from app.restoration import weights
+from app.restoration.models import QUALITY_MODELS, ModelRow
+from app.restoration.pipeline import Restorer
+
+log = logging.getLogger(__name__)
+
+_NO_FACES = "Faces were upscaled with the rest of the photo: this version has no face restoration."
+
+
+class LocalBackend:
+    """Restores pictures with the networks in the weights folder; one restoration at a time."""
+
+    name = "local"
+
+    def __init__(self, restorer: Restorer, engine: str) -> None:
+        self._restorer, self._engine = restorer, engine
+        self._lock = threading.Lock()
+
+    def load(self) -> str | None:
+        """Tune the process, load the default model and run it once; returns its name, None with nothing installed."""
+        devices.prepare(self._restorer.device.value)
+        return self.warm_up()
+
+    def warm_up(self) -> str | None:
+        """Run the default model once on a small picture; returns its name, None with nothing installed."""
+        with self._lock:
+            return self._restorer.warm_up()
+
+    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> Restored:
+        """Restore one picture; see `Backend`."""
+        with self._lock:
+            outcome = self._restorer.restore(picture, options, on_progress)
+        notices = [Notice(caution.code, caution.message) for caution in outcome.warnings]
+        if options.face_enhance:
+            notices.append(Notice("faces_not_restored", _NO_FACES))
+        params = {"engine": self._engine, **outcome.params}
+        return Restored(outcome.picture, outcome.model, outcome.seconds, params, warnings=tuple(notices))
+
+    def describe(self) -> dict[str, Any]:
+        """What this machine restores with, JSON-ready; hashes a weight file the first time it is seen."""
+        restorer = self._restorer
+        models = [self._describe_model(row) for row in restorer.shelf.rows()]
+        usable = [row["name"] for row in models if row["installed"]]
+        problems = [row["note"] for row in models if row["note"] and row["present"]]
+        if not usable:
+            problems.append("No model is installed; run: python3 run.py models download")
+        wanted = QUALITY_MODELS[restorer.default_quality]
+        default = restorer.choose(RestoreOptions())[0].name if usable else None
+        if usable and wanted not in usable:
+            problems.append(f"{wanted} is not installed; get it with: python3 run.py models download {wanted}.pth")
+        return {
+            "engine": self._engine,
+            "device": restorer.device.value,
+            "device_reason": restorer.device.reason,
+            "precision": restorer.precision.value,
+            "precision_reason": restorer.precision.reason,
+            "default_quality": restorer.default_quality,
+            "default_model": default,
+            "models": models,
+            "problems": problems,
+        }
+
+    def _describe_model(self, row: ModelRow) -> dict[str, Any]:
+        shelf, official = self._restorer.shelf, weights.official(row.file)
+        path = shelf.path(row.file)
+        refusal = shelf.refusal(row.file)
+        present = path.is_file()
+        return {
+            "name": row.name,
+            "file": row.file,
+            "bytes": path.stat().st_size if present else (official.bytes if official else 0),
+            "licence": official.licence if official else "unknown: dropped in by you",
+            "purpose": official.purpose if official else "your own file",
+            "present": present,
+            "installed": refusal is None,
+            "note": refusal,
+        }
+
+
+def open_local_backend(
+    weights_folder: Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    tile_size: int = 0,
+    engine: str = "fast",
+    default_quality: str = "auto",
+    allow_unverified: bool = False,
+) -> LocalBackend:
+    """Choose device and precision and look at the weights folder; networks load at `load` or first use."""
+    kind: type[Restorer] = Restorer
+    if engine == "reference":
+        from app.restoration.reference import ReferenceRestorer  # upstream's packages: slow, and not on every Python
+
+        kind = ReferenceRestorer
+    restorer = kind(
+        weights_folder,
+        device=device,
+        precision=precision,
+        tile=tile_size,
+        default_quality=default_quality,
+        allow_unverified=allow_unverified,
+    )
+    log.info("device %s (%s)", restorer.device.value, restorer.device.reason)
+    log.info("precision %s (%s)", restorer.precision.value, restorer.precision.reason)
+    return LocalBackend(restorer, engine)

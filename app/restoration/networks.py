@@ -1,0 +1,135 @@
+"""A network as a callable with facts: ESRGAN and compact networks, run in mixed precision.
+
+The first convolution and the skip connection (and the last convolution of ESRGAN) stay in fp32, the body runs in the
+asked precision, channels-last: measured 1 to 2.6 dB closer to fp32 than all-bf16, at no cost. It knows nothing of files,
+tiles or photos. Tried and dropped on a CPU: torch.compile (at most 1.1 times faster, for 5 to 32 s of compiling each
+shape), input-split dense blocks (slower: the extra adds cost more than the saved concatenations), int8 (26 dB).
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from app.restoration.device import DTYPES
+
+_PLENTY_CONTEXT_PIXELS, _PLENTY_BLEND_PIXELS = 16, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What the tiler and the planner must know of a network.
+
+    Attributes:
+        architecture: `esrgan` or `compact`.
+        scale: the network's own factor.
+        context: pixels it must see beyond a tile; covers the receptive field of compact networks, which reach one
+            pixel a convolution. ESRGAN's is over 300 pixels wide in theory and was measured to fade within 16.
+        blend: pixels over which two tiles are mixed, 0 where context makes them equal.
+        multiple: sides must be multiples of this (pixel-unshuffle in front).
+        work: multiply-adds per input pixel, in millions.
+        precisions: what it may run in.
+    """
+
+    architecture: str
+    scale: int
+    context: int
+    blend: int
+    multiple: int
+    work: float
+    precisions: tuple[str, ...] = ("fp32", "bf16", "fp16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A ready network: (N, 3, H, W) fp32 RGB in [0, 1] on `device` to (N, 3, scale*H, scale*W) fp32, not clamped.
+
+    `exact` is the same network in fp32, made when first needed, for tiles that reduced precision spoiled.
+    """
+
+    name: str
+    facts: Facts
+    device: str
+    precision: str
+    run: Callable[[Tensor], Tensor]
+    exact: Callable[[], Network]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Run it without recording gradients."""
+        with torch.inference_mode():
+            return self.run(x)
+
+
+def build(name: str, module: nn.Module, facts: Facts, device: str, precision: str) -> Network:
+    """Wrap a loaded spandrel module (fp32, left untouched) for `device` and `precision`."""
+    forward = {"compact": _compact, "esrgan": _esrgan}[facts.architecture]
+    target = torch.device(device)
+
+    def exact() -> Network:
+        return build(name, module, facts, device, "fp32")
+
+    run = forward(module, facts, target, DTYPES[precision])
+    return Network(name, facts, device, precision, run, exact)
+
+
+def compact_facts(module: Any) -> Facts:
+    """Facts of a spandrel `SRVGGNetCompact`, read from its layers."""
+    convolutions = [layer for layer in module.body if isinstance(layer, nn.Conv2d)]
+    work = sum(layer.weight.numel() for layer in convolutions) / 1e6
+    return Facts("compact", int(module.upscale), len(convolutions), 0, 1, work)
+
+
+def esrgan_facts(module: Any, scale: int) -> Facts:
+    """Facts of a spandrel `RRDBNet` with the true factor `scale`."""
+    multiple = int(module.shuffle_factor or 1)
+    weights = sum(p.numel() for p in module.model[1].parameters()) / 1e6
+    tail_pixels = (scale * multiple) ** 2
+    tail = sum(p.numel() for layer in list(module.model)[2:] for p in layer.parameters()) * tail_pixels / 1e6
+    work = (weights + tail) / multiple**2
+    context = _PLENTY_CONTEXT_PIXELS * multiple
+    return Facts("esrgan", scale, context, _PLENTY_BLEND_PIXELS * multiple, multiple, work)
+
+
+def _copy(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """A channels-last copy on the device in `dtype`; the source stays as it was loaded."""
+    moved = copy.deepcopy(module).to(device=device, dtype=dtype)
+    return moved.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def _compact(module: Any, facts: Facts, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """SRVGGNetCompact: convolutions with activations, pixel shuffle, plus the nearest-enlarged input."""
+    first = _copy(module.body[0], device, torch.float32)
+    body = _copy(nn.Sequential(*list(module.body)[1:]), device, dtype)
+
+    def run(x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        features = first(x).to(dtype)  # (N, 64, H, W)
+        residual = functional.pixel_shuffle(body(features).float(), facts.scale)  # (N, 3, sH, sW)
+        return residual.add_(functional.interpolate(x, scale_factor=facts.scale, mode="nearest"))
+
+    return run
+
+
+def _esrgan(module: Any, facts: Facts, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """RRDBNet: first convolution, trunk with skip, nearest up-sampling convolutions, last convolution."""
+    layers = list(module.model)
+    first = _copy(layers[0], device, torch.float32)
+    trunk = _copy(layers[1].sub, device, dtype)
+    tail = _copy(nn.Sequential(*layers[2:-1]), device, dtype)
+    last = _copy(layers[-1], device, torch.float32)
+
+    def run(x: Tensor) -> Tensor:
+        if facts.multiple > 1:
+            x = functional.pixel_unshuffle(x, facts.multiple)  # (N, 3*m*m, H/m, W/m)
+        x = x.contiguous(memory_format=torch.channels_last)
+        features = first(x)  # (N, 64, H, W)
+        features = features + trunk(features.to(dtype))
+        return last(tail(features.to(dtype)).float())  # type: ignore[no-any-return]  # (N, 3, sH, sW)
+
+    return run

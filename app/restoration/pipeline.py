@@ -1,0 +1,172 @@
+"""Restores one `Picture`: colour, grey, alpha, 8 or 16 bits, to the asked size, with the model that the options mean.
+
+It joins device, models and upscaling; it knows nothing of HTTP, rows, files of users or settings. One `Restorer` serves
+all photos; nothing of a photo is kept on it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import Unavailable
+from app.images import Picture
+from app.options import RestoreOptions
+from app.restoration import device as devices
+from app.restoration.models import FALLBACKS, QUALITY_MODELS, ModelRow, ModelShelf
+from app.restoration.networks import Network
+from app.restoration.upscale import Plan, Report, upscale
+
+log = logging.getLogger(__name__)
+
+OnProgress = Callable[[float, str], bool]
+
+
+@dataclasses.dataclass(frozen=True)
+class Caution:
+    """Something the user must know: a stable code and a plain sentence."""
+
+    code: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A restored picture and how it came about."""
+
+    picture: Picture
+    model: str
+    seconds: float
+    params: dict[str, Any]
+    warnings: tuple[Caution, ...]
+
+
+class Restorer:
+    """The local restoration: a device, a precision and a shelf of models, chosen once, with their reasons."""
+
+    def __init__(
+        self,
+        weights_folder: Path,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        tile: int = 0,
+        default_quality: str = "auto",
+        allow_unverified: bool = False,
+    ) -> None:
+        self.shelf = ModelShelf(weights_folder, allow_unverified=allow_unverified)
+        self.device = devices.choose_device(device)
+        self.precision = devices.choose_precision(precision, self.device.value)
+        self.tile = tile
+        is_cpu = self.device.value == "cpu"
+        self.default_quality = ("fast" if is_cpu else "balanced") if default_quality == "auto" else default_quality
+
+    def choose(self, options: RestoreOptions) -> tuple[ModelRow, tuple[Caution, ...]]:
+        """The model that these options mean, or the best installed one with a warning.
+
+        Raises:
+            Unprocessable: `unknown_model`. Conflict: `model_not_installed` for a model asked for by name.
+            Unavailable: `no_model` when nothing is installed.
+        """
+        if options.model is not None:
+            return self.shelf.find(options.model), ()
+        wanted = QUALITY_MODELS[options.quality or self.default_quality]
+        if self.shelf.installed(wanted):
+            return self.shelf.find(wanted), ()
+        others = [row.name for row in self.shelf.rows()]
+        for name in (*FALLBACKS, *others):
+            if self.shelf.installed(name):
+                text = f"{wanted} is not installed, so {name} ran; get it with: python3 run.py models download {wanted}"
+                return self.shelf.find(name), (Caution("model_fallback", text),)
+        raise Unavailable("no_model", "No model is installed; run: python3 run.py models download")
+
+    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> Outcome:
+        """Restore one picture.
+
+        Args:
+            picture: any decoded photo.
+            options: what was asked; scale, quality or model, and denoise count here.
+            on_progress: told (fraction, stage) at least once a tile; False stops with `Cancelled`.
+        """
+        row, warnings = self.choose(options)
+        on_progress(0.0, "loading")
+        is_best = options.model is None and options.quality == "best"
+        precision = "fp32" if is_best else self.precision.value
+        warnings += self._denoise_warnings(row, options)
+        denoise = None if any(w.code.startswith("denoise") for w in warnings) else options.denoise
+        network = self.shelf.load(row, denoise, self.device.value, precision)
+        started = time.monotonic()
+        plan = Plan(_size_out(picture, options.scale), self.tile, ensemble=is_best)
+        result, reports = _planes(network, picture, plan, on_progress)
+        params = {
+            "device": self.device.value,
+            "precision": network.precision,
+            "ensemble": is_best,
+            "scale": options.scale,
+            "network_scale": network.facts.scale,
+            "denoise": denoise,
+            "tile_size": reports[0].tile,
+            "tiles": sum(report.tiles for report in reports),
+            "tiles_redone_in_fp32": sum(report.redone_in_fp32 for report in reports),
+            "out_of_memory_restarts": sum(report.restarts for report in reports),
+        }
+        return Outcome(result, row.name, time.monotonic() - started, params, warnings)
+
+    def _denoise_warnings(self, row: ModelRow, options: RestoreOptions) -> tuple[Caution, ...]:
+        if options.denoise is None:
+            return ()
+        if row.denoise_partner is None:
+            text = f"{row.name} has no denoise setting, so it was ignored; use realesr-general-x4v3."
+            return (Caution("denoise_ignored", text),)
+        refusal = self.shelf.refusal(row.denoise_partner)
+        if options.denoise < 1.0 and refusal is not None:
+            return (Caution("denoise_unavailable", f"The denoise setting was ignored: {refusal}"),)
+        return ()
+
+    def warm_up(self) -> str | None:
+        """Load the default model and run it once on a small picture; returns its name, None with nothing installed."""
+        try:
+            row, _ = self.choose(RestoreOptions())
+        except Unavailable:
+            return None
+        ramp = np.linspace(0, 255, 64, dtype=np.uint8)
+        rgb = np.stack(np.broadcast_arrays(ramp[None, :], ramp[:, None], ramp[::-1][None, :]), axis=2)
+        self.restore(Picture(np.ascontiguousarray(rgb)), RestoreOptions(model=row.name), lambda fraction, stage: True)
+        return row.name
+
+
+def _size_out(picture: Picture, scale: float) -> tuple[int, int]:
+    """(height, width) of the result, rounded, at least one pixel."""
+    return max(1, round(picture.height * scale)), max(1, round(picture.width * scale))
+
+
+def _planes(
+    network: Network, picture: Picture, plan: Plan, on_progress: OnProgress
+) -> tuple[Picture, tuple[Report, ...]]:
+    """Colour (or grey) through the network, then alpha likewise, as upstream does."""
+    has_alpha = picture.alpha is not None and not _is_constant(picture.alpha)
+    share = 0.5 if has_alpha else 1.0
+    colour_plan = dataclasses.replace(plan, grey=picture.grey)
+    rgb, colour_report = upscale(network, picture.rgb, colour_plan, lambda f: on_progress(f * share, "upscaling"))
+    if picture.grey:
+        rgb = np.repeat(rgb, 3, axis=2)
+    if picture.alpha is None:
+        return dataclasses.replace(picture, rgb=rgb), (colour_report,)
+    if not has_alpha:
+        flat = np.full(plan.size_out, picture.alpha.flat[0], picture.alpha.dtype)
+        return dataclasses.replace(picture, rgb=rgb, alpha=flat), (colour_report,)
+    as_colour: NDArray[Any] = np.broadcast_to(picture.alpha[:, :, None], (*picture.alpha.shape, 3))
+    alpha_plan = dataclasses.replace(plan, grey=True)
+    alpha, alpha_report = upscale(network, as_colour, alpha_plan, lambda f: on_progress(share + f * share, "upscaling"))
+    return dataclasses.replace(picture, rgb=rgb, alpha=alpha[:, :, 0]), (colour_report, alpha_report)
+
+
+def _is_constant(plane: NDArray[Any]) -> bool:
+    return bool(plane.min() == plane.max())
