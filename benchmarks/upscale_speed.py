@@ -14,6 +14,7 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -24,7 +25,7 @@ from benchmarks.variants import TUNED_ALLOCATOR, Variant
 
 def measure(model: str, weights: Path, photo: Path, rounds: int, device: str) -> dict[str, object]:
     """Medians over `rounds` interleaved rounds after two that do not count."""
-    common = {"model": model, "weights": weights, "photo": photo, "device": device}
+    common: dict[str, Any] = {"model": model, "weights": weights, "photo": photo, "device": device}
     variants = [
         Variant("upstream", "upstream", **common),
         Variant("upstream, tuned allocator", "upstream", environment=TUNED_ALLOCATOR, **common),
@@ -83,7 +84,11 @@ def main() -> None:
         rows = [measure(model, folder, folder / "photo.npy", asked.rounds, asked.device) for model in asked.models]
     for row in rows:
         show(row)
-    print(json.dumps({"machine": platform.processor() or platform.machine(), "python": sys.version.split()[0], "rows": rows}))
+    print(
+        json.dumps(
+            {"machine": platform.processor() or platform.machine(), "python": sys.version.split()[0], "rows": rows}
+        )
+    )
 
 
 if __name__ == "__main__":

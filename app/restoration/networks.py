@@ -1,9 +1,10 @@
 """A network as a callable with facts: ESRGAN and compact networks, run in mixed precision.
 
 The first convolution and the skip connection (and the last convolution of ESRGAN) stay in fp32, the body runs in the
-asked precision, channels-last: measured 1 to 2.6 dB closer to fp32 than all-bf16, at no cost. It knows nothing of files,
-tiles or photos. Tried and dropped on a CPU: torch.compile (at most 1.1 times faster, for 5 to 32 s of compiling each
-shape), input-split dense blocks (slower: the extra adds cost more than the saved concatenations), int8 (26 dB).
+asked precision, channels-last: measured 1 to 2.6 dB closer to fp32 than all-bf16, at no cost. It knows nothing of
+files, tiles or photos. Tried and dropped on a CPU: torch.compile (at most 1.1 times faster, for 5 to 32 s of compiling
+each shape), input-split dense blocks (slower: the extra adds cost more than the saved concatenations), int8 (26 dB),
+oneDNN's fused convolutions with the residual factors folded into the weights (1.02 times; 44.2 dB instead of 45.5).
 """
 
 from __future__ import annotations
@@ -110,8 +111,11 @@ def _compact(module: Any, facts: Facts, device: torch.device, dtype: torch.dtype
     def run(x: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         features = first(x).to(dtype)  # (N, 64, H, W)
-        residual = functional.pixel_shuffle(body(features).float(), facts.scale)  # (N, 3, sH, sW)
-        return residual.add_(functional.interpolate(x, scale_factor=facts.scale, mode="nearest"))
+        residual = body(features).float()  # (N, 3*s*s, H, W)
+        # Adding each input pixel to its s*s outputs before the shuffle equals adding the nearest-enlarged input after
+        # it, in half the time: memory stays in order.
+        split = residual.permute(0, 2, 3, 1).unflatten(3, (3, -1)) + x.permute(0, 2, 3, 1).unsqueeze(4)
+        return functional.pixel_shuffle(split.flatten(3).permute(0, 3, 1, 2), facts.scale)  # (N, 3, sH, sW)
 
     return run
 

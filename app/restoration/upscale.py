@@ -80,7 +80,8 @@ def upscale(network: Network, pixels: NDArray[Any], plan: Plan, on_tile: OnTile)
         report.tile, report.tiles, report.redone_in_fp32 = tile, 0, 0
         try:
             strict = bool(asked) or report.restarts > 0
-            return _Run(network, pixels, plan, on_tile, report, strict=strict).result(), report
+            with torch.inference_mode():
+                return _Run(network, pixels, plan, on_tile, report, strict=strict).result(), report
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

@@ -218,7 +218,9 @@ def download(row: WeightFile, folder: Path, base_url: str, on_bytes: Callable[[i
         raise Unavailable(
             "download_failed", f"{row.file} could not be downloaded ({reason}); try again later."
         ) from error
-    if part.stat().st_size != row.bytes or sha256(part) != row.sha256:
+    if part.stat().st_size < row.bytes:  # the part stays, so that the next call goes on where this one was cut off
+        raise Unavailable("download_failed", f"The connection was cut while {row.file} came; run the download again.")
+    if sha256(part) != row.sha256:
         part.unlink()
         raise Unavailable("download_corrupt", f"{row.file} arrived damaged and was removed; run the download again.")
     with part.open("rb+") as file:

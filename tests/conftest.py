@@ -1,0 +1,40 @@
+"""Fixtures that several test files share: the folders of real weights and photos, and seeded stand-ins.
+
+`NIR_TEST_WEIGHTS` and `NIR_TEST_PHOTOS` name folders with real files; without them those tests skip with a notice.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def _folder(variable: str, holds: str) -> Path:
+    value = os.environ.get(variable, "")
+    if not value or not Path(value).is_dir():
+        pytest.skip(f"{variable} names no folder with {holds}; this test needs real files")
+    return Path(value)
+
+
+@pytest.fixture(scope="session")
+def real_weights() -> Path:
+    """Folder with realesr-general-x4v3.pth and realesr-animevideov3.pth."""
+    return _folder("NIR_TEST_WEIGHTS", "weight files")
+
+
+@pytest.fixture(scope="session")
+def real_photos() -> Path:
+    """Folder with the sample photos of the Real-ESRGAN and GFPGAN repositories."""
+    return _folder("NIR_TEST_PHOTOS", "photos")
+
+
+@pytest.fixture(scope="session")
+def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with seeded random files in the shape of every upscaling model, under the official names."""
+    from benchmarks.random_weights import MODELS, put_weights
+
+    folder = tmp_path_factory.mktemp("random_weights")
+    put_weights(folder, None, MODELS)
+    return folder

@@ -1,0 +1,199 @@
+"""Running a network over a plane: tiles, checks, the way out of memory trouble, cancelling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from app.errors import Cancelled, Internal, OutOfMemory
+from app.restoration.networks import Facts, Network
+from app.restoration.upscale import Plan, upscale
+
+FACTS = Facts("compact", scale=2, context=2, blend=0, multiple=1, work=1.0)
+
+
+def make_network(run: Callable[[Tensor], Tensor], exact: Callable[[Tensor], Tensor] | None = None) -> Network:
+    """A network of our border whose arithmetic is known: what surrounds it is under test, not the network."""
+
+    def in_fp32() -> Network:
+        return Network("exact", FACTS, "cpu", "fp32", exact or run, in_fp32)
+
+    return Network("test", FACTS, "cpu", "bf16", run, in_fp32)
+
+
+def enlarge(x: Tensor) -> Tensor:
+    return functional.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def go_on(fraction: float) -> bool:
+    return True
+
+
+def noise(height: int, width: int, dtype: Any = np.uint8) -> NDArray[Any]:
+    peak = np.iinfo(dtype).max
+    return np.random.default_rng(0).integers(0, peak, (height, width, 3), endpoint=True).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("tile", [0, 32, 50])
+def test_values_pass_through_tiles_unchanged(dtype: Any, tile: int) -> None:
+    pixels = noise(131, 77, dtype)
+    result, report = upscale(make_network(enlarge), pixels, Plan((262, 154), tile), go_on)
+    np.testing.assert_array_equal(result, pixels.repeat(2, 0).repeat(2, 1))
+    assert result.dtype == dtype
+    assert report.tiles == (1 if tile == 0 else -(-131 // tile) * -(-77 // tile))
+
+
+def test_one_pixel_is_a_picture() -> None:
+    result, _ = upscale(make_network(enlarge), noise(1, 1), Plan((2, 2)), go_on)
+    assert result.shape == (2, 2, 3)
+
+
+def test_grey_becomes_the_luma_of_the_three_channels() -> None:
+    pixels = np.full((8, 8, 3), (255, 0, 0), np.uint8)
+    result, _ = upscale(make_network(enlarge), pixels, Plan((16, 16), grey=True), go_on)
+    assert result.shape == (16, 16, 1)
+    assert (result == 76).all()
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf")])
+def test_a_tile_with_unusable_numbers_is_done_again_in_fp32(poison: float) -> None:
+    def broken(x: Tensor) -> Tensor:
+        out = enlarge(x)
+        out[:, 1, 3, 3] = poison
+        return out
+
+    pixels = noise(40, 40)
+    result, report = upscale(make_network(broken, enlarge), pixels, Plan((80, 80)), go_on)
+    np.testing.assert_array_equal(result, pixels.repeat(2, 0).repeat(2, 1))
+    assert report.redone_in_fp32 == 1
+
+
+def test_a_flat_tile_from_a_lively_photo_is_done_again_in_fp32() -> None:
+    pixels = noise(40, 40)
+    black = make_network(lambda x: torch.zeros_like(enlarge(x)), enlarge)
+    result, report = upscale(black, pixels, Plan((80, 80), 32), go_on)
+    np.testing.assert_array_equal(result, pixels.repeat(2, 0).repeat(2, 1))
+    assert report.redone_in_fp32 == report.tiles == 4
+
+
+def test_a_flat_tile_of_a_flat_photo_is_fine() -> None:
+    pixels = np.full((40, 40, 3), 9, np.uint8)
+    _, report = upscale(make_network(enlarge), pixels, Plan((80, 80)), go_on)
+    assert report.redone_in_fp32 == 0
+
+
+def test_numbers_unusable_in_fp32_too_end_in_an_error_and_no_picture() -> None:
+    with pytest.raises(Internal) as caught:
+        upscale(make_network(lambda x: enlarge(x) * float("nan")), noise(40, 40), Plan((80, 80)), go_on)
+    assert caught.value.code == "bad_network_output"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_halves_the_tile_and_starts_the_photo_again(error: Exception) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def hungry(x: Tensor) -> Tensor:
+        seen.append(tuple(x.shape[2:]))
+        if max(x.shape[2:]) > 60:
+            raise error
+        return enlarge(x)
+
+    pixels = noise(200, 150)
+    result, report = upscale(make_network(hungry), pixels, Plan((400, 300)), go_on)
+    np.testing.assert_array_equal(result, pixels.repeat(2, 0).repeat(2, 1))
+    assert report.restarts == 2
+    assert report.tile == 50
+    assert max(seen[-1]) <= 60
+
+
+def test_out_of_memory_midway_leaves_no_stale_tile() -> None:
+    calls = 0
+
+    def fails_on_third(x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return enlarge(x)
+
+    pixels = noise(200, 330)
+    result, report = upscale(make_network(fails_on_third), pixels, Plan((400, 660), 100), go_on)
+    np.testing.assert_array_equal(result, pixels.repeat(2, 0).repeat(2, 1))
+    assert report.tile == 50
+
+
+def test_the_smallest_tile_out_of_memory_is_a_named_error() -> None:
+    def never(x: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(OutOfMemory) as caught:
+        upscale(make_network(never), noise(100, 100), Plan((200, 200)), go_on)
+    assert caught.value.code == "out_of_memory"
+
+
+def test_another_error_of_the_network_is_not_swallowed() -> None:
+    def wrong(x: Tensor) -> Tensor:
+        raise RuntimeError("shape mismatch")
+
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        upscale(make_network(wrong), noise(10, 10), Plan((20, 20)), go_on)
+
+
+def test_cancel_stops_within_one_tile() -> None:
+    runs = 0
+
+    def count(x: Tensor) -> Tensor:
+        nonlocal runs
+        runs += 1
+        return enlarge(x)
+
+    with pytest.raises(Cancelled):
+        upscale(make_network(count), noise(200, 200), Plan((400, 400), 50), lambda fraction: runs < 3)
+    assert runs == 3
+
+
+def test_progress_rises_to_one_with_every_tile() -> None:
+    told: list[float] = []
+    upscale(make_network(enlarge), noise(100, 100), Plan((200, 200), 50), lambda f: not told.append(f))  # type: ignore[func-returns-value]
+    assert told == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_the_self_ensemble_undoes_each_of_its_eight_turns() -> None:
+    runs = 0
+
+    def count(x: Tensor) -> Tensor:
+        nonlocal runs
+        runs += 1
+        return enlarge(x)
+
+    pixels = noise(33, 47)
+    result, _ = upscale(make_network(count), pixels, Plan((66, 94), ensemble=True), go_on)
+    np.testing.assert_array_equal(result, pixels.repeat(2, 0).repeat(2, 1))
+    assert runs == 8
+
+
+def test_the_self_ensemble_averages_what_depends_on_direction() -> None:
+    def darkens_left(x: Tensor) -> Tensor:
+        out = enlarge(x)
+        out[..., : out.shape[3] // 2] *= 0.5
+        return out
+
+    result, _ = upscale(
+        make_network(darkens_left), np.full((8, 8, 3), 200, np.uint8), Plan((16, 16), ensemble=True), go_on
+    )
+    assert set(np.unique(result)) == {150}
