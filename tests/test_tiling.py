@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from app.restoration import tiling
 
@@ -63,7 +65,7 @@ def test_pasting_equal_pieces_leaves_no_seam() -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_blend_rises_evenly_from_the_old_tile_to_the_new(dtype: type) -> None:
-    canvas = np.zeros((4, 10, 1), dtype)
+    canvas: NDArray[Any] = np.zeros((4, 10, 1), dtype)
     tiling.paste(canvas, np.full((4, 10, 1), 200, dtype), 0, 0, 0, 5)
     row = canvas[0, :, 0].astype(int)
     assert list(row) == [20, 60, 100, 140, 180, 200, 200, 200, 200, 200]
