@@ -1,5 +1,21 @@
 """Bytes to `Picture` and back. It knows formats, colour and depth; it knows nothing of networks, rows or HTTP."""
 
+from app.images.decoder import Decoder
+from app.images.encoding import Encoded, choose_format, encode
+from app.images.header import Header, ImageLimits, accepted_formats, read_header
 from app.images.picture import Picture, Pixels
+from app.images.preview import encode_preview
 
-__all__ = ["Picture", "Pixels"]
+__all__ = [
+    "Decoder",
+    "Encoded",
+    "Header",
+    "ImageLimits",
+    "Picture",
+    "Pixels",
+    "accepted_formats",
+    "choose_format",
+    "encode",
+    "encode_preview",
+    "read_header",
+]

@@ -21,14 +21,11 @@ def bleed(rgb: Pixels, alpha: Pixels) -> None:
     hidden = alpha == 0
     if not hidden.any() or hidden.all() or not _is_flat(rgb, hidden):
         return
-    mask = hidden.astype(np.uint8)
-    _, labels = cv2.distanceTransformWithLabels(mask, cv2.DIST_L2, cv2.DIST_MASK_3, labelType=cv2.DIST_LABEL_PIXEL)
-    visible = np.flatnonzero(~hidden)
-    nearest = np.zeros(int(labels.max()) + 1, np.int64)
-    nearest[labels.reshape(-1)[visible]] = visible
-    flat = rgb.reshape(-1, 3)
-    positions = np.flatnonzero(hidden)
-    flat[positions] = flat[nearest[labels.reshape(-1)[positions]]]
+    # OpenCV numbers the visible pixels from 1 on, row by row: the order in which boolean indexing lists them.
+    _, labels = cv2.distanceTransformWithLabels(
+        hidden.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    rgb[hidden] = rgb[~hidden][labels[hidden] - 1]
 
 
 def _is_flat(rgb: Pixels, hidden: np.typing.NDArray[np.bool_]) -> bool:

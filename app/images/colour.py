@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from app.images.picture import Pixels
+
 Bytes8 = NDArray[np.uint8]
 
 _BAND_PIXELS = 1 << 20
@@ -23,7 +25,7 @@ _FAITHFUL_STEPS = 3
 _SAME_STEPS = 2
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
-_BROKEN = "The photo's colour profile is broken or does not fit the photo, and was left out."
+BROKEN_PROFILE = "The photo's colour profile is broken or does not fit the photo, and was left out."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +33,12 @@ class Settled:
     """Colours ready for the network.
 
     Attributes:
-        pixels: (H, W, 3) RGB or (H, W) grey, uint8.
+        pixels: (H, W, 3) RGB or (H, W) grey, uint8 or (for 16-bit photos, which keep their own space) uint16.
         icc_profile: what to tag the result with, or None.
         notes: what had to be given up.
     """
 
-    pixels: Bytes8
+    pixels: Pixels
     icc_profile: bytes | None = None
     notes: tuple[str, ...] = ()
 
@@ -45,7 +47,7 @@ class Settled:
 def srgb_profile() -> bytes:
     """An sRGB profile, with a fixed date in it, so that equal pictures give equal files."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    data[24:36] = bytes.fromhex("07e8000100010000000000 00".replace(" ", ""))
+    data[24:36] = bytes.fromhex("07e800010001000000000000")
     data[84:100] = bytes(16)
     return bytes(data)
 
@@ -61,7 +63,7 @@ def settle(pixels: Bytes8, mode: str, icc_profile: bytes | None) -> Settled:
             return _settle_with(pixels, mode, icc_profile)
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
             settled = settle(pixels, mode, None)
-            return dataclasses.replace(settled, notes=(_BROKEN,))
+            return dataclasses.replace(settled, notes=(BROKEN_PROFILE,))
     if mode in ("L", "RGB"):
         return Settled(pixels)
     if mode == "CMYK":
@@ -71,7 +73,7 @@ def settle(pixels: Bytes8, mode: str, icc_profile: bytes | None) -> Settled:
 
 
 def to_srgb(rgb: Bytes8, icc_profile: bytes | None) -> Bytes8:
-    """RGB pixels in a profile's space to sRGB (clipping what sRGB cannot show); unchanged if the profile is unusable."""
+    """RGB in a profile's space to sRGB, clipping what sRGB cannot show; unchanged if the profile is unusable."""
     if icc_profile is None:
         return rgb
     try:
@@ -81,11 +83,19 @@ def to_srgb(rgb: Bytes8, icc_profile: bytes | None) -> Bytes8:
 
 
 def profile_space(icc_profile: bytes) -> str:
-    """The colour space a profile is for (RGB, GRAY, CMYK, Lab), or an empty text for a broken one."""
-    try:
-        return str(_open(icc_profile).profile.xcolor_space).strip()
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+    """The colour space that a profile's header names (RGB, GRAY, CMYK, Lab), or an empty text; nothing is parsed."""
+    if icc_profile[36:40] != b"acsp":
         return ""
+    return icc_profile[16:20].decode("latin-1").strip()
+
+
+def is_usable(icc_profile: bytes, space: str) -> bool:
+    """Whether a profile is whole and for that colour space."""
+    try:
+        _open(icc_profile)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return False
+    return profile_space(icc_profile) == space
 
 
 def _settle_with(pixels: Bytes8, mode: str, icc_profile: bytes) -> Settled:

@@ -5,26 +5,29 @@ This is the work that happens inside the killable child. It knows nothing of pro
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import io
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+import tifffile
 from PIL import Image
 
 from app.errors import RestoreError, Unprocessable
 from app.images import alpha as alpha_channel
-from app.images import colour, metadata
+from app.images import colour, exif, metadata
 from app.images.header import ImageLimits, format_name, open_picture, undecodable
 from app.images.picture import Picture, Pixels
 
 _PLAIN_MODES = {"1": "L", "PA": "RGBA", "RGBa": "RGBA", "La": "LA", "RGBX": "RGB", "YCbCr": "RGB", "HSV": "RGB"}
 _MAX_16_BIT = 65535
 _PNG_GREY_ALPHA = 4
-_BITS_TAG, _PHOTOMETRIC_TAG, _SAMPLE_FORMAT_TAG, _EXTRA_SAMPLES_TAG = 258, 262, 339, 338
+_BITS_TAG, _PHOTOMETRIC_TAG, _PLANES_TAG, _EXTRA_SAMPLES_TAG, _SAMPLE_FORMAT_TAG = 258, 262, 284, 338, 339
+_SEPARATE_PLANES = 2
+_DEPTH_LOST = "The photo's 16-bit colours could be read with 8 bits only."
 _WHITE_IS_ZERO, _RGB_PHOTOMETRIC, _PREMULTIPLIED = 0, 2, 1
 
 
@@ -43,24 +46,25 @@ def decode_file(path: Path, limits: ImageLimits) -> Picture:
 
     Raises:
         RestoreError: those of `read_header`; `undecodable_image`, `unsupported_depth` or `decode_memory`.
+        FileNotFoundError: there is no such file.
     """
-    with guard(), path.open("rb") as file, open_picture(file, limits) as image:
+    with path.open("rb") as file, guard(), open_picture(file, limits) as image:
+        orientation = _tiff_orientation(image)
         image.load()
-        deep = _deep_channels(image, file)
+        deep = _deep_channels(image, file, orientation)
         channels = deep if deep is not None else plain_channels(image)
         return _picture(image, channels)
 
 
-class guard:  # noqa: N801 - reads as a word in a with statement
-    """Turns whatever a decoder throws into a `RestoreError`."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, RestoreError) or not isinstance(error, Exception):
-            return
-        if isinstance(error, MemoryError | cv2.error) and "memory" in f"{kind} {error}".lower():
+@contextlib.contextmanager
+def guard() -> Iterator[None]:
+    """Turn whatever a decoder throws at a broken file into a `RestoreError`."""
+    try:
+        yield
+    except RestoreError:
+        raise
+    except Exception as error:
+        if isinstance(error, MemoryError) or (isinstance(error, cv2.error) and "memory" in str(error).lower()):
             raise Unprocessable(
                 "decode_memory", "The photo needs more memory than a photo may; make it smaller and send it again."
             ) from error
@@ -93,19 +97,54 @@ def _unsupported_depth() -> Unprocessable:
     )
 
 
-def _deep_channels(image: Image.Image, file: BinaryIO) -> Channels | None:
-    """The channels of a photo of more than 8 bits, or None; Pillow keeps 16 bits for grey only, OpenCV for colour."""
+def _deep_channels(image: Image.Image, file: BinaryIO, orientation: int) -> Channels | None:
+    """The channels of a photo of more than 8 bits, or None; Pillow keeps 16 bits for grey only.
+
+    `orientation` is that of a TIFF, which Pillow has already applied to its own pixels.
+    """
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         return _deep_grey(image)
-    if image.format == "PNG" and _png_header(file)[0] == 16:
-        return _deep_colour(file, grey_alpha=_png_header(file)[1] == _PNG_GREY_ALPHA, premultiplied=False, image=image)
+    if image.format == "PNG":
+        depth, kind = _png_header(file)
+        return _deep_colour(_by_opencv(file), image, grey=kind == _PNG_GREY_ALPHA) if depth == 16 else None
     tags = getattr(image, "tag_v2", {})
     bits = tags.get(_BITS_TAG, ())
     integers = set(tags.get(_SAMPLE_FORMAT_TAG, (1,))) == {1}
-    if len(bits) >= 3 and set(bits) == {16} and tags.get(_PHOTOMETRIC_TAG) == _RGB_PHOTOMETRIC and integers:
-        extra = tags.get(_EXTRA_SAMPLES_TAG, ())
-        return _deep_colour(file, grey_alpha=False, premultiplied=_PREMULTIPLIED in tuple(extra), image=image)
-    return None
+    if len(bits) < 3 or set(bits) != {16} or tags.get(_PHOTOMETRIC_TAG) != _RGB_PHOTOMETRIC or not integers:
+        return None
+    # Both Pillow and OpenCV misread 16-bit colours that stand in separate planes.
+    values = _by_planes(file) if tags.get(_PLANES_TAG) == _SEPARATE_PLANES else _by_opencv(file, orientation)
+    channels = _deep_colour(None if values is None else turn(values, orientation), image)
+    if _PREMULTIPLIED in tuple(tags.get(_EXTRA_SAMPLES_TAG, ())) and channels.alpha is not None:
+        alpha_channel.unmultiply(channels.colour, channels.alpha)
+    return channels
+
+
+def _by_opencv(file: BinaryIO, orientation: int = 1) -> Any:
+    """(H, W, 3 or 4) RGB or RGBA as stored, or None if OpenCV cannot read the file as that.
+
+    OpenCV turns a TIFF that has an orientation, and gives up its depth for it, so that tag is hidden from it.
+    """
+    file.seek(0)
+    data = file.read()
+    if orientation != 1:
+        data = exif.straightened(data)
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.ndim != 3 or values.shape[2] not in (3, 4):
+        return None
+    return cv2.cvtColor(values, cv2.COLOR_BGRA2RGBA if values.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+
+
+def _by_planes(file: BinaryIO) -> Any:
+    file.seek(0)
+    with tifffile.TiffFile(file) as container:
+        return np.moveaxis(container.pages[0].asarray(), 0, 2)
+
+
+def _tiff_orientation(image: Image.Image) -> int:
+    """The orientation of a TIFF; asked before loading, for Pillow turns the pixels and forgets the tag."""
+    value = getattr(image, "tag_v2", {}).get(exif.ORIENTATION, 1)
+    return value if isinstance(value, int) else 1
 
 
 def _png_header(file: BinaryIO) -> tuple[int, int]:
@@ -132,20 +171,15 @@ def _deep_grey(image: Image.Image) -> Channels:
     return Channels(grey, "L", alpha)
 
 
-def _deep_colour(file: BinaryIO, *, grey_alpha: bool, premultiplied: bool, image: Image.Image) -> Channels:
-    file.seek(0)
-    values = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+def _deep_colour(values: Any, image: Image.Image, *, grey: bool = False) -> Channels:
+    """Split RGB(A) into colour and alpha; `grey` says that the three colours are one."""
     size = (image.height, image.width)
-    if values is None or values.dtype != np.uint16 or values.ndim != 3 or values.shape[:2] != size:
-        plain = plain_channels(image)
-        return dataclasses.replace(plain, notes=("The photo's 16-bit colours could be read with 8 bits only.",))
+    if values is None or values.dtype != np.uint16 or values.shape[:2] != size:
+        return dataclasses.replace(plain_channels(image), notes=(_DEPTH_LOST,))
     alpha = values[..., 3].copy() if values.shape[2] == 4 else None
-    if grey_alpha:
+    if grey:
         return Channels(values[..., 0].copy(), "L", alpha)
-    rgb: NDArray[np.uint16] = cv2.cvtColor(values, cv2.COLOR_BGRA2RGB if alpha is not None else cv2.COLOR_BGR2RGB)
-    if premultiplied and alpha is not None:
-        alpha_channel.unmultiply(rgb, alpha)
-    return Channels(rgb, "RGB", alpha)
+    return Channels(np.ascontiguousarray(values[..., :3]), "RGB", alpha)
 
 
 def _picture(image: Image.Image, channels: Channels) -> Picture:
@@ -153,7 +187,7 @@ def _picture(image: Image.Image, channels: Channels) -> Picture:
     settled = _settle(channels, image.info.get("icc_profile"))
     grey = settled.pixels.ndim == 2
     pixels = turn(settled.pixels, source.orientation)
-    rgb = np.repeat(pixels[..., None], 3, axis=2) if grey else pixels
+    rgb: Any = np.repeat(pixels[..., None], 3, axis=2) if grey else pixels
     alpha = None if channels.alpha is None else turn(channels.alpha, source.orientation)
     if alpha is not None:
         alpha_channel.bleed(rgb, alpha)
@@ -176,7 +210,7 @@ def _settle(channels: Channels, icc_profile: object) -> colour.Settled:
     if channels.colour.dtype == np.uint8:
         return colour.settle(channels.colour.view(np.uint8), channels.mode, profile)
     notes: tuple[str, ...] = ()
-    if profile and colour.profile_space(profile) != ("GRAY" if channels.mode == "L" else "RGB"):
+    if profile and not colour.is_usable(profile, "GRAY" if channels.mode == "L" else "RGB"):
         profile, notes = None, (colour.BROKEN_PROFILE,)
     return colour.Settled(channels.colour, profile, notes)
 
@@ -189,9 +223,5 @@ def turn(pixels: Pixels, orientation: int) -> Pixels:
         pixels = pixels[::-1]
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
-
-
-def picture_from_bytes(data: bytes, limits: ImageLimits) -> Image.Image:
-    """Open bytes of our own making (tests and previews)."""
-    return open_picture(io.BytesIO(data), limits)
+    contiguous: Any = np.ascontiguousarray(pixels)
+    return contiguous  # type: ignore[no-any-return]

@@ -44,11 +44,11 @@ class Entry:
 class Block:
     """A mutable EXIF block. Every offset is checked against its length, so a hostile block cannot lead outside."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, max_bytes: int = MAX_BLOCK_BYTES) -> None:
         self.data = bytearray(without_prefix(data))
         marks = {b"II*\0": "<", b"MM\0*": ">"}
         order = marks.get(bytes(self.data[:4]))
-        if order is None or not _HEADER_BYTES < len(self.data) <= MAX_BLOCK_BYTES:
+        if order is None or not _HEADER_BYTES < len(self.data) <= max_bytes:
             raise ValueError("not an EXIF block")
         self.order = order
         # Thousands of entries that all claim the whole block would cost minutes of wiping.
@@ -90,7 +90,9 @@ class Block:
     def set_number(self, entry: Entry, value: int) -> None:
         """Write one number into an entry, as a LONG where 16 bits are too few."""
         kind = _SHORT if entry.type == _SHORT and value <= 0xFFFF else _LONG
-        packed = struct.pack(self.order + ("HH" if kind == _SHORT else "I"), *((value, 0) if kind == _SHORT else (value,)))
+        packed = struct.pack(
+            self.order + ("HH" if kind == _SHORT else "I"), *((value, 0) if kind == _SHORT else (value,))
+        )
         struct.pack_into(self.order + "HI", self.data, entry.position + 2, kind, 1)
         self.data[entry.position + 8 : entry.position + 12] = packed
 
@@ -136,7 +138,6 @@ class Block:
         self.wipe(directory + len(table), (len(entries) - len(kept) // _ENTRY_BYTES) * _ENTRY_BYTES)
 
 
-
 def without_prefix(data: bytes) -> bytes:
     """The block from its TIFF header on, without the mark that JPEG puts before it."""
     return data[len(_PREFIX) :] if data.startswith(_PREFIX) else data
@@ -151,6 +152,15 @@ def orientation(data: bytes) -> int:
     except ValueError:
         return 1
     return value if 1 <= value <= 8 else 1
+
+
+def straightened(data: bytes) -> bytes:
+    """A whole TIFF file with its orientation set to 1."""
+    block = Block(data, max_bytes=len(data))
+    entry = block.find(block.first_directory, ORIENTATION)
+    if entry:
+        block.set_number(entry, 1)
+    return bytes(block.data)
 
 
 def upright(data: bytes) -> bytes:

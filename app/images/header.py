@@ -73,7 +73,7 @@ def read_header(path: Path, limits: ImageLimits) -> Header:
     with path.open("rb") as file, open_picture(file, limits) as image:
         name = format_name(image)
         width, height = image.size
-        if _orientation(image, name) in _SWAPPING_ORIENTATIONS:
+        if _orientation(image) in _SWAPPING_ORIENTATIONS:
             width, height = height, width
         return Header(name, MIME_TYPES[name], width, height)
 
@@ -93,7 +93,7 @@ def open_picture(file: BinaryIO, limits: ImageLimits) -> Image.Image:
         image = _open(file, name)
     except RestoreError:
         raise
-    except Exception as error:  # noqa: BLE001 - broken files raise nearly every class there is
+    except Exception as error:  # broken files raise nearly every class there is
         raise undecodable(name) from error
     try:
         _check_size(*image.size, limits)
@@ -112,7 +112,8 @@ def undecodable(name: str = "") -> Unprocessable:
     """The error for a file that starts like a picture and is not a whole one."""
     kind = f"{name} picture" if name else "picture"
     return Unprocessable(
-        "undecodable_image", f"The file is not a readable {kind}; it may be damaged or cut off. Save it again and retry."
+        "undecodable_image",
+        f"The file is not a readable {kind}; it may be damaged or cut off. Save it again and retry.",
     )
 
 
@@ -253,10 +254,10 @@ def _count_scans(data: mmap.mmap | bytes, stop_above: int) -> int:
     return scans
 
 
-def _orientation(image: Image.Image, name: str) -> int:
-    """EXIF orientation without decoding pixels (Pillow's `getexif` would decode a PNG to look behind its data)."""
-    if name == "TIFF":
-        value = getattr(image, "tag_v2", {}).get(exif.ORIENTATION, 1)
-        return value if isinstance(value, int) else 1
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation without decoding pixels (Pillow's `getexif` would decode a PNG to look behind its data).
+
+    TIFF and HEIC need none: Pillow and libheif already give their size as it is when upright.
+    """
     block = image.info.get("exif")
     return exif.orientation(block) if isinstance(block, bytes) else 1

@@ -136,7 +136,8 @@ def _dpi(image: Image.Image) -> tuple[float, float] | None:
         x, y = (float(part) for part in value)  # type: ignore[union-attr]
     except (TypeError, ValueError, ZeroDivisionError):
         return None
-    valid = all(math.isfinite(part) and 1 <= part <= _MAX_DPI for part in (x, y))
+    # 1 is what Pillow says of a TIFF without resolution.
+    valid = all(math.isfinite(part) and 1 < part <= _MAX_DPI for part in (x, y))
     return (x, y) if valid else None
 
 

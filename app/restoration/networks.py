@@ -2,9 +2,10 @@
 
 The first convolution and the skip connections (and the last convolution of ESRGAN) stay in fp32, the body runs in the
 asked precision, channels-last: measured 1 dB (compact) to 6 dB (ESRGAN) closer to fp32 than all-bf16, at no cost. It
-knows nothing of files, tiles or photos. Tried and dropped on a CPU: torch.compile (at most 1.1 times faster, for 5 to 32 s of compiling
-each shape), input-split dense blocks (slower: the extra adds cost more than the saved concatenations), int8 (26 dB),
-oneDNN's fused convolutions with the residual factors folded into the weights (1.02 times; 1.3 dB worse).
+knows nothing of files, tiles or photos. Tried and dropped on a CPU: torch.compile (at most 1.1 times faster, for 5 to
+32 s of compiling each shape), input-split dense blocks (slower: the extra adds cost more than the saved
+concatenations), int8 (26 dB), oneDNN's fused convolutions with the residual factors folded into the weights (1.02
+times; 1.3 dB worse).
 """
 
 from __future__ import annotations

@@ -1,0 +1,130 @@
+"""The decoding child: reads requests from stdin, decodes, and puts pixels into a file it inherited.
+
+It runs in a process of its own, with a memory limit and an empty environment, and dies with its parent. It answers one
+JSON line a request; everything large goes through the file. It knows nothing of rows, networks or HTTP.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import AvifImagePlugin
+
+from app.errors import NotFound, RestoreError, Unavailable
+from app.images.decode import decode_file
+from app.images.header import ImageLimits, quiet_pillow
+from app.images.picture import Picture
+from app.images.preview import preview_file, preview_limits
+
+_MEBIBYTE = 1024 * 1024
+_SET_PARENT_DEATH_SIGNAL = 1
+_DECODE_THREADS = 2
+_WRITE_BYTES = 64 * _MEBIBYTE
+_FILE_ROOM_BYTES = 64 * _MEBIBYTE
+_MAX_BYTES_PER_PIXEL = 8
+
+
+def main() -> None:
+    """Take the setup from the first line of stdin, say ready, then answer requests until stdin closes."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # a library that prints must not break the protocol
+    setup = json.loads(sys.stdin.readline())
+    limits = ImageLimits(**setup["limits"])
+    _die_with(setup["parent"])
+    _limit_resources(limits)
+    quiet_pillow()
+    cv2.setNumThreads(_DECODE_THREADS)
+    AvifImagePlugin.DEFAULT_MAX_THREADS = _DECODE_THREADS
+    _say(answers, {"ready": True})
+    for line in sys.stdin:
+        _say(answers, _answer(json.loads(line), setup["fd"], limits))
+
+
+def _say(answers: io.TextIOBase | Any, message: dict[str, Any]) -> None:
+    answers.write(json.dumps(message) + "\n")
+    answers.flush()
+
+
+def _die_with(parent: int) -> None:
+    """Die at once when the parent is killed (Linux); elsewhere the closed stdin ends the child after its request."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _limit_resources(limits: ImageLimits) -> None:
+    """Memory: what is mapped now plus the photo's share. Files: what the largest picture takes. Core dumps: none."""
+    size = int(limits.max_input_megapixels * 1e6) * _MAX_BYTES_PER_PIXEL + _FILE_ROOM_BYTES
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        mapped = int(statm.read_text().split()[0]) * resource.getpagesize()
+        memory = mapped + limits.decode_memory_mb * _MEBIBYTE
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+
+
+def _answer(request: dict[str, Any], fd: int, limits: ImageLimits) -> dict[str, Any]:
+    """Do one request. An expected failure is an answer; a file too large for the disk is the machine's fault."""
+    try:
+        path = Path(request["path"])
+        if request["do"] == "decode":
+            return _send_picture(decode_file(path, limits), fd)
+        wide = preview_limits(limits, request["max_megapixels"])
+        return {"sizes": _send([preview_file(path, wide, request["max_side"])], fd)}
+    except RestoreError as error:
+        return _failure(error)
+    except FileNotFoundError:
+        return _failure(NotFound("file_missing", "The photo's file is no longer here; upload it again."))
+    except OSError:
+        return _failure(Unavailable("no_space", "There is no room to decode a photo now; try again later."))
+
+
+def _failure(error: RestoreError) -> dict[str, Any]:
+    return {"error": {"status": error.status, "code": error.code, "detail": error.detail}}
+
+
+def _send_picture(picture: Picture, fd: int) -> dict[str, Any]:
+    blocks: list[Any] = [picture.rgb]
+    blocks += [block if block is not None else b"" for block in (picture.alpha, picture.icc_profile)]
+    blocks += [picture.exif or b"", picture.xmp or b""]
+    return {
+        "sizes": _send(blocks, fd),
+        "width": picture.width,
+        "height": picture.height,
+        "deep": picture.rgb.dtype == np.uint16,
+        "grey": picture.grey,
+        "dpi": picture.dpi,
+        "source_format": picture.source_format,
+        "notes": picture.notes,
+    }
+
+
+def _send(blocks: Sequence[Any], fd: int) -> list[int]:
+    """Write blocks one after another from the start of the file; returns their sizes in bytes."""
+    sizes, position = [], 0
+    for block in blocks:
+        view = memoryview(block).cast("B") if len(block) else memoryview(b"")
+        sizes.append(len(view))
+        while view:
+            written = os.pwrite(fd, view[:_WRITE_BYTES], position)
+            position += written
+            view = view[written:]
+    return sizes
+
+
+if __name__ == "__main__":
+    main()

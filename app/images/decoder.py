@@ -1,0 +1,264 @@
+"""The killable decoder: one child process that decodes, and the parent that gives it time, memory and its death.
+
+A photo that hangs, crashes or eats memory costs its child, never the service; the next photo gets a fresh child. The
+child is a plain process that answers JSON, so nothing it says is ever unpickled, and it never sees the service's
+environment (keys stand there).
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from app import errors
+from app.errors import Internal, RestoreError, Unavailable, Unprocessable
+from app.images.header import MIME_TYPES, ImageLimits, undecodable
+from app.images.picture import Picture
+from app.images.preview import PREVIEW_SIDE_PIXELS
+
+_START_TIMEOUT_SECONDS = 60.0
+_MAX_ANSWER_BYTES = 64 * 1024
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
+_ERRORS = (errors.NotFound, errors.TooLarge, errors.UnsupportedFormat, errors.Unprocessable, errors.Unavailable)
+_PICTURE_BLOCKS = 5
+
+
+class _Died(Exception):
+    """The child ended, or said something that is no answer."""
+
+
+class Decoder:
+    """Decodes files in a child process; safe to call from any thread, one photo at a time.
+
+    Args:
+        limits: what a photo may cost.
+        folder: where the nameless file for the pixels is made (the system's temporary folder when None).
+    """
+
+    def __init__(self, limits: ImageLimits, folder: Path | None = None) -> None:
+        self._limits = limits
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._closed = False
+        self._child: _Child | None = None
+        # One thread makes and serves every child: on Linux a child's death signal is tied to the thread that made it.
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="decoder")
+
+    def start(self) -> None:
+        """Start the child now, so that the first photo does not wait for it."""
+        self._submit(self._warm)
+
+    def decode(self, path: Path) -> Picture:
+        """Decode the first picture of a file.
+
+        Raises:
+            RestoreError: those of `decode.decode_file`; `decode_timeout`, `file_missing`, `no_space` (disk full),
+                `shutting_down` or `decoder_unavailable`.
+        """
+        picture = self._submit(lambda: self._ask({"do": "decode", "path": str(path.absolute())}, _read_picture))
+        assert isinstance(picture, Picture)
+        return picture
+
+    def preview(self, path: Path, max_side: int = PREVIEW_SIDE_PIXELS, max_megapixels: float | None = None) -> bytes:
+        """A JPEG of at most `max_side` pixels a side; `max_megapixels` lifts the limits for results of our own."""
+        request = {"do": "preview", "path": str(path.absolute()), "max_side": max_side}
+        data = self._submit(lambda: self._ask({**request, "max_megapixels": max_megapixels}, _read_preview))
+        assert isinstance(data, bytes)
+        return data
+
+    @property
+    def child_pid(self) -> int | None:
+        """Process id of the child, or None while there is none."""
+        child = self._child
+        return child.process.pid if child is not None and child.process.poll() is None else None
+
+    def close(self) -> None:
+        """Kill the child; a photo being decoded ends with `shutting_down`."""
+        with self._lock:
+            self._closed = True
+            child = self._child
+        if child is not None:
+            child.process.kill()
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        if child is not None:
+            child.end()
+
+    def _submit(self, work: Any) -> object:
+        try:
+            return self._thread.submit(work).result()
+        except (RuntimeError, concurrent.futures.CancelledError):
+            raise _shutting_down() from None
+
+    def _warm(self) -> _Child:
+        with self._lock:
+            if self._closed:
+                raise _shutting_down()
+            if self._child is None or self._child.process.poll() is not None:
+                if self._child is not None:
+                    self._child.end()
+                self._child = _Child(self._limits, self._folder)
+            child = self._child
+        child.await_ready()
+        return child
+
+    def _ask(self, request: dict[str, Any], read: Any) -> object:
+        child = self._warm()
+        try:
+            answer = child.ask(request, self._limits.decode_timeout_seconds)
+            if "error" in answer:
+                raise _as_error(answer["error"])
+            return read(answer, child.file, self._limits)
+        except TimeoutError:
+            child.end()
+            raise Unprocessable(
+                "decode_timeout", "Decoding the photo took too long; save it as an ordinary JPEG or PNG and retry."
+            ) from None
+        except (_Died, OSError, ValueError, KeyError, TypeError):
+            child.end()
+            raise (_shutting_down() if self._closed else undecodable()) from None
+        finally:
+            child.forget()
+
+
+class _Child:
+    """One process with its pipes and its nameless file."""
+
+    def __init__(self, limits: ImageLimits, folder: Path | None) -> None:
+        self.file: Any = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by end()
+        root = Path(__file__).resolve().parents[2]
+        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        # Each thread of a library would reserve address space of its own and so eat the memory limit.
+        environment |= {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "app.images.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=root,
+            env=environment,
+            pass_fds=(self.file.fileno(),),
+            bufsize=0,
+        )
+        assert self.process.stdout is not None
+        self._poll = select.poll()  # not select(): that fails once a busy server holds 1024 descriptors
+        self._poll.register(self.process.stdout, select.POLLIN)
+        self._ready = False
+        self._setup = {"limits": dataclasses.asdict(limits), "fd": self.file.fileno(), "parent": os.getpid()}
+
+    def await_ready(self) -> None:
+        """Wait for the first word of a new child."""
+        if self._ready:
+            return
+        try:
+            self.ask(self._setup, _START_TIMEOUT_SECONDS)
+        except (_Died, OSError, ValueError, TimeoutError):
+            self.end()
+            raise Internal(
+                "decoder_unavailable", "Photos cannot be decoded now; the service's log says more."
+            ) from None
+        self._ready = True
+
+    def ask(self, message: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
+        """Send one line, return the answer; raises TimeoutError, or `_Died` when the pipe closes."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + timeout_seconds
+        self.process.stdin.write(json.dumps(message).encode() + b"\n")
+        line = b""
+        while not line.endswith(b"\n"):
+            if not self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise TimeoutError
+            part = os.read(self.process.stdout.fileno(), _MAX_ANSWER_BYTES)
+            line += part
+            if not part or len(line) > _MAX_ANSWER_BYTES:
+                raise _Died
+        answer = json.loads(line)
+        if not isinstance(answer, dict):
+            raise _Died
+        return answer
+
+    def forget(self) -> None:
+        """Give the pixels' disk space back."""
+        if not self.file.closed:
+            self.file.truncate(0)
+
+    def end(self) -> None:
+        """Kill the process, reap it and close everything; safe to call again."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.file):
+            if stream is not None:
+                stream.close()
+
+
+def _shutting_down() -> Unavailable:
+    return Unavailable("shutting_down", "The service is shutting down; try again in a minute.", retry_after_seconds=60)
+
+
+def _as_error(said: dict[str, Any]) -> RestoreError:
+    kind = next((kind for kind in _ERRORS if kind.status == said["status"]), Unprocessable)
+    return kind(str(said["code"]), str(said["detail"]))
+
+
+def _read_preview(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -> bytes:
+    return _read_blocks(answer["sizes"], 1, 0, file)[0]
+
+
+def _read_picture(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -> Picture:
+    """Rebuild the picture; every number is checked, for the child may have been taken over by a hostile photo."""
+    width, height = int(answer["width"]), int(answer["height"])
+    depth = np.dtype(np.uint16 if answer["deep"] else np.uint8)
+    area = width * height
+    if not 0 < area <= limits.max_input_megapixels * 1e6 or answer["source_format"] not in MIME_TYPES:
+        raise _Died
+    sizes = [int(size) for size in answer["sizes"]]
+    if sizes[0] != area * 3 * depth.itemsize or sizes[1] not in (0, area * depth.itemsize):
+        raise _Died
+    rgb = np.empty((height, width, 3), depth)
+    alpha = np.empty((height, width), depth) if sizes[1] else None
+    _fill(rgb, file, 0)
+    if alpha is not None:
+        _fill(alpha, file, sizes[0])
+    icc, exif, xmp = _read_blocks(sizes[2:], _PICTURE_BLOCKS - 2, sizes[0] + sizes[1], file)
+    dpi = tuple(float(part) for part in answer["dpi"]) if answer["dpi"] else None
+    return Picture(
+        rgb=rgb,
+        alpha=alpha,
+        grey=bool(answer["grey"]),
+        icc_profile=icc or None,
+        exif=exif or None,
+        xmp=xmp or None,
+        dpi=(dpi[0], dpi[1]) if dpi else None,
+        source_format=answer["source_format"],
+        notes=tuple(str(note) for note in answer["notes"]),
+    )
+
+
+def _fill(target: Any, file: BinaryIO, position: int) -> None:
+    """Read straight into an array, without a copy between."""
+    file.seek(position)
+    view = memoryview(target).cast("B")
+    while view:
+        count = file.readinto(view)  # type: ignore[attr-defined]
+        if not count:
+            raise _Died
+        view = view[count:]
+
+
+def _read_blocks(sizes: list[int], expected: int, position: int, file: BinaryIO) -> list[bytes]:
+    if len(sizes) != expected or sum(sizes) > os.fstat(file.fileno()).st_size or min(sizes) < 0:
+        raise _Died
+    file.seek(position)
+    return [file.read(size) for size in sizes]

@@ -1,0 +1,174 @@
+"""A `Picture` to a file: the format, its limits, colour tag and metadata; pixels go to a writer each.
+
+It writes where it is told, and leaves nothing there when it fails; making that atomic is the caller's business.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from PIL import Image
+
+from app.errors import Unprocessable
+from app.images import colour, samples
+from app.images.metadata import Metadata, for_result
+from app.images.picture import Picture
+from app.images.png import write_png
+from app.images.tiff import write_tiff
+
+_AUTO = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "TIFF": "tiff", "BMP": "png", "AVIF": "avif", "HEIF": "jpg"}
+_EXTENSIONS = {"jpg": "jpg", "png": "png", "webp": "webp", "tiff": "tif", "avif": "avif"}
+_MIME_TYPES = {
+    "jpg": "image/jpeg",
+    "png": "image/png",
+    "webp": "image/webp",
+    "tiff": "image/tiff",
+    "avif": "image/avif",
+}
+_MAX_SIDE_PIXELS = {"jpg": 65_500, "webp": 16_383, "avif": 65_536}
+_DEEP_FORMATS = ("png", "tiff")
+# One JPEG segment: 64 KiB less its length and the name of what it holds.
+_MAX_JPEG_EXIF_BYTES = 65_533 - 6
+_MAX_JPEG_XMP_BYTES = 65_533 - 29
+_FULL_COLOUR_QUALITY = 90
+_WEBP_METHOD = 2
+_AVIF_SPEED = 8
+_LOSSLESS_QUALITY = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """What was written: `extension` without a dot, MIME type, size in pixels and bytes, and what was given up."""
+
+    extension: str
+    mime: str
+    width: int
+    height: int
+    bytes_written: int
+    notes: tuple[str, ...] = ()
+
+
+def choose_format(picture: Picture, output_format: str) -> str:
+    """The format of the result (jpg, png, webp, tiff, avif): the asked one, or for `auto` the photo's own.
+
+    BMP becomes PNG; HEIF becomes JPEG, or PNG if the photo has an alpha channel.
+    """
+    if output_format != "auto":
+        return output_format
+    chosen = _AUTO.get(picture.source_format, "png")
+    return "png" if chosen == "jpg" and picture.alpha is not None else chosen
+
+
+def encode(picture: Picture, file: Path, output_format: str, quality: int, metadata: str) -> Encoded:
+    """Write a picture to a new file.
+
+    Args:
+        picture: the result; 16 bits stay 16 in PNG and TIFF and are rounded to 8 elsewhere.
+        file: where to write; nothing is left there on failure.
+        output_format: auto, jpg, png, webp, tiff or avif.
+        quality: 1 to 100, for jpg, webp (100: lossless) and avif.
+        metadata: keep, strip_gps or strip.
+
+    Raises:
+        Unprocessable: `too_large_for_format` when the format cannot hold so many pixels a side.
+        OSError: the disk is full or the folder is gone.
+    """
+    name = choose_format(picture, output_format)
+    _check_sides(picture, name)
+    carried = for_result(Metadata(picture.exif, picture.xmp, picture.dpi), picture.width, picture.height, metadata)
+    carried = _fitted(carried, name)
+    notes = [*carried.notes, *_losses(picture, name)]
+    try:
+        with file.open("w+b") as target:
+            _write(target, picture, name, quality, carried)
+            target.seek(0, 2)
+            size = target.tell()
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
+    return Encoded(_EXTENSIONS[name], _MIME_TYPES[name], picture.width, picture.height, size, tuple(notes))
+
+
+def _check_sides(picture: Picture, name: str) -> None:
+    limit = _MAX_SIDE_PIXELS.get(name)
+    if limit is not None and max(picture.width, picture.height) > limit:
+        raise Unprocessable(
+            "too_large_for_format",
+            f"The result is {picture.width} x {picture.height} pixels and {name} holds at most {limit} a side; "
+            "choose png or tiff, or a smaller scale.",
+        )
+
+
+def _fitted(carried: Metadata, name: str) -> Metadata:
+    """A JPEG holds EXIF and XMP of 64 KiB each; what is larger is left out with a note."""
+    if name != "jpg":
+        return carried
+    notes = list(carried.notes)
+    exif, xmp = carried.exif, carried.xmp
+    if exif and len(exif) > _MAX_JPEG_EXIF_BYTES:
+        exif = None
+        notes.append("The photo's EXIF data is too large for a JPEG and was left out.")
+    if xmp and len(xmp) > _MAX_JPEG_XMP_BYTES:
+        xmp = None
+        notes.append("The photo's XMP data is too large for a JPEG and was left out.")
+    return dataclasses.replace(carried, exif=exif, xmp=xmp, notes=tuple(notes))
+
+
+def _losses(picture: Picture, name: str) -> list[str]:
+    notes = []
+    if picture.alpha is not None and name == "jpg":
+        notes.append("JPEG has no transparency; the photo was laid on white.")
+    if picture.rgb.dtype.itemsize == 2 and name not in _DEEP_FORMATS:
+        notes.append(f"The format {name} holds 8 bits a channel; the photo's 16 bits were rounded.")
+    return notes
+
+
+def _write(file: BinaryIO, picture: Picture, name: str, quality: int, carried: Metadata) -> None:
+    icc_profile = _fitting_profile(picture)
+    if name == "png":
+        write_png(file, picture, carried, icc_profile)
+    elif name == "tiff":
+        write_tiff(file, picture, carried, icc_profile)
+    else:
+        _write_lossy(file, picture, name, quality, carried, icc_profile)
+
+
+def _fitting_profile(picture: Picture) -> bytes | None:
+    """The profile, if it is for the kind of samples written (an RGB profile on a grey file is refused by readers)."""
+    if picture.icc_profile is None:
+        return None
+    return picture.icc_profile if colour.profile_space(picture.icc_profile) == _space(picture) else None
+
+
+def _space(picture: Picture) -> str:
+    return "GRAY" if picture.grey else "RGB"
+
+
+def _write_lossy(
+    file: BinaryIO, picture: Picture, name: str, quality: int, carried: Metadata, icc_profile: bytes | None
+) -> None:
+    pixels = samples.whole(picture, alpha=name != "jpg")
+    if name == "webp" and picture.grey and icc_profile:
+        # WebP holds RGB only, so a grey profile would not fit; the greys are brought to sRGB instead.
+        greys = pixels if pixels.ndim == 2 else pixels[..., 0]
+        greys[...] = colour.settle(greys, "L", icc_profile).pixels
+        icc_profile = None
+    image = Image.fromarray(pixels)
+    extras: dict[str, Any] = {"quality": quality, "icc_profile": icc_profile, "xmp": carried.xmp or b""}
+    if name == "jpg":
+        if carried.dpi:
+            extras["dpi"] = tuple(round(part) for part in carried.dpi)
+        prefixed = b"Exif\0\0" + carried.exif if carried.exif else b""
+        subsampling = "4:4:4" if quality >= _FULL_COLOUR_QUALITY else "4:2:0"
+        image.save(file, "JPEG", exif=prefixed, subsampling=subsampling, **extras)
+    elif name == "webp":
+        lossless = quality >= _LOSSLESS_QUALITY
+        image.save(
+            file, "WEBP", exif=carried.exif or b"", method=_WEBP_METHOD, lossless=lossless, exact=lossless, **extras
+        )
+    else:
+        if not picture.grey:
+            extras["subsampling"] = "4:4:4" if quality >= _FULL_COLOUR_QUALITY else "4:2:0"
+        image.save(file, "AVIF", exif=carried.exif or b"", speed=_AVIF_SPEED, **extras)

@@ -1,0 +1,122 @@
+"""A TIFF writer: 8 and 16 bits, grey to RGBA, deflated band by band, with profile, XMP, DPI and EXIF.
+
+An EXIF block is itself a small TIFF file. It is put first, and a new directory behind the pixels borrows its
+descriptive entries, so that every offset in it (maker notes included) stays right.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import Unprocessable
+from app.images import exif, samples
+from app.images.metadata import Metadata
+from app.images.picture import Picture, Pixels
+
+_SHORT, _LONG, _RATIONAL, _BYTE, _UNDEFINED = 3, 4, 5, 1, 7
+_DEFLATE, _DIFFERENCES, _UNASSOCIATED_ALPHA, _INCH = 8, 2, 2, 2
+_BORROWED = (270, 271, 272, 305, 306, 315, 316, 33432, exif.EXIF_POINTER, exif.GPS_POINTER)
+_DPI_DENOMINATOR = 1000
+_LEVEL = 1
+
+
+def write_tiff(file: BinaryIO, picture: Picture, metadata: Metadata, icc_profile: bytes | None) -> None:
+    """Write a whole TIFF; pixels keep their depth. Raises `too_large_for_format` beyond 4 gibibytes."""
+    writer = _Writer(file, metadata.exif)
+    count = samples.channels(picture)
+    strips = [
+        (writer.append(zlib.compress(_differences(band, writer.order).data, _LEVEL)), band.shape[0])
+        for band in samples.bands(picture)
+    ]
+    writer.add(256, _LONG, [picture.width])
+    writer.add(257, _LONG, [picture.height])
+    writer.add(258, _SHORT, [picture.rgb.dtype.itemsize * 8] * count)
+    writer.add(259, _SHORT, [_DEFLATE])
+    writer.add(262, _SHORT, [1 if picture.grey else 2])
+    writer.add(273, _LONG, [position for (position, _), _ in strips])
+    writer.add(274, _SHORT, [1])
+    writer.add(277, _SHORT, [count])
+    writer.add(278, _LONG, [strips[0][1]])
+    writer.add(279, _LONG, [size for (_, size), _ in strips])
+    writer.add(284, _SHORT, [1])
+    writer.add(317, _SHORT, [_DIFFERENCES])
+    if picture.alpha is not None:
+        writer.add(338, _SHORT, [_UNASSOCIATED_ALPHA])
+    if metadata.dpi:
+        for tag, dpi in zip((282, 283), metadata.dpi, strict=True):
+            writer.add(tag, _RATIONAL, [round(dpi * _DPI_DENOMINATOR), _DPI_DENOMINATOR])
+        writer.add(296, _SHORT, [_INCH])
+    if metadata.xmp:
+        writer.add_bytes(700, _BYTE, metadata.xmp)
+    if icc_profile:
+        writer.add_bytes(34675, _UNDEFINED, icc_profile)
+    writer.finish()
+
+
+class _Writer:
+    """Appends blocks, gathers directory entries, and at the end writes the directory and points the header to it."""
+
+    def __init__(self, file: BinaryIO, block: bytes | None) -> None:
+        self._file = file
+        self._entries: dict[int, bytes] = {}
+        self.order = "<"
+        if block:
+            self._borrow(exif.Block(block))
+        file.write(block or b"II*\0\0\0\0\0")
+        self._pad()
+
+    def _borrow(self, block: exif.Block) -> None:
+        self.order = block.order
+        for entry in block.entries(block.first_directory):
+            if entry.tag in _BORROWED:
+                self._entries.setdefault(entry.tag, bytes(block.data[entry.position : entry.position + 12]))
+
+    def _pad(self) -> None:
+        if self._file.tell() % 2:
+            self._file.write(b"\0")
+
+    def append(self, data: bytes) -> tuple[int, int]:
+        """Write a block on an even position; returns position and size."""
+        position = self._file.tell()
+        if position + len(data) > 0xFFFFFFF0:
+            raise Unprocessable(
+                "too_large_for_format", "The result is too large for a TIFF file; choose a smaller scale or PNG."
+            )
+        self._file.write(data)
+        self._pad()
+        return position, len(data)
+
+    def add(self, tag: int, kind: int, values: list[int]) -> None:
+        """Add an entry of numbers; a rational is two of them."""
+        code = "H" if kind == _SHORT else "I"
+        packed = struct.pack(f"{self.order}{len(values)}{code}", *values)
+        self._put(tag, kind, len(values) // (2 if kind == _RATIONAL else 1), packed)
+
+    def add_bytes(self, tag: int, kind: int, data: bytes) -> None:
+        """Add an entry of bytes."""
+        self._put(tag, kind, len(data), data)
+
+    def _put(self, tag: int, kind: int, count: int, packed: bytes) -> None:
+        value = packed.ljust(4, b"\0") if len(packed) <= 4 else struct.pack(f"{self.order}I", self.append(packed)[0])
+        self._entries[tag] = struct.pack(f"{self.order}HHI", tag, kind, count) + value
+
+    def finish(self) -> None:
+        """Write the directory, sorted by tag, and point the header to it."""
+        entries = b"".join(self._entries[tag] for tag in sorted(self._entries))
+        table = struct.pack(f"{self.order}H", len(self._entries)) + entries + bytes(4)
+        position, _ = self.append(table)
+        self._file.seek(4)
+        self._file.write(struct.pack(f"{self.order}I", position))
+        self._file.seek(0, 2)
+
+
+def _differences(band: Pixels, order: str) -> NDArray[Any]:
+    """(rows, W, C), each sample less the one of the pixel to its left, in the file's byte order."""
+    result: NDArray[Any] = np.array(band)
+    np.subtract(band[:, 1:], band[:, :-1], out=result[:, 1:])
+    return result.astype(f"{order}u2") if band.dtype == np.uint16 else result

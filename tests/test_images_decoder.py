@@ -1,0 +1,332 @@
+"""The killable child: it decodes, it is killed when it must be, it leaves nothing behind, and the next photo works."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.errors import Internal, RestoreError, Unavailable
+from app.images import Decoder, ImageLimits, read_header
+from app.images.child import _answer
+from app.images.decode import decode_file
+from app.images.decoder import _Died, _read_picture
+from tests import picture_makers as make
+from tests.hostile_files import HOSTILE, scan_bomb
+
+LIMITS = ImageLimits()
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Iterator[Decoder]:
+    made = Decoder(LIMITS)
+    made.start()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def bomb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A JPEG that takes several seconds to decode."""
+    return written(tmp_path_factory.mktemp("bomb"), scan_bomb(30_000, 1280, 960))
+
+
+def written(folder: Path, data: bytes, name: str = "upload") -> Path:
+    (folder / name).write_bytes(data)
+    return folder / name
+
+
+def gone(pid: int, seconds: float = 10) -> bool:
+    """Wait until a process has ended (a zombie nobody reaps counts as ended)."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.01)
+    return False
+
+
+@pytest.mark.parametrize("kind", make.KINDS)
+def test_the_child_gives_exactly_what_the_decoding_code_gives(kind: str, decoder: Decoder, tmp_path: Path) -> None:
+    path = written(tmp_path, make.KINDS[kind]())
+    ours, childs = decode_file(path, LIMITS), decoder.decode(path)
+    np.testing.assert_array_equal(childs.rgb, ours.rgb)
+    np.testing.assert_array_equal(childs.alpha, ours.alpha)
+    for name in ("grey", "icc_profile", "exif", "xmp", "dpi", "source_format", "notes"):
+        assert getattr(childs, name) == getattr(ours, name)
+
+
+@pytest.mark.parametrize("kind", ["png16 rgba", "jpeg grey"])
+def test_the_childs_answer_and_file_make_the_same_picture(kind: str, tmp_path: Path) -> None:
+    path = written(tmp_path, make.KINDS[kind]())
+    with (tmp_path / "pixels").open("w+b", buffering=0) as file:
+        answer = _answer({"do": "decode", "path": str(path)}, file.fileno(), LIMITS)
+        picture = _read_picture(answer, file, LIMITS)
+    np.testing.assert_array_equal(picture.rgb, decode_file(path, LIMITS).rgb)
+    request = {"do": "preview", "path": str(path), "max_side": 8, "max_megapixels": None}
+    with (tmp_path / "pixels").open("w+b", buffering=0) as file:
+        sizes = _answer(request, file.fileno(), LIMITS)["sizes"]
+        assert (tmp_path / "pixels").stat().st_size == sizes[0]
+
+
+def test_a_full_disk_is_the_machines_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    path = written(tmp_path, make.jpeg())
+    monkeypatch.setattr(os, "pwrite", full)
+    answer = _answer({"do": "decode", "path": str(path)}, 0, LIMITS)
+    assert (answer["error"]["status"], answer["error"]["code"]) == (503, "no_space")
+
+
+def test_a_missing_file_is_not_called_damaged(decoder: Decoder, tmp_path: Path) -> None:
+    with pytest.raises(RestoreError) as caught:
+        decoder.decode(tmp_path / "nothing")
+    assert (caught.value.status, caught.value.code) == (404, "file_missing")
+
+
+def test_metadata_and_profile_cross_the_border(decoder: Decoder, tmp_path: Path) -> None:
+    block = b"Exif\0\0" + make.exif_block(gps=True)
+    path = written(tmp_path, make.jpeg(exif=block, xmp=make.XMP, dpi=(300, 300), icc_profile=make.srgb()))
+    picture = decoder.decode(path)
+    assert picture.exif
+    assert picture.xmp == make.XMP
+    assert picture.icc_profile == make.srgb()
+    assert picture.dpi == (300, 300)
+
+
+def test_previews_come_from_the_child(decoder: Decoder, tmp_path: Path) -> None:
+    path = written(tmp_path, make.KINDS["png rgba"]())
+    assert decoder.preview(path, 10).startswith(b"\xff\xd8")
+
+
+def test_results_larger_than_an_upload_can_be_previewed(tmp_path: Path) -> None:
+    small = Decoder(ImageLimits(max_input_megapixels=0.0001, max_side_pixels=10))
+    path = written(tmp_path, make.jpeg())
+    try:
+        with pytest.raises(RestoreError, match="megapixels"):
+            small.preview(path)
+        assert small.preview(path, max_megapixels=1)
+    finally:
+        small.close()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_keep_their_codes_through_the_child(name: str, decoder: Decoder, tmp_path: Path) -> None:
+    case = HOSTILE[name]
+    child = decoder.child_pid
+    with pytest.raises(RestoreError) as caught:
+        decoder.decode(written(tmp_path, case.bytes()))
+    assert (caught.value.status, caught.value.code) == (case.status, case.code)
+    assert decoder.child_pid == child
+
+
+def test_mutated_files_decode_or_are_refused_and_the_child_lives(decoder: Decoder, tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    seeds = [maker() for maker in make.KINDS.values()]
+    child, refused = decoder.child_pid, []
+    for number in range(300):
+        data = bytearray(seeds[number % len(seeds)])
+        for position in rng.integers(0, len(data), rng.integers(1, 12)):
+            data[position] = rng.integers(0, 256)
+        path = written(tmp_path, bytes(data))
+        try:
+            read_header(path, LIMITS)
+            decoder.decode(path)
+        except RestoreError as error:
+            refused.append(error.status)
+    assert 50 < len(refused) < 290
+    assert set(refused) <= {413, 415, 422}
+    assert decoder.child_pid == child
+
+
+def test_a_photo_that_takes_too_long_is_killed_and_the_next_one_works(bomb: Path, tmp_path: Path) -> None:
+    good = written(tmp_path, make.jpeg(), "good")
+    decoder = Decoder(ImageLimits(decode_timeout_seconds=0.7, max_jpeg_scans=1_000_000))
+    try:
+        decoder.start()
+        child = decoder.child_pid
+        assert child
+        started = time.monotonic()
+        with pytest.raises(RestoreError) as caught:
+            decoder.decode(bomb)
+        assert caught.value.code == "decode_timeout"
+        assert time.monotonic() - started < 2.5
+        assert gone(child)
+        assert decoder.decode(good).width == make.WIDTH
+    finally:
+        decoder.close()
+
+
+def test_a_photo_that_needs_too_much_memory_is_refused_and_the_next_one_works(tmp_path: Path) -> None:
+    large = written(tmp_path, make.saved(Image.new("RGB", (6000, 6000), "navy"), "PNG", compress_level=1), "large")
+    good = written(tmp_path, make.jpeg(), "good")
+    decoder = Decoder(ImageLimits(decode_memory_mb=64))
+    try:
+        with pytest.raises(RestoreError) as caught:
+            decoder.decode(large)
+        assert (caught.value.status, caught.value.code) == (422, "decode_memory")
+        assert decoder.decode(good).width == make.WIDTH
+    finally:
+        decoder.close()
+
+
+def test_a_child_killed_between_two_photos_is_replaced(decoder: Decoder, tmp_path: Path) -> None:
+    path = written(tmp_path, make.jpeg())
+    child = decoder.child_pid
+    assert child
+    os.kill(child, signal.SIGKILL)
+    assert gone(child)
+    assert decoder.decode(path).width == make.WIDTH
+    assert decoder.child_pid != child
+
+
+def test_a_child_killed_at_work_costs_its_photo_only(bomb: Path, tmp_path: Path) -> None:
+    decoder = Decoder(ImageLimits(decode_timeout_seconds=20, max_jpeg_scans=1_000_000))
+    decoder.start()
+    child = decoder.child_pid
+    assert child
+    timer = threading.Timer(0.3, os.kill, (child, signal.SIGKILL))
+    timer.start()
+    try:
+        with pytest.raises(RestoreError) as caught:
+            decoder.decode(bomb)
+        assert (caught.value.status, caught.value.code) == (422, "undecodable_image")
+        assert decoder.decode(written(tmp_path, make.jpeg())).width == make.WIDTH
+    finally:
+        decoder.close()
+
+
+def test_closing_ends_a_decode_and_the_child(bomb: Path) -> None:
+    decoder = Decoder(ImageLimits(max_jpeg_scans=1_000_000))
+    decoder.start()
+    child = decoder.child_pid
+    assert child
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        running = pool.submit(decoder.decode, bomb)
+        time.sleep(0.2)
+        decoder.close()
+        with pytest.raises(Unavailable):
+            running.result(timeout=5)
+    assert gone(child)
+    with pytest.raises(Unavailable):
+        decoder.decode(bomb)
+    decoder.close()
+
+
+def test_many_threads_get_their_own_photos(decoder: Decoder, tmp_path: Path) -> None:
+    paths = [written(tmp_path, make.saved(Image.new("RGB", (8, 8), (n, 0, 0)), "PNG"), str(n)) for n in range(40)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        pictures = list(pool.map(decoder.decode, paths))
+    assert [int(picture.rgb[0, 0, 0]) for picture in pictures] == list(range(40))
+
+
+def test_the_child_outlives_the_thread_that_asked_first(tmp_path: Path) -> None:
+    path = written(tmp_path, make.jpeg())
+    decoder = Decoder(LIMITS)
+    first = threading.Thread(target=decoder.decode, args=(path,))
+    first.start()
+    first.join()
+    child = decoder.child_pid
+    try:
+        assert child is not None
+        decoder.decode(path)
+        assert decoder.child_pid == child
+    finally:
+        decoder.close()
+
+
+_PARENT = """
+import sys, time
+from pathlib import Path
+from app.images import Decoder, ImageLimits
+if __name__ == "__main__":
+    decoder = Decoder(ImageLimits(max_jpeg_scans=1_000_000), Path(sys.argv[2]))
+    decoder.start()
+    print(decoder.child_pid, flush=True)
+    if sys.argv[1]:
+        decoder.decode(Path(sys.argv[1]))
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_killed_parent_leaves_neither_child_nor_files(busy: bool, bomb: Path, tmp_path: Path) -> None:
+    script = written(tmp_path, _PARENT.encode(), "parent.py")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(script), str(bomb) if busy else "", str(scratch)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, cwd=tmp_path) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        time.sleep(0.2)
+        parent.kill()
+    assert gone(child, seconds=2)  # the bomb alone would keep it for far longer
+    assert list(scratch.iterdir()) == []
+
+
+def test_the_child_sees_no_secrets_and_imports_no_torch(
+    decoder: Decoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_KEY", "a secret of the service")
+    fresh = Decoder(LIMITS)
+    try:
+        fresh.start()
+        environment = Path(f"/proc/{fresh.child_pid}/environ").read_bytes()
+        assert b"a secret" not in environment
+        assert b"torch" not in Path(f"/proc/{fresh.child_pid}/maps").read_bytes()
+    finally:
+        fresh.close()
+
+
+def test_a_child_that_cannot_start_is_our_fault_and_not_the_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = Decoder(LIMITS)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    try:
+        with pytest.raises(Internal) as caught:
+            decoder.decode(written(tmp_path, make.jpeg()))
+        assert caught.value.code == "decoder_unavailable"
+        monkeypatch.undo()
+        assert decoder.decode(tmp_path / "upload").width == make.WIDTH
+    finally:
+        decoder.close()
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {},  # honest, yet beyond the limits
+        {"width": 10, "height": 9},
+        {"width": 1, "height": 1, "deep": True},
+        {"sizes": [1152, 7, 0, 0, 0]},
+        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 1 << 40]},
+        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, -1]},
+        {"width": 1, "height": 1, "sizes": [3, 0, 0], "source_format": "JPEG"},
+        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 0], "source_format": "../../x"},
+    ],
+)
+def test_an_answer_that_lies_about_its_pixels_is_not_believed(lie: dict[str, object], tmp_path: Path) -> None:
+    honest = {"width": make.WIDTH, "height": make.HEIGHT, "sizes": [1152, 0, 0, 0, 0], "deep": False, "grey": False}
+    honest |= {"dpi": None, "source_format": "PNG", "notes": []}
+    with written(tmp_path, bytes(10_000)).open("rb", buffering=0) as file:
+        assert _read_picture(honest, file, LIMITS).width == make.WIDTH
+        with pytest.raises((_Died, ValueError)):
+            _read_picture({**honest, **lie}, file, ImageLimits(max_input_megapixels=0.0001))

@@ -1,0 +1,189 @@
+"""EXIF, XMP and DPI of results: kept and put right, without the place, or none at all."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.images import ImageLimits, Picture, encode, exif
+from app.images.decode import decode_file
+from app.images.metadata import Metadata, for_result
+from tests import picture_makers as make
+
+LIMITS = ImageLimits()
+FORMATS = ["jpg", "png", "webp", "tiff", "avif"]
+THUMBNAIL = b"\xff\xd8thumbnail of a face\xff\xd9"
+
+
+def photo_with_everything(order: str = "<") -> bytes:
+    block = make.exif_block(6, gps=True, thumbnail=THUMBNAIL, order=order)
+    return make.jpeg(exif=b"Exif\0\0" + block, xmp=make.XMP, dpi=(300, 300))
+
+
+def restored(folder: Path, output_format: str, metadata: str, order: str = "<") -> Path:
+    (folder / "photo").write_bytes(photo_with_everything(order))
+    source = decode_file(folder / "photo", LIMITS)
+    larger = np.repeat(np.repeat(source.rgb, 4, axis=0), 4, axis=1)
+    picture = Picture(larger, exif=source.exif, xmp=source.xmp, dpi=source.dpi, source_format="JPEG")
+    encode(picture, folder / "result", output_format, 95, metadata)
+    return folder / "result"
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("output_format", FORMATS)
+def test_kept_metadata_is_put_right(output_format: str, order: str, tmp_path: Path) -> None:
+    result = restored(tmp_path, output_format, "keep", order)
+    assert THUMBNAIL not in result.read_bytes()
+    with Image.open(result) as image:
+        width, height = image.size
+        image.load()
+        read = image.getexif()
+        assert read[0x010F] == "Camera Works"
+        assert read.get(0x0112, 1) == 1
+        details = read.get_ifd(0x8769)
+        assert (details[0xA002], details[0xA003]) == (width, height)
+        assert details[0x9003] == "2020:01:02 03:04:05"
+        assert details[0x927C] == b"maker note"
+        assert [float(part) for part in read.get_ifd(0x8825)[2]] == [48, 51, 29.5]
+        packet = image.info["xmp"]
+        assert b"Grandmother" in packet
+        assert b"48,51.5N" in packet
+        assert b'tiff:Orientation="1"' in packet
+        if output_format in ("jpg", "png", "tiff"):
+            assert [round(float(part)) for part in image.info["dpi"]] == [300, 300]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("output_format", FORMATS)
+def test_strip_gps_takes_the_place_out_and_leaves_the_rest(output_format: str, order: str, tmp_path: Path) -> None:
+    result = restored(tmp_path, output_format, "strip_gps", order)
+    data = result.read_bytes()
+    for trace in (b"48,51.5N", b"2,17.6E", b"Paris", b"GPS"):
+        assert trace not in data
+    with Image.open(result) as image:
+        image.load()
+        read = image.getexif()
+        assert not read.get_ifd(0x8825)
+        assert read[0x010F] == "Camera Works"
+        assert read.get_ifd(0x8769)[0x9003] == "2020:01:02 03:04:05"
+        assert b"Grandmother" in image.info["xmp"]
+        assert b"dc:format" in image.info["xmp"]
+
+
+@pytest.mark.parametrize("output_format", FORMATS)
+def test_strip_leaves_nothing(output_format: str, tmp_path: Path) -> None:
+    result = restored(tmp_path, output_format, "strip")
+    data = result.read_bytes()
+    for trace in (b"Camera Works", b"Grandmother", b"48,51.5N", b"maker note", b"2020:01"):
+        assert trace not in data
+
+
+def test_gps_numbers_are_wiped_and_not_only_unlinked() -> None:
+    block = make.exif_block(gps=True)
+    degrees = (48).to_bytes(4, "little") + (1).to_bytes(4, "little") + (51).to_bytes(4, "little")
+    assert degrees in block
+    assert degrees not in exif.without_place(block)
+
+
+def test_sizes_beyond_sixteen_bits_fit() -> None:
+    reread = Image.Exif()
+    reread.load(exif.resized(make.exif_block(), 70_000, 80_000))
+    assert (reread.get_ifd(0x8769)[0xA002], reread.get_ifd(0x8769)[0xA003]) == (70_000, 80_000)
+
+
+@pytest.mark.parametrize("edit", [exif.upright, exif.without_place, lambda block: exif.resized(block, 8, 8)])
+def test_mutated_blocks_are_edited_or_refused_and_nothing_else(edit: Any) -> None:
+    rng = np.random.default_rng(5)
+    good = make.exif_block(6, gps=True, thumbnail=THUMBNAIL)
+    refused = 0
+    for _ in range(400):
+        block = bytearray(good)
+        for position in rng.integers(0, len(block), rng.integers(1, 8)):
+            block[position] = rng.integers(0, 256)
+        exif.orientation(bytes(block))
+        try:
+            assert len(edit(bytes(block))) <= len(block)
+        except ValueError:
+            refused += 1
+    assert 0 < refused < 400
+
+
+def test_a_block_of_overlapping_claims_is_refused_quickly() -> None:
+    count = 60_000
+    entry = (
+        (1).to_bytes(2, "little")
+        + (7).to_bytes(2, "little")
+        + (700_000).to_bytes(4, "little")
+        + (8).to_bytes(4, "little")
+    )
+    gps = count.to_bytes(2, "little") + entry * count + bytes(4)
+    first = (1).to_bytes(2, "little") + b"\x25\x88\x04\0\1\0\0\0" + (26).to_bytes(4, "little") + bytes(4)
+    started = time.monotonic()
+    with pytest.raises(ValueError, match="overlap"):
+        exif.without_place(b"II*\0\x08\0\0\0" + first + gps)
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"<a:City>" * 100_000,
+        b"<a:City></a:City>" * 60_000,
+        b"<drone:unknown gpsish='1'/>",
+        b"<a:City>Paris",
+    ],
+)
+def test_a_packet_that_cannot_be_cleaned_goes_whole_and_quickly(packet: bytes) -> None:
+    started = time.monotonic()
+    result = for_result(Metadata(xmp=packet), 8, 8, "strip_gps")
+    assert time.monotonic() - started < 2
+    assert result.xmp is None
+    assert "XMP" in result.notes[0]
+
+
+def test_a_packet_of_quotes_is_cleaned_quickly() -> None:
+    started = time.monotonic()
+    result = for_result(Metadata(xmp=b"<a:b" + b' a:City="' * 100_000), 8, 8, "strip_gps")
+    assert time.monotonic() - started < 2
+    assert result.xmp == b"<a:b"
+
+
+def test_metadata_too_large_for_a_jpeg_is_left_out_with_a_note(tmp_path: Path) -> None:
+    block = make.exif_block() + bytes(70_000)
+    picture = Picture(make.photo(), exif=block, xmp=b"<x>" + b" " * 70_000 + b"</x>")
+    encoded = encode(picture, tmp_path / "result", "jpg", 95, "keep")
+    assert len(encoded.notes) == 2
+    with Image.open(tmp_path / "result") as image:
+        assert "exif" not in image.info
+
+
+def test_the_tags_of_a_tiff_are_gathered(tmp_path: Path) -> None:
+    block = b"Exif\0\0" + make.exif_block(gps=True)
+    (tmp_path / "photo").write_bytes(make.saved(make.rgb_image(), "TIFF", exif=block, dpi=(600, 600)))
+    source = decode_file(tmp_path / "photo", LIMITS)
+    encode(source, tmp_path / "result", "png", 95, "keep")
+    with Image.open(tmp_path / "result") as image:
+        image.load()
+        assert image.getexif()[0x010F] == "Camera Works"
+        assert image.getexif().get_ifd(0x8825)[1] == "N"
+        assert 256 not in image.getexif()
+        assert [round(float(part)) for part in image.info["dpi"]] == [600, 600]
+
+
+def test_exif_behind_the_pixels_of_a_png_is_found(tmp_path: Path) -> None:
+    data = make.saved(make.rgb_image(), "PNG")
+    data = data[:-12] + make.chunk(b"eXIf", make.exif_block(6)) + data[-12:]
+    (tmp_path / "photo").write_bytes(data)
+    assert decode_file(tmp_path / "photo", LIMITS).width == make.HEIGHT
+
+
+def test_broken_exif_is_left_out_with_a_note(tmp_path: Path) -> None:
+    (tmp_path / "photo").write_bytes(make.jpeg(exif=b"Exif\0\0II*\0\xff\xff\xff\x7f" + bytes(20)))
+    source = decode_file(tmp_path / "photo", LIMITS)
+    assert source.exif is None
+    assert "EXIF" in source.notes[0]
