@@ -26,52 +26,54 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(), alias="API_KEY", description="one key or several, separated by commas; empty: open, loopback only"
     )
-    host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(8001, ge=0, le=65535, description="port of the API")
-    dashboard_port: int = Field(8091, ge=0, le=65535, description="port of the dashboard")
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8001, ge=0, le=65535, description="port of the API")
+    dashboard_port: int = Field(default=8091, ge=0, le=65535, description="port of the dashboard")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Host names that requests may carry besides loopback; empty with a key set: any"
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(default=(), description="origins of other web pages")
-    rate_limit: str = Field("600/minute", description="requests of one key, such as 600/minute; 0: no limit")
+    rate_limit: str = Field(default="600/minute", description="requests of one key, such as 600/minute; 0: no limit")
 
     # limits
-    max_file_size_mb: float = Field(10, gt=0, le=4096, description="size of one upload, megabytes")
-    max_batch_size: int = Field(50, ge=1, le=50, description="photos in one job")
-    max_input_megapixels: float = Field(40, gt=0, le=2000)
-    max_output_megapixels: float = Field(400, gt=0, le=10_000)
-    queue_limit: int = Field(100, ge=1, le=100_000, description="photos waiting")
-    decode_timeout_seconds: float = Field(20, gt=0, le=600)
-    decode_memory_mb: int = Field(2048, ge=256, le=65_536)
+    max_file_size_mb: float = Field(default=10, gt=0, le=4096, description="size of one upload, megabytes")
+    max_batch_size: int = Field(default=50, ge=1, le=50, description="photos in one job")
+    max_input_megapixels: float = Field(default=40, gt=0, le=2000)
+    max_output_megapixels: float = Field(default=400, gt=0, le=10_000)
+    queue_limit: int = Field(default=100, ge=1, le=100_000, description="photos waiting")
+    decode_timeout_seconds: float = Field(default=20, gt=0, le=600)
+    decode_memory_mb: int = Field(default=2048, ge=256, le=65_536)
     hang_timeout_seconds: float = Field(
-        300, ge=10, le=86_400, description="silence after which a restoration counts as hung"
+        default=300, ge=10, le=86_400, description="silence after which a restoration counts as hung"
     )
-    drain_seconds: float = Field(30, ge=0, le=3600, description="how long SIGTERM waits for the running photo")
-    min_free_disk_mb: int = Field(512, ge=0, description="free disk below which uploads are refused")
+    drain_seconds: float = Field(default=30, ge=0, le=3600, description="how long SIGTERM waits for the running photo")
+    min_free_disk_mb: int = Field(default=512, ge=0, description="free disk below which uploads are refused")
 
     # where things live
     upload_folder: Path = Path("temp_uploads")
     processed_folder: Path = Path("processed_images")
     weights_folder: Path = Path("weights")
-    database_url: str = Field("sqlite:///data/jobs.sqlite3", description="SQLAlchemy address")
-    retention_minutes: float = Field(60, gt=0)
-    janitor_interval_minutes: float = Field(30, gt=0)
+    database_url: str = Field(default="sqlite:///data/jobs.sqlite3", description="SQLAlchemy address")
+    retention_minutes: float = Field(default=60, gt=0)
+    janitor_interval_minutes: float = Field(default=30, gt=0)
 
     # the networks
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    tile_size: int = Field(0, ge=0, le=4096, description="pixels a side; 0: chosen by device, network and memory")
+    tile_size: int = Field(
+        default=0, ge=0, le=4096, description="pixels a side; 0: chosen by device, network and memory"
+    )
     engine: Literal["fast", "reference"] = "fast"
     default_quality: Literal["auto", "fast", "balanced", "best"] = "auto"
-    weights_base_url: str = Field("", description="mirror that holds the weight files under their own names")
-    offline: bool = Field(False, description="download nothing")
+    weights_base_url: str = Field(default="", description="mirror that holds the weight files under their own names")
+    offline: bool = Field(default=False, description="download nothing")
     allow_unverified_weights: bool = False
 
     # the cloud backend
     siliconflow_api_key: SecretStr = SecretStr("")
     siliconflow_api_url: str = "https://api.siliconflow.com/v1/images/generations"
     siliconflow_model: str = "Qwen/Qwen-Image-Edit"
-    siliconflow_timeout: float = Field(120, gt=0, le=3600, description="seconds")
+    siliconflow_timeout: float = Field(default=120, gt=0, le=3600, description="seconds")
 
     log_format: Literal["text", "json"] = "text"
 
@@ -87,9 +89,7 @@ class Settings(BaseSettings):
                 f"API_KEY must have at least {MIN_KEY_CHARACTERS} characters; make one: openssl rand -hex 32"
             )
         if not self.api_keys and not self.is_loopback:
-            raise ValueError(
-                "HOST is not a loopback address, so API_KEY must be set; make one: openssl rand -hex 32"
-            )
+            raise ValueError("HOST is not a loopback address, so API_KEY must be set; make one: openssl rand -hex 32")
         return self
 
     @property

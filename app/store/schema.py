@@ -22,7 +22,7 @@ from sqlalchemy import (
     select,
 )
 
-from app.store.records import Attempt, AttemptStatus, Photo, PhotoStatus
+from app.store.records import Attempt, AttemptStatus, PhotoStatus
 
 VERSION = 1
 ACTIVE = (AttemptStatus.QUEUED.value, AttemptStatus.PROCESSING.value)
@@ -103,9 +103,7 @@ attempts = Table(
 )
 
 _active = attempts.c.status.in_(ACTIVE)
-Index(
-    "one_active_attempt_per_photo", attempts.c.photo_id, unique=True, sqlite_where=_active, postgresql_where=_active
-)
+Index("one_active_attempt_per_photo", attempts.c.photo_id, unique=True, sqlite_where=_active, postgresql_where=_active)
 
 _FACTS_AS_JSON = {"faces_json": "faces", "warnings_json": "warnings", "params_json": "params"}
 
@@ -134,14 +132,6 @@ def attempt_of(row: Row[Any]) -> Attempt:
         values[field] = tuple(facts) if isinstance(facts, list) else facts
     values["status"] = AttemptStatus(values["status"])
     return Attempt(**values)
-
-
-def photo_of(row: Row[Any]) -> Photo:
-    """One row of `photos` as a record."""
-    values: dict[str, Any] = dict(row._mapping)
-    del values["status_before"]
-    values["status"] = PhotoStatus(values["status"])
-    return Photo(**values)
 
 
 def as_json(value: Mapping[str, Any] | tuple[Mapping[str, Any], ...]) -> str:

@@ -1,0 +1,160 @@
+"""Keeps the disk tidy: ended jobs past their retention go, rows first, then files, then files that no row names.
+
+Nothing active is ever touched. Time is passed in; the module knows nothing of HTTP or restoration.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from app.errors import RestoreError
+from app.metrics import Metrics
+from app.storage import FoundFile, Storage
+from app.store import Store
+from app.threads import SupervisedThread, ThreadState
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 600.0  # an upload or result whose row is not committed yet is younger than this
+CLOCK_JUMP_SECONDS = 300.0
+MAX_ROUNDS = 20  # times `EXPIRED_JOBS_A_PASS` jobs; the rest waits for the next pass
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What one pass removed. `skipped` says that the clock had jumped, and nothing was looked at."""
+
+    jobs: int = 0
+    uploads: int = 0
+    results: int = 0
+    orphans: int = 0
+    skipped: bool = False
+
+
+class Janitor:
+    """Sweeps by call (`sweep`) or in its own supervised thread (`start`)."""
+
+    def __init__(
+        self,
+        store: Store,
+        storage: Storage,
+        metrics: Metrics,
+        *,
+        retention_seconds: float,
+        interval_seconds: float = 1800.0,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._store, self._storage, self._metrics = store, storage, metrics
+        self._retention, self._interval = retention_seconds, interval_seconds
+        self._clock, self._wall = clock, wall
+        self._last: tuple[float, float] | None = None
+        self._thread = SupervisedThread("janitor", self.loop, on_death=self._died, clock=clock)
+
+    def sweep(self, now: float) -> Sweep:
+        """One pass at the time `now` (epoch seconds). Raises `Unavailable` when the store cannot be asked."""
+        done = self._sweep_expired(now - self._retention)
+        done = dataclasses.replace(done, orphans=self._sweep_orphans(now))
+        for kind in ("jobs", "uploads", "results", "orphans"):
+            self._metrics.janitor_removed(kind, getattr(done, kind))
+        if done != Sweep():
+            log.info("janitor removed %s", done)
+        return done
+
+    def tick(self, now: float, monotonic: float) -> Sweep:
+        """A pass of the loop: `sweep`, unless the wall clock jumped against the monotonic one since the last pass."""
+        last, self._last = self._last, (now, monotonic)
+        if last is not None and abs((now - last[0]) - (monotonic - last[1])) > CLOCK_JUMP_SECONDS:
+            log.warning("the system clock jumped; the janitor waits one pass")
+            return Sweep(skipped=True)
+        return self.sweep(now)
+
+    def loop(self, stop: threading.Event) -> None:
+        """A pass at once and then one every interval, until `stop`."""
+        while not stop.is_set():
+            try:
+                self.tick(self._wall(), self._clock())
+            except RestoreError as error:
+                log.warning("the janitor could not ask the store: %s", error.detail)
+            stop.wait(self._interval)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, timeout_seconds: float = 5.0) -> None:
+        """End the thread and wait for it."""
+        self._thread.stop()
+        self._thread.join(timeout_seconds)
+
+    @property
+    def state(self) -> ThreadState:
+        """Whether the thread runs, or keeps dying."""
+        return self._thread.state
+
+    @property
+    def restarts(self) -> int:
+        """How often the thread died and was started again."""
+        return self._thread.restarts
+
+    def _died(self, _error: BaseException) -> None:
+        self._metrics.thread_restarted("janitor")
+
+    def _sweep_expired(self, before: float) -> Sweep:
+        """Rows first: from the commit on, no request can reach a file that is about to go."""
+        jobs = uploads = results = 0
+        for _ in range(MAX_ROUNDS):
+            gone = self._store.expire(before)
+            jobs += len(gone.jobs)
+            uploads += _remove_each(gone.uploads, self._storage.remove_upload)
+            results += _remove_each(gone.results, self._storage.remove_result)
+            if not gone.jobs and not gone.uploads:
+                break
+        return Sweep(jobs, uploads, results)
+
+    def _sweep_orphans(self, now: float) -> int:
+        """Files that no row names, left by a crash between file and row.
+
+        The files are listed before the rows are read: a file listed here whose row comes later is young.
+        """
+        limit = now - max(self._retention, GRACE_SECONDS)
+        uploads, results = _older(self._storage.iter_uploads(), limit), _older(self._storage.iter_results(), limit)
+        parts = _older(self._storage.iter_parts(), limit)
+        photo_ids, names = self._store.known_photo_ids(), self._store.known_result_names()
+        active = self._store.active_ids()
+        orphans = [file for file in uploads if file.name not in photo_ids]
+        orphans += [file for file in results if file.name not in names and file.name[:32] not in active]
+        return _unlink_all(orphans + parts)
+
+
+def _older(files: Iterable[FoundFile], limit: float) -> list[FoundFile]:
+    return [file for file in files if file.modified_at < limit]
+
+
+def _unlink_all(files: Iterable[FoundFile]) -> int:
+    """Remove files; one that resists is logged and left for the next pass."""
+    removed = 0
+    for file in files:
+        try:
+            file.path.unlink(missing_ok=True)
+        except OSError:
+            log.exception("the janitor could not remove an orphan")
+        else:
+            log.info("janitor removed the orphan %s", file.name)
+            removed += 1
+    return removed
+
+
+def _remove_each(names: Iterable[str], remove: Callable[[str], bool]) -> int:
+    """Remove files by name; one that resists is logged, and the orphan pass finds it again."""
+    removed = 0
+    for name in names:
+        try:
+            removed += remove(name)
+        except (OSError, RestoreError):
+            log.exception("the janitor could not remove %s", name)
+    return removed

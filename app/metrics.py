@@ -1,0 +1,76 @@
+"""Counters and timings of one service, in the Prometheus text format.
+
+Everything hangs on one `Metrics` object with its own registry, so two services in one process do not mix. It knows
+words and numbers only: labels are end states, stages, thread names and route templates, never a path, a name or a key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+_STAGE_BUCKETS_SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
+_REQUEST_BUCKETS_SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
+
+
+class Metrics:
+    """What the service counts. All methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        own: dict[str, Any] = {"namespace": "restore", "registry": self._registry}
+        self._ended = Counter("attempts_ended", "restorations by how they ended", ["status"], **own)
+        self._stage = Histogram(
+            "stage_seconds", "seconds of one photo in a stage", ["stage"], buckets=_STAGE_BUCKETS_SECONDS, **own
+        )
+        self._megapixels = Counter("result_megapixels", "megapixels of finished results", **own)
+        self._queued = Gauge("queued_attempts", "photos that wait", **own)
+        self._processing = Gauge("processing_attempts", "photos in work", **own)
+        self._requests = Counter("http_requests", "requests answered", ["method", "route", "status"], **own)
+        self._request_seconds = Histogram(
+            "http_request_seconds",
+            "seconds until the answer was sent",
+            ["method", "route"],
+            buckets=_REQUEST_BUCKETS_SECONDS,
+            **own,
+        )
+        self._restarts = Counter("thread_restarts", "threads that died and were started again", ["thread"], **own)
+        self._removed = Counter("janitor_removed", "what the janitor removed", ["kind"], **own)
+
+    def attempt_ended(self, status: str) -> None:
+        """One run ended: completed, failed, cancelled, given_back or crashed."""
+        self._ended.labels(status).inc()
+
+    def observe_stage(self, stage: str, seconds: float) -> None:
+        """One photo spent `seconds` in decode, restore or encode."""
+        self._stage.labels(stage).observe(seconds)
+
+    def add_result(self, width: int, height: int) -> None:
+        """A result of this many pixels was finished."""
+        self._megapixels.inc(width * height / 1_000_000)
+
+    def follow_queue(self, queued: Callable[[], float], processing: Callable[[], float]) -> None:
+        """Ask these two whenever the queue's depth is wanted."""
+        self._queued.set_function(queued)
+        self._processing.set_function(processing)
+
+    def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """One request was answered; `route` is the template (`/status/{job_id}`), never the path itself."""
+        self._requests.labels(method, route, str(status)).inc()
+        self._request_seconds.labels(method, route).observe(seconds)
+
+    def thread_restarted(self, name: str) -> None:
+        """A supervised thread died and will be started again."""
+        self._restarts.labels(name).inc()
+
+    def janitor_removed(self, kind: str, number: int) -> None:
+        """The janitor removed `number` of jobs, uploads, results or orphans."""
+        self._removed.labels(kind).inc(number)
+
+    def render(self) -> bytes:
+        """All of it in the text format that `CONTENT_TYPE` names."""
+        return bytes(generate_latest(self._registry))

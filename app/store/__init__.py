@@ -1,0 +1,20 @@
+"""Photos, jobs and attempts in SQL: the rows are the truth. It knows nothing of HTTP, pictures or files."""
+
+from app.store.reading import Counts
+from app.store.records import Attempt, AttemptStatus, Job, NewPhoto, Photo, PhotoStatus, Result
+from app.store.removal import Removal
+from app.store.store import MAX_TRIES, Store
+
+__all__ = [
+    "MAX_TRIES",
+    "Attempt",
+    "AttemptStatus",
+    "Counts",
+    "Job",
+    "NewPhoto",
+    "Photo",
+    "PhotoStatus",
+    "Removal",
+    "Result",
+    "Store",
+]

@@ -1,0 +1,82 @@
+"""How a job comes in: counted against the queue's limit and written whole, in one transaction.
+
+Functions take the open transaction's connection; they know nothing of locks, files or HTTP.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, func, insert, select
+
+from app.errors import TooLarge, Unavailable
+from app.store.reading import seconds_per_photo
+from app.store.records import AttemptStatus, NewPhoto, PhotoStatus
+from app.store.schema import attempts, jobs, photos
+
+LONGEST_RETRY_SECONDS = 600
+_GUESSED_SECONDS_PER_PHOTO = 10.0
+
+
+def insert_job(
+    connection: Connection,
+    owner: str,
+    new_photos: Sequence[NewPhoto],
+    options_json: str,
+    backend: str,
+    queue_limit: int,
+    now: float,
+) -> str:
+    """Write photos, job and attempts; returns the job's id. Raises like `Store.add_job`."""
+    _refuse_over(connection, len(new_photos), queue_limit)
+    job_id = secrets.token_hex(16)
+    connection.execute(insert(jobs).values(id=job_id, owner=owner, created_at=now, options_json=options_json))
+    connection.execute(insert(photos), [_photo_values(photo, owner, now) for photo in new_photos])
+    rows = [
+        {
+            "id": secrets.token_hex(16),
+            "job_id": job_id,
+            "photo_id": photo.id,
+            "position": position,
+            "status": AttemptStatus.QUEUED.value,
+            "backend": backend,
+            "options_json": options_json,
+            "created_at": now,
+        }
+        for position, photo in enumerate(new_photos)
+    ]
+    connection.execute(insert(attempts), rows)
+    return job_id
+
+
+def _photo_values(photo: NewPhoto, owner: str, now: float) -> dict[str, object]:
+    return {
+        "id": photo.id,
+        "owner": owner,
+        "sha256": photo.sha256,
+        "name": photo.name,
+        "mime": photo.mime,
+        "width": photo.width,
+        "height": photo.height,
+        "bytes": photo.bytes,
+        "status": PhotoStatus.UPLOADED.value,
+        "created_at": now,
+    }
+
+
+def _refuse_over(connection: Connection, coming: int, queue_limit: int) -> None:
+    """Overload is refused, not absorbed; Retry-After is when enough places will be free."""
+    if coming > queue_limit:
+        raise TooLarge("too_many_files", f"The queue holds {queue_limit} photos in all; send fewer photos at once.")
+    queued = select(func.count()).where(attempts.c.status == AttemptStatus.QUEUED.value)
+    over = connection.execute(queued).scalar_one() + coming - queue_limit
+    if over > 0:
+        each = seconds_per_photo(connection) or _GUESSED_SECONDS_PER_PHOTO
+        wait = min(LONGEST_RETRY_SECONDS, max(1, math.ceil(over * each)))
+        raise Unavailable(
+            "queue_full",
+            f"The queue is full ({queue_limit} photos wait); send this again in about {wait} seconds.",
+            retry_after_seconds=wait,
+        )

@@ -1,0 +1,236 @@
+"""The kill -9 campaign: kill a working service at random moments and at named points, and look for what it lost.
+
+Run from the repository's root: `python -m benchmarks.kill9 --kills 200`, and with `--http` for the whole service behind
+real sockets (else the parts below the API, which lives faster). It checks after every kill that each completed
+row has its whole file, and at the end that no accepted job is lost, every attempt has ended after at most two tries,
+uploads are what was sent, and the database is sound. It prints one JSON line and exits 1 on any fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import random
+import signal
+import socket
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from tests.fault_http import listen, load, serve_http
+from tests.fault_service import POINTS, serve
+
+LONGEST_LIFE_SECONDS = 0.9  # of a child before its random kill; its start takes about half of that
+LONGEST_HTTP_LIFE_SECONDS = 2.5
+HTTP_CLIENTS = 3
+POINT_TIMEOUT_SECONDS = 30.0
+SETTLE_TIMEOUT_SECONDS = 120.0
+FORMATS = ("JPEG", "PNG")
+
+
+class Campaign:
+    """One folder, many lives of the service in it; behind real sockets with `http`."""
+
+    def __init__(self, folder: Path, seed: int, *, http: bool, wrong_order: bool) -> None:
+        self.folder, self.chance, self.wrong_order = folder, random.Random(seed), wrong_order
+        self.accepted: set[str] = set()
+        self.faults: list[str] = []
+        self.kills = 0
+        self.points: set[str] = set()
+        self._looked_at: set[str] = set()
+        self._listening: socket.socket | None = listen() if http else None
+        self._longest_life = LONGEST_HTTP_LIFE_SECONDS if http else LONGEST_LIFE_SECONDS
+
+    def kill_at_random(self) -> None:
+        """One life that ends at a random moment, its start included."""
+        with self._life(submitting=True) as pid:
+            time.sleep(self.chance.uniform(0.0, self._longest_life))
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        self.kills += 1
+        self.look()
+
+    def kill_at(self, point: str) -> None:
+        """One life that ends at a named point."""
+        with self._life(submitting=True, point=point) as pid:
+            if _ended(pid, POINT_TIMEOUT_SECONDS) == -signal.SIGKILL:
+                self.points.add(point)
+            else:
+                self.faults.append(f"the point '{point}' was never reached")
+        self.kills += 1
+        self.look()
+
+    def settle(self) -> None:
+        """A last life that takes nothing new and ends when nothing is active; then look at everything."""
+        with self._life(submitting=False) as pid:
+            if self._listening is not None:
+                self._await_rest()
+                os.kill(pid, signal.SIGTERM)
+            if _ended(pid, SETTLE_TIMEOUT_SECONDS) not in (0, -signal.SIGTERM):
+                self.faults.append("the last service did not come to rest")
+        self._looked_at.clear()
+        self.look()
+        with self._database() as database:
+            self._look_at_jobs(database)
+            self._look_at_uploads(database)
+            said = database.execute("PRAGMA integrity_check").fetchone()[0]
+        if said != "ok":
+            self.faults.append(f"the database is damaged: {said}")
+
+    def look(self) -> None:
+        """Every completed row has its whole file."""
+        if not (self.folder / "data" / "jobs.sqlite3").exists():
+            return
+        with self._database() as database:
+            if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'attempts'").fetchone():
+                return  # killed before the first table
+            query = "SELECT id, result_name, result_bytes, result_width, result_height FROM attempts"
+            rows = database.execute(f"{query} WHERE status = 'completed'").fetchall()
+        for attempt_id, name, size, width, height in rows:
+            if attempt_id not in self._looked_at:
+                self._looked_at.add(attempt_id)
+                self._look_at_result(self.folder / "results" / name, size, (width, height))
+
+    def summary(self) -> dict[str, Any]:
+        """Figures of the campaign, JSON-ready."""
+        with self._database() as database:
+            counts = dict(database.execute("SELECT status, count(*) FROM attempts GROUP BY status").fetchall())
+        return {
+            "kills": self.kills,
+            "points": len(self.points),
+            "accepted_jobs": len(self.accepted),
+            "attempts": counts,
+            "faults": self.faults,
+        }
+
+    def _look_at_result(self, path: Path, size: int, sides: tuple[int, int]) -> None:
+        try:
+            with Image.open(path, formats=FORMATS) as image:
+                image.load()
+                whole = image.size == sides and path.stat().st_size == size
+        except (OSError, SyntaxError) as error:
+            self.faults.append(f"half result {path.name}: {type(error).__name__}")
+        else:
+            if not whole:
+                self.faults.append(f"result {path.name} is not what its row says")
+
+    def _look_at_jobs(self, database: sqlite3.Connection) -> None:
+        known = {row[0] for row in database.execute("SELECT id FROM jobs")}
+        self.faults += [f"accepted job {job_id} is lost" for job_id in sorted(self.accepted - known)]
+        odd = database.execute(
+            "SELECT id, status, tries, error_code FROM attempts WHERE status IN ('queued', 'processing') OR tries > 2"
+            " OR (status = 'failed' AND error_code != 'worker_crashed')"
+        )
+        self.faults += [f"attempt {row} did not end as it should" for row in odd]
+
+    def _look_at_uploads(self, database: sqlite3.Connection) -> None:
+        for photo_id, sha256 in database.execute("SELECT id, sha256 FROM photos"):
+            path = self.folder / "uploads" / photo_id
+            if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+                self.faults.append(f"upload {photo_id} is not what was sent")
+
+    @contextlib.contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        """Read only, so that the next life finds the log just as the kill left it."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.folder}/data/jobs.sqlite3?mode=ro", uri=True)) as opened:
+            yield opened
+
+    def _await_rest(self) -> None:
+        """Wait until no attempt is active; what stays active is found later."""
+        deadline = time.monotonic() + SETTLE_TIMEOUT_SECONDS
+        query = "SELECT count(*) FROM attempts WHERE status IN ('queued', 'processing')"
+        while time.monotonic() < deadline:
+            with self._database() as database:
+                if database.execute(query).fetchone()[0] == 0:
+                    return
+            time.sleep(0.1)
+
+    @contextlib.contextmanager
+    def _life(self, *, submitting: bool, point: str | None = None) -> Iterator[int]:
+        """One life of the service, with its clients; gives its process, and notes afterwards what was accepted."""
+        read, write = os.pipe()
+        seeds = [self.chance.randrange(2**31) for _ in range(1 + HTTP_CLIENTS)]
+        listening, clients = self._listening, []
+        if listening is None:
+            wrong = self.wrong_order
+            options: dict[str, Any] = {"point": point, "wrong_order": wrong, "submitting": submitting}
+            pid = _fork(lambda: serve(self.folder, write, **options, seed=seeds[0]), read)
+        else:
+            port = listening.getsockname()[1]
+            pid = _fork(lambda: serve_http(self.folder, listening, point=point, seed=seeds[0]), read)
+            if submitting:
+                clients = [_fork(functools.partial(load, port, write, seed), read) for seed in seeds[1:]]
+        os.close(write)
+        try:
+            yield pid
+        finally:
+            for client in clients:
+                os.kill(client, signal.SIGKILL)
+                os.waitpid(client, 0)
+            with os.fdopen(read, encoding="ascii") as lines:  # what stands in the pipe outlives its writers
+                self.accepted.update(line.strip() for line in lines)
+
+
+def _fork(life: Callable[[], object], close: int) -> int:
+    """Run `life` in a child: this process has one thread, so a fork is safe and spares the imports."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(close)
+            life()
+        finally:
+            os._exit(3)
+    return pid
+
+
+def _ended(pid: int, timeout_seconds: float) -> int:
+    """Wait for the end of a life; what it ended with (negative: a signal), 99 when it had to be ended."""
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return 99
+
+
+def main() -> int:
+    """Run the campaign the command line asks for; 0 when nothing was lost."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=200, help="kills at random moments")
+    parser.add_argument("--points", default="all", help="all, none, or one named point")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--http", action="store_true", help="the whole service behind real sockets")
+    parser.add_argument("--wrong-order", action="store_true", help="negative control: commit the row before the file")
+    asked = parser.parse_args()
+    points = {"all": list(POINTS), "none": []}.get(asked.points, [asked.points])
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="kill9-") as folder:
+        campaign = Campaign(Path(folder), asked.seed, http=asked.http, wrong_order=asked.wrong_order)
+        rounds = [*points, *[None] * asked.kills]
+        campaign.chance.shuffle(rounds)
+        for point in rounds:
+            if point is None:
+                campaign.kill_at_random()
+            else:
+                campaign.kill_at(point)
+        campaign.settle()
+        summary = {**campaign.summary(), "seconds": round(time.monotonic() - began, 1)}
+    print(json.dumps(summary))
+    return 1 if campaign.faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""A real service in a process of its own, on free loopback ports and in a folder of its own, for the benchmarks.
+
+It starts what `run.py serve` supervises; it knows nothing of what is measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+
+_READY_TIMEOUT_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class RunningService:
+    """Where it answers, how long it took until ready, and its process id."""
+
+    url: str
+    seconds_to_ready: float
+    pid: int
+
+
+@contextlib.contextmanager
+def running_service(weights: Path, **settings: str) -> Iterator[RunningService]:
+    """Start, wait until ready, and stop with SIGTERM at the end. `settings` are further environment variables."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, port, pages = Path(name), _free_port(), _free_port()
+        environment = {
+            **os.environ,
+            "MALLOC_ARENA_MAX": "2",
+            "PORT": str(port),
+            "DASHBOARD_PORT": str(pages),
+            "UPLOAD_FOLDER": str(folder / "uploads"),
+            "PROCESSED_FOLDER": str(folder / "results"),
+            "DATABASE_URL": f"sqlite:///{folder / 'jobs.sqlite3'}",
+            "WEIGHTS_FOLDER": str(weights),
+            "ALLOW_UNVERIFIED_WEIGHTS": "true",
+            "RATE_LIMIT": "0",
+            **settings,
+        }
+        started = time.monotonic()
+        command = [sys.executable, "-m", "app.commands", "serve", "--child-of", str(os.getpid())]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _wait_until_ready(url, process)
+            yield RunningService(url, time.monotonic() - started, process.pid)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _READY_TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the service ended with {process.returncode} before it was ready")
+        with contextlib.suppress(httpx2.TransportError):
+            if httpx2.get(f"{url}/health/ready", timeout=5.0).status_code == 200:
+                return
+        time.sleep(0.05)
+    raise RuntimeError("the service did not become ready")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,183 @@
+"""What the service adds to the bare restoration: start, throughput, and the answer time of a submit under load.
+
+- start: seconds from the start of the process until ready, weights in place;
+- throughput: ten photos submitted one after another, first submit to last result, against the bare restorations of
+  the same ten (no decoding, no encoding, no HTTP), in interleaved rounds;
+- submit: answer times of 100 parallel clients while the worker saturates the processor, and whether anything is lost.
+
+Run: `python -m benchmarks.service --weights FOLDER --photos FOLDER`. Prints a table and one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+from PIL import Image
+
+from benchmarks.running_service import RunningService, running_service
+
+_PHOTOS, _SIDE = 10, 320
+_CLIENTS = 100
+_POLL_SECONDS = 0.02
+
+
+def make_photos(folder: Path) -> list[bytes]:
+    """Ten JPEGs of 320x320 cut from the folder's photos."""
+    sources = sorted(path for path in folder.iterdir() if path.suffix in (".jpg", ".png"))
+    photos = []
+    for number in range(_PHOTOS):
+        image = Image.open(sources[number % len(sources)], formats=["JPEG", "PNG"]).convert("RGB")
+        image = image.resize((_SIDE + number, _SIDE), Image.Resampling.BICUBIC)
+        data = io.BytesIO()
+        image.save(data, "JPEG", quality=90)
+        photos.append(data.getvalue())
+    return photos
+
+
+class Bare:
+    """The bare restoration in this process: networks loaded, pictures already decoded."""
+
+    def __init__(self, weights: Path, photos: Sequence[bytes]) -> None:
+        from app.backends.local import open_local_backend
+        from app.images import Picture
+
+        self._backend = open_local_backend(weights, allow_unverified=True)
+        self._backend.load()
+        images = [Image.open(io.BytesIO(data), formats=["JPEG"]).convert("RGB") for data in photos]
+        self._pictures = [Picture(np.asarray(image)) for image in images]
+
+    def run(self) -> float:
+        """Seconds for all photos, one after another."""
+        from app.options import RestoreOptions
+
+        options = RestoreOptions(face_enhance=False)
+        started = time.perf_counter()
+        for picture in self._pictures:
+            self._backend.restore(picture, options, lambda fraction, stage: True)
+        return time.perf_counter() - started
+
+
+def served(service: RunningService, photos: Sequence[bytes], output_format: str) -> float:
+    """Seconds from the first submit until the last job is completed."""
+    with httpx2.Client(base_url=service.url, timeout=30.0) as client:
+        started = time.perf_counter()
+        jobs = []
+        for number, data in enumerate(photos):
+            fields = {"face_enhance": "false", "output_format": output_format}
+            answer = client.post("/api/v1/enhance", files={"file": (f"{number}.jpg", data)}, data=fields)
+            answer.raise_for_status()
+            jobs.append(answer.json()["job_id"])
+        while True:
+            state = client.get(f"/api/v1/jobs/{jobs[-1]}").json()["status"]
+            if state not in ("queued", "processing"):
+                break
+            time.sleep(_POLL_SECONDS)
+        seconds = time.perf_counter() - started
+        states = {client.get(f"/api/v1/jobs/{job}").json()["status"] for job in jobs}
+    if states != {"completed"}:
+        raise RuntimeError(f"jobs ended as {states}")
+    return seconds
+
+
+def throughput(weights: Path, photos: Sequence[bytes], rounds: int) -> dict[str, Any]:
+    """Medians of interleaved rounds: bare, served as JPEG, served as PNG."""
+    bare = Bare(weights, photos)
+    seconds: dict[str, list[float]] = {"bare": [], "jpg": [], "png": []}
+    with running_service(weights) as service:
+        for number in range(rounds + 1):
+            row = {"bare": bare.run(), "jpg": served(service, photos, "jpg"), "png": served(service, photos, "png")}
+            if number:  # the first round warms both up
+                for name, value in row.items():
+                    seconds[name].append(value)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    more = {name: medians[name] / medians["bare"] - 1.0 for name in ("jpg", "png")}
+    paired = [jpg / base - 1.0 for jpg, base in zip(seconds["jpg"], seconds["bare"], strict=True)]
+    return {"median_seconds": medians, "more_than_bare": more, "more_than_bare_paired": statistics.median(paired)}
+
+
+async def _client(
+    url: str, photo: bytes, submits: int, think_seconds: float, times: list[float], jobs: list[str]
+) -> None:
+    async with httpx2.AsyncClient(base_url=url, timeout=60.0) as client:
+        for number in range(submits):
+            started = time.perf_counter()
+            answer = await client.post("/api/v1/enhance", files={"file": ("a.jpg", photo)})
+            times.append(time.perf_counter() - started)
+            answer.raise_for_status()
+            jobs.append(answer.json()["job_id"])
+            if number < submits - 1:
+                await asyncio.sleep(think_seconds)
+
+
+async def _flood(url: str, photo: bytes, submits: int, think_seconds: float) -> tuple[list[float], list[str]]:
+    """All clients at once; each starts at its own moment within the pause between two submits of a client."""
+    times: list[float] = []
+    jobs: list[str] = []
+
+    async def later(number: int) -> None:
+        await asyncio.sleep(think_seconds * number / _CLIENTS)
+        await _client(url, photo, submits, think_seconds, times, jobs)
+
+    await asyncio.gather(*(later(number) for number in range(_CLIENTS)))
+    return times, jobs
+
+
+def submit_times(weights: Path, photos: Sequence[bytes], submits: int, think_seconds: float) -> dict[str, Any]:
+    """Answer times of submits while the worker is busy, and how many accepted jobs the service then knows."""
+    with running_service(weights, QUEUE_LIMIT="100000") as service:
+        busy = photos[0]
+        for _ in range(3):
+            files = {"file": ("busy.jpg", busy)}
+            httpx2.post(f"{service.url}/api/v1/enhance", files=files, data={"scale": "8"}).raise_for_status()
+        times, jobs = asyncio.run(_flood(service.url, photos[1], submits, think_seconds))
+        with httpx2.Client(base_url=service.url, timeout=30.0) as client:
+            lost = sum(client.get(f"/api/v1/jobs/{job}").status_code != 200 for job in jobs)
+    times.sort()
+    return {
+        "clients": _CLIENTS,
+        "submits": len(times),
+        "think_seconds": think_seconds,
+        "median_ms": statistics.median(times) * 1000,
+        "p99_ms": times[int(len(times) * 0.99) - 1] * 1000,
+        "worst_ms": times[-1] * 1000,
+        "lost": lost,
+    }
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=["start", "throughput", "submit"])
+    asked = parser.parse_args()
+    photos = make_photos(asked.photos)
+    report: dict[str, Any] = {}
+    if asked.only in (None, "start"):
+        report["seconds_to_ready"] = []
+        for _ in range(3):
+            with running_service(asked.weights) as service:
+                report["seconds_to_ready"].append(service.seconds_to_ready)
+    if asked.only in (None, "throughput"):
+        report["throughput"] = throughput(asked.weights, photos, asked.rounds)
+    if asked.only in (None, "submit"):
+        report["submit"] = submit_times(asked.weights, photos, submits=10, think_seconds=1.0)
+        report["submit_at_once"] = submit_times(asked.weights, photos, submits=1, think_seconds=0.0)
+    for name, value in report.items():
+        print(f"{name}: {value}")
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""The service that the kill -9 campaign kills: store, storage, decoder, runner and worker, under a steady load.
+
+It runs in a forked child and reports every accepted job on a pipe, as a 202 would. At a named point it can kill itself;
+the points are patched in here, production code knows none of them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import app.storage
+from app import images
+from app.backends.protocol import Backend
+from app.errors import RestoreError
+from app.images import Decoder
+from app.runner import Finished, Runner
+from app.storage import Storage, UploadWriter
+from app.store import Store, moves, submissions
+from app.worker import Worker
+from tests.workshop import OWNER, LanczosBackend, Workshop, photo_bytes
+
+QUEUE_LIMIT = 12
+SUBMITTERS = 2
+TILE_SECONDS = 0.002  # so that a kill at a random moment often falls into the middle of a run
+
+# name -> (owner, attribute, whether the kill comes before or after the real call)
+POINTS: dict[str, tuple[Any, str, str]] = {
+    "upload opened": (app.storage, "_create", "after"),
+    "upload half written": (app.storage, "_write_all", "after"),
+    "upload written": (UploadWriter, "commit", "before"),
+    "file synced, not renamed": (Path, "replace", "before"),
+    "file renamed, folder not synced": (app.storage, "sync_folder", "before"),
+    "upload safe, no row": (UploadWriter, "commit", "after"),
+    "rows written, not committed": (submissions, "insert_job", "after"),
+    "rows committed, not answered": (Store, "add_job", "after"),
+    "recovery not committed": (moves, "recover", "after"),
+    "claim not committed": (moves, "claim", "after"),
+    "claimed": (Store, "claim", "after"),
+    "decoding": (Decoder, "decode", "before"),
+    "decoded": (Decoder, "decode", "after"),
+    "restoring": (Runner, "restore", "before"),
+    "in a tile": (LanczosBackend, "restore", "before"),
+    "restored": (Runner, "restore", "after"),
+    "encoding": (images, "encode", "before"),
+    "encoded": (images, "encode", "after"),
+    "publishing": (Storage, "publish", "before"),
+    "published, no row": (Storage, "publish", "after"),
+    "result row not committed": (moves, "complete", "after"),
+    "completed": (Store, "complete", "after"),
+}
+
+
+class WrongOrder(Runner):
+    """The negative control: the row says completed before the file has its name."""
+
+    def finish(self, finished: Finished, *, beat: Callable[[], None] = lambda: None) -> None:
+        temporary = self._storage.scratch_path(finished.attempt.id)
+        result = self._encode(finished, temporary)
+        self._complete(finished.attempt.id, finished.token, result)
+        self._storage.publish(temporary, result.name)
+
+
+def serve(folder: Path, answers: int, *, point: str | None, wrong_order: bool, submitting: bool, seed: int) -> NoReturn:
+    """The child's life: recover, work, and take jobs; without `submitting` it ends once nothing is active."""
+    if point is not None:
+        arm(point, countdown=1 + seed % 3)
+    backend: Backend = LanczosBackend(tile=4, on_tile=lambda _: time.sleep(TILE_SECONDS))
+    workshop = Workshop(folder, backend)
+    if wrong_order:
+        workshop.runner.__class__ = WrongOrder
+    waiting = workshop.open()
+    worker = Worker(workshop.runner, workshop.store, workshop.metrics, rescan_seconds=0.5)
+    worker.start()
+    for attempt_id in waiting:
+        worker.ring(attempt_id)
+    if submitting:
+        for number in range(SUBMITTERS):
+            load = (workshop, worker, answers, random.Random(seed + number))
+            threading.Thread(target=_submit_for_ever, args=load, daemon=True).start()
+        threading.Event().wait()  # until somebody kills us
+    while workshop.store.active_ids():
+        time.sleep(0.02)
+    worker.drain(5.0)
+    workshop.close()
+    os._exit(0)
+
+
+def _submit_for_ever(workshop: Workshop, worker: Worker, answers: int, chance: random.Random) -> None:
+    while True:
+        kinds = chance.choices(["JPEG", "PNG"], k=chance.randint(1, 3))
+        files = [photo_bytes(24, chance.randint(4, 24), chance.randint(0, 9), kind) for kind in kinds]
+        try:
+            job = workshop.submit(*files, queue_limit=QUEUE_LIMIT)
+        except RestoreError:  # the queue is full
+            time.sleep(0.01)
+            continue
+        os.write(answers, f"{job.id}\n".encode())
+        for attempt in job.attempts:
+            worker.ring(attempt.id)
+        if chance.random() < 0.1:
+            workshop.store.cancel_or_remove(OWNER, job.id, time.time())
+
+
+def arm(point: str, countdown: int) -> None:
+    """Patch one function of this process so that its call number `countdown` kills this process."""
+    owner, name, when = POINTS[point]
+    real = getattr(owner, name)
+    left = [1 if point == "recovery not committed" else countdown]
+
+    def count_down() -> None:
+        left[0] -= 1
+        if left[0] <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def deadly(*arguments: Any, **named: Any) -> Any:
+        if when == "before":
+            count_down()
+        answer = real(*arguments, **named)
+        if when == "after":
+            count_down()
+        return answer
+
+    setattr(owner, name, deadly)
