@@ -1,0 +1,13 @@
+"""`python -m app.commands ...`: the commands of run.py in an environment that somebody else set up (a container, say).
+
+It only hands over to `dispatch`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from app.commands import dispatch
+
+if __name__ == "__main__":
+    sys.exit(dispatch.main(sys.argv[1:]))

@@ -1,0 +1,37 @@
+"""Reads the settings for a command, and turns what pydantic says about a bad one into plain lines.
+
+It knows nothing of what the settings are for; values never appear in the lines, since one may be a key.
+"""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from app.commands.screen import complain
+from app.settings import Settings
+
+EXIT_BAD_SETTINGS = 78  # EX_CONFIG: a restart would not help
+
+
+def read_settings() -> Settings:
+    """The settings from the environment and `.env`. Exits with code 78 and one line per mistake."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [_line(row["loc"], row["msg"]) for row in error.errors(include_input=False, include_url=False)]
+    except (SettingsError, UnicodeDecodeError) as error:
+        lines = [str(error)]
+    complain("The settings (environment variables and .env) need a correction:")
+    for line in lines:
+        complain(f"  {line}")
+    complain("Every setting is explained in .env.example.")
+    raise SystemExit(EXIT_BAD_SETTINGS)
+
+
+def _line(place: tuple[int | str, ...], message: str) -> str:
+    text = message.removeprefix("Value error, ")
+    name = ".".join(str(part) for part in place).upper()
+    if text == "Extra inputs are not permitted":
+        text = "there is no setting of this name"
+    return f"{name}: {text}" if name else text

@@ -1,0 +1,128 @@
+"""Reads the command line and hands over to one command; a command's own packages are imported only when it runs.
+
+It knows the commands' names and options, nothing of what they do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from app.commands.bootstrap import ROOT
+from app.options import FIELDS, Field
+
+Command = Callable[[argparse.Namespace], int]
+# Options of the cloud backend, which the command line does not offer.
+_CLOUD_ONLY = frozenset({"backend", "prompt", "num_inference_steps", "guidance_scale", "seed"})
+
+
+def main(arguments: Sequence[str], root: Path = ROOT) -> int:
+    """Run one command from the project's folder and return its exit code; no command means `serve`.
+
+    Paths that the user typed are made absolute first, since settings name folders relative to the project's own.
+    """
+    words = list(arguments)
+    if words[:1] == ["test"]:  # everything after it is pytest's business
+        from app.commands import check
+
+        os.chdir(root)
+        return check.run(words[1:])
+    asked = make_parser().parse_args(words or ["serve"])
+    command: Command = asked.command
+    os.chdir(root)
+    return command(asked)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    about = "Turns small, noisy, old photos into clean, large ones."
+    parser = argparse.ArgumentParser(prog="run.py", description=about)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_serve(commands.add_parser("serve", help="start the API and the dashboard (the default)"))
+    _add_restore(commands.add_parser("restore", help="restore files or folders without a server"))
+    _add_models(commands.add_parser("models", help="list, download or verify the weight files"))
+    doctor = commands.add_parser("doctor", help="check this machine and say what to do")
+    doctor.set_defaults(command=_doctor)
+    commands.add_parser("test", help="run all checks and tests; further words go to pytest", add_help=False)
+    ready = commands.add_parser("setup", help="only make the virtual environment and install the packages")
+    ready.set_defaults(command=_setup)
+    return parser
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-download", action="store_true", help="start without fetching missing weights")
+    parser.add_argument("--child-of", type=int, default=None, metavar="PID", help=argparse.SUPPRESS)
+    parser.set_defaults(command=_serve)
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", nargs="?", default="list", choices=("list", "download", "verify"))
+    parser.add_argument("names", nargs="*", metavar="NAME", help="files or models; 'default' or 'all' for a set")
+    parser.set_defaults(command=_models)
+
+
+def _add_restore(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="IN", type=_absolute, help="a photo or a folder (searched in depth)")
+    parser.add_argument("target", metavar="OUT", type=_absolute, help="a file for one photo, or a folder")
+    parser.add_argument("--overwrite", action="store_true", help="restore again what is already there")
+    for name, field in FIELDS.items():
+        if name not in _CLOUD_ONLY:
+            add_option(parser, name, field)
+    machine = parser.add_argument_group("this machine (default: the settings)")
+    machine.add_argument("--device", help="auto, cpu, cuda or cuda:N")
+    machine.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"))
+    machine.add_argument("--tile", type=int, metavar="PIXELS", help="side of a tile; 0: chosen")
+    machine.add_argument("--engine", choices=("fast", "reference"))
+    parser.set_defaults(command=_restore)
+
+
+def add_option(parser: argparse.ArgumentParser, name: str, field: Field) -> None:
+    """One restoration option as a flag; the value stays a text, `RestoreOptions.from_fields` checks it."""
+    flag = f"--{name.replace('_', '-')}"
+    hint = f"{field.help} ({field.low:g} to {field.high:g})" if field.low is not None else field.help
+    if field.kind is bool:
+        parser.add_argument(flag, default=None, action=argparse.BooleanOptionalAction, help=hint)
+    else:
+        metavar = "|".join(field.choices) if field.choices else field.kind.__name__.upper()
+        parser.add_argument(flag, default=None, metavar=metavar, help=hint)
+
+
+def _absolute(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
+def _serve(asked: argparse.Namespace) -> int:
+    from app.commands import serve
+
+    if asked.child_of is not None:
+        return serve.run_child(asked.child_of)
+    return serve.run(download=not asked.no_download)
+
+
+def _restore(asked: argparse.Namespace) -> int:
+    from app.commands import restore
+
+    options = {name: getattr(asked, name) for name in FIELDS if name not in _CLOUD_ONLY}
+    machine = restore.Machine(asked.device, asked.precision, asked.tile, asked.engine)
+    return restore.run(asked.source, asked.target, options, machine, overwrite=asked.overwrite)
+
+
+def _models(asked: argparse.Namespace) -> int:
+    from app.commands import models
+
+    return models.run(asked.action, asked.names)
+
+
+def _doctor(asked: argparse.Namespace) -> int:
+    from app.commands import doctor
+
+    return doctor.run()
+
+
+def _setup(asked: argparse.Namespace) -> int:
+    from app.commands.screen import say
+
+    say("Everything is installed. Start with: python3 run.py")
+    return 0

@@ -1,0 +1,144 @@
+"""`run.py doctor`: looks at everything the service needs on this machine and says, line by line, what to do.
+
+Each check is a function from the settings to findings; this module runs them, shows them, and makes the exit code. The
+checks of files, disk and ports stand in `doctor_machine`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from app.backends.local import LocalBackend, open_local_backend
+from app.commands.bootstrap import NO_REFERENCE_FROM, ROOT
+from app.commands.configure import read_settings
+from app.commands.doctor_machine import check_database, check_disk, check_ports
+from app.commands.findings import BAD, FINE, WARNING, Finding
+from app.commands.golden import compare, make_golden
+from app.commands.models import missing_defaults
+from app.commands.screen import console, say
+from app.errors import RestoreError
+from app.options import RestoreOptions
+from app.restoration import weights
+from app.restoration.weights import Verdict
+from app.settings import Settings
+
+Check = Callable[[Settings], Iterator[Finding]]
+_PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?==([^;\s]+)")
+
+
+def run() -> int:
+    """Run all checks; 1 when one of them is bad."""
+    settings = read_settings()
+    checks: tuple[Check, ...] = (
+        check_python,
+        check_packages,
+        check_weights,
+        check_restoration,
+        check_disk,
+        check_database,
+        check_ports,
+    )
+    findings = [finding for check in checks for finding in check(settings)]
+    table = Table("", "what", "found, and what to do", box=None, pad_edge=False)
+    for finding in findings:
+        table.add_row(finding.word, finding.what, escape(finding.text))
+    console().print(table)
+    bad = sum(finding.word == BAD for finding in findings)
+    say("Everything that is needed works." if not bad else f"{bad} of {len(findings)} checks failed.")
+    return 1 if bad else 0
+
+
+def check_python(settings: Settings) -> Iterator[Finding]:
+    """The Python version, and whether the upstream packages can exist on it."""
+    version = platform.python_version()
+    if sys.version_info[:2] < NO_REFERENCE_FROM:
+        yield Finding(FINE, "python", version)
+    elif settings.engine == "reference":
+        yield Finding(BAD, "python", f"{version} has no ENGINE=reference; set ENGINE=fast or use Python 3.12")
+    else:
+        yield Finding(FINE, "python", f"{version} (without ENGINE=reference)")
+
+
+def check_packages(settings: Settings, requirements: Path = ROOT / "requirements.txt") -> Iterator[Finding]:
+    """Every package of requirements.txt is there, in the version that was tested."""
+    absent, other = [], []
+    for line in requirements.read_text(encoding="utf-8").splitlines():
+        pin = _PIN.match(line)
+        if pin is None:
+            continue
+        try:
+            version = importlib.metadata.version(pin[1])
+        except importlib.metadata.PackageNotFoundError:
+            absent.append(pin[1])
+            continue
+        if version.partition("+")[0] != pin[2]:
+            other.append(f"{pin[1]} {version} instead of {pin[2]}")
+    if absent:
+        yield Finding(BAD, "packages", f"missing: {', '.join(absent)}; run: python3 run.py setup")
+    elif other:
+        yield Finding(WARNING, "packages", f"not the tested versions: {', '.join(other)}; run: python3 run.py setup")
+    else:
+        yield Finding(FINE, "packages", "all there, in the tested versions")
+
+
+def check_weights(settings: Settings) -> Iterator[Finding]:
+    """Official files are what they should be, and those of the first start are there."""
+    folder = settings.weights_folder
+    verdicts = {row.file: weights.verify(folder / row.file) for row in weights.MANIFEST}
+    wrong = [name for name, verdict in verdicts.items() if verdict in (Verdict.WRONG_SIZE, Verdict.WRONG_HASH)]
+    verified = [name for name, verdict in verdicts.items() if verdict is Verdict.VERIFIED]
+    if wrong and settings.allow_unverified_weights:
+        yield Finding(WARNING, "weights", f"not the official files, but allowed: {', '.join(wrong)}")
+    elif wrong:
+        remedy = f"python3 run.py models download {' '.join(wrong)}"
+        yield Finding(BAD, "weights", f"not the official files: {', '.join(wrong)}; replace them: {remedy}")
+    if verified:
+        yield Finding(FINE, "weights", f"verified: {', '.join(verified)}")
+    missing = [row.file for row in missing_defaults(folder)]
+    if missing:
+        yield Finding(WARNING, "weights", f"missing: {', '.join(missing)}; run: python3 run.py models download")
+
+
+def check_restoration(settings: Settings) -> Iterator[Finding]:
+    """Device and precision with their reasons, then a golden image through the default network."""
+    try:
+        backend = open_local_backend(
+            settings.weights_folder,
+            device=settings.device,
+            precision=settings.precision,
+            tile_size=settings.tile_size,
+            engine=settings.engine,
+            default_quality=settings.default_quality,
+            allow_unverified=settings.allow_unverified_weights,
+        )
+    except RestoreError as error:
+        yield Finding(BAD, "device", error.detail)
+        return
+    facts = backend.describe()
+    yield Finding(FINE, "device", f"{facts['device']} ({facts['device_reason']})")
+    yield Finding(FINE, "precision", f"{facts['precision']} ({facts['precision_reason']})")
+    yield check_golden(backend)
+
+
+def check_golden(backend: LocalBackend) -> Finding:
+    """Restore the golden image with the default model and compare the answer."""
+    golden = make_golden()
+    try:
+        restored = backend.restore(golden, RestoreOptions(face_enhance=False), lambda fraction, stage: True)
+    except RestoreError as error:
+        return Finding(BAD, "golden image", error.detail)
+    likeness = compare(restored.picture, golden)
+    text = f"{restored.model} in {restored.params['precision']}: {likeness.psnr_db:.1f} dB in {restored.seconds:.2f} s"
+    if likeness.passed:
+        return Finding(FINE, "golden image", text)
+    return Finding(
+        BAD, "golden image", f"{text}, which is wrong; try PRECISION=fp32, then python3 run.py models verify"
+    )

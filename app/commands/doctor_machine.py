@@ -1,0 +1,129 @@
+"""The doctor's checks of the machine: free disk, writing and syncing, the database file's folder, and the ports.
+
+Nothing of the service is opened or changed, so the checks may run beside it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from app.commands import ports
+from app.commands.findings import BAD, FINE, WARNING, Finding
+from app.settings import MEGABYTE, Settings
+
+_SYNCS = 10
+_SLOW_SYNC_MS = 50.0
+_BLOCK_BYTES = 4096
+_ASK_TIMEOUT_SECONDS = 2.0
+
+
+def check_disk(settings: Settings) -> Iterator[Finding]:
+    """Folders can be written, have room, and sync fast enough (each accepted photo waits for two syncs)."""
+    folders = {
+        "UPLOAD_FOLDER": settings.upload_folder,
+        "PROCESSED_FOLDER": settings.processed_folder,
+        "WEIGHTS_FOLDER": settings.weights_folder,
+    }
+    for name, folder in folders.items():
+        place = _existing(folder)
+        free_mb = shutil.disk_usage(place).free / MEGABYTE
+        if not os.access(place, os.W_OK):
+            # A read-only weights folder is a sound choice in a container.
+            word = WARNING if name == "WEIGHTS_FOLDER" else BAD
+            yield Finding(word, "disk", f"{name} {folder} cannot be written; change its owner or choose another")
+        elif free_mb < settings.min_free_disk_mb:
+            text = f"{name} {folder} has {free_mb:.0f} MB free and MIN_FREE_DISK_MB is {settings.min_free_disk_mb}"
+            yield Finding(BAD, "disk", f"{text}; make room")
+        else:
+            yield Finding(FINE, "disk", f"{name} {folder}: {free_mb / 1024:.1f} GB free")
+    yield _check_sync(_existing(settings.upload_folder))
+
+
+def check_database(settings: Settings) -> Iterator[Finding]:
+    """The database's folder holds a working SQLite database (a scratch one is made and removed)."""
+    try:
+        url = make_url(settings.database_url)
+    except ArgumentError:
+        yield Finding(BAD, "database", "DATABASE_URL cannot be read; the default is sqlite:///data/jobs.sqlite3")
+        return
+    if url.get_backend_name() != "sqlite" or not url.database:
+        yield Finding(BAD, "database", "DATABASE_URL must name an SQLite file, such as sqlite:///data/jobs.sqlite3")
+        return
+    folder = _existing(Path(url.database).parent)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".doctor-", dir=folder) as scratch:
+            connection = sqlite3.connect(Path(scratch) / "probe.sqlite3")
+            try:
+                mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+                with connection:
+                    connection.execute("CREATE TABLE probe (value INTEGER)")
+            finally:
+                connection.close()
+    except (OSError, sqlite3.Error) as error:
+        yield Finding(BAD, "database", f"the folder of DATABASE_URL cannot hold a database ({error}); choose another")
+        return
+    if mode != "wal":
+        yield Finding(BAD, "database", "the disk cannot do write-ahead logging; a network share? use a local disk")
+    else:
+        yield Finding(FINE, "database", f"writable, SQLite {sqlite3.sqlite_version}")
+
+
+def check_ports(settings: Settings) -> Iterator[Finding]:
+    """Both ports are free, or our own service answers there."""
+    for name, port in (("PORT", settings.port), ("DASHBOARD_PORT", settings.dashboard_port)):
+        if ports.refusal(settings.host, port) is None:
+            yield Finding(FINE, "ports", f"{name} {port} is free")
+        elif _is_ours(settings.host, port):
+            yield Finding(FINE, "ports", f"{name} {port}: the service is running there")
+        else:
+            yield Finding(BAD, "ports", f"{name} {port} is taken by another program; stop it or choose another {name}")
+
+
+def _check_sync(folder: Path) -> Finding:
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            times_ms = [_sync_ms(file.fileno()) for _ in range(_SYNCS)]
+    except OSError as error:
+        return Finding(BAD, "disk", f"writing to UPLOAD_FOLDER fails ({error.strerror}); check the disk")
+    typical_ms = statistics.median(times_ms)
+    if typical_ms > _SLOW_SYNC_MS:
+        return Finding(WARNING, "disk", f"a sync takes {typical_ms:.0f} ms, so submits are slow; use a local disk")
+    return Finding(FINE, "disk", f"a sync takes {typical_ms:.1f} ms")
+
+
+def _sync_ms(descriptor: int) -> float:
+    began = time.perf_counter()
+    os.write(descriptor, bytes(_BLOCK_BYTES))
+    os.fsync(descriptor)
+    return (time.perf_counter() - began) * 1000.0
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists (the service makes the rest)."""
+    folder = folder.absolute()
+    while not folder.is_dir():
+        folder = folder.parent
+    return folder
+
+
+def _is_ours(host: str, port: int) -> bool:
+    """Whether the open health route answers there."""
+    connection = http.client.HTTPConnection(host, port, timeout=_ASK_TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", "/health/live")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,143 @@
+"""`run.py models`: lists the weight files, downloads them with a progress bar, and verifies them.
+
+It knows the manifest, the folder and the terminal; it loads no network, so it starts without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from app.commands.configure import read_settings
+from app.commands.screen import complain, console, download_bar, say
+from app.errors import RestoreError
+from app.restoration import weights
+from app.restoration.weights import MANIFEST, Verdict, WeightFile
+from app.settings import MEGABYTE, Settings
+
+_WORDS = {
+    Verdict.MISSING: "no",
+    Verdict.VERIFIED: "yes, verified",
+    Verdict.WRONG_SIZE: "yes, but not the official file",
+    Verdict.WRONG_HASH: "yes, but not the official file",
+    Verdict.UNKNOWN: "yes, your own file",
+}
+_WRONG = (Verdict.WRONG_SIZE, Verdict.WRONG_HASH)
+
+
+def run(action: str, names: Sequence[str]) -> int:
+    """`list`, `download` or `verify`; returns the exit code."""
+    settings = read_settings()
+    folder = settings.weights_folder
+    if action == "list":
+        _show(folder)
+        return 0
+    if action == "verify":
+        return _verify(folder)
+    if settings.offline:
+        complain("OFFLINE is true, so nothing is downloaded; set OFFLINE=false to download.")
+        return 1
+    try:
+        rows = choose(names or ["default"])
+    except KeyError as error:
+        known = ", ".join(row.file for row in MANIFEST)
+        complain(f"There is no weight file '{error.args[0]}'. Known are default, all, {known}.")
+        return 2
+    wanted = [row for row in rows if weights.verify(folder / row.file) is not Verdict.VERIFIED]
+    for row in rows:
+        if row not in wanted:
+            say(f"{row.file} is already there.")
+    return 0 if fetch(wanted, settings) else 1
+
+
+def choose(names: Iterable[str]) -> list[WeightFile]:
+    """Manifest rows for file names, model names (without the ending), `default` and `all`, each once.
+
+    Raises:
+        KeyError: with the first name that nobody knows.
+    """
+    chosen: dict[str, WeightFile] = {}
+    for name in names:
+        rows = [row for row in MANIFEST if name in (row.file, Path(row.file).stem, "all")]
+        rows += [row for row in MANIFEST if name == "default" and row.default]
+        if not rows:
+            raise KeyError(name)
+        chosen.update({row.file: row for row in rows})
+    return list(chosen.values())
+
+
+def missing_defaults(folder: Path) -> list[WeightFile]:
+    """The files of the first start that are not there (one that is there but wrong is left for the user to judge)."""
+    return [row for row in MANIFEST if row.default and not (folder / row.file).exists()]
+
+
+def fetch(rows: Sequence[WeightFile], settings: Settings) -> bool:
+    """Download `rows` one after another with a progress bar; True when all arrived.
+
+    Stops at the first file that cannot be reached: with no network the others would only cost time.
+    """
+    whole = True
+    for row in rows:
+        try:
+            _fetch_one(row, settings)
+        except RestoreError as error:
+            whole = False
+            complain(error.detail)
+            if error.code != "download_corrupt":
+                break
+    return whole
+
+
+def how_to_get(folder: Path) -> list[str]:
+    """What a user can do when downloads do not work, a line each."""
+    return [
+        "  python3 run.py models download        when there is a network again",
+        "  WEIGHTS_BASE_URL=https://...          a mirror that holds the files under their own names",
+        f"  copy the files into {folder}/   from another machine (python3 run.py models verify checks them)",
+    ]
+
+
+def _fetch_one(row: WeightFile, settings: Settings) -> None:
+    with download_bar() as bar:
+        task = bar.add_task(row.file, total=row.bytes)
+
+        def on_bytes(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        weights.download(row, settings.weights_folder, settings.weights_base_url, on_bytes)
+
+
+def _show(folder: Path) -> None:
+    table = Table("file", "MB", "installed", "fetched first", "for", "licence", box=None, pad_edge=False)
+    for row in MANIFEST:
+        verdict = _WORDS[weights.verify(folder / row.file)]
+        size = f"{row.bytes / MEGABYTE:.1f}"
+        table.add_row(row.file, size, verdict, "yes" if row.default else "", row.purpose, escape(row.licence))
+    for path in _own_files(folder):
+        size = f"{path.stat().st_size / MEGABYTE:.1f}"
+        table.add_row(escape(path.name), size, _WORDS[Verdict.UNKNOWN], "", "your own file", "unknown")
+    console().print(table)
+
+
+def _verify(folder: Path) -> int:
+    """Hash every file that is there; 1 when an official name holds something else, or nothing is there at all."""
+    found = [(folder / row.file, weights.verify(folder / row.file)) for row in MANIFEST]
+    present = [(path, verdict) for path, verdict in found if verdict is not Verdict.MISSING]
+    for path, verdict in present:
+        say(f"{path.name}: {'verified' if verdict is Verdict.VERIFIED else f'not the official file ({verdict})'}")
+    for path in _own_files(folder):
+        say(f"{path.name}: your own file, sha256 {weights.sha256(path)}")
+    if not present:
+        complain("None of the official files is installed; get them with: python3 run.py models download")
+        return 1
+    return 1 if any(verdict in _WRONG for _, verdict in present) else 0
+
+
+def _own_files(folder: Path) -> list[Path]:
+    known = {row.file for row in MANIFEST}
+    if not folder.is_dir():
+        return []
+    return [path for path in sorted(folder.iterdir()) if path.suffix in weights.SUFFIXES and path.name not in known]

@@ -1,0 +1,215 @@
+"""`run.py restore IN OUT`: restores files or whole folders on this machine, without a server.
+
+It finds the photos, skips what is done, shows progress and time left, and says at the end what failed. A result gets
+its name only when it is whole; the restoration itself belongs to the local backend.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+
+from rich.markup import escape
+from rich.progress import Progress, TaskID
+from rich.table import Table
+
+from app.backends.local import LocalBackend, open_local_backend
+from app.backends.protocol import Restored
+from app.commands.configure import read_settings
+from app.commands.photos import Job, find_jobs
+from app.commands.screen import complain, console, say, work_bar
+from app.errors import Cancelled, RestoreError, TooLarge
+from app.images import Decoder, ImageLimits, encode, read_header
+from app.options import RestoreOptions
+from app.settings import Settings
+
+EXIT_INTERRUPTED = 130
+_PIXELS_PER_MEGAPIXEL = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What the command line says of the machine; None leaves it to the settings."""
+
+    device: str | None = None
+    precision: str | None = None
+    tile: int | None = None
+    engine: str | None = None
+
+
+@dataclasses.dataclass
+class Tally:
+    """How the photos fared. `failed` holds (label, code, sentence); `notices` counts warnings by their sentence."""
+
+    done: int = 0
+    skipped: int = 0
+    failed: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
+    notices: Counter[str] = dataclasses.field(default_factory=Counter)
+    interrupted: bool = False
+
+
+def run(source: Path, target: Path, fields: Mapping[str, object], machine: Machine, *, overwrite: bool) -> int:
+    """Restore a photo or a folder into `target`; 0 when all went well, 1 when a photo failed, 2 for a mistyped call."""
+    settings = read_settings()
+    try:
+        options = RestoreOptions.from_fields(fields)
+        jobs = find_jobs(source, target, options)
+        if not jobs:
+            complain("No photos found there (jpg, png, webp, tiff, bmp, avif; heic with the optional package).")
+            return 1
+        waiting = [job for job in jobs if overwrite or not job.is_done()]
+        tally = Tally(skipped=len(jobs) - len(waiting))
+        if waiting:
+            Restoration(settings, options, machine, tally).run(waiting)
+    except RestoreError as error:  # the options, the folders or the machine; a photo's own failure is in the tally
+        complain(error.detail)
+        return 2
+    _report(tally)
+    if tally.interrupted:
+        return EXIT_INTERRUPTED
+    return 1 if tally.failed else 0
+
+
+class Restoration:
+    """One run over many photos: a decoder child, a backend, a progress display and a tally."""
+
+    def __init__(self, settings: Settings, options: RestoreOptions, machine: Machine, tally: Tally) -> None:
+        self._settings, self._options, self._tally = settings, options, tally
+        self._limits = ImageLimits(
+            max_input_megapixels=settings.max_input_megapixels,
+            decode_timeout_seconds=settings.decode_timeout_seconds,
+            decode_memory_mb=settings.decode_memory_mb,
+        )
+        self._backend = open_backend(settings, machine)
+        self._stopping = False
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Restore one photo after another until all are done or Ctrl-C was pressed."""
+        before = signal.signal(signal.SIGINT, self._on_interrupt)
+        decoder = Decoder(self._limits)
+        try:
+            sizes = [self._megapixels(job) for job in jobs]
+            with work_bar() as bar:
+                overall = bar.add_task(f"0 of {len(jobs)} photos", total=sum(sizes) or 1.0)
+                current = bar.add_task("", total=1.0)
+                for number, (job, size) in enumerate(zip(jobs, sizes, strict=True)):
+                    self._one(job, decoder, _Display(bar, overall, current, size, sum(sizes[:number])))
+                    if self._stopping:
+                        break
+                    bar.update(overall, completed=sum(sizes[: number + 1]), description=f"{number + 1} of {len(jobs)}")
+        finally:
+            self._tally.interrupted = self._stopping
+            decoder.close()
+            signal.signal(signal.SIGINT, before)
+
+    def _one(self, job: Job, decoder: Decoder, display: _Display) -> None:
+        try:
+            notices = self._restore(job, decoder, display)
+        except Cancelled:
+            return
+        except RestoreError as error:
+            if not self._stopping:  # Ctrl-C reaches the decoder too; its complaint is then no news
+                self._tally.failed.append((job.label, error.code, error.detail))
+        except OSError as error:
+            self._tally.failed.append(
+                (job.label, "file_error", f"The file could not be read or written: {error.strerror}")
+            )
+        else:
+            self._tally.done += 1
+            self._tally.notices.update(notices)
+
+    def _restore(self, job: Job, decoder: Decoder, display: _Display) -> list[str]:
+        """Decode, restore, write beside the result's place, rename; returns the warnings."""
+        header = read_header(job.source, self._limits)
+        megapixels_out = header.width * header.height * self._options.scale**2 / _PIXELS_PER_MEGAPIXEL
+        if megapixels_out > self._settings.max_output_megapixels:
+            raise TooLarge(
+                "output_too_large",
+                f"The result would have {megapixels_out:.0f} megapixels and the limit is "
+                f"{self._settings.max_output_megapixels:g}; choose a smaller scale or raise MAX_OUTPUT_MEGAPIXELS.",
+            )
+        picture = decoder.decode(job.source)
+
+        def on_progress(fraction: float, stage: str) -> bool:
+            display.show(job.label, fraction, stage)
+            return not self._stopping
+
+        restored = self._backend.restore(picture, self._options, on_progress)
+        if self._stopping:
+            raise Cancelled
+        notes = self._write(job, restored)
+        return [*picture.notes, *(warning.message for warning in restored.warnings), *notes]
+
+    def _write(self, job: Job, restored: Restored) -> Sequence[str]:
+        options = self._options
+        job.folder.mkdir(parents=True, exist_ok=True)
+        part = job.folder / f".{job.stem}.part"
+        try:
+            encoded = encode(restored.picture, part, job.output_format, options.output_quality, options.metadata)
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.replace(job.result(encoded.extension))
+        finally:
+            part.unlink(missing_ok=True)
+        return encoded.notes
+
+    def _megapixels(self, job: Job) -> float:
+        """The photo's share of the overall bar; a file that cannot be read counts as nothing and fails later."""
+        try:
+            header = read_header(job.source, self._limits)
+        except (RestoreError, OSError):
+            return 0.0
+        return header.width * header.height / _PIXELS_PER_MEGAPIXEL
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._stopping:
+            raise KeyboardInterrupt
+        self._stopping = True
+        complain("Stopping after this tile; press Ctrl-C again to stop at once.")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Display:
+    """The two bars, and where this photo begins on the overall one (in megapixels)."""
+
+    bar: Progress
+    overall: TaskID
+    current: TaskID
+    size: float
+    before: float
+
+    def show(self, label: str, fraction: float, stage: str) -> None:
+        self.bar.update(self.current, completed=fraction, description=f"{escape(label)}: {stage}")
+        self.bar.update(self.overall, completed=self.before + self.size * fraction)
+
+
+def open_backend(settings: Settings, machine: Machine) -> LocalBackend:
+    """The local backend as the settings and the command line ask; the process is tuned and the default model loaded."""
+    backend = open_local_backend(
+        settings.weights_folder,
+        device=machine.device or settings.device,
+        precision=machine.precision or settings.precision,
+        tile_size=settings.tile_size if machine.tile is None else machine.tile,
+        engine=machine.engine or settings.engine,
+        default_quality=settings.default_quality,
+        allow_unverified=settings.allow_unverified_weights,
+    )
+    backend.load()
+    return backend
+
+
+def _report(tally: Tally) -> None:
+    parts = [f"{tally.done} restored", f"{tally.skipped} already done", f"{len(tally.failed)} failed"]
+    for sentence, count in tally.notices.items():
+        say(f"Note ({count} photo{'s' if count > 1 else ''}): {sentence}")
+    if tally.failed:
+        table = Table("photo", "code", "what happened, and what to do", box=None, pad_edge=False)
+        for row in tally.failed:
+            table.add_row(*(escape(cell) for cell in row))
+        console().print(table)
+    say(f"{', '.join(parts)}.{' Interrupted; start again to go on.' if tally.interrupted else ''}")

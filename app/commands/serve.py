@@ -1,0 +1,114 @@
+"""`run.py serve`: fetches missing weights, then keeps the server process running under a supervisor.
+
+The parent stays small (it never imports torch) and owns the terminal; the child is the service itself, `app.main`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from app.commands import models, ports
+from app.commands.bootstrap import ROOT
+from app.commands.configure import EXIT_BAD_SETTINGS, read_settings
+from app.commands.screen import complain, say
+from app.commands.supervisor import Supervisor, die_with
+from app.errors import RestoreError
+from app.settings import Settings
+
+# glibc's allocator in the server process. Few arenas: memory freed by one thread is found again by the next. The other
+# limits (keep freed memory) are set from inside by app.restoration.device; a value set by the user wins.
+ALLOCATOR_ENVIRONMENT = {"MALLOC_ARENA_MAX": "2"}
+
+
+def run(*, download: bool = True) -> int:
+    """Serve until stopped; returns the exit code."""
+    settings = read_settings()
+    taken = _taken_port(settings)
+    if taken is not None:
+        complain(taken)
+        return 1
+    _provide_weights(settings, download=download and not settings.offline)
+    command = [sys.executable, "-m", "app.commands", "serve", "--child-of", str(os.getpid())]
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = {**ALLOCATOR_ENVIRONMENT, **os.environ, "PYTHONPATH": path}
+    return Supervisor(command, environment, complain).run()
+
+
+def run_child(parent_pid: int) -> int:
+    """The server process: runs the service until SIGTERM, and dies with its supervisor."""
+    die_with(parent_pid)
+    settings = read_settings()
+    from app.main import serve  # imports torch: seconds, and hundreds of megabytes the parent does without
+
+    try:
+        serve(settings, banner=lambda facts: _print_banner(settings, facts))
+    except RestoreError as error:  # DEVICE names a card that is not there, and the like: starting again would not help
+        complain(error.detail)
+        return EXIT_BAD_SETTINGS
+    return 0
+
+
+def banner(settings: Settings, facts: Mapping[str, Any]) -> list[str]:
+    """The lines that a start prints: addresses, device and precision with their reasons, models, the key.
+
+    Args:
+        settings: what the service runs with.
+        facts: what the local backend says of itself (`LocalBackend.describe`).
+    """
+    installed = [row["name"] for row in facts.get("models", ()) if row.get("installed")]
+    absent = [row["name"] for row in facts.get("models", ()) if not row.get("installed")]
+    key = "needed (X-API-KEY)" if settings.api_keys else "none set: open to this machine only"
+    lines = [
+        "",
+        f"  API         {_address(settings.host, settings.port)}",
+        f"  Dashboard   {_address(settings.host, settings.dashboard_port)}",
+        f"  Device      {facts.get('device')} ({facts.get('device_reason')})",
+        f"  Precision   {facts.get('precision')} ({facts.get('precision_reason')})",
+        f"  Quality     {facts.get('default_quality')} by default, with {facts.get('default_model') or 'no model yet'}",
+        f"  Models      {', '.join(installed) or 'none installed'}",
+    ]
+    if absent:
+        lines.append(f"  Not here    {', '.join(absent)} (python3 run.py models list)")
+    lines.append(f"  Key         {key}")
+    return [*lines, *(f"  Note        {problem}" for problem in facts.get("problems", ())), ""]
+
+
+def _print_banner(settings: Settings, facts: Mapping[str, Any]) -> None:
+    for line in banner(settings, facts):
+        say(line)
+
+
+def _address(host: str, port: int) -> str:
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{shown}:{port}"
+
+
+def _provide_weights(settings: Settings, *, download: bool) -> None:
+    """Fetch the default files that are missing, or say what is missing and how to get it; the start goes on anyway."""
+    wanted = models.missing_defaults(settings.weights_folder)
+    if not wanted:
+        return
+    if download:
+        say(f"Fetching {len(wanted)} missing weight file(s) ...")
+        if models.fetch(wanted, settings):
+            return
+    still = [row.file for row in models.missing_defaults(settings.weights_folder)]
+    if still:
+        complain(f"Missing weights: {', '.join(still)}. The service starts without them. To get them:")
+        for line in models.how_to_get(settings.weights_folder):
+            complain(line)
+
+
+def _taken_port(settings: Settings) -> str | None:
+    """One sentence when a port cannot be listened on, else None."""
+    for name, port in (("PORT", settings.port), ("DASHBOARD_PORT", settings.dashboard_port)):
+        reason = ports.refusal(settings.host, port)
+        if reason is not None:
+            return (
+                f"{settings.host} port {port} cannot be listened on ({reason}); "
+                f"stop what uses it, or choose another {name}."
+            )
+    return None

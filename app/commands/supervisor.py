@@ -1,0 +1,124 @@
+"""Keeps one child process running: starts it, starts it again after a crash or a hang, and passes signals on.
+
+It knows nothing of what the child does; a child that ends with 0 or with `EXIT_BAD_SETTINGS` is left ended.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
+
+from app.commands.configure import EXIT_BAD_SETTINGS
+
+EXIT_HUNG = 70  # the watchdog of the service ends the process with this code
+_PR_SET_PDEATHSIG = 1
+_SIGNALS = (signal.SIGTERM, signal.SIGINT) + ((signal.SIGHUP,) if sys.platform != "win32" else ())
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """How often a child may be started again, and how long to wait before: doubling, up to the longest wait."""
+
+    restarts: int = 5
+    window_seconds: float = 600.0
+    first_wait_seconds: float = 1.0
+    longest_wait_seconds: float = 30.0
+
+
+class Supervisor:
+    """Runs `command` until it ends for good. One use; `run` must be called from the main thread (signals)."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        say: Callable[[str], None],
+        policy: Policy = Policy(),
+    ) -> None:
+        self._command, self._environment = list(command), dict(environment)
+        self._say, self._policy = say, policy
+        self._child: subprocess.Popen[bytes] | None = None
+        self._signals = 0
+        self._stopping = threading.Event()
+        self._restarts: deque[float] = deque()
+
+    def run(self) -> int:
+        """Start the child and stay until it is over; returns the exit code for this process (128 + n for signal n)."""
+        before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        try:
+            return self._keep_running()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _keep_running(self) -> int:
+        while True:
+            code = self._run_once()
+            if code in (0, EXIT_BAD_SETTINGS) or self._stopping.is_set():
+                return code if code >= 0 else 128 - code
+            wait = self.wait_before_restart(time.monotonic())
+            reason = "did not answer any more" if code == EXIT_HUNG else f"ended with {_words(code)}"
+            if wait is None:
+                self._say(f"The service {reason}, too often in a short time; giving up. The lines above say why.")
+                return code if code > 0 else 128 - code
+            self._say(f"The service {reason}; starting it again in {wait:g} s.")
+            if self._stopping.wait(wait):
+                return 0
+
+    def _run_once(self) -> int:
+        # Its own process group: Ctrl-C in a terminal then reaches only this process, which passes it on once.
+        group = None if sys.platform == "win32" else 0
+        self._child = subprocess.Popen(self._command, env=self._environment, process_group=group)  # noqa: S603
+        if self._stopping.is_set():  # the signal came while the child was being made
+            self._pass_on()
+        return self._child.wait()
+
+    def wait_before_restart(self, now: float) -> float | None:
+        """Seconds to wait before the next start; None when the limit of restarts in the window is used up."""
+        while self._restarts and self._restarts[0] < now - self._policy.window_seconds:
+            self._restarts.popleft()
+        if len(self._restarts) >= self._policy.restarts:
+            return None
+        wait = self._policy.first_wait_seconds * 2 ** len(self._restarts)
+        self._restarts.append(now)
+        return float(min(wait, self._policy.longest_wait_seconds))
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signals += 1
+        self._stopping.set()
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """The first signal asks the child to finish, the second ends it at once."""
+        child = self._child
+        if child is None or child.returncode is not None:
+            return
+        if self._signals > 1:
+            child.kill()
+        else:
+            child.terminate()
+
+
+def die_with(parent_pid: int) -> None:
+    """Ask the kernel (Linux) to end this process when its parent dies, so that a killed supervisor leaves no orphan.
+
+    The parent may have died before the kernel was asked; then this process ends here.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+def _words(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"signal {-code}"

@@ -1,0 +1,223 @@
+"""run.py sets itself up: against a tiny project with wheels of its own, so no packet leaves the machine."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from app.commands import bootstrap
+
+ROOT = Path(__file__).resolve().parents[1]
+# Stands in for the commands: says where it runs and with which words.
+_DISPATCH = """
+import sys
+def main(words):
+    import probe, late
+    print("READY", sys.prefix, *words)
+    return 7
+"""
+
+
+def make_wheel(folder: Path, name: str) -> str:
+    """A wheel with one empty module, as a requirement line that needs no index."""
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    info = f"{name}-1.0.dist-info"
+    files = {
+        f"{name}.py": "",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{file},,\n" for file in [*files, f"{info}/RECORD"])
+    with zipfile.ZipFile(path, "w") as wheel:
+        for file, text in {**files, f"{info}/RECORD": record}.items():
+            wheel.writestr(file, text)
+    return f"{name} @ {path.as_uri()}"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone in small: the real run.py and bootstrap, requirement files that name two tiny wheels."""
+    root = tmp_path_factory.mktemp("clone")
+    (root / "app" / "commands").mkdir(parents=True)
+    shutil.copy(ROOT / "run.py", root)
+    shutil.copy(ROOT / "app" / "commands" / "bootstrap.py", root / "app" / "commands")
+    for package in ("app", "app/commands"):
+        (root / package / "__init__.py").touch()
+    (root / "app" / "commands" / "dispatch.py").write_text(_DISPATCH)
+    (root / "requirements.txt").write_text(make_wheel(root, "probe") + "\n")
+    (root / "requirements-models.txt").write_text(make_wheel(root, "late") + "\n")
+    (root / "constraints.txt").touch()
+    return root
+
+
+def start(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "PIP_NO_INDEX": "1", "HOME": str(project)}
+    command = [sys.executable, str(project / "run.py"), *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_the_first_start_installs_and_the_next_start_does_not(project: Path) -> None:
+    first = start(project, "restore", "a b")
+    assert first.returncode == 7, first.stderr
+    assert "Making a virtual environment" in first.stdout
+    assert f"READY {project / '.venv'} restore a b" in first.stdout
+
+    second = start(project)
+    assert second.returncode == 7
+    assert "Making" not in second.stdout
+    assert "Installing" not in second.stdout
+
+    # A changed requirement file installs again, into the same environment.
+    (project / "constraints.txt").write_text("# changed\n")
+    third = start(project)
+    assert third.returncode == 7
+    assert "Installing" in third.stdout
+    assert "Making" not in third.stdout
+
+    # An installation that broke off has no stamp: the next start does it again.
+    (project / ".venv" / "requirements.sha256").unlink()
+    assert "Installing" in start(project).stdout
+
+    # An environment whose Python went away (an upgrade of the system) is made anew.
+    for python in (project / ".venv" / "bin").glob("python*"):
+        python.unlink()
+    fifth = start(project)
+    assert "Making a virtual environment" in fifth.stdout
+    assert fifth.returncode == 7
+
+
+def test_enter_starts_again_inside_and_stays_when_it_is_there(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("VENV_FOLDER", raising=False)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    (project / ".venv" / "requirements.sha256").unlink(missing_ok=True)
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda path, words: started.append([path, *words]))
+    bootstrap.enter(["models", "list"], project)
+    python = str(project / ".venv" / "bin" / "python")
+    assert started == [[python, python, str(project / "run.py"), "models", "list"]]
+    assert "Installing" in capfd.readouterr().out
+
+    monkeypatch.setattr(sys, "prefix", str(project / ".venv"))
+    bootstrap.enter(["models", "list"], project)
+    assert len(started) == 1
+    assert "Installing" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (subprocess.CalledProcessError(1, ["python", "-m", "venv"]), "python3-venv"),
+        (subprocess.CalledProcessError(1, ["python", "-m", "pip"]), "pip's last lines above say why"),
+        (PermissionError(13, "Permission denied"), "Check the folder's permissions"),
+        (KeyboardInterrupt(), "goes on where it stopped"),
+    ],
+)
+def test_a_setup_that_fails_ends_with_a_sentence(
+    error: BaseException, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(folder: Path, root: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(bootstrap, "make_ready", fail)
+    with pytest.raises(SystemExit) as left:
+        bootstrap.enter([], ROOT)
+    assert sentence in str(left.value.code)
+
+
+def test_a_failed_installation_leaves_no_stamp_and_says_what_to_do(project: Path, tmp_path: Path) -> None:
+    root = tmp_path / "clone"
+    shutil.copytree(project, root, ignore=shutil.ignore_patterns(".venv*"))
+    (root / "requirements.txt").write_text("no-such-package-anywhere==1.0\n")
+    failed = start(root)
+    assert failed.returncode == 1
+    assert "Check the network and the free disk space" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert not (root / ".venv" / "requirements.sha256").exists()
+
+
+def test_two_starts_at_once_install_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in bootstrap.REQUIREMENT_FILES:
+        (tmp_path / name).touch()
+    folder = tmp_path / "venv"
+    program = (
+        "import sys, time; from pathlib import Path; from app.commands import bootstrap as b\n"
+        "root, folder = Path(sys.argv[1]), Path(sys.argv[1]) / 'venv'\n"
+        "b._has_pip = lambda folder: True\n"
+        "def install(folder, root):\n"
+        "    with (root / 'log').open('a') as log: log.write('installed\\n')\n"
+        "    (folder / 'bin').mkdir(parents=True, exist_ok=True); b.python_of(folder).touch(); time.sleep(0.3)\n"
+        "b._install = install\n"
+        "b.make_ready(folder, root)\n"
+    )
+    folder.mkdir()
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    runs = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) for _ in range(4)]
+    assert [run.wait(timeout=60) for run in runs] == [0, 0, 0, 0]
+    assert (tmp_path / "log").read_text() == "installed\n"
+
+
+def test_the_environment_may_lie_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VENV_FOLDER", str(tmp_path / "elsewhere"))
+    assert bootstrap.venv_folder(ROOT) == tmp_path / "elsewhere"
+    monkeypatch.delenv("VENV_FOLDER")
+    assert bootstrap.venv_folder(ROOT) == ROOT / ".venv"
+
+
+def test_python_313_is_told_once_what_it_goes_without(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(bootstrap, "_run", commands.append)
+    for version, told in (("3.12.9", False), ("3.13.0", True), ("3.14.1", True)):
+        (tmp_path / "pyvenv.cfg").write_text(f"home = somewhere\nversion = {version}\n")
+        bootstrap._install(tmp_path, ROOT)
+        assert ("ENGINE=reference are left out" in capsys.readouterr().out) is told
+    assert "--no-deps" in commands[1]
+
+
+def test_the_models_file_leaves_out_what_cannot_be_built() -> None:
+    lines = (ROOT / "requirements-models.txt").read_text(encoding="utf-8").splitlines()
+    wanted = [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+    def names(version: str) -> set[str]:
+        return {r.name for r in wanted if r.marker is None or r.marker.evaluate({"python_version": version})}
+
+    assert names("3.11") == names("3.12") == {"facexlib", "basicsr", "gfpgan", "realesrgan"}
+    assert names("3.13") == names("3.14") == {"facexlib"}
+
+
+def test_every_requirement_is_pinned_exactly_and_constrained() -> None:
+    pins: dict[str, str] = {}
+    for name in ("requirements.txt", "requirements-models.txt", "requirements-heic.txt"):
+        for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
+            if line and not line.startswith(("#", "-c")):
+                found = Requirement(line)
+                assert re.fullmatch(r"==[0-9a-z.]+", str(found.specifier)), line
+                pins[found.name.lower()] = str(found.specifier)
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    constraints = [Requirement(line) for line in lines if not line.startswith("#")]
+    known = {found.name.lower(): str(found.specifier) for found in constraints}
+    own = {name: pin for name, pin in pins.items() if name in known}
+    assert own == {name: known[name] for name in own}
+    assert {"torch", "fastapi", "pillow", "numpy", "uvicorn"} <= set(own)
+    assert "opencv-python" not in {*known, *pins}  # a second OpenCV breaks the headless one
+
+
+def test_old_pythons_are_sent_away_with_a_sentence() -> None:
+    source = (ROOT / "run.py").read_text(encoding="utf-8")
+    ast.parse(source, feature_version=(3, 7))  # an old Python must be able to read as far as the sentence
+    program = "import sys; sys.version_info = (3, 10, 2, 'final', 0); exec(compile(sys.stdin.read(), 'run.py', 'exec'))"
+    told = subprocess.run([sys.executable, "-c", program], input=source, capture_output=True, text=True, timeout=60)
+    assert told.returncode == 1
+    assert told.stderr.startswith("Neural Image Restore needs Python 3.11 or newer, and this is Python 3.10.")

@@ -1,0 +1,506 @@
+"""The commands as a user types them: restore, models, doctor, test and the words of serve.
+
+Networks are seeded random files in the official shape, or the real ones when NIR_TEST_WEIGHTS is set; downloads go to a
+server on loopback.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import http.server
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app import main as service
+from app.backends.local import open_local_backend
+from app.commands import check, dispatch, doctor, doctor_machine, golden, models, serve, supervisor
+from app.commands.configure import EXIT_BAD_SETTINGS
+from app.commands.findings import BAD, FINE, WARNING
+from app.options import FIELDS, RestoreOptions
+from app.restoration import weights
+from app.restoration.weights import WeightFile
+from app.settings import Settings
+from benchmarks.random_weights import put_weights
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL = "realesr-general-x4v3"
+
+
+@pytest.fixture(scope="module")
+def fast_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fast_weights")
+    put_weights(folder, None, (MODEL,))
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path, fast_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder of its own: no `.env` of the developer, weights that restore quickly."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WEIGHTS_FOLDER", str(fast_weights))
+    monkeypatch.setenv("ALLOW_UNVERIFIED_WEIGHTS", "true")
+    monkeypatch.setenv("DEVICE", "cpu")
+    monkeypatch.setenv("PRECISION", "fp32")
+    return tmp_path
+
+
+def run(project: Path, *words: str) -> int:
+    return dispatch.main(words, root=project)
+
+
+def put_photo(path: Path, width: int = 24, height: int = 16) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    return path
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path, formats=("JPEG", "PNG", "WEBP", "TIFF")) as image:
+        return image.size
+
+
+def files_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_is_restored_in_depth_and_a_broken_photo_is_told(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_photo(project / "in" / "a.png")
+    put_photo(project / "in" / "deep" / "b.jpg")
+    put_photo(project / "in" / ".hidden" / "c.png")
+    (project / "in" / "notes.txt").write_text("no photo")
+    (project / "in" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    assert run(project, "restore", "in", "out", "--scale", "2") == 1
+    assert files_below(project / "out") == {"a.png", "deep/b.jpg"}
+    assert size_of(project / "out" / "a.png") == (48, 32)
+    said = capsys.readouterr().out
+    assert "broken.png" in said
+    assert "undecodable_image" in said
+    assert "2 restored, 0 already done, 1 failed." in said
+
+
+def test_what_is_done_is_skipped_until_the_photo_changes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = put_photo(project / "in" / "a.png")
+    assert run(project, "restore", "in", "out") == 0
+    result = project / "out" / "a.png"
+    first = result.stat().st_mtime_ns
+    assert run(project, "restore", "in", "out") == 0
+    assert "0 restored, 1 already done, 0 failed." in capsys.readouterr().out
+    assert result.stat().st_mtime_ns == first
+
+    assert run(project, "restore", "in", "out", "--overwrite") == 0
+    second = result.stat().st_mtime_ns
+    assert second > first
+
+    capsys.readouterr()
+    os.utime(photo, ns=(second + 10**9, second + 10**9))
+    assert run(project, "restore", "in", "out") == 0
+    assert "1 restored, 0 already done" in capsys.readouterr().out
+
+
+def test_a_named_result_gets_the_format_of_its_ending(project: Path) -> None:
+    put_photo(project / "a.png")
+    assert run(project, "restore", "a.png", "new/b.webp") == 0
+    with Image.open(project / "new" / "b.webp", formats=("WEBP",)) as image:
+        assert image.size == (96, 64)
+    assert run(project, "restore", "a.png", "new", "--output-format", "tiff") == 0
+    assert files_below(project / "new") == {"b.webp", "a.tif"}
+
+
+def test_photos_that_share_a_name_do_not_share_a_result(project: Path) -> None:
+    put_photo(project / "in" / "a.png")
+    put_photo(project / "in" / "a.jpg")
+    assert run(project, "restore", "in", "out", "--output-format", "png") == 0
+    assert files_below(project / "out") == {"a_png.png", "a_jpg.png"}
+
+
+def test_results_inside_the_searched_folder_are_not_restored_again(project: Path) -> None:
+    put_photo(project / "in" / "a.png")
+    assert run(project, "restore", "in", "in/out") == 0
+    assert run(project, "restore", "in", "in/out", "--overwrite") == 0
+    assert files_below(project / "in") == {"a.png", "out/a.png"}
+
+
+def test_a_photo_is_never_overwritten_by_its_result(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = put_photo(project / "in" / "a.png").read_bytes()
+    for target in ("in", "in/a.png"):
+        assert run(project, "restore", "in/a.png", target) == 2
+        assert "choose another OUT" in capsys.readouterr().err
+    assert run(project, "restore", "in", "in") == 2
+    assert (project / "in" / "a.png").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("a.png", "out", "--scale", "9"), "Option 'scale' must be between 1 and 8"),
+        (("a.png", "out", "--quality", "great"), "Option 'quality' must be one of fast, balanced, best"),
+        (("a.png", "out.jpg", "--output-format", "png"), "leave one of them out"),
+        (("nowhere.png", "out"), "There is no file or folder"),
+        (("folder", "a.png"), "OUT must be a folder too"),
+    ],
+)
+def test_a_mistyped_call_is_told_and_ends_with_2(
+    words: tuple[str, ...], sentence: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_photo(project / "a.png")
+    put_photo(project / "folder" / "a.png")
+    assert run(project, "restore", *words) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_an_empty_folder_is_no_success(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "in").mkdir()
+    assert run(project, "restore", "in", "out") == 1
+    assert "No photos found" in capsys.readouterr().err
+
+
+def test_a_result_over_the_limit_is_refused_before_the_work(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MAX_OUTPUT_MEGAPIXELS", "0.001")
+    put_photo(project / "a.png")
+    assert run(project, "restore", "a.png", "out") == 1
+    assert "output_too_large" in capsys.readouterr().out
+
+
+def test_a_result_that_cannot_take_its_name_leaves_no_half_file(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_photo(project / "a.png")
+    (project / "out" / "a.png" / "in the way").mkdir(parents=True)
+    assert run(project, "restore", "a.png", "out") == 1
+    assert "file_error" in capsys.readouterr().out
+    assert files_below(project / "out") == set()
+
+
+def test_every_local_option_is_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        dispatch.make_parser().parse_args(["restore", "--help"])
+    text = capsys.readouterr().out
+    cloud = {"backend", "prompt", "num_inference_steps", "guidance_scale", "seed"}
+    for name in FIELDS:
+        assert (f"--{name.replace('_', '-')}" in text) is (name not in cloud), name
+
+
+def test_ctrl_c_stops_within_a_tile_and_leaves_no_half_file(project: Path) -> None:
+    put_photo(project / "in" / "a.png")
+    put_photo(project / "in" / "b.png", 900, 900)  # seconds of work in many tiles
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [
+        sys.executable,
+        "-m",
+        "app.commands",
+        "restore",
+        str(project / "in"),
+        str(project / "out"),
+        "--tile",
+        "64",
+    ]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    deadline = time.monotonic() + 60
+    while not (project / "out" / "a.png").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said.decode()
+    assert files_below(project / "out") == {"a.png"}
+    assert "Interrupted; start again to go on." in said.decode()
+
+
+class _Mirror(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A server on loopback and the folder that it serves."""
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+
+    class Handler(_Mirror):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args, directory=str(folder))  # type: ignore[arg-type]
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", folder
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def two_files(project: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, bytes]:
+    """A manifest of two small files in place of the official hundreds of megabytes, and an empty weights folder."""
+    contents = (os.urandom(70_000), os.urandom(50_000))
+    rows = tuple(
+        WeightFile(name, f"http://127.0.0.1:9/{name}", len(data), hashlib.sha256(data).hexdigest(), "MIT", "x", default)
+        for name, data, default in (("first.pth", contents[0], True), ("second.pth", contents[1], False))
+    )
+    monkeypatch.setattr(weights, "MANIFEST", rows)
+    monkeypatch.setattr(models, "MANIFEST", rows)
+    monkeypatch.setattr(weights, "_BY_FILE", {row.file: row for row in rows})
+    monkeypatch.setenv("WEIGHTS_FOLDER", str(project / "weights"))
+    return contents
+
+
+def test_models_are_downloaded_verified_and_listed(
+    project: Path,
+    two_files: tuple[bytes, bytes],
+    mirror: tuple[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    address, folder = mirror
+    monkeypatch.setenv("WEIGHTS_BASE_URL", address)
+    (folder / "first.pth").write_bytes(two_files[0])
+    (folder / "second.pth").write_bytes(two_files[1])
+    assert run(project, "models", "verify") == 1
+    assert "None of the official files is installed" in capsys.readouterr().err
+    assert run(project, "models", "download") == 0
+    assert files_below(project / "weights") == {"first.pth"}
+    assert run(project, "models", "download", "second", "first.pth") == 0
+    assert "first.pth is already there." in capsys.readouterr().out
+    assert (project / "weights" / "second.pth").read_bytes() == two_files[1]
+    assert run(project, "models", "verify") == 0
+    (project / "weights" / "mine.pth").write_bytes(b"own")
+    (project / "weights" / "second.pth").write_bytes(two_files[1][:-1] + b"?")
+    assert run(project, "models") == 0
+    said = capsys.readouterr().out
+    assert "yes, verified" in said
+    assert "yes, but not the official file" in said
+    assert "yes, your own file" in said
+    assert run(project, "models", "verify") == 1
+    assert "second.pth: not the official file" in capsys.readouterr().out
+
+
+def test_a_damaged_download_is_told_and_the_rest_goes_on(
+    project: Path,
+    two_files: tuple[bytes, bytes],
+    mirror: tuple[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    address, folder = mirror
+    monkeypatch.setenv("WEIGHTS_BASE_URL", address)
+    (folder / "first.pth").write_bytes(bytes(len(two_files[0])))
+    (folder / "second.pth").write_bytes(two_files[1])
+    assert run(project, "models", "download", "all") == 1
+    assert "first.pth arrived damaged" in capsys.readouterr().err
+    assert files_below(project / "weights") == {"second.pth"}
+
+
+def test_unknown_names_and_offline_are_refused(
+    project: Path, two_files: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(project, "models", "download", "third") == 2
+    assert "There is no weight file 'third'" in capsys.readouterr().err
+    monkeypatch.setenv("OFFLINE", "true")
+    assert run(project, "models", "download") == 1
+    assert "OFFLINE is true" in capsys.readouterr().err
+
+
+def test_a_start_without_network_says_what_is_missing_and_goes_on(
+    project: Path, two_files: tuple[bytes, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    began = time.monotonic()
+    serve._provide_weights(Settings(), download=True)  # the addresses lead to a closed port of this machine
+    assert time.monotonic() - began < 5
+    said = capsys.readouterr().err
+    assert "first.pth could not be downloaded" in said
+    assert "Missing weights: first.pth" in said
+    for remedy in ("python3 run.py models download", "WEIGHTS_BASE_URL", "copy the files into"):
+        assert remedy in said
+
+
+def test_a_start_fetches_what_is_missing(
+    project: Path, two_files: tuple[bytes, bytes], mirror: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, folder = mirror
+    monkeypatch.setenv("WEIGHTS_BASE_URL", address)
+    (folder / "first.pth").write_bytes(two_files[0])
+    serve._provide_weights(Settings(), download=True)
+    assert (project / "weights" / "first.pth").read_bytes() == two_files[0]
+
+
+def test_serve_says_which_port_is_taken(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        monkeypatch.setenv("DASHBOARD_PORT", str(other.getsockname()[1]))
+        monkeypatch.setenv("PORT", "0")
+        assert run(project, "serve", "--no-download") == 1
+    assert "choose another DASHBOARD_PORT" in capsys.readouterr().err
+
+
+def test_bad_settings_end_a_start_with_their_own_code(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "no")
+    with pytest.raises(SystemExit) as left:
+        run(project, "serve")
+    assert left.value.code == EXIT_BAD_SETTINGS
+
+
+def test_the_supervisor_and_the_service_agree_on_the_code_of_a_hang() -> None:
+    assert supervisor.EXIT_HUNG == service.EXIT_HUNG
+
+
+def test_the_banner_says_where_on_what_and_why(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
+    facts = {
+        "device": "cuda:0",
+        "device_reason": "a card found",
+        "precision": "bf16",
+        "precision_reason": "fast here",
+        "default_quality": "balanced",
+        "default_model": None,
+        "models": [{"name": "one", "installed": True}, {"name": "two", "installed": False}],
+        "problems": ["Something is missing."],
+    }
+    monkeypatch.setenv("HOST", "0.0.0.0")
+    monkeypatch.setenv("API_KEY", "k" * 16)
+    text = "\n".join(serve.banner(Settings(), facts))
+    assert "http://127.0.0.1:8001" in text
+    assert "http://127.0.0.1:8091" in text
+    assert "cuda:0 (a card found)" in text
+    assert "bf16 (fast here)" in text
+    assert "Not here    two" in text
+    assert "Something is missing." in text
+    assert "needed (X-API-KEY)" in text
+
+
+def test_the_doctor_finds_a_network_that_restores_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PORT", "0")
+    monkeypatch.setenv("DASHBOARD_PORT", "0")
+    shrunk = os.environ["WEIGHTS_FOLDER"]
+    put_noise(Path(shrunk), project / "noise")
+    monkeypatch.setenv("WEIGHTS_FOLDER", str(project / "noise"))
+    assert run(project, "doctor") == 1
+    rows = capsys.readouterr().out.splitlines()
+    failed = [row for row in rows if row.startswith("FAILED")]
+    assert len(failed) == 1, "\n".join(rows)
+    assert "golden image" in failed[0]
+    assert "python3 run.py models verify" in failed[0]
+
+
+def put_noise(source: Path, folder: Path) -> None:
+    """A network whose last layer is noise: loads like any other, and answers nonsense."""
+    import torch
+
+    folder.mkdir()
+    state = torch.load(source / f"{MODEL}.pth", weights_only=True)
+    last = max((key for key in state["params"] if key.endswith("weight")), key=lambda key: int(key.split(".")[1]))
+    state["params"][last] = torch.randn(state["params"][last].shape, generator=torch.Generator().manual_seed(0)) * 5
+    torch.save(state, folder / f"{MODEL}.pth")
+
+
+def test_the_doctor_is_content_with_real_weights(
+    project: Path, real_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WEIGHTS_FOLDER", str(real_weights))
+    monkeypatch.setenv("PORT", "0")
+    monkeypatch.setenv("DASHBOARD_PORT", "0")
+    assert run(project, "doctor") == 0
+    said = capsys.readouterr().out
+    for what in ("python", "packages", "weights", "device", "precision", "golden image", "disk", "database", "ports"):
+        assert what in said
+    assert files_below(project) == set()  # it leaves nothing behind
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "what"),
+    [
+        ("MIN_FREE_DISK_MB", str(10**9), "make room"),
+        ("DATABASE_URL", "nonsense", "DATABASE_URL cannot be read"),
+        ("DATABASE_URL", "mysql://somewhere/db", "must name an SQLite file"),
+        ("DEVICE", "cuda:7", "DEVICE=cuda:7 was asked for but is not there"),
+    ],
+)
+def test_the_doctor_names_what_is_wrong(
+    name: str, value: str, what: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    settings = Settings()
+    checks: list[doctor.Check] = [doctor_machine.check_disk, doctor_machine.check_database]
+    if name == "DEVICE":
+        checks = [doctor.check_restoration]
+    texts = [finding.text for check in checks for finding in check(settings) if finding.word == BAD]
+    assert any(what in text for text in texts), texts
+
+
+def test_the_doctor_tells_our_own_service_from_a_strange_one(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        monkeypatch.setenv("PORT", str(other.getsockname()[1]))
+        monkeypatch.setenv("DASHBOARD_PORT", "0")
+        monkeypatch.setattr("app.commands.doctor_machine._ASK_TIMEOUT_SECONDS", 0.2)
+        first, second = doctor_machine.check_ports(Settings())
+    assert first.word == BAD
+    assert "taken by another program" in first.text
+    assert second.word == FINE
+
+
+def test_the_doctor_sees_packages_that_are_missing_or_other(tmp_path: Path) -> None:
+    file = tmp_path / "requirements.txt"
+    file.write_text("# comment\npytest==0.0.1\n")
+    (finding,) = doctor.check_packages(Settings(), file)
+    assert finding.word == WARNING
+    assert "instead of 0.0.1" in finding.text
+    file.write_text("no-such-package==1.0\nuvicorn[standard]==0.54.0\n")
+    (finding,) = doctor.check_packages(Settings(), file)
+    assert finding.word == BAD
+    assert "missing: no-such-package; run: python3 run.py setup" in finding.text
+
+
+def test_the_golden_image_passes_real_networks_and_no_spoiled_result(real_weights: Path) -> None:
+    picture = golden.make_golden()
+    for name in (MODEL, "realesr-animevideov3"):
+        backend = open_local_backend(real_weights, device="cpu", allow_unverified=True)
+        options = RestoreOptions(model=name, face_enhance=False)
+        result = backend.restore(picture, options, lambda fraction, stage: True).picture
+        assert golden.compare(result, picture).passed
+        swapped = dataclasses.replace(result, rgb=result.rgb[:, :, ::-1].astype(np.uint8))
+        moved = dataclasses.replace(result, rgb=np.roll(result.rgb, 8, axis=1).astype(np.uint8))
+        flat = dataclasses.replace(result, rgb=np.full(result.rgb.shape, 128, np.uint8))
+        for spoiled in (swapped, moved, flat, picture.__class__(result.rgb[:-1])):
+            assert not golden.compare(spoiled, picture).passed
+
+
+def test_the_check_runs_every_step_and_fails_with_any(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(check, "_STEPS", (("broken", ("no_such_module_at_all",)), ("fine", ("platform",))))
+    assert check.run([]) == 1
+    said = capfd.readouterr().out
+    assert "--- broken: FAILED" in said
+    assert "--- fine: passed" in said
+    assert "Failed: broken." in said
+    monkeypatch.setattr(check, "_STEPS", (("fine", ("platform",)),))
+    assert check.run([]) == 0
+
+
+def test_words_after_test_go_to_pytest(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(project, "test", "--version") == 0
+    assert "pytest" in "".join(capfd.readouterr())

@@ -1,0 +1,148 @@
+"""Settings: bounds, the refusal to bind openly, and that `.env.example` and the README name every one of them."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from app.commands import configure
+from app.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+KEY = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in names():
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def names() -> list[str]:
+    """Every setting's name in the environment."""
+    return [str(field.alias or name).upper() for name, field in Settings.model_fields.items()]
+
+
+def example_lines() -> dict[str, str]:
+    text = (ROOT / ".env.example").read_text(encoding="utf-8")
+    return dict(line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#"))
+
+
+def test_the_example_names_every_setting_and_no_other() -> None:
+    assert set(example_lines()) == set(names())
+
+
+def test_the_example_holds_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text((ROOT / ".env.example").read_text(encoding="utf-8"), encoding="utf-8")
+    from_example = Settings()
+    (tmp_path / ".env").unlink()
+    assert from_example == Settings()
+
+
+def test_every_setting_of_the_example_is_explained() -> None:
+    lines = (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
+    for before, line in itertools.pairwise(lines):
+        if re.match(r"[A-Z_]+=", line):
+            assert before.startswith("# "), f"{line} stands without a comment"
+
+
+def test_the_readme_table_names_every_setting_and_no_other() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.split("\n## Settings\n", 1)[1].split("\n## ", 1)[0]
+    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", section, re.MULTILINE))
+    assert set(rows) == set(names())
+    told = {name: value.strip().strip("`").replace("(empty)", "") for name, value in rows.items()}
+    assert told == example_lines()
+
+
+def test_without_a_key_only_loopback_is_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    for host in ("127.0.0.1", "localhost", "::1", "127.9.9.9"):
+        monkeypatch.setenv("HOST", host)
+        assert Settings().is_loopback
+    for host in ("0.0.0.0", "::", "192.168.1.4", "example.org", ""):
+        monkeypatch.setenv("HOST", host)
+        if host:
+            with pytest.raises(ValidationError, match="API_KEY must be set"):
+                Settings()
+        else:
+            assert Settings().host == "127.0.0.1"  # an empty value means the default
+
+
+def test_with_a_key_any_address_may_be_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOST", "0.0.0.0")
+    monkeypatch.setenv("API_KEY", f" {KEY} , {KEY[::-1]},")
+    settings = Settings()
+    assert [key.get_secret_value() for key in settings.api_keys] == [KEY, KEY[::-1]]
+    assert KEY not in repr(settings)
+
+
+def test_a_short_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEY", "x" * 15)
+    with pytest.raises(ValidationError, match="at least 16 characters"):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "65536"),
+        ("PORT", "-1"),
+        ("DASHBOARD_PORT", "http"),
+        ("MAX_FILE_SIZE_MB", "0"),
+        ("MAX_FILE_SIZE_MB", "nan"),
+        ("MAX_BATCH_SIZE", "51"),
+        ("MAX_INPUT_MEGAPIXELS", "0"),
+        ("MAX_OUTPUT_MEGAPIXELS", "inf"),
+        ("QUEUE_LIMIT", "0"),
+        ("DECODE_TIMEOUT_SECONDS", "601"),
+        ("DECODE_MEMORY_MB", "255"),
+        ("HANG_TIMEOUT_SECONDS", "9"),
+        ("DRAIN_SECONDS", "-1"),
+        ("MIN_FREE_DISK_MB", "-1"),
+        ("RETENTION_MINUTES", "0"),
+        ("JANITOR_INTERVAL_MINUTES", "0"),
+        ("DEVICE", "gpu"),
+        ("DEVICE", "cuda:"),
+        ("PRECISION", "int8"),
+        ("TILE_SIZE", "4097"),
+        ("ENGINE", "slow"),
+        ("DEFAULT_QUALITY", "great"),
+        ("OFFLINE", "maybe"),
+        ("SILICONFLOW_TIMEOUT", "0"),
+        ("LOG_FORMAT", "xml"),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+def test_an_unknown_name_in_the_file_is_refused_in_plain_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".env").write_text(f"PROT=8001\nAPI_KEY={KEY[:10]}\n", encoding="utf-8")
+    with pytest.raises(SystemExit) as left:
+        configure.read_settings()
+    said = capsys.readouterr().err
+    assert left.value.code == configure.EXIT_BAD_SETTINGS
+    assert "PROT: there is no setting of this name" in said
+    assert KEY[:10] not in said
+
+
+def test_a_bad_value_is_told_by_name_and_without_the_value(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PORT", "99999")
+    monkeypatch.setenv("API_KEY", "hunter2hunter2")
+    with pytest.raises(SystemExit):
+        configure.read_settings()
+    said = capsys.readouterr().err
+    assert "PORT: " in said
+    assert "hunter2" not in said
+    assert "Traceback" not in said
