@@ -19,6 +19,8 @@ from pathlib import Path
 
 import httpx2
 
+from app.commands.serve import ALLOCATOR_ENVIRONMENT
+
 _READY_TIMEOUT_SECONDS = 120.0
 
 
@@ -38,7 +40,7 @@ def running_service(weights: Path, **settings: str) -> Iterator[RunningService]:
         folder, port, pages = Path(name), _free_port(), _free_port()
         environment = {
             **os.environ,
-            "MALLOC_ARENA_MAX": "2",
+            **ALLOCATOR_ENVIRONMENT,
             "PORT": str(port),
             "DASHBOARD_PORT": str(pages),
             "UPLOAD_FOLDER": str(folder / "uploads"),

@@ -20,8 +20,8 @@ from app.errors import Unavailable
 log = logging.getLogger(__name__)
 
 # glibc's mallopt parameters, from malloc.h
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
-_KEEP_BYTES = 512 * 1024 * 1024
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
+_PAD_BYTES = 64 * 1024 * 1024
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # x86 names, then Arm's
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -114,7 +114,8 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError):
         return False
     limit = 2**31 - 1
-    values = ((_M_MMAP_THRESHOLD, limit), (_M_TRIM_THRESHOLD, limit), (_M_TOP_PAD, 64 * 1024 * 1024))
+    # One arena for all threads: in any other than the main one glibc maps large blocks afresh, whatever the thresholds.
+    values = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, limit), (_M_TRIM_THRESHOLD, limit), (_M_TOP_PAD, _PAD_BYTES))
     taken = [mallopt(name, value) == 1 for name, value in values]
     return all(taken)
 

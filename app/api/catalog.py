@@ -1,0 +1,126 @@
+"""What this machine restores with, as main describes it: models, backends, device, and how far the loading is.
+
+The description is JSON-ready and comes from a callable, so that the API never imports the rooms of restoration. It is
+kept for some seconds, because looking at the weights folder costs.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from app.errors import Conflict, Unavailable, Unprocessable
+from app.options import RestoreOptions
+
+KEPT_SECONDS = 30.0
+LOOK_AGAIN_SECONDS = (
+    2.0  # before a name is refused, the folder is looked at again: a file may just have been dropped in
+)
+_STARTING_RETRY_SECONDS = 5
+
+
+class Catalog:
+    """The description and the state of loading. Usable from any thread; calls may take a moment, so not in the loop.
+
+    Attributes:
+        loading: True until the default network is loaded (or could not be).
+        failure: one plain sentence when the backends could not be opened at all.
+    """
+
+    def __init__(
+        self,
+        describe: Callable[[], Mapping[str, Any]],
+        warm_up: Callable[[], str | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.loading = True
+        self.failure: str | None = None
+        self._describe, self._warm_up, self._clock = describe, warm_up, clock
+        self._lock = threading.Lock()
+        self._known: dict[str, Any] = {}
+        self._looked_at = float("-inf")
+
+    def description(self, max_age_seconds: float = KEPT_SECONDS) -> dict[str, Any]:
+        """The description, at most so old; empty while nothing is known yet."""
+        if self.loading or self.failure is not None:
+            return self._known
+        with self._lock:
+            if self._clock() - self._looked_at > max_age_seconds:
+                self._known = dict(self._describe())
+                self._looked_at = self._clock()
+            return self._known
+
+    def last_description(self) -> dict[str, Any]:
+        """What was known last; costs nothing."""
+        return self._known
+
+    def loaded(self, failure: str | None = None) -> None:
+        """Loading has ended, with a sentence when it failed."""
+        self.failure = failure
+        self.loading = False
+
+    def models(self) -> list[dict[str, Any]]:
+        """The rows of the model table."""
+        return list(self.description().get("models", ()))
+
+    def warm_up(self) -> str | None:
+        """Load and run the default model once; its name, None with nothing installed."""
+        self.require_loaded()
+        return self._warm_up()
+
+    def require_loaded(self) -> None:
+        """Raises `Unavailable` `starting` or `backend_failed`."""
+        if self.loading:
+            raise Unavailable(
+                "starting",
+                "The service is still loading; try again shortly.",
+                retry_after_seconds=_STARTING_RETRY_SECONDS,
+            )
+        if self.failure is not None:
+            raise Unavailable("backend_failed", self.failure)
+
+    def check(self, options: RestoreOptions) -> None:
+        """Whether these options can be served. While the service still loads, a job is taken and checked as it runs.
+
+        Raises:
+            Unavailable: `backend_failed`; `no_model` when nothing at all is installed.
+            Conflict: `backend_unavailable`; `model_not_installed`.
+            Unprocessable: `unknown_model`.
+        """
+        if self.loading:
+            return
+        self.require_loaded()
+        self._check_backend(options.backend)
+        if options.backend == "local":
+            self._check_model(options.model)
+
+    def _check_backend(self, name: str) -> None:
+        rows = {row["name"]: row for row in self.description().get("backends", ())}
+        row = rows.get(name, {"available": name == "local", "reason": "it is not part of this service"})
+        if not row["available"]:
+            raise Conflict(
+                "backend_unavailable", f"Backend '{name}' cannot be used here: {row.get('reason') or 'it is off'}."
+            )
+
+    def _check_model(self, name: str | None) -> None:
+        if _installed(self.models(), name):
+            return
+        models = list(self.description(LOOK_AGAIN_SECONDS).get("models", ()))
+        if _installed(models, name):
+            return
+        if name is None:
+            raise Unavailable(
+                "no_model", "No model is installed yet; the operator can run: python3 run.py models download"
+            )
+        rows = {row["name"]: row for row in models}
+        if name not in rows:
+            known = ", ".join(rows) or "none"
+            raise Unprocessable("unknown_model", f"There is no model '{name}'; known models are {known}.")
+        remedy = f"Model '{name}' is not installed; run: python3 run.py models download {rows[name]['file']}"
+        raise Conflict("model_not_installed", str(rows[name].get("note") or remedy))
+
+
+def _installed(models: list[dict[str, Any]], name: str | None) -> bool:
+    return any(row["installed"] and name in (None, row["name"]) for row in models)

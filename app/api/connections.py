@@ -1,0 +1,36 @@
+"""How many WebSockets are held, in all and by each owner. It knows owners as words and nothing of sockets."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+
+MOST_CONNECTIONS = 256
+MOST_OF_ONE_OWNER = 16
+
+
+class Connections:
+    """Counts the live connections, in all and of each owner. Use it from the event loop."""
+
+    def __init__(self, most: int = MOST_CONNECTIONS, most_of_one: int = MOST_OF_ONE_OWNER) -> None:
+        self._most, self._most_of_one = most, most_of_one
+        self._held: Counter[str] = Counter()
+
+    @property
+    def total(self) -> int:
+        """How many are held now."""
+        return self._held.total()
+
+    @contextlib.contextmanager
+    def place(self, owner: str) -> Iterator[bool]:
+        """Take a place while the block runs; gives False when there is none left."""
+        if self._held.total() >= self._most or self._held[owner] >= self._most_of_one:
+            yield False
+            return
+        self._held[owner] += 1
+        try:
+            yield True
+        finally:
+            self._held[owner] -= 1
+            self._held += Counter()  # drops owners at zero

@@ -1,0 +1,73 @@
+"""The dashboard's port: the static pages, and beside them the same API, so that a browser needs one origin.
+
+The pages carry nothing secret and need no key; it knows folders and headers, and nothing of jobs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api import problems
+
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; object-src 'none'; frame-ancestors 'none'"
+)
+_API_PREFIXES = ("/api/", "/status/", "/processed/", "/health/")
+_API_PATHS = frozenset(("/enhance", "/metrics", "/openapi.json"))
+
+
+class Dashboard:
+    """ASGI application of the dashboard's port. The API's own lifespan is run once, elsewhere."""
+
+    def __init__(self, api: ASGIApp, static_folder: Path) -> None:
+        self._api = api
+        self._pages = StaticFiles(directory=static_folder, html=True, check_dir=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "lifespan":
+            await _no_lifespan(receive, send)
+        elif scope["type"] == "websocket" or _is_api(scope["path"]):
+            await self._api(scope, receive, send)
+        else:
+            await self._page(scope, receive, send)
+
+    async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["Content-Security-Policy"] = PAGE_POLICY
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Referrer-Policy"] = "no-referrer"
+                headers["Cross-Origin-Opener-Policy"] = "same-origin"
+                headers.setdefault("Cache-Control", "no-cache")
+            await send(message)
+
+        whole = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"range"]}
+        try:
+            await self._pages(whole, receive, send_guarded)
+        except HTTPException as error:
+            code, detail = ("method_not_allowed", "Pages are only read.") if error.status_code == 405 else _NOT_FOUND
+            status = 405 if error.status_code == 405 else 404
+            await problems.problem(status, code, detail)(scope, receive, send_guarded)
+
+
+_NOT_FOUND = ("not_found", "There is no such page; the dashboard is at /.")
+
+
+def _is_api(path: str) -> bool:
+    return path in _API_PATHS or path.startswith(_API_PREFIXES)
+
+
+async def _no_lifespan(receive: Receive, send: Send) -> None:
+    """Answer the server's start and stop; there is nothing to do for them."""
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})

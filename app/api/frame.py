@@ -1,0 +1,119 @@
+"""The outermost layer: gives each request its id, each answer its headers, and each surprise a plain 500.
+
+It also counts requests by route template. It knows nothing of keys, bodies or jobs.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api import problems
+from app.errors import RestoreError
+from app.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+API_POLICY = "default-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"))
+CLIENT_GONE_STATUS = 499  # for the counters only: nobody is there to read an answer
+
+
+class Frame:
+    """ASGI layer around everything. `clock` is monotonic seconds."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+        self._app, self._metrics, self._clock = app, metrics, clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = _Answer(send, _name_request(scope), scope)
+        started = self._clock()
+        try:
+            await self._app(scope, receive, answer.send)
+        except ClientDisconnect:
+            answer.status = CLIENT_GONE_STATUS
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a plain problem
+            await self._surprise(error, answer, scope, receive)
+        finally:
+            method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+            self._metrics.observe_request(method, _template(scope), answer.status, self._clock() - started)
+
+    async def _surprise(self, error: Exception, answer: _Answer, scope: Scope, receive: Receive) -> None:
+        """Answer an error of a layer below; once an answer has begun the connection can only be cut."""
+        if isinstance(error, RestoreError):
+            response = problems.from_error(error, answer.request_id)
+        else:
+            log.error("request %s failed", answer.request_id, exc_info=error)
+            response = problems.internal_error(answer.request_id)
+        if answer.status:
+            raise error
+        await response(scope, receive, answer.send)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = _name_request(scope)
+        try:
+            await self._app(scope, receive, send)
+        except ClientDisconnect:
+            pass
+        except Exception:
+            log.exception("connection %s failed", request_id)
+            raise
+
+
+class _Answer:
+    """Watches an answer go out and completes its headers."""
+
+    def __init__(self, send: Send, request_id: str, scope: Scope) -> None:
+        self._send, self._scope = send, scope
+        self.request_id = request_id
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        """Pass one message on."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message.setdefault("headers", [])
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = self.request_id
+            headers["X-Content-Type-Options"] = "nosniff"
+            headers["Referrer-Policy"] = "no-referrer"
+            headers["Cross-Origin-Resource-Policy"] = "same-origin"
+            headers.setdefault("Content-Security-Policy", API_POLICY)
+            headers.setdefault("Cache-Control", "private, no-store")
+            if self._scope["state"].get("close_after_answer"):
+                headers["Connection"] = "close"
+        await self._send(message)
+
+
+def close_after_answer(scope: Scope) -> None:
+    """Ask for the connection to end with this answer, because the rest of the body will not be read."""
+    scope.setdefault("state", {})["close_after_answer"] = True
+
+
+def _name_request(scope: Scope) -> str:
+    given = Headers(scope=scope).get("x-request-id", "")
+    request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    scope.setdefault("state", {})["request_id"] = request_id
+    return request_id
+
+
+def _template(scope: Scope) -> str:
+    """The matched route's template, so that ids never become labels."""
+    return str(getattr(scope.get("route"), "path", "none"))

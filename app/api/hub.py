@@ -1,0 +1,62 @@
+"""The bridge from the store's changes, which come in any thread, to those who wait for a job in the event loop.
+
+A watcher is only woken, and reads the row itself: so a slow one skips states and never queues them. It knows job ids
+and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+
+class Hub:
+    """Wakes the watchers of a job. `changed` may be called from any thread; all else belongs to the event loop.
+
+    Attributes:
+        closing: True once the service stops; nobody should wait any longer.
+    """
+
+    def __init__(self) -> None:
+        self.closing = False
+        self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._unsubscribe: Callable[[], None] = lambda: None
+
+    def start(self, subscribe: Callable[[Callable[[str], None]], Callable[[], None]]) -> None:
+        """Listen to the store, from inside the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._unsubscribe = subscribe(self.changed)
+
+    def stop(self) -> None:
+        """Stop listening and wake everybody once more."""
+        self.closing = True
+        self._unsubscribe()
+        for job_id in list(self._watchers):
+            self._wake(job_id)
+
+    def changed(self, job_id: str) -> None:
+        """A job changed. Costs nothing when nobody watches it."""
+        loop = self._loop
+        if job_id in self._watchers and loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has just closed
+                loop.call_soon_threadsafe(self._wake, job_id)
+
+    @contextlib.contextmanager
+    def watch(self, job_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set at each change; clear it, then read the row, then wait."""
+        event = asyncio.Event()
+        self._watchers[job_id].add(event)
+        try:
+            yield event
+        finally:
+            watchers = self._watchers[job_id]
+            watchers.discard(event)
+            if not watchers:
+                del self._watchers[job_id]
+
+    def _wake(self, job_id: str) -> None:
+        for event in self._watchers.get(job_id, ()):
+            event.set()

@@ -1,0 +1,62 @@
+"""Who is asking: keys compared in constant time, and signed session cookies that stand for a key.
+
+Keys are kept only as SHA-256 digests. An owner is a short word derived from a key; rows carry it, and it cannot be
+turned back. This module knows nothing of requests or rates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+
+from itsdangerous import BadSignature, TimestampSigner
+
+OPEN_OWNER = "local"
+COOKIE_NAME = "restore_session"
+SESSION_SECONDS = 7 * 24 * 3600
+
+
+class Keys:
+    """The keys of the service; none at all means that everybody who can connect may use it."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        encoded = [key.encode() for key in keys]
+        self._digests = [(_digest(key), _owner(key)) for key in encoded]
+        # Each key signs its own sessions: taking a key away ends exactly the sessions that were opened with it.
+        self._signers = {_owner(key): TimestampSigner(_digest(b"session\0" + key), salt="session") for key in encoded}
+
+    @property
+    def required(self) -> bool:
+        """Whether a key is needed."""
+        return bool(self._digests)
+
+    def owner_of_key(self, presented: bytes) -> str | None:
+        """The owner behind a key, or None. Takes the same time wherever and whether it matches."""
+        digest, owner = _digest(presented), None
+        for known, name in self._digests:
+            if hmac.compare_digest(known, digest):
+                owner = name
+        return owner
+
+    def seal(self, owner: str) -> str:
+        """The value of a session cookie for an owner of ours."""
+        return self._signers[owner].sign(owner.encode()).decode()
+
+    def owner_of_cookie(self, value: str) -> str | None:
+        """The owner behind a session cookie, or None when it is forged, too old, or its key is gone."""
+        signer = self._signers.get(value.partition(".")[0])
+        if signer is None:
+            return None
+        try:
+            return signer.unsign(value, max_age=SESSION_SECONDS).decode()
+        except (BadSignature, UnicodeError):
+            return None
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+def _owner(key: bytes) -> str:
+    return hashlib.sha256(b"owner\0" + key).hexdigest()[:32]

@@ -1,0 +1,154 @@
+"""Every error as `application/problem+json`: `type`, `title`, `status`, `detail`, `code` and `request_id`.
+
+It turns the errors of `app.errors` (and those of the web framework) into answers; it knows nothing of who raised them
+and lets no trace, path or version out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from app.errors import RestoreError
+
+MEDIA_TYPE = "application/problem+json"
+
+# The status that a waiting client gets for the code in an attempt's row; any other code is our own fault.
+_STATUS_OF_FAILURE = {
+    "image_too_large": 413,
+    "image_side_too_large": 413,
+    "output_too_large": 413,
+    "unsupported_format": 415,
+    "undecodable_image": 422,
+    "decode_timeout": 422,
+    "decode_memory": 422,
+    "too_many_scans": 422,
+    "too_large_for_format": 422,
+    "unsupported_depth": 422,
+    "empty_file": 422,
+    "invalid_option": 422,
+    "unknown_model": 422,
+    "photo_missing": 404,
+    "file_missing": 404,
+    "model_not_installed": 409,
+    "backend_unavailable": 409,
+    "no_model": 503,
+    "no_space": 503,
+    "weights_unreadable": 503,
+    "device_unavailable": 503,
+    "reference_unavailable": 503,
+    "out_of_memory": 503,
+    "storage_full": 503,
+    "shutting_down": 503,
+}
+_HTTP_CODES = {
+    400: ("bad_request", "The request could not be read; check its form."),
+    404: ("not_found", "There is nothing at this address; the calls are listed in /openapi.json."),
+    405: ("method_not_allowed", "This address does not take that method; see the Allow header."),
+    416: ("range_not_satisfiable", "The asked range lies outside the file."),
+}
+
+
+class Refusal(RestoreError):
+    """A refusal whose status is known only as it is raised, with more members for the answer."""
+
+    def __init__(
+        self, status: int, code: str, detail: str, *, retry_after_seconds: int | None = None, **members: Any
+    ) -> None:
+        super().__init__(code, detail, retry_after_seconds=retry_after_seconds)
+        self.status = status
+        self.members = members
+
+
+def problem(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    request_id: str | None = None,
+    retry_after_seconds: int | None = None,
+    members: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """One problem as a response; `members` are further keys of the JSON object."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": request_id,
+        **(members or {}),
+    }
+    sent = dict(headers or {})
+    if retry_after_seconds is not None:
+        sent["Retry-After"] = str(retry_after_seconds)
+    if status == HTTPStatus.UNAUTHORIZED:
+        sent["WWW-Authenticate"] = "ApiKey"
+    return Response(json.dumps(body), status, headers=sent, media_type=MEDIA_TYPE)
+
+
+def from_error(error: RestoreError, request_id: str | None) -> Response:
+    """The answer for one of our errors."""
+    members = error.members if isinstance(error, Refusal) else None
+    return problem(
+        error.status,
+        error.code,
+        error.detail,
+        request_id=request_id,
+        retry_after_seconds=error.retry_after_seconds,
+        members=members,
+    )
+
+
+def internal_error(request_id: str | None) -> Response:
+    """The answer when something broke that nobody expected."""
+    detail = "Something went wrong in the service; the operator finds the reason in the log under this request id."
+    return problem(500, "internal_error", detail, request_id=request_id)
+
+
+def status_of_failure(code: str | None) -> int:
+    """The HTTP status that belongs to the error code in an attempt's row."""
+    return _STATUS_OF_FAILURE.get(code or "", 500)
+
+
+def request_id_of(request: Request) -> str | None:
+    """The id that the frame gave this request."""
+    found = request.scope.get("state", {}).get("request_id")
+    return found if isinstance(found, str) else None
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error that reaches the framework as a problem."""
+    app.add_exception_handler(RestoreError, _on_restore_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+
+
+async def _on_restore_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RestoreError)
+    return from_error(error, request_id_of(request))
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    fallback = (f"http_{error.status_code}", HTTPStatus(error.status_code).phrase + ".")
+    code, detail = _HTTP_CODES.get(error.status_code, fallback)
+    return problem(error.status_code, code, detail, request_id=request_id_of(request), headers=error.headers)
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    """Only query parameters are checked by the framework; say which one and what was expected."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    name = re.sub(r"[^\w.-]", "", str(first["loc"][-1]))[:40]
+    detail = f"Parameter '{name}' is not valid: {first['msg'].lower()}."
+    return problem(422, "invalid_parameter", detail, request_id=request_id_of(request))

@@ -1,0 +1,118 @@
+"""Jobs and attempts as the JSON that clients see: the short form for scripts and the full form of `/api/v1`.
+
+Plain functions from records to dicts; they know no requests and read no rows.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Any
+
+from app.options import RestoreOptions
+from app.store import Attempt, AttemptStatus, Job
+
+WAITING = "waiting"
+_PROGRESS_DIGITS = 4
+
+
+def status_view(job: Job, queue_position: int) -> dict[str, Any]:
+    """The short form: `results` of what is completed, `errors` of what failed."""
+    return {
+        "job_id": job.id,
+        "status": job.status.value,
+        "progress": round(job.progress, _PROGRESS_DIGITS),
+        "queue_position": queue_position,
+        "results": [result_view(a) for a in job.attempts if a.status is AttemptStatus.COMPLETED],
+        "errors": [error_view(a) for a in job.attempts if a.status is AttemptStatus.FAILED],
+    }
+
+
+def result_view(attempt: Attempt) -> dict[str, Any]:
+    """One finished photo."""
+    return {
+        "original_filename": attempt.original_filename,
+        "url": f"/processed/{attempt.result_name}",
+        "width": attempt.result_width,
+        "height": attempt.result_height,
+        "backend": attempt.backend,
+        "model": attempt.model,
+        "faces": list(attempt.faces),
+        "seconds": None if attempt.seconds is None else round(attempt.seconds, 3),
+        "warnings": list(attempt.warnings),
+    }
+
+
+def error_view(attempt: Attempt) -> dict[str, Any]:
+    """One photo that failed."""
+    return {
+        "original_filename": attempt.original_filename,
+        "code": attempt.error_code,
+        "message": attempt.error_message,
+    }
+
+
+def job_view(job: Job, queue_position: int, retention_seconds: float) -> dict[str, Any]:
+    """The full form: the short one, all attempts, the options, and when the job will be removed (epoch seconds)."""
+    ended = [a.ended_at for a in job.attempts if a.ended_at is not None]
+    expires_at = max(ended) + retention_seconds if ended and job.status.ended else None
+    return {
+        **status_view(job, queue_position),
+        "created_at": job.created_at,
+        "expires_at": expires_at,
+        "stage": stage_of(job),
+        "options": RestoreOptions.from_json(job.options_json).__dict__,
+        "attempts": [attempt_view(attempt) for attempt in job.attempts],
+    }
+
+
+def attempt_view(attempt: Attempt) -> dict[str, Any]:
+    """One attempt with all that is known of it."""
+    completed = attempt.status is AttemptStatus.COMPLETED
+    return {
+        "id": attempt.id,
+        "status": attempt.status.value,
+        "progress": round(1.0 if completed else attempt.progress, _PROGRESS_DIGITS),
+        "stage": attempt.stage,
+        "original_filename": attempt.original_filename,
+        "original_width": attempt.photo_width,
+        "original_height": attempt.photo_height,
+        "original_bytes": attempt.photo_bytes,
+        "backend": attempt.backend,
+        "created_at": attempt.created_at,
+        "started_at": attempt.started_at,
+        "ended_at": attempt.ended_at,
+        "result": {**result_view(attempt), "bytes": attempt.result_bytes, "params": dict(attempt.params)}
+        if completed
+        else None,
+        "error": error_view(attempt) if attempt.status is AttemptStatus.FAILED else None,
+    }
+
+
+def live_view(job: Job, queue_position: int) -> dict[str, Any]:
+    """What a WebSocket sends at each change."""
+    return {
+        "job_id": job.id,
+        "status": job.status.value,
+        "progress": round(job.progress, _PROGRESS_DIGITS),
+        "stage": stage_of(job),
+        "queue_position": queue_position,
+        "attempts": [attempt_view(attempt) for attempt in job.attempts],
+    }
+
+
+def stage_of(job: Job) -> str:
+    """The stage of the photo in work, else `waiting`, else the job's end state."""
+    if job.status.ended:
+        return job.status.value
+    active = (a.stage for a in job.attempts if a.status is AttemptStatus.PROCESSING)
+    return next(active, WAITING)
+
+
+def download_name(attempt: Attempt) -> str:
+    """The name of a result for saving: the original's stem, the scale, and the result's own ending."""
+    scale = RestoreOptions.from_json(attempt.options_json).scale
+    ending = PurePosixPath(attempt.result_name or "result.png").suffix
+    stem = attempt.original_filename
+    if stem.rfind(".") > 0 and len(stem) - stem.rfind(".") <= 6:
+        stem = stem[: stem.rfind(".")]
+    return f"{stem}_x{scale:g}{ending}"

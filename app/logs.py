@@ -1,0 +1,63 @@
+"""Logging for a service: lines of text or JSON on standard error, and no key ever in one.
+
+It knows secrets only as words to blot out. Nothing is set up at import time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Iterable
+
+BLOT = "[hidden]"
+_SAID_ALOUD = re.compile(
+    r"(?i)(x-api-key|authorization|cookie|restore_session|api_key)([\"']?\s*[:=,]\s*)(\S[^\s,;)]*)"
+)
+_SHORTEST_SECRET = 6
+# These say something for each broken request that anybody sends.
+_NOISY = ("python_multipart", "python_multipart.multipart", "multipart", "PIL")
+
+
+class Blotting(logging.Formatter):
+    """A formatter that blots out the given secrets, and whatever follows the name of a header that carries one."""
+
+    def __init__(self, log_format: str, secrets: Iterable[str]) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self.converter = time.gmtime
+        self._json = log_format == "json"
+        self._secrets = [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line (a text record with a traceback has more)."""
+        return self._blot(self._as_json(record) if self._json else super().format(record))
+
+    def _as_json(self, record: logging.LogRecord) -> str:
+        row = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            row["exception"] = self.formatException(record.exc_info)
+        return json.dumps(row)
+
+    def _blot(self, line: str) -> str:
+        for secret in self._secrets:
+            line = line.replace(secret, BLOT)
+        return _SAID_ALOUD.sub(rf"\1\2{BLOT}", line)
+
+
+def set_up(log_format: str, secrets: Iterable[str]) -> logging.Handler:
+    """Send every logger of this process to standard error; returns the handler, so that a test can take it away."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Blotting(log_format, secrets))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return handler

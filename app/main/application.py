@@ -1,0 +1,91 @@
+"""The API as one ASGI application: routes, layers around them, and a lifespan that starts and stops the service."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from app.api import downloads, jobs, live, problems, system
+from app.api.frame import Frame
+from app.api.guard import FORM_OVERHEAD_BYTES, Guard, Rules
+from app.api.origin import Origins
+from app.api.parts import Parts
+from app.backends.protocol import Backend
+from app.main.service import Describe, Service
+from app.settings import Settings
+
+
+def create_app(
+    settings: Settings,
+    *,
+    backends: Mapping[str, Backend] | None = None,
+    describe: Describe | None = None,
+    warm_up: Callable[[], str | None] | None = None,
+    on_hang: Callable[[], None] | None = None,
+) -> FastAPI:
+    """The API as an ASGI application; its parts hang on `app.state.parts`, and start and stop with its lifespan.
+
+    Args:
+        settings: everything the environment says.
+        backends: what restores, by name; None opens the local backend while the service starts.
+        describe: what the given backends are (see `app.api.catalog`).
+        warm_up: loads and runs the given backends once; returns a model's name.
+        on_hang: called when a restoration hangs; the process should end.
+    """
+    service = Service(settings, backends, describe, warm_up, on_hang)
+    parts = service.parts
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.stop()
+
+    app = FastAPI(
+        title="Neural Image Restore",
+        description="Turns small, noisy, old photos into clean, large ones.",
+        docs_url=None,  # the page would load its scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
+    )
+    app.state.parts, app.state.service = parts, service
+    problems.install(app)
+    for router in (jobs.router, downloads.router, live.router, system.router):
+        app.include_router(router)
+    app.add_middleware(Guard, rules=_rules(settings, parts), admission=parts.admission)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["X-API-KEY", "Content-Type", "Prefer", "Range", "X-Request-ID"],
+            expose_headers=["Location", "Retry-After", "X-Request-ID", "Content-Disposition", "Preference-Applied"],
+        )
+    app.add_middleware(Frame, metrics=parts.metrics)
+    return app
+
+
+def _rules(settings: Settings, parts: Parts) -> Rules:
+    """What the guard judges by. With a key and no list of hosts any host will do: the key is the protection."""
+    one = settings.max_file_size_bytes + FORM_OVERHEAD_BYTES
+    many = settings.max_file_size_bytes * settings.max_batch_size + FORM_OVERHEAD_BYTES
+    hosts = (*settings.allowed_hosts, settings.host)
+    any_host = parts.keys.required and not settings.allowed_hosts
+    return Rules(
+        keys=parts.keys,
+        origins=Origins(hosts, settings.cors_origins, any_host),
+        rates=parts.rates,
+        submit_limits={jobs.SUBMIT: one, jobs.SUBMIT_BATCH: many, jobs.SIMPLE_SUBMIT: many},
+    )

@@ -1,0 +1,203 @@
+"""The parts of a running service: built from settings, started in order, stopped in the reverse order.
+
+It knows every room; it knows nothing of routes, ports or signals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from app.api.admission import Admission
+from app.api.catalog import Catalog
+from app.api.connections import Connections
+from app.api.hub import Hub
+from app.api.keys import Keys
+from app.api.parts import Limits, Parts
+from app.api.rates import Rates
+from app.backends.protocol import Backend
+from app.errors import RestoreError
+from app.images import Decoder, ImageLimits
+from app.janitor import Janitor
+from app.metrics import Metrics
+from app.runner import Runner
+from app.settings import Settings
+from app.storage import Storage
+from app.store import Store
+from app.worker import Worker
+
+log = logging.getLogger(__name__)
+
+POOL_THREADS = 8
+LOADER_JOIN_SECONDS = 15.0
+
+Describe = Callable[[], Mapping[str, Any]]
+
+
+class Service:
+    """The parts together with their start and stop. `load_error` is set when the local backend could not be opened."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        backends: Mapping[str, Backend] | None,
+        describe: Describe | None,
+        warm_up: Callable[[], str | None] | None,
+        on_hang: Callable[[], None] | None,
+    ) -> None:
+        self.load_error: RestoreError | None = None
+        self._settings = settings
+        self._given = backends is not None
+        self._backends: dict[str, Backend] = dict(backends or {})
+        self._describe: Describe = describe or dict
+        self._warm_up: Callable[[], str | None] = warm_up or (lambda: None)
+        self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
+        self._stopping = False
+        self._starting = threading.Lock()
+        self._waiting: list[str] = []
+        self.loaded = threading.Event()
+        self.parts = self._build(on_hang)
+
+    async def start(self) -> None:
+        """Open the store, take back what a crash left, and begin to load; requests are answered meanwhile."""
+        parts = self.parts
+        parts.store.open()
+        self._waiting = parts.store.recover(parts.wall())
+        parts.hub.start(parts.store.subscribe)
+        parts.janitor.start()
+        self._loader.start()
+
+    async def drain(self) -> None:
+        """Take no new photos, let the running one end, give back the rest. Harmless when called twice."""
+        self.parts.admission.draining = True
+        with self._starting:  # the loader has started the worker, or never will
+            self._stopping = True
+        await asyncio.to_thread(self.parts.worker.drain, self.parts.limits.drain_seconds)
+        self.parts.hub.stop()
+
+    def hurry(self) -> None:
+        """Cut a drain short."""
+        threading.Thread(target=self.parts.worker.stop, name="hurry", daemon=True).start()
+
+    async def stop(self) -> None:
+        """Stop everything that `start` started."""
+        parts = self.parts
+        if not parts.hub.closing:
+            await self.drain()
+        await asyncio.to_thread(parts.janitor.stop)
+        await asyncio.to_thread(self._loader.join, LOADER_JOIN_SECONDS)
+        await asyncio.to_thread(parts.decoder.close)
+        await asyncio.to_thread(parts.pool.shutdown)
+        parts.store.close()
+
+    def _build(self, on_hang: Callable[[], None] | None) -> Parts:
+        settings, metrics = self._settings, Metrics()
+        limits = limits_of(settings)
+        store = Store(settings.database_url)
+        storage = Storage(settings.upload_folder, settings.processed_folder, settings.min_free_disk_mb)
+        decoder = Decoder(limits.image)
+        pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="request")
+        runner = Runner(store, storage, decoder, self._backends, metrics)
+        worker = Worker(runner, store, metrics, hang_timeout_seconds=settings.hang_timeout_seconds, on_hang=on_hang)
+        janitor = Janitor(
+            store,
+            storage,
+            metrics,
+            retention_seconds=limits.retention_seconds,
+            interval_seconds=settings.janitor_interval_minutes * 60,
+        )
+
+        async def count_queued() -> int:
+            counts = await asyncio.get_running_loop().run_in_executor(pool, store.counts)
+            return counts.queued
+
+        return Parts(
+            limits=limits,
+            store=store,
+            storage=storage,
+            decoder=decoder,
+            metrics=metrics,
+            worker=worker,
+            janitor=janitor,
+            catalog=Catalog(lambda: self._describe(), lambda: self._warm_up()),
+            keys=Keys([key.get_secret_value() for key in settings.api_keys]),
+            rates=Rates(settings.rate_limit),
+            hub=Hub(),
+            admission=Admission(storage, limits.queue_limit, count_queued, time.monotonic),
+            connections=Connections(),
+            pool=pool,
+            clock=time.monotonic,
+            wall=time.time,
+            started_at=time.monotonic(),
+        )
+
+    def _load(self) -> None:
+        """In its own thread: warm the decoder, open and load the backend, then let the worker begin."""
+        failure = None
+        warming = self.parts.pool.submit(self._warm_decoder)  # its child loads while we load
+        try:
+            if not self._given:
+                self._open_local()
+        except RestoreError as error:
+            self.load_error, failure = error, error.detail
+        except Exception:
+            log.exception("the local backend could not be opened")
+            failure = "The restoration backend could not be opened; the log says why."
+        warming.result()
+        with self._starting:
+            if failure is None and not self._stopping:
+                self.parts.worker.start()
+                for attempt_id in self._waiting:
+                    self.parts.worker.ring(attempt_id)
+        self.parts.catalog.loaded(failure)
+        self.loaded.set()
+
+    def _open_local(self) -> None:
+        """Imported here and in this thread: torch takes seconds, and `/health/live` shall answer before."""
+        from app.backends.local import open_local_backend
+
+        settings = self._settings
+        backend = open_local_backend(
+            settings.weights_folder,
+            device=settings.device,
+            precision=settings.precision,
+            tile_size=settings.tile_size,
+            engine=settings.engine,
+            default_quality=settings.default_quality,
+            allow_unverified=settings.allow_unverified_weights,
+        )
+        self._backends[backend.name] = backend
+        self._describe, self._warm_up = backend.describe, backend.warm_up
+        try:
+            backend.load()
+        except RestoreError as error:  # a damaged weight file, say: other models may do, and each job says its own
+            log.warning("the default model could not be loaded: %s", error.detail)
+
+    def _warm_decoder(self) -> None:
+        try:
+            self.parts.decoder.start()
+        except RestoreError as error:  # the first photo tries again
+            log.warning("the decoder could not be started: %s", error.detail)
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The plain values that the API works by."""
+    image = ImageLimits(
+        max_input_megapixels=settings.max_input_megapixels,
+        decode_timeout_seconds=settings.decode_timeout_seconds,
+        decode_memory_mb=settings.decode_memory_mb,
+    )
+    return Limits(
+        image=image,
+        max_file_bytes=settings.max_file_size_bytes,
+        max_batch_size=settings.max_batch_size,
+        max_output_megapixels=settings.max_output_megapixels,
+        queue_limit=settings.queue_limit,
+        retention_seconds=settings.retention_minutes * 60,
+        drain_seconds=settings.drain_seconds,
+    )

@@ -1,0 +1,168 @@
+"""Two ports in one process: the API and the dashboard, one event loop, one set of signals, one orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from app import logs
+from app.api.dashboard import Dashboard
+from app.api.wire import TimedProtocol
+from app.errors import Conflict
+from app.main.application import create_app
+from app.main.service import Service
+from app.settings import Settings
+
+STATIC_FOLDER = Path(__file__).resolve().parents[2] / "static"
+EXIT_HUNG = 70  # the supervisor starts the service again
+KEEP_ALIVE_SECONDS = 20
+GRACEFUL_SECONDS = 5
+BACKLOG_CONNECTIONS = 2048
+LARGEST_SOCKET_MESSAGE_BYTES = 4096
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def create_dashboard(app: FastAPI, static_folder: Path = STATIC_FOLDER) -> Dashboard:
+    """What the dashboard's port serves: the static pages, and the same API beside them."""
+    return Dashboard(app, static_folder)
+
+
+def serve(settings: Settings, *, banner: Callable[[Mapping[str, Any]], None] | None = None) -> None:
+    """Serve API and dashboard until SIGTERM or SIGINT; a second signal cuts the drain short.
+
+    `banner` is called once with what the local backend says of itself, when it is loaded.
+
+    Raises:
+        RestoreError: the start is not possible: a port is taken, the data folder is in use, the device is not there.
+    """
+    secrets = [key.get_secret_value() for key in (*settings.api_keys, settings.siliconflow_api_key)]
+    logs.set_up(settings.log_format, secrets)
+    app = create_app(settings, on_hang=lambda: os._exit(EXIT_HUNG))
+    with _listening(settings.host, settings.port) as api, _listening(settings.host, settings.dashboard_port) as pages:
+        asyncio.run(_serve(app, api, pages, banner))
+
+
+@contextlib.contextmanager
+def _signals_to(on_signal: Callable[[], None]) -> Iterator[None]:
+    """Call `on_signal` in the running loop at each signal; afterwards signals change nothing, since the end is near.
+
+    The loop's own handlers go with the loop, and a signal in the last moment would then kill the process.
+    """
+    loop = asyncio.get_running_loop()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(on_signal)
+
+    for number in _SIGNALS:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the signals to `serve`, which has two of them."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take none."""
+        yield
+
+
+async def _serve(
+    app: FastAPI, api: socket.socket, pages: socket.socket, banner: Callable[[Mapping[str, Any]], None] | None
+) -> None:
+    service: Service = app.state.service
+    servers = [_server(app), _server(create_dashboard(app))]
+    stopping = asyncio.Event()
+
+    def on_signal() -> None:
+        if stopping.is_set():
+            service.hurry()
+            for server in servers:
+                server.force_exit = True
+        stopping.set()
+
+    with _signals_to(on_signal):
+        async with app.router.lifespan_context(app):
+            await _run_both(service, servers, (api, pages), banner, stopping)
+    if service.load_error is not None:
+        raise service.load_error
+
+
+async def _run_both(
+    service: Service,
+    servers: Sequence[_Server],
+    ports: Sequence[socket.socket],
+    banner: Callable[[Mapping[str, Any]], None] | None,
+    stopping: asyncio.Event,
+) -> None:
+    """Serve on both ports until `stopping`, then drain, then close."""
+    running = [asyncio.create_task(s.serve(sockets=[port])) for s, port in zip(servers, ports, strict=True)]
+    telling = asyncio.create_task(_tell_when_loaded(service, banner, stopping))
+    await stopping.wait()
+    await service.drain()
+    for server in servers:
+        server.should_exit = True
+    await asyncio.gather(*running)
+    await telling
+
+
+async def _tell_when_loaded(
+    service: Service, banner: Callable[[Mapping[str, Any]], None] | None, stopping: asyncio.Event
+) -> None:
+    """Show the banner once the backend is loaded; when it could not be opened, end the service."""
+    while not service.loaded.is_set():
+        if stopping.is_set():
+            return
+        await asyncio.sleep(0.05)
+    if service.load_error is not None:
+        stopping.set()
+    elif banner is not None:
+        banner(await asyncio.to_thread(service.parts.catalog.description))
+
+
+def _server(app: Any) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            http=TimedProtocol,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws_max_size=LARGEST_SOCKET_MESSAGE_BYTES,
+            ws_per_message_deflate=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=GRACEFUL_SECONDS,
+        )
+    )
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that listens, bound before anything else starts. Raises `Conflict` `port_taken`."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG_CONNECTIONS)
+    except OSError as error:
+        reason = error.strerror or "no reason given"
+        raise Conflict(
+            "port_taken", f"Port {port} on {host} cannot be used ({reason}); stop what uses it, or choose another port."
+        ) from None
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,51 @@
+"""A server process for tests: `serve` as `run.py` calls it, with the Lanczos backend held back for a while per strip.
+
+Run as `python -m tests.lanczos_server FOLDER PORT DASHBOARD_PORT SECONDS_PER_STRIP DRAIN_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from pathlib import Path
+
+from app.backends.protocol import OnProgress, Restored
+from app.images import Picture
+from app.main import create_app, serve, serving
+from app.options import RestoreOptions
+from tests.http_service import LanczosBackend, describe, settings_for
+
+
+class SlowBackend(LanczosBackend):
+    """Takes its time before each strip, and says nothing meanwhile but progress."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> Restored:
+        """See `Backend`."""
+
+        def slowly(fraction: float, stage: str) -> bool:
+            ends = time.monotonic() + self.seconds
+            while time.monotonic() < ends:
+                if not on_progress(fraction, stage):
+                    return False
+                time.sleep(0.02)
+            return on_progress(fraction, stage)
+
+        return super().restore(picture, options, slowly)
+
+
+def main() -> None:
+    """Serve until a signal."""
+    folder, port, dashboard_port, seconds, drain = sys.argv[1:]
+    backend = SlowBackend(float(seconds))
+    serving.create_app = functools.partial(create_app, backends={"local": backend}, describe=describe)  # type: ignore[attr-defined]
+    changes = {"port": int(port), "dashboard_port": int(dashboard_port), "drain_seconds": float(drain)}
+    serve(settings_for(Path(folder), **changes), banner=lambda facts: print("loaded", facts["device"], flush=True))
+
+
+if __name__ == "__main__":
+    main()
