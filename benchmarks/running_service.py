@@ -13,11 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import httpx2
 
 from app.commands.serve import ALLOCATOR_ENVIRONMENT
 
@@ -69,9 +69,9 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"the service ended with {process.returncode} before it was ready")
-        with contextlib.suppress(httpx2.TransportError):
-            if httpx2.get(f"{url}/health/ready", timeout=5.0).status_code == 200:
-                return
+        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            urllib.request.urlopen(f"{url}/health/ready", timeout=5.0).close()  # raises for 503
+            return
         time.sleep(0.05)
     raise RuntimeError("the service did not become ready")
 

@@ -18,9 +18,9 @@ from app.commands.supervisor import Supervisor, die_with
 from app.errors import RestoreError
 from app.settings import Settings
 
-# glibc's allocator in the server process. One arena from the start: in another than the main one large blocks are mapped
-# afresh each time, which costs a restoration in the worker's thread a third of its speed. The other limits (keep freed
-# memory) are set from inside by app.restoration.device; a value set by the user wins.
+# glibc's allocator in the server process. One arena from the start: in another than the main one large blocks are
+# mapped afresh each time, which costs a restoration in the worker's thread much of its speed. The other limits (keep
+# freed memory) are set from inside by app.restoration.device; a value set by the user wins.
 ALLOCATOR_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from app.errors import Conflict, Unavailable, Unprocessable
 from app.restoration import weights
 from app.restoration.networks import Facts, Network, build, compact_facts, esrgan_facts
+from app.restoration.spandrel_loading import import_spandrel
 
 log = logging.getLogger(__name__)
 
@@ -132,13 +133,13 @@ class ModelShelf:
         return build(row.name, module, facts, device, precision)
 
     def _read(self, file: str) -> Mapping[str, Tensor]:
-        from spandrel import ModelLoader  # a second of import: only when a network is really loaded
-
         refused = self.refusal(file)
         if refused is not None:
             raise Conflict("model_not_installed", refused)
         try:
-            state: Mapping[str, Tensor] = ModelLoader("cpu").load_state_dict_from_file(self.path(file))
+            state: Mapping[str, Tensor] = (
+                import_spandrel().ModelLoader("cpu").load_state_dict_from_file(self.path(file))
+            )
         except Exception as error:
             log.warning("cannot read %s: %s", file, error)
             raise _unreadable(file) from error
@@ -156,14 +157,14 @@ def interpret(state: Mapping[str, Tensor], file: str) -> tuple[Any, Facts]:
     Raises:
         Unavailable: `weights_unreadable` when it is no RGB network of the ESRGAN family or a compact one.
     """
-    from spandrel import ImageModelDescriptor, ModelLoader
-
+    spandrel = import_spandrel()
     try:
-        descriptor = ModelLoader("cpu").load_from_state_dict(dict(state))
+        descriptor = spandrel.ModelLoader("cpu").load_from_state_dict(dict(state))
     except Exception as error:
         raise _unreadable(file) from error
     is_rgb = (
-        isinstance(descriptor, ImageModelDescriptor) and descriptor.input_channels == descriptor.output_channels == 3
+        isinstance(descriptor, spandrel.ImageModelDescriptor)
+        and descriptor.input_channels == descriptor.output_channels == 3
     )
     kind = descriptor.architecture.id
     if not is_rgb or kind not in ("Compact", "ESRGAN"):
