@@ -44,7 +44,7 @@ def accept(parts: Parts, owner: str, form: Form) -> tuple[Job, int]:
             assert file.writer is not None
             stored.append(file.writer.commit())
         photos = [_new_photo(*found) for found in zip(files, headers, stored, strict=True)]
-        job = _add(parts, owner, photos, options)
+        job, position = _add(parts, owner, photos, options)
     except BaseException:
         form.abort()
         for upload in stored:
@@ -52,13 +52,13 @@ def accept(parts: Parts, owner: str, form: Form) -> tuple[Job, int]:
         raise
     for attempt in job.attempts:
         parts.worker.ring(attempt.id)
-    return job, parts.store.queue_position(job.id)
+    return job, position
 
 
-def _add(parts: Parts, owner: str, photos: list[NewPhoto], options: RestoreOptions) -> Job:
+def _add(parts: Parts, owner: str, photos: list[NewPhoto], options: RestoreOptions) -> tuple[Job, int]:
     limit = parts.limits.queue_limit
     try:
-        return parts.store.add_job(owner, photos, options.to_json(), options.backend, limit, parts.wall())
+        return parts.store.submit(owner, photos, options.to_json(), options.backend, limit, parts.wall())
     except RestoreError as error:
         parts.admission.learn(error)
         raise

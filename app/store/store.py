@@ -10,9 +10,12 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
+from sqlalchemy import Connection
+
 from app.errors import RestoreError
 from app.store import moves, reading, removal, submissions
 from app.store.database import Database
+from app.store.gathering import Gathering
 from app.store.reading import Counts
 from app.store.records import Attempt, Job, NewPhoto, Result
 from app.store.removal import Removal
@@ -33,6 +36,7 @@ class Store:
 
     def __init__(self, database_url: str) -> None:
         self._database = Database(database_url)
+        self._gathering: Gathering[tuple[Job, int]] = Gathering(self._database.writing)
         self._listeners: dict[int, Callable[[str], None]] = {}
         self._listeners_lock = threading.Lock()
         self._numbers = itertools.count()
@@ -69,7 +73,21 @@ class Store:
         queue_limit: int,
         now: float,
     ) -> Job:
-        """Accept a job for photos that are already safe on disk; all rows in one transaction.
+        """Accept a job, as `submit` does, for callers who do not ask for its place in the queue."""
+        return self.submit(owner, photos, options_json, backend, queue_limit, now)[0]
+
+    def submit(
+        self,
+        owner: str,
+        photos: Sequence[NewPhoto],
+        options_json: str,
+        backend: str,
+        queue_limit: int,
+        now: float,
+    ) -> tuple[Job, int]:
+        """Accept a job for photos that are already safe on disk: all of its rows or none.
+
+        Returns the job and its place in the queue (1: next) at the moment it came in.
 
         Raises:
             Unavailable: `queue_full` with `retry_after_seconds`, when more than `queue_limit` photos would wait.
@@ -77,11 +95,14 @@ class Store:
         """
         if not photos:
             raise ValueError("a job has at least one photo")
-        with self._database.writing() as connection:
+
+        def write(connection: Connection) -> tuple[Job, int]:
             job_id = submissions.insert_job(connection, owner, photos, options_json, backend, queue_limit, now)
-            job = reading.find_job(connection, owner, job_id)
-        self._tell([job_id])
-        return job
+            return reading.find_job(connection, owner, job_id), reading.queue_position(connection, job_id)
+
+        job, position = self._gathering.run(write)
+        self._tell([job.id])
+        return job, position
 
     # What the rows say.
 

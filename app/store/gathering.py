@@ -1,0 +1,72 @@
+"""Group commit: submissions that arrive while one is being written are written together in the next transaction.
+
+A commit waits for the disk, and the lock is held meanwhile; a hundred clients at once would wait for a hundred commits
+in a row. Each caller still returns only after the commit that holds its rows. It knows nothing of what is written.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Generic, TypeVar
+
+from sqlalchemy import Connection
+
+from app.errors import RestoreError
+
+Value = TypeVar("Value")
+
+
+class _Entry(Generic[Value]):
+    """One caller's work, and what became of it."""
+
+    def __init__(self, work: Callable[[Connection], Value]) -> None:
+        self.work = work
+        self.values: list[Value] = []  # one, once done
+        self.error: BaseException | None = None
+
+
+class Gathering(Generic[Value]):
+    """Runs callers' work on one connection, as many of them to a transaction as have come together."""
+
+    def __init__(self, writing: Callable[[], AbstractContextManager[Connection]]) -> None:
+        self._writing = writing
+        self._waiting: list[_Entry[Value]] = []
+        self._door, self._turn = threading.Lock(), threading.Lock()
+
+    def run(self, work: Callable[[Connection], Value]) -> Value:
+        """Give back what `work` gives, after the commit; its own error is raised here and harms no other caller."""
+        entry = _Entry(work)
+        with self._door:
+            self._waiting.append(entry)
+        with self._turn:  # whoever gets the turn writes for all who wait; the others find their work done
+            if not entry.values and entry.error is None:
+                self._write_all()
+        if entry.error is not None:
+            raise entry.error
+        return entry.values[0]
+
+    def _write_all(self) -> None:
+        with self._door:
+            entries, self._waiting = self._waiting, []
+        try:
+            with self._writing() as connection:
+                for entry in entries:
+                    _write(connection, entry)
+        except BaseException as error:
+            for entry in entries:  # nothing was committed, so nobody may believe it was
+                entry.error = entry.error or error
+            if not isinstance(error, Exception):
+                raise
+
+
+def _write(connection: Connection, entry: _Entry[Value]) -> None:
+    """One entry inside a savepoint, so that a refused one leaves nothing behind."""
+    try:
+        with connection.begin_nested():
+            value = entry.work(connection)
+    except RestoreError as error:
+        entry.error = error
+    else:
+        entry.values.append(value)

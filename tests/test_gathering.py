@@ -1,0 +1,111 @@
+"""Submissions that come together are committed together, and each is told the truth about its own."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection
+
+from app.errors import Unavailable
+from app.store.database import Database
+from app.store.gathering import Gathering
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    database = Database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    database.open()
+    with database.writing() as connection:
+        connection.exec_driver_sql("CREATE TABLE notes (word TEXT)")
+    return database
+
+
+def words(database: Database) -> list[str]:
+    with database.reading() as connection:
+        return list(connection.exec_driver_sql("SELECT word FROM notes ORDER BY word").scalars())
+
+
+def note(connection: Connection, word: str) -> str:
+    connection.exec_driver_sql("INSERT INTO notes VALUES (?)", (word,))
+    return word
+
+
+class Counting:
+    """Counts the transactions that the gathering opens; the first one waits until `go`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database, self.count, self.go, self.begun = database, 0, threading.Event(), threading.Event()
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        self.count += 1
+        if self.count == 1:
+            self.begun.set()
+            assert self.go.wait(10)
+        return self._database.writing()
+
+
+def run_together(database: Database, jobs: list[str]) -> tuple[list[object], int]:
+    """The first word's transaction is held open while all others arrive."""
+    counting = Counting(database)
+    gathering: Gathering[str] = Gathering(counting.writing)
+
+    def work(word: str) -> object:
+        def write(connection: Connection) -> str:
+            note(connection, word)
+            if word.startswith("bad"):
+                raise Unavailable("queue_full", "No.")
+            return word
+
+        try:
+            return gathering.run(write)
+        except Unavailable as error:
+            return error
+
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        first = pool.submit(work, jobs[0])
+        assert counting.begun.wait(10)
+        rest = [pool.submit(work, word) for word in jobs[1:]]
+        while len(gathering._waiting) < len(jobs) - 1:
+            pass
+        counting.go.set()
+        outcomes = [first.result(), *(future.result() for future in rest)]
+    return outcomes, counting.count
+
+
+def test_those_who_wait_share_one_commit(database: Database) -> None:
+    jobs = [f"word {number:02}" for number in range(20)]
+    outcomes, transactions = run_together(database, jobs)
+    assert outcomes == jobs
+    assert words(database) == jobs
+    assert transactions == 2, "the nineteen that came together were not written together"
+    database.close()
+
+
+def test_a_refused_one_leaves_nothing_and_harms_nobody(database: Database) -> None:
+    outcomes, _ = run_together(database, ["first", "bad", "good", "bad too", "last"])
+    assert [isinstance(outcome, Unavailable) for outcome in outcomes] == [False, True, False, True, False]
+    assert words(database) == ["first", "good", "last"]
+    database.close()
+
+
+def test_nobody_is_told_of_success_when_the_commit_fails(database: Database) -> None:
+    class Failing:
+        def __init__(self) -> None:
+            self._inner = database.writing()
+
+        def __enter__(self) -> Connection:
+            return self._inner.__enter__()
+
+        def __exit__(self, *_: object) -> None:
+            self._inner.__exit__(RuntimeError, RuntimeError("disk"), None)
+            raise Unavailable("storage_full", "The disk is full.")
+
+    gathering: Gathering[str] = Gathering(Failing)
+    with pytest.raises((Unavailable, RuntimeError)):
+        gathering.run(lambda connection: note(connection, "lost"))
+    assert words(database) == []
+    database.close()
