@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from app.restoration.device import DTYPES
 
+_BAND_ROWS, _BAND_REACH_ROWS = 32, 2
 _RESIDUAL = 0.2  # ESRGAN, arXiv:1809.00219
 _PLENTY_CONTEXT_PIXELS, _PLENTY_BLEND_PIXELS = 16, 8
 
@@ -138,23 +139,42 @@ def _esrgan(module: Any, facts: Facts, device: torch.device, dtype: torch.dtype)
         for block in blocks:
             stream = _residual_block(block, stream, dtype)
         features = features + trunk_last(stream)
-        return last(tail(features.to(dtype)).float())  # type: ignore[no-any-return]  # (N, 3, sH, sW)
+        return _in_bands(lambda rows: last(tail(rows.to(dtype)).float()), features)  # (N, 3, sH, sW)
 
     return run
 
 
-def _residual_block(block: Any, stream: Tensor, dtype: torch.dtype) -> Tensor:
-    """One RRDB block, x + 0.2 * D3(D2(D1(x))), with convolutions in `dtype` and the stream kept in fp32.
+def _in_bands(tail: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
+    """Run the enlarging end of the network over bands of rows: the same numbers in an eighth of the memory.
 
-    23 blocks add to one stream: rounding it to bf16 at every addition cost 5 dB against fp32, keeping it costs no time.
-    ESRGAN+ blocks (1x1 convolutions inside) run as they are.
+    Whole, a 256x256 tile makes 64-channel maps of 1024x1024, up to 268 MB each. The four convolutions, enlarged twice
+    in between, reach 1.25 rows of the input.
+    """
+    height = features.shape[2]
+    if features.device.type != "cpu" or height <= _BAND_ROWS:
+        return tail(features)
+    pieces = []
+    for top in range(0, height, _BAND_ROWS):
+        first, last = max(0, top - _BAND_REACH_ROWS), min(height, top + _BAND_ROWS + _BAND_REACH_ROWS)
+        piece = tail(features[:, :, first:last])
+        factor = piece.shape[2] // (last - first)
+        pieces.append(piece[:, :, (top - first) * factor :][:, :, : min(_BAND_ROWS, height - top) * factor])
+    return torch.cat(pieces, 2)
+
+
+def _residual_block(block: Any, stream: Tensor, dtype: torch.dtype) -> Tensor:
+    """One RRDB block, x + 0.2 * D3(D2(D1(x))), in `dtype` inside; the stream that all blocks add to stays in fp32.
+
+    Rounding the stream to bf16 at every block costs 4 dB against fp32; keeping it costs no time. Keeping the sums
+    inside a block in fp32 as well would bring 1 dB more for 3 % of the time. ESRGAN+ blocks (1x1 convolutions) run as
+    they are.
     """
     dense = (block.RDB1, block.RDB2, block.RDB3)
     if any(part.conv1x1 is not None for part in dense):
         return block(stream.to(dtype)).float()  # type: ignore[no-any-return]
-    inner = stream
+    inner = stream.to(dtype)
     for part in dense:
-        features = inner.to(dtype)  # (N, 64 + 32 * k, H, W) after the k-th convolution
+        features = inner  # (N, 64 + 32 * k, H, W) after the k-th convolution
         for layer in (part.conv1, part.conv2, part.conv3, part.conv4):
             features = torch.cat((features, layer(features)), 1)
         inner = torch.add(inner, part.conv5(features), alpha=_RESIDUAL)
