@@ -135,7 +135,7 @@ def test_options_that_cannot_be_read_back_fail(workshop: Workshop) -> None:
     [
         (OutOfMemory("gpu_out_of_memory", "The smallest tile does not fit."), "gpu_out_of_memory", "smallest tile"),
         (MemoryError(), "out_of_memory", "not enough memory"),
-        (RuntimeError("secret detail at /home/me"), "internal_error", "reason of ours"),
+        (RuntimeError("secret detail at /srv/me"), "internal_error", "reason of ours"),
         (Cancelled(), "internal_error", "reason of ours"),  # nobody asked it to stop
     ],
 )

@@ -71,7 +71,7 @@ class Frame:
         try:
             await self._app(scope, receive, send)
         except ClientDisconnect:
-            pass
+            log.debug("connection %s was closed by the client", request_id)
         except Exception:
             log.exception("connection %s failed", request_id)
             raise

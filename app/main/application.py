@@ -18,6 +18,7 @@ from app.main.service import Describe, Service
 from app.settings import Settings
 
 
+# Longer than the rest for its arguments and its list of layers, whose order should be read in one place.
 def create_app(
     settings: Settings,
     *,
