@@ -39,7 +39,7 @@ POINTS: dict[str, tuple[Any, str, str]] = {
     "file renamed, folder not synced": (app.storage, "sync_folder", "before"),
     "upload safe, no row": (UploadWriter, "commit", "after"),
     "rows written, not committed": (submissions, "insert_job", "after"),
-    "rows committed, not answered": (Store, "add_job", "after"),
+    "rows committed, not answered": (Store, "submit", "after"),
     "recovery not committed": (moves, "recover", "after"),
     "claim not committed": (moves, "claim", "after"),
     "claimed": (Store, "claim", "after"),

@@ -55,10 +55,9 @@ def run_together(database: Database, jobs: list[str]) -> tuple[list[object], int
 
     def work(word: str) -> object:
         def write(connection: Connection) -> str:
-            note(connection, word)
             if word.startswith("bad"):
                 raise Unavailable("queue_full", "No.")
-            return word
+            return note(connection, word)
 
         try:
             return gathering.run(write)

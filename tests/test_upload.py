@@ -175,19 +175,19 @@ def test_when_the_rows_cannot_be_written_the_files_go_again(service: Service, mo
     def full(*_: Any) -> None:
         raise RuntimeError("no")
 
-    monkeypatch.setattr(service.parts.store, "add_job", full)
+    monkeypatch.setattr(service.parts.store, "submit", full)
     assert_problem(service.client.post("/enhance", files={"file": photo()}), 500, "internal_error")
     assert service.uploads() == before
 
 
 def test_a_file_is_on_disk_before_its_row_is_written(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    add_job = service.parts.store.add_job
+    submit = service.parts.store.submit
 
     def watched(owner: str, photos: Any, *rest: Any) -> Any:
         seen.append(all(service.parts.storage.upload_path(one.id).stat().st_size == one.bytes for one in photos))
-        return add_job(owner, photos, *rest)
+        return submit(owner, photos, *rest)
 
-    monkeypatch.setattr(service.parts.store, "add_job", watched)
+    monkeypatch.setattr(service.parts.store, "submit", watched)
     service.finish(service.submit())
     assert seen == [True]

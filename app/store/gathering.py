@@ -36,7 +36,10 @@ class Gathering(Generic[Value]):
         self._door, self._turn = threading.Lock(), threading.Lock()
 
     def run(self, work: Callable[[Connection], Value]) -> Value:
-        """Give back what `work` gives, after the commit; its own error is raised here and harms no other caller."""
+        """Give back what `work` gives, after the commit.
+
+        A `RestoreError` that `work` raises before it writes is raised here and harms no other caller.
+        """
         entry = _Entry(work)
         with self._door:
             self._waiting.append(entry)
@@ -62,10 +65,12 @@ class Gathering(Generic[Value]):
 
 
 def _write(connection: Connection, entry: _Entry[Value]) -> None:
-    """One entry inside a savepoint, so that a refused one leaves nothing behind."""
+    """One entry. It refuses before it writes; any other error undoes the whole transaction.
+
+    No savepoint here: on a full disk SQLite drops the whole transaction with all savepoints by itself.
+    """
     try:
-        with connection.begin_nested():
-            value = entry.work(connection)
+        value = entry.work(connection)
     except RestoreError as error:
         entry.error = error
     else:
