@@ -1,0 +1,95 @@
+"""Finds the photos of an evaluation, and for each its reference by name.
+
+It looks at names only; what is inside a file is judged when it is decoded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+from app.errors import BadRequest, NotFound
+
+PHOTO_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif", ".heic", ".heif")
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Photo:
+    """One photo: its name in the report, its file, the stem of its results, and where its reference lies.
+
+    Attributes:
+        label: path below the folder, with slashes; a text for people, whatever it contains.
+        path: the file.
+        stem: path of its results below the results' folder, without an extension.
+        reference: the file with what the result should be, or None.
+    """
+
+    label: str
+    path: Path
+    stem: str
+    reference: Path | None = None
+
+
+def find_photos(folder: Path, *, apart_from: Path, reference: Path | None = None) -> list[Photo]:
+    """The photos below a folder, by name; hidden ones and those of the results' folder are left out.
+
+    Args:
+        folder: where to look.
+        apart_from: the results' folder, which may lie inside.
+        reference: a folder with one reference for each photo, of the same path and stem (any photo extension).
+
+    Raises:
+        BadRequest: `no_such_folder`. NotFound: `no_photo`.
+    """
+    for place in (folder, *([reference] if reference else [])):
+        if not place.is_dir():
+            raise BadRequest(
+                "no_such_folder",
+                f"There is no folder {place.name or place}; make it and put photos in, or name another.",
+            )
+    names = sorted(_below(folder, apart_from))
+    if not names:
+        raise NotFound(
+            "no_photo",
+            f"There is no photo in {folder.name or folder} (jpg, png, webp, tiff, bmp, avif; heic with the optional "
+            "package); put some in, or name another folder.",
+        )
+    references = _by_stem(reference, apart_from) if reference else {}
+    sharing = Counter(_stem(name) for name in names)
+    return [
+        Photo(
+            name.as_posix(),
+            folder / name,
+            (name.with_suffix("") if sharing[_stem(name)] == 1 else name.with_name(_joined(name))).as_posix(),
+            references.get(_stem(name)),
+        )
+        for name in names
+    ]
+
+
+def _joined(name: Path) -> str:
+    return f"{name.stem}_{name.suffix[1:]}"
+
+
+def _stem(name: Path) -> str:
+    return name.with_suffix("").as_posix().lower()
+
+
+def _by_stem(folder: Path, apart_from: Path) -> dict[str, Path]:
+    return {_stem(name): folder / name for name in sorted(_below(folder, apart_from))}
+
+
+def _below(folder: Path, apart_from: Path) -> list[Path]:
+    """Paths of photos relative to the folder."""
+    found = []
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder)
+        if path.suffix.lower() not in PHOTO_SUFFIXES or any(part.startswith(".") for part in name.parts):
+            continue
+        is_result = apart_from != folder and path.is_relative_to(apart_from)
+        if path.is_file() and not is_result:
+            found.append(name)
+    return found

@@ -1,0 +1,60 @@
+"""Photos in a folder, split into those that are trained on and a tenth that is never shown to the network.
+
+The split hangs on the file's name alone, so that adding a photo never moves another one across. It knows nothing of
+degradation or networks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+HELD_OUT_OF = 10  # one photo of ten
+
+Rgb = NDArray[np.uint8]
+
+
+def list_photos(folder: Path) -> list[Path]:
+    """All photos below a folder, by name.
+
+    Raises:
+        FileNotFoundError: the folder holds none.
+    """
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise FileNotFoundError(
+            f"There is no photo in {folder}; name a folder with JPEG, PNG, WebP, TIFF or BMP files."
+        )
+    return found
+
+
+def is_held_out(path: Path) -> bool:
+    """Whether a photo is kept for measuring: the hash of its name, modulo ten, is zero."""
+    digest = hashlib.sha256(path.stem.encode()).digest()
+    return int.from_bytes(digest[:8], "big") % HELD_OUT_OF == 0
+
+
+def split(folder: Path) -> tuple[list[Path], list[Path]]:
+    """(to train on, held out).
+
+    Raises:
+        FileNotFoundError: no photos. ValueError: so few that none is held out, or none left.
+    """
+    photos = list_photos(folder)
+    seen, unseen = [p for p in photos if not is_held_out(p)], [p for p in photos if is_held_out(p)]
+    if not seen or not unseen:
+        raise ValueError(f"{len(photos)} photos are too few to hold some of them out; add more to {folder}.")
+    return seen, unseen
+
+
+def read_rgb(path: Path) -> Rgb:
+    """One photo as (H, W, 3) uint8 RGB in [0, 255]; alpha is dropped, grey becomes three equal channels."""
+    with Image.open(path) as image:
+        pixels: NDArray[Any] = np.asarray(image.convert("RGB"))
+    return np.ascontiguousarray(pixels, dtype=np.uint8)
