@@ -1,0 +1,201 @@
+"""The SiliconFlow backend behind the common border: prepare, say "sent", ask once, fetch, fit.
+
+It never repeats a call, since each one is charged. It knows no rows and no settings: the key, the address and the way
+into the network are handed to it, and the key goes into one header and nowhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import httpcore2
+
+from app.backends.protocol import SENDING, Notice, OnProgress, Restored
+from app.backends.siliconflow import failures, request
+from app.backends.siliconflow.connecting import Network
+from app.backends.siliconflow.download import Decode, fetch_result
+from app.backends.siliconflow.exchange import Answer, TooMuch, exchange
+from app.backends.siliconflow.fitting import fit
+from app.backends.siliconflow.listing import NAME
+from app.backends.siliconflow.preparation import Submission, prepare
+from app.backends.siliconflow.watch import Watch
+from app.errors import Cancelled
+from app.images import Picture
+from app.options import RestoreOptions
+
+log = logging.getLogger(__name__)
+
+MAX_ANSWER_BYTES = 1024 * 1024
+DOWNLOAD_SECONDS = 60.0
+TRACE_HEADER = "x-siliconcloud-trace-id"
+PREPARING, PROVIDER, DOWNLOADING, FITTING = "preparing", "provider", "downloading", "fitting"
+# A waiting call has no parts to count: progress stands still while the provider works, and never pretends.
+_PREPARED, _SENT, _ANSWERED, _FETCHED = 0.05, 0.1, 0.9, 0.95
+_LOCAL_ONLY = ("quality", "model", "denoise")
+
+Link = Callable[[bytes], str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Account:
+    """Whom to ask and as whom: the key never appears in the text of this object."""
+
+    key: str = dataclasses.field(repr=False)
+    api_url: str
+    model: str
+    timeout_seconds: float
+    result_hosts: tuple[str, ...]
+
+
+class SiliconFlowBackend:
+    """Restores pictures at the provider; any number of threads may call it at once, since it keeps nothing of a photo.
+
+    Args:
+        account: whom to ask and as whom.
+        decode: decodes a fetched file under the guard of an upload.
+        network: how to reach the world.
+        scratch: gives a fresh name for the fetched file.
+        link: puts a JPEG where the provider can fetch it and gives the address; None sends the photo itself.
+        clock: monotonic seconds.
+    """
+
+    name = NAME
+
+    def __init__(
+        self,
+        account: Account,
+        decode: Decode,
+        network: Network,
+        *,
+        scratch: Callable[[], Path],
+        link: Link | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._account, self._decode, self._network = account, decode, network
+        self._scratch, self._link, self._clock = scratch, link, clock
+
+    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> Restored:
+        """Restore one picture; see `Backend`. The answer of a cancelled call is dropped; its charge is not."""
+        began = self._clock()
+        _say(on_progress, 0.0, PREPARING)
+        submission = prepare(picture)
+        image = self._link(submission.jpeg) if self._link else request.data_url(submission.jpeg)
+        body = request.body_of(self._account.model, image, options)
+        _say(on_progress, _PREPARED, SENDING)
+        asked = self._clock()
+        made, trace = self._ask(body, lambda: on_progress(_SENT, PROVIDER))
+        waited = self._clock() - asked
+        answer = fetch_result(
+            made.url,
+            self._account.result_hosts,
+            self._network,
+            Watch(DOWNLOAD_SECONDS, lambda: on_progress(_ANSWERED, DOWNLOADING), self._clock),
+            self._decode,
+            self._scratch(),
+        )
+        _say(on_progress, _FETCHED, FITTING)
+        fitted, notices = fit(picture, answer, options.scale)
+        params = self._params(options, submission, made, waited, trace, answer)
+        seconds = self._clock() - began
+        return Restored(fitted, self._account.model, seconds, params, warnings=(*notices, *_unused(options)))
+
+    def _ask(self, body: bytes, keep_on: Callable[[], bool]) -> tuple[request.Made, str]:
+        """The one call that is charged; gives what was made and the provider's trace id."""
+        headers = {
+            "Authorization": f"Bearer {self._account.key}",
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": "neural-image-restore",
+        }
+        watch = Watch(self._account.timeout_seconds, keep_on, self._clock)
+        address = httpcore2.URL(self._account.api_url)
+        try:
+            with exchange(self._network, _anywhere, watch, "POST", address, headers, body) as answer:
+                trace = failures.printable(answer.header(TRACE_HEADER), self._account.key)
+                said = b"".join(answer.pieces(MAX_ANSWER_BYTES))
+                self._judge(answer, said, trace)
+        except TooMuch:
+            log.warning("the provider's answer is larger than %d bytes", MAX_ANSWER_BYTES)
+            raise failures.bad_answer() from None
+        return request.read_answer(said), trace
+
+    def _judge(self, answer: Answer, said: bytes, trace: str) -> None:
+        """Log how it went; raise what a status other than 200 means."""
+        if answer.status == 200:
+            log.info("siliconflow answered 200, trace id %s", trace or "-")
+            return
+        words = failures.words_of(said, self._account.key)
+        log.warning("siliconflow answered %d, trace id %s: %s", answer.status, trace or "-", words)
+        raise failures.of_answer(answer.status, said, self._account.model)
+
+    def _params(
+        self,
+        options: RestoreOptions,
+        submission: Submission,
+        made: request.Made,
+        waited_seconds: float,
+        trace: str,
+        answer: Picture,
+    ) -> dict[str, Any]:
+        """The record of the attempt."""
+        seconds = waited_seconds if made.inference_seconds is None else made.inference_seconds
+        return {
+            "provider": NAME,
+            "model": self._account.model,
+            "prompt": request.prompt_of(options),
+            "num_inference_steps": options.num_inference_steps,
+            "guidance_scale": options.guidance_scale,
+            "inference_time_seconds": round(seconds, 3),
+            "seed": options.seed if made.seed is None else made.seed,
+            "preprocessed": submission.facts,
+            "provider_dimensions": [answer.width, answer.height],
+            "trace_id": trace or None,
+        }
+
+
+def open_siliconflow_backend(
+    *,
+    api_key: str,
+    api_url: str,
+    model: str,
+    timeout_seconds: float,
+    result_hosts: Collection[str],
+    decode: Decode,
+    scratch: Callable[[], Path] | None = None,
+    network: Network | None = None,
+    link: Link | None = None,
+) -> SiliconFlowBackend:
+    """The backend from plain values; connects to nothing. `scratch` is the system's temporary folder when None."""
+    account = Account(api_key, api_url, model, timeout_seconds, tuple(result_hosts))
+    return SiliconFlowBackend(account, decode, network or Network(), scratch=scratch or _temporary_name, link=link)
+
+
+def _temporary_name() -> Path:
+    """A name that nobody can guess; the file is made for us alone, and never through a link."""
+    return Path(tempfile.gettempdir()) / f"restore-{secrets.token_hex(16)}"
+
+
+def _anywhere(_address: str) -> bool:
+    """The API's address is the operator's own word: a gateway inside the house is his right."""
+    return True
+
+
+def _say(on_progress: OnProgress, fraction: float, stage: str) -> None:
+    if not on_progress(fraction, stage):
+        raise Cancelled
+
+
+def _unused(options: RestoreOptions) -> list[Notice]:
+    """A choice that only the local backend understands is not dropped in silence."""
+    named = [name for name in _LOCAL_ONLY if getattr(options, name) is not None]
+    if not named:
+        return []
+    return [Notice("options_ignored", f"The provider knows nothing of {', '.join(named)}; it was not used.")]

@@ -1,0 +1,122 @@
+"""Fetching the provider's result: one GET to a listed public host, bounded in time and size, decoded like an upload.
+
+Nothing of it is believed before the decoder's child has looked at it. It knows files and addresses, not rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import httpcore2
+
+from app.backends.siliconflow import failures
+from app.backends.siliconflow.addresses import ResultAddress, is_public, read_url
+from app.backends.siliconflow.connecting import AddressRefused, Network
+from app.backends.siliconflow.exchange import Answer, TooMuch, exchange
+from app.backends.siliconflow.watch import Watch
+from app.errors import RestoreError, Unavailable
+from app.images import Picture
+
+log = logging.getLogger(__name__)
+
+MAX_RESULT_BYTES = 64 * 1024 * 1024
+_HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "neural-image-restore"}
+_RETRYABLE = (429, 500, 502, 503)  # the store's trouble, not a missing file
+
+Decode = Callable[[Path], Picture]
+
+
+def fetch_result(
+    url: str,
+    hosts: Collection[str],
+    network: Network,
+    watch: Watch,
+    decode: Decode,
+    scratch: Path,
+) -> Picture:
+    """The picture behind the URL; `scratch` is a fresh file name that is gone again afterwards.
+
+    Raises:
+        RestoreError: `provider_result_refused`, `provider_result_missing`, `provider_unavailable`,
+            `provider_timeout`, or `interrupted` when the service stops.
+        Cancelled: the watch's caller wants no more.
+    """
+    address = read_url(url, hosts)
+    if address is None:
+        log.warning("a result was not fetched: its address is not https to a host of SILICONFLOW_RESULT_HOSTS")
+        raise failures.result_refused()
+    try:
+        _fetch(address, network, watch, scratch)
+        return _decoded(scratch, decode)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _fetch(address: ResultAddress, network: Network, watch: Watch, scratch: Path) -> None:
+    target = httpcore2.URL(
+        scheme=b"https", host=address.host.encode("ascii"), port=None, target=address.target.encode("ascii")
+    )
+    try:
+        with exchange(network, is_public, watch, "GET", target, _HEADERS) as answer:
+            if answer.status != 200:
+                log.warning("the result at %s answered %d", address.host, answer.status)
+                raise _refusal(answer.status)
+            _write(answer, scratch)
+    except AddressRefused:
+        log.warning("a result was not fetched: %s does not lead to public addresses only", address.host)
+        raise failures.result_refused() from None
+    except TooMuch:
+        log.warning("the result at %s is larger than %d bytes", address.host, MAX_RESULT_BYTES)
+        raise failures.result_refused() from None
+
+
+def _refusal(status: int) -> RestoreError:
+    if 300 <= status <= 399:
+        return failures.result_refused()
+    if status in (408, 504):
+        return failures.timeout()
+    return failures.unavailable() if status in _RETRYABLE else failures.result_missing()
+
+
+def _write(answer: Answer, scratch: Path) -> None:
+    with _no_room_told():
+        handle = os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "wb", buffering=0) as file:
+        for piece in answer.pieces(MAX_RESULT_BYTES):
+            with _no_room_told():
+                _write_whole(file, piece)
+
+
+def _write_whole(file: BinaryIO, piece: bytes) -> None:
+    left = memoryview(piece)
+    while left:
+        left = left[file.write(left) :]
+
+
+@contextlib.contextmanager
+def _no_room_told() -> Iterator[None]:
+    """An error of the disk is none of the connection, which the same block reads from."""
+    try:
+        yield
+    except OSError as error:
+        log.error("the result could not be written: %s", error.strerror)
+        raise Unavailable(
+            "storage_full",
+            "There was no room for the provider's result, which may have been charged; ask the operator to free some.",
+        ) from None
+
+
+def _decoded(scratch: Path, decode: Decode) -> Picture:
+    """Decode under the guard of an upload, whose sentences speak of the user's own photo, so ours replace them."""
+    try:
+        return decode(scratch)
+    except Unavailable as error:
+        raise (failures.stopping() if error.code == "shutting_down" else error) from None
+    except RestoreError as error:
+        log.warning("the provider's result cannot be opened: %s", error.code)
+        raise failures.result_refused() from None

@@ -1,0 +1,82 @@
+"""One HTTP request and its answer, once: no redirect is followed, nothing sent twice, nothing read beyond a limit.
+
+It turns everything that can happen on a wire into our errors; it knows nothing of what is asked or answered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+
+import httpcore2
+
+from app.backends.siliconflow import failures
+from app.backends.siliconflow.connecting import AddressRefused, CheckedConnections, Network
+from app.backends.siliconflow.watch import OutOfTime, Watch
+
+log = logging.getLogger(__name__)
+
+_WIRE_FAILED = (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.UnsupportedProtocol, OSError)
+
+
+class TooMuch(Exception):
+    """A body is larger than it may be."""
+
+
+class Answer:
+    """Status, headers and body of an answer; the body is read piece by piece, and only up to a limit."""
+
+    def __init__(self, response: httpcore2.Response) -> None:
+        self._response = response
+        self.status = response.status
+        self._headers = {name.lower(): value.decode("latin-1") for name, value in response.headers}
+
+    def header(self, name: str) -> str:
+        """A header's value, empty when it is not there."""
+        return self._headers.get(name.lower().encode(), "")
+
+    def pieces(self, limit_bytes: int) -> Iterator[bytes]:
+        """The body. Raises `TooMuch` before more than the limit is given out, at once if the header announces it."""
+        announced = self.header("content-length")
+        if announced.isdecimal() and int(announced[:20]) > limit_bytes:
+            raise TooMuch
+        count = 0
+        for piece in self._response.iter_stream():
+            count += len(piece)
+            if count > limit_bytes:
+                raise TooMuch
+            yield piece
+
+
+@contextlib.contextmanager
+def exchange(
+    network: Network,
+    may_contact: Callable[[str], bool],
+    watch: Watch,
+    method: str,
+    url: httpcore2.URL,
+    headers: Mapping[str, str],
+    content: bytes | None = None,
+) -> Iterator[Answer]:
+    """Send one request over a connection of its own; the answer lives as long as the block.
+
+    Raises:
+        RestoreError: `provider_timeout` or `provider_unavailable`, also from inside the block.
+        AddressRefused: an address of the host may not be contacted.
+        Cancelled: the watch's caller wants no more.
+    """
+    connections = CheckedConnections(network, may_contact, watch)
+    try:
+        with (
+            httpcore2.ConnectionPool(network.trust, max_connections=1, network_backend=connections) as pool,
+            pool.stream(method, url, headers=list(headers.items()), content=content) as response,
+        ):
+            yield Answer(response)
+    except OutOfTime:
+        raise failures.timeout() from None
+    except AddressRefused:
+        raise
+    except _WIRE_FAILED as error:  # its text may hold what was sent, so only its kind is told
+        log.warning("the connection to %s failed: %s", url.host.decode("ascii"), type(error).__name__)
+        raise failures.unavailable() from None
