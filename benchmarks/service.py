@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 from websockets.sync.client import connect
 
+from benchmarks.request import Request, Row
 from benchmarks.running_service import RunningService, running_service
 
 _PHOTOS, _SIDE = 10, 320
@@ -33,26 +34,40 @@ _CLIENTS = 100
 
 
 def make_photos(folder: Path) -> list[bytes]:
-    """Ten JPEGs of 320x320 cut from the folder's photos."""
+    """Ten JPEGs of about 320x320 made from the folder's photos."""
     sources = sorted(path for path in folder.iterdir() if path.suffix in (".jpg", ".png"))
+    return as_jpegs([Image.open(path, formats=["JPEG", "PNG"]).convert("RGB") for path in sources[:_PHOTOS]])
+
+
+def as_jpegs(images: Sequence[Image.Image]) -> list[bytes]:
+    """Ten JPEGs of about 320x320, each of its own width, from the images in turn."""
     photos = []
     for number in range(_PHOTOS):
-        image = Image.open(sources[number % len(sources)], formats=["JPEG", "PNG"]).convert("RGB")
-        image = image.resize((_SIDE + number, _SIDE), Image.Resampling.BICUBIC)
+        image = images[number % len(images)].resize((_SIDE + number, _SIDE), Image.Resampling.BICUBIC)
         data = io.BytesIO()
         image.save(data, "JPEG", quality=90)
         photos.append(data.getvalue())
     return photos
 
 
+def measure(request: Request) -> list[Row]:
+    """Ten photos through the service, against the bare engine with and without files, in interleaved rounds."""
+    found = throughput(request.weights, as_jpegs([Image.fromarray(request.picture)]), request.rounds, request.device)
+    rows = []
+    for name, seconds in found["median_seconds"].items():
+        times = seconds / found["median_seconds"]["bare"]
+        rows.append(Row("service", f"ten photos of 320x320, {name}", {"median_seconds": seconds, "times_bare": times}))
+    return rows
+
+
 class Bare:
     """The bare restoration in this process: networks loaded, pictures already decoded."""
 
-    def __init__(self, weights: Path, photos: Sequence[bytes]) -> None:
+    def __init__(self, weights: Path, photos: Sequence[bytes], device: str) -> None:
         from app.backends.local import open_local_backend
         from app.images import Picture
 
-        self._backend = open_local_backend(weights, allow_unverified=True)
+        self._backend = open_local_backend(weights, device=device, allow_unverified=True)
         self._backend.load()
         images = [Image.open(io.BytesIO(data), formats=["JPEG"]).convert("RGB") for data in photos]
         self._pictures = [Picture(np.asarray(image)) for image in images]
@@ -108,11 +123,11 @@ def _await_end(service: RunningService, job: str) -> None:
             pass
 
 
-def throughput(weights: Path, photos: Sequence[bytes], rounds: int) -> dict[str, Any]:
+def throughput(weights: Path, photos: Sequence[bytes], rounds: int, device: str = "auto") -> dict[str, Any]:
     """Medians of interleaved rounds: bare, with files, and served, as JPEG and as PNG."""
-    bare = Bare(weights, photos)
+    bare = Bare(weights, photos, device)
     seconds: dict[str, list[float]] = {}
-    with running_service(weights) as service:
+    with running_service(weights, DEVICE=device) as service:
         for number in range(rounds + 1):
             row = {"bare": bare.run()}
             for name in ("jpg", "png"):

@@ -1,22 +1,26 @@
-"""The engines that are compared, each run as a process of its own that restores one photo per line on its input.
+"""The engines that are compared, each run as a process of its own that answers one timed run per line on its input.
 
-A variant's allocator, precision and packages so never touch another's. It knows nothing of rounds or medians.
+A variant's allocator, precision and packages so never touch another's, and each peak of memory is its own. Rounds go
+through all variants in turn, so that a slow spell of the machine hits all. It knows nothing of tables.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.request import WARM_UP_ROUNDS, Request, median
 
 TUNED_ALLOCATOR = {
     "MALLOC_MMAP_MAX_": "0",
@@ -25,35 +29,95 @@ TUNED_ALLOCATOR = {
 }
 
 
-class Variant:
-    """One engine in its own process; `run` restores the photo once and returns seconds."""
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """One variant's median seconds, its work (multiplications and additions, 0: unknown) and its peaks of memory.
 
-    def __init__(self, name: str, engine: str, model: str, weights: Path, photo: Path, **extra: Any) -> None:
+    `peaks` has `peak_mb` (resident, whole process, load included) and on CUDA `allocated_mb` (by torch, of the device).
+    """
+
+    seconds: float
+    work: float
+    peaks: dict[str, float]
+
+
+class Variant:
+    """One engine in its own process; `run` does its work once and tells the seconds."""
+
+    def __init__(self, name: str, engine: str, **extra: Any) -> None:
         self.name = name
         environment = {**os.environ, **(extra.pop("environment", None) or {})}
-        task = {"engine": engine, "model": model, "weights": str(weights), "photo": str(photo), **extra}
+        task = {"engine": engine, **extra}
         command = [sys.executable, "-m", "benchmarks.variants", json.dumps(task)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
+    @classmethod
+    def ours(cls, request: Request, model: str, side: int, name: str = "ours", **extra: Any) -> Variant:
+        """Our engine on the crop of that side."""
+        return cls(name, "ours", **_common(request, model, side), **extra)
+
+    @classmethod
+    def upstream(cls, request: Request, model: str, side: int, name: str = "upstream", **extra: Any) -> Variant:
+        """Upstream's `RealESRGANer(tile=0, pre_pad=0)` on the crop of that side."""
+        return cls(name, "upstream", **_common(request, model, side), **extra)
+
+    @classmethod
+    def bare(cls, request: Request, name: str, engine: str, **extra: Any) -> Variant:
+        """A product or a network without a photo; see `kernels`."""
+        return cls(name, engine, weights=str(request.weights), device=request.device, **extra)
+
     def run(self) -> dict[str, Any]:
-        """One restoration: {"seconds", "peak_mb"}."""
+        """One run: {"seconds", "work", "peak_mb"} and on CUDA "allocated_mb". Raises RuntimeError when it died."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write("run\n")
-        self._process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        try:
+            self._process.stdin.write("run\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise RuntimeError(f"the process of '{self.name}' ended; what it said stands above")
+        answer: dict[str, Any] = json.loads(line)
         return answer
 
     def close(self) -> None:
         """End the process."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait()
 
 
-def _ours(task: dict[str, Any]) -> Callable[[], object]:
+def interleaved(variants: Sequence[Variant], rounds: int, warm_up: int = WARM_UP_ROUNDS) -> dict[str, Measured]:
+    """Medians over `rounds` rounds through all variants, after some that do not count; ends their processes."""
+    seconds: dict[str, list[float]] = {variant.name: [] for variant in variants}
+    last: dict[str, dict[str, Any]] = {}
+    try:
+        for number in range(warm_up + rounds):
+            for variant in variants:
+                answer = last[variant.name] = variant.run()
+                if number >= warm_up:
+                    seconds[variant.name].append(answer["seconds"])
+    finally:
+        for variant in variants:
+            variant.close()
+    return {
+        name: Measured(
+            median(values), last[name]["work"], {key: last[name][key] for key in last[name] if key.endswith("_mb")}
+        )
+        for name, values in seconds.items()
+    }
+
+
+def _common(request: Request, model: str, side: int) -> dict[str, Any]:
+    photo = str(request.crop(side))
+    return {"model": model, "weights": str(request.weights), "photo": photo, "device": request.device}
+
+
+def _ours(task: dict[str, Any]) -> tuple[Callable[[], object], float]:
     from app.images import Picture
     from app.options import RestoreOptions
     from app.restoration import device
@@ -61,42 +125,67 @@ def _ours(task: dict[str, Any]) -> Callable[[], object]:
 
     restorer = Restorer(
         Path(task["weights"]),
-        device=task.get("device", "auto"),
+        device=task["device"],
         precision=task.get("precision", "auto"),
         tile=task.get("tile", 0),
         allow_unverified=True,
     )
     device.prepare(restorer.device.value)
     picture = Picture(np.load(task["photo"]))
-    options = RestoreOptions(model=task["model"])
-    return lambda: restorer.restore(picture, options, lambda fraction, stage: True)
+    options = RestoreOptions(model=task["model"], face_enhance=False)
+
+    def run() -> None:
+        outcome = restorer.restore(picture, options, lambda fraction, stage: True)
+        if "keep" in task:
+            np.save(task["keep"], outcome.picture.rgb)
+            task.pop("keep")  # once; later runs are timed without it
+
+    return run, 0.0
 
 
-def _upstream(task: dict[str, Any]) -> Callable[[], object]:
-    from app.restoration.device import choose_device
+def _upstream(task: dict[str, Any]) -> tuple[Callable[[], object], float]:
     from app.restoration.models import ModelShelf
     from app.restoration.reference import make_upsampler
 
     shelf = ModelShelf(Path(task["weights"]), allow_unverified=True)
-    device = choose_device(task.get("device", "auto")).value
-    upsampler = make_upsampler(shelf, shelf.find(task["model"]), None, device, task.get("tile", 0))
+    upsampler = make_upsampler(shelf, shelf.find(task["model"]), None, task["device"], task.get("tile", 0))
+    if task.get("half"):  # what its own constructor does with half=True
+        upsampler.half, upsampler.model = True, upsampler.model.half()
     bgr = np.ascontiguousarray(np.load(task["photo"])[:, :, ::-1])
-    return lambda: upsampler.enhance(bgr)
+    return lambda: upsampler.enhance(bgr), 0.0
+
+
+def _make(task: dict[str, Any]) -> tuple[Callable[[], object], float]:
+    """The call that is timed, and its work."""
+    from benchmarks import kernels
+
+    makers = {"ours": _ours, "upstream": _upstream, "product": kernels.make_product, "network": kernels.make_network}
+    return makers[task["engine"]](task)
+
+
+def peaks_of(device: str) -> dict[str, float]:
+    """This process's peaks so far: `peak_mb` resident, and for a card `allocated_mb` by torch."""
+    import resource
+
+    peaks = {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    if device != "cpu":
+        import torch
+
+        peaks["allocated_mb"] = torch.cuda.max_memory_allocated(torch.device(device)) / 2**20
+    return peaks
 
 
 def serve(task: dict[str, Any]) -> None:
-    """Answer each line of standard input with one restoration, timed inside this process."""
-    import resource
-
+    """Answer each line of standard input with one run, timed inside this process."""
     answers = sys.stdout
     with contextlib.redirect_stdout(io.StringIO()):  # upstream prints
-        restore = {"ours": _ours, "upstream": _upstream}[task["engine"]](task)
+        call, work = _make(task)
         for _ in sys.stdin:
             started = time.perf_counter()
-            restore()
+            call()
             seconds = time.perf_counter() - started
-            peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            print(json.dumps({"seconds": seconds, "peak_mb": peak_mb}), file=answers, flush=True)
+            answer = {"seconds": seconds, "work": work, **peaks_of(task["device"])}
+            print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":
