@@ -92,6 +92,18 @@ class Unavailable(RestoreError):
     status = 503
 
 
+class BadGateway(RestoreError):
+    """502: a provider that we asked gave an answer that cannot be used."""
+
+    status = 502
+
+
+class GatewayTimeout(RestoreError):
+    """504: a provider that we asked did not answer in time."""
+
+    status = 504
+
+
 class OutOfMemory(Unavailable):
     """503: the smallest tile does not fit the device's memory."""
 

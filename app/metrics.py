@@ -46,7 +46,7 @@ class Metrics:
         self._ended.labels(status).inc()
 
     def observe_stage(self, stage: str, seconds: float) -> None:
-        """One photo spent `seconds` in decode, restore or encode."""
+        """One photo spent `seconds` in decode, restore, encode or reblend."""
         self._stage.labels(stage).observe(seconds)
 
     def add_result(self, width: int, height: int) -> None:

@@ -43,6 +43,9 @@ FIELDS: dict[str, Field] = {
     "scale": Field(float, "how many times larger each side gets", low=1.0, high=8.0),
     "face_enhance": Field(bool, "restore faces with GFPGAN"),
     "face_strength": Field(float, "blend of restored (1) and upscaled (0) face", low=0.0, high=1.0),
+    "face_model": Field(
+        str, "network that restores faces; empty: GFPGANv1.3", choices=("GFPGANv1.3", "GFPGANv1.4"), nullable=True
+    ),
     "denoise": Field(float, "noise removal of realesr-general-x4v3", low=0.0, high=1.0, nullable=True),
     "output_format": Field(
         str, "format of the result; auto keeps the photo's own", choices=("auto", "jpg", "png", "webp", "tiff", "avif")
@@ -68,6 +71,7 @@ class RestoreOptions:
     scale: float = 4.0
     face_enhance: bool = True
     face_strength: float = 1.0
+    face_model: str | None = None
     denoise: float | None = None
     output_format: str = "auto"
     output_quality: int = 95

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from app import images
-from app.backends.protocol import Backend, Restored
+from app.backends.protocol import SENDING, Backend, Restored
 from app.errors import Cancelled, NotFound, RestoreError, Unprocessable
 from app.images import Picture
 from app.metrics import Metrics
@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_SECONDS = 0.5
 LOADING, ENCODING = "loading", "encoding"
+FACES_NOT_KEPT = {
+    "code": "faces_not_kept",
+    "message": "There was no room to keep the faces, so their strength cannot be changed without restoring again.",
+}
 SHUTTING_DOWN = "shutting_down"  # the code of a decoder that was closed
 
 
@@ -161,8 +165,11 @@ class Runner:
         self._settle(lambda: self._complete(attempt.id, token, result))
 
     def give_back(self, attempt_id: str, token: str) -> None:
-        """Put an attempt whose run was stopped in good order back into the queue; no try is burned."""
-        self._settle(lambda: self._count("given_back", self._store.give_back(attempt_id, token)))
+        """Put an attempt whose run was stopped in good order back into the queue; no try is burned.
+
+        One that was sent to a provider is failed instead: it would be paid for twice.
+        """
+        self._settle(lambda: self._count("given_back", self._store.give_back(attempt_id, token, self._wall())))
 
     def abandon(self, attempt_id: str, token: str) -> None:
         """The run died without a word: back into the queue while tries are left, else failed."""
@@ -206,7 +213,24 @@ class Runner:
             result = self._encode(finished, temporary)
             if not voice(1.0, ENCODING):
                 return None
+            result = self._keep_faces(finished, result)
             self._storage.publish(temporary, result.name)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return result
+
+    def _keep_faces(self, finished: Finished, result: Result) -> Result:
+        """Make the layers of the faces safe beside the result; where that fails the photo is restored all the same."""
+        restored, attempt_id = finished.restored, finished.attempt.id
+        if not restored.face_layers:
+            return result
+        temporary = self._storage.scratch_path(attempt_id)
+        try:
+            images.keep_layers(temporary, restored.face_layers, restored.picture, finished.options.output_format)
+            self._storage.publish_layers(temporary, attempt_id)
+        except (OSError, RestoreError) as error:
+            log.warning("the faces of attempt %s could not be kept: %s", attempt_id, error)
+            return dataclasses.replace(result, warnings=(*result.warnings, dict(FACES_NOT_KEPT)))
         finally:
             temporary.unlink(missing_ok=True)
         return result
@@ -282,7 +306,7 @@ class _Voice:
     ) -> None:
         self._store, self._attempt_id, self._token = store, attempt_id, token
         self._clock, self._beat, self._stop_asked = clock, beat, stop_asked
-        self._stage, self._written_at = "", -float("inf")
+        self._said, self._written_at = (-1.0, ""), -float("inf")
         self.asked_to_stop = False
         self.claim_lost = False
 
@@ -291,6 +315,9 @@ class _Voice:
         if self._stop_asked():
             self.asked_to_stop = True
             return False
+        if stage == SENDING:  # a promise, not news: without it on record nothing may be sent, so a refusal is raised
+            self.claim_lost = not self._store.mark_sent(self._attempt_id, self._token)
+            return not self.claim_lost
         try:
             self.claim_lost = not self._say(fraction, stage)
         except RestoreError as error:  # the store will be asked again; a full disk does not stop a restoration
@@ -298,10 +325,11 @@ class _Voice:
         return not self.claim_lost
 
     def _say(self, fraction: float, stage: str) -> bool:
-        now = self._clock()
-        if stage == self._stage and now - self._written_at < PROGRESS_INTERVAL_SECONDS:
+        now, news = self._clock(), (fraction, stage)
+        soon = stage == self._said[1] and now - self._written_at < PROGRESS_INTERVAL_SECONDS
+        if soon or news == self._said:  # a run that only waits says the same again and again
             return self._store.holds(self._attempt_id, self._token)
-        self._stage, self._written_at = stage, now
+        self._said, self._written_at = news, now
         return self._store.report_progress(self._attempt_id, self._token, fraction, stage)
 
 

@@ -7,20 +7,29 @@ values handed down by `main`.
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MEGABYTE = 1024 * 1024
 MIN_KEY_CHARACTERS = 16
+_HOST_PATTERN = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*")
 
 
 class Settings(BaseSettings):
     """The service's settings. Read from the environment, then `.env`; unknown names in `.env` are refused."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="forbid", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="forbid",
+        env_ignore_empty=True,
+        hide_input_in_errors=True,  # else a mistyped key stands in the trace
+    )
 
     # who may use it
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
@@ -65,6 +74,9 @@ class Settings(BaseSettings):
     )
     engine: Literal["fast", "reference"] = "fast"
     default_quality: Literal["auto", "fast", "balanced", "best"] = "auto"
+    face_detector: Literal["auto", "resnet50", "mobilenet"] = Field(
+        default="auto", description="what looks for faces; auto: resnet50, or mobilenet where only that is installed"
+    )
     weights_base_url: str = Field(default="", description="mirror that holds the weight files under their own names")
     offline: bool = Field(default=False, description="download nothing")
     allow_unverified_weights: bool = False
@@ -74,13 +86,56 @@ class Settings(BaseSettings):
     siliconflow_api_url: str = "https://api.siliconflow.com/v1/images/generations"
     siliconflow_model: str = "Qwen/Qwen-Image-Edit"
     siliconflow_timeout: float = Field(default=120, gt=0, le=3600, description="seconds")
+    siliconflow_concurrency: int = Field(default=2, ge=1, le=16, description="photos at SiliconFlow at once")
+    siliconflow_result_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(
+            "*.siliconflow.cn",
+            "*.siliconflow.com",
+            "sc-maas.oss-cn-shanghai.aliyuncs.com",
+            "sc-maas.oss-cn-beijing.aliyuncs.com",
+            "sf-maas-prod.oss-cn-shanghai.aliyuncs.com",
+            "sf-maas-sgp-ap-southeast-1.oss-ap-southeast-1.aliyuncs.com",
+        ),
+        description="hosts that results may be fetched from; *.name means every host below name",
+    )
 
     log_format: Literal["text", "json"] = "text"
 
-    @field_validator("api_keys", "allowed_hosts", "cors_origins", mode="before")
+    @field_validator("api_keys", "allowed_hosts", "cors_origins", "siliconflow_result_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("siliconflow_api_key")
+    @classmethod
+    def _one_word(cls, value: SecretStr) -> SecretStr:
+        key = value.get_secret_value().strip()
+        if not key.isascii() or any(not "!" <= character <= "~" for character in key):
+            raise ValueError("SILICONFLOW_API_KEY must be one word of plain letters, digits and signs")
+        return SecretStr(key)
+
+    @field_validator("siliconflow_api_url")
+    @classmethod
+    def _safe_to_send_a_key_to(cls, value: str) -> str:
+        address = urlsplit(value)
+        safe = address.scheme == "https" or (address.scheme == "http" and _is_loopback(address.hostname or ""))
+        try:
+            whole = bool(address.hostname) and address.port != 0 and value.isascii() and value.isprintable()
+        except ValueError:  # a port that is no number
+            whole = False
+        if not (safe and whole) or "@" in address.netloc:
+            raise ValueError(
+                "SILICONFLOW_API_URL must be a whole address that begins with https://, without a user name"
+            )
+        return value
+
+    @field_validator("siliconflow_result_hosts")
+    @classmethod
+    def _are_host_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        hosts = tuple(host.lower() for host in value)
+        if not all(_HOST_PATTERN.fullmatch(host) for host in hosts):
+            raise ValueError("SILICONFLOW_RESULT_HOSTS must be host names such as s3.example.com or *.example.com")
+        return hosts
 
     @model_validator(mode="after")
     def _safe_to_bind(self) -> Self:
@@ -95,14 +150,18 @@ class Settings(BaseSettings):
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the service."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return _is_loopback(self.host)
 
     @property
     def max_file_size_bytes(self) -> int:
         """Size limit of one uploaded file."""
         return int(self.max_file_size_mb * MEGABYTE)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

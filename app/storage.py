@@ -16,48 +16,48 @@ import re
 import secrets
 import shutil
 import stat
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from app.errors import NotFound, Unavailable
+from app.names import (
+    ID_PATTERN,
+    LABEL_LIMIT_CHARACTERS,
+    LAYERS_PATTERN,
+    RESULT_PATTERN,
+    clean_label,
+    family,
+    first_version,
+    new_id,
+    next_version,
+)
+
+__all__ = [
+    "ID_PATTERN",
+    "LABEL_LIMIT_CHARACTERS",
+    "RESULT_PATTERN",
+    "FoundFile",
+    "Storage",
+    "StoredUpload",
+    "UploadWriter",
+    "clean_label",
+    "family",
+    "first_version",
+    "full_disk_told",
+    "new_id",
+    "next_version",
+    "sync_folder",
+]
 
 log = logging.getLogger(__name__)
-
-ID_PATTERN = re.compile(r"[0-9a-f]{32}")
-RESULT_PATTERN = re.compile(r"[0-9a-f]{32}\.(jpg|png|webp|tif|avif)")
-LABEL_LIMIT_CHARACTERS = 120
 
 _PART_PATTERN = re.compile(r"[0-9a-f]{32}(\.[0-9a-f]{8})?\.part")
 _SCRATCH = ".scratch"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_RETRY_SECONDS = 60
 _MEGABYTE = 1024 * 1024
-_SEPARATORS = frozenset('/\\:*?"<>|')
-
-
-def new_id() -> str:
-    """A fresh id: 32 hex characters from the system's random source."""
-    return secrets.token_hex(16)
-
-
-def clean_label(name: str) -> str:
-    """A client's file name made harmless for show: never empty, at most 120 characters, never used as a path.
-
-    Control and formatting characters (bidirectional overrides among them), lone surrogates and path separators go;
-    only what stands after the last separator is kept.
-    """
-    last = re.split(r"[/\\]", name)[-1]
-    kept = (c for c in unicodedata.normalize("NFC", last) if unicodedata.category(c)[0] != "C" and c not in _SEPARATORS)
-    label = " ".join("".join(kept).split()).strip(". ")
-    if len(label) <= LABEL_LIMIT_CHARACTERS:
-        return label or "photo"
-    stem, dot, suffix = label.rpartition(".")
-    if not dot or len(suffix) > 8:
-        return label[:LABEL_LIMIT_CHARACTERS].strip()
-    return stem[: LABEL_LIMIT_CHARACTERS - len(suffix) - 1].strip() + dot + suffix
 
 
 @contextlib.contextmanager
@@ -186,6 +186,10 @@ class Storage:
         """Where a result stands (it need not exist). Raises `NotFound` `result_not_found` for a bad name."""
         return self._inside(self._results, result_name, RESULT_PATTERN, "result_not_found")
 
+    def layers_path(self, attempt_id: str) -> Path:
+        """Where the layers of a result's faces stand (they need not exist). Raises `NotFound` for what is no id."""
+        return self._inside(self._results, f"{attempt_id}.faces", LAYERS_PATTERN, "result_not_found")
+
     def scratch_path(self, attempt_id: str) -> Path:
         """A fresh temporary name on the results' file system; two runs of one attempt never share it."""
         self._make_folders()
@@ -194,7 +198,13 @@ class Storage:
 
     def publish(self, temporary: Path, result_name: str) -> Path:
         """Sync a finished temporary file, give it its final name, sync the folder. The temporary never stays."""
-        final = self.result_path(result_name)
+        return self._publish(temporary, self.result_path(result_name))
+
+    def publish_layers(self, temporary: Path, attempt_id: str) -> Path:
+        """The same for the layers of a result's faces."""
+        return self._publish(temporary, self.layers_path(attempt_id))
+
+    def _publish(self, temporary: Path, final: Path) -> Path:
         try:
             with full_disk_told():
                 _sync_file(temporary)
@@ -210,8 +220,25 @@ class Storage:
         return _remove(self._uploads / self.upload_path(photo_id).name)
 
     def remove_result(self, result_name: str) -> bool:
-        """Remove a result; False when it was not there. Open downloads of it run to their end."""
-        return _remove(self._results / self.result_path(result_name).name)
+        """Remove a result, its other versions and its layers; False when it was not there itself.
+
+        Open downloads run to their end.
+        """
+        there = _remove(self.result_path(result_name))
+        for path in (self._results / name for name in family(result_name)):
+            if path.is_file():
+                _remove(path)
+        return there
+
+    def remove_version(self, result_name: str) -> bool:
+        """Remove one version of a result and nothing else; False when it was not there."""
+        return _remove(self.result_path(result_name))
+
+    def replace_upload(self, photo_id: str, by: str) -> None:
+        """Put a committed upload of the same bytes in the place of one whose file is gone."""
+        final = self.upload_path(photo_id)
+        self.upload_path(by).replace(final)
+        sync_folder(final.parent)
 
     def free_disk_ok(self) -> bool:
         """Whether both folders have more free space than the mark below which uploads are refused."""
@@ -226,8 +253,9 @@ class Storage:
         return _found(self._uploads, ID_PATTERN)
 
     def iter_results(self) -> Iterator[FoundFile]:
-        """Published results."""
-        return _found(self._results, RESULT_PATTERN)
+        """Published results in all their versions, and the layers of their faces."""
+        yield from _found(self._results, RESULT_PATTERN)
+        yield from _found(self._results, LAYERS_PATTERN)
 
     def iter_parts(self) -> Iterator[FoundFile]:
         """Unfinished uploads and results."""

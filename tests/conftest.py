@@ -6,9 +6,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.browser import Service
 
 
 def _folder(variable: str, holds: str) -> Path:
@@ -28,6 +33,16 @@ def real_weights() -> Path:
 def real_photos() -> Path:
     """Folder with the sample photos of the Real-ESRGAN and GFPGAN repositories."""
     return _folder("NIR_TEST_PHOTOS", "photos")
+
+
+@pytest.fixture(scope="session")
+def restoring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One real service with a real network for all browser tests; see `tests.browser`."""
+    from tests.browser import chromium, restoring_service
+
+    chromium()
+    with restoring_service(tmp_path_factory.mktemp("restoring") / "service") as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

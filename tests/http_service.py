@@ -10,7 +10,7 @@ import io
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -135,12 +135,18 @@ class Service:
 
 @contextlib.contextmanager
 def running(
-    folder: Path, *, describe: Any = describe, backend: Backend | None = None, **changes: Any
+    folder: Path,
+    *,
+    describe: Any = describe,
+    backend: Backend | None = None,
+    others: Mapping[str, Backend] | None = None,
+    **changes: Any,
 ) -> Iterator[Service]:
     """A service behind a client that calls it without sockets. With a key set the client sends it."""
     settings = settings_for(folder, **changes)
     lanczos = LanczosBackend()
-    app = create_app(settings, backends={"local": backend or lanczos}, describe=describe, warm_up=lambda: "lanczos")
+    backends = {"local": backend or lanczos, **(others or {})}
+    app = create_app(settings, backends=backends, describe=describe, warm_up=lambda: "lanczos")
     headers = {"X-API-KEY": settings.api_keys[0].get_secret_value()} if settings.api_keys else {}
     with TestClient(app, base_url=BASE_URL, headers=headers) as client:
         app.state.service.loaded.wait(20)

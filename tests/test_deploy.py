@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from app.restoration.weights import EMBEDDED
 from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,13 +66,13 @@ def test_the_processor_is_the_default_and_the_card_a_profile(compose: dict[str, 
     assert "DEVICE" not in card["environment"]
 
 
-def test_the_image_runs_without_rights_has_a_health_check_and_no_weights() -> None:
+def test_the_image_runs_without_rights_has_a_health_check_and_only_our_own_weights() -> None:
     final = DOCKERFILE.rsplit("\nFROM ", 1)[1]
     assert re.search(r"^USER 10001:10001$", final, re.MULTILINE)
     assert "HEALTHCHECK" in final
     assert "/health/live" in final
     assert "ARG WITH_WEIGHTS=0" in final
-    assert not re.search(r"COPY .*weights(/|\s)", final)
+    assert re.findall(r"COPY .*weights/.*", final) == [f"COPY weights/{EMBEDDED.file} ./weights/"]
     assert 'ENTRYPOINT ["tini", "--", "python", "-m", "app.commands"]' in final
     before_user = final.split("USER 10001", 1)[0]
     assert 'WITH_WEIGHTS" = 1' not in before_user  # fetched as the user that will read them

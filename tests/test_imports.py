@@ -20,16 +20,19 @@ ALLOWED: dict[str, set[str]] = {
     "threads": WORDS,
     "logs": WORDS,
     "images": WORDS,
-    "storage": WORDS,
+    "names": WORDS,
+    "storage": WORDS | {"names"},
     "store": WORDS,
     "restoration": WORDS | {"images"},
     "backends": WORDS | {"images", "restoration"},
     "runner": WORDS | {"images", "backends", "store", "storage", "metrics"},
+    "evaluation": WORDS | {"images", "restoration", "backends"},
+    "reblending": WORDS | {"images", "store", "storage", "metrics"},
     "worker": WORDS | {"runner", "store", "storage", "metrics", "threads"},
     "janitor": WORDS | {"runner", "store", "storage", "metrics", "threads"},
 }
 ROOMS = {path.stem for path in APP.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()} - {"__init__"}
-ALLOWED["api"] = ROOMS - {"restoration", "backends", "runner", "main", "commands"}
+ALLOWED["api"] = ROOMS - {"restoration", "backends", "runner", "evaluation", "main", "commands"}
 ALLOWED["main"] = ROOMS - {"commands"}
 ALLOWED["commands"] = ROOMS
 

@@ -12,6 +12,7 @@ from app.backends.local import open_local_backend
 from app.errors import Cancelled, Conflict, Unavailable
 from app.images import Picture
 from app.options import RestoreOptions
+from app.restoration import weights
 from app.restoration.pipeline import Restorer
 from benchmarks.random_weights import random_state
 
@@ -55,7 +56,7 @@ def test_grey_stays_grey(small: Path) -> None:
 
 
 def test_a_missing_model_of_a_quality_falls_back_with_a_warning(small: Path) -> None:
-    outcome = Restorer(small, device="cpu").restore(photo(), RestoreOptions(), go_on)
+    outcome = Restorer(small, device="cpu").restore(photo(), RestoreOptions(face_enhance=False), go_on)
     assert outcome.model == "own"
     assert [caution.code for caution in outcome.warnings] == ["model_fallback"]
     assert "own ran" in outcome.warnings[0].message
@@ -67,7 +68,8 @@ def test_a_model_asked_for_by_name_never_falls_back(small: Path) -> None:
     assert caught.value.code == "model_not_installed"
 
 
-def test_an_empty_folder_says_how_to_fill_it(tmp_path: Path) -> None:
+def test_without_any_file_at_all_it_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "SHIPPED_FOLDER", tmp_path)
     with pytest.raises(Unavailable) as caught:
         Restorer(tmp_path / "none", device="cpu").restore(photo(), RestoreOptions(), go_on)
     assert caught.value.code == "no_model"
@@ -95,13 +97,13 @@ def test_the_default_quality_is_a_setting(random_weights: Path) -> None:
 
 def test_denoise_on_a_model_without_it_is_said(random_weights: Path) -> None:
     restorer = Restorer(random_weights, device="cpu", allow_unverified=True)
-    options = RestoreOptions(model="realesr-animevideov3", denoise=0.5)
+    options = RestoreOptions(model="realesr-animevideov3", denoise=0.5, face_enhance=False)
     assert [c.code for c in restorer.restore(photo(), options, go_on).warnings] == ["denoise_ignored"]
 
 
 def test_denoise_without_its_partner_file_is_said(real_weights: Path) -> None:
     restorer = Restorer(real_weights, device="cpu", allow_unverified=True)
-    outcome = restorer.restore(photo(), RestoreOptions(denoise=0.5), go_on)
+    outcome = restorer.restore(photo(), RestoreOptions(denoise=0.5, face_enhance=False), go_on)
     assert [c.code for c in outcome.warnings] == ["denoise_unavailable"]
 
 
@@ -152,7 +154,10 @@ def test_the_backend_describes_what_it_runs_on(small: Path) -> None:
     assert "models download" in missing["note"]
 
 
-def test_the_backend_loads_and_runs_once_before_it_is_ready(small: Path, tmp_path: Path) -> None:
+def test_the_backend_loads_and_runs_once_before_it_is_ready(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "SHIPPED_FOLDER", tmp_path)
     assert open_local_backend(small, device="cpu").load() == "own"
     empty = open_local_backend(tmp_path, device="cpu")
     assert empty.load() is None
@@ -162,5 +167,5 @@ def test_the_backend_loads_and_runs_once_before_it_is_ready(small: Path, tmp_pat
 def test_faces_left_alone_are_said_only_when_asked_for(small: Path) -> None:
     backend = open_local_backend(small, device="cpu")
     asked = backend.restore(photo(), RestoreOptions(model="own"), go_on)
-    assert [notice.code for notice in asked.warnings] == ["faces_not_restored"]
+    assert [notice.code for notice in asked.warnings] == ["face_model_missing"]
     assert backend.restore(photo(), RestoreOptions(model="own", face_enhance=False), go_on).warnings == ()

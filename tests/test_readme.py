@@ -1,11 +1,12 @@
 """The README's examples against a real service on loopback, and its claims against the code.
 
-The service is started as a user starts it, through `serve` and its supervisor, with a seeded random network in place of
-the fast model, so nothing is downloaded.
+The service is started as a user starts it, through `serve` and its supervisor, with the model that ships with the
+project, so nothing is downloaded.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -14,19 +15,25 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import uvicorn
 from PIL import Image
 
+from app.main import create_app
 from app.options import FIELDS
-from app.restoration.weights import MANIFEST
-from benchmarks.random_weights import put_weights
+from app.restoration.weights import EMBEDDED, MANIFEST
+from tests.face_backend import PLACES, FaceBackend
+from tests.http_service import describe, settings_for
+from tests.workshop import until
 
 ROOT = Path(__file__).resolve().parents[1]
 KEY = "0123456789abcdef0123456789abcdef"
@@ -62,8 +69,6 @@ def fetch(address: str) -> bytes:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("service")
-    (folder / "weights").mkdir()
-    put_weights(folder / "weights", None, ("realesr-general-x4v3",))
     port = free_port()
     environment = {
         **os.environ,
@@ -75,7 +80,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         "PROCESSED_FOLDER": str(folder / "results"),
         "WEIGHTS_FOLDER": str(folder / "weights"),
         "DATABASE_URL": f"sqlite:///{folder / 'jobs.sqlite3'}",
-        "ALLOW_UNVERIFIED_WEIGHTS": "true",
         "OFFLINE": "true",
         "DEVICE": "cpu",
     }
@@ -123,6 +127,47 @@ def test_the_python_examples_work(number: int, running: Running, desk: Path) -> 
     done = run_example([sys.executable, "-c", blocks("python")[number]], running, desk)
     assert done.returncode == 0, done.stdout + done.stderr
     check_what_was_fetched(desk)
+
+
+def test_the_example_of_faces_blends_a_result_that_has_some(desk: Path, tmp_path: Path) -> None:
+    """The service of the other examples finds no face in noise, so this one runs against a backend that does."""
+    Image.new("RGB", (64, 48), "gray").save(desk / "photo.jpg")
+    example = next(block for block in blocks("python") if "reblendable" in block)
+    with serving(tmp_path / "faces") as address:
+        environment = {**os.environ, "API": address, "API_KEY": KEY}
+        done = subprocess.run(
+            [sys.executable, "-c", example], cwd=desk, env=environment, capture_output=True, text=True
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("face0_before", "face0_after", "face1_before", "face1_after", "blended"):
+        with Image.open(desk / f"{name}.jpg", formats=("JPEG",)) as image:
+            assert image.width >= 24
+    before, after, blended = (_colour(desk / f"{name}.jpg") for name in ("face0_before", "face0_after", "blended"))
+    assert np.abs(blended - (before + after) / 2).max() < 12
+
+
+def _colour(path: Path) -> Any:
+    """The colour in the middle of the first face, in a crop or in the whole picture."""
+    left, top, side = PLACES[0]
+    with Image.open(path, formats=("JPEG",)) as image:
+        x, y = (side // 2, side // 2) if image.width == side else (left + 10, top + side // 2)
+        return np.asarray(image).astype(int)[y, x]
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """A real server around a backend that finds faces, in a thread; gives its address."""
+    app = create_app(settings_for(folder, key=KEY), backends={"local": FaceBackend()}, describe=describe)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="on"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        until(lambda: server.started and server.servers)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
 
 
 def check_what_was_fetched(desk: Path) -> None:
@@ -179,8 +224,8 @@ def test_the_readme_names_every_option_and_every_weight_file() -> None:
     section = README.split("### Options of a restoration", 1)[1].split("\n## ", 1)[0]
     assert all(f"`{name}`" in section for name in FIELDS)
     models = README.split("\n## Models\n", 1)[1].split("\n## ", 1)[0]
-    assert all(row.file in models for row in MANIFEST)
-    assert all(row.licence.split(";")[0] in models for row in MANIFEST)
+    assert all(row.file in models for row in (*MANIFEST, EMBEDDED))
+    assert all(row.licence.split(";")[0] in models for row in (*MANIFEST, EMBEDDED))
 
 
 def test_the_links_and_files_that_the_readme_names_exist() -> None:

@@ -90,8 +90,8 @@ def test_options_reach_the_backend_and_the_encoder(workshop: Workshop) -> None:
 
 def test_what_was_given_up_becomes_warnings(workshop: Workshop) -> None:
     class Noting(Decoder):
-        def decode(self, path: Path) -> Picture:
-            picture: Picture = workshop.decoder.decode(path)
+        def decode(self, path: Path, *, as_stored: bool = False) -> Picture:
+            picture: Picture = workshop.decoder.decode(path, as_stored=as_stored)
             return dataclasses.replace(picture, notes=("The profile is broken.",))
 
     workshop.runner._decoder = Noting(ImageLimits())

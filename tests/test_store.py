@@ -20,7 +20,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from app.errors import Conflict, Internal, NotFound, TooLarge, Unavailable
 from app.storage import new_id
 from app.store import Attempt, AttemptStatus, Job, NewPhoto, Result, Store
-from app.store.schema import metadata
+from app.store.schema import VERSION, metadata
 
 ME = "me"
 
@@ -213,7 +213,7 @@ MOVES: dict[str, Move] = {
     "holds": lambda s, a, t: s.holds(a, t),
     "complete": lambda s, a, t: s.complete(a, t, result(a), 9.0),
     "fail": lambda s, a, t: s.fail(a, t, "code", "message", 9.0),
-    "give_back": lambda s, a, t: s.give_back(a, t),
+    "give_back": lambda s, a, t: s.give_back(a, t, 9.0),
     "crashed": lambda s, a, t: s.crashed(a, t, 9.0),
 }
 
@@ -225,7 +225,7 @@ def test_a_run_without_its_claim_changes_nothing(store: Store, move: Move) -> No
     assert not move(store, attempt_id, "t")  # still waiting
     store.claim(attempt_id, "t", 1.0)
     assert not move(store, attempt_id, "another")
-    store.give_back(attempt_id, "t")
+    store.give_back(attempt_id, "t", 9.0)
     store.claim(attempt_id, "second", 2.0)
     before = store.attempt(attempt_id)
     assert not move(store, attempt_id, "t")  # a stale run
@@ -241,7 +241,7 @@ def test_a_failed_cancelled_or_returned_attempt_puts_the_photo_back(store: Store
     job = add(store)
     attempt_id = first(job)
     store.claim(attempt_id, "a", 1.0)
-    assert store.give_back(attempt_id, "a")
+    assert store.give_back(attempt_id, "a", 9.0)
     assert photo_status(file) == "uploaded"
     again = store.claim(attempt_id, "b", 2.0)
     assert again is not None
@@ -352,7 +352,7 @@ def test_the_connection_is_set_for_safety(store: Store) -> None:
         "foreign_keys": 1,
         "mmap_size": 0,
         "busy_timeout": 5000,
-        "user_version": 1,
+        "user_version": VERSION,
     }
 
 
@@ -366,10 +366,11 @@ def test_a_failing_transaction_leaves_nothing_behind(store: Store, file: Path) -
 
 def test_a_photo_has_at_most_one_active_attempt(store: Store, file: Path) -> None:
     job = add(store)
+    copied = "job_id, photo_id, backend, options_json, progress, stage, tries, created_at, faces_json, warnings_json"
     query = (
-        "INSERT INTO attempts SELECT 99, '{}', job_id, photo_id, 1, '{}', backend, options_json, 0, '', 0, NULL, 1.0"
+        f"INSERT INTO attempts (number, id, position, status, params_json, {copied}) "
+        f"SELECT 99, '{{}}', 1, '{{}}', params_json, {copied} FROM attempts"
     )
-    query += ", NULL" * 9 + ", '[]', '[]', '{{}}', NULL, NULL FROM attempts"
     with pytest.raises(Exception, match="UNIQUE"), store._database.writing() as connection:
         connection.exec_driver_sql(query.format(new_id(), "processing"))
     with store._database.writing() as connection:

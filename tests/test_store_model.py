@@ -114,7 +114,7 @@ class StoreModel(RuleBasedStateMachine):
             return store.complete(attempt_id, token, result, now)
         if how == "fail":
             return store.fail(attempt_id, token, "code", "message", now)
-        return store.give_back(attempt_id, token) if how == "give_back" else store.crashed(attempt_id, token, now)
+        return store.give_back(attempt_id, token, now) if how == "give_back" else store.crashed(attempt_id, token, now)
 
     @rule()
     def crash_of_the_process(self) -> None:

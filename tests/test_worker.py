@@ -18,7 +18,7 @@ from app.images import Decoder, ImageLimits, Picture
 from app.store import Attempt, Job, Store
 from app.worker import Worker
 from app.worker.in_work import InWork, Step
-from app.worker.worker import NICENESS
+from app.worker.lane import NICENESS
 from tests.workshop import OWNER, Workshop, photo_bytes, until
 
 Make = Callable[..., tuple[Workshop, Worker]]
@@ -103,7 +103,7 @@ def test_the_next_photo_is_decoded_while_one_is_restored_and_only_one(make: Make
     job = submit(workshop, worker, photos=4)
     worker.start()
     until(gate.reached.is_set)
-    until(lambda: worker._ready.qsize() == 1)
+    until(lambda: worker._local._ready.qsize() == 1)
     time.sleep(0.1)  # time enough to take more, if it did
     assert states(workshop, job) == ["processing", "processing", "queued", "queued"]
     health = worker.health()
@@ -173,7 +173,7 @@ def test_a_photo_cancelled_in_the_queue_is_never_decoded(make: Make) -> None:
 def test_a_store_that_refuses_claims_for_a_while_loses_nothing(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("app.worker.worker.REFUSED_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("app.worker.lane.REFUSED_PAUSE_SECONDS", 0.01)
     workshop, worker = make()
     claim, refusals = Store.claim, [1, 2, 3]
 
@@ -343,7 +343,7 @@ def test_the_watchdog_thread_finds_a_hang_by_itself(make: Make) -> None:
 def test_every_tile_is_a_sign_of_life() -> None:
     clock = [0.0]
     in_work = InWork(lambda: clock[0])
-    token = in_work.admit("a", alone=False)
+    token = in_work.admit("a", "local", lambda runs: not runs, alone=False)
     assert token is not None
     assert in_work.silence(1e6) == (0.0, None)  # decoding has its own limit
     in_work.move(token, Step.RESTORING)
@@ -364,7 +364,7 @@ def test_draining_ends_what_runs_and_leaves_the_rest_waiting(make: Make) -> None
     worker.start()
     job = submit(workshop, worker, photos=4)
     until(gate.reached.is_set)
-    until(lambda: worker._ready.qsize() == 1)
+    until(lambda: worker._local._ready.qsize() == 1)
     threading.Timer(0.1, gate.opened.set).start()
     assert worker.drain(20.0)
     assert states(workshop, job) == ["completed", "queued", "queued", "queued"]

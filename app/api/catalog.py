@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from app.errors import Conflict, Unavailable, Unprocessable
 from app.options import RestoreOptions
 
+LOCAL_BACKEND = {"name": "local", "available": True, "reason": None, "leaves_machine": None, "price_note": None}
 KEPT_SECONDS = 30.0
 LOOK_AGAIN_SECONDS = (
     2.0  # before a name is refused, the folder is looked at again: a file may just have been dropped in
@@ -34,10 +35,12 @@ class Catalog:
         describe: Callable[[], Mapping[str, Any]],
         warm_up: Callable[[], str | None],
         clock: Callable[[], float] = time.monotonic,
+        backends: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.loading = True
         self.failure: str | None = None
         self._describe, self._warm_up, self._clock = describe, warm_up, clock
+        self._backends = [dict(row) for row in backends or (LOCAL_BACKEND,)]
         self._lock = threading.Lock()
         self._known: dict[str, Any] = {}
         self._looked_at = float("-inf")
@@ -65,6 +68,10 @@ class Catalog:
         """The rows of the model table."""
         return list(self.description().get("models", ()))
 
+    def backends(self) -> list[dict[str, Any]]:
+        """One row a backend: name, available, reason, leaves_machine, price_note; known before anything is loaded."""
+        return list(self.description().get("backends", self._backends))
+
     def warm_up(self) -> str | None:
         """Load and run the default model once; its name, None with nothing installed."""
         self.require_loaded()
@@ -89,15 +96,15 @@ class Catalog:
             Conflict: `backend_unavailable`; `model_not_installed`.
             Unprocessable: `unknown_model`.
         """
+        self._check_backend(options.backend)
         if self.loading:
             return
         self.require_loaded()
-        self._check_backend(options.backend)
         if options.backend == "local":
             self._check_model(options.model)
 
     def _check_backend(self, name: str) -> None:
-        rows = {row["name"]: row for row in self.description().get("backends", ())}
+        rows = {row["name"]: row for row in self.backends()}
         row = rows.get(name, {"available": name == "local", "reason": "it is not part of this service"})
         if not row["available"]:
             raise Conflict(

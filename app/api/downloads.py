@@ -12,14 +12,17 @@ from app.api.jobs import JobId
 from app.api.lookup import choose, finished_attempt, not_finished, read_job
 from app.api.parts import Parts, owner_of, parts_of
 from app.errors import Conflict, NotFound
+from app.images import PREVIEW_SIDE_PIXELS
 from app.store import Attempt, AttemptStatus
 
 router = APIRouter()
 
 AttemptChoice = Annotated[str | None, Query(description="which photo of a batch: the id of an attempt")]
+PreviewSize = Annotated[int, Query(ge=16, le=4096, description="most pixels a side")]
 _FILE_PROBLEMS = schemas.problems(401, 404, 409, 416, 429)
 
 
+@router.head("/processed/{name}", include_in_schema=False)
 @router.get(
     "/processed/{name}",
     tags=["simple"],
@@ -34,6 +37,7 @@ async def processed(request: Request, name: str) -> Response:
     return await parts.run(files.result_response, parts.storage, attempt, request.headers)
 
 
+@router.head("/api/v1/jobs/{job_id}/result", include_in_schema=False)
 @router.get(
     "/api/v1/jobs/{job_id}/result",
     tags=["files"],
@@ -55,11 +59,13 @@ async def result(request: Request, job_id: JobId, attempt: AttemptChoice = None)
     response_class=Response,
     responses={200: {"content": {"image/jpeg": {}}}, **_FILE_PROBLEMS},
 )
-async def preview(request: Request, job_id: JobId, attempt: AttemptChoice = None) -> Response:
-    """A JPEG of at most 400 x 400 pixels."""
+async def preview(
+    request: Request, job_id: JobId, attempt: AttemptChoice = None, size: PreviewSize = PREVIEW_SIDE_PIXELS
+) -> Response:
+    """A JPEG of at most 400 x 400 pixels, or of `size`, for pages that must not decode a result of any length."""
     parts = parts_of(request)
     chosen = await finished_attempt(request, job_id, attempt)
-    return files.preview_response(await parts.run(_result_preview, parts, chosen))
+    return files.preview_response(await parts.run(_result_preview, parts, chosen, size))
 
 
 @router.get(
@@ -73,14 +79,15 @@ async def original(
     request: Request,
     job_id: JobId,
     attempt: AttemptChoice = None,
-    preview: Annotated[bool, Query(description="a JPEG of at most 400 x 400 instead")] = False,
+    preview: Annotated[bool, Query(description="a JPEG of at most 400 x 400 (or `size`) instead")] = False,
+    size: PreviewSize = PREVIEW_SIDE_PIXELS,
 ) -> Response:
     """The upload as an attachment, exactly as it was sent; or a small re-encoded JPEG to show."""
     parts = parts_of(request)
     job, _ = await read_job(request, job_id)
     chosen = choose(job, attempt)
     if preview:
-        return files.preview_response(await parts.run(_original_preview, parts, chosen))
+        return files.preview_response(await parts.run(_original_preview, parts, chosen, size))
     return await parts.run(files.original_response, parts.storage, chosen, request.headers)
 
 
@@ -102,16 +109,16 @@ async def batch_results(request: Request, job_id: JobId) -> Response:
     return await parts.run(files.archive_response, parts.storage, job)
 
 
-def _result_preview(parts: Parts, attempt: Attempt) -> bytes:
+def _result_preview(parts: Parts, attempt: Attempt, size: int) -> bytes:
     assert attempt.result_name is not None
     path = parts.storage.result_path(attempt.result_name)
     if not path.is_file():
         raise NotFound("result_not_found", "The file is not there any more; it has expired.")
-    return parts.decoder.preview(path, max_megapixels=parts.limits.max_output_megapixels)
+    return parts.decoder.preview(path, size, max_megapixels=parts.limits.max_output_megapixels)
 
 
-def _original_preview(parts: Parts, attempt: Attempt) -> bytes:
+def _original_preview(parts: Parts, attempt: Attempt, size: int) -> bytes:
     path = parts.storage.upload_path(attempt.photo_id)
     if not path.is_file():
         raise NotFound("photo_not_found", "The upload is not there any more; it has expired.")
-    return parts.decoder.preview(path)
+    return parts.decoder.preview(path, size)

@@ -31,11 +31,12 @@ _RANGE = re.compile(r"bytes=(?:(\d{1,15})-(\d{0,15})|-(\d{1,15}))")
 
 
 def result_response(storage: Storage, attempt: Attempt, headers: Headers) -> Response:
-    """A result as an image of fixed type, shown in place or saved under the original's name."""
+    """A result in its newest version, as an image of fixed type, shown in place or saved under the original's name."""
     assert attempt.result_name is not None
     path = storage.result_path(attempt.result_name)
     media_type = attempt.result_mime or "application/octet-stream"
-    return _file(path, media_type, disposition("inline", download_name(attempt)), attempt.id, headers)
+    tag = attempt.id if attempt.version == 1 else f"{attempt.id}-v{attempt.version}"
+    return _file(path, media_type, disposition("inline", download_name(attempt)), tag, headers)
 
 
 def original_response(storage: Storage, attempt: Attempt, headers: Headers) -> Response:
@@ -84,7 +85,7 @@ def disposition(kind: str, name: str) -> str:
 
 
 def _file(path: Path, media_type: str, shown_as: str, tag: str, headers: Headers) -> Response:
-    """The file with validators: content behind an id never changes, so the id is the ETag."""
+    """The file with validators: content behind a tag never changes, so it is the ETag."""
     etag = f'"{tag}"'
     sent = {"ETag": etag, "Content-Disposition": shown_as, "Content-Security-Policy": SANDBOX}
     if etag in headers.get("if-none-match", ""):

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from app.api import schemas, submit, views
 from app.api.lookup import check_id, position_of, read_job
 from app.api.parts import Parts, owner_of, parts_of
-from app.api.problems import Refusal, status_of_failure
+from app.api.problems import Refusal, retry_of_failure, status_of_failure
 from app.api.upload import Form, UploadLimits, receive_form
 from app.api.waiting import preferred_wait, wait_for_end
 from app.errors import RestoreError
@@ -43,7 +43,7 @@ JobId = Annotated[str, Path(description="32 hex characters")]
 async def enhance_simple(request: Request) -> Response:
     """Take photos with one set of options; follow them under `/status/{job_id}`."""
     job, position = await _take(request, parts_of(request).limits.max_batch_size)
-    return _accepted(_submitted(job, position), f"/status/{job.id}")
+    return accepted(submitted(job, position), f"/status/{job.id}")
 
 
 @router.get(
@@ -72,7 +72,7 @@ async def enhance(request: Request) -> Response:
     """Take one photo. `Prefer: wait=SECONDS` answers with the finished job, or with the failure's own status."""
     job, position = await _take(request, 1)
     location = f"/api/v1/jobs/{job.id}"
-    return await _waited(request, job) or _accepted(_submitted(job, position), location)
+    return await waited(request, job) or accepted(submitted(job, position), location)
 
 
 @router.post(
@@ -87,8 +87,8 @@ async def enhance_batch(request: Request) -> Response:
     """Take 1 to 50 photos with one set of options. One bad photo refuses all; `errors` names each bad one."""
     job, position = await _take(request, parts_of(request).limits.max_batch_size)
     location = f"/api/v1/batch/{job.id}"
-    body = {**_submitted(job, position), "batch_id": job.id}
-    return await _waited(request, job) or _accepted(body, location)
+    body = {**submitted(job, position), "batch_id": job.id}
+    return await waited(request, job) or accepted(body, location)
 
 
 @router.get(
@@ -152,15 +152,17 @@ async def _take(request: Request, most: int) -> tuple[Job, int]:
     return await parts.run(submit.accept, parts, owner_of(request), form)
 
 
-def _submitted(job: Job, position: int) -> dict[str, Any]:
+def submitted(job: Job, position: int) -> dict[str, Any]:
+    """What a client hears of an accepted job."""
     return {"job_id": job.id, "status": job.status.value, "queue_position": position}
 
 
-def _accepted(body: dict[str, Any], location: str) -> Response:
+def accepted(body: dict[str, Any], location: str) -> Response:
+    """202, and where to follow the job."""
     return JSONResponse(body, 202, headers={"Location": location})
 
 
-async def _waited(request: Request, job: Job) -> Response | None:
+async def waited(request: Request, job: Job) -> Response | None:
     """The answer to `Prefer: wait`, or None when it was not asked for or the job did not end in time."""
     seconds = preferred_wait(request.headers)
     if seconds is None:
@@ -181,7 +183,8 @@ def _failure_of(job: Job) -> RestoreError:
         return Refusal(409, "job_cancelled", "The job was cancelled before it ended.", job_id=job.id)
     rows = [views.error_view(a) for a in job.attempts if a.status is AttemptStatus.FAILED]
     code, message = failed.error_code or "internal_error", failed.error_message or "The restoration failed."
-    return Refusal(status_of_failure(code), code, message, job_id=job.id, errors=rows)
+    retry = retry_of_failure(code)
+    return Refusal(status_of_failure(code), code, message, retry_after_seconds=retry, job_id=job.id, errors=rows)
 
 
 def _page(parts: Parts, owner: str, limit: int, before: str | None) -> dict[str, Any]:

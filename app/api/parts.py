@@ -22,6 +22,7 @@ from app.api.rates import Rates
 from app.images import Decoder, ImageLimits
 from app.janitor import Janitor
 from app.metrics import Metrics
+from app.reblending import Reblender
 from app.storage import Storage
 from app.store import Store
 from app.worker import Worker
@@ -59,6 +60,7 @@ class Parts:
     rates: Rates
     hub: Hub
     admission: Admission
+    reblender: Reblender
     connections: Connections
     pool: ThreadPoolExecutor
     clock: Callable[[], float]

@@ -32,6 +32,9 @@ _STATUS_OF_FAILURE = {
     "decode_memory": 422,
     "too_many_scans": 422,
     "too_large_for_format": 422,
+    "layers_do_not_fit": 422,
+    "layers_unreadable": 422,
+    "layers_too_large": 422,
     "unsupported_depth": 422,
     "empty_file": 422,
     "invalid_option": 422,
@@ -48,7 +51,19 @@ _STATUS_OF_FAILURE = {
     "out_of_memory": 503,
     "storage_full": 503,
     "shutting_down": 503,
+    "provider_configuration": 401,
+    "provider_busy": 429,
+    "provider_rejected": 400,
+    "provider_timeout": 504,
+    "provider_unavailable": 503,
+    "provider_model_gone": 409,
+    "provider_bad_answer": 502,
+    "provider_result_refused": 502,
+    "provider_result_missing": 502,
+    "interrupted": 503,
 }
+# Providers name no time, so these are modest guesses: a minute's share of requests, and a short trouble.
+_RETRY_OF_FAILURE_SECONDS = {"provider_busy": 60, "provider_unavailable": 30}
 _HTTP_CODES = {
     400: ("bad_request", "The request could not be read; check its form."),
     404: ("not_found", "There is nothing at this address; the calls are listed in /openapi.json."),
@@ -118,6 +133,11 @@ def internal_error(request_id: str | None) -> Response:
 def status_of_failure(code: str | None) -> int:
     """The HTTP status that belongs to the error code in an attempt's row."""
     return _STATUS_OF_FAILURE.get(code or "", 500)
+
+
+def retry_of_failure(code: str | None) -> int | None:
+    """After how many seconds another attempt may fare better, if that can be said."""
+    return _RETRY_OF_FAILURE_SECONDS.get(code or "")
 
 
 def request_id_of(request: Request) -> str | None:

@@ -95,9 +95,11 @@ class StatusShape(Shape):
 
 
 class AttemptShape(Shape):
-    """One restoration of one photo; times are epoch seconds."""
+    """One restoration of one photo; times are epoch seconds; `version` grows with each re-blend of its faces."""
 
     id: str
+    photo_id: str
+    version: int
     status: Word
     progress: float
     stage: str
@@ -148,11 +150,87 @@ class Removed(Shape):
     status: Literal["cancelled", "removed"]
 
 
+class PhotoAttemptShape(AttemptShape):
+    """An attempt as its photo shows it, with the job that it is."""
+
+    job_id: str
+
+
+class PhotoShape(Shape):
+    """One uploaded photo with its attempts, oldest first. Equal bytes uploaded again are the same photo."""
+
+    id: str
+    status: Literal["uploaded", "processing", "ready", "archived"]
+    original_filename: str
+    mime: str
+    width: int
+    height: int
+    bytes: int
+    sha256: str
+    created_at: float
+    expires_at: float | None
+    selected_attempt_id: str | None
+    attempts: list[PhotoAttemptShape]
+
+
+class PhotoPage(Shape):
+    """A page of photos, newest first; `next` goes into `before` for the following page."""
+
+    photos: list[PhotoShape]
+    next: str | None
+
+
+class RestoreSubmitted(Submitted):
+    """An accepted attempt at a photo, as a job of its own."""
+
+    attempt_id: str
+
+
+class PhotoRemoved(Shape):
+    """What DELETE of a photo did."""
+
+    photo_id: str
+    status: Literal["removed"]
+
+
+class FaceShape(BaseModel):
+    """One face: `box` is [x0, y0, x1, y1] in the original photo's pixels; crops are null where none are kept."""
+
+    index: int
+    box: list[float]
+    score: float
+    size: float
+    restored: bool
+    reason: str | None
+    strength: float | None
+    before_url: str | None
+    after_url: str | None
+
+
+class AttemptFaces(Shape):
+    """The faces of one finished photo, from left to right, and the newest version of its result."""
+
+    attempt_id: str
+    original_filename: str
+    version: int
+    reblendable: bool
+    url: str
+    faces: list[FaceShape]
+
+
+class FacesShape(Shape):
+    """The faces of all finished photos of a job."""
+
+    job_id: str
+    attempts: list[AttemptFaces]
+
+
 class HealthShape(Shape):
-    """Health as a word, with plain reasons."""
+    """Health as a word, with plain reasons, and notes that are no fault (a small model restores)."""
 
     status: Literal["starting", "ready", "busy", "degraded", "failing", "draining"]
     reasons: list[str]
+    notes: list[str] = []
 
 
 PROBLEM: dict[str, Any] = {
@@ -166,15 +244,35 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return dict.fromkeys(statuses, PROBLEM)
 
 
-def upload_form(field: str, most: int) -> dict[str, Any]:
-    """OpenAPI text of an upload form: the file field and every option with its bounds."""
+def upload_form(field: str, most: int, *, options: bool = True) -> dict[str, Any]:
+    """OpenAPI text of an upload form: the file field and, where they belong, every option with its bounds."""
     binary = {"type": "string", "format": "binary"}
     files = binary if most == 1 else {"type": "array", "items": binary, "minItems": 1, "maxItems": most}
-    properties: dict[str, Any] = {field: files}
+    properties: dict[str, Any] = {field: files, **(_option_properties() if options else {})}
+    return _body({"multipart/form-data": {"type": "object", "properties": properties, "required": [field]}})
+
+
+def options_body() -> dict[str, Any]:
+    """OpenAPI text of a body that holds options only, as JSON or as a form."""
+    schema = {"type": "object", "properties": _option_properties()}
+    return _body({"application/json": schema, "application/x-www-form-urlencoded": schema}, required=False)
+
+
+def object_body(schema: dict[str, Any]) -> dict[str, Any]:
+    """OpenAPI text of a JSON body."""
+    return _body({"application/json": schema})
+
+
+def _body(schemas: dict[str, Any], *, required: bool = True) -> dict[str, Any]:
+    content = {kind: {"schema": schema} for kind, schema in schemas.items()}
+    return {"requestBody": {"required": required, "content": content}}
+
+
+def _option_properties() -> dict[str, Any]:
+    properties: dict[str, Any] = {}
     for name, option in FIELDS.items():
         kind = {str: "string", int: "integer", float: "number", bool: "boolean"}[option.kind]
         facts = {"minimum": option.low, "maximum": option.high, "enum": option.choices and list(option.choices)}
         known = {key: value for key, value in facts.items() if value is not None}
         properties[name] = {"type": kind, "description": option.help, **known}
-    schema = {"type": "object", "properties": properties, "required": [field]}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+    return properties

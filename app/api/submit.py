@@ -1,4 +1,4 @@
-"""From a received form to an accepted job: options, headers of the photos, sizes, rows, bell.
+"""From a received form to an accepted job or photo: options, headers of the photos, sizes, rows, bell.
 
 Runs in one thread from start to end, so that a submission costs one hop away from the event loop. It knows nothing of
 requests and answers.
@@ -9,16 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from http import HTTPStatus
+from pathlib import Path
 
 from app import errors
+from app.api.json_bodies import options_of
 from app.api.parts import Parts
 from app.api.problems import Refusal
 from app.api.upload import Form, Received
-from app.errors import RestoreError, TooLarge, Unprocessable
+from app.errors import NotFound, RestoreError, TooLarge, Unprocessable
 from app.images import Header, read_header
-from app.options import FIELDS, RestoreOptions
+from app.options import RestoreOptions
 from app.storage import StoredUpload, UploadWriter, new_id
-from app.store import Job, NewPhoto
+from app.store import Job, NewPhoto, Photo
 
 
 def open_upload(parts: Parts) -> Callable[[], UploadWriter]:
@@ -35,7 +37,7 @@ def accept(parts: Parts, owner: str, form: Form) -> tuple[Job, int]:
     """
     stored: list[StoredUpload] = []
     try:
-        options = _read_options(form)
+        options = options_of(form.fields)
         parts.catalog.check(options)
         form.flush()
         files = _photos_of(form)
@@ -55,6 +57,62 @@ def accept(parts: Parts, owner: str, form: Form) -> tuple[Job, int]:
     return job, position
 
 
+def accept_photo(parts: Parts, owner: str, form: Form) -> tuple[Photo, bool]:
+    """Turn a form into a photo of the library, and say whether it is new; on any error nothing is kept.
+
+    Raises:
+        RestoreError: what is wrong with the photo or the state of the service.
+    """
+    upload: StoredUpload | None = None
+    try:
+        if form.fields:
+            raise Unprocessable("unknown_option", "A photo is uploaded without options; give them when it is restored.")
+        form.flush()
+        (file,) = _photos_of(form)
+        header = read_header(_path_of(file), parts.limits.image)
+        assert file.writer is not None
+        upload = file.writer.commit()
+        photo, created = parts.store.library.add(owner, _new_photo(file, header, upload), parts.wall())
+    except BaseException:
+        form.abort()
+        if upload is not None:
+            parts.storage.remove_upload(upload.id)
+        raise
+    if not created:
+        _drop_second(parts, photo, upload)
+    return photo, created
+
+
+def _drop_second(parts: Parts, photo: Photo, upload: StoredUpload) -> None:
+    """The same bytes are here already, so the new file goes; or it heals a photo whose file was lost."""
+    if parts.storage.upload_path(photo.id).is_file():
+        parts.storage.remove_upload(upload.id)
+    else:
+        parts.storage.replace_upload(photo.id, by=upload.id)
+
+
+def restore_again(parts: Parts, owner: str, photo_id: str, options: RestoreOptions) -> tuple[Job, int]:
+    """One attempt more at a photo that is here; the job and its place in the queue.
+
+    Raises:
+        RestoreError: what is wrong with the options, the photo's state, or the state of the service.
+    """
+    parts.catalog.check(options)
+    photo = parts.store.library.photo(owner, photo_id)
+    _check_output(photo.width * photo.height, options.scale, parts.limits.max_output_megapixels)
+    if not parts.storage.upload_path(photo_id).is_file():
+        raise NotFound("photo_missing", "The uploaded photo is gone; upload it again.")
+    limit, now = parts.limits.queue_limit, parts.wall()
+    try:
+        job, position = parts.store.restore_photo(owner, photo_id, options.to_json(), options.backend, limit, now)
+    except RestoreError as error:
+        parts.admission.learn(error)
+        raise
+    for attempt in job.attempts:
+        parts.worker.ring(attempt.id)
+    return job, position
+
+
 def _add(parts: Parts, owner: str, photos: list[NewPhoto], options: RestoreOptions) -> tuple[Job, int]:
     limit = parts.limits.queue_limit
     try:
@@ -62,14 +120,6 @@ def _add(parts: Parts, owner: str, photos: list[NewPhoto], options: RestoreOptio
     except RestoreError as error:
         parts.admission.learn(error)
         raise
-
-
-def _read_options(form: Form) -> RestoreOptions:
-    """The text fields as options; a field that only a path or a page could have made is named without its text."""
-    unknown = next((name for name in form.fields if name not in FIELDS), None)
-    if unknown is not None and not unknown.isidentifier():
-        raise Unprocessable("unknown_option", f"There is no such option; known options are {', '.join(FIELDS)}.")
-    return RestoreOptions.from_fields(form.fields)
 
 
 def _photos_of(form: Form) -> list[Received]:
@@ -83,26 +133,29 @@ def _photos_of(form: Form) -> list[Received]:
 def _check_all(parts: Parts, files: list[Received], options: RestoreOptions) -> list[Header]:
     """Headers of all photos. One bad photo refuses the whole submission, and every bad one is named."""
     headers, refused = [], []
-    for file in files:
+    for index, file in enumerate(files):
         try:
             headers.append(_check_one(parts, file, options))
         except RestoreError as error:
-            refused.append((file, error))
+            refused.append((index, file, error))
     if refused:
-        raise refused[0][1] if len(files) == 1 else _refuse_batch(refused)
+        raise refused[0][2] if len(files) == 1 else _refuse_batch(refused)
     return headers
 
 
 def _check_one(parts: Parts, file: Received, options: RestoreOptions) -> Header:
-    if file.writer is None:
-        raise Unprocessable("empty_file", f"'{file.label}' is empty; choose another photo.")
-    header = read_header(file.writer.path, parts.limits.image)
-    _check_output(header, options.scale, parts.limits.max_output_megapixels)
+    header = read_header(_path_of(file), parts.limits.image)
+    _check_output(header.width * header.height, options.scale, parts.limits.max_output_megapixels)
     return header
 
 
-def _check_output(header: Header, scale: float, max_megapixels: float) -> None:
-    pixels = header.width * header.height
+def _path_of(file: Received) -> Path:
+    if file.writer is None:
+        raise Unprocessable("empty_file", f"'{file.label}' is empty; choose another photo.")
+    return file.writer.path
+
+
+def _check_output(pixels: int, scale: float, max_megapixels: float) -> None:
     if pixels * scale * scale <= max_megapixels * 1e6:
         return
     fits = math.floor(10 * math.sqrt(max_megapixels * 1e6 / pixels)) / 10
@@ -114,16 +167,22 @@ def _check_output(header: Header, scale: float, max_megapixels: float) -> None:
     )
 
 
-def _refuse_batch(refused: list[tuple[Received, RestoreError]]) -> Refusal:
-    """One status when all refused photos agree on it, else 422; each photo with its own code."""
-    statuses = {error.status for _, error in refused}
+def _refuse_batch(refused: list[tuple[int, Received, RestoreError]]) -> Refusal:
+    """One status when all refused photos agree on it, else 422; each photo with its own code and its place (from 0)."""
+    statuses = {error.status for _, _, error in refused}
     status = statuses.pop() if len(statuses) == 1 else errors.Unprocessable.status
     rows = [
-        {"original_filename": file.label, "status": error.status, "code": error.code, "message": error.detail}
-        for file, error in refused
+        {
+            "index": index,
+            "original_filename": file.label,
+            "status": error.status,
+            "code": error.code,
+            "message": error.detail,
+        }
+        for index, file, error in refused
     ]
-    codes = {error.code for _, error in refused}
-    names = ", ".join(f"'{file.label}'" for file, _ in refused[:3])
+    codes = {error.code for _, _, error in refused}
+    names = ", ".join(f"'{file.label}'" for _, file, _ in refused[:3])
     more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
     return Refusal(
         HTTPStatus(status),

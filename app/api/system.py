@@ -16,6 +16,7 @@ from app.api import schemas
 from app.api.guard import SESSION_PATH, address_of, check_key
 from app.api.keys import COOKIE_NAME, SESSION_SECONDS
 from app.api.parts import Parts, parts_of
+from app.api.speed import speeds_of
 from app.api.wellbeing import health_of, resources_of
 from app.errors import BadRequest
 from app.images import accepted_formats
@@ -150,6 +151,7 @@ def _status(parts: Parts) -> dict[str, Any]:
             "limit": parts.limits.queue_limit,
         },
         "seconds_per_megapixel": None if speed is None else round(speed, 4),
+        "speeds": speeds_of(parts.store.recent_completed(), described),
         "device": _chosen(described, "device"),
         "precision": _chosen(described, "precision"),
         "engine": described.get("engine"),
@@ -178,11 +180,15 @@ def _config(parts: Parts) -> dict[str, Any]:
             "max_prompt_characters": PROMPT_LIMIT_CHARACTERS,
         },
         "formats": accepted_formats(),
-        "backends": described.get("backends", [{"name": "local", "available": True, "reason": None}]),
+        "backends": parts.catalog.backends(),
         "models": described.get("models", []),
+        "face_models": described.get("face_models", []),
+        "faces": described.get("faces"),
         "default_model": described.get("default_model"),
         "default_quality": described.get("default_quality"),
         "problems": described.get("problems", []),
+        "notes": described.get("notes", []),
+        "embedded_model": described.get("embedded_model", False),
         "key_required": parts.keys.required,
     }
 

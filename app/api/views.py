@@ -5,11 +5,12 @@ Plain functions from records to dicts; they know no requests and read no rows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
 from app.options import RestoreOptions
-from app.store import Attempt, AttemptStatus, Job
+from app.store import Attempt, AttemptStatus, Job, Photo
 
 WAITING = "waiting"
 _PROGRESS_DIGITS = 4
@@ -70,6 +71,8 @@ def attempt_view(attempt: Attempt) -> dict[str, Any]:
     completed = attempt.status is AttemptStatus.COMPLETED
     return {
         "id": attempt.id,
+        "photo_id": attempt.photo_id,
+        "version": attempt.version,
         "status": attempt.status.value,
         "progress": round(1.0 if completed else attempt.progress, _PROGRESS_DIGITS),
         "stage": attempt.stage,
@@ -85,6 +88,48 @@ def attempt_view(attempt: Attempt) -> dict[str, Any]:
         if completed
         else None,
         "error": error_view(attempt) if attempt.status is AttemptStatus.FAILED else None,
+    }
+
+
+def photo_view(photo: Photo, retention_seconds: float) -> dict[str, Any]:
+    """One photo with its attempts, and when it will be removed (epoch seconds; None while one of them is active)."""
+    used_at = photo.last_used_at
+    return {
+        "id": photo.id,
+        "status": photo.status.value,
+        "original_filename": photo.name,
+        "mime": photo.mime,
+        "width": photo.width,
+        "height": photo.height,
+        "bytes": photo.bytes,
+        "sha256": photo.sha256,
+        "created_at": photo.created_at,
+        "expires_at": None if used_at is None else used_at + retention_seconds,
+        "selected_attempt_id": photo.selected_attempt_id,
+        "attempts": [{**attempt_view(attempt), "job_id": attempt.job_id} for attempt in photo.attempts],
+    }
+
+
+def faces_view(attempt: Attempt, reblendable: bool) -> dict[str, Any]:
+    """The faces of one result: a row each, with the addresses of its crops where they are kept."""
+    return {
+        "attempt_id": attempt.id,
+        "original_filename": attempt.original_filename,
+        "version": attempt.version,
+        "reblendable": reblendable,
+        "url": f"/processed/{attempt.result_name}",
+        "faces": [_face_view(attempt, face, reblendable) for face in attempt.faces],
+    }
+
+
+def _face_view(attempt: Attempt, face: Mapping[str, Any], reblendable: bool) -> dict[str, Any]:
+    """`after_url` names the version, so that a page which keeps pictures by their address shows the newest one."""
+    crops = f"/api/v1/jobs/{attempt.job_id}/faces/{attempt.id}/{face['index']}"
+    kept = reblendable and face["restored"]
+    return {
+        **face,
+        "before_url": f"{crops}/before" if kept else None,
+        "after_url": f"{crops}/after?v={attempt.version}" if kept else None,
     }
 
 

@@ -12,10 +12,15 @@ from app.threads import ThreadState
 
 
 def health_of(parts: Parts) -> dict[str, Any]:
-    """`status` is the worst word that holds; `reasons` says why, empty when all is well.
+    """`status` is the worst word that holds; `reasons` says why, empty when all is well; `notes` are no fault.
 
     draining > starting > failing > degraded > busy > ready.
     """
+    judged = _judged(parts)
+    return {**judged, "notes": [str(note) for note in parts.catalog.description().get("notes", ())]}
+
+
+def _judged(parts: Parts) -> dict[str, Any]:
     if parts.admission.draining:
         return _health("draining", ["The service is shutting down."])
     if parts.catalog.loading:

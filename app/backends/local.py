@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,17 @@ from app.images import Picture
 from app.options import RestoreOptions
 from app.restoration import device as devices
 from app.restoration import weights
-from app.restoration.models import QUALITY_MODELS, ModelRow
+from app.restoration.models import EMBEDDED_MODEL, QUALITY_MODELS, ModelRow
 from app.restoration.pipeline import Restorer
 
 log = logging.getLogger(__name__)
 
-_NO_FACES = "Faces were upscaled with the rest of the photo: this version has no face restoration."
+PACE_SIDE_PIXELS = 192  # about one tile: a smaller picture would cost nearly as much and say little
+
+_EMBEDDED = (
+    f"The small model that ships with the project ({EMBEDDED_MODEL}) restores, since {{wanted}} is not installed; "
+    "get the larger ones with: python3 run.py models download"
+)
 
 
 class LocalBackend:
@@ -31,11 +37,21 @@ class LocalBackend:
     def __init__(self, restorer: Restorer, engine: str) -> None:
         self._restorer, self._engine = restorer, engine
         self._lock = threading.Lock()
+        self._warm_seconds: float | None = None
 
     def load(self) -> str | None:
-        """Tune the process, load the default model and run it once; returns its name, None with nothing installed."""
+        """Tune the process, load the default model and run it twice, the second time for its pace.
+
+        Returns the model's name, None with nothing installed.
+        """
         devices.prepare(self._restorer.device.value)
-        return self.warm_up()
+        name = self.warm_up()
+        if name is not None:
+            began = time.monotonic()
+            with self._lock:
+                self._restorer.warm_up(PACE_SIDE_PIXELS)
+            self._warm_seconds = time.monotonic() - began
+        return name
 
     def warm_up(self) -> str | None:
         """Run the default model once on a small picture; returns its name, None with nothing installed."""
@@ -47,10 +63,16 @@ class LocalBackend:
         with self._lock:
             outcome = self._restorer.restore(picture, options, on_progress)
         notices = [Notice(caution.code, caution.message) for caution in outcome.warnings]
-        if options.face_enhance:
-            notices.append(Notice("faces_not_restored", _NO_FACES))
         params = {"engine": self._engine, **outcome.params}
-        return Restored(outcome.picture, outcome.model, outcome.seconds, params, warnings=tuple(notices))
+        return Restored(
+            outcome.picture,
+            outcome.model,
+            outcome.seconds,
+            params,
+            faces=outcome.faces,
+            warnings=tuple(notices),
+            face_layers=outcome.face_layers,
+        )
 
     def describe(self) -> dict[str, Any]:
         """What this machine restores with, JSON-ready; hashes a weight file the first time it is seen."""
@@ -62,7 +84,10 @@ class LocalBackend:
             problems.append("No model is installed; run: python3 run.py models download")
         wanted = QUALITY_MODELS[restorer.default_quality]
         default = restorer.choose(RestoreOptions())[0].name if usable else None
-        if usable and wanted not in usable:
+        notes = []
+        if default == EMBEDDED_MODEL:
+            notes.append(_EMBEDDED.format(wanted=wanted))
+        elif usable and wanted not in usable:
             problems.append(f"{wanted} is not installed; get it with: python3 run.py models download {wanted}.pth")
         return {
             "engine": self._engine,
@@ -72,9 +97,31 @@ class LocalBackend:
             "precision_reason": restorer.precision.reason,
             "default_quality": restorer.default_quality,
             "default_model": default,
+            "embedded_model": default == EMBEDDED_MODEL,
+            "quality_models": self._quality_models() if usable else {},
+            "warm_seconds_per_input_megapixel": self._warm_pace(),
             "models": models,
+            **self._describe_faces(notes),
             "problems": problems,
+            "notes": notes,
         }
+
+    def _describe_faces(self, notes: list[str]) -> dict[str, Any]:
+        """The face files, and which of them a restoration would get; adds to `notes` what must be said of them."""
+        toolbox = self._restorer.toolbox
+        choice, cautions = toolbox.choose(None)
+        said = [caution.message for caution in cautions]
+        notes += said
+        faces = {"model": choice.restorer, "detector": choice.detector, "parsing": choice.parses, "notes": said}
+        return {"face_models": toolbox.rows(), "faces": faces}
+
+    def _quality_models(self) -> dict[str, str]:
+        """Which model runs for each quality, as things are installed now."""
+        return {quality: self._restorer.choose(RestoreOptions(quality=quality))[0].name for quality in QUALITY_MODELS}
+
+    def _warm_pace(self) -> float | None:
+        """Seconds per megapixel of photo on the small warm-up picture: a first guess, until photos were restored."""
+        return None if self._warm_seconds is None else self._warm_seconds / (PACE_SIDE_PIXELS**2 / 1e6)
 
     def _describe_model(self, row: ModelRow) -> dict[str, Any]:
         shelf, official = self._restorer.shelf, weights.official(row.file)
@@ -102,6 +149,7 @@ def open_local_backend(
     engine: str = "fast",
     default_quality: str = "auto",
     allow_unverified: bool = False,
+    face_detector: str = "auto",
 ) -> LocalBackend:
     """Choose device and precision and look at the weights folder; networks load at `load` or first use."""
     kind: type[Restorer] = Restorer
@@ -116,6 +164,7 @@ def open_local_backend(
         tile=tile_size,
         default_quality=default_quality,
         allow_unverified=allow_unverified,
+        face_detector=face_detector,
     )
     log.info("device %s (%s)", restorer.device.value, restorer.device.reason)
     log.info("precision %s (%s)", restorer.precision.value, restorer.precision.reason)

@@ -10,14 +10,19 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from app.images import Picture
+from app.images.layers import FaceLayer
 from app.options import RestoreOptions
+
+# The stage a backend names once, before a call that costs money and cannot be taken back. True then means that the
+# caller has it on record, so that the call is never made twice unnoticed; it may also raise a `RestoreError`.
+SENDING = "sending"
 
 
 class OnProgress(Protocol):
     """Called at least once a tile, and whenever the stage changes, from the thread that runs the restoration."""
 
     def __call__(self, fraction: float, stage: str) -> bool:
-        """Take `fraction` done in [0, 1] and a stage word (loading, upscaling, faces).
+        """Take `fraction` done in [0, 1] and a stage word (loading, upscaling, faces, `SENDING`, provider).
 
         Returns False to ask the backend to stop; it then raises `errors.Cancelled` within one tile.
         """
@@ -41,7 +46,9 @@ class Restored:
         model: name of the model that really ran.
         seconds: time of the restoration alone, without decoding and encoding.
         params: facts for the record (device, precision, tile size, ...), JSON-ready.
-        faces: one JSON-ready row per face found.
+        faces: one JSON-ready row per face found, from left to right: index, box ([x0, y0, x1, y1] in the photo's own
+            pixels), score, size (longer side of the box, pixels), restored, reason (why not), strength.
+        face_layers: what was pasted, so that it can be blended again at another strength; one per restored face.
         warnings: what the user must know.
     """
 
@@ -51,10 +58,11 @@ class Restored:
     params: Mapping[str, Any]
     faces: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[Notice, ...] = ()
+    face_layers: tuple[FaceLayer, ...] = ()
 
 
 class Backend(Protocol):
-    """One way to restore a picture; safe to call from one thread at a time."""
+    """One way to restore a picture; safe to call from as many threads at once as the worker gives its lane."""
 
     name: str
 

@@ -27,8 +27,8 @@ _WITHOUT_REFERENCE = (
 )
 
 
-def enter(arguments: Sequence[str], root: Path = ROOT) -> None:
-    """Return when this process runs in the ready environment; otherwise make it ready and start `run.py` again in it.
+def enter(arguments: Sequence[str], root: Path = ROOT, script: str = "run.py") -> None:
+    """Return when this process runs in the ready environment; otherwise make it ready and start `script` again in it.
 
     Exits with a plain sentence when the environment cannot be made or the packages cannot be installed.
     """
@@ -40,7 +40,7 @@ def enter(arguments: Sequence[str], root: Path = ROOT) -> None:
     except (subprocess.CalledProcessError, OSError) as error:
         sys.exit(_sentence(error))
     if not is_inside(folder):
-        _start_again(folder, root, arguments)
+        _start_again(folder, root / script, arguments)
 
 
 def venv_folder(root: Path) -> Path:
@@ -155,8 +155,8 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _start_again(folder: Path, root: Path, arguments: Sequence[str]) -> None:
-    command = [str(python_of(folder)), str(root / "run.py"), *arguments]
+def _start_again(folder: Path, script: Path, arguments: Sequence[str]) -> None:
+    command = [str(python_of(folder)), str(script), *arguments]
     sys.stdout.flush()
     if sys.platform == "win32":  # exec there returns to the shell at once and leaves the terminal in a muddle
         sys.exit(subprocess.call(command))  # noqa: S603 - as below

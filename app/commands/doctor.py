@@ -10,8 +10,9 @@ import importlib.metadata
 import platform
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -92,7 +93,8 @@ def check_packages(settings: Settings, requirements: Path = ROOT / "requirements
 def check_weights(settings: Settings) -> Iterator[Finding]:
     """Official files are what they should be, and those of the first start are there."""
     folder = settings.weights_folder
-    verdicts = {row.file: weights.verify(folder / row.file) for row in weights.MANIFEST}
+    known = (*weights.MANIFEST, weights.EMBEDDED)
+    verdicts = {row.file: weights.verify(weights.place(folder, row.file)) for row in known}
     wrong = [name for name, verdict in verdicts.items() if verdict in (Verdict.WRONG_SIZE, Verdict.WRONG_HASH)]
     verified = [name for name, verdict in verdicts.items() if verdict is Verdict.VERIFIED]
     if wrong and settings.allow_unverified_weights:
@@ -118,6 +120,7 @@ def check_restoration(settings: Settings) -> Iterator[Finding]:
             engine=settings.engine,
             default_quality=settings.default_quality,
             allow_unverified=settings.allow_unverified_weights,
+            face_detector=settings.face_detector,
         )
     except RestoreError as error:
         yield Finding(BAD, "device", error.detail)
@@ -125,7 +128,17 @@ def check_restoration(settings: Settings) -> Iterator[Finding]:
     facts = backend.describe()
     yield Finding(FINE, "device", f"{facts['device']} ({facts['device_reason']})")
     yield Finding(FINE, "precision", f"{facts['precision']} ({facts['precision_reason']})")
+    yield check_faces(facts["faces"])
     yield check_golden(backend)
+
+
+def check_faces(faces: Mapping[str, Any]) -> Finding:
+    """What faces are restored with, or what is missing for it."""
+    if faces["model"] is None or faces["detector"] is None:
+        return Finding(WARNING, "faces", " ".join(faces["notes"]))
+    outlines = "outlined by parsenet" if faces["parsing"] else "with a plain soft edge"
+    text = f"{faces['model']}, found by {faces['detector']}, {outlines}"
+    return Finding(WARNING if faces["notes"] else FINE, "faces", ". ".join([text, *faces["notes"]]))
 
 
 def check_golden(backend: LocalBackend) -> Finding:

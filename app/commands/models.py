@@ -15,7 +15,7 @@ from app.commands.configure import read_settings
 from app.commands.screen import complain, console, download_bar, say
 from app.errors import RestoreError
 from app.restoration import weights
-from app.restoration.weights import MANIFEST, Verdict, WeightFile
+from app.restoration.weights import EMBEDDED, MANIFEST, Verdict, WeightFile
 from app.settings import MEGABYTE, Settings
 
 _WORDS = {
@@ -44,7 +44,7 @@ def run(action: str, names: Sequence[str]) -> int:
         rows = choose(names or ["default"])
     except KeyError as error:
         known = ", ".join(row.file for row in MANIFEST)
-        complain(f"There is no weight file '{error.args[0]}'. Known are default, all, {known}.")
+        complain(f"There is no weight file '{error.args[0]}'. Known are default, faces, all, {known}.")
         return 2
     wanted = [row for row in rows if weights.verify(folder / row.file) is not Verdict.VERIFIED]
     for row in rows:
@@ -54,7 +54,7 @@ def run(action: str, names: Sequence[str]) -> int:
 
 
 def choose(names: Iterable[str]) -> list[WeightFile]:
-    """Manifest rows for file names, model names (without the ending), `default` and `all`, each once.
+    """Manifest rows for file names, model names (without the ending), `default`, `faces` and `all`, each once.
 
     Raises:
         KeyError: with the first name that nobody knows.
@@ -63,6 +63,7 @@ def choose(names: Iterable[str]) -> list[WeightFile]:
     for name in names:
         rows = [row for row in MANIFEST if name in (row.file, Path(row.file).stem, "all")]
         rows += [row for row in MANIFEST if name == "default" and row.default]
+        rows += [row for row in MANIFEST if name == "faces" and row.file in weights.FACES]
         if not rows:
             raise KeyError(name)
         chosen.update({row.file: row for row in rows})
@@ -112,8 +113,8 @@ def _fetch_one(row: WeightFile, settings: Settings) -> None:
 
 def _show(folder: Path) -> None:
     table = Table("file", "MB", "installed", "fetched first", "for", "licence", box=None, pad_edge=False)
-    for row in MANIFEST:
-        verdict = _WORDS[weights.verify(folder / row.file)]
+    for row in (*MANIFEST, EMBEDDED):
+        verdict = _WORDS[weights.verify(weights.place(folder, row.file))]
         size = f"{row.bytes / MEGABYTE:.1f}"
         table.add_row(row.file, size, verdict, "yes" if row.default else "", row.purpose, escape(row.licence))
     for path in _own_files(folder):
@@ -124,20 +125,21 @@ def _show(folder: Path) -> None:
 
 def _verify(folder: Path) -> int:
     """Hash every file that is there; 1 when an official name holds something else, or nothing is there at all."""
-    found = [(folder / row.file, weights.verify(folder / row.file)) for row in MANIFEST]
+    places = [weights.place(folder, row.file) for row in (*MANIFEST, EMBEDDED)]
+    found = [(path, weights.verify(path)) for path in places]
     present = [(path, verdict) for path, verdict in found if verdict is not Verdict.MISSING]
     for path, verdict in present:
         say(f"{path.name}: {'verified' if verdict is Verdict.VERIFIED else f'not the official file ({verdict})'}")
     for path in _own_files(folder):
         say(f"{path.name}: your own file, sha256 {weights.sha256(path)}")
-    if not present:
+    if all(path.name == EMBEDDED.file for path, _ in present):
         complain("None of the official files is installed; get them with: python3 run.py models download")
         return 1
     return 1 if any(verdict in _WRONG for _, verdict in present) else 0
 
 
 def _own_files(folder: Path) -> list[Path]:
-    known = {row.file for row in MANIFEST}
+    known = {row.file for row in (*MANIFEST, EMBEDDED)}
     if not folder.is_dir():
         return []
     return [path for path in sorted(folder.iterdir()) if path.suffix in weights.SUFFIXES and path.name not in known]

@@ -198,6 +198,7 @@ def open_backend(settings: Settings, machine: Machine) -> LocalBackend:
         engine=machine.engine or settings.engine,
         default_quality=settings.default_quality,
         allow_unverified=settings.allow_unverified_weights,
+        face_detector=settings.face_detector,
     )
     backend.load()
     return backend

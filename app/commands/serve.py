@@ -74,7 +74,8 @@ def banner(settings: Settings, facts: Mapping[str, Any]) -> list[str]:
     if absent:
         lines.append(f"  Not here    {', '.join(absent)} (python3 run.py models list)")
     lines.append(f"  Key         {key}")
-    return [*lines, *(f"  Note        {problem}" for problem in facts.get("problems", ())), ""]
+    remarks = [*facts.get("problems", ()), *facts.get("notes", ())]
+    return [*lines, *(f"  Note        {remark}" for remark in remarks), ""]
 
 
 def _print_banner(settings: Settings, facts: Mapping[str, Any]) -> None:
@@ -98,7 +99,9 @@ def _provide_weights(settings: Settings, *, download: bool) -> None:
             return
     still = [row.file for row in models.missing_defaults(settings.weights_folder)]
     if still:
-        complain(f"Missing weights: {', '.join(still)}. The service starts without them. To get them:")
+        complain(
+            f"Missing weights: {', '.join(still)}. Until they are here the small model of the project restores. To get them:"
+        )
         for line in models.how_to_get(settings.weights_folder):
             complain(line)
 

@@ -2,11 +2,13 @@
 
 from app.images.decoder import Decoder
 from app.images.encoding import Encoded, choose_format, encode
+from app.images.fitting import fit_layers, keep_layers
 from app.images.header import Header, ImageLimits, accepted_formats, read_header
 from app.images.picture import Picture, Pixels
-from app.images.preview import encode_preview
+from app.images.preview import PREVIEW_SIDE_PIXELS, encode_preview, read_profile
 
 __all__ = [
+    "PREVIEW_SIDE_PIXELS",
     "Decoder",
     "Encoded",
     "Header",
@@ -17,5 +19,8 @@ __all__ = [
     "choose_format",
     "encode",
     "encode_preview",
+    "fit_layers",
+    "keep_layers",
     "read_header",
+    "read_profile",
 ]

@@ -82,7 +82,7 @@ def _answer(request: dict[str, Any], fd: int, limits: ImageLimits) -> dict[str, 
     try:
         path = Path(request["path"])
         if request["do"] == "decode":
-            return _send_picture(decode_file(path, limits), fd)
+            return _send_picture(decode_file(path, limits, as_stored=request.get("as_stored", False)), fd)
         wide = preview_limits(limits, request["max_megapixels"])
         return {"sizes": _send([preview_file(path, wide, request["max_side"])], fd)}
     except RestoreError as error:

@@ -13,7 +13,6 @@ from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
-import tifffile
 from PIL import Image
 
 from app.errors import RestoreError, Unprocessable
@@ -21,6 +20,11 @@ from app.images import alpha as alpha_channel
 from app.images import colour, exif, metadata
 from app.images.header import ImageLimits, format_name, open_picture, undecodable
 from app.images.picture import Picture, Pixels
+
+try:
+    import tifffile
+except ImportError:  # where only torch and the model packages are; nothing but a TIFF in separate planes needs it
+    tifffile = None
 
 _PLAIN_MODES = {"1": "L", "PA": "RGBA", "RGBa": "RGBA", "La": "LA", "RGBX": "RGB", "YCbCr": "RGB", "HSV": "RGB"}
 _MAX_16_BIT = 65535
@@ -41,8 +45,8 @@ class Channels:
     notes: tuple[str, ...] = ()
 
 
-def decode_file(path: Path, limits: ImageLimits) -> Picture:
-    """Decode the first picture of a file.
+def decode_file(path: Path, limits: ImageLimits, *, as_stored: bool = False) -> Picture:
+    """Decode the first picture of a file; `as_stored` leaves its RGB or grey numbers and its profile as they are.
 
     Raises:
         RestoreError: those of `read_header`; `undecodable_image`, `unsupported_depth` or `decode_memory`.
@@ -53,7 +57,7 @@ def decode_file(path: Path, limits: ImageLimits) -> Picture:
         image.load()
         deep = _deep_channels(image, file, orientation)
         channels = deep if deep is not None else plain_channels(image)
-        return _picture(image, channels)
+        return _picture(image, channels, as_stored)
 
 
 @contextlib.contextmanager
@@ -182,14 +186,14 @@ def _deep_colour(values: Any, image: Image.Image, *, grey: bool = False) -> Chan
     return Channels(np.ascontiguousarray(values[..., :3]), "RGB", alpha)
 
 
-def _picture(image: Image.Image, channels: Channels) -> Picture:
+def _picture(image: Image.Image, channels: Channels, as_stored: bool) -> Picture:
     source = metadata.collect(image)
-    settled = _settle(channels, image.info.get("icc_profile"))
+    settled = _settle(channels, image.info.get("icc_profile"), as_stored)
     grey = settled.pixels.ndim == 2
     pixels = turn(settled.pixels, source.orientation)
     rgb: Any = np.repeat(pixels[..., None], 3, axis=2) if grey else pixels
     alpha = None if channels.alpha is None else turn(channels.alpha, source.orientation)
-    if alpha is not None:
+    if alpha is not None and not as_stored:
         alpha_channel.bleed(rgb, alpha)
     return Picture(
         rgb=rgb,
@@ -204,10 +208,11 @@ def _picture(image: Image.Image, channels: Channels) -> Picture:
     )
 
 
-def _settle(channels: Channels, icc_profile: object) -> colour.Settled:
-    """Colours of 8-bit photos are settled; 16-bit photos keep their numbers and their profile."""
+def _settle(channels: Channels, icc_profile: object, as_stored: bool) -> colour.Settled:
+    """Colours of 8-bit photos are settled; 16-bit photos, and results of ours, keep their numbers and their profile."""
     profile = icc_profile if isinstance(icc_profile, bytes) and icc_profile else None
-    if channels.colour.dtype == np.uint8:
+    plain = channels.mode in ("L", "RGB")
+    if channels.colour.dtype == np.uint8 and not (as_stored and plain):
         return colour.settle(channels.colour.view(np.uint8), channels.mode, profile)
     notes: tuple[str, ...] = ()
     if profile and not colour.is_usable(profile, "GRAY" if channels.mode == "L" else "RGB"):

@@ -60,14 +60,15 @@ class Decoder:
         """Start the child now, so that the first photo does not wait for it."""
         self._submit(self._warm)
 
-    def decode(self, path: Path) -> Picture:
-        """Decode the first picture of a file.
+    def decode(self, path: Path, *, as_stored: bool = False) -> Picture:
+        """Decode the first picture of a file; `as_stored` leaves its numbers and its profile as they are.
 
         Raises:
             RestoreError: those of `decode.decode_file`; `decode_timeout`, `file_missing`, `no_space` (disk full),
                 `shutting_down` or `decoder_unavailable`.
         """
-        picture = self._submit(lambda: self._ask({"do": "decode", "path": str(path.absolute())}, _read_picture))
+        request = {"do": "decode", "path": str(path.absolute()), "as_stored": as_stored}
+        picture = self._submit(lambda: self._ask(request, _read_picture))
         assert isinstance(picture, Picture)
         return picture
 

@@ -28,7 +28,7 @@ _MIME_TYPES = {
     "avif": "image/avif",
 }
 _MAX_SIDE_PIXELS = {"jpg": 65_500, "webp": 16_383, "avif": 65_536}
-_DEEP_FORMATS = ("png", "tiff")
+DEEP_FORMATS = ("png", "tiff")
 # One JPEG segment: 64 KiB less its length and the name of what it holds.
 _MAX_JPEG_EXIF_BYTES = 65_533 - 6
 _MAX_JPEG_XMP_BYTES = 65_533 - 29
@@ -120,7 +120,7 @@ def _losses(picture: Picture, name: str) -> list[str]:
     notes = []
     if picture.alpha is not None and name == "jpg":
         notes.append("JPEG has no transparency; the photo was laid on white.")
-    if picture.rgb.dtype.itemsize == 2 and name not in _DEEP_FORMATS:
+    if picture.rgb.dtype.itemsize == 2 and name not in DEEP_FORMATS:
         notes.append(f"The format {name} holds 8 bits a channel; the photo's 16 bits were rounded.")
     return notes
 

@@ -22,6 +22,8 @@ from app.images.picture import Picture
 
 PREVIEW_SIDE_PIXELS = 400
 _QUALITY = 85
+_DISPLAY_QUALITY = 95  # of pictures that are looked at closely, beside each other
+_ANY_MEGAPIXELS = 10_000.0
 _DIRECT_MODES = ("L", "RGB", "RGBA", "LA", "CMYK", "LAB")
 
 
@@ -40,6 +42,13 @@ def preview_file(path: Path, limits: ImageLimits, max_side: int = PREVIEW_SIDE_P
         return encode_preview(Picture(rgb, alpha, icc_profile=settled.icc_profile), max_side)
 
 
+def read_profile(path: Path) -> bytes | None:
+    """The colour profile in the header of a result of our own; no pixel is decoded. Same errors as `read_header`."""
+    with path.open("rb") as file, open_picture(file, preview_limits(ImageLimits(), _ANY_MEGAPIXELS)) as image:
+        profile = image.info.get("icc_profile")
+        return profile if isinstance(profile, bytes) and profile else None
+
+
 def encode_preview(picture: Picture, max_side: int = PREVIEW_SIDE_PIXELS) -> bytes:
     """JPEG bytes of a picture, at most `max_side` pixels a side; a smaller picture keeps its size."""
     scale = min(1.0, max_side / max(picture.width, picture.height))
@@ -50,7 +59,10 @@ def encode_preview(picture: Picture, max_side: int = PREVIEW_SIDE_PIXELS) -> byt
         alpha = samples.eight_bit(cv2.resize(picture.alpha, size, interpolation=cv2.INTER_AREA))
         small = samples.on_white(small, alpha)
     buffer = io.BytesIO()
-    Image.fromarray(small).save(buffer, "JPEG", quality=_QUALITY)
+    if max_side > PREVIEW_SIDE_PIXELS:
+        Image.fromarray(small).save(buffer, "JPEG", quality=_DISPLAY_QUALITY, subsampling=0)
+    else:
+        Image.fromarray(small).save(buffer, "JPEG", quality=_QUALITY)
     return buffer.getvalue()
 
 

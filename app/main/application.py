@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from app.api import downloads, jobs, live, problems, system
+from app.api import downloads, faces, jobs, live, photos, problems, system
 from app.api.frame import Frame
 from app.api.guard import FORM_OVERHEAD_BYTES, Guard, Rules
 from app.api.origin import Origins
@@ -63,7 +63,7 @@ def create_app(
     )
     app.state.parts, app.state.service = parts, service
     problems.install(app)
-    for router in (jobs.router, downloads.router, live.router, system.router):
+    for router in (jobs.router, downloads.router, faces.router, photos.router, live.router, system.router):
         app.include_router(router)
     app.add_middleware(Guard, rules=_rules(settings, parts), admission=parts.admission)
     if settings.cors_origins:
@@ -88,5 +88,5 @@ def _rules(settings: Settings, parts: Parts) -> Rules:
         keys=parts.keys,
         origins=Origins(hosts, settings.cors_origins, any_host),
         rates=parts.rates,
-        submit_limits={jobs.SUBMIT: one, jobs.SUBMIT_BATCH: many, jobs.SIMPLE_SUBMIT: many},
+        submit_limits={jobs.SUBMIT: one, jobs.SUBMIT_BATCH: many, jobs.SIMPLE_SUBMIT: many, photos.UPLOAD: one},
     )

@@ -14,20 +14,23 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from app.api.admission import Admission
-from app.api.catalog import Catalog
+from app.api.catalog import LOCAL_BACKEND, Catalog
 from app.api.connections import Connections
 from app.api.hub import Hub
 from app.api.keys import Keys
 from app.api.parts import Limits, Parts
 from app.api.rates import Rates
 from app.backends.protocol import Backend
+from app.backends.siliconflow.listing import NAME as CLOUD
+from app.backends.siliconflow.listing import describe_siliconflow
 from app.errors import RestoreError
 from app.images import Decoder, ImageLimits
 from app.janitor import Janitor
 from app.metrics import Metrics
+from app.reblending import Reblender
 from app.runner import Runner
 from app.settings import Settings
-from app.storage import Storage
+from app.storage import Storage, new_id
 from app.store import Store
 from app.worker import Worker
 
@@ -35,6 +38,8 @@ log = logging.getLogger(__name__)
 
 POOL_THREADS = 8
 LOADER_JOIN_SECONDS = 15.0
+DECODE_BYTES_PER_PIXEL = 24  # 16 bits with transparency, as read, as mixed and as sent
+LONGEST_RESULT_PIXELS = 1 << 20
 
 Describe = Callable[[], Mapping[str, Any]]
 
@@ -91,6 +96,7 @@ class Service:
             await self.drain()
         await asyncio.to_thread(parts.janitor.stop)
         await asyncio.to_thread(self._loader.join, LOADER_JOIN_SECONDS)
+        await asyncio.to_thread(parts.reblender.close)
         await asyncio.to_thread(parts.decoder.close)
         await asyncio.to_thread(parts.pool.shutdown)
         parts.store.close()
@@ -103,7 +109,15 @@ class Service:
         decoder = Decoder(limits.image)
         pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="request")
         runner = Runner(store, storage, decoder, self._backends, metrics)
-        worker = Worker(runner, store, metrics, hang_timeout_seconds=settings.hang_timeout_seconds, on_hang=on_hang)
+        self._open_cloud(decoder, storage)
+        worker = Worker(
+            runner,
+            store,
+            metrics,
+            waiting={CLOUD: settings.siliconflow_concurrency},
+            hang_timeout_seconds=settings.hang_timeout_seconds,
+            on_hang=on_hang,
+        )
         janitor = Janitor(
             store,
             storage,
@@ -124,10 +138,11 @@ class Service:
             metrics=metrics,
             worker=worker,
             janitor=janitor,
-            catalog=Catalog(lambda: self._describe(), lambda: self._warm_up()),
+            catalog=Catalog(lambda: self._describe(), lambda: self._warm_up(), backends=self._backend_rows()),
             keys=Keys([key.get_secret_value() for key in settings.api_keys]),
             rates=Rates(settings.rate_limit),
             hub=Hub(),
+            reblender=Reblender(store, storage, Decoder(result_limits_of(limits)), metrics),
             admission=Admission(storage, limits.queue_limit, count_queued, time.monotonic),
             connections=Connections(),
             pool=pool,
@@ -135,6 +150,29 @@ class Service:
             wall=time.time,
             started_at=time.monotonic(),
         )
+
+    def _open_cloud(self, decoder: Decoder, storage: Storage) -> None:
+        """Open the cloud backend when there is a key; it connects to nothing until a photo asks for it."""
+        settings = self._settings
+        key = settings.siliconflow_api_key.get_secret_value()
+        if self._given or not key:
+            return
+        from app.backends.siliconflow.backend import open_siliconflow_backend  # with it comes an HTTP client
+
+        self._backends[CLOUD] = open_siliconflow_backend(
+            api_key=key,
+            api_url=settings.siliconflow_api_url,
+            model=settings.siliconflow_model,
+            timeout_seconds=settings.siliconflow_timeout,
+            result_hosts=settings.siliconflow_result_hosts,
+            decode=decoder.decode,
+            scratch=lambda: storage.scratch_path(new_id()),
+        )
+
+    def _backend_rows(self) -> list[dict[str, Any]]:
+        """What may be chosen, and what it means to choose it."""
+        cloud = describe_siliconflow(available=CLOUD in self._backends, api_url=self._settings.siliconflow_api_url)
+        return [dict(LOCAL_BACKEND), cloud]
 
     def _load(self) -> None:
         """In its own thread: warm the decoder, open and load the backend, then let the worker begin."""
@@ -170,6 +208,7 @@ class Service:
             engine=settings.engine,
             default_quality=settings.default_quality,
             allow_unverified=settings.allow_unverified_weights,
+            face_detector=settings.face_detector,
         )
         self._backends[backend.name] = backend
         self._describe, self._warm_up = backend.describe, backend.warm_up
@@ -183,6 +222,18 @@ class Service:
             self.parts.decoder.start()
         except RestoreError as error:  # the first photo tries again
             log.warning("the decoder could not be started: %s", error.detail)
+
+
+def result_limits_of(limits: Limits) -> ImageLimits:
+    """What decoding a result of our own may cost: it is larger than an upload, and time and memory grow with it."""
+    image, megapixels = limits.image, limits.max_output_megapixels
+    larger = max(1.0, megapixels / image.max_input_megapixels)
+    return ImageLimits(
+        max_input_megapixels=megapixels,
+        decode_timeout_seconds=image.decode_timeout_seconds * larger,
+        decode_memory_mb=max(image.decode_memory_mb, round(DECODE_BYTES_PER_PIXEL * megapixels)),
+        max_side_pixels=LONGEST_RESULT_PIXELS,
+    )
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import logging
+import os
 import sys
 from pathlib import Path
 
-import psutil
 import torch
 
 from app.errors import Unavailable
@@ -123,9 +123,18 @@ def keep_freed_memory() -> bool:
 def free_memory_bytes(device: str) -> int:
     """Memory that a restoration may still take on `device`."""
     if device == "cpu":
-        return int(psutil.virtual_memory().available)
+        return _available_bytes()
     free, _ = torch.cuda.mem_get_info(torch.device(device))
     return int(free)
+
+
+def _available_bytes() -> int:
+    """Main memory that can be had without swapping; what is free at once where psutil is not installed."""
+    try:
+        import psutil
+    except ImportError:  # a machine with torch and the model packages alone
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(psutil.virtual_memory().available)
 
 
 def prepare(device: str) -> None:

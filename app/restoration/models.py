@@ -35,16 +35,19 @@ class ModelRow:
     denoise_partner: str | None = None
 
 
+EMBEDDED_MODEL = "nir-embedded-x4"
 TABLE: tuple[ModelRow, ...] = (
     ModelRow("RealESRGAN_x4plus", "RealESRGAN_x4plus.pth"),
     ModelRow("RealESRGAN_x2plus", "RealESRGAN_x2plus.pth"),
     ModelRow("RealESRGAN_x4plus_anime_6B", "RealESRGAN_x4plus_anime_6B.pth"),
     ModelRow("realesr-general-x4v3", "realesr-general-x4v3.pth", "realesr-general-wdn-x4v3.pth"),
     ModelRow("realesr-animevideov3", "realesr-animevideov3.pth"),
+    ModelRow(EMBEDDED_MODEL, weights.EMBEDDED.file),
 )
 QUALITY_MODELS = {"fast": "realesr-general-x4v3", "balanced": "RealESRGAN_x4plus", "best": "RealESRGAN_x4plus"}
 # What runs when the model of a quality is not installed, best match first; never without a warning.
-FALLBACKS = ("realesr-general-x4v3", "RealESRGAN_x4plus", "RealESRGAN_x2plus", "realesr-animevideov3")
+# Files that a user dropped in come after these, and then the embedded model.
+FALLBACKS = ("realesr-general-x4v3", "RealESRGAN_x4plus", "RealESRGAN_x2plus")
 
 
 class ModelShelf:
@@ -62,7 +65,7 @@ class ModelShelf:
 
     def rows(self) -> list[ModelRow]:
         """The table, then files that the user dropped into the folder, by name."""
-        known = {row.file for row in weights.MANIFEST}
+        known = {row.file for row in (*weights.MANIFEST, weights.EMBEDDED)}
         dropped = [
             ModelRow(path.stem, path.name)
             for path in (sorted(self._folder.iterdir()) if self._folder.is_dir() else [])
@@ -80,7 +83,7 @@ class ModelShelf:
 
     def path(self, file: str) -> Path:
         """Where a weight file lies or would lie."""
-        return self._folder / file
+        return weights.place(self._folder, file)
 
     def refusal(self, file: str) -> str | None:
         """None when a file can be loaded, else one sentence why not and what to do."""
@@ -125,14 +128,19 @@ class ModelShelf:
             return network
 
     def _build(self, row: ModelRow, strength: float, device: str, precision: str) -> Network:
-        state = self._read(row.file)
+        state = self.read(row.file)
         if strength < 1.0 and row.denoise_partner is not None:
-            state = blend_states(state, self._read(row.denoise_partner), strength)
+            state = blend_states(state, self.read(row.denoise_partner), strength)
         module, facts = interpret(state, row.file)
         log.info("loaded %s on %s in %s", row.name, device, precision)
         return build(row.name, module, facts, device, precision)
 
-    def _read(self, file: str) -> Mapping[str, Tensor]:
+    def read(self, file: str) -> Mapping[str, Tensor]:
+        """The tensors of a weight file, verified before it is opened and read with a restricted unpickler.
+
+        Raises:
+            Conflict: `model_not_installed`. Unavailable: `weights_unreadable`.
+        """
         refused = self.refusal(file)
         if refused is not None:
             raise Conflict("model_not_installed", refused)

@@ -1,7 +1,7 @@
 """Restores one `Picture`: colour, grey, alpha, 8 or 16 bits, to the asked size, with the model that the options mean.
 
-It joins device, models and upscaling; it knows nothing of HTTP, rows, files of users or settings. One `Restorer` serves
-all photos; nothing of a photo is kept on it.
+It joins device, models, upscaling and faces; it knows nothing of HTTP, rows, files of users or settings. One `Restorer`
+serves all photos; nothing of a photo is kept on it.
 """
 
 from __future__ import annotations
@@ -18,23 +18,21 @@ from numpy.typing import NDArray
 
 from app.errors import Unavailable
 from app.images import Picture
+from app.images.layers import FaceLayer
 from app.options import RestoreOptions
 from app.restoration import device as devices
-from app.restoration.models import FALLBACKS, QUALITY_MODELS, ModelRow, ModelShelf
+from app.restoration.cautions import Caution
+from app.restoration.faces import FAILED, TOO_MANY, Face, FacesDone, Toolbox, Tools, find, restore_faces
+from app.restoration.models import EMBEDDED_MODEL, FALLBACKS, QUALITY_MODELS, TABLE, ModelRow, ModelShelf
 from app.restoration.networks import Network
 from app.restoration.upscale import Plan, Report, upscale
 
 log = logging.getLogger(__name__)
 
+_GFPGAN_WORK, _PARSER_WORK = 198_000.0, 234_000.0  # multiply-adds for one face, in millions
+
 OnProgress = Callable[[float, str], bool]
-
-
-@dataclasses.dataclass(frozen=True)
-class Caution:
-    """Something the user must know: a stable code and a plain sentence."""
-
-    code: str
-    message: str
+WARM_UP_SIDE_PIXELS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +44,8 @@ class Outcome:
     seconds: float
     params: dict[str, Any]
     warnings: tuple[Caution, ...]
+    faces: tuple[dict[str, Any], ...] = ()
+    face_layers: tuple[FaceLayer, ...] = ()
 
 
 class Restorer:
@@ -60,11 +60,13 @@ class Restorer:
         tile: int = 0,
         default_quality: str = "auto",
         allow_unverified: bool = False,
+        face_detector: str = "auto",
     ) -> None:
         self.shelf = ModelShelf(weights_folder, allow_unverified=allow_unverified)
         self.device = devices.choose_device(device)
         self.precision = devices.choose_precision(precision, self.device.value)
         self.tile = tile
+        self.toolbox = Toolbox(self.shelf, self.device.value, self.precision.value, face_detector)
         is_cpu = self.device.value == "cpu"
         self.default_quality = ("fast" if is_cpu else "balanced") if default_quality == "auto" else default_quality
 
@@ -80,11 +82,11 @@ class Restorer:
         wanted = QUALITY_MODELS[options.quality or self.default_quality]
         if self.shelf.installed(wanted):
             return self.shelf.find(wanted), ()
-        others = [row.name for row in self.shelf.rows()]
-        for name in (*FALLBACKS, *others):
+        known = [row.name for row in TABLE]
+        dropped_in = [row.name for row in self.shelf.rows() if row.name not in known]
+        for name in (*FALLBACKS, *dropped_in, EMBEDDED_MODEL, *known):
             if self.shelf.installed(name):
-                text = f"{wanted} is not installed, so {name} ran; get it with: python3 run.py models download {wanted}"
-                return self.shelf.find(name), (Caution("model_fallback", text),)
+                return self.shelf.find(name), (_stand_in(name, wanted),)
         raise Unavailable("no_model", "No model is installed; run: python3 run.py models download")
 
     def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> Outcome:
@@ -92,8 +94,8 @@ class Restorer:
 
         Args:
             picture: any decoded photo.
-            options: what was asked; scale, quality or model, and denoise count here.
-            on_progress: told (fraction, stage) at least once a tile; False stops with `Cancelled`.
+            options: what was asked; scale, quality or model, denoise and the face options count here.
+            on_progress: told (fraction, stage) at least once a tile and a face; False stops with `Cancelled`.
         """
         row, warnings = self.choose(options)
         on_progress(0.0, "loading")
@@ -102,9 +104,22 @@ class Restorer:
         warnings += self._denoise_warnings(row, options)
         denoise = None if any(w.code.startswith("denoise") for w in warnings) else options.denoise
         network = self.shelf.load(row, denoise, self.device.value, precision)
+        tools, said = self._open_faces(options, exact=is_best)
         started = time.monotonic()
         plan = Plan(_size_out(picture, options.scale), self.tile, ensemble=is_best)
-        result, reports = _planes(network, picture, plan, on_progress)
+        faces = find(tools, picture.rgb) if tools is not None else ()
+        share = _share_of_faces(tools, faces, network, picture, plan)
+        result, reports = _planes(network, picture, plan, lambda f, stage: on_progress(f * (1 - share), stage))
+        done = FacesDone((), ())
+        if tools is not None and faces:
+            done = restore_faces(
+                tools,
+                picture,
+                result.rgb,
+                faces,
+                options.face_strength,
+                lambda f: on_progress(1 - share + f * share, "faces"),
+            )
         params = {
             "device": self.device.value,
             "precision": network.precision,
@@ -116,8 +131,21 @@ class Restorer:
             "tiles": sum(report.tiles for report in reports),
             "tiles_redone_in_fp32": sum(report.redone_in_fp32 for report in reports),
             "out_of_memory_restarts": sum(report.restarts for report in reports),
+            "faces": None if tools is None else {**tools.facts, "redone_in_fp32": done.redone_in_fp32},
         }
-        return Outcome(result, row.name, time.monotonic() - started, params, warnings)
+        warnings += (*said, *_face_cautions(done))
+        seconds = time.monotonic() - started
+        return Outcome(result, row.name, seconds, params, warnings, done.rows, done.layers)
+
+    def _open_faces(self, options: RestoreOptions, *, exact: bool) -> tuple[Tools | None, tuple[Caution, ...]]:
+        """The face networks when faces are asked for and can be restored, and what must be said.
+
+        Outlining a face costs more than restoring it, so the fast quality goes without.
+        """
+        if not options.face_enhance:
+            return None, ()
+        quality = options.quality or (self.default_quality if options.model is None else None)
+        return self.toolbox.open(options.face_model, parse=quality != "fast", exact=exact)
 
     def _denoise_warnings(self, row: ModelRow, options: RestoreOptions) -> tuple[Caution, ...]:
         if options.denoise is None:
@@ -130,16 +158,50 @@ class Restorer:
             return (Caution("denoise_unavailable", f"The denoise setting was ignored: {refusal}"),)
         return ()
 
-    def warm_up(self) -> str | None:
-        """Load the default model and run it once on a small picture; returns its name, None with nothing installed."""
+    def warm_up(self, side: int = WARM_UP_SIDE_PIXELS) -> str | None:
+        """Load the default model and run it once on a small square; returns its name, None with nothing installed."""
         try:
             row, _ = self.choose(RestoreOptions())
         except Unavailable:
             return None
-        ramp = np.linspace(0, 255, 64, dtype=np.uint8)
+        ramp = np.linspace(0, 255, side, dtype=np.uint8)
         rgb = np.stack(np.broadcast_arrays(ramp[None, :], ramp[:, None], ramp[::-1][None, :]), axis=2)
         self.restore(Picture(np.ascontiguousarray(rgb)), RestoreOptions(model=row.name), lambda fraction, stage: True)
         return row.name
+
+
+def _stand_in(name: str, wanted: str) -> Caution:
+    """The warning that another model ran than the one that was meant."""
+    how = f"get it with: python3 run.py models download {wanted}"
+    if name == EMBEDDED_MODEL:
+        text = f"The small model that ships with the project ({name}) ran, since {wanted} is not installed; {how}"
+        return Caution("embedded_model", text)
+    return Caution("model_fallback", f"{wanted} is not installed, so {name} ran; {how}")
+
+
+def _share_of_faces(
+    tools: Tools | None, faces: tuple[Face, ...], network: Network, picture: Picture, plan: Plan
+) -> float:
+    """Which part of the whole work the faces are, 0..1, by multiply-adds; it paces the progress."""
+    wanted = sum(face.reason is None for face in faces)
+    if tools is None or not wanted:
+        return 0.0
+    each = _GFPGAN_WORK + (_PARSER_WORK if tools.parse is not None else 0.0)
+    upscaling = network.facts.work * picture.width * picture.height * (8 if plan.ensemble else 1)
+    return wanted * each / (wanted * each + upscaling)
+
+
+def _face_cautions(done: FacesDone) -> list[Caution]:
+    """What must be said of faces that were found, and not treated as the others."""
+    cautions = []
+    left_out = sum(row["reason"] in (TOO_MANY, FAILED) for row in done.rows)
+    if left_out:
+        text = f"{left_out} of {len(done.rows)} faces were only upscaled; the list of faces says why."
+        cautions.append(Caution("faces_left_out", text))
+    if done.layers_too_large:
+        text = "The faces of this result are too large to be kept, so their strength cannot be changed afterwards."
+        cautions.append(Caution("faces_not_kept", text))
+    return cautions
 
 
 def _size_out(picture: Picture, scale: float) -> tuple[int, int]:

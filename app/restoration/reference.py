@@ -23,10 +23,12 @@ from numpy.typing import NDArray
 from app.errors import Cancelled, Unavailable
 from app.images import Picture
 from app.options import RestoreOptions
+from app.restoration.cautions import Caution
 from app.restoration.models import ModelRow, ModelShelf
-from app.restoration.pipeline import Caution, OnProgress, Outcome, Restorer
+from app.restoration.pipeline import OnProgress, Outcome, Restorer
+from app.restoration.reference_faces import face_rows, make_face_enhancer
 
-_MISSING = "The packages realesrgan and basicsr are not installed (they need Python 3.11 or 3.12); use ENGINE=fast."
+MISSING = "The packages realesrgan and basicsr are not installed (they need Python 3.11 or 3.12); use ENGINE=fast."
 
 
 def add_shim() -> None:
@@ -58,7 +60,7 @@ def make_network(row: ModelRow) -> tuple[Any, int]:
         Unavailable: `reference_unavailable` when upstream's packages are missing or do not know the model.
     """
     if not is_available():
-        raise Unavailable("reference_unavailable", _MISSING)
+        raise Unavailable("reference_unavailable", MISSING)
     from basicsr.archs.rrdbnet_arch import RRDBNet
     from basicsr.archs.srvgg_arch import SRVGGNetCompact
 
@@ -137,7 +139,7 @@ class ReferenceRestorer(Restorer):
 
     def __init__(self, weights_folder: Path, **options: Any) -> None:
         if not is_available():
-            raise Unavailable("reference_unavailable", _MISSING)
+            raise Unavailable("reference_unavailable", MISSING)
         super().__init__(weights_folder, **options)
 
     def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> Outcome:
@@ -148,17 +150,40 @@ class ReferenceRestorer(Restorer):
             raise Cancelled
         denoise = None if any(c.code.startswith("denoise") for c in cautions) else options.denoise
         upsampler = make_upsampler(self.shelf, row, denoise, self.device.value, self.tile)
+        enhancer, said = self._enhancer(picture, options, upsampler)
         started = time.monotonic()
         if not on_progress(0.0, "upscaling"):
             raise Cancelled
         with contextlib.redirect_stdout(io.StringIO()):  # upstream prints
-            pixels, _ = upsampler.enhance(to_upstream(picture), outscale=options.scale)
+            if enhancer is None:
+                pixels, _ = upsampler.enhance(to_upstream(picture), outscale=options.scale)
+            else:  # upstream fails on grey photos here, so it gets three channels
+                *_, pixels = enhancer.enhance(to_upstream(dataclasses.replace(picture, grey=False)))
         seconds = time.monotonic() - started
         if not on_progress(1.0, "upscaling"):
             raise Cancelled
-        cautions += tuple(_tiny_caution(picture))
+        cautions += (*said, *_tiny_caution(picture))
         params = {"device": self.device.value, "precision": "fp32", "engine": "reference", "scale": options.scale}
-        return Outcome(from_upstream(pixels, picture), row.name, seconds, params, cautions)
+        rows = () if enhancer is None else face_rows(enhancer, picture.width, picture.height)
+        return Outcome(from_upstream(pixels, picture), row.name, seconds, params, cautions, rows)
+
+    def _enhancer(
+        self, picture: Picture, options: RestoreOptions, upsampler: Any
+    ) -> tuple[Any | None, tuple[Caution, ...]]:
+        """Upstream's GFPGANer where faces are asked for and it can do them, and what must be said."""
+        if not options.face_enhance:
+            return None, ()
+        choice, cautions = self.toolbox.choose(options.face_model)
+        if choice.restorer is None or choice.detector is None:
+            return None, cautions
+        if picture.rgb.dtype == np.uint16:
+            text = "Upstream pastes faces of 8 bits, nearly black in a 16-bit photo, so it did none; use ENGINE=fast."
+            return None, (*cautions, Caution("reference_faces_depth", text))
+        if options.face_strength < 1:
+            text = "Upstream cannot blend faces, so it pasted them in full; use ENGINE=fast for face_strength."
+            cautions += (Caution("reference_face_strength", text),)
+        enhancer = make_face_enhancer(self.shelf, choice, self.device.value, options.scale, upsampler)
+        return enhancer, cautions
 
 
 def _tiny_caution(picture: Picture) -> list[Caution]:

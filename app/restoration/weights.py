@@ -144,12 +144,29 @@ MANIFEST: tuple[WeightFile, ...] = (
         "outlines faces",
     ),
 )
-_BY_FILE = {row.file: row for row in MANIFEST}
+# What restoring faces takes. Not fetched first: large, and its licences do not allow every use.
+FACES = ("GFPGANv1.3.pth", "detection_Resnet50_Final.pth", "parsing_parsenet.pth")
+# Ours: lies in the repository, is never downloaded, and is found wherever WEIGHTS_FOLDER points.
+EMBEDDED = WeightFile(
+    "nir-embedded-x4.safetensors",
+    "",
+    1248240,
+    "1f83f1c6481bc9e1acb1f576cb7ea6b338430f0d78dff8c93bec682cc83c2551",
+    "the project's own; trained on BSDS500 photos, which are given for research and education",
+    "photos, ships with the project; runs when nothing better is installed",
+)
+SHIPPED_FOLDER = Path(__file__).resolve().parents[2] / "weights"
+_BY_FILE = {row.file: row for row in (*MANIFEST, EMBEDDED)}
 
 
 def official(file: str) -> WeightFile | None:
     """The manifest row of a file name, or None."""
     return _BY_FILE.get(file)
+
+
+def place(folder: Path, file: str) -> Path:
+    """Where a weight file lies or would lie: in `folder`, or for the embedded one where the project ships it."""
+    return SHIPPED_FOLDER / file if file == EMBEDDED.file else folder / file
 
 
 def verify(path: Path) -> Verdict:
@@ -181,6 +198,8 @@ def trusted(path: Path, *, allow_unverified: bool) -> str | None:
     verdict = verify(path)
     if verdict in (Verdict.VERIFIED, Verdict.UNKNOWN):
         return None
+    if path.name == EMBEDDED.file:
+        return f"{path.name} is not the file that belongs to this version; take it from the project's own files again."
     if verdict is Verdict.MISSING:
         return f"{path.name} is not installed; get it with: python3 run.py models download {path.name}"
     if allow_unverified:

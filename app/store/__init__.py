@@ -1,7 +1,8 @@
 """Photos, jobs and attempts in SQL: the rows are the truth. It knows nothing of HTTP, pictures or files."""
 
+from app.store.library import Library
 from app.store.reading import Counts
-from app.store.records import Attempt, AttemptStatus, Job, NewPhoto, Photo, PhotoStatus, Result
+from app.store.records import Attempt, AttemptStatus, Job, NewPhoto, NewVersion, Photo, PhotoStatus, Result
 from app.store.removal import Removal
 from app.store.store import MAX_TRIES, Store
 
@@ -11,7 +12,9 @@ __all__ = [
     "AttemptStatus",
     "Counts",
     "Job",
+    "Library",
     "NewPhoto",
+    "NewVersion",
     "Photo",
     "PhotoStatus",
     "Removal",

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, exc, make_url
 from sqlalchemy.pool import StaticPool
+from sqlalchemy.schema import CreateColumn
 
 from app.errors import Conflict, Internal, RestoreError, Unavailable
 from app.store.schema import VERSION, metadata
@@ -162,7 +163,18 @@ def _migrate(connection: Connection) -> None:
                 "The job database was written by a later version of this service; start that version again.",
             )
         metadata.create_all(connection)
+        _add_columns(connection)
         connection.exec_driver_sql(f"PRAGMA user_version={VERSION}")
+
+
+def _add_columns(connection: Connection) -> None:
+    """Give the tables of an earlier version the columns they lack; each has a default or may be empty."""
+    for table in metadata.sorted_tables:
+        present = {row[1] for row in connection.exec_driver_sql(f"PRAGMA table_info({table.name})")}
+        for column in table.columns:
+            if column.name not in present:
+                words = CreateColumn(column).compile(dialect=connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {words}")
 
 
 def _damaged() -> Internal:

@@ -10,13 +10,18 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, select, update
 
-from app.store.records import AttemptStatus, PhotoStatus, Result
+from app.store.records import AttemptStatus, NewVersion, PhotoStatus, Result
 from app.store.schema import ACTIVE, as_json, attempts, photos
 
 CRASHED = "worker_crashed"
 CRASHED_MESSAGE = (
     "The service stopped twice while it restored this photo, so it was given up; "
     "try a smaller photo or another model, and tell the operator."
+)
+INTERRUPTED = "interrupted"
+INTERRUPTED_MESSAGE = (
+    "The service stopped after this photo had been sent to the provider, which may have charged for it; "
+    "it was not sent again, so restore it once more if you want that."
 )
 LONGEST_MESSAGE_CHARACTERS = 1000
 
@@ -53,6 +58,12 @@ def report_progress(connection: Connection, attempt_id: str, token: str, fractio
     """Write how far a run is, while it holds its claim."""
     fraction = min(1.0, max(0.0, fraction))
     row = _move(connection, _held(attempt_id, token), progress=fraction, stage=stage[:20])
+    return None if row is None else str(row.job_id)
+
+
+def mark_sent(connection: Connection, attempt_id: str, token: str) -> str | None:
+    """Write that this run is about to cost money; from now on the attempt is never queued again."""
+    row = _move(connection, _held(attempt_id, token), sent=True, stage="sending")
     return None if row is None else str(row.job_id)
 
 
@@ -95,16 +106,37 @@ def fail(connection: Connection, attempt_id: str, token: str, code: str, message
     return None if row is None else _photo_back(connection, row)
 
 
-def give_back(connection: Connection, attempt_id: str, token: str) -> str | None:
-    """Processing -> queued, and the try does not count: the run was stopped in good order."""
-    row = _move(connection, _held(attempt_id, token), tries=attempts.c.tries - 1, **_BACK_IN_QUEUE)
+def new_version(connection: Connection, attempt_id: str, was: int, result: NewVersion) -> str | None:
+    """Completed stays completed and shows the next version of its result, if it is version `was` that shows now."""
+    shown = and_(
+        attempts.c.id == attempt_id,
+        attempts.c.status == AttemptStatus.COMPLETED.value,
+        attempts.c.version == was,
+    )
+    row = _move(
+        connection,
+        shown,
+        version=was + 1,
+        result_name=result.name,
+        result_bytes=result.bytes,
+        faces_json=as_json(result.faces),
+    )
+    return None if row is None else str(row.job_id)
+
+
+def give_back(connection: Connection, attempt_id: str, token: str, now: float) -> str | None:
+    """Processing -> queued, and the try does not count: the run was stopped in good order. Sent -> failed."""
+    held = _held(attempt_id, token)
+    row = _interrupt(connection, held, now)
+    row = row or _move(connection, held, tries=attempts.c.tries - 1, **_BACK_IN_QUEUE)
     return None if row is None else _photo_back(connection, row)
 
 
 def crashed(connection: Connection, attempt_id: str, token: str, now: float, max_tries: int) -> str | None:
-    """Processing -> queued while tries are left, else failed: the run ended without a word."""
+    """Processing -> queued while tries are left, else failed: the run ended without a word. Sent -> failed."""
     held = _held(attempt_id, token)
-    row = _move(connection, and_(held, attempts.c.tries < max_tries), **_BACK_IN_QUEUE)
+    row = _interrupt(connection, held, now)
+    row = row or _move(connection, and_(held, attempts.c.tries < max_tries), **_BACK_IN_QUEUE)
     row = row or _move(connection, held, **_failed(CRASHED, CRASHED_MESSAGE, now))
     return None if row is None else _photo_back(connection, row)
 
@@ -139,6 +171,12 @@ def _move(connection: Connection, guard: ColumnElement[bool], **values: Any) -> 
     """The one guarded UPDATE; the row's job and photo when it moved, else None."""
     statement = update(attempts).where(guard).values(**values).returning(attempts.c.job_id, attempts.c.photo_id)
     return connection.execute(statement).one_or_none()
+
+
+def _interrupt(connection: Connection, held: ColumnElement[bool], now: float) -> Any:
+    """A run that was paid for ends as failed: whether to pay again is the user's word, not ours."""
+    sent = and_(held, attempts.c.sent.is_(True))
+    return _move(connection, sent, **_failed(INTERRUPTED, INTERRUPTED_MESSAGE, now))
 
 
 def _failed(code: str, message: str, now: float) -> dict[str, Any]:

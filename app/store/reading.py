@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
@@ -13,6 +15,8 @@ from app.store.records import Attempt, AttemptStatus, Job
 from app.store.schema import ACTIVE, attempt_of, attempts, jobs, photos, select_attempts
 
 RECENT_ATTEMPTS = 20
+LOCAL = "local"  # the backend of this machine's own networks
+_RESULT_NAME = re.compile(r"[0-9a-f]{32}(?:-v(?P<version>[2-9]|[1-9][0-9]{1,5}))?\.[a-z]{3,4}")
 _MEGAPIXEL = 1_000_000
 
 
@@ -47,32 +51,51 @@ def find_attempt(connection: Connection, attempt_id: str) -> Attempt | None:
 
 
 def find_result(connection: Connection, owner: str, result_name: str) -> Attempt:
-    """The completed attempt that made a result. Raises `NotFound` `result_not_found`."""
+    """The completed attempt behind a result's name; the name of an earlier version finds it as well.
+
+    Raises `NotFound` `result_not_found`.
+    """
     query = (
         select_attempts()
         .join(jobs, jobs.c.id == attempts.c.job_id)
-        .where(attempts.c.id == result_name[:32], attempts.c.result_name == result_name, jobs.c.owner == owner)
+        .where(attempts.c.id == result_name[:32], attempts.c.result_name.is_not(None), jobs.c.owner == owner)
     )
     row = connection.execute(query).one_or_none()
-    if row is None:
-        raise NotFound("result_not_found", "There is no such result; it may have expired.")
+    asked = _RESULT_NAME.fullmatch(result_name)
+    if row is None or asked is None or not result_name.endswith(PurePosixPath(row.result_name).suffix):
+        raise _no_result()
+    if int(asked["version"] or 1) > row.version:
+        raise _no_result()
     return attempt_of(row)
 
 
+def _no_result() -> NotFound:
+    return NotFound("result_not_found", "There is no such result; it may have expired.")
+
+
 def queue_position(connection: Connection, job_id: str) -> int:
-    """1 when the job's first waiting attempt is the next one; 0 when none waits."""
+    """1 when the job's first waiting attempt is the next one of its backend; 0 when none waits.
+
+    Each backend has a queue of its own: nobody waits behind another backend's photos.
+    """
     waiting = attempts.c.status == AttemptStatus.QUEUED.value
-    first = select(func.min(attempts.c.number)).where(attempts.c.job_id == job_id, waiting)
-    number = connection.execute(first).scalar_one()
-    if number is None:
+    mine = select(attempts.c.number, attempts.c.backend).where(attempts.c.job_id == job_id, waiting)
+    first = connection.execute(mine.order_by(attempts.c.number).limit(1)).one_or_none()
+    if first is None:
         return 0
-    ahead = select(func.count()).where(waiting, attempts.c.number < number)
+    ahead = select(func.count()).where(waiting, attempts.c.backend == first.backend, attempts.c.number < first.number)
     return 1 + int(connection.execute(ahead).scalar_one())
 
 
-def queued_ids(connection: Connection, limit: int | None = None) -> list[str]:
-    """Waiting attempts in the order of submission."""
+def queued_ids(
+    connection: Connection, limit: int | None = None, only: str | None = None, but: Collection[str] = ()
+) -> list[str]:
+    """Waiting attempts in the order of submission, of one backend `only` or of all `but` some."""
     query = select(attempts.c.id).where(attempts.c.status == AttemptStatus.QUEUED.value).order_by(attempts.c.number)
+    if only is not None:
+        query = query.where(attempts.c.backend == only)
+    if but:
+        query = query.where(attempts.c.backend.not_in(list(but)))
     return list(connection.execute(query.limit(limit)).scalars())
 
 
@@ -121,10 +144,19 @@ def seconds_per_megapixel(connection: Connection) -> float | None:
     return sum(row.seconds for row in rows) / (pixels / _MEGAPIXEL) if pixels else None
 
 
+def recent_completed(connection: Connection) -> list[Attempt]:
+    """The last completed attempts of all owners, newest first."""
+    query = select_attempts().where(attempts.c.status == AttemptStatus.COMPLETED.value)
+    return [
+        attempt_of(row) for row in connection.execute(query.order_by(attempts.c.number.desc()).limit(RECENT_ATTEMPTS))
+    ]
+
+
 def _recent(connection: Connection) -> Sequence[Row[Any, Any, Any]]:
+    """Of this machine only: how long a provider took says nothing about the queue here."""
     query = (
         select(attempts.c.seconds, attempts.c.result_width, attempts.c.result_height)
-        .where(attempts.c.status == AttemptStatus.COMPLETED.value)
+        .where(attempts.c.status == AttemptStatus.COMPLETED.value, attempts.c.backend == LOCAL)
         .order_by(attempts.c.number.desc())
     )
     return connection.execute(query.limit(RECENT_ATTEMPTS)).all()

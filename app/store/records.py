@@ -51,7 +51,7 @@ class NewPhoto:
 
 @dataclasses.dataclass(frozen=True)
 class Photo:
-    """One uploaded original."""
+    """One uploaded original with its attempts in the order of submission."""
 
     id: str
     owner: str
@@ -63,6 +63,21 @@ class Photo:
     bytes: int
     status: PhotoStatus
     created_at: float  # seconds since the epoch, UTC
+    selected_attempt_id: str | None  # the result that its owner keeps
+    used_at: float | None  # None: the upload of a job, which goes with its jobs
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def busy(self) -> bool:
+        """Whether an attempt waits or runs."""
+        return not all(attempt.status.ended for attempt in self.attempts)
+
+    @property
+    def last_used_at(self) -> float | None:
+        """The last upload, choice or end of an attempt; None while one is active, or when nothing is known."""
+        ends = [attempt.ended_at for attempt in self.attempts if attempt.ended_at is not None]
+        times = ends if self.used_at is None else [*ends, self.used_at]
+        return max(times) if times and not self.busy else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +95,7 @@ class Attempt:
     stage: str
     tries: int  # how often it was claimed and not given back
     claim: str | None  # the token of the run that holds it
+    sent: bool  # handed to a provider that takes money for it: never run again by itself
     created_at: float
     started_at: float | None
     ended_at: float | None
@@ -87,7 +103,8 @@ class Attempt:
     photo_bytes: int
     photo_width: int
     photo_height: int
-    result_name: str | None  # "<attempt id>.<ext>" once completed
+    version: int  # of the result: 1, and one more with each re-blend of its faces
+    result_name: str | None  # "<attempt id>.<ext>" once completed, "<attempt id>-v2.<ext>" for the next version
     result_mime: str | None
     result_width: int | None
     result_height: int | None
@@ -143,3 +160,12 @@ class Result:
     faces: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[Mapping[str, str], ...] = ()
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class NewVersion:
+    """What changes in the row when the faces of a finished result are blended anew."""
+
+    name: str  # "<attempt id>-v<version>.<ext>"
+    bytes: int
+    faces: tuple[Mapping[str, Any], ...]

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, delete, exists, or_, select
+from sqlalchemy import ColumnElement, Connection, delete, exists, or_, select, update
 
 from app.store.records import PhotoStatus
-from app.store.schema import ACTIVE, attempts, jobs, photos
+from app.store.schema import ACTIVE, attempts, jobs, library, photos
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,26 +33,72 @@ class Removal:
 
 
 def remove_jobs(connection: Connection, job_ids: Sequence[str]) -> Removal:
-    """Delete jobs whose attempts all ended, with the photos that no other attempt uses."""
+    """Delete jobs whose attempts all ended, with the photos that no other attempt uses; the library's photos stay."""
     of_jobs = attempts.c.job_id.in_(job_ids)
-    statement = delete(attempts).where(of_jobs, attempts.c.status.not_in(ACTIVE))
-    gone = connection.execute(statement.returning(attempts.c.photo_id, attempts.c.result_name)).all()
+    photo_ids, results = _remove_attempts(connection, of_jobs)
     connection.execute(delete(jobs).where(jobs.c.id.in_(job_ids)))
-    unused = ~exists().where(attempts.c.photo_id == photos.c.id)
-    photo_ids = sorted({row.photo_id for row in gone})
-    uploads = connection.execute(delete(photos).where(photos.c.id.in_(photo_ids), unused).returning(photos.c.id))
-    results = tuple(row.result_name for row in gone if row.result_name is not None)
-    return Removal("removed", tuple(job_ids), tuple(uploads.scalars()), results)
+    return Removal("removed", tuple(job_ids), _remove_unused(connection, photo_ids), results)
+
+
+def remove_photo(connection: Connection, photo_id: str) -> Removal:
+    """Delete a photo of which no attempt is active, with its attempts and the jobs that are empty without them."""
+    of_photo = attempts.c.photo_id == photo_id
+    job_ids = sorted(set(connection.execute(select(attempts.c.job_id).where(of_photo)).scalars()))
+    _, results = _remove_attempts(connection, of_photo)
+    left = exists().where(attempts.c.job_id == jobs.c.id)
+    empty = delete(jobs).where(jobs.c.id.in_(job_ids), ~left).returning(jobs.c.id)
+    gone = tuple(connection.execute(empty).scalars())
+    connection.execute(delete(library).where(library.c.photo_id == photo_id))
+    return Removal("removed", gone, _remove_unused(connection, [photo_id]), results)
 
 
 def expire(connection: Connection, before: float, limit: int) -> Removal:
-    """Delete at most `limit` jobs that ended before a time, and as many photos of that age that nothing uses."""
-    young = or_(attempts.c.status.in_(ACTIVE), attempts.c.ended_at.is_(None), attempts.c.ended_at >= before)
-    alive = exists().where(attempts.c.job_id == jobs.c.id, young)
+    """Delete at most `limit` jobs that ended before a time, and as many photos of that age that nothing uses.
+
+    The attempts of a photo in the library stay as long as the photo, which counts from its last use.
+    """
+    others = attempts.alias()
+    idle_photo = library.c.used_at < before
+    in_use = exists().where(others.c.photo_id == library.c.photo_id, _young(others, before))
+    with_photo = exists().where(library.c.photo_id == attempts.c.photo_id, or_(~idle_photo, in_use))
+    alive = exists().where(attempts.c.job_id == jobs.c.id, or_(_young(attempts, before), with_photo))
     old = select(jobs.c.id).where(~alive).order_by(jobs.c.number).limit(limit)
     removed = remove_jobs(connection, list(connection.execute(old).scalars()))
-    unused = ~exists().where(attempts.c.photo_id == photos.c.id)
-    kept = photos.c.status.in_((PhotoStatus.ARCHIVED.value, PhotoStatus.PROCESSING.value))
-    idle = select(photos.c.id).where(photos.c.created_at < before, unused, ~kept).limit(limit)
-    extra = connection.execute(delete(photos).where(photos.c.id.in_(idle)).returning(photos.c.id)).scalars()
-    return dataclasses.replace(removed, uploads=removed.uploads + tuple(extra))
+    unused = ~exists().where(attempts.c.photo_id == library.c.photo_id)
+    retired = select(library.c.photo_id).where(idle_photo, unused).limit(limit)
+    connection.execute(delete(library).where(library.c.photo_id.in_(retired)))
+    return dataclasses.replace(removed, uploads=removed.uploads + _remove_idle(connection, before, limit))
+
+
+def _young(table: Any, before: float) -> ColumnElement[bool]:
+    return or_(table.c.status.in_(ACTIVE), table.c.ended_at.is_(None), table.c.ended_at >= before)
+
+
+def _remove_attempts(connection: Connection, which: ColumnElement[bool]) -> tuple[list[str], tuple[str, ...]]:
+    """Delete attempts that have ended; the photos they were of, and the names of their results."""
+    statement = delete(attempts).where(which, attempts.c.status.not_in(ACTIVE))
+    gone = connection.execute(statement.returning(attempts.c.id, attempts.c.photo_id, attempts.c.result_name)).all()
+    selected = photos.c.selected_attempt_id.in_([row.id for row in gone])
+    connection.execute(update(photos).where(selected).values(selected_attempt_id=None))
+    results = tuple(row.result_name for row in gone if row.result_name is not None)
+    return sorted({row.photo_id for row in gone}), results
+
+
+def _remove_unused(connection: Connection, photo_ids: Sequence[str]) -> tuple[str, ...]:
+    """Delete those of the photos that no attempt uses and that are not in the library; their ids."""
+    statement = delete(photos).where(photos.c.id.in_(photo_ids), *_unused()).returning(photos.c.id)
+    return tuple(connection.execute(statement).scalars())
+
+
+def _remove_idle(connection: Connection, before: float, limit: int) -> tuple[str, ...]:
+    """Delete photos of that age that nothing uses; their ids."""
+    running = photos.c.status == PhotoStatus.PROCESSING.value
+    idle = select(photos.c.id).where(photos.c.created_at < before, ~running, *_unused()).limit(limit)
+    return tuple(connection.execute(delete(photos).where(photos.c.id.in_(idle)).returning(photos.c.id)).scalars())
+
+
+def _unused() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return (
+        ~exists().where(attempts.c.photo_id == photos.c.id),
+        ~exists().where(library.c.photo_id == photos.c.id),
+    )

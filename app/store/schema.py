@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import (
+    Boolean,
     CheckConstraint,
     Column,
     Float,
@@ -19,12 +20,15 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
+    false,
     select,
+    text,
 )
 
 from app.store.records import Attempt, AttemptStatus, PhotoStatus
 
-VERSION = 1
+VERSION = 2
 ACTIVE = (AttemptStatus.QUEUED.value, AttemptStatus.PROCESSING.value)
 ENDED = tuple(status.value for status in AttemptStatus if status.ended)
 
@@ -48,8 +52,24 @@ photos = Table(
     Column("bytes", Integer, nullable=False),
     Column("status", String(12), nullable=False),
     Column("status_before", String(12)),  # what a failed or cancelled attempt puts back
+    Column("selected_attempt_id", String(32)),  # the result that its owner keeps
     Column("created_at", Float, nullable=False),
     _one_of("status", PhotoStatus),
+)
+
+# Photos that were uploaded by themselves, to be restored again and again; the uploads of jobs are not among them. Here
+# equal bytes of one owner are one photo, and a photo lives on after its jobs, until it was not used for long enough.
+library = Table(
+    "library",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("photo_id", String(32), ForeignKey("photos.id"), nullable=False, unique=True),
+    Column("owner", String(64), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("used_at", Float, nullable=False),
+    UniqueConstraint("owner", "sha256"),
+    Index("library_by_owner", "owner", "number"),
+    sqlite_autoincrement=True,
 )
 
 # `number` is the order of submission: clocks jump, counters do not, and a number is never given twice.
@@ -80,10 +100,12 @@ attempts = Table(
     Column("stage", String(20), nullable=False, default="waiting"),
     Column("tries", Integer, nullable=False, default=0),
     Column("claim", String(32)),
+    Column("sent", Boolean, nullable=False, default=False, server_default=false()),  # money may be spent: never rerun
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),
     Column("ended_at", Float),
-    Column("result_name", String(40)),
+    Column("version", Integer, nullable=False, default=1, server_default=text("1")),  # of the result
+    Column("result_name", String(48)),
     Column("result_mime", String(40)),
     Column("result_width", Integer),
     Column("result_height", Integer),

@@ -8,16 +8,17 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from sqlalchemy import Connection
 
 from app.errors import RestoreError
-from app.store import moves, reading, removal, submissions
+from app.store import moves, photo_moves, reading, removal, submissions
 from app.store.database import Database
 from app.store.gathering import Gathering
+from app.store.library import Library
 from app.store.reading import Counts
-from app.store.records import Attempt, Job, NewPhoto, Result
+from app.store.records import Attempt, Job, NewPhoto, NewVersion, Result
 from app.store.removal import Removal
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,9 @@ class Store:
 
     Any call may raise `Unavailable` with `storage_full`, `database_busy`, `database_unwritable` or `store_closed`;
     then nothing was changed.
+
+    Attributes:
+        library: photos that are uploaded once and restored many times.
     """
 
     def __init__(self, database_url: str) -> None:
@@ -40,6 +44,7 @@ class Store:
         self._listeners: dict[int, Callable[[str], None]] = {}
         self._listeners_lock = threading.Lock()
         self._numbers = itertools.count()
+        self.library = Library(self._database, self._tell)
 
     def open(self) -> None:
         """Take the data folder, check and create the tables; raises `Conflict` or `Internal`, see `Database.open`."""
@@ -104,6 +109,25 @@ class Store:
         self._tell([job.id])
         return job, position
 
+    def restore_photo(
+        self, owner: str, photo_id: str, options_json: str, backend: str, queue_limit: int, now: float
+    ) -> tuple[Job, int]:
+        """Accept one attempt more at a photo, as a job of its own; returns the job and its place in the queue.
+
+        Raises:
+            NotFound: `photo_not_found`.
+            Conflict: `photo_busy` while an attempt is active, `photo_archived`.
+            Unavailable: `queue_full`, as `submit` does.
+        """
+
+        def write(connection: Connection) -> tuple[Job, int]:
+            job_id = photo_moves.restore(connection, owner, photo_id, options_json, backend, queue_limit, now)
+            return reading.find_job(connection, owner, job_id), reading.queue_position(connection, job_id)
+
+        job, position = self._gathering.run(write)
+        self._tell([job.id])
+        return job, position
+
     # What the rows say.
 
     def job(self, owner: str, job_id: str) -> Job:
@@ -125,7 +149,7 @@ class Store:
             return reading.find_attempt(connection, attempt_id)
 
     def result_attempt(self, owner: str, result_name: str) -> Attempt:
-        """The completed attempt behind a result's name. Raises `NotFound` `result_not_found`."""
+        """The completed attempt behind the name of any version of its result. Raises `NotFound` `result_not_found`."""
         with self._database.reading() as connection:
             return reading.find_result(connection, owner, result_name)
 
@@ -134,10 +158,10 @@ class Store:
         with self._database.reading() as connection:
             return reading.queue_position(connection, job_id)
 
-    def queued_ids(self, limit: int | None = None) -> list[str]:
-        """Ids of the waiting attempts in the order of submission."""
+    def queued_ids(self, limit: int | None = None, *, only: str | None = None, but: Collection[str] = ()) -> list[str]:
+        """Ids of the waiting attempts in the order of submission: of one backend only, or of all but some."""
         with self._database.reading() as connection:
-            return reading.queued_ids(connection, limit)
+            return reading.queued_ids(connection, limit, only, but)
 
     def counts(self) -> Counts:
         """How many attempts stand in each state."""
@@ -149,13 +173,18 @@ class Store:
         with self._database.reading() as connection:
             return reading.seconds_per_megapixel(connection)
 
+    def recent_completed(self) -> list[Attempt]:
+        """The last completed attempts of all owners, newest first."""
+        with self._database.reading() as connection:
+            return reading.recent_completed(connection)
+
     def known_photo_ids(self) -> set[str]:
         """Ids of all photos that have a row."""
         with self._database.reading() as connection:
             return reading.known_photo_ids(connection)
 
     def known_result_names(self) -> set[str]:
-        """Names of all results that a row names."""
+        """Names of all results that a row names, each in its newest version."""
         with self._database.reading() as connection:
             return reading.known_result_names(connection)
 
@@ -180,6 +209,12 @@ class Store:
             changed = moves.report_progress(connection, attempt_id, token, fraction, stage)
         return self._told(changed)
 
+    def mark_sent(self, attempt_id: str, token: str) -> bool:
+        """Write, before a call that costs money, that it is about to be made; it is never made again by itself."""
+        with self._database.writing() as connection:
+            changed = moves.mark_sent(connection, attempt_id, token)
+        return self._told(changed)
+
     def holds(self, attempt_id: str, token: str) -> bool:
         """Whether the run still holds its claim; a cheap read."""
         with self._database.reading() as connection:
@@ -197,17 +232,26 @@ class Store:
             changed = moves.fail(connection, attempt_id, token, code, message, now)
         return self._told(changed)
 
-    def give_back(self, attempt_id: str, token: str) -> bool:
-        """Put the attempt back to its old place in the queue; the try does not count."""
+    def give_back(self, attempt_id: str, token: str, now: float) -> bool:
+        """Put the attempt back to its old place in the queue; the try does not count. Sent: failed `interrupted`."""
         with self._database.writing() as connection:
-            changed = moves.give_back(connection, attempt_id, token)
+            changed = moves.give_back(connection, attempt_id, token, now)
         return self._told(changed, queue_moved=True)
 
     def crashed(self, attempt_id: str, token: str, now: float, max_tries: int = MAX_TRIES) -> bool:
-        """The run ended without a word: back to the queue while tries are left, else failed `worker_crashed`."""
+        """The run ended without a word: back to the queue while tries are left, else failed `worker_crashed`.
+
+        One that was sent to a provider is failed `interrupted` at once.
+        """
         with self._database.writing() as connection:
             changed = moves.crashed(connection, attempt_id, token, now, max_tries)
         return self._told(changed, queue_moved=True)
+
+    def new_version(self, attempt_id: str, was: int, result: NewVersion) -> bool:
+        """Show the next version of a result, whose file is safe on disk; False unless version `was` is shown now."""
+        with self._database.writing() as connection:
+            changed = moves.new_version(connection, attempt_id, was, result)
+        return self._told(changed)
 
     # What concerns many rows.
 

@@ -30,28 +30,36 @@ def insert_job(
     now: float,
 ) -> str:
     """Write photos, job and attempts; returns the job's id. Raises like `Store.add_job`."""
-    _refuse_over(connection, len(new_photos), queue_limit)
+    refuse_over(connection, len(new_photos), queue_limit)
+    connection.execute(insert(photos), [photo_values(photo, owner, now) for photo in new_photos])
+    return insert_attempts(connection, owner, [photo.id for photo in new_photos], options_json, backend, now)
+
+
+def insert_attempts(
+    connection: Connection, owner: str, photo_ids: Sequence[str], options_json: str, backend: str, now: float
+) -> str:
+    """Write a job and its waiting attempts for photos that have rows; returns the job's id."""
     job_id = secrets.token_hex(16)
     connection.execute(insert(jobs).values(id=job_id, owner=owner, created_at=now, options_json=options_json))
-    connection.execute(insert(photos), [_photo_values(photo, owner, now) for photo in new_photos])
     rows = [
         {
             "id": secrets.token_hex(16),
             "job_id": job_id,
-            "photo_id": photo.id,
+            "photo_id": photo_id,
             "position": position,
             "status": AttemptStatus.QUEUED.value,
             "backend": backend,
             "options_json": options_json,
             "created_at": now,
         }
-        for position, photo in enumerate(new_photos)
+        for position, photo_id in enumerate(photo_ids)
     ]
     connection.execute(insert(attempts), rows)
     return job_id
 
 
-def _photo_values(photo: NewPhoto, owner: str, now: float) -> dict[str, object]:
+def photo_values(photo: NewPhoto, owner: str, now: float) -> dict[str, object]:
+    """The row of a photo that nobody has restored yet."""
     return {
         "id": photo.id,
         "owner": owner,
@@ -66,7 +74,7 @@ def _photo_values(photo: NewPhoto, owner: str, now: float) -> dict[str, object]:
     }
 
 
-def _refuse_over(connection: Connection, coming: int, queue_limit: int) -> None:
+def refuse_over(connection: Connection, coming: int, queue_limit: int) -> None:
     """Overload is refused, not absorbed; Retry-After is when enough places will be free."""
     if coming > queue_limit:
         raise TooLarge("too_many_files", f"The queue holds {queue_limit} photos in all; send fewer photos at once.")

@@ -1,6 +1,6 @@
 """The attempts that are in work right now: who holds each, where it stands, and when it last gave a sign of life.
 
-Its condition is where the worker's threads wait for room. It knows nothing of threads, rows or pictures.
+Its condition is where the lanes' threads wait for room. It knows nothing of threads, rows or pictures.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from app.storage import new_id
 
@@ -24,36 +24,48 @@ class Step(enum.StrEnum):
 
 
 _WATCHED = (Step.RESTORING, Step.FINISHING)  # decoding has its own limit, which kills the decoder's child
-_AHEAD = (Step.PREPARING, Step.READY)
 
 
 @dataclasses.dataclass
 class Run:
-    """One run of an attempt. `token` is its claim; `beat_at` is monotonic seconds."""
+    """One run of an attempt in a lane. `token` is its claim; `beat_at` is monotonic seconds."""
 
     attempt_id: str
     token: str
+    lane: str
+    alone: bool
     step: Step
     beat_at: float
 
 
+HasRoom = Callable[[Sequence[Run]], bool]
+
+
 class InWork:
-    """At most one attempt ahead of the one being restored, and one behind it. `clock` is monotonic seconds."""
+    """One house for the runs of all lanes; each lane says when it has room. `clock` is monotonic seconds.
+
+    A run that wants to be alone waits for an empty house, and nobody of any lane enters before it has left.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._runs: dict[str, Run] = {}  # by token: a run that lost its attempt never stands for the next one
         self._moved = threading.Condition()
         self._open, self._hurry = True, False
+        self._want_to_be_alone = 0
 
-    def admit(self, attempt_id: str, *, alone: bool) -> str | None:
-        """Wait for room ahead (for an empty house when `alone`) and enter; the run's token, None once closed."""
+    def admit(self, attempt_id: str, lane: str, has_room: HasRoom, *, alone: bool) -> str | None:
+        """Wait for room in the lane (for an empty house when `alone`) and enter; the run's token, None once closed."""
         with self._moved:
-            self._moved.wait_for(lambda: not self._open or (self._is_empty() if alone else self._has_room_ahead()))
+            self._want_to_be_alone += alone
+            self._moved.wait_for(
+                lambda: not self._open or (self._is_empty() if alone else self._lets_in(lane, has_room))
+            )
+            self._want_to_be_alone -= alone
             if not self._open:
                 return None
             token = new_id()
-            self._runs[token] = Run(attempt_id, token, Step.PREPARING, self._clock())
+            self._runs[token] = Run(attempt_id, token, lane, alone, Step.PREPARING, self._clock())
             return token
 
     def move(self, token: str, step: Step) -> None:
@@ -65,9 +77,9 @@ class InWork:
             self._moved.notify_all()
 
     def await_finishing(self, token: str) -> bool:
-        """Wait until the last photo is encoded, then come to that step; False when the run was taken away."""
+        """Wait until the lane's last photo is encoded, then come to that step; False when the run was taken away."""
         with self._moved:
-            self._moved.wait_for(lambda: token not in self._runs or not self._is_finishing())
+            self._moved.wait_for(lambda: not self._must_wait_to_finish(token))
             if token not in self._runs:
                 return False
             self.move(token, Step.FINISHING)
@@ -111,10 +123,15 @@ class InWork:
             self._moved.notify_all()
             return left
 
-    def at(self, *steps: Step) -> list[Run]:
-        """The runs that stand at one of these steps."""
+    def at(self, *steps: Step, lane: str | None = None) -> list[Run]:
+        """The runs that stand at one of these steps, of one lane or of all."""
         with self._moved:
-            return [run for run in self._runs.values() if run.step in steps]
+            return [run for run in self._runs.values() if run.step in steps and lane in (None, run.lane)]
+
+    def run(self, token: str) -> Run | None:
+        """The run of this token, if it is still in the house."""
+        with self._moved:
+            return self._runs.get(token)
 
     def is_empty(self) -> bool:
         """Whether nothing is in work."""
@@ -130,8 +147,13 @@ class InWork:
     def _is_empty(self) -> bool:
         return not self._runs
 
-    def _has_room_ahead(self) -> bool:
-        return not any(run.step in _AHEAD for run in self._runs.values())
+    def _lets_in(self, lane: str, has_room: HasRoom) -> bool:
+        if self._want_to_be_alone or any(run.alone for run in self._runs.values()):
+            return False
+        return has_room([run for run in self._runs.values() if run.lane == lane])
 
-    def _is_finishing(self) -> bool:
-        return any(run.step is Step.FINISHING for run in self._runs.values())
+    def _must_wait_to_finish(self, token: str) -> bool:
+        own = self._runs.get(token)
+        if own is None:
+            return False
+        return any(run.step is Step.FINISHING and run.lane == own.lane for run in self._runs.values())

@@ -1,0 +1,75 @@
+"""The names of things on disk: ids, results and their versions, layers, and clients' file names made harmless.
+
+It knows patterns and texts only; it knows nothing of folders, rows or pictures.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import unicodedata
+
+from app.errors import NotFound
+
+ID_PATTERN = re.compile(r"[0-9a-f]{32}")
+# A result's first version bears its attempt's id alone; later ones, with faces blended anew, add their number.
+RESULT_PATTERN = re.compile(
+    r"(?P<id>[0-9a-f]{32})(-v(?P<version>[2-9]|[1-9][0-9]{1,5}))?\.(?P<ending>jpg|png|webp|tif|avif)"
+)
+LAYERS_PATTERN = re.compile(r"[0-9a-f]{32}\.faces")
+LABEL_LIMIT_CHARACTERS = 120
+
+_SEPARATORS = frozenset('/\\:*?"<>|')
+
+
+def new_id() -> str:
+    """A fresh id: 32 hex characters from the system's random source."""
+    return secrets.token_hex(16)
+
+
+def first_version(result_name: str) -> str:
+    """The name of the first version of a result, from the name of any; `NotFound` `result_not_found` for a bad name."""
+    found = _parts_of(result_name)
+    return f"{found['id']}.{found['ending']}"
+
+
+def next_version(result_name: str) -> str:
+    """The name of the version after this one. Raises `NotFound` for a bad name."""
+    found = _parts_of(result_name)
+    return f"{found['id']}-v{int(found['version'] or 1) + 1}.{found['ending']}"
+
+
+def family(result_name: str) -> frozenset[str]:
+    """The names of all files that belong to a result while this is its newest version.
+
+    These are the first version, from which every later one is made; this one; the one before, which may still be read
+    by whoever asked for it a moment ago; and the layers of the faces.
+    """
+    found = _parts_of(result_name)
+    names = {f"{found['id']}.{found['ending']}", f"{found['id']}.faces", result_name}
+    before = int(found["version"] or 1) - 1
+    return frozenset(names | {f"{found['id']}-v{before}.{found['ending']}"} if before > 1 else names)
+
+
+def _parts_of(result_name: str) -> re.Match[str]:
+    found = RESULT_PATTERN.fullmatch(result_name)
+    if found is None:
+        raise NotFound("result_not_found", "There is no such file; it may have expired.")
+    return found
+
+
+def clean_label(name: str) -> str:
+    """A client's file name made harmless for show: never empty, at most 120 characters, never used as a path.
+
+    Control and formatting characters (bidirectional overrides among them), lone surrogates and path separators go;
+    only what stands after the last separator is kept.
+    """
+    last = re.split(r"[/\\]", name)[-1]
+    kept = (c for c in unicodedata.normalize("NFC", last) if unicodedata.category(c)[0] != "C" and c not in _SEPARATORS)
+    label = " ".join("".join(kept).split()).strip(". ")
+    if len(label) <= LABEL_LIMIT_CHARACTERS:
+        return label or "photo"
+    stem, dot, suffix = label.rpartition(".")
+    if not dot or len(suffix) > 8:
+        return label[:LABEL_LIMIT_CHARACTERS].strip()
+    return stem[: LABEL_LIMIT_CHARACTERS - len(suffix) - 1].strip() + dot + suffix

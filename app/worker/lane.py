@@ -1,0 +1,128 @@
+"""What every lane of the worker has: a bell of its own, and the reading of the rows whenever that bell is silent.
+
+A lane serves the backends that compete for one thing. The bell carries attempt ids and promises nothing; the rows are
+the truth. It knows threads by name only, and nothing of pictures or HTTP.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable, Collection
+
+from app.errors import RestoreError
+from app.metrics import Metrics
+from app.runner import Runner
+from app.store import Attempt, AttemptStatus, Store
+from app.threads import SupervisedThread
+from app.worker.in_work import InWork, Run
+
+log = logging.getLogger(__name__)
+
+REFUSED_PAUSE_SECONDS = 1.0  # after the store refused a claim (a full disk, say)
+NICENESS = 10  # added for the working threads, so that a busy machine still answers requests at once
+
+
+@dataclasses.dataclass
+class House:
+    """What the lanes of one worker share. `clock` is monotonic seconds, `wall` epoch seconds."""
+
+    runner: Runner
+    store: Store
+    metrics: Metrics
+    in_work: InWork
+    clock: Callable[[], float]
+    wall: Callable[[], float]
+    rescan_seconds: float  # how long a bell may be silent before the rows are asked
+    draining: bool = False
+    stop_asked: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Serves:
+    """Which backends a lane serves: `only` one, or all `but` some."""
+
+    only: str | None = None
+    but: Collection[str] = ()
+
+    def __call__(self, backend: str) -> bool:
+        """Whether attempts of this backend belong to the lane."""
+        return backend not in self.but and self.only in (None, backend)
+
+
+class Lane:
+    """One lane; a child class says which threads it has and what they do."""
+
+    def __init__(self, name: str, house: House, serves: Serves) -> None:
+        self.name = name
+        self.threads: list[SupervisedThread] = []
+        self._house, self._serves = house, serves
+        self._bell: queue.Queue[str | None] = queue.Queue()
+
+    def ring(self, attempt_id: str) -> None:
+        """Say that an attempt waits; one that another lane serves does no harm."""
+        self._bell.put(attempt_id)
+
+    def end(self) -> None:
+        """Wake every thread that waits for the bell, so that it ends."""
+        for _ in self.threads:
+            self._bell.put(None)
+
+    def _listen(self, take: Callable[[str], None], stop: threading.Event) -> None:
+        """Take what the bell or the rows say, one by one, until the worker drains."""
+        lower_priority()
+        while not self._house.draining:
+            try:
+                attempt_id = self._bell.get(timeout=self._house.rescan_seconds)
+            except queue.Empty:
+                attempt_id = self._rescanned()
+            try:
+                if attempt_id is not None:
+                    take(attempt_id)
+            except RestoreError as error:  # the row still waits, and a rescan finds it
+                log.warning("an attempt could not be claimed: %s", error.detail)
+                stop.wait(REFUSED_PAUSE_SECONDS)
+
+    def _rescanned(self) -> str | None:
+        """The bell is silent: settle what the store refused, and find a waiting row whose bell was lost."""
+        try:
+            self._house.runner.settle()
+            waiting = self._house.store.queued_ids(limit=1, only=self._serves.only, but=self._serves.but)
+        except RestoreError as error:
+            log.warning("the waiting attempts could not be read: %s", error.detail)
+            return None
+        return waiting[0] if waiting else None
+
+    def _mine(self, attempt_id: str) -> Attempt | None:
+        """The attempt, if it waits and belongs to this lane."""
+        attempt = self._house.store.attempt(attempt_id)
+        if attempt is None or attempt.status is not AttemptStatus.QUEUED or not self._serves(attempt.backend):
+            return None
+        return attempt
+
+    def _thread(
+        self, name: str, loop: Callable[[threading.Event], None], runs_of_dead: Callable[[], Collection[Run]]
+    ) -> SupervisedThread:
+        """A supervised thread; when it dies, the runs it had in hand are settled."""
+        died = functools.partial(self._died, name, runs_of_dead)
+        return SupervisedThread(name, loop, on_death=died, clock=self._house.clock)
+
+    def _died(self, name: str, runs_of_dead: Callable[[], Collection[Run]], _error: BaseException) -> None:
+        """Settle what the dying thread had in hand: its row must not stay in the middle."""
+        self._house.metrics.thread_restarted(name)
+        for run in runs_of_dead():
+            self._house.runner.abandon(run.attempt_id, run.token)
+            self._house.in_work.leave(run.token)
+            self.ring(run.attempt_id)
+
+
+def lower_priority() -> None:
+    """Let request threads go first (Linux knows a priority a thread; pools made by this thread inherit it)."""
+    if sys.platform == "linux":
+        ours = os.getpriority(os.PRIO_PROCESS, os.getpid())
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, ours + NICENESS))

@@ -1,0 +1,349 @@
+"""The lanes of the worker: a waiting backend runs beside the local one, bounded; every guarantee holds across both."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.backends.protocol import SENDING, OnProgress, Restored
+from app.errors import Cancelled, Unavailable
+from app.images import Decoder, ImageLimits, Picture
+from app.options import RestoreOptions
+from app.store import Attempt, Job, Store
+from app.worker import Worker
+from app.worker.in_work import Step
+from tests.workshop import OWNER, Workshop, photo_bytes, until
+
+CLOUD = "siliconflow"
+Make = Callable[..., tuple[Workshop, Worker]]
+
+
+class Provider:
+    """A backend that says "sent" and waits for its gate, with a word of progress now and then, as the real one does."""
+
+    name = CLOUD
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.calls = self.at_once = self.most_at_once = 0
+        self.before_sending: Callable[[], object] = lambda: None
+        self._lock = threading.Lock()
+
+    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> Restored:
+        self.before_sending()
+        if not on_progress(0.05, SENDING):
+            raise Cancelled
+        with self._lock:
+            self.calls += 1
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            while not self.gate.wait(0.02):
+                if not on_progress(0.1, "provider"):
+                    raise Cancelled
+        finally:
+            with self._lock:
+                self.at_once -= 1
+        return Restored(Picture(255 - picture.rgb, source_format="PNG"), "cloud", 0.1, {})
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Iterator[Decoder]:
+    shared = Decoder(ImageLimits())
+    shared.start()
+    yield shared
+    shared.close()
+
+
+@pytest.fixture
+def make(tmp_path: Path, decoder: Decoder) -> Iterator[Make]:
+    made: list[tuple[Workshop, Worker]] = []
+
+    def build(provider: Any = None, most: int = 2, **options: Any) -> tuple[Workshop, Worker]:
+        workshop = Workshop(tmp_path, None, decoder)
+        workshop.open()
+        workshop.runner._backends = {"local": workshop.backend, **({} if provider is None else {CLOUD: provider})}
+        options = {"rescan_seconds": 0.05, "stop_grace_seconds": 5.0, "waiting": {CLOUD: most}, **options}
+        worker = Worker(workshop.runner, workshop.store, workshop.metrics, **options)
+        made.append((workshop, worker))
+        return workshop, worker
+
+    yield build
+    for workshop, worker in made:
+        provider = workshop.runner._backends.get(CLOUD)
+        if isinstance(provider, Provider):
+            provider.gate.set()
+        worker.stop()
+        workshop.store.close()
+
+
+@pytest.fixture
+def provider() -> Provider:
+    return Provider()
+
+
+def submit(workshop: Workshop, worker: Worker, backend: str, photos: int = 1, *, ring: bool = True) -> Job:
+    uploads = [workshop.upload(photo_bytes(seed=n, kind="PNG")) for n in range(photos)]
+    job = workshop.store.add_job(OWNER, uploads, '{"scale": 2}', backend, 1000, time.time())
+    for attempt in job.attempts:
+        if ring:
+            worker.ring(attempt.id)
+    return job
+
+
+def attempts(workshop: Workshop, job: Job) -> tuple[Attempt, ...]:
+    return workshop.store.job(OWNER, job.id).attempts
+
+
+def states(workshop: Workshop, job: Job) -> list[str]:
+    return [attempt.status.value for attempt in attempts(workshop, job)]
+
+
+def ended(workshop: Workshop, job: Job) -> bool:
+    return all(attempt.status.ended for attempt in attempts(workshop, job))
+
+
+class Gate:
+    """Holds local runs at their first tile until it is opened."""
+
+    def __init__(self) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def __call__(self, number: int) -> None:
+        self.reached.set()
+        assert self.opened.wait(20.0)
+
+
+def test_cloud_photos_do_not_wait_behind_local_ones_nor_the_other_way_round(make: Make, provider: Provider) -> None:
+    workshop, worker = make(provider)
+    gate = workshop.backend.on_tile = Gate()
+    worker.start()
+    local = submit(workshop, worker, "local", 3)
+    until(gate.reached.is_set)
+    provider.gate.set()
+    cloud = submit(workshop, worker, CLOUD, 4)
+    until(lambda: ended(workshop, cloud))  # while the local lane stands still
+    assert states(workshop, cloud) == ["completed"] * 4
+    assert "completed" not in states(workshop, local)
+    provider.gate.clear()
+    held = submit(workshop, worker, CLOUD, 2)
+    until(lambda: provider.at_once == 2)
+    gate.opened.set()
+    until(lambda: ended(workshop, local))  # while the cloud lane stands still
+    assert states(workshop, local) == ["completed"] * 3
+    assert states(workshop, held) == ["processing"] * 2
+    assert worker.health().current_attempt in {attempt.id for attempt in held.attempts}
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_no_more_than_the_set_number_are_with_the_provider_or_in_memory(
+    make: Make, provider: Provider, most: int
+) -> None:
+    workshop, worker = make(provider, most=most)
+    worker.start()
+    job = submit(workshop, worker, CLOUD, 6)
+    until(lambda: provider.at_once == most)
+    time.sleep(0.15)  # time enough to take more, if it did
+    assert states(workshop, job) == ["processing"] * most + ["queued"] * (6 - most)
+    provider.gate.set()
+    until(lambda: ended(workshop, job))
+    assert (provider.calls, provider.most_at_once) == (6, most)
+
+
+def test_each_lane_keeps_its_order_and_its_places(make: Make, provider: Provider) -> None:
+    workshop, worker = make(provider, most=1)
+    gate = workshop.backend.on_tile = Gate()
+    jobs = [submit(workshop, worker, backend) for backend in ("local", CLOUD) * 3]
+    assert [workshop.store.queue_position(job.id) for job in jobs] == [1, 1, 2, 2, 3, 3]
+    worker.start()
+    until(lambda: provider.at_once == 1 and gate.reached.is_set() and worker._local._ready.qsize() == 1)
+    assert [workshop.store.queue_position(job.id) for job in jobs] == [0, 0, 0, 1, 1, 2]
+    provider.gate.set()
+    gate.opened.set()
+    until(lambda: all(ended(workshop, job) for job in jobs))
+    for lane in (jobs[0::2], jobs[1::2]):
+        began = [attempts(workshop, job)[0].started_at or 0.0 for job in lane]
+        assert began == sorted(began)
+
+
+def test_a_lost_bell_is_found_by_the_lane_it_belongs_to(make: Make, provider: Provider) -> None:
+    workshop, worker = make(provider)
+    gate = workshop.backend.on_tile = Gate()
+    first = submit(workshop, worker, "local", 4, ring=False)  # the oldest waiting row is never the cloud lane's
+    cloud = submit(workshop, worker, CLOUD, 3, ring=False)
+    provider.gate.set()
+    worker.start()
+    until(lambda: ended(workshop, cloud))
+    gate.opened.set()
+    until(lambda: ended(workshop, first))
+    assert states(workshop, cloud) + states(workshop, first) == ["completed"] * 7
+
+
+def test_without_the_backend_its_attempts_fail_with_a_sentence(make: Make) -> None:
+    """The key was taken out of the settings while photos waited."""
+    workshop, worker = make(None)
+    job = submit(workshop, worker, CLOUD)
+    worker.start()
+    until(lambda: ended(workshop, job))
+    assert attempts(workshop, job)[0].error_code == "backend_unavailable"
+
+
+@pytest.mark.parametrize("suspect", ["local", CLOUD])
+def test_what_crashed_once_runs_alone_with_nothing_in_any_lane(make: Make, provider: Provider, suspect: str) -> None:
+    workshop, worker = make(provider)
+    provider.gate.set()
+    job = submit(workshop, worker, suspect, ring=False)
+    crashed = job.attempts[0].id
+    workshop.store.claim(crashed, "a", 1.0)
+    workshop.store.recover(2.0)
+    beside: list[list[str]] = []
+
+    def look(*_: object) -> None:
+        runs = worker._in_work.at(*Step)
+        if any(run.attempt_id == crashed for run in runs):
+            beside.append([run.attempt_id for run in runs])
+            time.sleep(0.05)  # time for others to come in, if they could
+
+    workshop.backend.on_tile = provider.before_sending = look
+    others = [submit(workshop, worker, backend, 3, ring=False) for backend in ("local", CLOUD)]
+    for each in (others[0], job, others[1]):
+        for attempt in each.attempts:
+            worker.ring(attempt.id)
+    worker.start()
+    until(lambda: ended(workshop, job) and all(ended(workshop, other) for other in others))
+    assert states(workshop, job) == ["completed"]
+    assert [states(workshop, other) for other in others] == [["completed"] * 3] * 2
+    assert beside
+    assert all(runs == [crashed] for runs in beside)
+
+
+def test_a_suspect_is_not_kept_waiting_by_a_busy_other_lane(make: Make, provider: Provider) -> None:
+    """Nobody else comes in while one waits for an empty house, so a steady stream cannot starve it."""
+    workshop, worker = make(provider)
+    worker.start()
+    stream = submit(workshop, worker, CLOUD, 6)
+    until(lambda: provider.at_once == 2)
+    job = submit(workshop, worker, "local", ring=False)
+    workshop.store.claim(job.attempts[0].id, "a", 1.0)
+    workshop.store.crashed(job.attempts[0].id, "a", 2.0)
+    worker.ring(job.attempts[0].id)
+    until(lambda: worker._in_work._want_to_be_alone == 1)
+    provider.gate.set()
+    until(lambda: ended(workshop, job))
+    assert states(workshop, job) == ["completed"]
+    before = attempts(workshop, job)[0].ended_at or 0.0
+    until(lambda: ended(workshop, stream))
+    later = [attempt for attempt in attempts(workshop, stream) if (attempt.started_at or 0.0) >= before]
+    assert len(later) == 4  # the two that ran were let end, the other four came after it
+
+
+@pytest.mark.parametrize(("sent", "state", "calls"), [(False, "completed", 1), (True, "failed", 1)])
+def test_a_thread_that_dies_is_started_again_and_pays_for_nothing_twice(
+    make: Make, provider: Provider, sent: bool, state: str, calls: int
+) -> None:
+    workshop, worker = make(provider, most=1)
+    provider.gate.set()
+    restore, deaths = provider.restore, [1]
+
+    def dying(picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> Restored:
+        if sent or not deaths:
+            restored = restore(picture, options, on_progress)
+        if deaths:
+            deaths.pop()
+            raise SystemExit("the thread dies")
+        return restored
+
+    provider.restore = dying  # type: ignore[method-assign]
+    worker.start()
+    job = submit(workshop, worker, CLOUD)
+    neighbour = submit(workshop, worker, CLOUD)
+    until(lambda: ended(workshop, job) and ended(workshop, neighbour))
+    assert (states(workshop, job), provider.calls) == ([state], calls + 1)
+    assert states(workshop, neighbour) == ["completed"]
+    if sent:
+        assert attempts(workshop, job)[0].error_code == "interrupted"
+    assert worker.health().restarts == 1
+    assert b'restore_thread_restarts_total{thread="worker-siliconflow-1"} 1.0' in workshop.metrics.render()
+
+
+def test_draining_lets_a_sent_photo_end_and_keeps_the_rest(make: Make, provider: Provider) -> None:
+    workshop, worker = make(provider)
+    worker.start()
+    job = submit(workshop, worker, CLOUD, 4)
+    until(lambda: provider.at_once == 2)
+    threading.Timer(0.1, provider.gate.set).start()
+    assert worker.drain(20.0)
+    assert states(workshop, job) == ["completed", "completed", "queued", "queued"]
+    assert provider.calls == 2
+
+
+def test_at_the_deadline_of_a_drain_a_sent_photo_is_failed_and_never_sent_again(make: Make, provider: Provider) -> None:
+    workshop, worker = make(provider)
+    gate = workshop.backend.on_tile = Gate()
+    worker.start()
+    local, cloud = submit(workshop, worker, "local"), submit(workshop, worker, CLOUD, 3)
+    until(lambda: provider.at_once == 2 and gate.reached.is_set())
+    threading.Timer(0.3, gate.opened.set).start()
+    assert not worker.drain(0.05)
+    assert states(workshop, cloud) == ["failed", "failed", "queued"]
+    assert {attempt.error_code for attempt in attempts(workshop, cloud)} == {"interrupted", None}
+    assert workshop.store.recover(time.time()) == [local.attempts[0].id, cloud.attempts[2].id]
+    assert provider.calls == 2
+
+
+def test_a_cancelled_photo_leaves_its_place_to_the_next(make: Make, provider: Provider) -> None:
+    workshop, worker = make(provider, most=1)
+    worker.start()
+    cancelled, following = submit(workshop, worker, CLOUD), submit(workshop, worker, CLOUD)
+    until(lambda: provider.at_once == 1)
+    workshop.store.cancel_or_remove(OWNER, cancelled.id, 5.0)
+    until(lambda: provider.calls == 2)
+    provider.gate.set()
+    until(lambda: ended(workshop, following))
+    assert (states(workshop, cancelled), states(workshop, following)) == (["cancelled"], ["completed"])
+    assert len(workshop.result_files()) == 1  # the answer of the cancelled one was dropped
+
+
+def test_waiting_for_a_provider_is_no_hang_and_silence_is_one(make: Make, provider: Provider) -> None:
+    told: list[int] = []
+    workshop, worker = make(provider, hang_timeout_seconds=0.5, on_hang=lambda: told.append(1))
+    worker.start()
+    submit(workshop, worker, CLOUD)
+    until(lambda: provider.at_once == 1)
+    time.sleep(1.0)
+    assert told == []  # it waits, and says so
+    provider.before_sending = lambda: provider.gate.wait(20.0)
+    submit(workshop, worker, CLOUD)
+    until(lambda: told == [1])
+    provider.gate.set()
+
+
+def test_nothing_is_sent_when_the_row_cannot_say_so(
+    make: Make, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop, worker = make(provider)
+
+    def refuse(*_: Any) -> bool:
+        raise Unavailable("storage_full", "There is no free disk space left for jobs; try again later.")
+
+    monkeypatch.setattr(Store, "mark_sent", refuse)
+    worker.start()
+    job = submit(workshop, worker, CLOUD)
+    until(lambda: ended(workshop, job))
+    assert attempts(workshop, job)[0].error_code == "storage_full"
+    assert provider.calls == 0
+
+
+def test_a_run_that_lost_its_claim_before_sending_sends_nothing(make: Make, provider: Provider) -> None:
+    workshop, worker = make(provider)
+    job = submit(workshop, worker, CLOUD, ring=False)
+    provider.before_sending = lambda: workshop.store.cancel_or_remove(OWNER, job.id, 5.0)
+    worker.start()
+    until(lambda: ended(workshop, job))
+    until(lambda: worker.health().word == "idle")
+    assert provider.calls == 0
