@@ -66,7 +66,7 @@ def test_with_nothing_installed_it_restores_and_says_so(backend: LocalBackend, a
     assert [notice.code for notice in restored.warnings] == ["embedded_model"]
     assert "python3 run.py models download" in restored.warnings[0].message
     bicubic = luma_psnr(astronaut, bicubic_up(small, 4), 4)
-    assert luma_psnr(astronaut, restored.picture.rgb.astype(np.uint8), 4) > bicubic + 0.5  # measured: see the model card
+    assert luma_psnr(astronaut, restored.picture.rgb.astype(np.uint8), 4) > bicubic + 0.5
 
 
 def test_asked_for_by_name_it_runs_without_a_warning(backend: LocalBackend, astronaut: np.ndarray) -> None:

@@ -127,6 +127,15 @@ def a_header_that_lies(shape: str) -> bytes:
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
 
 
+def test_layers_of_another_kind_of_number_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "faces"
+    save_layers(path, [make_layer(0, 5, 5, canvas())])
+    for name in ("before0.npy", "restored0.npy"):
+        rewritten(path, name, npy_bytes(np.zeros((30, 20, 3), np.float32)))
+    with pytest.raises(Unprocessable):
+        load_layers(path)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -59,7 +59,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", nargs="?", default="list", choices=("list", "download", "verify"))
-    parser.add_argument("names", nargs="*", metavar="NAME", help="files or models; 'default', 'faces' or 'all' for a set")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="files or models; default, faces or all for a set")
     parser.set_defaults(command=_models)
 
 

@@ -99,9 +99,7 @@ def _provide_weights(settings: Settings, *, download: bool) -> None:
             return
     still = [row.file for row in models.missing_defaults(settings.weights_folder)]
     if still:
-        complain(
-            f"Missing weights: {', '.join(still)}. Until they are here the small model of the project restores. To get them:"
-        )
+        complain(f"Missing weights: {', '.join(still)}. The small model of the project restores now. To get them:")
         for line in models.how_to_get(settings.weights_folder):
             complain(line)
 
