@@ -1,0 +1,113 @@
+// The service as functions: each call gives JSON or throws a `Problem` with one plain sentence. It knows addresses and
+// nothing of the page; whoever wants to know that the session ended listens to `session`.
+
+const TRY_AGAIN_SECONDS = 5;
+
+/** What went wrong, as the service said it; `status` 0 means that it could not be reached. */
+export class Problem extends Error {
+  constructor(status, code, message, { rows = [], retryAfterSeconds = null } = {}) {
+    super(message);
+    Object.assign(this, { status, code, rows, retryAfterSeconds });
+  }
+}
+
+/** Tells `signed-out` whenever a call is refused for want of a key. */
+export const session = new EventTarget();
+
+let clockLeadSeconds = 0;
+
+/** The service's idea of now, in epoch seconds: this machine's clock may be wrong. */
+export const serverNow = () => Date.now() / 1000 + clockLeadSeconds;
+
+async function ask(path, { method = "GET", json, signal } = {}) {
+  const request = { method, signal, headers: {} };
+  if (json !== undefined) {
+    request.headers["Content-Type"] = "application/json";
+    request.body = JSON.stringify(json);
+  }
+  let answer;
+  try {
+    answer = await fetch(path, request);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw unreachable();
+  }
+  const said = Date.parse(answer.headers.get("Date"));
+  if (said) clockLeadSeconds = (said - Date.now()) / 1000;
+  if (!answer.ok) throw problemOf(answer.status, await answer.json().catch(() => null), answer.headers.get("Retry-After"));
+  return answer;
+}
+
+const asked = async (path, options) => {
+  const answer = await ask(path, options);
+  return answer.status === 204 ? null : answer.json();
+};
+
+function unreachable() {
+  return new Problem(0, "unreachable", "The service cannot be reached. It may be starting again; this page keeps trying.");
+}
+
+function problemOf(status, body, retryAfter) {
+  const sentence = body?.detail ?? `The service answered with error ${status}; try again.`;
+  const problem = new Problem(status, body?.code ?? "unknown", sentence, {
+    rows: body?.errors ?? [],
+    retryAfterSeconds: retryAfter === null ? null : Number(retryAfter) || TRY_AGAIN_SECONDS,
+  });
+  if (status === 401 && problem.code !== "wrong_key") session.dispatchEvent(new Event("signed-out"));
+  return problem;
+}
+
+const JOBS = "/api/v1/jobs";
+export const config = () => asked("/api/v1/config");
+export const status = () => asked("/api/v1/status");
+export const jobs = (limit = 100, before = null) => asked(`${JOBS}?limit=${limit}${before ? `&before=${before}` : ""}`);
+export const job = (id) => asked(`${JOBS}/${id}`);
+export const removeJob = (id) => asked(`${JOBS}/${id}`, { method: "DELETE" });
+export const signIn = (key) => asked("/api/v1/session", { method: "POST", json: { key } });
+export const signOut = () => asked("/api/v1/session", { method: "DELETE" });
+export const faces = (jobId) => asked(`${JOBS}/${jobId}/faces`);
+export const blendFaces = (jobId, attemptId, strengths, signal) =>
+  asked(`${JOBS}/${jobId}/faces?attempt=${attemptId}`, { method: "POST", json: strengths, signal });
+export const restoreAgain = (photoId, options) =>
+  asked(`/api/v1/photos/${photoId}/restore`, { method: "POST", json: options });
+
+/** A picture's bytes. */
+export const picture = async (address, signal) => (await ask(address, { signal })).blob();
+
+/** The upload behind an attempt, as it was sent. */
+export const original = (jobId, attemptId) => picture(`${JOBS}/${jobId}/original?attempt=${attemptId}`);
+
+export const originalAddress = (jobId, attempt) => `${JOBS}/${jobId}/original?attempt=${attempt.id}`;
+export const archiveAddress = (jobId) => `/api/v1/batch/${jobId}/results`;
+export const socketAddress = (jobId) =>
+  `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${JOBS}/${jobId}/status`;
+
+/** A JPEG of the original or the result, at most `side` pixels a side; `version` changes when faces were blended anew. */
+export function displayAddress(jobId, attempt, which, side) {
+  const kind = which === "original" ? "original?preview=true&" : "preview?";
+  return `${JOBS}/${jobId}/${kind}attempt=${attempt.id}&size=${side}&v=${attempt.version ?? 1}`;
+}
+
+/**
+ * Send photos with one set of options; gives the accepted job. `onProgress` hears the share of bytes that are out.
+ * XMLHttpRequest, because fetch cannot tell how far an upload is.
+ */
+export function submit(files, options, onProgress, signal) {
+  const form = new FormData();
+  for (const [name, value] of Object.entries(options)) form.append(name, value);
+  for (const file of files) form.append("files", file, file.name || "photo");
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open("POST", "/api/v1/enhance/batch");
+    request.responseType = "json";
+    request.upload.onprogress = (event) => event.lengthComputable && onProgress(event.loaded / event.total);
+    request.onload = () => {
+      if (request.status === 202) resolve(request.response);
+      else reject(problemOf(request.status, request.response, request.getResponseHeader("Retry-After")));
+    };
+    request.onerror = () => reject(unreachable());
+    request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
+    signal?.addEventListener("abort", () => request.abort());
+    request.send(form);
+  });
+}

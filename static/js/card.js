@@ -1,0 +1,135 @@
+// One photo of a job as a card: its picture, how far it is, and what can be done with it. It knows one attempt and its
+// elements; jobs and requests are for others.
+
+import { displayAddress } from "./api.js";
+import { button, el, icon, setAttribute, setText } from "./dom.js";
+import { forget, lazyPicture } from "./picture.js";
+import { discard } from "./thumbnail.js";
+import { exactSeconds, percent, size, stageWords } from "./words.js";
+
+const PREVIEW_PIXELS = 400;
+
+export class Card {
+  /** `local` is a small picture from the tray, if the photo was chosen in this page; `act` has open and retry. */
+  constructor(job, attempt, local, act) {
+    Object.assign(this, { jobId: job.job_id, attempt, act, shows: null, signature: "" });
+    this.words = el("span", { class: "card-words" });
+    this.note = el("span", { class: "card-note" });
+    this.ring = el("span", { class: "card-ring", hidden: true }, el("span", { class: "card-percent" }));
+    this.frame = el("span", { class: "card-frame" });
+    this.open = el("button", { type: "button", class: "card-open", on: {
+      click: () => this.attempt.result ? act.open(this.jobId, this.attempt.id) : null,
+      pointerenter: () => this.#prepareWipe(), pointermove: (event) => this.#wipe(event),
+      pointerleave: () => this.open.classList.remove("wiping"),
+    } }, this.frame, this.ring);
+    this.actions = el("span", { class: "card-actions" });
+    this.element = el("li", { class: "card" }, this.open,
+      el("div", { class: "card-text" },
+        el("span", { class: "card-name", title: attempt.original_filename }, attempt.original_filename),
+        this.words, this.note), this.actions);
+    this.#first(local);
+  }
+
+  /** Bring the card up to date; nothing is touched when nothing changed. */
+  update(attempt) {
+    const signature = [attempt.status, attempt.progress, attempt.stage, attempt.version, attempt.result?.url].join(" ");
+    if (signature === this.signature) return;
+    this.signature = signature;
+    this.attempt = attempt;
+    this.element.dataset.status = attempt.status;
+    const working = attempt.status === "processing";
+    this.ring.hidden = !working;
+    if (working) {
+      this.ring.style.setProperty("--share", attempt.progress);
+      setText(this.ring.firstChild, percent(attempt.progress));
+    }
+    this.#label();
+    if (this.status !== attempt.status || this.url !== attempt.result?.url) this.#settle();
+  }
+
+  /** The card leaves: give its pictures back. */
+  remove() {
+    for (const image of [this.before, this.after, this.shows]) this.#discard(image);
+    this.element.remove();
+  }
+
+  #first(local) {
+    if (local) this.#show(local);
+    else if (!this.attempt.result) this.#load("original");
+  }
+
+  /** What changes only with the status: actions and picture. */
+  #settle() {
+    const { attempt } = this;
+    this.status = attempt.status;
+    this.url = attempt.result?.url;
+    setAttribute(this.open, "disabled", !attempt.result);
+    this.actions.replaceChildren(...this.#buttons());
+    if (attempt.result) this.#load("result");
+  }
+
+  #buttons() {
+    const { attempt } = this;
+    const name = attempt.original_filename;
+    if (attempt.result) return [el("a", {
+      class: "button quiet", href: attempt.result.url, download: "", "aria-label": `Download ${name}`, title: "Download",
+    }, icon("download"))];
+    if (attempt.status === "queued" || attempt.status === "processing") return [];
+    return [button("Try again", { symbol: "again", "aria-label": `Try again: ${name}`,
+      onclick: () => this.act.retry(this.jobId, this.attempt) })];
+  }
+
+  #label() {
+    const { attempt, words } = this;
+    const name = attempt.original_filename;
+    if (attempt.result) {
+      setText(words, `${size(attempt.result.width, attempt.result.height)} · ${exactSeconds(attempt.result.seconds ?? 0)}`);
+      setAttribute(this.open, "aria-label", `Compare ${name} before and after`);
+    } else {
+      setText(words, { queued: "Waiting", failed: "Failed", cancelled: "Cancelled" }[attempt.status] ?? stageWords(attempt.stage));
+      const far = attempt.status === "processing" ? percent(attempt.progress) : "not restored yet";
+      setAttribute(this.open, "aria-label", `${name}: ${far}`);
+    }
+    setText(this.note, attempt.error?.message ?? "");
+  }
+
+  #load(which) {
+    const image = lazyPicture(displayAddress(this.jobId, this.attempt, which, PREVIEW_PIXELS), {
+      onready: (loaded) => this.#show(loaded),
+    });
+    image.className = "card-picture arriving";
+    this.frame.append(image);
+    if (which === "result") this.after = image;
+  }
+
+  /** The picture that was there goes only when the new one is there, so nothing flashes. */
+  #show(picture) {
+    const old = this.shows;
+    this.shows = picture;
+    picture.className = "card-picture";
+    if (!picture.isConnected) this.frame.append(picture);
+    if (old && old !== picture) this.#discard(old);
+  }
+
+  #discard(picture) {
+    if (!picture) return;
+    if (picture instanceof HTMLCanvasElement) discard(picture);
+    else forget(picture);
+    picture.remove();
+  }
+
+  /** A pointer over a restored photo wipes between before and after. */
+  #prepareWipe() {
+    if (!this.attempt.result || this.before) return;
+    this.before = lazyPicture(displayAddress(this.jobId, this.attempt, "original", PREVIEW_PIXELS));
+    this.before.className = "card-picture card-before";
+    this.frame.append(this.before);
+  }
+
+  #wipe(event) {
+    if (event.pointerType !== "mouse" || !this.before?.src) return;
+    const box = this.frame.getBoundingClientRect();
+    this.open.classList.add("wiping");
+    this.frame.style.setProperty("--cut", `${(100 * (event.clientX - box.left)) / box.width}%`);
+  }
+}

@@ -1,0 +1,47 @@
+// How long it takes: before the start from what this machine measured per megapixel, during the work from the pace so
+// far. Pure arithmetic on plain values.
+
+import { duration } from "./words.js";
+
+const QUALITIES = ["fast", "balanced", "best"];
+const ENOUGH_PROGRESS = 0.02;
+const ENOUGH_SECONDS = 2;
+
+/** Seconds for so many pixels of originals at a quality; null while this machine has not measured anything. */
+export function secondsFor(pixels, quality, speeds) {
+  const row = (speeds ?? []).find((speed) => speed.quality === quality);
+  return row && row.seconds_per_input_megapixel !== null ? (pixels / 1e6) * row.seconds_per_input_megapixel : null;
+}
+
+/** Words beside each quality: for the photos that wait, or per megapixel while there are none. */
+export function timeWords(pixels, speeds) {
+  return Object.fromEntries(QUALITIES.map((quality) => {
+    const seconds = secondsFor(pixels || 1e6, quality, speeds);
+    if (seconds === null) return [quality, ""];
+    return [quality, pixels ? `about ${duration(seconds)}` : `about ${duration(seconds)} / MP`];
+  }));
+}
+
+/** The pace of the jobs in work, by this machine's steady clock. */
+export class Pace {
+  #begun = new Map();
+
+  /** Seconds that a job still needs, or null while nobody can tell. `now` in seconds. */
+  left(job, now, speeds) {
+    if (job.status !== "processing") {
+      this.#begun.delete(job.job_id);
+      return null;
+    }
+    if (!this.#begun.has(job.job_id)) this.#begun.set(job.job_id, { now, progress: job.progress });
+    const begun = this.#begun.get(job.job_id);
+    const done = job.progress - begun.progress, passed = now - begun.now;
+    if (done >= ENOUGH_PROGRESS && passed >= ENOUGH_SECONDS) return (passed / done) * (1 - job.progress);
+    return this.#planned(job, speeds);
+  }
+
+  #planned(job, speeds) {
+    const pixels = job.attempts.filter((attempt) => !attempt.ended_at)
+      .reduce((sum, attempt) => sum + attempt.original_width * attempt.original_height * (1 - attempt.progress), 0);
+    return secondsFor(pixels, job.options?.quality ?? "fast", speeds);
+  }
+}

@@ -1,0 +1,122 @@
+// The strip of faces below a comparison: each with its own before and after and a slider for its strength, which
+// blends the result anew at once. It knows the faces route; which pictures are shown then is for the viewer.
+
+import * as api from "./api.js";
+import { el, find, setAttribute, setText } from "./dom.js";
+import { faceReason, percent, plural } from "./words.js";
+
+const REST_MILLISECONDS = 180;
+
+export class Faces {
+  /** `onblend` gets the new facts of the attempt; `onlook` a rectangle (fractions) to look at, or null. */
+  constructor({ onblend, onlook, onproblem }) {
+    Object.assign(this, { onblend, onlook, onproblem });
+    this.section = find("faces");
+    this.list = find("faces-list");
+    this.pending = {};
+    this.timer = 0;
+  }
+
+  /** Show the faces of an attempt; the strip hides while there are none. */
+  async show(job, attempt) {
+    this.hide();
+    const faces = attempt.result.faces ?? [];
+    if (!faces.length) return;
+    const token = (this.token = { jobId: job.job_id, attempt });
+    let found;
+    try {
+      const page = await api.faces(job.job_id);
+      found = page.attempts.find((row) => row.attempt_id === attempt.id);
+    } catch (problem) {
+      if (problem.status !== 404 && problem.status !== 409) return this.onproblem(problem);
+    }
+    if (this.token !== token) return;
+    this.#draw(found ?? { faces, reblendable: false, version: 1 });
+  }
+
+  hide() {
+    this.token = null;
+    this.pending = {};
+    clearTimeout(this.timer);
+    this.abort?.abort();
+    this.section.hidden = true;
+    this.list.replaceChildren();
+  }
+
+  #draw({ faces, reblendable, version }) {
+    this.section.hidden = false;
+    this.rows = new Map();
+    const restored = faces.filter((face) => face.restored).length;
+    setText(find("faces-title"), plural(faces.length, "face"));
+    setText(find("faces-note"), reblendable ? "Move a slider to blend a face anew."
+      : restored ? "Their strengths cannot be changed any more." : "None was restored.");
+    this.list.replaceChildren(...faces.map((face) => this.#row(face, reblendable, version)));
+  }
+
+  #row(face, reblendable, version) {
+    const words = `Face ${face.index + 1}`;
+    const value = el("output", { class: "value" }, percent(face.strength ?? 1));
+    const after = face.after_url && el("img", { class: "face-after", alt: `${words}, restored`, src: fresh(face.after_url, version) });
+    const look = el("button", { type: "button", class: "face-look", "aria-label": `Look at ${words.toLowerCase()}`,
+      on: { click: () => this.onlook(this.#box(face), true), pointerenter: () => this.onlook(this.#box(face)),
+        pointerleave: () => this.onlook(null), focus: () => this.onlook(this.#box(face)), blur: () => this.onlook(null) } },
+    face.before_url && el("img", { class: "face-before", alt: `${words}, before`, src: fresh(face.before_url, 1) }), after || null);
+    const input = face.restored && reblendable && el("input", { type: "range", min: 0, max: 100, step: 5,
+      value: 100 * (face.strength ?? 1), "aria-label": `Strength of ${words.toLowerCase()}`,
+      "aria-valuetext": percent(face.strength ?? 1), on: { input: (event) => this.#moved(face.index, event.target) } });
+    this.rows.set(face.index, { face, after, value });
+    return el("li", { class: "face" }, look, el("div", { class: "face-words" },
+      el("span", { class: "face-name" }, words, " ", input ? value : null),
+      input || el("span", { class: "face-note" }, face.restored ? "restored" : faceReason(face.reason))));
+  }
+
+  /** The face's rectangle as fractions of the photo. */
+  #box({ box }) {
+    const { original_width: width, original_height: height } = this.token.attempt;
+    return [box[0] / width, box[1] / height, box[2] / width, box[3] / height].map((share) => Math.min(1, Math.max(0, share)));
+  }
+
+  #moved(index, input) {
+    const strength = input.value / 100;
+    this.pending[index] = strength;
+    setText(this.rows.get(index).value, percent(strength));
+    setAttribute(input, "aria-valuetext", percent(strength));
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.#blend(), REST_MILLISECONDS);
+  }
+
+  /** One blend at a time; what was moved meanwhile follows in the next. */
+  async #blend() {
+    const { token } = this;
+    if (!token || this.abort) return;
+    const strengths = this.pending;
+    this.pending = {};
+    this.abort = new AbortController();
+    this.section.dataset.busy = "true";
+    try {
+      const answer = await api.blendFaces(token.jobId, token.attempt.id, strengths, this.abort.signal);
+      if (this.token === token) this.#blended(answer, strengths);
+    } catch (problem) {
+      if (problem.name !== "AbortError") this.onproblem(problem);
+    }
+    this.abort = null;
+    delete this.section.dataset.busy;
+    if (this.token === token && Object.keys(this.pending).length) this.#blend();
+  }
+
+  #blended(answer, strengths) {
+    const { attempt } = this.token;
+    for (const index of Object.keys(strengths)) {
+      const { face, after } = this.rows.get(Number(index));
+      if (after) after.src = fresh(face.after_url, answer.version);
+    }
+    const result = { ...attempt.result, ...answer.result, url: answer.url ?? answer.result?.url ?? attempt.result.url };
+    const known = answer.faces ?? answer.result?.faces;
+    if (known) result.faces = result.faces.map((face) => ({ ...face, ...known.find((row) => row.index === face.index) }));
+    this.token.attempt = { ...attempt, version: answer.version, result };
+    this.onblend(this.token.jobId, this.token.attempt);
+  }
+}
+
+/** A picture whose content changes with each blend has an address that does so too. */
+const fresh = (address, version) => `${address}${address.includes("?") ? "&" : "?"}v=${version}`;

@@ -1,0 +1,159 @@
+// All jobs on the page, newest first: each with its head (state, progress, actions, when it will be deleted) and its
+// cards. Changes are collected and drawn once per frame; requests are for `act`.
+
+import { archiveAddress, serverNow } from "./api.js";
+import { Card } from "./card.js";
+import { button, el, find, icon, oncePerFrame, setText } from "./dom.js";
+import { Pace } from "./estimate.js";
+import { ended } from "./jobs.js";
+import { duration, factor, moment, percent, plural, stageWords } from "./words.js";
+
+const QUALITY_WORDS = { fast: "Fast", balanced: "Balanced", best: "Best" };
+const TICK_MILLISECONDS = 1000;
+
+export class Gallery {
+  #views = new Map();
+  #changed = new Set();
+  #pictures = new Map(); // attempt id -> small picture from the tray
+
+  /** `act` has open, retry, remove (by job id); `speeds` gives what this machine measured. */
+  constructor(jobs, act, speeds) {
+    Object.assign(this, { jobs, act, speeds, pace: new Pace() });
+    this.draw = oncePerFrame(() => this.#draw());
+    jobs.addEventListener("changed", ({ detail }) => this.#note(detail));
+    jobs.addEventListener("dropped", ({ detail }) => this.#note(detail));
+    setInterval(() => this.#tick(), TICK_MILLISECONDS);
+    this.draw();
+  }
+
+  /** Small pictures that cards of this job may use until the service has better ones. */
+  lend(pictures) {
+    for (const [id, picture] of pictures) this.#pictures.set(id, picture);
+  }
+
+  #note(id) {
+    this.#changed.add(id);
+    this.draw();
+  }
+
+  #draw() {
+    for (const id of this.#changed) {
+      const job = this.jobs.get(id);
+      if (job) this.#view(job).update(job);
+      else this.#remove(id);
+    }
+    this.#changed.clear();
+    const any = this.#views.size > 0;
+    find("gallery").hidden = !any;
+    document.body.classList.toggle("has-jobs", any);
+  }
+
+  #view(job) {
+    const known = this.#views.get(job.job_id);
+    if (known) return known;
+    const view = new JobView(job, this.#pictures, this);
+    this.#views.set(job.job_id, view);
+    const next = this.jobs.all().find((other) => other.created_at < job.created_at && this.#views.has(other.job_id));
+    find("jobs").insertBefore(view.element, next ? this.#views.get(next.job_id).element : null);
+    return view;
+  }
+
+  #remove(id) {
+    this.#views.get(id)?.remove();
+    this.#views.delete(id);
+  }
+
+  /** Time goes by: what is left, and until when things are kept. */
+  #tick() {
+    if (document.hidden) return;
+    for (const [id, view] of this.#views) {
+      const job = this.jobs.get(id);
+      if (job) view.drawTime(job);
+    }
+  }
+}
+
+class JobView {
+  #cards = new Map();
+
+  constructor(job, pictures, gallery) {
+    this.gallery = gallery;
+    const many = job.attempts.length > 1;
+    this.title = el("h3", { class: "job-title" });
+    this.state = el("span", { class: "job-state" });
+    this.time = el("span", { class: "job-time" });
+    this.bar = el("progress", { max: 1, value: 0, "aria-label": "Progress of this job" });
+    this.actions = el("div", { class: "job-actions" });
+    this.list = el("ul", { class: "cards" });
+    for (const attempt of job.attempts) {
+      const card = new Card(job, attempt, pictures.get(attempt.id), gallery.act);
+      pictures.delete(attempt.id);
+      this.#cards.set(attempt.id, card);
+      this.list.append(card.element);
+    }
+    this.element = el("section", { class: "job", data: { many } }, el("header", { class: "job-head" },
+      el("div", { class: "job-words" }, this.title, this.state, this.time), this.actions, this.bar), this.list);
+  }
+
+  update(job) {
+    for (const attempt of job.attempts) this.#cards.get(attempt.id)?.update(attempt);
+    const over = ended(job);
+    this.element.dataset.status = job.status;
+    this.bar.hidden = over;
+    this.bar.value = job.progress;
+    setText(this.title, titleOf(job));
+    setText(this.state, stateOf(job));
+    if (this.shown !== job.status) this.actions.replaceChildren(...this.#buttons(job, over));
+    this.shown = job.status;
+    this.drawTime(job);
+  }
+
+  drawTime(job) {
+    if (!ended(job)) {
+      const left = this.gallery.pace.left(job, performance.now() / 1000, this.gallery.speeds());
+      setText(this.time, left === null ? "" : `about ${duration(left)} left`);
+    } else if (job.expires_at) {
+      const left = job.expires_at - serverNow();
+      setText(this.time, left > 60 ? `deleted in ${duration(left)}, at ${moment(job.expires_at)}` : "will be deleted at the next sweep");
+    }
+  }
+
+  remove() {
+    for (const card of this.#cards.values()) card.remove();
+    this.element.remove();
+  }
+
+  #buttons(job, over) {
+    const many = job.attempts.length > 1;
+    const about = many ? plural(job.attempts.length, "photo") : job.attempts[0]?.original_filename;
+    const made = [];
+    if (over && many && job.status === "completed") made.push(el("a", {
+      class: "button", href: archiveAddress(job.job_id), download: "", "aria-label": `Download all (ZIP): ${about}`,
+    }, icon("download"), el("span", {}, "Download all (ZIP)")));
+    const words = over ? "Delete now" : "Cancel";
+    made.push(button(words, { symbol: over ? "bin" : "close", "aria-label": `${words}: ${about}`,
+      onclick: (event) => this.gallery.act.remove(job.job_id, event.currentTarget) }));
+    return made;
+  }
+}
+
+function titleOf(job) {
+  const { options, attempts } = job;
+  const made = options?.backend === "siliconflow" ? "SiliconFlow" : QUALITY_WORDS[options?.quality] ?? "Chosen by the service";
+  const words = options?.model && options.backend === "local" ? options.model : made;
+  const photos = attempts.length > 1 ? `${plural(attempts.length, "photo")} · ` : "";
+  return `${photos}${words} · ${factor(options?.scale ?? 4)}`;
+}
+
+function stateOf(job) {
+  const done = job.attempts.filter(ended).length;
+  const failed = job.attempts.filter(({ status }) => status === "failed").length;
+  if (job.status === "queued") return job.queue_position > 0 ? `Place ${job.queue_position} in the queue` : "Waiting";
+  if (job.status === "processing") {
+    const count = job.attempts.length > 1 ? `${done} of ${job.attempts.length} done · ` : "";
+    return `${count}${stageWords(job.stage)} · ${percent(job.progress)}`;
+  }
+  if (job.status === "failed") return "Failed";
+  if (job.status === "cancelled") return "Cancelled";
+  return failed ? `Restored, ${failed} failed` : "Restored";
+}

@@ -1,0 +1,79 @@
+// Mouse, touch and wheel on the stage of a comparison: drag the divider, drag the picture, pinch, turn the wheel,
+// double-click, hold. It translates gestures into moves of the comparison and knows nothing of pictures.
+
+const WHEEL_STEP = 120;
+const CLOSE_PIXELS = 28;
+
+/** Watch the stage; `compare` has view, mode, slideTo, hold, draw. */
+export function watchGestures(stage, handle, compare) {
+  const pointers = new Map();
+  let sliding = false;
+  let pinch = null;
+
+  const place = (event) => {
+    const box = stage.getBoundingClientRect();
+    return { x: event.clientX - box.left, y: event.clientY - box.top, width: box.width };
+  };
+  const span = () => {
+    const [one, other] = [...pointers.values()];
+    return { x: (one.x + other.x) / 2, y: (one.y + other.y) / 2, length: Math.hypot(one.x - other.x, one.y - other.y) };
+  };
+
+  stage.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    const at = place(event);
+    pointers.set(event.pointerId, at);
+    stage.setPointerCapture(event.pointerId);
+    pinch = pointers.size === 2 ? { ...span(), zoom: compare.view.zoom } : null;
+    if (pinch) return void compare.hold(false);
+    const near = Math.abs(at.x - compare.cut * at.width) < CLOSE_PIXELS;
+    sliding = compare.mode === "slider" && (near || !compare.view.canPan || handle.contains(event.target));
+    if (sliding) {
+      compare.slideTo(at.x / at.width);
+      handle.focus({ preventScroll: true });
+    } else if (compare.mode === "hold" && !compare.view.canPan) compare.hold(true);
+  });
+
+  stage.addEventListener("pointermove", (event) => {
+    const before = pointers.get(event.pointerId);
+    if (!before) return;
+    const at = place(event);
+    pointers.set(event.pointerId, at);
+    if (pinch && pointers.size === 2) {
+      const now = span();
+      compare.view.zoomTo(pinch.zoom * (now.length / pinch.length), now.x, now.y);
+      compare.view.panBy(now.x - pinch.x, now.y - pinch.y);
+      Object.assign(pinch, { x: now.x, y: now.y });
+    } else if (sliding) compare.slideTo(at.x / at.width);
+    else compare.view.panBy(at.x - before.x, at.y - before.y);
+    compare.draw();
+  });
+
+  const release = (event) => {
+    if (!pointers.delete(event.pointerId)) return;
+    pinch = null;
+    sliding = false;
+    if (compare.held) compare.hold(false);
+  };
+  stage.addEventListener("pointerup", release);
+  stage.addEventListener("pointercancel", release);
+
+  stage.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    const at = inPane(place(event), compare.view);
+    compare.view.zoomBy(Math.max(-2, Math.min(2, -event.deltaY / WHEEL_STEP)), at.x, at.y);
+    compare.draw();
+  }, { passive: false });
+
+  stage.addEventListener("dblclick", (event) => {
+    const at = inPane(place(event), compare.view);
+    if (compare.view.fitted) compare.view.zoomTo(Math.max(1, 2 * compare.view.zoom), at.x, at.y);
+    else compare.view.fit();
+    compare.draw();
+  });
+}
+
+/** Side by side both halves show the same view: a point of the second half means the same point of the first. */
+function inPane({ x, y }, view) {
+  return { x: x % view.stage.width, y: y % view.stage.height };
+}

@@ -1,0 +1,97 @@
+// Keeps the active jobs up to date: over a WebSocket each while there are few, else and whenever a socket breaks by
+// asking every few seconds. It brings news to `Jobs` and knows nothing of the page.
+
+import * as api from "./api.js";
+import { ended } from "./jobs.js";
+
+const MOST_SOCKETS = 4;
+const POLL_SECONDS = 2;
+const SOCKET_AGAIN_SECONDS = 20;
+const ENDED_CLOSE = 1000, UNAUTHORIZED_CLOSE = 4401, NOT_FOUND_CLOSE = 4404;
+const SINGLE_ASKS = 4;
+
+export class Live {
+  #sockets = new Map();
+  #polled = new Map(); // job id -> when a socket may be tried again, by the page's clock in milliseconds
+  #timer = 0;
+
+  constructor(jobs) {
+    this.jobs = jobs;
+    jobs.addEventListener("changed", ({ detail }) => this.#consider(detail));
+    jobs.addEventListener("dropped", ({ detail }) => this.#leave(detail));
+    addEventListener("online", () => this.#poll());
+    document.addEventListener("visibilitychange", () => document.hidden || this.#poll());
+  }
+
+  /** Stop following everything, as when the session ended. */
+  stop() {
+    for (const id of [...this.#sockets.keys(), ...this.#polled.keys()]) this.#leave(id);
+  }
+
+  #consider(id) {
+    const job = this.jobs.get(id);
+    if (ended(job)) return void this.#polled.delete(id);
+    if (this.#sockets.has(id) || this.#polled.has(id)) return;
+    if (this.#sockets.size < MOST_SOCKETS) this.#open(id);
+    else this.#fallBack(id, 0);
+  }
+
+  #open(id) {
+    const socket = new WebSocket(api.socketAddress(id));
+    this.#sockets.set(id, socket);
+    socket.onmessage = ({ data }) => this.jobs.merge(JSON.parse(data));
+    socket.onclose = ({ code }) => this.#closed(id, socket, code);
+  }
+
+  #closed(id, socket, code) {
+    if (this.#sockets.get(id) !== socket) return; // we left it ourselves
+    this.#sockets.delete(id);
+    if (code === NOT_FOUND_CLOSE) this.jobs.drop(id);
+    else if (code === UNAUTHORIZED_CLOSE) api.session.dispatchEvent(new Event("signed-out"));
+    else if (code === ENDED_CLOSE) this.#refresh(id);
+    else this.#fallBack(id, performance.now() + 1000 * SOCKET_AGAIN_SECONDS);
+  }
+
+  #fallBack(id, socketAgainAt) {
+    this.#polled.set(id, socketAgainAt);
+    this.#timer ||= setTimeout(() => this.#poll(), 1000 * POLL_SECONDS);
+  }
+
+  #leave(id) {
+    this.#polled.delete(id);
+    const socket = this.#sockets.get(id);
+    this.#sockets.delete(id);
+    socket?.close();
+  }
+
+  async #poll() {
+    clearTimeout(this.#timer);
+    this.#timer = -1; // this round is under way
+    const ids = [...this.#polled.keys()];
+    if (ids.length > SINGLE_ASKS) await this.#refreshMany();
+    else await Promise.all(ids.map((id) => this.#refresh(id)));
+    for (const [id, socketAgainAt] of this.#polled) {
+      if (this.#sockets.size >= MOST_SOCKETS || performance.now() < socketAgainAt) continue;
+      this.#polled.delete(id);
+      this.#open(id);
+    }
+    this.#timer = this.#polled.size ? setTimeout(() => this.#poll(), 1000 * POLL_SECONDS) : 0;
+  }
+
+  /** The whole job: live messages leave out when it will be deleted. */
+  async #refresh(id) {
+    try {
+      this.jobs.merge(await api.job(id));
+    } catch (problem) {
+      if (problem.status === 404) this.jobs.drop(id);
+      else if (!this.#polled.has(id) && this.jobs.get(id)) this.#fallBack(id, Infinity);
+    }
+  }
+
+  async #refreshMany() {
+    try {
+      const page = await api.jobs();
+      for (const job of page.jobs) if (this.#polled.has(job.job_id)) this.jobs.merge(job);
+    } catch { /* the next round tries again */ }
+  }
+}

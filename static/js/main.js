@@ -1,0 +1,122 @@
+// The entrance: makes the parts, joins them, and starts them once the service lets us in. It holds no rules of its own.
+
+import * as api from "./api.js";
+import { announce, find, setText } from "./dom.js";
+import { secondsFor, timeWords } from "./estimate.js";
+import { Gallery } from "./gallery.js";
+import { openIntake } from "./intake.js";
+import { Jobs, ended } from "./jobs.js";
+import { formatNames } from "./judge.js";
+import { Live } from "./live.js";
+import { Repeats } from "./repeats.js";
+import { Sending } from "./sending.js";
+import { Service } from "./service.js";
+import { Settings } from "./settings.js";
+import { openSignIn } from "./signin.js";
+import { Tray } from "./tray.js";
+import { Viewer } from "./viewer.js";
+
+const SAMPLE = "sample.jpg";
+
+const jobs = new Jobs();
+const working = new Set(); // jobs that were seen at work
+const early = []; // files that came before the service's limits were known
+const live = new Live(jobs);
+const service = new Service();
+const settings = new Settings(find("settings-form"));
+const tray = new Tray({
+  scale: () => settings.scale, seconds: (pixels) => secondsFor(pixels, settings.quality, service.speeds),
+});
+const repeats = new Repeats(jobs, tell);
+const viewer = new Viewer(jobs, { again: (id, attempt) => repeats.again(id, attempt, settings.options()), problem: tell });
+const gallery = new Gallery(jobs, {
+  open: (jobId, attemptId) => viewer.open(jobId, attemptId),
+  retry: (jobId, attempt) => repeats.retry(jobId, attempt),
+  remove: (jobId, pressed) => repeats.remove(jobId, pressed),
+}, () => service.speeds);
+const sending = new Sending(tray, {
+  onjob: (job, pictures) => {
+    gallery.lend(pictures);
+    jobs.merge(job);
+  },
+  onproblem: tell,
+});
+
+/** Say what went wrong, in the page and to screen readers; a missing session has its own box. */
+function tell(problem) {
+  if (problem.status === 401 || problem.name === "AbortError") return;
+  setText(find("message-words"), problem.message);
+  find("message").hidden = false;
+}
+
+function drawTimes() {
+  settings.showTimes(timeWords(tray.pixels, service.speeds));
+  tray.draw();
+}
+
+async function recall(before = null) {
+  const page = await api.jobs(before ? 50 : 20, before);
+  page.jobs.forEach((job) => jobs.merge(job));
+  find("older").hidden = page.next === null;
+  find("older").dataset.before = page.next ?? "";
+}
+
+async function start() {
+  try {
+    await service.look();
+    if (service.config) await recall();
+    document.body.dataset.state = "started"; // jobs that were there are shown
+  } catch (problem) {
+    tell(problem);
+  }
+}
+
+function configured() {
+  const { config } = service;
+  const { limits } = config;
+  tray.config = config;
+  settings.describe(config);
+  setText(find("limits"), `${formatNames(config.formats)}, up to ${Number(limits.max_file_megabytes)} MB and `
+    + `${limits.max_input_megapixels} megapixels each`);
+  find("sign-out").hidden = !config.key_required;
+  if (early.length) tray.add(early.splice(0));
+}
+
+service.addEventListener("configured", configured);
+service.addEventListener("looked", drawTimes);
+settings.addEventListener("change", drawTimes);
+tray.addEventListener("change", drawTimes);
+jobs.addEventListener("changed", ({ detail }) => {
+  const job = jobs.get(detail);
+  if (!ended(job)) working.add(detail);
+  else if (working.delete(detail)) {
+    announce(job.status === "completed" ? "Restored." : `The job ${job.status}.`);
+    service.look(); // the speed has been measured anew
+  }
+});
+
+openIntake((files) => {
+  if (service.config) tray.add(files);
+  else early.push(...files);
+});
+openSignIn(start);
+api.session.addEventListener("signed-out", () => {
+  live.stop();
+  service.rest();
+});
+find("restore").addEventListener("click", () => {
+  find("message").hidden = true;
+  sending.run(settings.options());
+});
+find("message-close").addEventListener("click", () => (find("message").hidden = true));
+find("older").addEventListener("click", (event) => recall(event.currentTarget.dataset.before).catch(tell));
+find("sample").addEventListener("click", async () => {
+  const blob = await api.picture(SAMPLE).catch(tell);
+  if (blob) tray.add([new File([blob], SAMPLE, { type: blob.type })]);
+});
+find("sign-out").addEventListener("click", async () => {
+  await api.signOut().catch(tell);
+  location.reload();
+});
+if (matchMedia("(min-width: 62rem)").matches) find("settings").open = true;
+start();

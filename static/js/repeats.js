@@ -1,0 +1,82 @@
+// What is done with jobs that exist: restore a photo again, cancel, delete. It joins the API and the jobs, and knows
+// nothing of how they are shown.
+
+import * as api from "./api.js";
+import { announce, setText } from "./dom.js";
+import { ended } from "./jobs.js";
+
+const SURE_MILLISECONDS = 4000;
+const NO_PHOTO_ROUTE = new Set([404, 405]);
+
+export class Repeats {
+  /** `onproblem` gets what went wrong. */
+  constructor(jobs, onproblem) {
+    Object.assign(this, { jobs, onproblem });
+  }
+
+  /** Restore a failed or cancelled photo once more with the options it had. */
+  retry(jobId, attempt) {
+    return this.again(jobId, attempt, this.jobs.get(jobId).options);
+  }
+
+  /** Restore a photo again with these options: from the service's own copy, else by sending that copy once more. */
+  async again(jobId, attempt, options) {
+    const wanted = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== null && value !== ""));
+    try {
+      const accepted = await this.#fromCopy(attempt, wanted) ?? await this.#resend(jobId, attempt, wanted);
+      this.jobs.merge(await api.job(accepted.job_id));
+      announce(`${attempt.original_filename} is restored again.`);
+    } catch (problem) {
+      this.onproblem(problem);
+    }
+  }
+
+  /** The first press on Delete asks, the second deletes; Cancel acts at once. */
+  async remove(jobId, pressed) {
+    if (ended(this.jobs.get(jobId)) && !this.#sure(pressed)) return;
+    try {
+      const fresh = await api.job(jobId);
+      const meant = ended(this.jobs.get(jobId));
+      this.jobs.merge(fresh);
+      if (ended(fresh) && !meant) return; // it ended in this moment: cancelling would delete the result
+      const { status } = await api.removeJob(jobId);
+      if (status === "removed") this.jobs.drop(jobId);
+      else this.jobs.merge(await api.job(jobId));
+      announce(status === "removed" ? "Deleted." : "Cancelled.");
+    } catch (problem) {
+      if (problem.status === 404) this.jobs.drop(jobId);
+      else this.onproblem(problem);
+    }
+  }
+
+  #sure(pressed) {
+    if (pressed.dataset.asked) return true;
+    const words = pressed.querySelector("span");
+    const before = words.textContent, label = pressed.getAttribute("aria-label");
+    pressed.dataset.asked = "true";
+    setText(words, "Really delete?");
+    pressed.setAttribute("aria-label", `Really delete? ${label.slice(label.indexOf(":") + 2)}`);
+    announce("Press again to delete.");
+    setTimeout(() => {
+      delete pressed.dataset.asked;
+      setText(words, before);
+      pressed.setAttribute("aria-label", label);
+    }, SURE_MILLISECONDS);
+    return false;
+  }
+
+  async #fromCopy(attempt, options) {
+    if (!attempt.photo_id) return null;
+    try {
+      return await api.restoreAgain(attempt.photo_id, options);
+    } catch (problem) {
+      if (NO_PHOTO_ROUTE.has(problem.status)) return null;
+      throw problem;
+    }
+  }
+
+  async #resend(jobId, attempt, options) {
+    const copy = await api.original(jobId, attempt.id);
+    return api.submit([new File([copy], attempt.original_filename)], options, () => {});
+  }
+}

@@ -1,0 +1,94 @@
+// Sends the photos of the tray: in jobs as large as the service takes, one after another, waiting for room in its
+// queue, and again without those that it refuses. It knows the tray and the API, and nothing of what is shown later.
+
+import * as api from "./api.js";
+import { announce, find, setText } from "./dom.js";
+import { percent, plural } from "./words.js";
+
+const ROOM_WAIT_SECONDS = 3;
+const HOPELESS = new Set([400, 413, 415, 422]);
+
+const seconds = (count) => new Promise((resolve) => setTimeout(resolve, 1000 * count));
+
+export class Sending {
+  /** `onjob` gets each accepted job and the small pictures by attempt; `onproblem` what stopped the sending. */
+  constructor(tray, { onjob, onproblem }) {
+    Object.assign(this, { tray, onjob, onproblem, active: false });
+    addEventListener("beforeunload", (event) => this.active && event.preventDefault());
+  }
+
+  /** Send everything that is ready, with these options. */
+  async run(options) {
+    const { limits } = this.tray.config;
+    const most = Math.min(limits.max_batch_size, limits.queue_limit);
+    this.#begin();
+    try {
+      let photos;
+      while ((photos = this.tray.ready().slice(0, most)).length) await this.#send(photos, options, limits);
+    } catch (problem) {
+      this.onproblem(problem);
+    } finally {
+      this.#end();
+    }
+  }
+
+  async #send(photos, options, limits) {
+    await this.#room(photos.length, limits.queue_limit);
+    try {
+      const accepted = await api.submit(photos.map(({ file }) => file), options, (share) => this.#show(photos, share));
+      const job = await api.job(accepted.job_id);
+      const pictures = new Map(photos.map((photo, place) => [job.attempts[place]?.id, this.tray.release(photo)]));
+      announce(`${plural(photos.length, "photo")} sent.`);
+      this.onjob(job, pictures);
+    } catch (problem) {
+      await this.#refused(photos, problem);
+    }
+  }
+
+  /** The queue takes only so many photos; better to wait here than to send megabytes in vain. */
+  async #room(count, limit) {
+    while (true) {
+      const { queue } = await api.status();
+      if (queue.queued + count <= limit) return;
+      this.#say(`Waiting for room: ${queue.queued} photos are in the queue.`);
+      await seconds(ROOM_WAIT_SECONDS);
+    }
+  }
+
+  /** Take out what was refused, wait when asked to, and give up on anything else. */
+  async #refused(photos, problem) {
+    if (problem.rows?.length) {
+      for (const row of problem.rows) {
+        const photo = photos[row.index] ?? photos.find(({ file }) => file.name === row.original_filename);
+        if (photo) this.tray.refuse(photo, row.message);
+      }
+    } else if (HOPELESS.has(problem.status) && problem.code !== "invalid_option" && photos.length === 1) {
+      this.tray.refuse(photos[0], problem.message);
+    } else if (problem.retryAfterSeconds) {
+      this.#say(problem.message);
+      await seconds(problem.retryAfterSeconds);
+    } else throw problem;
+  }
+
+  #begin() {
+    this.active = this.tray.sending = true;
+    find("sending").hidden = false;
+    this.tray.draw();
+    this.#say("Sending…");
+  }
+
+  #end() {
+    this.active = this.tray.sending = false;
+    find("sending").hidden = true;
+    this.tray.draw();
+  }
+
+  #show(photos, share) {
+    find("sending-bar").value = share;
+    this.#say(share < 1 ? `Sending ${plural(photos.length, "photo")}: ${percent(share)}` : "Sent; the service looks at them.");
+  }
+
+  #say(words) {
+    setText(find("sending-words"), words);
+  }
+}

@@ -1,0 +1,163 @@
+// The settings form: filled from the service's own description, remembered in this browser, read as options of a
+// restoration. It knows options and words for them; photos, estimates and sending are for others.
+
+import { el, find, setText } from "./dom.js";
+import { factor, percent } from "./words.js";
+
+const MEMORY = "neural-image-restore.settings";
+const LOSSY_FORMATS = new Set(["auto", "jpg", "webp", "avif"]);
+const FORMAT_WORDS = {
+  auto: "Same as the photo", jpg: "JPEG", png: "PNG, lossless", webp: "WebP", tiff: "TIFF, lossless", avif: "AVIF",
+};
+const METADATA_WORDS = {
+  keep: "Keep everything", strip_gps: "Remove the place (GPS)", strip: "Remove everything",
+};
+
+export class Settings extends EventTarget {
+  /** `form` is the element in the page; nothing works before `describe`. */
+  constructor(form) {
+    super();
+    this.form = form;
+    this.config = null;
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.addEventListener("input", () => this.#changed());
+    find("settings-reset").addEventListener("click", () => this.#reset());
+  }
+
+  /** Take over what the service offers, then what was chosen at the last visit. */
+  describe(config) {
+    this.config = config;
+    const { options } = config;
+    this.#choices("output_format", options.output_format.choices, FORMAT_WORDS);
+    this.#choices("metadata", options.metadata.choices, METADATA_WORDS);
+    this.#models(config.models.filter((model) => model.installed).map((model) => model.name));
+    this.#faceModels(options.face_model?.choices ?? []);
+    for (const name of ["scale", "output_quality"]) {
+      const field = this.form.elements[name];
+      Object.assign(field, { min: options[name].minimum, max: options[name].maximum });
+      field.value = options[name].default;
+    }
+    this.form.elements.face_strength.value = 100 * options.face_strength.default;
+    this.form.elements.quality.value = config.default_quality ?? "fast";
+    this.#backends(config.backends);
+    this.#recall();
+    this.#changed(false);
+  }
+
+  /** The options as the service names them; those at their defaults are left out where that means the same. */
+  options() {
+    const { elements } = this.form;
+    const found = {
+      backend: this.backend, quality: elements.quality.value, scale: elements.scale.value,
+      face_enhance: String(elements.face_enhance.checked), face_strength: String(elements.face_strength.value / 100),
+      output_format: elements.output_format.value, metadata: elements.metadata.value,
+      model: elements.model.value, face_model: elements.face_model.value, denoise: elements.denoise.value,
+    };
+    if (LOSSY_FORMATS.has(found.output_format)) found.output_quality = elements.output_quality.value;
+    if (this.backend !== "local") {
+      found.prompt = elements.prompt.value.trim();
+      for (const name of ["model", "denoise", "face_model"]) delete found[name];
+    }
+    return Object.fromEntries(Object.entries(found).filter(([, value]) => value !== ""));
+  }
+
+  get scale() {
+    return Number(this.form.elements.scale.value);
+  }
+
+  get quality() {
+    return this.form.elements.quality.value;
+  }
+
+  get backend() {
+    return this.form.elements.backend?.value || "local";
+  }
+
+  /** Show beside each quality how long the photos will take; `words` by quality. */
+  showTimes(words) {
+    for (const [quality, text] of Object.entries(words)) setText(find(`time-${quality}`), text);
+  }
+
+  #choices(name, values, words) {
+    this.form.elements[name].replaceChildren(
+      ...values.map((value) => el("option", { value }, words[value] ?? value)));
+  }
+
+  #models(names) {
+    this.form.elements.model.replaceChildren(el("option", { value: "" }, "Chosen by the quality"),
+      ...names.map((name) => el("option", { value: name }, name)));
+  }
+
+  #faceModels(names) {
+    find("face-model-row").hidden = names.length === 0;
+    this.form.elements.face_model.replaceChildren(el("option", { value: "" }, "Chosen by the service"),
+      ...names.map((name) => el("option", { value: name }, name)));
+  }
+
+  /** Where it runs is a question only when there is more than one answer. */
+  #backends(rows) {
+    const usable = rows.filter((row) => row.available);
+    find("backend-row").hidden = usable.length < 2;
+    find("backends").replaceChildren(...usable.map((row) => el("label", { class: "choice" },
+      el("input", { type: "radio", name: "backend", value: row.name, checked: row.name === "local" }),
+      el("span", { class: "choice-name" }, row.name === "local" ? "On this machine" : "SiliconFlow, in the cloud"),
+      el("span", { class: "choice-note" }, [row.leaves_machine, row.price_note].filter(Boolean).join(" ")
+        || (row.name === "local" ? "Nothing leaves it." : "The photo leaves this machine and the provider charges for it.")),
+    )));
+  }
+
+  #changed(remember = true) {
+    const { elements } = this.form;
+    const local = this.backend === "local";
+    const faces = elements.face_enhance.checked;
+    setText(find("scale-value"), factor(elements.scale.value));
+    setText(find("face-strength-value"), percent(elements.face_strength.value / 100));
+    setText(find("output-quality-value"), elements.output_quality.value);
+    elements.scale.setAttribute("aria-valuetext", `${elements.scale.value} times larger`);
+    elements.face_strength.setAttribute("aria-valuetext", percent(elements.face_strength.value / 100));
+    find("face-strength-row").hidden = !faces;
+    find("output-quality-row").hidden = !LOSSY_FORMATS.has(elements.output_format.value);
+    find("prompt-row").hidden = local;
+    find("local-only").hidden = !local;
+    if (remember) this.#remember();
+    this.dispatchEvent(new Event("change"));
+  }
+
+  #remember() {
+    const kept = {};
+    for (const field of this.form.elements) {
+      if (!field.name || (field.type === "radio" && !field.checked)) continue;
+      kept[field.name] = field.type === "checkbox" ? field.checked : field.value;
+    }
+    try {
+      localStorage.setItem(MEMORY, JSON.stringify(kept));
+    } catch { /* storage is off: the settings last as long as the page */ }
+  }
+
+  /** Only values that the form still offers are taken back. */
+  #recall() {
+    let kept = {};
+    try {
+      kept = JSON.parse(localStorage.getItem(MEMORY)) ?? {};
+    } catch { /* never kept, or not ours */ }
+    for (const [name, value] of Object.entries(kept)) {
+      const field = this.form.elements[name];
+      if (!field) continue;
+      if (field.type === "checkbox") field.checked = value === true;
+      else if (this.#offers(field, String(value))) field.value = value;
+    }
+  }
+
+  #offers(field, value) {
+    if (field instanceof RadioNodeList) return [...field].some((radio) => radio.value === value);
+    return field.tagName !== "SELECT" || [...field.options].some((option) => option.value === value);
+  }
+
+  #reset() {
+    try {
+      localStorage.removeItem(MEMORY);
+    } catch { /* nothing was kept */ }
+    this.form.reset();
+    this.describe(this.config);
+  }
+}

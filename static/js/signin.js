@@ -1,0 +1,38 @@
+// The sign-in box: trades the key for a session cookie that only the browser sees. It keeps the key nowhere.
+
+import * as api from "./api.js";
+import { find, setText } from "./dom.js";
+
+/** Ask for the key whenever the service wants one; `onsignedin` runs after each success. */
+export function openSignIn(onsignedin) {
+  const box = find("signin"), form = find("signin-form"), field = find("signin-key");
+  box.addEventListener("cancel", (event) => event.preventDefault()); // nothing can be seen without it
+  api.session.addEventListener("signed-out", () => {
+    if (box.open) return;
+    box.showModal();
+    field.focus();
+  });
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const key = field.value.trim();
+    if (!key) return fail("Enter the key; whoever runs the service has it (API_KEY).");
+    find("signin-go").disabled = true;
+    try {
+      await api.signIn(key);
+      field.value = "";
+      fail("");
+      box.close();
+      onsignedin();
+    } catch (problem) {
+      fail(problem.message);
+      field.select();
+    } finally {
+      find("signin-go").disabled = false;
+    }
+  });
+
+  function fail(sentence) {
+    setText(find("signin-problem"), sentence);
+    field.setAttribute("aria-invalid", sentence ? "true" : "false");
+  }
+}

@@ -1,0 +1,32 @@
+// Light or dark: as the system says, until somebody chooses. A plain script in the head, so that the first paint is
+// right already; it knows nothing else of the page.
+
+(() => {
+  const MEMORY = "neural-image-restore.theme";
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  let chosen = null;
+  try {
+    chosen = localStorage.getItem(MEMORY);
+  } catch { /* storage is off */ }
+
+  const current = () => (["light", "dark"].includes(chosen) ? chosen : system.matches ? "dark" : "light");
+  const apply = () => {
+    document.documentElement.dataset.theme = current();
+  };
+  system.addEventListener("change", apply);
+  apply();
+
+  addEventListener("DOMContentLoaded", () => {
+    const toggle = document.getElementById("theme");
+    const label = () => toggle.setAttribute("aria-label", `Switch to ${current() === "dark" ? "light" : "dark"}`);
+    label();
+    toggle.addEventListener("click", () => {
+      chosen = current() === "dark" ? "light" : "dark";
+      try {
+        localStorage.setItem(MEMORY, chosen);
+      } catch { /* it lasts as long as the page */ }
+      apply();
+      label();
+    });
+  });
+})();

@@ -1,0 +1,151 @@
+// The tray: photos that were chosen and not sent yet, as small pictures that can be taken out again, and those that
+// cannot be restored with the reason. It knows files; sending them is for others.
+
+import { button, el, find, oncePerFrame, setText } from "./dom.js";
+import { refusal, scaleRefusal } from "./judge.js";
+import { sniff } from "./sniff.js";
+import { discard, thumbnail } from "./thumbnail.js";
+import { bytes, duration, plural, size } from "./words.js";
+
+const READ_AT_ONCE = 8;
+let number = 0;
+
+export class Tray extends EventTarget {
+  /** `scale` gives the scale chosen just now; `seconds` the expected time of so many pixels, or null. */
+  constructor({ scale, seconds }) {
+    super();
+    Object.assign(this, { scale, seconds, config: null, photos: [], refused: [], sending: false });
+    this.draw = oncePerFrame(() => this.#draw());
+    find("tray-clear").addEventListener("click", () => this.clear());
+    find("refused-clear").addEventListener("click", () => this.#forgive());
+  }
+
+  /** Judge new files and show them, in the order in which they came. */
+  async add(files) {
+    for (let start = 0; start < files.length; start += READ_AT_ONCE) {
+      const some = files.slice(start, start + READ_AT_ONCE);
+      const facts = await Promise.all(some.map((file) => sniff(file).catch(() => null)));
+      some.forEach((file, place) => this.#take(file, facts[place]));
+    }
+  }
+
+  /** The photos that can be sent at the chosen scale. */
+  ready() {
+    return this.photos.filter((photo) => !scaleRefusal(photo.facts, this.scale(), this.config));
+  }
+
+  get pixels() {
+    return this.photos.reduce((sum, { facts }) => sum + (facts.width ?? 0) * (facts.height ?? 0), 0);
+  }
+
+  /** The photo was accepted by the service: it leaves, and its small picture goes with it. */
+  release(photo) {
+    this.photos = this.photos.filter((other) => other !== photo);
+    photo.tile.remove();
+    this.#changed();
+    return photo.canvas;
+  }
+
+  /** The service refused it with a sentence. */
+  refuse(photo, sentence) {
+    this.photos = this.photos.filter((other) => other !== photo);
+    this.#turnAway(photo.file, sentence);
+    photo.tile.remove();
+    discard(photo.canvas);
+    this.#changed();
+  }
+
+  clear() {
+    for (const photo of this.photos) {
+      photo.tile.remove();
+      discard(photo.canvas);
+    }
+    this.photos = [];
+    this.#changed();
+  }
+
+  #take(file, facts) {
+    const sentence = facts ? refusal(file, facts, this.config)
+      : "It cannot be read; it may have been moved or be a folder.";
+    if (sentence) return this.#turnAway(file, sentence);
+    const photo = { id: (number += 1), file, facts, canvas: thumbnail(file, facts) };
+    photo.tile = this.#tile(photo);
+    this.photos.push(photo);
+    this.fresh ??= document.createDocumentFragment();
+    this.fresh.append(photo.tile);
+    this.#changed();
+  }
+
+  #tile(photo) {
+    const { file, facts } = photo;
+    const measure = facts.width ? size(facts.width, facts.height) : facts.format;
+    photo.note = el("span", { class: "tile-note" }, `${measure} · ${bytes(file.size)}`);
+    return el("li", { class: "tile" },
+      el("div", { class: "tile-photo", data: { format: facts.format } }, photo.canvas),
+      el("span", { class: "tile-name", title: file.name }, file.name), photo.note,
+      button(`Take ${file.name} out`, { symbol: "close", quiet: true, class: "tile-remove", onclick: () => this.#remove(photo) }));
+  }
+
+  #remove(photo) {
+    const neighbour = photo.tile.nextElementSibling ?? photo.tile.previousElementSibling;
+    this.release(photo);
+    discard(photo.canvas);
+    (neighbour?.querySelector("button") ?? find("choose-files")).focus();
+  }
+
+  #turnAway(file, sentence) {
+    this.refused.push({ name: file.name, sentence });
+    this.#changed();
+  }
+
+  #forgive() {
+    this.refused = [];
+    this.#changed();
+    find("choose-files").focus();
+  }
+
+  #changed() {
+    this.draw();
+    this.dispatchEvent(new Event("change"));
+  }
+
+  #draw() {
+    if (this.fresh) find("tiles").append(this.fresh);
+    this.fresh = null;
+    find("tray").hidden = this.photos.length === 0;
+    document.body.classList.toggle("has-tray", this.photos.length > 0);
+    if (this.config) this.#drawScales();
+    this.#drawButton();
+    this.#drawRefused();
+  }
+
+  #drawScales() {
+    for (const photo of this.photos) {
+      const sentence = scaleRefusal(photo.facts, this.scale(), this.config);
+      if (sentence === photo.sentence) continue;
+      photo.sentence = sentence;
+      photo.tile.classList.toggle("too-large", sentence !== null);
+      const { facts, file } = photo;
+      setText(photo.note, sentence ?? `${size(facts.width, facts.height)} · ${bytes(file.size)}`);
+    }
+  }
+
+  #drawButton() {
+    const ready = this.config ? this.ready() : [];
+    const seconds = this.seconds(ready.reduce((sum, { facts }) => sum + (facts.width ?? 0) * (facts.height ?? 0), 0));
+    setText(find("tray-title"), `${plural(this.photos.length, "photo")} chosen`);
+    setText(find("restore-words"), ready.length === 1 ? "Restore this photo" : `Restore ${plural(ready.length, "photo")}`);
+    setText(find("restore-time"), seconds && ready.length ? `about ${duration(seconds)}` : "");
+    find("restore").disabled = this.sending || ready.length === 0;
+    find("tray-clear").disabled = this.sending;
+  }
+
+  #drawRefused() {
+    find("refused").hidden = this.refused.length === 0;
+    if (!this.refused.length || this.shown === this.refused.length) return void (this.shown = this.refused.length);
+    this.shown = this.refused.length;
+    setText(find("refused-title"), `${plural(this.refused.length, "file")} cannot be restored`);
+    find("refused-list").replaceChildren(...this.refused.map(({ name, sentence }) =>
+      el("li", {}, el("strong", {}, name), " ", sentence)));
+  }
+}

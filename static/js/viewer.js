@@ -1,0 +1,174 @@
+// One restored photo, large: the comparison with its tools, the numbers, what should be known, and its faces. It leads
+// from photo to photo; what is restored and removed is for others.
+
+import { withCommand } from "./command.js";
+import { Compare } from "./compare.js";
+import { announce, el, find, setAttribute, setText } from "./dom.js";
+import { Faces } from "./faces.js";
+import { factRows } from "./facts.js";
+import { LARGEST_PIXELS, isTrue, originalAddress, resultAddress } from "./sources.js";
+import { percent } from "./words.js";
+
+const MODES = ["slider", "side", "hold"];
+const ZOOMS = { "zoom-fit": null, "zoom-100": 1, "zoom-400": 4 };
+
+export class Viewer {
+  /** `act` has again(jobId, attempt) and problem(error). */
+  constructor(jobs, act) {
+    Object.assign(this, { jobs, act, shown: null });
+    this.dialog = find("viewer");
+    this.compare = new Compare(() => this.#looked());
+    find("viewer-stage").replaceWith(this.compare.stage);
+    this.faces = new Faces({
+      onblend: (jobId, attempt) => this.#blended(jobId, attempt),
+      onlook: (box, near) => this.#look(box, near),
+      onproblem: (problem) => act.problem(problem),
+    });
+    this.#wire();
+  }
+
+  /** Show an attempt; the browser's back button closes it again. */
+  open(jobId, attemptId) {
+    const job = this.jobs.get(jobId);
+    const attempt = job?.attempts.find(({ id }) => id === attemptId);
+    if (!attempt?.result) return;
+    if (!this.dialog.open) {
+      this.opener = document.activeElement;
+      history.pushState({ viewer: true }, "");
+      this.dialog.showModal();
+      this.compare.stage.focus({ preventScroll: true });
+    }
+    this.shown = { job, attempt, before: null, after: null };
+    this.#fill();
+    this.faces.show(job, attempt);
+  }
+
+  close() {
+    if (this.dialog.open) this.dialog.close();
+  }
+
+  #wire() {
+    this.dialog.addEventListener("close", () => this.#closed());
+    find("viewer-close").addEventListener("click", () => this.close());
+    find("viewer-previous").addEventListener("click", () => this.#step(-1));
+    find("viewer-next").addEventListener("click", () => this.#step(1));
+    find("viewer-again").addEventListener("click", () => this.act.again(this.shown.job.job_id, this.shown.attempt));
+    addEventListener("popstate", () => {
+      this.close();
+      setTimeout(() => this.#giveFocusBack()); // the browser first goes to the address's own mark, such as #main
+    });
+    for (const mode of MODES) find(`mode-${mode}`).addEventListener("click", () => this.#setMode(mode));
+    for (const [id, zoom] of Object.entries(ZOOMS))
+      find(id).addEventListener("click", () => (zoom ? this.compare.zoomTo(zoom) : this.compare.fit()));
+    const hold = find("hold-before");
+    for (const event of ["pointerdown", "pointerup", "pointerleave", "pointercancel"])
+      hold.addEventListener(event, () => this.compare.hold(event === "pointerdown"));
+    for (const event of ["keydown", "keyup"]) hold.addEventListener(event, ({ key }) =>
+      [" ", "Enter"].includes(key) && this.compare.hold(event === "keydown"));
+    hold.addEventListener("blur", () => this.compare.hold(false));
+    this.dialog.addEventListener("keydown", (event) => this.#shortcut(event));
+  }
+
+  #shortcut(event) {
+    if (event.target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "n") this.#step(1);
+    if (event.key === "p") this.#step(-1);
+  }
+
+  #closed() {
+    this.shown = null;
+    this.faces.hide();
+    this.compare.clear();
+    this.#giveFocusBack();
+    if (history.state?.viewer) history.back();
+  }
+
+  /** To where it was before; going back in the history takes it away once more, so this is called after that too. */
+  #giveFocusBack() {
+    if (!this.dialog.open) this.opener?.focus({ preventScroll: true });
+  }
+
+  #step(by) {
+    const all = this.jobs.completed();
+    const here = all.findIndex(({ attempt }) => attempt.id === this.shown.attempt.id);
+    const next = all[here + by];
+    if (next) this.open(next.job.job_id, next.attempt.id);
+  }
+
+  #setMode(mode) {
+    for (const name of MODES) setAttribute(find(`mode-${name}`), "aria-pressed", name === mode ? "true" : "false");
+    this.compare.setMode(mode);
+    announce({ slider: "Slider between before and after", side: "Side by side", hold: "Hold to see before" }[mode]);
+  }
+
+  #fill() {
+    const { job, attempt } = this.shown;
+    const { result } = attempt;
+    const name = attempt.original_filename;
+    const all = this.jobs.completed();
+    const here = all.findIndex((row) => row.attempt.id === attempt.id);
+    setText(find("viewer-title"), name);
+    setText(find("viewer-place"), all.length > 1 ? `${here + 1} of ${all.length}` : "");
+    find("viewer-previous").disabled = here <= 0;
+    find("viewer-next").disabled = here >= all.length - 1;
+    this.#fillDownload();
+    find("facts").replaceChildren(...factRows(job, attempt).flatMap(([term, value]) =>
+      [el("dt", {}, term), el("dd", {}, value)]));
+    find("warnings").replaceChildren(...result.warnings.map(({ message }) => el("li", {}, withCommand(message))));
+    find("warnings").hidden = result.warnings.length === 0;
+    const pixels = this.#screenPixels();
+    this.shown.before = originalAddress(job.job_id, attempt, pixels);
+    this.shown.after = resultAddress(job.job_id, attempt, pixels);
+    this.compare.show({ before: this.shown.before, after: this.shown.after, width: result.width, height: result.height, name });
+  }
+
+  #fillDownload() {
+    const { attempt } = this.shown;
+    setAttribute(find("viewer-download"), "href", attempt.result.url);
+    setAttribute(find("viewer-download"), "aria-label", `Download ${attempt.original_filename}, restored`);
+  }
+
+  #screenPixels() {
+    const box = this.compare.stage.getBoundingClientRect();
+    return Math.max(box.width, box.height) * devicePixelRatio;
+  }
+
+  /** The view changed: tell the zoom, and fetch sharper pictures when one looks closer than those that are there. */
+  #looked() {
+    if (!this.shown) return;
+    const { job, attempt } = this.shown;
+    const { view } = this.compare;
+    setText(find("zoom-value"), percent(view.zoom));
+    for (const [id, zoom] of Object.entries(ZOOMS)) {
+      const on = zoom ? Math.abs(view.zoom - zoom) < 0.005 : view.fitted;
+      setAttribute(find(id), "aria-pressed", on ? "true" : "false");
+    }
+    const longer = Math.max(view.width, view.height);
+    const pixels = longer * view.zoom;
+    find("reduced").hidden = isTrue(attempt) || longer <= LARGEST_PIXELS || pixels <= LARGEST_PIXELS;
+    if (pixels <= (this.shown.pixels ?? 2048)) return;
+    this.shown.pixels = pixels;
+    this.#sharpen("before", originalAddress(job.job_id, attempt, pixels));
+    this.#sharpen("after", resultAddress(job.job_id, attempt, pixels));
+  }
+
+  #sharpen(which, address) {
+    if (this.shown[which] === address) return;
+    this.shown[which] = address;
+    this.compare.load(which, address);
+  }
+
+  #look(box, near = false) {
+    this.compare.mark(box);
+    if (box && near) this.compare.showBox(box);
+  }
+
+  #blended(jobId, attempt) {
+    this.shown.attempt = attempt;
+    this.jobs.mergeAttempt(jobId, attempt);
+    this.shown.job = this.jobs.get(jobId);
+    this.#fillDownload();
+    this.#sharpen("after", resultAddress(jobId, attempt, this.shown.pixels ?? this.#screenPixels()));
+    announce("The face was blended anew.");
+  }
+}

@@ -1,0 +1,227 @@
+"""The dashboard in a real browser, in front of the real service with a real network: from drop to download."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, FilePayload, Page, expect
+
+from tests import browser as browsing
+from tests.browser import Service, as_file, drop, faced_service, grave_findings, photo, shoot, visit
+from tests.cut_proxy import cut_proxy
+
+KEY = "0123456789abcdef0123456789abcdef"
+WORK_MILLISECONDS = 240_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with browsing.browser() as started:
+        yield started
+
+
+@pytest.fixture
+def service(restoring: Service) -> Service:
+    browsing.forget_jobs(restoring)
+    return restoring
+
+
+def small(name: str, seed: int = 0) -> FilePayload:
+    kind = "PNG" if name.endswith(".png") else "TIFF" if name.endswith(".tif") else "JPEG"
+    return as_file(name, photo(72, 54, kind, seed))
+
+
+def lasting(name: str) -> FilePayload:
+    """A photo that takes some seconds, together with quality best."""
+    return as_file(name, photo(160, 120))
+
+
+def choose_best(page: Page) -> None:
+    if page.locator("#settings").get_attribute("open") is None:
+        page.click("#settings > summary")
+    page.check("input[name=quality][value=best]")
+
+
+def wait_restored(page: Page, count: int) -> None:
+    expect(page.locator(".card[data-status=completed]")).to_have_count(count, timeout=WORK_MILLISECONDS)
+
+
+def test_three_photos_from_drop_to_download_one_bad_file_among_them(
+    browser: Browser, service: Service, tmp_path: Path
+) -> None:
+    with visit(browser, service.address) as seen:
+        page = seen.open()
+        shoot(page, "01-empty-light", tmp_path)
+        drop(page, small("one.jpg"), small("two.png", 1), as_file("letter.txt", b"no photo"), small("three.tif", 2))
+        expect(page.locator("#refused-list li")).to_contain_text("letter.txt")
+        expect(page.locator("#refused-list li")).to_contain_text("no picture that can be opened")
+        assert not seen.asked("/enhance"), "the bad file was refused before anything was sent"
+        expect(page.locator(".tile")).to_have_count(3)
+        expect(page.locator(".tile canvas[data-ready]")).to_have_count(2)  # no browser opens a TIFF
+        expect(page.locator(".tile-photo[data-format=TIFF] canvas[data-blank]")).to_have_count(1)
+        expect(page.locator("#restore-time")).to_contain_text("about")
+        shoot(page, "02-tray-light", tmp_path)
+        page.click("#restore")
+        wait_restored(page, 3)
+        expect(page.locator(".card[data-status=completed] img[src^=blob]")).to_have_count(3)
+        expect(page.locator(".job-time")).to_contain_text("deleted in")
+        shoot(page, "03-restored-light", tmp_path)
+        with page.expect_download() as one:
+            page.get_by_role("link", name="Download two.png").click()
+        with Image.open(one.value.path(), formats=("PNG",)) as image:
+            assert image.size == (288, 216)
+        assert one.value.suggested_filename == "two_x4.png"
+        with page.expect_download() as all_of_them:
+            page.get_by_role("link", name="Download all (ZIP): 3 photos").click()
+        with zipfile.ZipFile(io.BytesIO(Path(all_of_them.value.path()).read_bytes())) as archive:
+            assert archive.testzip() is None
+            assert sorted(name[3:] for name in archive.namelist()) == ["one_x4.jpg", "three_x4.tif", "two_x4.png"]
+        page.get_by_role("button", name="Delete now: 3 photos").click()
+        expect(page.locator(".job")).to_have_count(1)  # the first press only asks
+        page.get_by_role("button", name="Really delete? 3 photos").click()
+        expect(page.locator("#gallery")).to_be_hidden()
+
+
+def test_what_the_service_refuses_leaves_the_tray_and_the_rest_is_restored(browser: Browser, service: Service) -> None:
+    """A damaged photo looks well from its first bytes; the service names it, and the page sends the others again."""
+    broken = photo(300, 200, "PNG")[:36]
+    with visit(browser, service.address) as seen:
+        page = seen.open()
+        drop(page, small("same.png"), as_file("same.png", broken), small("other.jpg", 3))
+        page.click("#restore")
+        wait_restored(page, 2)
+        expect(page.locator("#refused-list li")).to_contain_text("not a readable PNG")
+        expect(page.locator(".tile")).to_have_count(0)
+
+
+def test_limits_of_the_service_are_told_before_sending(browser: Browser, service: Service) -> None:
+    with visit(browser, service.address) as seen:
+        page = seen.open()
+        header = photo(8, 8, "PNG")
+        wide = header[:16] + (20_000).to_bytes(4, "big") + (10).to_bytes(4, "big") + header[24:]
+        many = header[:16] + (9_000).to_bytes(4, "big") + (9_000).to_bytes(4, "big") + header[24:]
+        large = header[:16] + (6_000).to_bytes(4, "big") + (6_000).to_bytes(4, "big") + header[24:]
+        files = [("wide.png", wide), ("many.png", many), ("empty.jpg", b""), ("large.png", large)]
+        heavy = photo(16, 16) + bytes(11 * 1024 * 1024)
+        page.set_input_files("#choose-files", [as_file(*file) for file in [*files, ("heavy.jpg", heavy)]])
+        rows = page.locator("#refused-list li")
+        expect(rows).to_have_count(4)
+        said = " ".join(rows.all_inner_texts())
+        for words in ("20000 pixels", "81 megapixels, and 40 are allowed", "empty", "MB are allowed"):
+            assert words in said.replace("\u00a0", " "), said
+        expect(page.locator(".too-large .tile-note")).to_contain_text("choose 3× or less")
+        expect(page.locator("#restore")).to_be_disabled()
+        page.locator("#scale").fill("3")
+        expect(page.locator(".too-large")).to_have_count(0)
+        expect(page.locator("#restore")).to_be_enabled()
+        assert not seen.asked("/enhance")
+
+
+def test_a_job_is_cancelled_and_tried_again(browser: Browser, service: Service, tmp_path: Path) -> None:
+    with visit(browser, service.address) as seen:
+        page = seen.open()
+        choose_best(page)
+        drop(page, lasting("slow.jpg"))
+        page.click("#restore")
+        expect(page.locator(".card[data-status=processing]")).to_be_visible()
+        shoot(page, "04-working-light", tmp_path)
+        page.get_by_role("button", name="Cancel: slow.jpg").click()
+        expect(page.locator(".card[data-status=cancelled]")).to_be_visible(timeout=WORK_MILLISECONDS)
+        page.get_by_role("button", name="Try again: slow.jpg").click()
+        expect(page.locator(".job")).to_have_count(2)
+        expect(page.locator(".card:is([data-status=processing], [data-status=queued])")).to_have_count(1)
+
+
+def test_a_reload_in_the_middle_of_a_job_loses_nothing(browser: Browser, service: Service) -> None:
+    with visit(browser, service.address) as seen:
+        page = seen.open()
+        choose_best(page)
+        page.locator("#scale").fill("2")
+        page.uncheck("input[name=face_enhance]")
+        drop(page, lasting("kept.jpg"))
+        page.click("#restore")
+        expect(page.locator(".card[data-status=processing]")).to_be_visible()
+        page.reload()
+        expect(page.locator(".card[data-status=processing]")).to_be_visible()
+        assert page.locator(".card-name").inner_text() == "kept.jpg"
+        wait_restored(page, 1)
+        assert page.locator("input[name=quality][value=best]").is_checked(), "settings are remembered"
+        assert page.locator("#scale").input_value() == "2"
+        assert not page.locator("input[name=face_enhance]").is_checked()
+
+
+def test_a_cut_websocket_falls_back_to_asking_and_a_lost_service_is_found_again(
+    browser: Browser, service: Service
+) -> None:
+    with cut_proxy(service.port) as proxy, visit(browser, proxy.address) as seen:
+        page = seen.open()
+        choose_best(page)
+        drop(page, lasting("cut.jpg"))
+        page.click("#restore")
+        expect(page.locator(".card[data-status=processing]")).to_be_visible()
+        proxy.cut_now(only_sockets=True)
+        assert proxy.sockets_cut >= 1
+        asked_before = len([r for r in seen.requests if re.search(r"/api/v1/jobs/[0-9a-f]{32}$", r.url)])
+        wait_restored(page, 1)
+        asked = len([r for r in seen.requests if re.search(r"/api/v1/jobs/[0-9a-f]{32}$", r.url)])
+        assert asked > asked_before, "the page asked for the job instead"
+        proxy.cut_now(only_sockets=False)
+        expect(page.locator("#service-word")).to_have_text("Not reachable", timeout=WORK_MILLISECONDS)
+        expect(page.locator("#trouble")).to_contain_text("keeps trying")
+        proxy.mend()
+        expect(page.locator("#service-word")).to_have_text("Ready", timeout=WORK_MILLISECONDS)
+        expect(page.locator("#trouble")).to_be_hidden()
+
+
+def test_sign_in_with_a_wrong_key_then_the_right_one(browser: Browser, tmp_path: Path) -> None:
+    with (
+        faced_service(tmp_path / "service", 0.01, KEY) as locked,
+        visit(browser, locked.address) as seen,
+    ):
+        page = seen.page
+        page.goto(locked.address)
+        expect(page.locator("#signin")).to_be_visible()
+        shoot(page, "05-sign-in-light", tmp_path)
+        assert grave_findings(page) == []
+        page.emulate_media(color_scheme="dark")
+        shoot(page, "05-sign-in-dark", tmp_path)
+        assert grave_findings(page) == []
+        page.keyboard.press("Escape")
+        expect(page.locator("#signin")).to_be_visible()
+        page.fill("#signin-key", "wrong")
+        page.keyboard.press("Enter")
+        expect(page.locator("#signin-problem")).to_contain_text("not valid")
+        page.fill("#signin-key", KEY)
+        page.keyboard.press("Enter")
+        expect(page.locator("#signin")).to_be_hidden()
+        drop(page, small("mine.png"))
+        page.click("#restore")
+        wait_restored(page, 1)
+        expect(page.locator(".card img[src^=blob]")).to_have_count(1)
+        assert all(KEY not in request.url for request in seen.requests)
+        assert KEY not in page.evaluate("JSON.stringify({...localStorage}) + JSON.stringify({...sessionStorage})")
+        page.reload()
+        wait_restored(page, 1)
+        page.click("#service-chip")
+        page.click("#sign-out")
+        expect(page.locator("#signin")).to_be_visible()
+        assert page.locator(".card").count() == 0
+
+
+def test_the_first_paint_is_light(browser: Browser, service: Service) -> None:
+    with visit(browser, service.address) as seen:
+        sizes: list[float] = []
+        wire = seen.context.new_cdp_session(seen.page)
+        wire.send("Network.enable")
+        wire.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
+        page = seen.open()
+        page.wait_for_load_state("networkidle")
+        assert len(sizes) > 25
+        print(f"first paint: {sum(sizes) / 1024:.0f} KB in {len(sizes)} answers")
+        assert sum(sizes) <= 150 * 1024
