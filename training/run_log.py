@@ -19,7 +19,7 @@ def append(path: Path, row: dict[str, float]) -> None:
 
 
 def draw(path: Path, picture: Path) -> bool:
-    """Draw the curves of a log; False when matplotlib is not installed (`training/requirements.txt`)."""
+    """Draw the curves of a log; False when matplotlib is not installed (it comes along with filterpy)."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

@@ -194,7 +194,7 @@ def _unreadable(file: str) -> Unavailable:
 
 
 def _restorer_missing(why: str) -> Caution:
-    return Caution("face_model_missing", f"Faces were upscaled with the rest of the photo: {why}")
+    return Caution("face_model_missing", f"Faces are upscaled like the rest of the photo: {why}")
 
 
 def _other_restorer(wanted: str, found: str) -> Caution:
