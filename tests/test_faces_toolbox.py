@@ -20,6 +20,7 @@ from app.restoration.faces import Toolbox, Tools
 from app.restoration.faces.toolbox import DETECTORS, PARSER
 from app.restoration.models import ModelShelf
 from app.restoration.pipeline import Restorer
+from app.restoration.reference import is_available
 from benchmarks.random_weights import random_gfpgan
 from tests.face_workshop import at, found_at, grey_scene, inverted, noted, round_outline, scene
 
@@ -104,17 +105,15 @@ def test_every_face_file_is_listed_with_size_and_licence(tmp_path: Path) -> None
     assert all(word in rows[0]["licence"] for word in ("StyleGAN2", "non-commercial", "DFDNet"))
 
 
+@pytest.mark.skipif(not is_available(), reason="gfpgan and basicsr are not installed here")
 def test_spandrels_gfpgan_is_the_one_that_official_files_hold() -> None:
     """Upstream's own class takes what ours was made from, key by key."""
-    pytest.importorskip("gfpgan")
-    from app.restoration.reference import add_shim
-
-    add_shim()
     from gfpgan.archs.gfpganv1_clean_arch import GFPGANv1Clean
 
     ways = {"fix_decoder": False, "input_is_latent": True, "different_w": True, "sft_half": True}
     theirs = GFPGANv1Clean(64, channel_multiplier=2, narrow=0.25, **ways)
-    theirs.load_state_dict(random_gfpgan(64, 0.25).state_dict(), strict=True)
+    taken = theirs.load_state_dict(random_gfpgan(64, 0.25).state_dict(), strict=False)
+    assert (taken.missing_keys, taken.unexpected_keys) == ([], [])
 
 
 class Ready:
