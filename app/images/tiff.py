@@ -7,10 +7,10 @@ descriptive entries, so that every offset in it (maker notes included) stays rig
 from __future__ import annotations
 
 import struct
-import zlib
 from typing import Any, BinaryIO
 
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 from app.errors import Unprocessable
@@ -30,7 +30,7 @@ def write_tiff(file: BinaryIO, picture: Picture, metadata: Metadata, icc_profile
     writer = _Writer(file, metadata.exif)
     count = samples.channels(picture)
     strips = [
-        (writer.append(zlib.compress(_differences(band, writer.order).data, _LEVEL)), band.shape[0])
+        (writer.append(isal_zlib.compress(_differences(band, writer.order).data, _LEVEL)), band.shape[0])
         for band in samples.bands(picture)
     ]
     writer.add(256, _LONG, [picture.width])

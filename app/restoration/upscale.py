@@ -25,9 +25,9 @@ from app.restoration.resample import Lanczos, Straight, make_sink
 log = logging.getLogger(__name__)
 
 SMALLEST_TILE_PIXELS = 32
-# Two CPU cores compute at the same rate at any tile from 230 to 1,090 pixels, so a larger tile only saves context; these
-# sides bound the memory and the seconds between two reports of progress. ESRGAN: 192 -> 127, 256 -> 116, 384 -> 107 us
-# a pixel; compact: 384 -> 8.0, 640 -> 7.2, 1024 -> 6.5.
+# Two CPU cores compute at the same rate at any tile from 230 to 1,090 pixels, so a larger tile only saves context;
+# these sides bound the memory and the seconds between two reports of progress. ESRGAN: 192 -> 127, 256 -> 116,
+# 384 -> 107 us a pixel; compact: 384 -> 8.0, 640 -> 7.2, 1024 -> 6.5.
 _CPU_TILE_PIXELS = {"esrgan": 256, "compact": 640}
 _CUDA_TILE_PIXELS = {"esrgan": 512, "compact": 1024}
 _CUDA_BATCH = 4
