@@ -22,7 +22,17 @@ ANIME, FAST = "realesr-animevideov3", "realesr-general-x4v3"
 # What the service and its tools need, and a machine with torch and the model packages does not have.
 ABSENT = (
     *("fastapi", "starlette", "uvicorn", "sqlalchemy", "pydantic", "pydantic_settings", "rich", "skimage", "psutil"),
-    *("tifffile", "httpx2", "httpcore2", "websockets", "limits", "itsdangerous", "prometheus_client", "zipstream"),
+    *(
+        "tifffile",
+        "isal",
+        "httpx2",
+        "httpcore2",
+        "websockets",
+        "limits",
+        "itsdangerous",
+        "prometheus_client",
+        "zipstream",
+    ),
 )
 BLOCKER = f"""
 import importlib.abc, sys

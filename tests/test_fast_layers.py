@@ -39,7 +39,7 @@ def test_the_trunk_over_groups_gives_what_the_blocks_give(photos: int) -> None:
     trunk = make_trunk(inner, torch.bfloat16)
     assert trunk is not None
     with torch.inference_mode():
-        right, found = run_plainly(inner, features), trunk(features)
+        right, found = run_plainly(inner, features), trunk(features, lambda: None)
     assert found.shape == right.shape
     assert found.is_contiguous(memory_format=torch.channels_last)
     assert psnr_db(found, right) > 50
@@ -54,7 +54,7 @@ def test_the_features_that_come_in_stay_as_they_are(channels: int) -> None:
     trunk = make_trunk([type(blocks()[0])(channels, gc=32)], torch.bfloat16)
     assert trunk is not None
     with torch.inference_mode():
-        trunk(features)
+        trunk(features, lambda: None)
     assert torch.equal(features, before)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from isal import isal_zlib
 from PIL import Image, ImageCms
 
 from app.errors import RestoreError
-from app.images import ImageLimits, Picture, choose_format, encode, encode_preview
+from app.images import ImageLimits, Picture, choose_format, deflate, encode, encode_preview
 from app.images.colour import srgb_profile
 from app.images.decode import decode_file
 from app.images.preview import preview_file
@@ -58,6 +60,20 @@ def test_lossless_formats_keep_every_number(name: str, grey: bool, alpha: bool, 
     assert result.rgb.dtype == source.rgb.dtype
     if alpha:
         np.testing.assert_array_equal(result.alpha, source.alpha)
+
+
+@pytest.mark.parametrize("packer", ["isal", "zlib"])
+@pytest.mark.parametrize("name", ["png", "tiff"])
+def test_both_packers_keep_every_number(
+    packer: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """zlib stands in where ISA-L is missing."""
+    assert deflate._packer is isal_zlib
+    if packer == "zlib":
+        monkeypatch.setattr(deflate, "_packer", zlib)
+    source = picture(deep=True, icc_profile=make.display_p3())
+    result = through(tmp_path, source, name)
+    np.testing.assert_array_equal(result.rgb, source.rgb)
 
 
 @pytest.mark.parametrize("deep", [False, True])

@@ -131,7 +131,8 @@ def test_progress_covers_colour_and_alpha_and_ends_at_one(small: Path) -> None:
         return True
 
     Restorer(small, device="cpu").restore(picture, RestoreOptions(model="own"), keep)
-    assert told == [0.0, 0.5, 1.0]
+    assert told == sorted(told)
+    assert {0.0, 0.5, 1.0} <= set(told)
 
 
 def test_nothing_of_a_photo_stays_on_the_restorer(small: Path) -> None:

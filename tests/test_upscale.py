@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from app.errors import Cancelled, Internal, OutOfMemory
-from app.restoration.networks import Facts, Network
+from app.restoration.models import interpret
+from app.restoration.networks import Facts, Network, build
 from app.restoration.upscale import Plan, upscale
+from benchmarks.random_weights import random_state
 
 FACTS = Facts("compact", scale=2, context=2, blend=0, multiple=1, work=1.0)
 
@@ -23,9 +25,9 @@ def make_network(run: Callable[[Tensor], Tensor], exact: Callable[[Tensor], Tens
     """A network of our border whose arithmetic is known: what surrounds it is under test, not the network."""
 
     def in_fp32() -> Network:
-        return Network("exact", FACTS, "cpu", "fp32", exact or run, in_fp32)
+        return Network("exact", FACTS, "cpu", "fp32", lambda x, on_part: (exact or run)(x), in_fp32)
 
-    return Network("test", FACTS, "cpu", "bf16", run, in_fp32)
+    return Network("test", FACTS, "cpu", "bf16", lambda x, on_part: run(x), in_fp32)
 
 
 def enlarge(x: Tensor) -> Tensor:
@@ -171,6 +173,27 @@ def test_progress_rises_to_one_with_every_tile() -> None:
     told: list[float] = []
     upscale(make_network(enlarge), noise(100, 100), Plan((200, 200), 50), lambda f: not told.append(f))  # type: ignore[func-returns-value]
     assert told == [0.25, 0.5, 0.75, 1.0]
+
+
+@pytest.mark.parametrize("model", ["realesr-general-x4v3", "RealESRGAN_x4plus_anime_6B"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_long_tile_tells_how_far_it_is_and_can_be_stopped(model: str, precision: str) -> None:
+    module, facts = interpret(random_state(model), "random")
+    network = build(model, module, facts, "cpu", precision)
+    told: list[float] = []
+
+    def on_tile(fraction: float) -> bool:
+        told.append(fraction)
+        return len(told) < 16
+
+    upscale(network, noise(40, 40), Plan((160, 160), 20), lambda fraction: told.append(fraction) or True)  # type: ignore[func-returns-value]
+    assert told == sorted(told)
+    assert len(told) >= 4 * 5
+    assert told[-1] == 1.0
+    told.clear()
+    with pytest.raises(Cancelled):
+        upscale(network, noise(40, 40), Plan((160, 160), 20), on_tile)
+    assert told[-1] not in (0.25, 0.5, 0.75, 1.0), "stopped between the ends of two tiles"
 
 
 def test_the_self_ensemble_undoes_each_of_its_eight_turns() -> None:

@@ -11,10 +11,9 @@ import struct
 from typing import BinaryIO
 
 import numpy as np
-from isal import isal_zlib
 from numpy.typing import NDArray
 
-from app.images import samples
+from app.images import deflate, samples
 from app.images.metadata import Metadata
 from app.images.picture import Picture, Pixels
 
@@ -30,7 +29,7 @@ def write_png(file: BinaryIO, picture: Picture, metadata: Metadata, icc_profile:
     file.write(b"\x89PNG\r\n\x1a\n")
     _chunk(file, b"IHDR", struct.pack(">IIBBBBB", picture.width, picture.height, depth, kind, 0, 0, 0))
     if icc_profile:
-        _chunk(file, b"iCCP", b"icc\0\0" + isal_zlib.compress(icc_profile))
+        _chunk(file, b"iCCP", b"icc\0\0" + deflate.compress(icc_profile))
     if metadata.dpi:
         x, y = (round(dpi * _INCHES_PER_METRE) for dpi in metadata.dpi)
         _chunk(file, b"pHYs", struct.pack(">IIB", x, y, 1))
@@ -43,7 +42,7 @@ def write_png(file: BinaryIO, picture: Picture, metadata: Metadata, icc_profile:
 
 
 def _write_pixels(file: BinaryIO, picture: Picture) -> None:
-    packer = isal_zlib.compressobj(1)
+    packer = deflate.stream()
     for band in samples.bands(picture):
         data = packer.compress(_filtered(band).data)
         if data:
@@ -66,4 +65,4 @@ def _filtered(band: Pixels) -> NDArray[np.uint8]:
 def _chunk(file: BinaryIO, name: bytes, data: bytes) -> None:
     file.write(struct.pack(">I", len(data)) + name)
     file.write(data)
-    file.write(struct.pack(">I", isal_zlib.crc32(data, isal_zlib.crc32(name))))
+    file.write(struct.pack(">I", deflate.crc32(name, data)))

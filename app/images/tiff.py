@@ -10,11 +10,10 @@ import struct
 from typing import Any, BinaryIO
 
 import numpy as np
-from isal import isal_zlib
 from numpy.typing import NDArray
 
 from app.errors import Unprocessable
-from app.images import exif, samples
+from app.images import deflate, exif, samples
 from app.images.metadata import Metadata
 from app.images.picture import Picture, Pixels
 
@@ -22,7 +21,6 @@ _SHORT, _LONG, _RATIONAL, _BYTE, _UNDEFINED = 3, 4, 5, 1, 7
 _DEFLATE, _DIFFERENCES, _UNASSOCIATED_ALPHA, _INCH = 8, 2, 2, 2
 _BORROWED = (270, 271, 272, 305, 306, 315, 316, 33432, exif.EXIF_POINTER, exif.GPS_POINTER)
 _DPI_DENOMINATOR = 1000
-_LEVEL = 1
 
 
 def write_tiff(file: BinaryIO, picture: Picture, metadata: Metadata, icc_profile: bytes | None) -> None:
@@ -30,7 +28,7 @@ def write_tiff(file: BinaryIO, picture: Picture, metadata: Metadata, icc_profile
     writer = _Writer(file, metadata.exif)
     count = samples.channels(picture)
     strips = [
-        (writer.append(isal_zlib.compress(_differences(band, writer.order).data, _LEVEL)), band.shape[0])
+        (writer.append(deflate.compress(_differences(band, writer.order).data)), band.shape[0])
         for band in samples.bands(picture)
     ]
     writer.add(256, _LONG, [picture.width])

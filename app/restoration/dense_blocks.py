@@ -20,6 +20,8 @@ from torch.nn import functional
 RESIDUAL = 0.2  # ESRGAN, arXiv:1809.00219
 _LAST = torch.channels_last_3d
 
+Trunk = Callable[[Tensor, Callable[[], None]], Tensor]  # features, and whom to tell of each block of each photo
+
 
 @dataclasses.dataclass(frozen=True)
 class _Convolution:
@@ -34,7 +36,7 @@ class _Convolution:
         return functional.conv3d(groups, self.weight, self.bias, padding=(0, 1, 1))
 
 
-def make_trunk(blocks: Sequence[Any], dtype: torch.dtype) -> Callable[[Tensor], Tensor] | None:
+def make_trunk(blocks: Sequence[Any], dtype: torch.dtype) -> Trunk | None:
     """The blocks as one callable: (N, C, H, W) fp32 channels-last to the same, which x + 0.2 * D3(D2(D1(x))) made.
 
     The stream that all blocks add to stays in fp32, the inside of a block is in `dtype`.
@@ -57,13 +59,15 @@ def make_trunk(blocks: Sequence[Any], dtype: torch.dtype) -> Callable[[Tensor], 
         return None
     layers = [[_grouped(layer, width, dtype) for layer in _layers(part)] for part in dense]
 
-    def run(features: Tensor) -> Tensor:
-        return torch.cat([_one(layers, photo, width, dtype) for photo in torch.split(features, 1)])
+    def run(features: Tensor, on_block: Callable[[], None]) -> Tensor:
+        return torch.cat([_one(layers, photo, width, dtype, on_block) for photo in torch.split(features, 1)])
 
     return run
 
 
-def _one(layers: list[list[_Convolution]], features: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+def _one(
+    layers: list[list[_Convolution]], features: Tensor, width: int, dtype: torch.dtype, on_block: Callable[[], None]
+) -> Tensor:
     """All blocks on one photo; (1, C, H, W)."""
     stream = _as_groups(features, width).clone(memory_format=_LAST)  # (1, 32, C / 32, H, W)
     first = stream.shape[2]
@@ -79,6 +83,7 @@ def _one(layers: list[list[_Convolution]], features: Tensor, width: int, dtype: 
         inner.add_(_as_groups(last(buffer).squeeze(2), width), alpha=RESIDUAL)
         if number % 3 == 2:
             stream.add_(inner, alpha=RESIDUAL)
+            on_block()
     return stream.transpose(1, 2).flatten(1, 2).contiguous(memory_format=torch.channels_last)  # (1, C, H, W)
 
 

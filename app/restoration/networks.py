@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,12 +21,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from app.restoration.dense_blocks import RESIDUAL, make_trunk
+from app.restoration.dense_blocks import RESIDUAL, Trunk, make_trunk
 from app.restoration.device import DTYPES
 from app.restoration.doubling import fold_doublings
 
 _BAND_ROWS, _BAND_REACH_ROWS = 64, 2
 _PLENTY_CONTEXT_PIXELS, _PLENTY_BLEND_PIXELS = 16, 8
+_LAYERS_A_PART = 16
+_TRUNK_SHARE = 0.9  # of ESRGAN's time
+
+OnPart = Callable[[float], None]  # fraction of one run done; may raise to end it
+Run = Callable[[Tensor, OnPart], Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,20 +62,21 @@ class Facts:
 class Network:
     """A ready network: (N, 3, H, W) fp32 RGB in [0, 1] on `device` to (N, 3, scale*H, scale*W) fp32, not clamped.
 
-    `exact` is the same network in fp32, made when first needed, for tiles that reduced precision spoiled.
+    `exact` is the same network in fp32, made when first needed, for tiles that reduced precision spoiled. On a CPU,
+    where one run may take many seconds, `run` tells how far it is; on a card nobody knows before it ends.
     """
 
     name: str
     facts: Facts
     device: str
     precision: str
-    run: Callable[[Tensor], Tensor]
+    run: Run
     exact: Callable[[], Network]
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, on_part: OnPart = lambda fraction: None) -> Tensor:
         """Run it without recording gradients."""
         with torch.inference_mode():
-            return self.run(x)
+            return self.run(x, on_part)
 
 
 def build(name: str, module: nn.Module, facts: Facts, device: str, precision: str) -> Network:
@@ -108,15 +115,21 @@ def _copy(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mod
     return moved.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
-def _compact(module: Any, facts: Facts, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+def _compact(module: Any, facts: Facts, device: torch.device, dtype: torch.dtype) -> Run:
     """SRVGGNetCompact: convolutions with activations, pixel shuffle, plus the nearest-enlarged input."""
     first = _copy(module.body[0], device, torch.float32)
-    body = _copy(nn.Sequential(*list(module.body)[1:]), device, dtype)
+    layers = list(module.body)[1:]
+    starts = range(0, len(layers), _LAYERS_A_PART)
+    parts = [_copy(nn.Sequential(*layers[start : start + _LAYERS_A_PART]), device, dtype) for start in starts]
 
-    def run(x: Tensor) -> Tensor:
+    def run(x: Tensor, on_part: OnPart) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         features = first(x).to(dtype)  # (N, 64, H, W)
-        residual = body(features).float()  # (N, 3*s*s, H, W)
+        for number, part in enumerate(parts, 1):
+            features = part(features)
+            if device.type == "cpu":
+                on_part(number / len(parts))
+        residual = features.float()  # (N, 3*s*s, H, W)
         # Adding each input pixel to its s*s outputs before the shuffle equals adding the nearest-enlarged input after
         # it, in half the time: memory stays in order.
         split = residual.permute(0, 2, 3, 1).unflatten(3, (3, -1)) + x.permute(0, 2, 3, 1).unsqueeze(4)
@@ -125,7 +138,7 @@ def _compact(module: Any, facts: Facts, device: torch.device, dtype: torch.dtype
     return run
 
 
-def _esrgan(module: Any, facts: Facts, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+def _esrgan(module: Any, facts: Facts, device: torch.device, dtype: torch.dtype) -> Run:
     """RRDBNet: first convolution, trunk with skip, nearest up-sampling convolutions, last convolution."""
     layers = list(module.model)
     *inner, trunk_last = layers[1].sub
@@ -134,11 +147,17 @@ def _esrgan(module: Any, facts: Facts, device: torch.device, dtype: torch.dtype)
     enlarging = fold_doublings(layers[2:-1]) if device.type == "cpu" else layers[2:-1]
     tail = _copy(nn.Sequential(*enlarging), device, dtype)
 
-    def run(x: Tensor) -> Tensor:
+    def run(x: Tensor, on_part: OnPart) -> Tensor:
         if facts.multiple > 1:
             x = functional.pixel_unshuffle(x, facts.multiple)  # (N, 3*m*m, H/m, W/m)
         features = first(x.contiguous(memory_format=torch.channels_last))  # (N, 64, H/m, W/m)
-        features = features + trunk_last(trunk(features))
+        done, all_blocks = itertools.count(1), len(inner) * len(x)
+
+        def on_block() -> None:
+            if device.type == "cpu":
+                on_part(_TRUNK_SHARE * next(done) / all_blocks)
+
+        features = features + trunk_last(trunk(features, on_block))
         return _in_bands(lambda rows: last(tail(rows.to(dtype)).float()), features)  # (N, 3, sH, sW)
 
     return run
@@ -162,13 +181,15 @@ def _in_bands(tail: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
     return torch.cat(pieces, 2)
 
 
-def _stacked(inner: list[Any], device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+def _stacked(inner: list[Any], device: torch.device, dtype: torch.dtype) -> Trunk:
     """The blocks one after another; (N, C, H, W) fp32 to the same."""
     blocks = [_copy(block, device, dtype) for block in inner]
 
-    def run(stream: Tensor) -> Tensor:
+    def run(stream: Tensor, on_block: Callable[[], None]) -> Tensor:
         for block in blocks:
             stream = _residual_block(block, stream, dtype)
+            for _ in range(len(stream)):
+                on_block()
         return stream
 
     return run

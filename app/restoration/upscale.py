@@ -19,7 +19,7 @@ from torch import Tensor
 from app.errors import Cancelled, Internal, OutOfMemory
 from app.restoration import tiling
 from app.restoration.device import free_memory_bytes, is_out_of_memory
-from app.restoration.networks import Network
+from app.restoration.networks import Network, OnPart
 from app.restoration.resample import Lanczos, Straight, make_sink
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Report:
     restarts: int = 0
 
 
-OnTile = Callable[[float], bool]  # fraction of this plane done; False: stop
+OnTile = Callable[[float], bool]  # fraction of this plane done, told several times a tile; False: stop
 
 
 def upscale(network: Network, pixels: NDArray[Any], plan: Plan, on_tile: OnTile) -> tuple[NDArray[Any], Report]:
@@ -66,7 +66,7 @@ def upscale(network: Network, pixels: NDArray[Any], plan: Plan, on_tile: OnTile)
         network: what to run.
         pixels: (H, W, 3) uint8 or uint16, RGB.
         plan: sizes and ways; with `plan.grey` the result has one channel, the BT.601 luma of the network's three.
-        on_tile: told the fraction done after each run of the network.
+        on_tile: told the fraction done after each run of the network, and on a CPU within it.
 
     Returns:
         (H_out, W_out, 3), or (H_out, W_out, 1) with `plan.grey`, of the same dtype, and the report.
@@ -193,20 +193,28 @@ class _Run:
 
     def _forward(self, network: Network, x: Tensor) -> Tensor:
         if not self._plan.ensemble:
-            return self._told(network(x), len(x))
+            return self._told(network(x, self._on_part(len(x))), len(x))
         total: Tensor | None = None
         for turn in range(8):
-            out = _unturn(self._told(network(_turn(x, turn)), len(x)), turn)
+            out = _unturn(self._told(network(_turn(x, turn), self._on_part(len(x))), len(x)), turn)
             total = out.clone() if total is None else total.add_(out)
         assert total is not None
         return total.div_(8)
 
     def _told(self, out: Tensor, runs: int) -> Tensor:
         """Count finished runs and ask whether to go on."""
+        self._on_part(runs)(1.0)
         self._done = min(self._done + runs, self._runs)
-        if not self._on_tile(self._done / self._runs):
-            raise Cancelled
         return out
+
+    def _on_part(self, runs: int) -> OnPart:
+        """What a network tells while it computes `runs` samples."""
+
+        def tell(fraction: float) -> None:
+            if not self._on_tile(min(self._done + fraction * runs, self._runs) / self._runs):
+                raise Cancelled
+
+        return tell
 
     def _to_pixels(self, sample: Tensor, row: tiling.Span, column: tiling.Span) -> NDArray[Any]:
         scale = self._network.facts.scale

@@ -1,0 +1,38 @@
+"""Deflate for PNG and TIFF: ISA-L's, or zlib's at its fastest where that is missing (a machine with only torch).
+
+It knows nothing of files or pixels.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+_packer: Any = zlib
+try:
+    from isal import isal_zlib
+
+    _packer = isal_zlib
+except ImportError:
+    pass
+
+_LEVEL = 1
+
+
+def stream() -> Any:
+    """An object with `compress(data)` and `flush()`, both bytes; together they give one zlib stream."""
+    return _packer.compressobj(_LEVEL)
+
+
+def compress(data: Any) -> bytes:
+    """One zlib stream of anything with a buffer."""
+    packed: bytes = _packer.compress(data, _LEVEL)
+    return packed
+
+
+def crc32(*pieces: bytes) -> int:
+    """PNG's checksum over all pieces."""
+    value = 0
+    for piece in pieces:
+        value = _packer.crc32(piece, value)
+    return value
