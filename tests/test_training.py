@@ -18,7 +18,7 @@ from app.restoration.reference import is_available
 from training import check, export, run_log
 from training.degradation import KINDS, SCALE, degrade
 from training.losses import restoration_loss
-from training.network import make_network
+from training.network import count_convolutions, deepened, make_network
 from training.pages import draw_page
 from training.pairs import Pairs
 from training.photos import is_held_out, list_photos, split
@@ -117,7 +117,7 @@ def test_pages_hold_dark_letters_and_flat_ground() -> None:
 
 def test_the_loss_sees_blur_more_than_its_pixel_term_does() -> None:
     target = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert restoration_loss(target, target) < 2e-3
+    assert restoration_loss(target, target) < 3e-3
     assert restoration_loss(target.roll(1, 3), target) > restoration_loss(target * 0.98, target)
 
 
@@ -125,7 +125,7 @@ def test_a_training_leaves_its_figures_and_goes_on_after_a_stop(
     folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     out = tmp_path_factory.mktemp("run")
-    recipe = Recipe(steps=4, batch=2, patch=PATCH, warm_up_steps=1, pool=16)
+    recipe = Recipe(steps=4, batch=2, patch=PATCH, warm_up_steps=1, pool=16, convolutions=4)
     first = train(folder, out, recipe, "cpu", "fp32", check_every=2, loaders=0)
     assert first.step == 4
     rows = (out / "log.csv").read_text().splitlines()
@@ -138,12 +138,53 @@ def test_a_training_leaves_its_figures_and_goes_on_after_a_stop(
 
 
 def test_thirty_steps_on_one_batch_learn_it() -> None:
-    trainer = Trainer(Recipe(steps=30, batch=1, patch=PATCH, warm_up_steps=1), "cpu", "fp32")
+    trainer = Trainer(Recipe(steps=30, batch=1, patch=PATCH, warm_up_steps=1, convolutions=8), "cpu", "fp32")
     photo = a_photo(3, PATCH * SCALE, PATCH * SCALE)
     high = torch.from_numpy(photo.transpose(2, 0, 1).copy())[None]
     low = torch.from_numpy(degrade(photo, "clean", random.Random(0)).transpose(2, 0, 1).copy())[None]
     losses = [trainer.learn(low, high) for _ in range(30)]
     assert losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.parametrize("convolutions", [3, 5, 8])
+def test_a_deeper_network_begins_as_the_same_function(convolutions: int) -> None:
+    network = make_network(2, features=8, convolutions=3)
+    with torch.no_grad():
+        for parameter in network.parameters():  # no two slopes or biases alike, so that a mix-up shows
+            parameter.add_(
+                0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+            )
+    deeper = make_network(3, features=8, convolutions=convolutions)
+    deeper.load_state_dict(deepened(network.state_dict(), convolutions))
+    x = torch.rand(1, 3, 9, 11)
+    torch.testing.assert_close(deeper(x), network(x))
+    assert count_convolutions(deeper.state_dict()) == convolutions
+    with pytest.raises(ValueError, match="not for 2"):
+        deepened(network.state_dict(), 2)
+
+
+def test_a_training_can_start_from_an_earlier_shallower_one(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    out, later = tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("later")
+    recipe = Recipe(steps=2, batch=2, patch=PATCH, warm_up_steps=1, pool=16, convolutions=2)
+    first = train(folder, out, recipe, "cpu", "fp32", check_every=2, loaders=0)
+    deeper = Trainer(dataclasses.replace(recipe, convolutions=4), "cpu", "fp32")
+    deeper.start_from(out / "checkpoint.pt")
+    small = a_photo(5, 24, 36)
+    np.testing.assert_array_equal(deeper.enlarge(small), first.enlarge(small))
+    assert deeper.step == 0
+    assert deeper.recipe.started_from.startswith("2 convolutions, 2 steps")
+    grown = dataclasses.replace(recipe, convolutions=4)
+    train(folder, later, grown, "cpu", "fp32", check_every=2, loaders=0, start_from=out / "checkpoint.pt")
+    again = train(folder, later, dataclasses.replace(grown, steps=4), "cpu", "fp32", 2, 0, out / "checkpoint.pt")
+    assert again.step == 4, "a stopped training goes on, and does not start from the earlier one again"
+    target = export.export(later / "checkpoint.pt", later / "grown.safetensors", "photos", None)
+    from safetensors import safe_open
+
+    with safe_open(target, "pt") as file:
+        assert "4 convolutions" in file.metadata()["architecture"]
+        assert json.loads(file.metadata()["recipe"])["started_from"].startswith("2 convolutions")
 
 
 def test_what_is_exported_is_what_was_trained(tmp_path: Path) -> None:

@@ -14,17 +14,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from training.network import CONVOLUTIONS, FEATURES
+from training.network import FEATURES, count_convolutions
 
 _AVERAGED = "module."
 
 
 def averaged_weights(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The averaged weights in half precision with upstream's names (`body.0.weight`, ...), and the state."""
+    """The averaged weights in fp32 with upstream's names (`body.0.weight`, ...), and the state."""
     state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
     average = state["average"]
     weights = {
-        name.removeprefix(_AVERAGED): value.half().contiguous()
+        name.removeprefix(_AVERAGED): value.contiguous()
         for name, value in average.items()
         if name.startswith(_AVERAGED)
     }
@@ -35,7 +35,7 @@ def export(checkpoint: Path, target: Path, data: str, figures: Path | None) -> P
     """Write the file; `figures` is what `training.evaluate --json` wrote."""
     weights, state = averaged_weights(checkpoint)
     metadata = {
-        "architecture": f"SRVGGNetCompact, {FEATURES} features, {CONVOLUTIONS} convolutions, x4, RGB in [0, 1]",
+        "architecture": f"SRVGGNetCompact, {FEATURES} features, {count_convolutions(weights)} convolutions, x4, RGB",
         "recipe": json.dumps(state["recipe"], sort_keys=True),
         "degradation": "training/degradation.py: clean, light and second order (arXiv:2107.10833)",
         "data": data,
@@ -45,7 +45,7 @@ def export(checkpoint: Path, target: Path, data: str, figures: Path | None) -> P
         "metrics": figures.read_text() if figures is not None else "{}",
         "format": "pt",
     }
-    save_file(weights, str(target), metadata)
+    save_file({name: value.half() for name, value in weights.items()}, str(target), metadata)
     return target
 
 

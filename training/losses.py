@@ -1,17 +1,23 @@
-"""The loss: Charbonnier on pixels plus the distance of the spectra. It knows nothing of networks or data."""
+"""The loss: the root of each patch's mean squared error plus the distance of the spectra.
+
+The root lies between the mean square (strong errors of rich patches rule) and PSNR itself (flat patches rule), and its
+best answer to doubt is the mean, which PSNR asks for; Charbonnier (arXiv:1710.01992) served the first 8,000 steps. It
+knows nothing of networks or data.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-EPSILON = 1e-3
+EPSILON = 2e-3
 SPECTRUM_WEIGHT = 0.05
 
 
-def charbonnier(output: Tensor, target: Tensor) -> Tensor:
-    """Mean of sqrt(d^2 + eps^2) (arXiv:1710.01992); (N, 3, H, W) in [0, 1] to a scalar."""
-    return torch.sqrt((output - target).square() + EPSILON * EPSILON).mean()
+def root_mean_square(output: Tensor, target: Tensor) -> Tensor:
+    """Mean over the patches of sqrt(mean(d^2) + eps^2); (N, 3, H, W) in [0, 1] to a scalar."""
+    squares = (output - target).square().mean(dim=(1, 2, 3))  # (N,)
+    return torch.sqrt(squares + EPSILON * EPSILON).mean()
 
 
 def spectrum(output: Tensor, target: Tensor) -> Tensor:
@@ -22,4 +28,4 @@ def spectrum(output: Tensor, target: Tensor) -> Tensor:
 
 def restoration_loss(output: Tensor, target: Tensor) -> Tensor:
     """What is made small; (N, 3, H, W) fp32 in [0, 1] to a scalar."""
-    return charbonnier(output, target) + SPECTRUM_WEIGHT * spectrum(output, target)
+    return root_mean_square(output, target) + SPECTRUM_WEIGHT * spectrum(output, target)

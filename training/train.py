@@ -28,8 +28,9 @@ from torch.utils.data import DataLoader
 from app.restoration.device import choose_device, choose_precision
 from training import processes, run_log
 from training.check import KINDS, Rgb, cropped, mean_gain_db
+from training.export import averaged_weights
 from training.losses import restoration_loss
-from training.network import make_network
+from training.network import CONVOLUTIONS, count_convolutions, deepened, make_network
 from training.optimizer import Optimizer
 from training.pairs import POOL_PATCHES, Pairs
 from training.photos import read_rgb, split
@@ -42,7 +43,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class Recipe:
     """All that decides what comes out, beside the photos."""
 
-    steps: int = 9_000
+    steps: int = 12_000
     batch: int = 12
     patch: int = 40
     learning_rate: float = 8e-4
@@ -51,6 +52,8 @@ class Recipe:
     clip_norm: float = 0.5
     pool: int = POOL_PATCHES
     seed: int = 20261121
+    convolutions: int = CONVOLUTIONS
+    started_from: str = "nothing"
 
     def rate(self, step: int) -> float:
         """The learning rate: linear warm-up, then half a cosine down to a hundredth."""
@@ -65,7 +68,9 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, device: str, precision: str) -> None:
         self.recipe, self.device, self.precision = recipe, device, PRECISIONS[precision]
-        self.network = make_network(recipe.seed).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = make_network(recipe.seed, convolutions=recipe.convolutions).to(
+            device, memory_format=torch.channels_last
+        )  # type: ignore[call-overload]
         self.average = AveragedModel(self.network, multi_avg_fn=_averaging(recipe.ema_decay))
         self.optimizer = Optimizer(self.network, recipe.learning_rate)
         self.step = 0
@@ -116,6 +121,15 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self.recipe = dataclasses.replace(self.recipe, started_from=state["recipe"]["started_from"])
+
+    def start_from(self, path: Path) -> None:
+        """Begin with the averaged weights of an earlier, perhaps shallower training of our own, at step 0."""
+        weights, state = averaged_weights(path)
+        for network in (self.network, self.average.module):
+            network.load_state_dict(deepened(weights, self.recipe.convolutions))
+        before = f"{count_convolutions(weights)} convolutions, {state['step']} steps, {state['seconds'] / 3600:.2f} h"
+        self.recipe = dataclasses.replace(self.recipe, started_from=before)
 
 
 def _averaging(decay: float) -> Callable[[Any, Any, Any], None]:
@@ -129,7 +143,14 @@ def _averaging(decay: float) -> Callable[[Any, Any, Any], None]:
 
 
 def train(
-    folder: Path, out: Path, recipe: Recipe, device: str, precision: str, check_every: int, loaders: int = 1
+    folder: Path,
+    out: Path,
+    recipe: Recipe,
+    device: str,
+    precision: str,
+    check_every: int,
+    loaders: int = 1,
+    start_from: Path | None = None,
 ) -> Trainer:
     """Train to the recipe's last step with pairs from `loaders` processes.
 
@@ -142,6 +163,8 @@ def train(
     trainer = Trainer(recipe, device, precision)
     if (out / "checkpoint.pt").exists():
         trainer.resume(out / "checkpoint.pt")
+    elif start_from is not None:
+        trainer.start_from(start_from)
     batches = _batches(seen, recipe, trainer.step, 0 if processes.count() > 1 else loaders)
     losses: deque[float] = deque(maxlen=check_every)
     with _progress(disable=not processes.is_first()) as progress:
@@ -198,6 +221,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=Recipe.batch)
     parser.add_argument("--patch", type=int, default=Recipe.patch, help="side of a low-resolution patch in pixels")
     parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
+    parser.add_argument("--start-from", type=Path, help="checkpoint of an earlier training, made deeper if need be")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
     parser.add_argument("--check-every", type=int, default=1000, help="steps between two checkpoints with figures")
@@ -207,7 +231,7 @@ def main() -> None:
     precision = "bf16" if precision == "fp16" else precision  # a gradient leaves the range of fp16
     recipe = Recipe(asked.steps, asked.batch, asked.patch, asked.learning_rate)
     with processes.joined(device):
-        train(asked.photos, asked.out, recipe, device, precision, asked.check_every)
+        train(asked.photos, asked.out, recipe, device, precision, asked.check_every, start_from=asked.start_from)
 
 
 if __name__ == "__main__":
