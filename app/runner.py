@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Protocol
 
 from app import images
-from app.backends.protocol import SENDING, Backend, Restored
+from app.backends.protocol import Backend, Restored
 from app.errors import Cancelled, NotFound, RestoreError, Unprocessable
 from app.images import Picture
 from app.metrics import Metrics
 from app.options import RestoreOptions
+from app.progress import Progress
 from app.storage import Storage, full_disk_told, new_id
 from app.store import Attempt, Result, Store
 
 log = logging.getLogger(__name__)
 
-PROGRESS_INTERVAL_SECONDS = 0.5
 LOADING, ENCODING = "loading", "encoding"
 FACES_NOT_KEPT = {
     "code": "faces_not_kept",
@@ -132,15 +132,15 @@ class Runner:
         None when the run was cancelled, stopped or failed.
         """
         attempt, token = prepared.attempt, prepared.token
-        voice = _Voice(self._store, attempt.id, token, self._clock, beat, stop_asked)
+        progress = Progress(self._store, attempt.id, token, self._clock, beat, stop_asked)
         began = self._clock()
         try:
-            if not voice(0.0, LOADING):
+            if not progress(0.0, LOADING):
                 raise Cancelled
             backend = self._backend(attempt.backend)
-            restored = backend.restore(prepared.picture, prepared.options, voice)
+            restored = backend.restore(prepared.picture, prepared.options, progress)
         except Cancelled:
-            self._stopped(attempt, token, voice)
+            self._stopped(attempt, token, progress)
             return None
         except Exception as error:  # noqa: BLE001 - every failure ends in the row
             self._fail(attempt, token, error)
@@ -151,10 +151,10 @@ class Runner:
     def finish(self, finished: Finished, *, beat: Callable[[], None] = _nothing) -> None:
         """Encode, make the file safe under its name, and only then complete the row."""
         attempt, token = finished.attempt, finished.token
-        voice = _Voice(self._store, attempt.id, token, self._clock, beat, _never)
+        progress = Progress(self._store, attempt.id, token, self._clock, beat, _never)
         began = self._clock()
         try:
-            result = self._write_result(finished, voice)
+            result = self._write_result(finished, progress)
         except Exception as error:  # noqa: BLE001 - every failure ends in the row
             self._fail(attempt, token, error)
             return
@@ -204,14 +204,14 @@ class Runner:
             raise Unprocessable("backend_unavailable", f"The backend '{name}' is not set up here; choose another one.")
         return backend
 
-    def _write_result(self, finished: Finished, voice: _Voice) -> Result | None:
+    def _write_result(self, finished: Finished, progress: Progress) -> Result | None:
         """Encode into a temporary file and publish it; None when the run was cancelled meanwhile."""
-        if not voice(1.0, ENCODING):
+        if not progress(1.0, ENCODING):
             return None
         temporary = self._storage.scratch_path(finished.attempt.id)
         try:
             result = self._encode(finished, temporary)
-            if not voice(1.0, ENCODING):
+            if not progress(1.0, ENCODING):
                 return None
             result = self._keep_faces(finished, result)
             self._storage.publish(temporary, result.name)
@@ -269,10 +269,10 @@ class Runner:
             with contextlib.suppress(OSError):  # the janitor finds it as an orphan
                 self._storage.remove_result(result.name)
 
-    def _stopped(self, attempt: Attempt, token: str, voice: _Voice) -> None:
-        if voice.asked_to_stop:
+    def _stopped(self, attempt: Attempt, token: str, progress: Progress) -> None:
+        if progress.asked_to_stop:
             self.give_back(attempt.id, token)
-        elif voice.claim_lost:
+        elif progress.claim_lost:
             self._metrics.attempt_ended("cancelled")
         else:
             self._fail(attempt, token, RuntimeError("the backend stopped although nobody asked it to"))
@@ -290,47 +290,6 @@ class Runner:
     def _count(self, how: str, changed: bool) -> None:
         if changed:
             self._metrics.attempt_ended(how)
-
-
-class _Voice:
-    """The progress of one run on its way to the row: at most two a second, and every change of stage."""
-
-    def __init__(
-        self,
-        store: Store,
-        attempt_id: str,
-        token: str,
-        clock: Callable[[], float],
-        beat: Callable[[], None],
-        stop_asked: Callable[[], bool],
-    ) -> None:
-        self._store, self._attempt_id, self._token = store, attempt_id, token
-        self._clock, self._beat, self._stop_asked = clock, beat, stop_asked
-        self._said, self._written_at = (-1.0, ""), -float("inf")
-        self.asked_to_stop = False
-        self.claim_lost = False
-
-    def __call__(self, fraction: float, stage: str) -> bool:
-        self._beat()
-        if self._stop_asked():
-            self.asked_to_stop = True
-            return False
-        if stage == SENDING:  # a promise, not news: without it on record nothing may be sent, so a refusal is raised
-            self.claim_lost = not self._store.mark_sent(self._attempt_id, self._token)
-            return not self.claim_lost
-        try:
-            self.claim_lost = not self._say(fraction, stage)
-        except RestoreError as error:  # the store will be asked again; a full disk does not stop a restoration
-            log.warning("progress could not be written: %s", error.detail)
-        return not self.claim_lost
-
-    def _say(self, fraction: float, stage: str) -> bool:
-        now, news = self._clock(), (fraction, stage)
-        soon = stage == self._said[1] and now - self._written_at < PROGRESS_INTERVAL_SECONDS
-        if soon or news == self._said:  # a run that only waits says the same again and again
-            return self._store.holds(self._attempt_id, self._token)
-        self._said, self._written_at = news, now
-        return self._store.report_progress(self._attempt_id, self._token, fraction, stage)
 
 
 def _reason(attempt: Attempt, error: Exception) -> tuple[str, str]:

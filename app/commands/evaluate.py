@@ -130,7 +130,7 @@ def run(asked: argparse.Namespace) -> int:
     )
     files = write_report(report, task.output)
     show(report)
-    say(f"Written to {task.output.name}: {', '.join(file.name for file in files)} and the results.")
+    say(f"Written to {task.output}: {', '.join(file.name for file in files)} and the results.")
     if evaluation.stopped:
         return EXIT_INTERRUPTED
     return 1 if report.failures else 0
