@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from app.images import Decoder
     from tests.browser import Service
+    from tests.provider_stand_in import StandIn
 
 
 def _folder(variable: str, holds: str) -> Path:
@@ -33,6 +35,26 @@ def real_weights() -> Path:
 def real_photos() -> Path:
     """Folder with the sample photos of the Real-ESRGAN and GFPGAN repositories."""
     return _folder("NIR_TEST_PHOTOS", "photos")
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Iterator[Decoder]:
+    """A decoding child process with the usual limits."""
+    from app.images import Decoder, ImageLimits
+
+    shared = Decoder(ImageLimits())
+    shared.start()
+    yield shared
+    shared.close()
+
+
+@pytest.fixture
+def provider() -> Iterator[StandIn]:
+    """A provider's API and store of pictures, played on loopback."""
+    from tests.provider_stand_in import stand_in
+
+    with stand_in() as playing:
+        yield playing
 
 
 @pytest.fixture(scope="session")

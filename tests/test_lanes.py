@@ -12,12 +12,12 @@ import pytest
 
 from app.backends.protocol import SENDING, OnProgress, Restored
 from app.errors import Cancelled, Unavailable
-from app.images import Decoder, ImageLimits, Picture
+from app.images import Decoder, Picture
 from app.options import RestoreOptions
-from app.store import Attempt, Job, Store
+from app.store import Job, Store
 from app.worker import Worker
 from app.worker.in_work import Step
-from tests.workshop import OWNER, Workshop, photo_bytes, until
+from tests.workshop import OWNER, Gate, Workshop, photo_bytes, until
 
 CLOUD = "siliconflow"
 Make = Callable[..., tuple[Workshop, Worker]]
@@ -50,14 +50,6 @@ class Provider:
             with self._lock:
                 self.at_once -= 1
         return Restored(Picture(255 - picture.rgb, source_format="PNG"), "cloud", 0.1, {})
-
-
-@pytest.fixture(scope="module")
-def decoder() -> Iterator[Decoder]:
-    shared = Decoder(ImageLimits())
-    shared.start()
-    yield shared
-    shared.close()
 
 
 @pytest.fixture
@@ -96,29 +88,6 @@ def submit(workshop: Workshop, worker: Worker, backend: str, photos: int = 1, *,
     return job
 
 
-def attempts(workshop: Workshop, job: Job) -> tuple[Attempt, ...]:
-    return workshop.store.job(OWNER, job.id).attempts
-
-
-def states(workshop: Workshop, job: Job) -> list[str]:
-    return [attempt.status.value for attempt in attempts(workshop, job)]
-
-
-def ended(workshop: Workshop, job: Job) -> bool:
-    return all(attempt.status.ended for attempt in attempts(workshop, job))
-
-
-class Gate:
-    """Holds local runs at their first tile until it is opened."""
-
-    def __init__(self) -> None:
-        self.reached, self.opened = threading.Event(), threading.Event()
-
-    def __call__(self, number: int) -> None:
-        self.reached.set()
-        assert self.opened.wait(20.0)
-
-
 def test_cloud_photos_do_not_wait_behind_local_ones_nor_the_other_way_round(make: Make, provider: Provider) -> None:
     workshop, worker = make(provider)
     gate = workshop.backend.on_tile = Gate()
@@ -127,16 +96,16 @@ def test_cloud_photos_do_not_wait_behind_local_ones_nor_the_other_way_round(make
     until(gate.reached.is_set)
     provider.gate.set()
     cloud = submit(workshop, worker, CLOUD, 4)
-    until(lambda: ended(workshop, cloud))  # while the local lane stands still
-    assert states(workshop, cloud) == ["completed"] * 4
-    assert "completed" not in states(workshop, local)
+    until(lambda: workshop.ended(cloud))  # while the local lane stands still
+    assert workshop.states(cloud) == ["completed"] * 4
+    assert "completed" not in workshop.states(local)
     provider.gate.clear()
     held = submit(workshop, worker, CLOUD, 2)
     until(lambda: provider.at_once == 2)
     gate.opened.set()
-    until(lambda: ended(workshop, local))  # while the cloud lane stands still
-    assert states(workshop, local) == ["completed"] * 3
-    assert states(workshop, held) == ["processing"] * 2
+    until(lambda: workshop.ended(local))  # while the cloud lane stands still
+    assert workshop.states(local) == ["completed"] * 3
+    assert workshop.states(held) == ["processing"] * 2
     assert worker.health().current_attempt in {attempt.id for attempt in held.attempts}
 
 
@@ -149,9 +118,9 @@ def test_no_more_than_the_set_number_are_with_the_provider_or_in_memory(
     job = submit(workshop, worker, CLOUD, 6)
     until(lambda: provider.at_once == most)
     time.sleep(0.15)  # time enough to take more, if it did
-    assert states(workshop, job) == ["processing"] * most + ["queued"] * (6 - most)
+    assert workshop.states(job) == ["processing"] * most + ["queued"] * (6 - most)
     provider.gate.set()
-    until(lambda: ended(workshop, job))
+    until(lambda: workshop.ended(job))
     assert (provider.calls, provider.most_at_once) == (6, most)
 
 
@@ -165,9 +134,9 @@ def test_each_lane_keeps_its_order_and_its_places(make: Make, provider: Provider
     assert [workshop.store.queue_position(job.id) for job in jobs] == [0, 0, 0, 1, 1, 2]
     provider.gate.set()
     gate.opened.set()
-    until(lambda: all(ended(workshop, job) for job in jobs))
+    until(lambda: all(workshop.ended(job) for job in jobs))
     for lane in (jobs[0::2], jobs[1::2]):
-        began = [attempts(workshop, job)[0].started_at or 0.0 for job in lane]
+        began = [workshop.attempts(job)[0].started_at or 0.0 for job in lane]
         assert began == sorted(began)
 
 
@@ -178,10 +147,10 @@ def test_a_lost_bell_is_found_by_the_lane_it_belongs_to(make: Make, provider: Pr
     cloud = submit(workshop, worker, CLOUD, 3, ring=False)
     provider.gate.set()
     worker.start()
-    until(lambda: ended(workshop, cloud))
+    until(lambda: workshop.ended(cloud))
     gate.opened.set()
-    until(lambda: ended(workshop, first))
-    assert states(workshop, cloud) + states(workshop, first) == ["completed"] * 7
+    until(lambda: workshop.ended(first))
+    assert workshop.states(cloud) + workshop.states(first) == ["completed"] * 7
 
 
 def test_without_the_backend_its_attempts_fail_with_a_sentence(make: Make) -> None:
@@ -189,8 +158,8 @@ def test_without_the_backend_its_attempts_fail_with_a_sentence(make: Make) -> No
     workshop, worker = make(None)
     job = submit(workshop, worker, CLOUD)
     worker.start()
-    until(lambda: ended(workshop, job))
-    assert attempts(workshop, job)[0].error_code == "backend_unavailable"
+    until(lambda: workshop.ended(job))
+    assert workshop.attempts(job)[0].error_code == "backend_unavailable"
 
 
 @pytest.mark.parametrize("suspect", ["local", CLOUD])
@@ -215,9 +184,9 @@ def test_what_crashed_once_runs_alone_with_nothing_in_any_lane(make: Make, provi
         for attempt in each.attempts:
             worker.ring(attempt.id)
     worker.start()
-    until(lambda: ended(workshop, job) and all(ended(workshop, other) for other in others))
-    assert states(workshop, job) == ["completed"]
-    assert [states(workshop, other) for other in others] == [["completed"] * 3] * 2
+    until(lambda: workshop.ended(job) and all(workshop.ended(other) for other in others))
+    assert workshop.states(job) == ["completed"]
+    assert [workshop.states(other) for other in others] == [["completed"] * 3] * 2
     assert beside
     assert all(runs == [crashed] for runs in beside)
 
@@ -234,11 +203,11 @@ def test_a_suspect_is_not_kept_waiting_by_a_busy_other_lane(make: Make, provider
     worker.ring(job.attempts[0].id)
     until(lambda: worker._in_work._want_to_be_alone == 1)
     provider.gate.set()
-    until(lambda: ended(workshop, job))
-    assert states(workshop, job) == ["completed"]
-    before = attempts(workshop, job)[0].ended_at or 0.0
-    until(lambda: ended(workshop, stream))
-    later = [attempt for attempt in attempts(workshop, stream) if (attempt.started_at or 0.0) >= before]
+    until(lambda: workshop.ended(job))
+    assert workshop.states(job) == ["completed"]
+    before = workshop.attempts(job)[0].ended_at or 0.0
+    until(lambda: workshop.ended(stream))
+    later = [attempt for attempt in workshop.attempts(stream) if (attempt.started_at or 0.0) >= before]
     assert len(later) == 4  # the two that ran were let end, the other four came after it
 
 
@@ -262,11 +231,11 @@ def test_a_thread_that_dies_is_started_again_and_pays_for_nothing_twice(
     worker.start()
     job = submit(workshop, worker, CLOUD)
     neighbour = submit(workshop, worker, CLOUD)
-    until(lambda: ended(workshop, job) and ended(workshop, neighbour))
-    assert (states(workshop, job), provider.calls) == ([state], calls + 1)
-    assert states(workshop, neighbour) == ["completed"]
+    until(lambda: workshop.ended(job) and workshop.ended(neighbour))
+    assert (workshop.states(job), provider.calls) == ([state], calls + 1)
+    assert workshop.states(neighbour) == ["completed"]
     if sent:
-        assert attempts(workshop, job)[0].error_code == "interrupted"
+        assert workshop.attempts(job)[0].error_code == "interrupted"
     assert worker.health().restarts == 1
     assert b'restore_thread_restarts_total{thread="worker-siliconflow-1"} 1.0' in workshop.metrics.render()
 
@@ -278,7 +247,7 @@ def test_draining_lets_a_sent_photo_end_and_keeps_the_rest(make: Make, provider:
     until(lambda: provider.at_once == 2)
     threading.Timer(0.1, provider.gate.set).start()
     assert worker.drain(20.0)
-    assert states(workshop, job) == ["completed", "completed", "queued", "queued"]
+    assert workshop.states(job) == ["completed", "completed", "queued", "queued"]
     assert provider.calls == 2
 
 
@@ -290,8 +259,8 @@ def test_at_the_deadline_of_a_drain_a_sent_photo_is_failed_and_never_sent_again(
     until(lambda: provider.at_once == 2 and gate.reached.is_set())
     threading.Timer(0.3, gate.opened.set).start()
     assert not worker.drain(0.05)
-    assert states(workshop, cloud) == ["failed", "failed", "queued"]
-    assert {attempt.error_code for attempt in attempts(workshop, cloud)} == {"interrupted", None}
+    assert workshop.states(cloud) == ["failed", "failed", "queued"]
+    assert {attempt.error_code for attempt in workshop.attempts(cloud)} == {"interrupted", None}
     assert workshop.store.recover(time.time()) == [local.attempts[0].id, cloud.attempts[2].id]
     assert provider.calls == 2
 
@@ -304,8 +273,8 @@ def test_a_cancelled_photo_leaves_its_place_to_the_next(make: Make, provider: Pr
     workshop.store.cancel_or_remove(OWNER, cancelled.id, 5.0)
     until(lambda: provider.calls == 2)
     provider.gate.set()
-    until(lambda: ended(workshop, following))
-    assert (states(workshop, cancelled), states(workshop, following)) == (["cancelled"], ["completed"])
+    until(lambda: workshop.ended(following))
+    assert (workshop.states(cancelled), workshop.states(following)) == (["cancelled"], ["completed"])
     assert len(workshop.result_files()) == 1  # the answer of the cancelled one was dropped
 
 
@@ -334,8 +303,8 @@ def test_nothing_is_sent_when_the_row_cannot_say_so(
     monkeypatch.setattr(Store, "mark_sent", refuse)
     worker.start()
     job = submit(workshop, worker, CLOUD)
-    until(lambda: ended(workshop, job))
-    assert attempts(workshop, job)[0].error_code == "storage_full"
+    until(lambda: workshop.ended(job))
+    assert workshop.attempts(job)[0].error_code == "storage_full"
     assert provider.calls == 0
 
 
@@ -344,6 +313,6 @@ def test_a_run_that_lost_its_claim_before_sending_sends_nothing(make: Make, prov
     job = submit(workshop, worker, CLOUD, ring=False)
     provider.before_sending = lambda: workshop.store.cancel_or_remove(OWNER, job.id, 5.0)
     worker.start()
-    until(lambda: ended(workshop, job))
+    until(lambda: workshop.ended(job))
     until(lambda: worker.health().word == "idle")
     assert provider.calls == 0

@@ -22,13 +22,6 @@ from app.store import Attempt, AttemptStatus, Job, Store
 from tests.workshop import OWNER, LanczosBackend, Workshop, photo_bytes
 
 
-@pytest.fixture(scope="module")
-def decoder() -> Iterator[Decoder]:
-    shared = Decoder(ImageLimits())
-    yield shared
-    shared.close()
-
-
 @pytest.fixture
 def workshop(tmp_path: Path, decoder: Decoder) -> Iterator[Workshop]:
     made = Workshop(tmp_path, decoder=decoder)

@@ -15,19 +15,11 @@ from hypothesis import strategies as st
 
 from app.backends.siliconflow.addresses import MAX_URL_CHARACTERS, is_public, read_url
 from app.errors import RestoreError
-from app.images import Decoder, ImageLimits, Picture
+from app.images import Decoder, Picture
 from app.options import RestoreOptions
 from tests.provider_stand_in import HOST, PUBLIC, StandIn, stand_in
 
 HOSTS = (HOST, "*.siliconflow.com")
-
-
-@pytest.fixture(scope="module")
-def decoder() -> Iterator[Decoder]:
-    shared = Decoder(ImageLimits())
-    shared.start()
-    yield shared
-    shared.close()
 
 
 @pytest.fixture(scope="module")

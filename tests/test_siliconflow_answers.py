@@ -16,7 +16,7 @@ import struct
 import time
 import traceback
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from app.backends.siliconflow.request import read_answer
 from app.errors import BadGateway, Cancelled, RestoreError
 from app.images import Decoder, ImageLimits, Picture
 from app.options import RestoreOptions
-from tests.provider_stand_in import HOST, KEY, MODEL, PUBLIC, SIGNATURE, TRACE, Play, StandIn, Wire, stand_in
+from tests.provider_stand_in import HOST, KEY, MODEL, PUBLIC, SIGNATURE, TRACE, Play, StandIn, Wire
 
 CONFIGURATION = ("provider_configuration", 401, "Service configuration error")
 BUSY = ("provider_busy", 429, "Service busy, please try again")
@@ -47,20 +47,6 @@ REFUSED = ("provider_result_refused", 502, "The provider's result was not taken"
 MISSING = ("provider_result_missing", 502, "The provider's result is not where it should be")
 Outcome = tuple[str, int, str]
 TEN_GB = 10 * 1024**3
-
-
-@pytest.fixture(scope="module")
-def decoder() -> Iterator[Decoder]:
-    shared = Decoder(ImageLimits())
-    shared.start()
-    yield shared
-    shared.close()
-
-
-@pytest.fixture
-def provider() -> Iterator[StandIn]:
-    with stand_in() as running:
-        yield running
 
 
 def picture(width: int = 40, height: int = 30) -> Picture:

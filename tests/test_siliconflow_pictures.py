@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,23 +13,9 @@ from PIL import Image, ImageCms
 from app.backends.protocol import Restored
 from app.backends.siliconflow.preparation import MAX_SIDE_PIXELS, prepare
 from app.backends.siliconflow.request import DEFAULT_PROMPT
-from app.images import Decoder, ImageLimits, Picture
+from app.images import Decoder, Picture
 from app.options import RestoreOptions
-from tests.provider_stand_in import MODEL, TRACE, StandIn, Wire, stand_in
-
-
-@pytest.fixture(scope="module")
-def decoder() -> Iterator[Decoder]:
-    shared = Decoder(ImageLimits())
-    shared.start()
-    yield shared
-    shared.close()
-
-
-@pytest.fixture
-def provider() -> Iterator[StandIn]:
-    with stand_in() as running:
-        yield running
+from tests.provider_stand_in import MODEL, TRACE, StandIn, Wire
 
 
 def gradient(width: int = 60, height: int = 40, dtype: type[Any] = np.uint8) -> Any:

@@ -26,7 +26,7 @@ from app.api.catalog import Catalog
 from app.backends.siliconflow.backend import SiliconFlowBackend
 from app.backends.siliconflow.listing import describe_siliconflow
 from app.errors import Conflict
-from app.images import Decoder, ImageLimits
+from app.images import Decoder
 from app.logs import set_up
 from app.main.service import Service as Parts
 from app.options import PROMPT_LIMIT_CHARACTERS, RestoreOptions
@@ -34,25 +34,11 @@ from app.settings import Settings
 from app.worker import Worker
 from app.worker.in_work import Step
 from tests.http_service import Service, assert_problem, describe, photo, running, settings_for
-from tests.provider_stand_in import KEY, SIGNATURE, TRACE, Play, StandIn, Wire, stand_in
+from tests.provider_stand_in import KEY, SIGNATURE, TRACE, Play, StandIn, Wire
 from tests.workshop import OWNER, Workshop, until
 
 ROOT = Path(__file__).resolve().parents[1]
 CLOUD = {"backend": "siliconflow", "scale": "1", "output_format": "png"}
-
-
-@pytest.fixture(scope="module")
-def decoder() -> Iterator[Decoder]:
-    shared = Decoder(ImageLimits())
-    shared.start()
-    yield shared
-    shared.close()
-
-
-@pytest.fixture
-def provider() -> Iterator[StandIn]:
-    with stand_in() as playing:
-        yield playing
 
 
 def plain_description() -> dict[str, Any]:

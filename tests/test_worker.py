@@ -14,22 +14,14 @@ import pytest
 
 from app import images
 from app.errors import Unavailable
-from app.images import Decoder, ImageLimits, Picture
+from app.images import Decoder, Picture
 from app.store import Attempt, Job, Store
 from app.worker import Worker
 from app.worker.in_work import InWork, Step
 from app.worker.lane import NICENESS
-from tests.workshop import OWNER, Workshop, photo_bytes, until
+from tests.workshop import OWNER, Gate, Workshop, photo_bytes, until
 
 Make = Callable[..., tuple[Workshop, Worker]]
-
-
-@pytest.fixture(scope="module")
-def decoder() -> Iterator[Decoder]:
-    shared = Decoder(ImageLimits())
-    shared.start()
-    yield shared
-    shared.close()
 
 
 @pytest.fixture
@@ -57,37 +49,13 @@ def submit(workshop: Workshop, worker: Worker, photos: int = 1) -> Job:
     return job
 
 
-def attempts(workshop: Workshop, job: Job) -> tuple[Attempt, ...]:
-    return workshop.store.job(OWNER, job.id).attempts
-
-
-def states(workshop: Workshop, job: Job) -> list[str]:
-    return [attempt.status.value for attempt in attempts(workshop, job)]
-
-
-def all_ended(workshop: Workshop, job: Job) -> bool:
-    return all(attempt.status.ended for attempt in attempts(workshop, job))
-
-
-class Gate:
-    """Stops a run at its second tile until it is opened."""
-
-    def __init__(self) -> None:
-        self.reached, self.opened = threading.Event(), threading.Event()
-
-    def __call__(self, number: int) -> None:
-        if number == 1:
-            self.reached.set()
-            assert self.opened.wait(20.0)
-
-
 def test_a_batch_is_restored_in_order_and_the_worker_is_idle_again(make: Make) -> None:
     workshop, worker = make()
     assert worker.health().word == "stopped"
     worker.start()
     job = submit(workshop, worker, photos=5)
-    until(lambda: all_ended(workshop, job))
-    done = attempts(workshop, job)
+    until(lambda: workshop.ended(job))
+    done = workshop.attempts(job)
     assert [attempt.status.value for attempt in done] == ["completed"] * 5
     started = [attempt.started_at or 0.0 for attempt in done]
     assert started == sorted(started)
@@ -99,18 +67,18 @@ def test_a_batch_is_restored_in_order_and_the_worker_is_idle_again(make: Make) -
 
 def test_the_next_photo_is_decoded_while_one_is_restored_and_only_one(make: Make) -> None:
     workshop, worker = make()
-    gate = workshop.backend.on_tile = Gate()
+    gate = workshop.backend.on_tile = Gate(tile=1)
     job = submit(workshop, worker, photos=4)
     worker.start()
     until(gate.reached.is_set)
     until(lambda: worker._local._ready.qsize() == 1)
     time.sleep(0.1)  # time enough to take more, if it did
-    assert states(workshop, job) == ["processing", "processing", "queued", "queued"]
+    assert workshop.states(job) == ["processing", "processing", "queued", "queued"]
     health = worker.health()
     assert (health.word, health.current_attempt) == ("busy", job.attempts[0].id)
     assert b"restore_processing_attempts 2.0" in workshop.metrics.render()
     gate.opened.set()
-    until(lambda: all_ended(workshop, job))
+    until(lambda: workshop.ended(job))
 
 
 def test_the_next_photo_is_restored_while_the_last_is_encoded_and_no_further(
@@ -130,10 +98,10 @@ def test_the_next_photo_is_restored_while_the_last_is_encoded_and_no_further(
     until(lambda: len(worker._in_work.at(Step.RESTORED)) == 1)
     time.sleep(0.1)
     assert workshop.backend.runs == 2  # one is being encoded, one waits for that, one is decoded
-    assert states(workshop, job) == ["processing"] * 3 + ["queued"] * 2
+    assert workshop.states(job) == ["processing"] * 3 + ["queued"] * 2
     hold.set()
-    until(lambda: all_ended(workshop, job))
-    assert states(workshop, job) == ["completed"] * 5
+    until(lambda: workshop.ended(job))
+    assert workshop.states(job) == ["completed"] * 5
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux knows a priority a thread")
@@ -143,7 +111,7 @@ def test_working_threads_let_requests_go_first(make: Make) -> None:
     workshop.backend.on_tile = lambda _: seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
     worker.start()
     job = submit(workshop, worker)
-    until(lambda: all_ended(workshop, job))
+    until(lambda: workshop.ended(job))
     ours = os.getpriority(os.PRIO_PROCESS, os.getpid())
     assert set(seen) == {min(19, ours + NICENESS)}
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == ours
@@ -156,8 +124,8 @@ def test_a_bell_that_was_lost_is_found_and_one_too_many_does_no_harm(make: Make)
     for _ in range(3):
         worker.ring(job.attempts[0].id)
         worker.ring("0" * 32)
-    until(lambda: all_ended(workshop, job))
-    assert states(workshop, job) == ["completed"] * 2
+    until(lambda: workshop.ended(job))
+    assert workshop.states(job) == ["completed"] * 2
     assert workshop.backend.runs == 2
 
 
@@ -166,7 +134,7 @@ def test_a_photo_cancelled_in_the_queue_is_never_decoded(make: Make) -> None:
     cancelled, job = submit(workshop, worker), submit(workshop, worker)
     workshop.store.cancel_or_remove(OWNER, cancelled.id, 1.0)
     worker.start()
-    until(lambda: all_ended(workshop, job))
+    until(lambda: workshop.ended(job))
     assert workshop.backend.runs == 1
 
 
@@ -186,8 +154,8 @@ def test_a_store_that_refuses_claims_for_a_while_loses_nothing(
     monkeypatch.setattr(Store, "claim", refuse)
     worker.start()
     job = submit(workshop, worker)
-    until(lambda: all_ended(workshop, job))
-    assert states(workshop, job) == ["completed"]
+    until(lambda: workshop.ended(job))
+    assert workshop.states(job) == ["completed"]
     assert "could not be claimed" in caplog.text
 
 
@@ -203,8 +171,8 @@ def test_an_end_the_store_refused_is_settled_as_soon_as_it_can(make: Make, monke
         job = submit(workshop, worker)
         until(lambda: workshop.result_files())
         until(lambda: worker.health().word == "idle")
-        assert states(workshop, job) == ["processing"]
-    until(lambda: states(workshop, job) == ["completed"])
+        assert workshop.states(job) == ["processing"]
+    until(lambda: workshop.states(job) == ["completed"])
 
 
 def poison(workshop: Workshop, deadly: bytes) -> None:
@@ -236,9 +204,9 @@ def test_a_photo_that_kills_its_thread_is_tried_twice_and_its_neighbours_are_res
     for attempt in job.attempts:
         worker.ring(attempt.id)
     worker.start()
-    until(lambda: all_ended(workshop, job))
-    assert states(workshop, job) == ["completed", "failed", "completed", "completed"]
-    dead = attempts(workshop, job)[1]
+    until(lambda: workshop.ended(job))
+    assert workshop.states(job) == ["completed", "failed", "completed", "completed"]
+    dead = workshop.attempts(job)[1]
     assert (dead.error_code, dead.tries) == ("worker_crashed", 2)
     assert worker.health().restarts == 2
     assert b'restore_thread_restarts_total{thread="worker-restore"} 2.0' in workshop.metrics.render()
@@ -263,9 +231,9 @@ def test_a_death_while_decoding_or_encoding_is_settled_too(
     monkeypatch.setattr(workshop.runner, step, dying)
     worker.start()
     job = submit(workshop, worker, photos=2)
-    until(lambda: all_ended(workshop, job))
-    assert states(workshop, job) == ["completed"] * 2
-    assert [attempt.tries for attempt in attempts(workshop, job)] == [2, 1]
+    until(lambda: workshop.ended(job))
+    assert workshop.states(job) == ["completed"] * 2
+    assert [attempt.tries for attempt in workshop.attempts(job)] == [2, 1]
     assert worker.health().restarts == 1
 
 
@@ -287,8 +255,8 @@ def test_what_crashed_once_runs_alone(make: Make) -> None:
     for attempt in job.attempts:
         worker.ring(attempt.id)
     worker.start()
-    until(lambda: all_ended(workshop, job))
-    assert states(workshop, job) == ["completed"] * 4
+    until(lambda: workshop.ended(job))
+    assert workshop.states(job) == ["completed"] * 4
     assert set(together) == {1}
 
 
@@ -305,7 +273,7 @@ def test_a_worker_whose_threads_keep_dying_is_failing(make: Make, monkeypatch: p
         until(lambda: worker.health().word == "failing")
     assert "keeps dying" in worker.health().reasons[0]
     job = submit(workshop, worker)
-    until(lambda: all_ended(workshop, job))  # it works again, and says that it is not well
+    until(lambda: workshop.ended(job))  # it works again, and says that it is not well
     assert worker.health().word == "failing"
 
 
@@ -314,7 +282,7 @@ def test_silence_beyond_the_limit_is_a_hang_and_told_once(make: Make, capfd: pyt
     workshop, worker = make(hang_timeout_seconds=300.0, on_hang=lambda: told.append(1))
     now = time.monotonic()
     assert not worker.watch(now + 1e6)  # nothing in work: no silence is too long
-    gate = workshop.backend.on_tile = Gate()
+    gate = workshop.backend.on_tile = Gate(tile=1)
     worker.start()
     submit(workshop, worker)
     until(gate.reached.is_set)
@@ -333,7 +301,7 @@ def test_silence_beyond_the_limit_is_a_hang_and_told_once(make: Make, capfd: pyt
 def test_the_watchdog_thread_finds_a_hang_by_itself(make: Make) -> None:
     told = threading.Event()
     workshop, worker = make(hang_timeout_seconds=0.2, on_hang=told.set)
-    gate = workshop.backend.on_tile = Gate()
+    gate = workshop.backend.on_tile = Gate(tile=1)
     worker.start()
     submit(workshop, worker)
     assert told.wait(10.0)
@@ -360,15 +328,15 @@ def test_every_tile_is_a_sign_of_life() -> None:
 
 def test_draining_ends_what_runs_and_leaves_the_rest_waiting(make: Make) -> None:
     workshop, worker = make()
-    gate = workshop.backend.on_tile = Gate()
+    gate = workshop.backend.on_tile = Gate(tile=1)
     worker.start()
     job = submit(workshop, worker, photos=4)
     until(gate.reached.is_set)
     until(lambda: worker._local._ready.qsize() == 1)
     threading.Timer(0.1, gate.opened.set).start()
     assert worker.drain(20.0)
-    assert states(workshop, job) == ["completed", "queued", "queued", "queued"]
-    assert [attempt.tries for attempt in attempts(workshop, job)] == [1, 0, 0, 0]
+    assert workshop.states(job) == ["completed", "queued", "queued", "queued"]
+    assert [attempt.tries for attempt in workshop.attempts(job)] == [1, 0, 0, 0]
     assert worker.health().word == "draining"
     assert worker.drain(1.0)
 
@@ -387,28 +355,28 @@ def test_at_the_deadline_of_a_drain_the_run_is_given_back(make: Make) -> None:
     job = submit(workshop, worker, photos=2)
     until(began.is_set)
     assert not worker.drain(0.05)
-    assert states(workshop, job) == ["queued", "queued"]
-    assert [attempt.tries for attempt in attempts(workshop, job)] == [0, 0]
+    assert workshop.states(job) == ["queued", "queued"]
+    assert [attempt.tries for attempt in workshop.attempts(job)] == [0, 0]
     assert workshop.store.recover(5.0) == [attempt.id for attempt in job.attempts]
 
 
 def test_a_run_that_does_not_listen_is_given_back_and_its_late_result_dropped(make: Make) -> None:
     workshop, worker = make(stop_grace_seconds=0.1)
-    gate = workshop.backend.on_tile = Gate()
+    gate = workshop.backend.on_tile = Gate(tile=1)
     worker.start()
     job = submit(workshop, worker)
     until(gate.reached.is_set)
     assert not worker.drain(0.05)
-    assert (states(workshop, job), attempts(workshop, job)[0].tries) == (["queued"], 0)
+    assert (workshop.states(job), workshop.attempts(job)[0].tries) == (["queued"], 0)
     gate.opened.set()
     time.sleep(0.1)
-    assert states(workshop, job) == ["queued"]
+    assert workshop.states(job) == ["queued"]
     assert workshop.result_files() == []
 
 
 def test_a_second_stop_is_immediate(make: Make) -> None:
     workshop, worker = make()
-    gate = workshop.backend.on_tile = Gate()
+    gate = workshop.backend.on_tile = Gate(tile=1)
     worker.start()
     job = submit(workshop, worker)
     until(gate.reached.is_set)
@@ -421,5 +389,5 @@ def test_a_second_stop_is_immediate(make: Make) -> None:
     draining.join(5.0)
     assert time.monotonic() - began < 2.0
     assert drained == [False]
-    assert states(workshop, job) == ["queued"]
+    assert workshop.states(job) == ["queued"]
     gate.opened.set()

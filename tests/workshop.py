@@ -7,6 +7,7 @@ stands where a network would, so that the jobs' tests need no weights. Nothing e
 from __future__ import annotations
 
 import io
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from app.metrics import Metrics
 from app.options import RestoreOptions
 from app.runner import Runner
 from app.storage import Storage, new_id
-from app.store import Job, NewPhoto, Store
+from app.store import Attempt, Job, NewPhoto, Store
 
 OWNER = "owner"
 
@@ -103,11 +104,33 @@ class Workshop:
             stored = writer.commit()
         return NewPhoto(stored.id, stored.sha256, "photo.jpg", "image/jpeg", width, height, stored.bytes)
 
+    def attempts(self, job: Job) -> tuple[Attempt, ...]:
+        return self.store.job(OWNER, job.id).attempts
+
+    def states(self, job: Job) -> list[str]:
+        return [attempt.status.value for attempt in self.attempts(job)]
+
+    def ended(self, job: Job) -> bool:
+        return all(attempt.status.ended for attempt in self.attempts(job))
+
     def scratch_files(self) -> list[str]:
         return [file.name for file in self.storage.iter_parts()]
 
     def result_files(self) -> list[str]:
         return [file.name for file in self.storage.iter_results()]
+
+
+class Gate:
+    """Holds a run of the backend at a tile until it is opened (`LanczosBackend.on_tile`)."""
+
+    def __init__(self, tile: int = 0) -> None:
+        self._tile = tile
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def __call__(self, number: int) -> None:
+        if number == self._tile:
+            self.reached.set()
+            assert self.opened.wait(20.0)
 
 
 def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
