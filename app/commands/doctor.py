@@ -17,7 +17,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from app.backends.local import LocalBackend, open_local_backend
+from app.backends.local import LocalBackend
 from app.commands.bootstrap import NO_REFERENCE_FROM, ROOT
 from app.commands.configure import read_settings
 from app.commands.doctor_machine import check_database, check_disk, check_ports
@@ -26,6 +26,7 @@ from app.commands.golden import compare, make_golden
 from app.commands.models import missing_defaults
 from app.commands.screen import console, say
 from app.errors import RestoreError
+from app.main.local import open_backend
 from app.options import RestoreOptions
 from app.restoration import weights
 from app.restoration.weights import Verdict
@@ -112,16 +113,7 @@ def check_weights(settings: Settings) -> Iterator[Finding]:
 def check_restoration(settings: Settings) -> Iterator[Finding]:
     """Device and precision with their reasons, then a golden image through the default network."""
     try:
-        backend = open_local_backend(
-            settings.weights_folder,
-            device=settings.device,
-            precision=settings.precision,
-            tile_size=settings.tile_size,
-            engine=settings.engine,
-            default_quality=settings.default_quality,
-            allow_unverified=settings.allow_unverified_weights,
-            face_detector=settings.face_detector,
-        )
+        backend = open_backend(settings)
     except RestoreError as error:
         yield Finding(BAD, "device", error.detail)
         return

@@ -18,13 +18,14 @@ from rich.markup import escape
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from app.backends.local import LocalBackend, open_local_backend
+from app.backends.local import LocalBackend
 from app.backends.protocol import Restored
 from app.commands.configure import read_settings
 from app.commands.photos import Job, find_jobs
 from app.commands.screen import complain, console, say, work_bar
 from app.errors import Cancelled, RestoreError, TooLarge
 from app.images import Decoder, ImageLimits, encode, read_header
+from app.main import local
 from app.options import RestoreOptions
 from app.settings import Settings
 
@@ -190,16 +191,13 @@ class _Display:
 
 def open_backend(settings: Settings, machine: Machine) -> LocalBackend:
     """The local backend as the settings and the command line ask; the process is tuned and the default model loaded."""
-    backend = open_local_backend(
-        settings.weights_folder,
-        device=machine.device or settings.device,
-        precision=machine.precision or settings.precision,
-        tile_size=settings.tile_size if machine.tile is None else machine.tile,
-        engine=machine.engine or settings.engine,
-        default_quality=settings.default_quality,
-        allow_unverified=settings.allow_unverified_weights,
-        face_detector=settings.face_detector,
-    )
+    asked = {
+        "device": machine.device,
+        "precision": machine.precision,
+        "tile_size": machine.tile,
+        "engine": machine.engine,
+    }
+    backend = local.open_backend(settings.model_copy(update={k: v for k, v in asked.items() if v is not None}))
     backend.load()
     return backend
 

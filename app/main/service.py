@@ -197,19 +197,9 @@ class Service:
 
     def _open_local(self) -> None:
         """Imported here and in this thread: torch takes seconds, and `/health/live` shall answer before."""
-        from app.backends.local import open_local_backend
+        from app.main.local import open_backend
 
-        settings = self._settings
-        backend = open_local_backend(
-            settings.weights_folder,
-            device=settings.device,
-            precision=settings.precision,
-            tile_size=settings.tile_size,
-            engine=settings.engine,
-            default_quality=settings.default_quality,
-            allow_unverified=settings.allow_unverified_weights,
-            face_detector=settings.face_detector,
-        )
+        backend = open_backend(self._settings)
         self._backends[backend.name] = backend
         self._describe, self._warm_up = backend.describe, backend.warm_up
         try:
