@@ -9,6 +9,7 @@ away.
 import sys
 
 OLDEST_PYTHON = (3, 11)
+EXIT_INTERRUPTED = 130
 
 if sys.version_info < OLDEST_PYTHON:
     sys.exit(
@@ -28,4 +29,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)

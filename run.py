@@ -8,6 +8,7 @@ written so that old Pythons can read it as far as the sentence that sends them a
 import sys
 
 OLDEST_PYTHON = (3, 11)
+EXIT_INTERRUPTED = 130
 
 if sys.version_info < OLDEST_PYTHON:
     sys.exit(
@@ -27,4 +28,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)

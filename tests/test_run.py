@@ -263,6 +263,22 @@ def two_files(project: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, by
     return contents
 
 
+@pytest.mark.parametrize("script", ["run.py", "evaluate.py"])
+def test_ctrl_c_while_packages_load_ends_with_a_word_and_no_trace(script: str) -> None:
+    interrupted = f"""
+import runpy
+from app.commands import bootstrap
+
+def enter(*words, **names):
+    raise KeyboardInterrupt
+
+bootstrap.enter = enter
+runpy.run_path({script!r}, run_name="__main__")
+"""
+    ended = subprocess.run([sys.executable, "-c", interrupted], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr.strip()) == (130, "Interrupted.")
+
+
 def test_models_are_downloaded_verified_and_listed(
     project: Path,
     two_files: tuple[bytes, bytes],

@@ -231,7 +231,7 @@ def _evaluate(task: Task, backends: Mapping[str, Backend], decoder: Decoder, lim
         if stopping:
             raise KeyboardInterrupt
         stopping = True
-        complain("Stopping after this tile; press Ctrl-C again to stop at once.")
+        complain("Stopping soon; press Ctrl-C again to stop at once.")
 
     sizes = [_megapixels(photo.path, limits) for photo in task.photos]
     before = signal.signal(signal.SIGINT, on_interrupt)

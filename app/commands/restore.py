@@ -171,7 +171,7 @@ class Restoration:
         if self._stopping:
             raise KeyboardInterrupt
         self._stopping = True
-        complain("Stopping after this tile; press Ctrl-C again to stop at once.")
+        complain("Stopping soon; press Ctrl-C again to stop at once.")
 
 
 @dataclasses.dataclass(frozen=True)
