@@ -1,8 +1,9 @@
 """The faces room against the untouched `GFPGANer`, part by part and as a whole, in one interleaved run.
 
 Each engine is a process of its own; rounds go through all in turn. Two faces of a photo of 700x464 are pasted into
-2800x1856. Both engines look for faces and then work on the same drawn ones, so random weights do. By itself: `python -m
-benchmarks.faces --weights FOLDER`; there `--memory` measures thirty faces instead.
+2800x1856, and for the whole stage also those of 350x232 into 1400x928. Both engines look for faces and then work on the
+same drawn ones, so random weights do. By itself: `python -m benchmarks.faces --weights FOLDER`; there `--memory`
+measures thirty faces instead.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -31,20 +33,21 @@ from app.restoration.faces.room import Tools
 from app.restoration.reference import is_available
 from benchmarks.random_weights import DETECTOR_FILE, put_face_weights
 from benchmarks.request import LeftOut, Request, Row, invented_picture, median
-from benchmarks.variants import TUNED_ALLOCATOR
+from benchmarks.variants import TUNED_ALLOCATOR, resident_mb
 
 SCALE = 4
 WARM_UP_ROUNDS = 1
-PASTE, GFPGAN, PARSING, STAGE = "paste without parsing", "GFPGAN, a face", "parsing, a face", "face stage"
-DETECTION = "detection, 12 megapixels"
-PARTS = (PASTE, GFPGAN, PARSING, STAGE, DETECTION)
+PASTE, GFPGAN, PARSING = "paste without parsing", "GFPGAN, a face", "parsing, a face"
 _SIZE = (700, 464)
+STAGES = {"face stage, 350x232": (350, 232), "face stage, 700x464": _SIZE}
+DETECTION = "detection, 12 megapixels"
+PARTS = (PASTE, GFPGAN, PARSING, *STAGES, DETECTION)
 _PLACES = ((506, 200, 323), (176, 211, 259))  # centre and side of each face's frame, pixels
 _FILES = ("GFPGANv1.3.pth", "parsing_parsenet.pth", DETECTOR_FILE)
 Part = Callable[[], Callable[[], object]]  # prepares one run, which is then timed
 
 
-def drawn(places: tuple[tuple[int, int, int], ...]) -> list[Found]:
+def drawn(places: tuple[tuple[float, float, float], ...]) -> list[Found]:
     """Faces at these places."""
     return [
         Found(
@@ -54,6 +57,12 @@ def drawn(places: tuple[tuple[int, int, int], ...]) -> list[Found]:
         )
         for x, y, side in places
     ]
+
+
+def drawn_on(pixels: NDArray[Any]) -> list[Found]:
+    """The two faces of the photo, at any size of it; (H, W, 3)."""
+    factor = pixels.shape[1] / _SIZE[0]
+    return drawn(tuple((x * factor, y * factor, side * factor) for x, y, side in _PLACES))
 
 
 def resize(rgb: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -75,7 +84,7 @@ class Drawing:
     def detect_faces(self, bgr: NDArray[Any], threshold: float) -> NDArray[np.float64]:
         """(N, 15): box, score, landmarks."""
         self._detector.detect_faces(bgr, threshold)
-        return np.array([[*face.box, face.score, *face.landmarks.ravel()] for face in drawn(_PLACES)])
+        return np.array([[*face.box, face.score, *face.landmarks.ravel()] for face in drawn_on(bgr)])
 
 
 class Ready:
@@ -102,8 +111,8 @@ def our_parts(task: dict[str, Any]) -> dict[str, Part]:
     real = open_tools(task)
     devices.prepare(task["device"])
     rgb = np.load(task["photo"])
-    picture, background, big = Picture(rgb), enlarge(rgb), resize(rgb, (4243, 2828))
-    tools = dataclasses.replace(real, detect=lambda pixels: (real.detect(pixels), drawn(_PLACES))[1])
+    background, big = enlarge(rgb), resize(rgb, (4243, 2828))
+    tools = dataclasses.replace(real, detect=lambda pixels: (real.detect(pixels), drawn_on(pixels))[1])
     faces = find(tools, rgb)
     matrices = [face.matrix for face in faces if face.matrix is not None]
     crops = [crop(rgb, matrix) for matrix in matrices]
@@ -117,15 +126,16 @@ def our_parts(task: dict[str, Any]) -> dict[str, Part]:
         canvas = background.copy()
         return lambda: paste(canvas, patches, 1.0, MOST_KEPT_BYTES)
 
-    def stage() -> Callable[[], object]:
-        canvas = background.copy()
-        return lambda: restore_faces(tools, picture, canvas, find(tools, rgb), 1.0, lambda f: True)
+    def stage(size: tuple[int, int]) -> Callable[[], object]:
+        photo = resize(rgb, size)
+        canvas = enlarge(photo)
+        return lambda: restore_faces(tools, Picture(photo), canvas, find(tools, photo), 1.0, lambda f: True)
 
     return {
         PASTE: pasting,
         GFPGAN: lambda: lambda: finished(tools.restore(batch)),
         PARSING: lambda: lambda: parse(batch),
-        STAGE: stage,
+        **{name: functools.partial(stage, size) for name, size in STAGES.items()},
         DETECTION: lambda: lambda: real.detect(big),
     }
 
@@ -179,9 +189,10 @@ def upstream_parts(task: dict[str, Any]) -> dict[str, Part]:
         helper.use_parse = False
         return lambda: helper.paste_faces_to_input_image(upsample_img=background)
 
-    def stage() -> Callable[[], object]:
-        helper.use_parse = True
-        return lambda: enhancer.enhance(bgr)
+    def stage(size: tuple[int, int]) -> Callable[[], object]:
+        photo = resize(bgr, size)
+        helper.use_parse, enhancer.bg_upsampler = True, Ready(enlarge(photo))
+        return lambda: enhancer.enhance(photo)
 
     def without_gradients(network: Any) -> Callable[[], object]:
         def run() -> None:
@@ -194,7 +205,7 @@ def upstream_parts(task: dict[str, Any]) -> dict[str, Part]:
         PASTE: pasting,
         GFPGAN: lambda: without_gradients(lambda x: enhancer.gfpgan(x, return_rgb=False)),
         PARSING: lambda: without_gradients(lambda x: helper.face_parse(x)[0].argmax(1)),
-        STAGE: stage,
+        **{name: functools.partial(stage, size) for name, size in STAGES.items()},
         DETECTION: lambda: lambda: aligned(big),
     }
 
@@ -259,7 +270,7 @@ def compare(task: dict[str, Any], rounds: int, parts: tuple[str, ...]) -> list[R
     rows = []
     for part in parts:
         engines = {"upstream": plain, "ours": ours}
-        if tuned is not None and part not in (STAGE, DETECTION):
+        if tuned is not None and part not in (*STAGES, DETECTION):
             engines["upstream, tuned allocator"] = tuned
         seconds: dict[str, list[float]] = {name: [] for name in engines}
         for number in range(rounds + WARM_UP_ROUNDS):
@@ -288,10 +299,10 @@ def thirty_faces(task: dict[str, Any]) -> dict[str, Any]:
     picture, result = Picture(rgb), enlarge(rgb)
     faces = find(dataclasses.replace(tools, detect=lambda pixels: found), rgb)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = _memory_mb("VmRSS")
+    before = round(resident_mb("self", "VmRSS"))
     started = time.perf_counter()
     done = restore_faces(tools, picture, result, faces, 1.0, lambda fraction: True)
-    peak = _memory_mb("VmHWM")
+    peak = round(resident_mb("self"))
     return {
         "faces": sum(row["restored"] for row in done.rows),
         "layers_mb": round(sum(layer.before.nbytes * 2 + layer.mask.nbytes for layer in done.layers) / 1e6),
@@ -300,11 +311,6 @@ def thirty_faces(task: dict[str, Any]) -> dict[str, Any]:
         "above_mb": peak - before,
         "seconds": round(time.perf_counter() - started, 1),
     }
-
-
-def _memory_mb(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith(name + ":"))) // 1024
 
 
 def main() -> None:

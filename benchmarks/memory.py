@@ -18,7 +18,7 @@ from PIL import Image
 
 from app.restoration.reference import is_available
 from benchmarks.request import Request, Row
-from benchmarks.variants import Variant, interleaved, peaks_of
+from benchmarks.variants import Variant, interleaved, peaks_of, resident_mb
 
 # Sides of the inputs, pixels: four times larger, squared, the results have 12 and 100 megapixels.
 FILE_SIDE, HUGE_FILE_SIDE = 866, 2500
@@ -53,8 +53,6 @@ def _from_file_to_file(request: Request, model: str, side: int) -> Row:
 
 def run_case(task: dict[str, Any]) -> dict[str, Any]:
     """Restore one photo in this process and look at the peaks; the decoder's child is listed apart."""
-    import resource
-
     from app.backends.local import open_local_backend
     from app.images import Decoder, ImageLimits, encode
     from app.options import RestoreOptions
@@ -70,15 +68,21 @@ def run_case(task: dict[str, Any]) -> dict[str, Any]:
     restored = backend.restore(decoder.decode(photo), options, lambda fraction, stage: True)
     encoded = encode(restored.picture, photo.with_suffix(".out"), "png", 95, "keep")
     peaks = peaks_of(task["device"])
+    decoder_mb = max(resident_mb(child) for child in children())
     decoder.close()
     return {
         "megapixels": round(encoded.width * encoded.height / 1e6),
         "ready_mb": ready_mb,
         **peaks,
-        "decoder_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
+        "decoder_mb": decoder_mb,
         "seconds": time.monotonic() - started,
         "tile": restored.params["tile_size"],
     }
+
+
+def children() -> list[str]:
+    """The numbers of this process's children."""
+    return [child for path in Path("/proc/self/task").glob("*/children") for child in path.read_text().split()]
 
 
 def main() -> None:

@@ -165,14 +165,21 @@ def _make(task: dict[str, Any]) -> tuple[Callable[[], object], float]:
 
 def peaks_of(device: str) -> dict[str, float]:
     """This process's peaks so far: `peak_mb` resident, and for a card `allocated_mb` by torch."""
-    import resource
-
-    peaks = {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    peaks = {"peak_mb": resident_mb("self")}
     if device != "cpu":
         import torch
 
         peaks["allocated_mb"] = torch.cuda.max_memory_allocated(torch.device(device)) / 2**20
     return peaks
+
+
+def resident_mb(process: str, name: str = "VmHWM") -> float:
+    """What a process holds (VmRSS), or the most it held since its program began; Linux.
+
+    `getrusage` would count the parent that started it, too.
+    """
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(f"{name}:"))) / 1024
 
 
 def serve(task: dict[str, Any]) -> None:
