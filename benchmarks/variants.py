@@ -29,6 +29,9 @@ TUNED_ALLOCATOR = {
 }
 
 
+RUNS_IN_A_ROW, SHORT_SECONDS = 3, 3.0
+
+
 @dataclasses.dataclass(frozen=True)
 class Measured:
     """One variant's median seconds, its work (multiplications and additions, 0: unknown) and its peaks of memory.
@@ -92,15 +95,23 @@ class Variant:
 
 
 def interleaved(variants: Sequence[Variant], rounds: int, warm_up: int = WARM_UP_ROUNDS) -> dict[str, Measured]:
-    """Medians over `rounds` rounds through all variants, after some that do not count; ends their processes."""
+    """Medians over `rounds` rounds through all variants, after some that do not count; ends their processes.
+
+    A run after seconds of waiting for the others finds cold caches, which costs short runs up to a tenth. So where all
+    variants are short, each turn is three runs in a row, of which the middle one counts.
+    """
     seconds: dict[str, list[float]] = {variant.name: [] for variant in variants}
     last: dict[str, dict[str, Any]] = {}
     try:
-        for number in range(warm_up + rounds):
+        for _ in range(warm_up):
+            last = {variant.name: variant.run() for variant in variants}
+        slowest = max((answer["seconds"] for answer in last.values()), default=float("inf"))
+        in_a_row = RUNS_IN_A_ROW if slowest < SHORT_SECONDS else 1
+        for _ in range(rounds):
             for variant in variants:
-                answer = last[variant.name] = variant.run()
-                if number >= warm_up:
-                    seconds[variant.name].append(answer["seconds"])
+                answers = [variant.run() for _ in range(in_a_row)]
+                last[variant.name] = answers[-1]
+                seconds[variant.name].append(median([answer["seconds"] for answer in answers]))
     finally:
         for variant in variants:
             variant.close()

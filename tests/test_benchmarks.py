@@ -85,6 +85,18 @@ def test_rounds_go_through_all_variants_in_turn_and_medians_leave_the_warm_up_ou
     assert b.closed
 
 
+def test_short_runs_come_three_in_a_row_for_all_and_the_middle_one_counts() -> None:
+    order: list[str] = []
+    a, b = Noted("a", [1, 3, 1, 2, 9, 1, 1], order), Noted("b", [2, 2, 2, 2, 2, 2, 2], order)
+    measured = interleaved([a, b], rounds=2, warm_up=1)  # type: ignore[list-item]
+    assert order == ["a", "b", *("aaabbb" * 2)]
+    assert measured["a"].seconds == 1.5
+    order.clear()
+    long = Noted("long", [4, 4, 4], order)
+    interleaved([Noted("a", [1, 1, 1], order), long], rounds=2, warm_up=1)  # type: ignore[list-item]
+    assert order == ["a", "long"] * 3
+
+
 def test_a_variant_that_dies_is_named_and_the_others_are_ended(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
