@@ -43,7 +43,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class Recipe:
     """All that decides what comes out, beside the photos."""
 
-    steps: int = 12_000
+    steps: int = 9_700
     batch: int = 12
     patch: int = 40
     learning_rate: float = 8e-4
@@ -220,6 +220,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--batch", type=int, default=Recipe.batch)
     parser.add_argument("--patch", type=int, default=Recipe.patch, help="side of a low-resolution patch in pixels")
+    parser.add_argument("--convolutions", type=int, default=Recipe.convolutions, help="inner ones; the network's depth")
     parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
     parser.add_argument("--start-from", type=Path, help="checkpoint of an earlier training, made deeper if need be")
     parser.add_argument("--device", default="auto")
@@ -229,7 +230,7 @@ def main() -> None:
     device = choose_device(asked.device).value
     precision = choose_precision(asked.precision, device).value
     precision = "bf16" if precision == "fp16" else precision  # a gradient leaves the range of fp16
-    recipe = Recipe(asked.steps, asked.batch, asked.patch, asked.learning_rate)
+    recipe = Recipe(asked.steps, asked.batch, asked.patch, asked.learning_rate, convolutions=max(1, asked.convolutions))
     with processes.joined(device):
         train(asked.photos, asked.out, recipe, device, precision, asked.check_every, start_from=asked.start_from)
 
