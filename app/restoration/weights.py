@@ -150,8 +150,8 @@ FACES = ("GFPGANv1.3.pth", "detection_Resnet50_Final.pth", "parsing_parsenet.pth
 EMBEDDED = WeightFile(
     "nir-embedded-x4.safetensors",
     "",
-    1248240,
-    "1f83f1c6481bc9e1acb1f576cb7ea6b338430f0d78dff8c93bec682cc83c2551",
+    1842120,
+    "50bc895408293a789eaba9ad9d22ae2e26a482a29c39da0cbaab70e4ea64b689",
     "the project's own; trained on BSDS500 photos, which are given for research and education",
     "photos, ships with the project; runs when nothing better is installed",
 )
