@@ -14,8 +14,6 @@ import dataclasses
 import functools
 import io
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,7 +31,7 @@ from app.restoration.faces.room import Tools
 from app.restoration.reference import is_available
 from benchmarks.random_weights import DETECTOR_FILE, put_face_weights
 from benchmarks.request import LeftOut, Request, Row, invented_picture, median
-from benchmarks.variants import TUNED_ALLOCATOR, resident_mb
+from benchmarks.variants import TUNED_ALLOCATOR, Engine, resident_mb
 
 SCALE = 4
 WARM_UP_ROUNDS = 1
@@ -222,30 +220,6 @@ def serve(task: dict[str, Any]) -> None:
             print(json.dumps(time.perf_counter() - started), file=answers, flush=True)
 
 
-class Engine:
-    """One engine in its own process."""
-
-    def __init__(self, task: dict[str, Any], environment: dict[str, str] | None = None) -> None:
-        command = [sys.executable, "-m", "benchmarks.faces", "--serve", json.dumps(task)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})}
-        )
-
-    def run(self, part: str) -> float:
-        """Seconds of one run."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(part + "\n")
-        self._process.stdin.flush()
-        return float(json.loads(self._process.stdout.readline()))
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-
 def measure(request: Request) -> list[Row]:
     """Medians of each part, and how many times faster ours is."""
     if not is_available():
@@ -265,8 +239,8 @@ def make_task(folder: Path, source: Path | None, picture: NDArray[np.uint8], dev
 
 def compare(task: dict[str, Any], rounds: int, parts: tuple[str, ...]) -> list[Row]:
     """All engines in turn, part by part; the tuned allocator stays out of the two long parts."""
-    plain, ours = Engine({**task, "engine": "upstream"}), Engine({**task, "engine": "ours"})
-    tuned = Engine({**task, "engine": "upstream"}, TUNED_ALLOCATOR) if task["device"] == "cpu" else None
+    plain, ours = _engine("upstream", task), _engine("ours", task)
+    tuned = _engine("upstream", task, TUNED_ALLOCATOR) if task["device"] == "cpu" else None
     rows = []
     for part in parts:
         engines = {"upstream": plain, "ours": ours}
@@ -275,7 +249,7 @@ def compare(task: dict[str, Any], rounds: int, parts: tuple[str, ...]) -> list[R
         seconds: dict[str, list[float]] = {name: [] for name in engines}
         for number in range(rounds + WARM_UP_ROUNDS):
             for name, engine in engines.items():
-                value = engine.run(part)
+                value = float(engine.ask(part))
                 if number >= WARM_UP_ROUNDS:
                     seconds[name].append(value)
         medians = {name: median(values) for name, values in seconds.items()}
@@ -286,6 +260,10 @@ def compare(task: dict[str, Any], rounds: int, parts: tuple[str, ...]) -> list[R
         if started is not None:
             started.close()
     return rows
+
+
+def _engine(name: str, task: dict[str, Any], environment: dict[str, str] | None = None) -> Engine:
+    return Engine(name, ("benchmarks.faces", "--serve", json.dumps({**task, "engine": name})), environment)
 
 
 def thirty_faces(task: dict[str, Any]) -> dict[str, Any]:

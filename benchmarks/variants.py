@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +44,44 @@ class Measured:
     peaks: dict[str, float]
 
 
-class Variant:
-    """One engine in its own process; `run` does its work once and tells the seconds."""
+class Engine:
+    """A module of the benchmarks as a process of its own, which answers each line on its input with one of JSON."""
+
+    def __init__(self, name: str, words: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        self.name = name
+        command = [sys.executable, "-m", *words]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})}
+        )
+
+    def ask(self, line: str) -> Any:
+        """The answer to one line. Raises RuntimeError when the process died."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(f"{line}\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            raise RuntimeError(f"the process of '{self.name}' ended; what it said stands above")
+        return json.loads(answer)
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.wait()
+
+
+class Variant(Engine):
+    """One engine that does its work once a line; `run` tells the seconds."""
 
     def __init__(self, name: str, engine: str, **extra: Any) -> None:
-        self.name = name
-        environment = {**os.environ, **(extra.pop("environment", None) or {})}
-        task = {"engine": engine, **extra}
-        command = [sys.executable, "-m", "benchmarks.variants", json.dumps(task)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
+        environment = extra.pop("environment", None)
+        super().__init__(name, ("benchmarks.variants", json.dumps({"engine": engine, **extra})), environment)
 
     @classmethod
     def ours(cls, request: Request, model: str, side: int, name: str = "ours", **extra: Any) -> Variant:
@@ -72,26 +99,9 @@ class Variant:
         return cls(name, engine, weights=str(request.weights), device=request.device, **extra)
 
     def run(self) -> dict[str, Any]:
-        """One run: {"seconds", "work", "peak_mb"} and on CUDA "allocated_mb". Raises RuntimeError when it died."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            self._process.stdin.write("run\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise RuntimeError(f"the process of '{self.name}' ended; what it said stands above")
-        answer: dict[str, Any] = json.loads(line)
+        """One run: {"seconds", "work", "peak_mb"} and on CUDA "allocated_mb"."""
+        answer: dict[str, Any] = self.ask("run")
         return answer
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        self._process.wait()
 
 
 def interleaved(variants: Sequence[Variant], rounds: int, warm_up: int = WARM_UP_ROUNDS) -> dict[str, Measured]:

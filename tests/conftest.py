@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from app.images import Decoder
     from tests.browser import Service
     from tests.provider_stand_in import StandIn
@@ -64,6 +66,24 @@ def restoring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
     chromium()
     with restoring_service(tmp_path_factory.mktemp("restoring") / "service") as running:
+        yield running
+
+
+@pytest.fixture
+def service(restoring: Service) -> Service:
+    """The same service with no jobs of an earlier test."""
+    from tests.browser import forget_jobs
+
+    forget_jobs(restoring)
+    return restoring
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium without a window."""
+    from tests.browser import browser as started
+
+    with started() as running:
         yield running
 
 

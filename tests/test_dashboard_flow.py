@@ -5,31 +5,16 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from PIL import Image
 from playwright.sync_api import Browser, FilePayload, Page, expect
 
-from tests import browser as browsing
 from tests.browser import Service, as_file, drop, faced_service, grave_findings, photo, shoot, visit
 from tests.cut_proxy import cut_proxy
 
 KEY = "0123456789abcdef0123456789abcdef"
 WORK_MILLISECONDS = 240_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing.browser() as started:
-        yield started
-
-
-@pytest.fixture
-def service(restoring: Service) -> Service:
-    browsing.forget_jobs(restoring)
-    return restoring
 
 
 def small(name: str, seed: int = 0) -> FilePayload:

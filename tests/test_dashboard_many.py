@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests import browser as browsing
 from tests.browser import Service, faced_service, photo, shoot, visit
 
 PHOTOS = 200
@@ -37,12 +36,6 @@ SCROLL = """
   requestAnimationFrame(step);
 })
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing.browser() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -31,12 +31,6 @@ async () => {
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing.browser() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
 def holding(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Service]:
     with faced_service(tmp_path_factory.mktemp("states"), STRIP_SECONDS) as running:
         yield running

@@ -10,7 +10,6 @@ import pytest
 from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from app.main import STATIC_FOLDER
-from tests import browser as browsing
 from tests.browser import PHONE, Service, as_file, drop, faced_service, photo, shoot, visit
 
 WORK_MILLISECONDS = 240_000
@@ -27,18 +26,6 @@ HOSTILE = (
     "\u202egpj.exe",
     "a\u0000b\u001b[31m",
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing.browser() as started:
-        yield started
-
-
-@pytest.fixture
-def service(restoring: Service) -> Service:
-    browsing.forget_jobs(restoring)
-    return restoring
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
-_packer: Any = zlib
+_packer: Any
 try:
     from isal import isal_zlib
-
+except ImportError:  # where only torch and the model packages are; slower, and the files are as good
+    _packer = zlib
+else:
     _packer = isal_zlib
-except ImportError:
-    pass
 
 _LEVEL = 1
 

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from app.restoration.convolutions import is_plain
+
 RESIDUAL = 0.2  # ESRGAN, arXiv:1809.00219
 _LAST = torch.channels_last_3d
 
@@ -100,16 +102,9 @@ def _layers(part: Any) -> tuple[nn.Sequential, ...]:
 def _is_plain(part: Any) -> bool:
     """Whether a dense block is what the paper draws: 3x3 convolutions, leaky activations after all but the last."""
     *growing, last = _layers(part)
-    if part.conv1x1 is not None or len(last) != 1 or not all(_is_three_by_three(layer[0]) for layer in _layers(part)):
+    if part.conv1x1 is not None or len(last) != 1 or not all(is_plain(layer[0]) for layer in _layers(part)):
         return False
     return all(len(layer) == 2 and isinstance(layer[1], nn.LeakyReLU) for layer in growing)
-
-
-def _is_three_by_three(layer: nn.Module) -> bool:
-    if not isinstance(layer, nn.Conv2d) or layer.bias is None or layer.groups != 1:
-        return False
-    sizes = (layer.kernel_size, layer.padding, layer.stride, layer.dilation)
-    return sizes == ((3, 3), (1, 1), (1, 1), (1, 1)) and layer.padding_mode == "zeros"
 
 
 def _grouped(layer: nn.Sequential, width: int, dtype: torch.dtype) -> _Convolution:

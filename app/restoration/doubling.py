@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from app.restoration.convolutions import is_plain
+
 
 def fold_doublings(layers: list[Any]) -> list[nn.Module]:
     """Replace each nearest enlargement by two and its 3x3 convolution by a `Doubling`; the other layers stay."""
     folded: list[nn.Module] = []
     for layer in layers:
-        if folded and _doubles(folded[-1]) and _is_three_by_three(layer):
+        if folded and _doubles(folded[-1]) and is_plain(layer):
             folded[-1] = Doubling(layer)
         else:
             folded.append(layer)
@@ -58,10 +60,3 @@ def _rows(weight: Tensor, down: int) -> Tensor:
 
 def _doubles(layer: Any) -> bool:
     return isinstance(layer, nn.Upsample) and layer.mode == "nearest" and layer.scale_factor in (2, 2.0)
-
-
-def _is_three_by_three(layer: Any) -> bool:
-    if not isinstance(layer, nn.Conv2d) or layer.bias is None or layer.groups != 1 or layer.padding_mode != "zeros":
-        return False
-    sizes = (layer.kernel_size, layer.padding, layer.stride, layer.dilation)
-    return sizes == ((3, 3), (1, 1), (1, 1), (1, 1))
