@@ -27,13 +27,11 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, Request, expect, sync_playwright
 
-from app.restoration import weights as weights_table
 from tests.http_service import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 EMBEDDED = ROOT / "weights" / "nir-embedded-x4.safetensors"
 AXE = Path(__file__).parent / "vendor" / "axe" / "axe.min.js"
-STAND_BY = "realesr-general-x4v3.pth"
 START_SECONDS = 240
 PATIENCE_MILLISECONDS = 60_000  # a test machine may be busy with other things
 DESKTOP = {"width": 1360, "height": 860}
@@ -85,14 +83,9 @@ class Service:
 
 @contextlib.contextmanager
 def restoring_service(folder: Path, **settings: str) -> Iterator[Service]:
-    """The service as users start it, with a real network: the embedded model, else the fast one of the test weights."""
+    """The service as users start it the first time: nothing installed but the model that ships with the project."""
     weights = folder / "weights"
     weights.mkdir(parents=True)
-    if weights_table.verify(EMBEDDED) is not weights_table.Verdict.VERIFIED:
-        given = Path(os.environ.get("NIR_TEST_WEIGHTS", "")) / STAND_BY
-        if not os.environ.get("NIR_TEST_WEIGHTS") or not given.is_file():
-            pytest.skip("neither the embedded model nor NIR_TEST_WEIGHTS is here; this test needs a real network")
-        shutil.copy(given, weights)
     port = free_port()
     environment = {
         **os.environ,

@@ -129,7 +129,11 @@ def test_a_refused_batch_names_the_place_of_each_bad_photo(service: Service) -> 
 DESCRIBED: dict[str, Any] = {
     "default_quality": "fast",
     "precision": "fp32",
-    "quality_models": {"fast": "small", "balanced": "large", "best": "large"},
+    "qualities": [
+        {"quality": "fast", "model": "small", "stands_in_for": None},
+        {"quality": "balanced", "model": "large", "stands_in_for": None},
+        {"quality": "best", "model": "large", "stands_in_for": None},
+    ],
     "models": [{"name": "small", "bytes": 100}, {"name": "large", "bytes": 1500}],
 }
 

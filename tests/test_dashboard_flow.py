@@ -199,6 +199,22 @@ def test_sign_in_with_a_wrong_key_then_the_right_one(browser: Browser, tmp_path:
         assert page.locator(".card").count() == 0
 
 
+def test_what_is_not_installed_is_said_beside_the_choice(browser: Browser, service: Service, tmp_path: Path) -> None:
+    """With nothing but the model that ships with the project, no quality promises what cannot run."""
+    with visit(browser, service.address) as seen:
+        page = seen.open()
+        expect(page.locator("#note-fast")).to_have_text("nir-embedded-x4, until realesr-general-x4v3 is installed.")
+        expect(page.locator("#note-balanced")).to_have_text("nir-embedded-x4, until RealESRGAN_x4plus is installed.")
+        expect(page.locator("#note-best")).to_contain_text("averaged over eight passes, until RealESRGAN_x4plus")
+        faces = page.get_by_role("switch", name="Restore faces")
+        expect(faces).to_have_accessible_description(re.compile("Not installed yet"))
+        expect(page.locator("#face-strength-row")).to_be_hidden()
+        faces.uncheck()
+        expect(page.locator("#faces-missing")).to_be_hidden()
+        faces.check()
+        shoot(page, "settings-of-a-first-start", tmp_path)
+
+
 def test_the_first_paint_is_light(browser: Browser, service: Service) -> None:
     with visit(browser, service.address) as seen:
         sizes: list[float] = []

@@ -97,9 +97,7 @@ def test_axe_finds_nothing_grave_on_a_phone_and_beside_the_notice(
     with visit(browser, restoring.address, viewport=PHONE, has_touch=True, is_mobile=True) as seen:
         page = seen.open()
         eyes = Eyes(page, tmp_path)
-        notes = page.evaluate("fetch('/api/v1/config').then((answer) => answer.json()).then(({ notes }) => notes)")
-        if notes:  # the embedded model is at work: the notice names the command that fetches the larger ones
-            expect(page.locator("#notice code").first).to_have_text("python3 run.py models download")
+        expect(page.locator("#notice code").first).to_have_text("python3 run.py models download")
         eyes.look("state-8-phone-notice")
         page.click("#settings > summary")
         eyes.look("state-9-phone-settings")

@@ -131,6 +131,11 @@ def test_the_service_is_ready_without_any_download(tmp_path: Path, astronaut: np
         assert client.get("/health/ready").status_code == 200
         config = client.get("/api/v1/config").json()
         assert config["embedded_model"] is True
+        assert [row["stands_in_for"] for row in config["qualities"]] == [
+            "realesr-general-x4v3",
+            "RealESRGAN_x4plus",
+            "RealESRGAN_x4plus",
+        ]
         with (tmp_path / "photo.png").open("rb") as file:
             answer = client.post(
                 "/api/v1/enhance",

@@ -16,6 +16,7 @@ from app.restoration.models import interpret
 from app.restoration.networks import build
 from app.restoration.reference import is_available
 from training import check, export, run_log
+from training.activation import FastPReLU, quicken
 from training.degradation import KINDS, SCALE, degrade
 from training.losses import restoration_loss
 from training.network import count_convolutions, deepened, make_network
@@ -41,6 +42,31 @@ def folder(tmp_path: Path) -> Path:
     for number in (*range(8), kept_back):
         Image.fromarray(a_photo(number)).save(tmp_path / f"photo{number}.png")
     return tmp_path
+
+
+@pytest.mark.parametrize(("precision", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_the_faster_prelu_is_torch_s_with_torch_s_gradients(precision: torch.dtype, bound: float) -> None:
+    generator = torch.Generator().manual_seed(3)
+    plain, quick = torch.nn.PReLU(8), torch.nn.Sequential(torch.nn.PReLU(8))
+    with torch.no_grad():
+        plain.weight.copy_(torch.linspace(-0.5, 1.2, 8))
+    quick[0].load_state_dict(plain.state_dict())
+    quicken(quick)
+    assert isinstance(quick[0], FastPReLU)
+    values = torch.randn(2, 8, 9, 7, generator=generator).to(memory_format=torch.channels_last)
+    values[0, :, 0, 0] = 0.0
+    arriving = torch.randn(2, 8, 9, 7, generator=generator).to(memory_format=torch.channels_last)
+    seen = []
+    for layer in (plain, quick):
+        x = values.clone(memory_format=torch.preserve_format).to(precision).requires_grad_()
+        y = layer(x) if precision is torch.float32 else torch.autocast("cpu", precision)(layer)(x)
+        y.backward(arriving.to(y.dtype))
+        gradients = [leaf.grad.float() for leaf in (x, *layer.parameters()) if leaf.grad is not None]
+        assert len(gradients) == 2
+        seen.append((y.detach().float(), *gradients))
+    for ours, theirs in zip(seen[1], seen[0], strict=True):
+        assert torch.linalg.vector_norm(ours - theirs) <= bound * torch.linalg.vector_norm(theirs)
+    assert list(quick.state_dict()) == ["0.weight"]
 
 
 def test_the_held_out_tenth_hangs_on_the_name_alone(folder: Path) -> None:

@@ -22,7 +22,7 @@ from app.restoration.reference import add_shim
 
 SCALE = 4
 KINDS = ("clean", "light", "second_order")
-SHARES = (0.36, 0.46, 0.18)
+SHARES = (0.32, 0.52, 0.16)
 
 _KERNELS = ("iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso")
 _KERNEL_SHARES = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)

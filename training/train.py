@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 
 from app.restoration.device import choose_device, choose_precision
 from training import processes, run_log
+from training.activation import quicken
 from training.check import KINDS, Rgb, cropped, mean_gain_db
 from training.export import averaged_weights
 from training.losses import restoration_loss
@@ -71,6 +72,7 @@ class Trainer:
         self.network = make_network(recipe.seed, convolutions=recipe.convolutions).to(
             device, memory_format=torch.channels_last
         )  # type: ignore[call-overload]
+        quicken(self.network)
         self.average = AveragedModel(self.network, multi_avg_fn=_averaging(recipe.ema_decay))
         self.optimizer = Optimizer(self.network, recipe.learning_rate)
         self.step = 0

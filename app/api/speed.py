@@ -26,7 +26,7 @@ def speeds_of(attempts: Sequence[Attempt], described: Mapping[str, Any]) -> list
         attempts: completed ones, newest first.
         described: what the local backend says of itself (see `app.api.catalog`).
     """
-    models: Mapping[str, str] = described.get("quality_models", {})
+    models = _models(described)
     default = described.get("default_quality")
     measured = {quality: _measured(attempts, quality, models.get(quality), default) for quality in QUALITIES}
     known = [(pace, _work(quality, described)) for quality, pace in measured.items() if pace is not None]
@@ -67,10 +67,15 @@ def _measured(attempts: Sequence[Attempt], quality: str, model: str | None, defa
     return seconds / (pixels / _MEGAPIXEL) if pixels else None
 
 
+def _models(described: Mapping[str, Any]) -> dict[str, str]:
+    """The model that would run for each quality."""
+    return {row["quality"]: row["model"] for row in described.get("qualities", ())}
+
+
 def _work(quality: str, described: Mapping[str, Any]) -> float:
     """Relative work for a pixel of the photo; only ratios mean anything."""
     sizes = {row["name"]: float(row["bytes"]) for row in described.get("models", ())}
-    weights = sizes.get(described.get("quality_models", {}).get(quality), 0.0) or 1.0
+    weights = sizes.get(_models(described).get(quality, ""), 0.0) or 1.0
     if quality != "best":
         return weights
     return weights * ENSEMBLE_PASSES * (1.0 if described.get("precision") == "fp32" else FULL_PRECISION_FACTOR)

@@ -186,6 +186,7 @@ def _config(parts: Parts) -> dict[str, Any]:
         "faces": described.get("faces"),
         "default_model": described.get("default_model"),
         "default_quality": described.get("default_quality"),
+        "qualities": described.get("qualities", []),
         "problems": described.get("problems", []),
         "notes": described.get("notes", []),
         "embedded_model": described.get("embedded_model", False),

@@ -98,7 +98,7 @@ class LocalBackend:
             "default_quality": restorer.default_quality,
             "default_model": default,
             "embedded_model": default == EMBEDDED_MODEL,
-            "quality_models": self._quality_models() if usable else {},
+            "qualities": self._qualities() if usable else [],
             "warm_seconds_per_input_megapixel": self._warm_pace(),
             "models": models,
             **self._describe_faces(notes),
@@ -115,9 +115,14 @@ class LocalBackend:
         faces = {"model": choice.restorer, "detector": choice.detector, "parsing": choice.parses, "notes": said}
         return {"face_models": toolbox.rows(), "faces": faces}
 
-    def _quality_models(self) -> dict[str, str]:
-        """Which model runs for each quality, as things are installed now."""
-        return {quality: self._restorer.choose(RestoreOptions(quality=quality))[0].name for quality in QUALITY_MODELS}
+    def _qualities(self) -> list[dict[str, str | None]]:
+        """Which model runs for each quality, as things are installed now, and for which missing one if it stands in."""
+        rows: list[dict[str, str | None]] = []
+        for quality, meant in QUALITY_MODELS.items():
+            model = self._restorer.choose(RestoreOptions(quality=quality))[0].name
+            stands_in_for = None if model == meant else meant
+            rows.append({"quality": quality, "model": model, "stands_in_for": stands_in_for})
+        return rows
 
     def _warm_pace(self) -> float | None:
         """Seconds per megapixel of photo on the small warm-up picture: a first guess, until photos were restored."""

@@ -40,6 +40,7 @@ export class Settings extends EventTarget {
     this.form.elements.face_strength.value = 100 * options.face_strength.default;
     this.form.elements.quality.value = config.default_quality ?? "fast";
     this.#backends(config.backends);
+    this.#standIns(config.qualities ?? []);
     this.#recall();
     this.#changed(false);
   }
@@ -88,8 +89,22 @@ export class Settings extends EventTarget {
       ...names.map((name) => el("option", { value: name }, name)));
   }
 
+  /** A quality whose network is not installed says what runs in its place, so that nobody waits for finer hair. */
+  #standIns(rows) {
+    for (const { quality, model, stands_in_for: missing } of rows) {
+      const note = find(`note-${quality}`);
+      note.dataset.usual ??= note.textContent;
+      const passes = quality === "best" ? ", averaged over eight passes" : "";
+      setText(note, missing ? `${model}${passes}, until ${missing} is installed.` : note.dataset.usual);
+    }
+  }
+
+  get #facesMissing() {
+    return Boolean(this.config.faces) && this.config.faces.model === null;
+  }
+
   #faceModels(names) {
-    find("face-model-row").hidden = names.length === 0;
+    find("face-model-row").hidden = names.length === 0 || this.#facesMissing;
     this.form.elements.face_model.replaceChildren(el("option", { value: "" }, "Chosen by the service"),
       ...names.map((name) => el("option", { value: name }, name)));
   }
@@ -115,7 +130,8 @@ export class Settings extends EventTarget {
     setText(find("output-quality-value"), elements.output_quality.value);
     elements.scale.setAttribute("aria-valuetext", `${elements.scale.value} times larger`);
     elements.face_strength.setAttribute("aria-valuetext", percent(elements.face_strength.value / 100));
-    find("face-strength-row").hidden = !faces;
+    find("faces-missing").hidden = !faces || !this.#facesMissing;
+    find("face-strength-row").hidden = !faces || this.#facesMissing;
     find("output-quality-row").hidden = !LOSSY_FORMATS.has(elements.output_format.value);
     find("prompt-row").hidden = local;
     find("local-only").hidden = !local;
