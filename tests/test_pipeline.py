@@ -47,12 +47,24 @@ def test_tiny_pictures_are_restored_too(height: int, width: int, small: Path) ->
     assert result.rgb.shape == (4 * height, 4 * width, 3)
 
 
-def test_grey_stays_grey(small: Path) -> None:
+@pytest.mark.parametrize("grey_file", [True, False])
+def test_a_photo_without_colours_stays_without(grey_file: bool, small: Path) -> None:
+    """Also where the file keeps it as RGB, as most scans of old photos are; it is written as it came."""
     rgb = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
-    result = Restorer(small, device="cpu").restore(Picture(rgb, grey=True), RestoreOptions(model="own"), go_on).picture
-    assert result.grey
+    picture = Picture(rgb, grey=grey_file)
+    result = Restorer(small, device="cpu").restore(picture, RestoreOptions(model="own"), go_on).picture
+    assert result.grey is grey_file
     assert (result.rgb[:, :, 0] == result.rgb[:, :, 1]).all()
     assert (result.rgb[:, :, 0] == result.rgb[:, :, 2]).all()
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_one_pixel_of_colour_makes_a_colour_photo(channel: int) -> None:
+    rgb = np.full((600, 5, 3), 90, np.uint8)
+    assert Picture(rgb).is_colourless()
+    rgb[599, 4, channel] += 1
+    assert not Picture(rgb).is_colourless()
+    assert Picture(rgb, grey=True).is_colourless()
 
 
 def test_a_missing_model_of_a_quality_falls_back_with_a_warning(small: Path) -> None:

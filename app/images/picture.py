@@ -7,6 +7,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+_BAND_ROWS = 256  # a photo with colours is told by its first band, and little memory is needed
+
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 
@@ -45,3 +47,10 @@ class Picture:
     def height(self) -> int:
         """Height in pixels."""
         return int(self.rgb.shape[0])
+
+    def is_colourless(self) -> bool:
+        """Whether the three colours are equal everywhere: a grey photo, also one that its file keeps as RGB."""
+        bands = (self.rgb[top : top + _BAND_ROWS] for top in range(0, self.height, _BAND_ROWS))
+        return self.grey or all(
+            np.array_equal(band[..., 0], band[..., 1]) and np.array_equal(band[..., 0], band[..., 2]) for band in bands
+        )

@@ -90,7 +90,7 @@ class Restorer:
         raise Unavailable("no_model", "No model is installed; run: python3 run.py models download")
 
     def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> Outcome:
-        """Restore one picture.
+        """Restore one picture. A photo without colours stays without, also where its file keeps it as RGB.
 
         Args:
             picture: any decoded photo.
@@ -98,6 +98,7 @@ class Restorer:
             on_progress: told (fraction, stage) at least once a tile and a face; False stops with `Cancelled`.
         """
         row, warnings = self.choose(options)
+        is_grey_file, picture = picture.grey, dataclasses.replace(picture, grey=picture.is_colourless())
         on_progress(0.0, "loading")
         is_best = options.model is None and options.quality == "best"
         precision = "fp32" if is_best else self.precision.value
@@ -135,6 +136,7 @@ class Restorer:
         }
         warnings += (*said, *_face_cautions(done))
         seconds = time.monotonic() - started
+        result = dataclasses.replace(result, grey=is_grey_file)
         return Outcome(result, row.name, seconds, params, warnings, done.rows, done.layers)
 
     def _open_faces(self, options: RestoreOptions, *, exact: bool) -> tuple[Tools | None, tuple[Caution, ...]]:
