@@ -145,6 +145,9 @@ def test_the_loss_sees_blur_more_than_its_pixel_term_does() -> None:
     target = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert restoration_loss(target, target) < 3e-3
     assert restoration_loss(target.roll(1, 3), target) > restoration_loss(target * 0.98, target)
+    grey, coloured = torch.full_like(target, 0.05), torch.full_like(target, 0.05)
+    coloured[:, 2] *= -1  # blue the other way: as far from the target, but nearer in luma
+    assert restoration_loss(target + grey, target) > 1.05 * restoration_loss(target + coloured, target)
 
 
 def test_a_training_leaves_its_figures_and_goes_on_after_a_stop(

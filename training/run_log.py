@@ -30,7 +30,7 @@ def draw(path: Path, picture: Path) -> bool:
     figure = Figure(figsize=(8, 6), layout="constrained")
     loss, gain = figure.subplots(2, 1, sharex=True)
     loss.plot(steps, [row["loss"] for row in rows], label="training loss")
-    loss.set_ylabel("Charbonnier + spectrum")
+    loss.set_ylabel("root of the mean square + spectrum")
     for name in COLUMNS[3:]:
         gain.plot(steps, [row[name] for row in rows], label=name.removesuffix("_gain_db").replace("_", " "))
     gain.set_ylabel("dB over bicubic, held-out photos")
