@@ -13,7 +13,7 @@ export function factRows(job, attempt) {
     ["Restored in", time(attempt)],
     ["Model", result.model],
     ["Where", result.backend === "local" ? whereOf(result.params) : sentenceCase(result.backend)],
-    ["Faces", faceWords(job, result.faces ?? [])],
+    ["Faces", faceWords(job, result)],
     ["Format", result.url.split(".").at(-1).toUpperCase()],
     ["Metadata", { keep: "kept", strip_gps: "kept without the place", strip: "removed" }[job.options?.metadata] ?? "kept"],
   ];
@@ -31,8 +31,15 @@ function whereOf(params) {
   return ["This machine", params?.device, params?.precision].filter((word) => typeof word === "string").join(", ");
 }
 
-function faceWords(job, faces) {
-  if (!faces.length) return job.options?.face_enhance === false ? "not asked for" : "none found";
+function faceWords(job, { faces = [], backend, params }) {
+  if (!faces.length) return noFaceWords(job, backend, params);
   const restored = faces.filter((face) => face.restored).length;
   return restored === faces.length ? `${restored} restored` : `${restored} of ${plural(faces.length, "face")} restored`;
+}
+
+/** "None found" only where somebody looked: not in the cloud, and not without the networks for faces. */
+function noFaceWords(job, backend, params) {
+  if (backend !== "local") return "";
+  if (job.options?.face_enhance === false) return "not asked for";
+  return params?.faces === null ? "not looked for" : "none found";
 }
