@@ -44,7 +44,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class Recipe:
     """All that decides what comes out, beside the photos."""
 
-    steps: int = 9_700
+    steps: int = 14_400
     batch: int = 12
     patch: int = 40
     learning_rate: float = 8e-4

@@ -151,7 +151,7 @@ EMBEDDED = WeightFile(
     "nir-embedded-x4.safetensors",
     "",
     1842120,
-    "50bc895408293a789eaba9ad9d22ae2e26a482a29c39da0cbaab70e4ea64b689",
+    "8630e174e3286a091bed5dc5e20cae01bb17cf3971026713fdb902bae6e5979e",
     "the project's own; trained on BSDS500 photos, which are given for research and education",
     "photos, ships with the project; runs when nothing better is installed",
 )
