@@ -30,7 +30,6 @@ from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, Requ
 from tests.http_service import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
-EMBEDDED = ROOT / "weights" / "nir-embedded-x4.safetensors"
 AXE = Path(__file__).parent / "vendor" / "axe" / "axe.min.js"
 START_SECONDS = 240
 PATIENCE_MILLISECONDS = 60_000  # a test machine may be busy with other things

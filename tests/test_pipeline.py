@@ -13,8 +13,10 @@ from app.errors import Cancelled, Conflict, Unavailable
 from app.images import Picture
 from app.options import RestoreOptions
 from app.restoration import weights
+from app.restoration.faces import Tools
 from app.restoration.pipeline import Restorer
 from benchmarks.random_weights import random_state
+from tests.face_workshop import at, found_at, grey_scene, tinted
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +51,23 @@ def test_tiny_pictures_are_restored_too(height: int, width: int, small: Path) ->
 
 @pytest.mark.parametrize("grey_file", [True, False])
 def test_a_photo_without_colours_stays_without(grey_file: bool, small: Path) -> None:
-    """Also where the file keeps it as RGB, as most scans of old photos are; it is written as it came."""
+    """Also where the file keeps it as RGB, as many scans of old photos are; it is written as it came."""
     rgb = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
     picture = Picture(rgb, grey=grey_file)
     result = Restorer(small, device="cpu").restore(picture, RestoreOptions(model="own"), go_on).picture
     assert result.grey is grey_file
     assert (result.rgb[:, :, 0] == result.rgb[:, :, 1]).all()
     assert (result.rgb[:, :, 0] == result.rgb[:, :, 2]).all()
+
+
+def test_faces_of_a_photo_without_colours_stay_without(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network for faces gives skin a colour, also to a black-and-white photo that its file keeps as RGB."""
+    tools = Tools(detect=at(found_at(80, 60, 90)), restore=tinted, parse=None)
+    restorer = Restorer(small, device="cpu")
+    monkeypatch.setattr(restorer.toolbox, "open", lambda *asked, **ways: (tools, ()))
+    outcome = restorer.restore(Picture(grey_scene().rgb), RestoreOptions(model="own", scale=2), go_on)
+    assert [row["restored"] for row in outcome.faces] == [True]
+    assert (outcome.picture.rgb == outcome.picture.rgb[:, :, :1]).all()
 
 
 @pytest.mark.parametrize("channel", [0, 1, 2])

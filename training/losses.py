@@ -11,10 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from app.restoration.upscale import LUMA
+
 EPSILON = 2e-3
 SPECTRUM_WEIGHT = 0.05
 LUMA_SHARE = 0.5
-LUMA = (0.299, 0.587, 0.114)  # BT.601
 
 
 def root_mean_square(output: Tensor, target: Tensor) -> Tensor:

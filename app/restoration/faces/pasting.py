@@ -17,9 +17,9 @@ from app.images import Pixels
 from app.images.layers import FaceLayer, mix
 from app.restoration.faces.alignment import Matrix, frame_corners, scale_of
 from app.restoration.faces.parsing import Mask
+from app.restoration.upscale import LUMA
 
 _MOST_SHIFT = 0.15  # of the range: a larger difference in colour is content, not a cast
-_LUMA = np.array((0.299, 0.587, 0.114), np.float32)  # BT.601, as cv2.COLOR_RGB2GRAY
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -144,7 +144,7 @@ def match_colours(restored: NDArray[np.float32], crop: Pixels, mask: Mask) -> No
 def to_pixels(restored: NDArray[np.float32], dtype: np.dtype[Any], *, grey: bool) -> Pixels:
     """(512, 512, 3) in [0, 1] to integer pixels, with three equal channels for a grey photo."""
     if grey:
-        restored = np.repeat((restored @ _LUMA)[:, :, None], 3, axis=2)
+        restored = np.repeat((restored @ np.array(LUMA, np.float32))[:, :, None], 3, axis=2)
     peak = np.iinfo(dtype).max
     pixels: Pixels = np.rint(np.clip(restored, 0, 1) * np.float32(peak)).astype(dtype)
     return pixels
