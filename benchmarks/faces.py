@@ -27,8 +27,8 @@ from PIL import Image
 
 from app.restoration.faces.alignment import TEMPLATE
 from app.restoration.faces.detection import Found
-from app.restoration.faces.room import Tools
-from app.restoration.reference import is_available
+from app.restoration.faces.pipeline import Tools
+from app.restoration.reference.upscaling import is_available
 from benchmarks.random_weights import DETECTOR_FILE, put_face_weights
 from benchmarks.request import LeftOut, Request, Row, invented_picture, median
 from benchmarks.variants import TUNED_ALLOCATOR, Engine, resident_mb
@@ -104,7 +104,7 @@ def our_parts(task: dict[str, Any]) -> dict[str, Part]:
     from app.restoration.faces.alignment import crop, way_back
     from app.restoration.faces.parsing import plain_mask
     from app.restoration.faces.pasting import Patch, paste
-    from app.restoration.faces.room import MOST_KEPT_BYTES, to_faces
+    from app.restoration.faces.pipeline import MOST_KEPT_BYTES, to_faces
 
     real = open_tools(task)
     devices.prepare(task["device"])
@@ -147,7 +147,7 @@ def open_tools(task: dict[str, Any]) -> Tools:
     """Our face networks."""
     from app.restoration.device import choose_precision
     from app.restoration.faces import Toolbox
-    from app.restoration.models import ModelShelf
+    from app.restoration.models.registry import ModelShelf
 
     precision = choose_precision(task["precision"], task["device"]).value
     shelf = ModelShelf(Path(task["weights"]), allow_unverified=True)
@@ -160,9 +160,9 @@ def upstream_parts(task: dict[str, Any]) -> dict[str, Part]:
     """What is timed of upstream, on its untouched objects."""
     import torch
 
-    from app.restoration.faces.toolbox import Choice
-    from app.restoration.models import ModelShelf
-    from app.restoration.reference_faces import make_face_enhancer
+    from app.restoration.faces.models import Choice
+    from app.restoration.models.registry import ModelShelf
+    from app.restoration.reference.faces import make_face_enhancer
 
     bgr = np.ascontiguousarray(np.load(task["photo"])[:, :, ::-1])
     background, big = enlarge(bgr), resize(bgr, (4243, 2828))

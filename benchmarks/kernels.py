@@ -63,7 +63,7 @@ def make_network(task: dict[str, Any]) -> tuple[Any, float]:
     import torch
 
     from app.restoration import device as devices
-    from app.restoration.models import ModelShelf
+    from app.restoration.models.registry import ModelShelf
 
     shelf = ModelShelf(Path(task["weights"]), allow_unverified=True)
     devices.prepare(task["device"])

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from app.restoration.spandrel_loading import import_spandrel
+from app.restoration.models.spandrel_loading import import_spandrel
 
 _FEATURES, _GROWTH = 64, 32
 Add = Callable[..., None]  # (layer name, channels in, channels out, gain)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from app import images
 from app.images import Decoder, ImageLimits, Picture
-from app.images.layers import FaceLayer
+from app.images.face_layers import FaceLayer
+from app.jobs.reblending import Reblender
 from app.metrics import Metrics
-from app.reblending import Reblender
 from app.storage import Storage, new_id
 from app.store import NewPhoto, Result, Store
 

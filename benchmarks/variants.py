@@ -165,8 +165,8 @@ def _ours(task: dict[str, Any]) -> tuple[Callable[[], object], float]:
 
 
 def _upstream(task: dict[str, Any]) -> tuple[Callable[[], object], float]:
-    from app.restoration.models import ModelShelf
-    from app.restoration.reference import make_upsampler
+    from app.restoration.models.registry import ModelShelf
+    from app.restoration.reference.upscaling import make_upsampler
 
     shelf = ModelShelf(Path(task["weights"]), allow_unverified=True)
     upsampler = make_upsampler(shelf, shelf.find(task["model"]), None, task["device"], task.get("tile", 0))

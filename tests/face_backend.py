@@ -14,7 +14,7 @@ import numpy as np
 from app.backends.protocol import OnProgress, Restored
 from app.errors import Cancelled
 from app.images import Picture
-from app.images.layers import FaceLayer, blend_layers
+from app.images.face_layers import FaceLayer, blend_layers
 from app.options import RestoreOptions
 
 # Left, top and side in the result's pixels at scale 2 of a photo of 40 x 30 or more; the two overlap.

@@ -16,7 +16,7 @@ import numpy as np
 
 from app.backends.protocol import Notice, OnProgress, Restored
 from app.images import Picture, Pixels
-from app.images.layers import FaceLayer, blend_layers
+from app.images.face_layers import FaceLayer, blend_layers
 from app.main import create_app, serve, serving
 from app.options import RestoreOptions
 from tests.http_service import describe, free_port, settings_for

@@ -18,8 +18,8 @@ import uvicorn
 
 from app.main import create_app
 from tests.fault_service import QUEUE_LIMIT, TILE_SECONDS, arm
+from tests.harness import LanczosBackend, photo_bytes
 from tests.http_service import describe, settings_for
-from tests.workshop import LanczosBackend, photo_bytes
 
 _BOUNDARY = "kill9-boundary"
 _CLIENT_TIMEOUT_SECONDS = 5.0

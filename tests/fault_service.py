@@ -20,11 +20,11 @@ from app import images
 from app.backends.protocol import Backend
 from app.errors import RestoreError
 from app.images import Decoder
-from app.runner import Finished, Runner
+from app.jobs.runner import Finished, Runner
 from app.storage import Storage, UploadWriter
-from app.store import Store, moves, submissions
+from app.store import Store, submissions
 from app.worker import Worker
-from tests.workshop import OWNER, LanczosBackend, Workshop, photo_bytes
+from tests.harness import OWNER, LanczosBackend, Workshop, photo_bytes
 
 QUEUE_LIMIT = 12
 SUBMITTERS = 2
@@ -40,8 +40,8 @@ POINTS: dict[str, tuple[Any, str, str]] = {
     "upload safe, no row": (UploadWriter, "commit", "after"),
     "rows written, not committed": (submissions, "insert_job", "after"),
     "rows committed, not answered": (Store, "submit", "after"),
-    "recovery not committed": (moves, "recover", "after"),
-    "claim not committed": (moves, "claim", "after"),
+    "recovery not committed": (transitions, "recover", "after"),
+    "claim not committed": (transitions, "claim", "after"),
     "claimed": (Store, "claim", "after"),
     "decoding": (Decoder, "decode", "before"),
     "decoded": (Decoder, "decode", "after"),
@@ -52,7 +52,7 @@ POINTS: dict[str, tuple[Any, str, str]] = {
     "encoded": (images, "encode", "after"),
     "publishing": (Storage, "publish", "before"),
     "published, no row": (Storage, "publish", "after"),
-    "result row not committed": (moves, "complete", "after"),
+    "result row not committed": (transitions, "complete", "after"),
     "completed": (Store, "complete", "after"),
 }
 

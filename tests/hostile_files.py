@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests import picture_makers as make
+from tests import picture_factory as make
 
 
 @dataclasses.dataclass(frozen=True)

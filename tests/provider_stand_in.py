@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from app.backends.siliconflow.backend import SiliconFlowBackend, open_siliconflow_backend
-from app.backends.siliconflow.connecting import Network
+from app.backends.siliconflow.ssrf_safe_transport import Network
 from app.images import Picture
 
 KEY = "sk-standin-4f9c2ab87de31065"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.restoration.weights import EMBEDDED
+from app.restoration.models.weights import EMBEDDED
 from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,9 +19,9 @@ from app.evaluation.metrics import luma_psnr
 from app.images import Picture
 from app.main import create_app
 from app.options import RestoreOptions
-from app.restoration import weights
-from app.restoration.models import EMBEDDED_MODEL, ModelShelf
-from app.restoration.weights import EMBEDDED, Verdict
+from app.restoration.models import weights
+from app.restoration.models.registry import EMBEDDED_MODEL, ModelShelf
+from app.restoration.models.weights import EMBEDDED, Verdict
 from app.settings import Settings
 from tests.test_readme import ROOT
 

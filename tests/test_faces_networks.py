@@ -18,10 +18,10 @@ from app.restoration.faces import detection
 from app.restoration.faces.detection import Detector, build_detector, decode_boxes, decode_landmarks, make_priors
 from app.restoration.faces.gfpgan import NOISE_SEED, build_gfpgan, make_noise
 from app.restoration.faces.parsing import parser_of, plain_mask, soft_mask
-from app.restoration.faces.quiet import quiet
-from app.restoration.models import ModelShelf
+from app.restoration.faces.suppress_warnings import quiet
+from app.restoration.models.registry import ModelShelf
 from benchmarks.random_weights import DETECTOR_FILE, random_detector, random_gfpgan, random_parser
-from tests.face_workshop import noted
+from tests.face_harness import noted
 
 FACE_PHOTOS = {"one_face.jpg": 1, "Blake_Lively.jpg": 2, "10045.png": 3, "children-alpha.png": 5}
 

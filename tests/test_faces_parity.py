@@ -23,13 +23,13 @@ from app.images import Picture, Pixels
 from app.options import RestoreOptions
 from app.restoration.faces import Toolbox, Tools, find, restore_faces
 from app.restoration.faces.alignment import frame_corners, way_back
+from app.restoration.faces.models import Choice
 from app.restoration.faces.parsing import Mask
-from app.restoration.faces.toolbox import Choice
-from app.restoration.models import ModelShelf
-from app.restoration.reference import ReferenceRestorer, is_available
-from app.restoration.reference_faces import make_face_enhancer
+from app.restoration.models.registry import ModelShelf
+from app.restoration.reference.faces import make_face_enhancer
+from app.restoration.reference.upscaling import ReferenceRestorer, is_available
 from benchmarks.random_weights import DETECTOR_FILE, put_face_weights
-from tests.face_workshop import enlarge, read
+from tests.face_harness import enlarge, read
 
 needs_upstream = pytest.mark.skipif(not is_available(), reason="realesrgan, gfpgan and basicsr are not installed here")
 CHOICE = Choice("GFPGANv1.3", "mobilenet", parses=True)

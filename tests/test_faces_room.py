@@ -18,12 +18,12 @@ from torch import Tensor
 
 from app.errors import Cancelled, OutOfMemory
 from app.images import Picture, Pixels
-from app.images.layers import blend_layers
+from app.images.face_layers import blend_layers
 from app.restoration.faces import Tools, find, restore_faces
 from app.restoration.faces.alignment import crop, similarity, way_back
 from app.restoration.faces.detection import Found
-from app.restoration.faces.room import MOST_FACES, to_faces
-from tests.face_workshop import (
+from app.restoration.faces.pipeline import MOST_FACES, to_faces
+from tests.face_harness import (
     at,
     enlarge,
     found_at,

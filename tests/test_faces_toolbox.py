@@ -13,16 +13,16 @@ import torch
 from app.backends.local import open_local_backend
 from app.errors import Cancelled, Unavailable
 from app.images import Picture
-from app.images.layers import blend_layers
+from app.images.face_layers import blend_layers
 from app.options import RestoreOptions
-from app.restoration import weights
 from app.restoration.faces import Toolbox, Tools
-from app.restoration.faces.toolbox import DETECTORS, PARSER
-from app.restoration.models import ModelShelf
+from app.restoration.faces.models import DETECTORS, PARSER
+from app.restoration.models import weights
+from app.restoration.models.registry import ModelShelf
 from app.restoration.pipeline import Restorer
-from app.restoration.reference import is_available
+from app.restoration.reference.upscaling import is_available
 from benchmarks.random_weights import random_gfpgan
-from tests.face_workshop import at, found_at, grey_scene, inverted, noted, round_outline, scene
+from tests.face_harness import at, found_at, grey_scene, inverted, noted, round_outline, scene
 
 V13, V14, RESNET, MOBILENET = "GFPGANv1.3.pth", "GFPGANv1.4.pth", *DETECTORS.values()
 ALL = (V13, V14, RESNET, MOBILENET, PARSER)

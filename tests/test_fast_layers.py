@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from app.restoration import networks
-from app.restoration.dense_blocks import make_trunk
-from app.restoration.doubling import Doubling, fold_doublings
-from app.restoration.models import interpret
+from app.restoration.models import networks
+from app.restoration.models.dense_blocks import make_trunk
+from app.restoration.models.registry import interpret
+from app.restoration.models.upsample_conv_fusion import Doubling, fold_doublings
 from benchmarks.random_weights import random_state
 
 ANIME = "RealESRGAN_x4plus_anime_6B"

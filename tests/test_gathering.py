@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import Connection
 
 from app.errors import Unavailable
-from app.store.database import Database
-from app.store.gathering import Gathering
+from app.store.group_commit import Gathering
+from app.store.sqlite import Database
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ import pytest
 from starlette.datastructures import Headers
 from starlette.types import Message
 
-from app.api import frame as frames
 from app.api.admission import Admission
-from app.api.body import MeteredBody, Pace
-from app.api.guard import Guard, Rules
-from app.api.keys import COOKIE_NAME, SESSION_SECONDS, Keys
-from app.api.origin import Origins
-from app.api.rates import Rates, network_of, parse_rate
+from app.api.auth.api_keys import COOKIE_NAME, SESSION_SECONDS, Keys
+from app.api.auth.origins import Origins
+from app.api.auth.rate_limits import Rates, network_of, parse_rate
+from app.api.middleware import request_context as frames
+from app.api.middleware.access_control import Guard, Rules
+from app.api.middleware.request_body import MeteredBody, Pace
 from app.errors import BadRequest, Forbidden, RestoreError, Unavailable
 from app.metrics import Metrics
 from app.storage import Storage

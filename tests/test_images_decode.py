@@ -12,7 +12,7 @@ from PIL import Image
 from app.errors import RestoreError
 from app.images import ImageLimits, Picture, read_header
 from app.images.decode import decode_file
-from tests import picture_makers as make
+from tests import picture_factory as make
 from tests.hostile_files import HOSTILE, ODD_BUT_GOOD
 
 LIMITS = ImageLimits()

@@ -21,7 +21,7 @@ from app.images import Decoder, ImageLimits, read_header
 from app.images.child import _answer
 from app.images.decode import decode_file
 from app.images.decoder import _Died, _read_picture
-from tests import picture_makers as make
+from tests import picture_factory as make
 from tests.hostile_files import HOSTILE, scan_bomb
 
 LIMITS = ImageLimits()

@@ -20,7 +20,7 @@ from app.images import ImageLimits, Picture, choose_format, deflate, encode, enc
 from app.images.colour import srgb_profile
 from app.images.decode import decode_file
 from app.images.preview import preview_file
-from tests import picture_makers as make
+from tests import picture_factory as make
 
 LIMITS = ImageLimits()
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "tiff": "TIFF", "avif": "AVIF"}

@@ -10,7 +10,7 @@ import pytest
 from app.errors import RestoreError
 from app.images import ImageLimits, read_header
 from app.images.header import _count_scans
-from tests import picture_makers as make
+from tests import picture_factory as make
 from tests.hostile_files import HOSTILE, ODD_BUT_GOOD, scan_bomb
 
 LIMITS = ImageLimits()

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.images import ImageLimits, Picture, encode, exif
+from app.images import ImageLimits, Picture, encode
 from app.images.decode import decode_file
-from app.images.metadata import Metadata, for_result
-from tests import picture_makers as make
+from app.images.metadata import exif
+from app.images.metadata.rewriting import Metadata, for_result
+from tests import picture_factory as make
 
 LIMITS = ImageLimits()
 FORMATS = ["jpg", "png", "webp", "tiff", "avif"]

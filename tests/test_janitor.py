@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from app.errors import Unavailable
-from app.janitor import GRACE_SECONDS, Janitor, Sweep
+from app.jobs.janitor import GRACE_SECONDS, Janitor, Sweep
 from app.storage import new_id
 from app.store import Result, Store
 from app.threads import ThreadState
-from tests.workshop import OWNER, Workshop, until
+from tests.harness import OWNER, Workshop, until
 
 HOUR = 3600.0
 START = 1_000_000.0

@@ -15,9 +15,9 @@ from PIL import Image
 from starlette.datastructures import Headers
 
 from app import errors
-from app.api import files, schemas, views
+from app.api import file_responses, schemas, views
+from app.api.prefer_wait import preferred_wait
 from app.api.problems import status_of_failure
-from app.api.waiting import preferred_wait
 from app.options import FIELDS
 from tests.http_service import Service, assert_problem, describe, photo, running
 
@@ -414,8 +414,8 @@ def test_a_zip_names_what_is_missing_from_it(service: Service) -> None:
     state = service.finish(job_id)
     assert (state["status"], len(state["results"]), len(state["errors"])) == ("completed", 1, 1)
     with zipfile.ZipFile(io.BytesIO(service.client.get(f"/api/v1/batch/{job_id}/results").content)) as archive:
-        assert archive.namelist() == ["01_good_x4.png", files.ERRORS_NAME]
-        assert archive.read(files.ERRORS_NAME).startswith(b"cut.png: ")
+        assert archive.namelist() == ["01_good_x4.png", file_responses.ERRORS_NAME]
+        assert archive.read(file_responses.ERRORS_NAME).startswith(b"cut.png: ")
 
 
 def test_a_file_that_is_gone_is_a_plain_404(service: Service) -> None:
@@ -474,7 +474,7 @@ def test_every_code_a_run_may_leave_has_its_status() -> None:
 def test_the_name_of_a_download_keeps_the_stem_and_says_the_scale(service: Service, finished: str) -> None:
     attempt = service.parts.store.job("local", finished).attempts[0]
     assert views.download_name(attempt).endswith("_x2.png")
-    assert files.disposition("inline", 'a"b\\c;d é.png') == (
+    assert file_responses.disposition("inline", 'a"b\\c;d é.png') == (
         "inline; filename=\"a_b_c_d _.png\"; filename*=UTF-8''a%22b%5Cc%3Bd%20%C3%A9.png"
     )
 

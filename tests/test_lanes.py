@@ -16,8 +16,8 @@ from app.images import Decoder, Picture
 from app.options import RestoreOptions
 from app.store import Job, Store
 from app.worker import Worker
-from app.worker.in_work import Step
-from tests.workshop import OWNER, Gate, Workshop, photo_bytes, until
+from app.worker.active_runs import Step
+from tests.harness import OWNER, Gate, Workshop, photo_bytes, until
 
 CLOUD = "siliconflow"
 Make = Callable[..., tuple[Workshop, Worker]]

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import Unprocessable
-from app.images.layers import FaceLayer, blend_layers, load_layers, mix, save_layers
+from app.images.face_layers import FaceLayer, blend_layers, load_layers, mix, save_layers
 
 
 def make_layer(index: int, left: int, top: int, rgb: Any, seed: int = 0, size: tuple[int, int] = (30, 20)) -> FaceLayer:

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from starlette.websockets import WebSocketDisconnect
 
-from app.api import live, schemas
+from app.api import schemas
 from app.api.connections import Connections
-from app.api.hub import Hub
+from app.api.job_events import Hub
+from app.api.routes import websocket
 from tests.http_service import KEY, OTHER_KEY, Service, running
 from tests.test_guard import sign_in
 
@@ -121,13 +122,13 @@ def test_a_talkative_client_is_let_go(service: Service) -> None:
     service.backend.gate.clear()
     job_id = service.submit()
     with connect(service, job_id) as socket:
-        for _ in range(live.MOST_INCOMING_MESSAGES):
+        for _ in range(websocket.MOST_INCOMING_MESSAGES):
             socket.send_text("hello")
         threading.Timer(3, service.backend.gate.set).start()  # an end also for a service that would listen for ever
         while (message := socket.receive())["type"] != "websocket.close":
             pass
     service.backend.gate.set()
-    assert message["code"] == live.TALKATIVE_CLOSE
+    assert message["code"] == websocket.TALKATIVE_CLOSE
 
 
 def test_a_client_that_leaves_frees_its_place(service: Service) -> None:
@@ -163,7 +164,7 @@ def test_places_are_counted_in_all_and_for_each_owner() -> None:
 
 
 def test_a_reader_that_does_not_read_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "SEND_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(websocket, "SEND_TIMEOUT_SECONDS", 0.05)
     with running(tmp_path) as service:
         service.backend.gate.clear()
         job_id = service.submit()
@@ -173,9 +174,9 @@ def test_a_reader_that_does_not_read_is_let_go(tmp_path: Path, monkeypatch: pyte
                 async def send_text(self, text: str) -> None:
                     await asyncio.sleep(60)
 
-            return await live._tell(service.parts, Stuck(), "local", job_id)  # type: ignore[arg-type]
+            return await websocket._tell(service.parts, Stuck(), "local", job_id)  # type: ignore[arg-type]
 
-        assert service.client.portal.call(scenario) == (live.SLOW_CLOSE, "too_slow")  # type: ignore[union-attr]
+        assert service.client.portal.call(scenario) == (websocket.SLOW_CLOSE, "too_slow")  # type: ignore[union-attr]
 
 
 def test_the_hub_wakes_from_any_thread_and_only_who_watches() -> None:

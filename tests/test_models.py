@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from app.errors import Conflict, Unavailable, Unprocessable
-from app.restoration.models import ModelShelf
+from app.restoration.models.registry import ModelShelf
 from benchmarks.random_weights import random_state
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from app.restoration import networks
-from app.restoration.models import interpret
+from app.restoration.models import networks
+from app.restoration.models.registry import interpret
 from benchmarks.random_weights import random_state
 
 

@@ -20,10 +20,16 @@ from numpy.typing import NDArray
 
 from app.images import Picture
 from app.options import RestoreOptions
-from app.restoration.models import ModelShelf, interpret
-from app.restoration.networks import build
+from app.restoration.models.networks import build
+from app.restoration.models.registry import ModelShelf, interpret
 from app.restoration.pipeline import Restorer
-from app.restoration.reference import ReferenceRestorer, from_upstream, is_available, make_upsampler, to_upstream
+from app.restoration.reference.upscaling import (
+    ReferenceRestorer,
+    from_upstream,
+    is_available,
+    make_upsampler,
+    to_upstream,
+)
 from app.restoration.upscale import Plan, upscale
 from benchmarks.random_weights import random_state
 

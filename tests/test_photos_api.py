@@ -13,7 +13,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from app.api import schemas
-from app.janitor import Janitor
+from app.jobs.janitor import Janitor
 from app.main import create_app
 from tests.http_service import (
     BASE_URL,

@@ -12,11 +12,11 @@ from app.backends.local import open_local_backend
 from app.errors import Cancelled, Conflict, Unavailable
 from app.images import Picture
 from app.options import RestoreOptions
-from app.restoration import weights
 from app.restoration.faces import Tools
+from app.restoration.models import weights
 from app.restoration.pipeline import Restorer
 from benchmarks.random_weights import random_state
-from tests.face_workshop import at, found_at, grey_scene, tinted
+from tests.face_harness import at, found_at, grey_scene, tinted
 
 
 @pytest.fixture(scope="module")

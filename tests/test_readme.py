@@ -30,10 +30,10 @@ from PIL import Image
 
 from app.main import create_app
 from app.options import FIELDS
-from app.restoration.weights import EMBEDDED, MANIFEST
+from app.restoration.models.weights import EMBEDDED, MANIFEST
 from tests.face_backend import PLACES, FaceBackend
+from tests.harness import until
 from tests.http_service import describe, settings_for
-from tests.workshop import until
 
 ROOT = Path(__file__).resolve().parents[1]
 KEY = "0123456789abcdef0123456789abcdef"

@@ -18,14 +18,14 @@ from PIL import Image
 
 from app.errors import Conflict, NotFound, Unavailable, Unprocessable
 from app.images import Decoder, ImageLimits, Picture, decode, encode
-from app.images.layers import blend_layers, load_layers
-from app.janitor import Janitor
-from app.reblending import MAX_WAITING, Reblender
+from app.images.face_layers import blend_layers, load_layers
+from app.jobs.janitor import Janitor
+from app.jobs.reblending import MAX_WAITING, Reblender
 from app.storage import family, first_version, next_version
 from app.store import Attempt, NewVersion
 from tests.face_backend import PLACES, FaceBackend
-from tests.picture_makers import adobe_rgb, grey_gamma_18
-from tests.workshop import OWNER, Workshop, photo_bytes
+from tests.harness import OWNER, Workshop, photo_bytes
+from tests.picture_factory import adobe_rgb, grey_gamma_18
 
 LIMITS = ImageLimits()
 
@@ -340,7 +340,7 @@ def test_faces_that_find_no_room_do_not_fail_the_photo(bench: Bench, monkeypatch
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("app.images.fitting.save_layers", full)
+    monkeypatch.setattr("app.images.layer_encoding.save_layers", full)
     attempt = bench.restored()
     assert "faces_not_kept" in [warning["code"] for warning in attempt.warnings]
     assert not bench.reblender.can_reblend(attempt)
@@ -349,7 +349,7 @@ def test_faces_that_find_no_room_do_not_fail_the_photo(bench: Bench, monkeypatch
 
 
 def test_faces_too_large_to_be_read_back_are_not_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.images.fitting.MAX_FILE_BYTES", 5000)
+    monkeypatch.setattr("app.images.layer_encoding.MAX_FILE_BYTES", 5000)
     assert "faces_not_kept" in [warning["code"] for warning in bench.restored().warnings]
 
 

@@ -26,11 +26,11 @@ from PIL import Image
 from app import main as service
 from app.backends.local import open_local_backend
 from app.commands import check, dispatch, doctor, doctor_machine, golden, models, serve, supervisor
+from app.commands.check_result import BAD, FINE, WARNING
 from app.commands.configure import EXIT_BAD_SETTINGS
-from app.commands.findings import BAD, FINE, WARNING
 from app.options import FIELDS, RestoreOptions
-from app.restoration import weights
-from app.restoration.weights import WeightFile
+from app.restoration.models import weights
+from app.restoration.models.weights import WeightFile
 from app.settings import Settings
 from benchmarks.random_weights import put_weights
 

@@ -15,11 +15,11 @@ from app import images
 from app.backends.protocol import OnProgress, Restored
 from app.errors import Cancelled, OutOfMemory, RestoreError, Unavailable
 from app.images import Decoder, ImageLimits, Picture
+from app.jobs.runner import Finished
 from app.options import RestoreOptions
-from app.runner import Finished
 from app.storage import Storage, new_id
 from app.store import Attempt, AttemptStatus, Job, Store
-from tests.workshop import OWNER, LanczosBackend, Workshop, photo_bytes
+from tests.harness import OWNER, LanczosBackend, Workshop, photo_bytes
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from app.api.wire import HEAD_BYTES, TimedProtocol
+from app.api.http_protocol import HEAD_BYTES, TimedProtocol
 from app.errors import RestoreError
 from app.main import create_app, create_dashboard, serve
 from app.main.serving import _listening, _server

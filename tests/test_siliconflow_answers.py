@@ -29,8 +29,8 @@ from PIL import Image
 from app.api.problems import status_of_failure
 from app.backends.siliconflow import backend as backend_module
 from app.backends.siliconflow import download, failures, request
-from app.backends.siliconflow.connecting import Network
 from app.backends.siliconflow.request import read_answer
+from app.backends.siliconflow.ssrf_safe_transport import Network
 from app.errors import BadGateway, Cancelled, RestoreError
 from app.images import Decoder, ImageLimits, Picture
 from app.options import RestoreOptions

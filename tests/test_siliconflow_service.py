@@ -24,7 +24,7 @@ from PIL import Image
 
 from app.api.catalog import Catalog
 from app.backends.siliconflow.backend import SiliconFlowBackend
-from app.backends.siliconflow.listing import describe_siliconflow
+from app.backends.siliconflow.description import describe_siliconflow
 from app.errors import Conflict
 from app.images import Decoder
 from app.logs import set_up
@@ -32,10 +32,10 @@ from app.main.service import Service as Parts
 from app.options import PROMPT_LIMIT_CHARACTERS, RestoreOptions
 from app.settings import Settings
 from app.worker import Worker
-from app.worker.in_work import Step
+from app.worker.active_runs import Step
+from tests.harness import OWNER, Workshop, until
 from tests.http_service import Service, assert_problem, describe, photo, running, settings_for
 from tests.provider_stand_in import KEY, SIGNATURE, TRACE, Play, StandIn, Wire
-from tests.workshop import OWNER, Workshop, until
 
 ROOT = Path(__file__).resolve().parents[1]
 CLOUD = {"backend": "siliconflow", "scale": "1", "output_format": "png"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.store import AttemptStatus, NewPhoto, NewVersion, PhotoStatus, Store, database
+from app.store import AttemptStatus, NewPhoto, NewVersion, PhotoStatus, Store, sqlite
 from app.store.schema import VERSION, metadata
 from tests import old_database
 from tests.old_database import ATTEMPTS, JOBS, PHOTOS
@@ -65,13 +65,13 @@ def test_it_has_the_shape_of_a_fresh_one(old: Path, tmp_path: Path) -> None:
 
 def test_a_change_that_breaks_off_changes_nothing(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = shape(old)
-    add = database._add_columns
+    add = sqlite._add_columns
 
     def broken(connection: object) -> None:
         add(connection)  # type: ignore[arg-type]
         raise RuntimeError("the machine stops here")
 
-    monkeypatch.setattr(database, "_add_columns", broken)
+    monkeypatch.setattr(sqlite, "_add_columns", broken)
     with pytest.raises(RuntimeError):
         Store(f"sqlite:///{old}").open()
     assert shape(old) == before

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from app.threads import DEATHS_WINDOW_SECONDS, SupervisedThread, ThreadState
-from tests.workshop import until
+from tests.harness import until
 
 
 class Deaths:

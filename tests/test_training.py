@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from app.restoration.models import interpret
-from app.restoration.networks import build
-from app.restoration.reference import is_available
+from app.restoration.models.networks import build
+from app.restoration.models.registry import interpret
+from app.restoration.reference.upscaling import is_available
 from training import check, export, run_log
 from training.activation import FastPReLU, quicken
 from training.degradation import KINDS, SCALE, degrade

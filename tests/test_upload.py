@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.api.upload import FLUSH_BYTES, MAX_FIELD_BYTES, MAX_FIELDS, Form, UploadLimits, receive_form
+from app.api.multipart_form import FLUSH_BYTES, MAX_FIELD_BYTES, MAX_FIELDS, Form, UploadLimits, receive_form
 from app.errors import RestoreError
 from app.storage import Storage, new_id
 from tests.http_service import Service, assert_problem, photo, running

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from app.errors import Cancelled, Internal, OutOfMemory
-from app.restoration.models import interpret
-from app.restoration.networks import Facts, Network, build
+from app.restoration.models.networks import Facts, Network, build
+from app.restoration.models.registry import interpret
 from app.restoration.upscale import Plan, upscale
 from benchmarks.random_weights import random_state
 

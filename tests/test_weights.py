@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from app.errors import Unavailable
-from app.restoration import weights
-from app.restoration.weights import Verdict, WeightFile, download, trusted, verify
+from app.restoration.models import weights
+from app.restoration.models.weights import Verdict, WeightFile, download, trusted, verify
 
 BODY = bytes(range(256)) * 8192  # 2 MiB
 ROW = dataclasses.replace(

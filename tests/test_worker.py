@@ -17,9 +17,9 @@ from app.errors import Unavailable
 from app.images import Decoder, Picture
 from app.store import Attempt, Job, Store
 from app.worker import Worker
-from app.worker.in_work import InWork, Step
+from app.worker.active_runs import InWork, Step
 from app.worker.lane import NICENESS
-from tests.workshop import OWNER, Gate, Workshop, photo_bytes, until
+from tests.harness import OWNER, Gate, Workshop, photo_bytes, until
 
 Make = Callable[..., tuple[Workshop, Worker]]
 

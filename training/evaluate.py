@@ -21,10 +21,10 @@ from rich.table import Table
 from safetensors.torch import load_file
 
 from app.evaluation.degradation import bicubic_up
-from app.restoration import networks
 from app.restoration.device import choose_device, choose_precision
-from app.restoration.models import interpret
-from app.restoration.networks import Network
+from app.restoration.models import networks
+from app.restoration.models.networks import Network
+from app.restoration.models.registry import interpret
 from app.restoration.upscale import Plan, upscale
 from training.check import KINDS, Gain, Rgb, cropped, make_input, measure
 from training.degradation import SCALE

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from app.api.upload import MAX_FIELDS, Form, UploadLimits, receive_form
+from app.api.multipart_form import MAX_FIELDS, Form, UploadLimits, receive_form
 from app.errors import BadRequest, RestoreError, Unprocessable, UnsupportedFormat
 from app.options import FIELDS, RestoreOptions
 from app.storage import UploadWriter, clean_label

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
-from app.api.parts import Parts, owner_of, parts_of
+from app.api.dependencies import Parts, owner_of, parts_of
 from app.errors import Conflict, NotFound
 from app.storage import ID_PATTERN
 from app.store import Attempt, AttemptStatus, Job

@@ -12,10 +12,10 @@ from http import HTTPStatus
 from pathlib import Path
 
 from app import errors
+from app.api.dependencies import Parts
 from app.api.json_bodies import options_of
-from app.api.parts import Parts
+from app.api.multipart_form import Form, Received
 from app.api.problems import Refusal
-from app.api.upload import Form, Received
 from app.errors import NotFound, RestoreError, TooLarge, Unprocessable
 from app.images import Header, read_header
 from app.options import RestoreOptions

@@ -15,8 +15,8 @@ from app.backends.protocol import Notice, OnProgress, Restored
 from app.images import Picture
 from app.options import RestoreOptions
 from app.restoration import device as devices
-from app.restoration import weights
-from app.restoration.models import EMBEDDED_MODEL, QUALITY_MODELS, ModelRow
+from app.restoration.models import weights
+from app.restoration.models.registry import EMBEDDED_MODEL, QUALITY_MODELS, ModelRow
 from app.restoration.pipeline import Restorer
 
 log = logging.getLogger(__name__)
@@ -159,7 +159,9 @@ def open_local_backend(
     """Choose device and precision and look at the weights folder; networks load at `load` or first use."""
     kind: type[Restorer] = Restorer
     if engine == "reference":
-        from app.restoration.reference import ReferenceRestorer  # upstream's packages: slow, and not on every Python
+        from app.restoration.reference.upscaling import (
+            ReferenceRestorer,  # upstream's packages: slow, and not on every Python
+        )
 
         kind = ReferenceRestorer
     restorer = kind(

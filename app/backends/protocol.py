@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from app.images import Picture
-from app.images.layers import FaceLayer
+from app.images.face_layers import FaceLayer
 from app.options import RestoreOptions
 
 # The stage a backend names once, before a call that costs money and cannot be taken back. True then means that the

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from app.commands.screen import say
+from app.commands.console import say
 
 MIN_COVERAGE_PERCENT = 90
 _STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (

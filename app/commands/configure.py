@@ -8,7 +8,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from app.commands.screen import complain
+from app.commands.console import complain
 from app.settings import Settings
 
 EXIT_BAD_SETTINGS = 78  # EX_CONFIG: a restart would not help

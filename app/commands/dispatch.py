@@ -122,7 +122,7 @@ def _doctor(asked: argparse.Namespace) -> int:
 
 
 def _setup(asked: argparse.Namespace) -> int:
-    from app.commands.screen import say
+    from app.commands.console import say
 
     say("Everything is installed. Start with: python3 run.py")
     return 0

@@ -19,17 +19,17 @@ from rich.table import Table
 
 from app.backends.local import LocalBackend
 from app.commands.bootstrap import NO_REFERENCE_FROM, ROOT
+from app.commands.check_result import BAD, FINE, WARNING, Finding
 from app.commands.configure import read_settings
+from app.commands.console import console, say
 from app.commands.doctor_machine import check_database, check_disk, check_ports
-from app.commands.findings import BAD, FINE, WARNING, Finding
 from app.commands.golden import compare, make_golden
 from app.commands.models import missing_defaults
-from app.commands.screen import console, say
 from app.errors import RestoreError
 from app.main.local import open_backend
 from app.options import RestoreOptions
-from app.restoration import weights
-from app.restoration.weights import Verdict
+from app.restoration.models import weights
+from app.restoration.models.weights import Verdict
 from app.settings import Settings
 
 Check = Callable[[Settings], Iterator[Finding]]

@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from app.commands import ports
-from app.commands.findings import BAD, FINE, WARNING, Finding
+from app.commands.check_result import BAD, FINE, WARNING, Finding
 from app.settings import MEGABYTE, Settings
 
 _SYNCS = 10

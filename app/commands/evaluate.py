@@ -22,7 +22,7 @@ from app.backends.protocol import Backend
 from app.commands import restore
 from app.commands.bootstrap import ROOT
 from app.commands.configure import read_settings
-from app.commands.screen import complain, console, say, work_bar
+from app.commands.console import complain, console, say, work_bar
 from app.errors import BadRequest, Conflict, NotFound, RestoreError
 from app.evaluation import figures, naturalness
 from app.evaluation.columns import Asked, Column, make_columns

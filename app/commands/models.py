@@ -12,10 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.commands.configure import read_settings
-from app.commands.screen import complain, console, download_bar, say
+from app.commands.console import complain, console, download_bar, say
 from app.errors import RestoreError
-from app.restoration import weights
-from app.restoration.weights import EMBEDDED, MANIFEST, Verdict, WeightFile
+from app.restoration.models import weights
+from app.restoration.models.weights import EMBEDDED, MANIFEST, Verdict, WeightFile
 from app.settings import MEGABYTE, Settings
 
 _WORDS = {

@@ -21,8 +21,8 @@ from rich.table import Table
 from app.backends.local import LocalBackend
 from app.backends.protocol import Restored
 from app.commands.configure import read_settings
+from app.commands.console import complain, console, say, work_bar
 from app.commands.photos import Job, find_jobs
-from app.commands.screen import complain, console, say, work_bar
 from app.errors import Cancelled, RestoreError, TooLarge
 from app.images import Decoder, ImageLimits, encode, read_header
 from app.main import local

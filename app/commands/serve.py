@@ -13,7 +13,7 @@ from typing import Any
 from app.commands import models, ports
 from app.commands.bootstrap import ROOT
 from app.commands.configure import EXIT_BAD_SETTINGS, read_settings
-from app.commands.screen import complain, say
+from app.commands.console import complain, say
 from app.commands.supervisor import Supervisor, die_with
 from app.errors import RestoreError
 from app.settings import Settings

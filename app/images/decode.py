@@ -17,8 +17,9 @@ from PIL import Image
 
 from app.errors import RestoreError, Unprocessable
 from app.images import alpha as alpha_channel
-from app.images import colour, exif, metadata
+from app.images import colour
 from app.images.header import ImageLimits, format_name, open_picture, undecodable
+from app.images.metadata import exif, rewriting
 from app.images.picture import Picture, Pixels
 
 try:
@@ -187,7 +188,7 @@ def _deep_colour(values: Any, image: Image.Image, *, grey: bool = False) -> Chan
 
 
 def _picture(image: Image.Image, channels: Channels, as_stored: bool) -> Picture:
-    source = metadata.collect(image)
+    source = rewriting.collect(image)
     settled = _settle(channels, image.info.get("icc_profile"), as_stored)
     grey = settled.pixels.ndim == 2
     pixels = turn(settled.pixels, source.orientation)

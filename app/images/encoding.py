@@ -13,7 +13,7 @@ from PIL import Image
 
 from app.errors import Unprocessable
 from app.images import colour, samples
-from app.images.metadata import Metadata, for_result
+from app.images.metadata.rewriting import Metadata, for_result
 from app.images.picture import Picture
 from app.images.png import write_png
 from app.images.tiff import write_tiff

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from app.errors import RestoreError, TooLarge, Unprocessable, UnsupportedFormat
-from app.images import exif
+from app.images.metadata import exif
 
 MIME_TYPES = {
     "JPEG": "image/jpeg",

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.images import deflate, samples
-from app.images.metadata import Metadata
+from app.images.metadata.rewriting import Metadata
 from app.images.picture import Picture, Pixels
 
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}

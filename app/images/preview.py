@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.images import colour, metadata, samples
+from app.images import colour, samples
 from app.images.decode import guard, plain_channels, turn
 from app.images.header import ImageLimits, open_picture
+from app.images.metadata import rewriting
 from app.images.picture import Picture
 
 PREVIEW_SIDE_PIXELS = 400
@@ -35,7 +36,7 @@ def preview_file(path: Path, limits: ImageLimits, max_side: int = PREVIEW_SIDE_P
         channels = plain_channels(_shrunk(image, max_side))
         profile = image.info.get("icc_profile")
         settled = colour.settle(channels.colour.astype(np.uint8), channels.mode, profile)
-        orientation = metadata.collect(image).orientation
+        orientation = rewriting.collect(image).orientation
         pixels = turn(settled.pixels, orientation)
         rgb: Any = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
         alpha = None if channels.alpha is None else turn(channels.alpha, orientation)

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import Unprocessable
-from app.images import deflate, exif, samples
-from app.images.metadata import Metadata
+from app.images import deflate, samples
+from app.images.metadata import exif
+from app.images.metadata.rewriting import Metadata
 from app.images.picture import Picture, Pixels
 
 _SHORT, _LONG, _RATIONAL, _BYTE, _UNDEFINED = 3, 4, 5, 1, 7

@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from app.api import downloads, faces, jobs, live, photos, problems, system
-from app.api.frame import Frame
-from app.api.guard import FORM_OVERHEAD_BYTES, Guard, Rules
-from app.api.origin import Origins
-from app.api.parts import Parts
+from app.api import problems
+from app.api.auth.origins import Origins
+from app.api.dependencies import Parts
+from app.api.middleware.access_control import FORM_OVERHEAD_BYTES, Guard, Rules
+from app.api.middleware.request_context import Frame
+from app.api.routes import downloads, faces, jobs, photos, system, websocket
 from app.backends.protocol import Backend
 from app.main.service import Describe, Service
 from app.settings import Settings
@@ -63,7 +64,7 @@ def create_app(
     )
     app.state.parts, app.state.service = parts, service
     problems.install(app)
-    for router in (jobs.router, downloads.router, faces.router, photos.router, live.router, system.router):
+    for router in (jobs.router, downloads.router, faces.router, photos.router, websocket.router, system.router):
         app.include_router(router)
     app.add_middleware(Guard, rules=_rules(settings, parts), admission=parts.admission)
     if settings.cors_origins:

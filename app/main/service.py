@@ -14,21 +14,21 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from app.api.admission import Admission
+from app.api.auth.api_keys import Keys
+from app.api.auth.rate_limits import Rates
 from app.api.catalog import LOCAL_BACKEND, Catalog
 from app.api.connections import Connections
-from app.api.hub import Hub
-from app.api.keys import Keys
-from app.api.parts import Limits, Parts
-from app.api.rates import Rates
+from app.api.dependencies import Limits, Parts
+from app.api.job_events import Hub
 from app.backends.protocol import Backend
-from app.backends.siliconflow.listing import NAME as CLOUD
-from app.backends.siliconflow.listing import describe_siliconflow
+from app.backends.siliconflow.description import NAME as CLOUD
+from app.backends.siliconflow.description import describe_siliconflow
 from app.errors import RestoreError
 from app.images import Decoder, ImageLimits
-from app.janitor import Janitor
+from app.jobs.janitor import Janitor
+from app.jobs.reblending import Reblender
+from app.jobs.runner import Runner
 from app.metrics import Metrics
-from app.reblending import Reblender
-from app.runner import Runner
 from app.settings import Settings
 from app.storage import Storage, new_id
 from app.store import Store

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 
 from app import logs
 from app.api.dashboard import Dashboard
-from app.api.wire import TimedProtocol
+from app.api.http_protocol import TimedProtocol
 from app.errors import Conflict
 from app.main.application import create_app
 from app.main.service import Service

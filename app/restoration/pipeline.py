@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from app.errors import Unavailable
 from app.images import Picture
-from app.images.layers import FaceLayer
+from app.images.face_layers import FaceLayer
 from app.options import RestoreOptions
 from app.restoration import device as devices
 from app.restoration.cautions import Caution
 from app.restoration.faces import FAILED, TOO_MANY, Face, FacesDone, Toolbox, Tools, find, restore_faces
-from app.restoration.models import EMBEDDED_MODEL, FALLBACKS, QUALITY_MODELS, TABLE, ModelRow, ModelShelf
-from app.restoration.networks import Network
+from app.restoration.models.networks import Network
+from app.restoration.models.registry import EMBEDDED_MODEL, FALLBACKS, QUALITY_MODELS, TABLE, ModelRow, ModelShelf
 from app.restoration.upscale import Plan, Report, upscale
 
 log = logging.getLogger(__name__)

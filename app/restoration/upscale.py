@@ -19,7 +19,7 @@ from torch import Tensor
 from app.errors import Cancelled, Internal, OutOfMemory
 from app.restoration import tiling
 from app.restoration.device import free_memory_bytes, is_out_of_memory
-from app.restoration.networks import Network, OnPart
+from app.restoration.models.networks import Network, OnPart
 from app.restoration.resample import Lanczos, Straight, make_sink
 
 log = logging.getLogger(__name__)

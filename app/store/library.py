@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from app.store import photo_moves, photo_reading
-from app.store.database import Database
+from app.store import photo_queries, photo_transitions
 from app.store.records import NewPhoto, Photo
 from app.store.removal import Removal
+from app.store.sqlite import Database
 
 
 class Library:
@@ -29,13 +29,13 @@ class Library:
         upload's file is of no use then.
         """
         with self._database.writing() as connection:
-            photo_id, created = photo_moves.add(connection, owner, new, now)
-            return photo_reading.find_photo(connection, owner, photo_id), created
+            photo_id, created = photo_transitions.add(connection, owner, new, now)
+            return photo_queries.find_photo(connection, owner, photo_id), created
 
     def photo(self, owner: str, photo_id: str) -> Photo:
         """One photo of this owner. Raises `NotFound` `photo_not_found`."""
         with self._database.reading() as connection:
-            return photo_reading.find_photo(connection, owner, photo_id)
+            return photo_queries.find_photo(connection, owner, photo_id)
 
     def photos(self, owner: str, limit: int, before: str | None = None, *, archived: bool = False) -> list[Photo]:
         """A page of the library, newest first; `before` is the id of the last photo of the page before.
@@ -43,19 +43,19 @@ class Library:
         Raises `NotFound` `photo_not_found` when `before` is unknown (it may have expired).
         """
         with self._database.reading() as connection:
-            return photo_reading.list_photos(connection, owner, limit, before, archived)
+            return photo_queries.list_photos(connection, owner, limit, before, archived)
 
     def select(self, owner: str, photo_id: str, attempt_id: str, now: float) -> Photo:
         """Choose the attempt to keep; see `photo_moves.select_attempt` for the errors."""
         with self._database.writing() as connection:
-            photo_moves.select_attempt(connection, owner, photo_id, attempt_id, now)
-            return photo_reading.find_photo(connection, owner, photo_id)
+            photo_transitions.select_attempt(connection, owner, photo_id, attempt_id, now)
+            return photo_queries.find_photo(connection, owner, photo_id)
 
     def archive(self, owner: str, photo_id: str, now: float) -> Photo:
         """Set a restored photo aside: no attempts any more; see `photo_moves.archive` for the errors."""
         with self._database.writing() as connection:
-            photo_moves.archive(connection, owner, photo_id, now)
-            return photo_reading.find_photo(connection, owner, photo_id)
+            photo_transitions.archive(connection, owner, photo_id, now)
+            return photo_queries.find_photo(connection, owner, photo_id)
 
     def remove(self, owner: str, photo_id: str) -> Removal:
         """Remove a photo with its attempts; remove the named files afterwards.
@@ -63,6 +63,6 @@ class Library:
         Raises `NotFound` `photo_not_found` or `Conflict` `photo_busy`.
         """
         with self._database.writing() as connection:
-            gone = photo_moves.remove(connection, owner, photo_id)
+            gone = photo_transitions.remove(connection, owner, photo_id)
         self._tell(gone.jobs)
         return gone

@@ -13,13 +13,13 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from sqlalchemy import Connection
 
 from app.errors import RestoreError
-from app.store import moves, photo_moves, reading, removal, submissions
-from app.store.database import Database
-from app.store.gathering import Gathering
+from app.store import photo_transitions, queries, removal, submissions, transitions
+from app.store.group_commit import Gathering
 from app.store.library import Library
-from app.store.reading import Counts
+from app.store.queries import Counts
 from app.store.records import Attempt, Job, NewPhoto, NewVersion, Result
 from app.store.removal import Removal
+from app.store.sqlite import Database
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class Store:
 
         def write(connection: Connection) -> tuple[Job, int]:
             job_id = submissions.insert_job(connection, owner, photos, options_json, backend, queue_limit, now)
-            return reading.find_job(connection, owner, job_id), reading.queue_position(connection, job_id)
+            return queries.find_job(connection, owner, job_id), queries.queue_position(connection, job_id)
 
         job, position = self._gathering.run(write)
         self._tell([job.id])
@@ -121,8 +121,8 @@ class Store:
         """
 
         def write(connection: Connection) -> tuple[Job, int]:
-            job_id = photo_moves.restore(connection, owner, photo_id, options_json, backend, queue_limit, now)
-            return reading.find_job(connection, owner, job_id), reading.queue_position(connection, job_id)
+            job_id = photo_transitions.restore(connection, owner, photo_id, options_json, backend, queue_limit, now)
+            return queries.find_job(connection, owner, job_id), queries.queue_position(connection, job_id)
 
         job, position = self._gathering.run(write)
         self._tell([job.id])
@@ -133,7 +133,7 @@ class Store:
     def job(self, owner: str, job_id: str) -> Job:
         """One job of this owner. Raises `NotFound` `job_not_found`."""
         with self._database.reading() as connection:
-            return reading.find_job(connection, owner, job_id)
+            return queries.find_job(connection, owner, job_id)
 
     def jobs(self, owner: str, limit: int, before: str | None = None) -> list[Job]:
         """A page of this owner's jobs, newest first; `before` is the id of the last job of the page before.
@@ -141,101 +141,101 @@ class Store:
         Raises `NotFound` `job_not_found` when `before` is unknown (it may have expired).
         """
         with self._database.reading() as connection:
-            return reading.list_jobs(connection, owner, limit, before)
+            return queries.list_jobs(connection, owner, limit, before)
 
     def attempt(self, attempt_id: str) -> Attempt | None:
         """One attempt, whoever owns it."""
         with self._database.reading() as connection:
-            return reading.find_attempt(connection, attempt_id)
+            return queries.find_attempt(connection, attempt_id)
 
     def result_attempt(self, owner: str, result_name: str) -> Attempt:
         """The completed attempt behind the name of any version of its result. Raises `NotFound` `result_not_found`."""
         with self._database.reading() as connection:
-            return reading.find_result(connection, owner, result_name)
+            return queries.find_result(connection, owner, result_name)
 
     def queue_position(self, job_id: str) -> int:
         """1 when the job's first waiting attempt comes next; 0 when none of its attempts waits."""
         with self._database.reading() as connection:
-            return reading.queue_position(connection, job_id)
+            return queries.queue_position(connection, job_id)
 
     def queued_ids(self, limit: int | None = None, *, only: str | None = None, but: Collection[str] = ()) -> list[str]:
         """Ids of the waiting attempts in the order of submission: of one backend only, or of all but some."""
         with self._database.reading() as connection:
-            return reading.queued_ids(connection, limit, only, but)
+            return queries.queued_ids(connection, limit, only, but)
 
     def counts(self) -> Counts:
         """How many attempts stand in each state."""
         with self._database.reading() as connection:
-            return reading.count(connection)
+            return queries.count(connection)
 
     def seconds_per_megapixel(self) -> float | None:
         """Restoration seconds per megapixel of result, over recent attempts; None before the first."""
         with self._database.reading() as connection:
-            return reading.seconds_per_megapixel(connection)
+            return queries.seconds_per_megapixel(connection)
 
     def recent_completed(self) -> list[Attempt]:
         """The last completed attempts of all owners, newest first."""
         with self._database.reading() as connection:
-            return reading.recent_completed(connection)
+            return queries.recent_completed(connection)
 
     def known_photo_ids(self) -> set[str]:
         """Ids of all photos that have a row."""
         with self._database.reading() as connection:
-            return reading.known_photo_ids(connection)
+            return queries.known_photo_ids(connection)
 
     def known_result_names(self) -> set[str]:
         """Names of all results that a row names, each in its newest version."""
         with self._database.reading() as connection:
-            return reading.known_result_names(connection)
+            return queries.known_result_names(connection)
 
     def active_ids(self) -> set[str]:
         """Ids of the attempts that have not ended."""
         with self._database.reading() as connection:
-            return reading.active_ids(connection)
+            return queries.active_ids(connection)
 
     # The moves of one run. False means that the run does not hold its claim any more, and nothing was changed.
 
     def claim(self, attempt_id: str, token: str, now: float) -> Attempt | None:
         """Take a waiting attempt for the run named by `token`; None when it does not wait (any more)."""
         with self._database.writing() as connection:
-            changed = moves.claim(connection, attempt_id, token, now)
-            attempt = None if changed is None else reading.find_attempt(connection, attempt_id)
+            changed = transitions.claim(connection, attempt_id, token, now)
+            attempt = None if changed is None else queries.find_attempt(connection, attempt_id)
         self._told(changed, queue_moved=True)
         return attempt
 
     def report_progress(self, attempt_id: str, token: str, fraction: float, stage: str) -> bool:
         """Write how far a run is, `fraction` in [0, 1]."""
         with self._database.writing() as connection:
-            changed = moves.report_progress(connection, attempt_id, token, fraction, stage)
+            changed = transitions.report_progress(connection, attempt_id, token, fraction, stage)
         return self._told(changed)
 
     def mark_sent(self, attempt_id: str, token: str) -> bool:
         """Write, before a call that costs money, that it is about to be made; it is never made again by itself."""
         with self._database.writing() as connection:
-            changed = moves.mark_sent(connection, attempt_id, token)
+            changed = transitions.mark_sent(connection, attempt_id, token)
         return self._told(changed)
 
     def holds(self, attempt_id: str, token: str) -> bool:
         """Whether the run still holds its claim; a cheap read."""
         with self._database.reading() as connection:
-            return moves.holds(connection, attempt_id, token)
+            return transitions.holds(connection, attempt_id, token)
 
     def complete(self, attempt_id: str, token: str, result: Result, now: float) -> bool:
         """Record the result, whose file is already safe on disk."""
         with self._database.writing() as connection:
-            changed = moves.complete(connection, attempt_id, token, result, now)
+            changed = transitions.complete(connection, attempt_id, token, result, now)
         return self._told(changed)
 
     def fail(self, attempt_id: str, token: str, code: str, message: str, now: float) -> bool:
         """Record why the run failed."""
         with self._database.writing() as connection:
-            changed = moves.fail(connection, attempt_id, token, code, message, now)
+            changed = transitions.fail(connection, attempt_id, token, code, message, now)
         return self._told(changed)
 
     def give_back(self, attempt_id: str, token: str, now: float) -> bool:
         """Put the attempt back to its old place in the queue; the try does not count. Sent: failed `interrupted`."""
         with self._database.writing() as connection:
-            changed = moves.give_back(connection, attempt_id, token, now)
+            changed = transitions.give_back(connection, attempt_id, token, now)
         return self._told(changed, queue_moved=True)
 
     def crashed(self, attempt_id: str, token: str, now: float, max_tries: int = MAX_TRIES) -> bool:
@@ -244,13 +244,13 @@ class Store:
         One that was sent to a provider is failed `interrupted` at once.
         """
         with self._database.writing() as connection:
-            changed = moves.crashed(connection, attempt_id, token, now, max_tries)
+            changed = transitions.crashed(connection, attempt_id, token, now, max_tries)
         return self._told(changed, queue_moved=True)
 
     def new_version(self, attempt_id: str, was: int, result: NewVersion) -> bool:
         """Show the next version of a result, whose file is safe on disk; False unless version `was` is shown now."""
         with self._database.writing() as connection:
-            changed = moves.new_version(connection, attempt_id, was, result)
+            changed = transitions.new_version(connection, attempt_id, was, result)
         return self._told(changed)
 
     # What concerns many rows.
@@ -258,8 +258,8 @@ class Store:
     def recover(self, now: float, max_tries: int = MAX_TRIES) -> list[str]:
         """At start, before any run: runs of the last process crashed. Returns all waiting attempts in order."""
         with self._database.writing() as connection:
-            changed = moves.recover(connection, now, max_tries)
-            waiting = reading.queued_ids(connection)
+            changed = transitions.recover(connection, now, max_tries)
+            waiting = queries.queued_ids(connection)
         self._tell(changed)
         return waiting
 
@@ -269,8 +269,8 @@ class Store:
         Raises `NotFound` `job_not_found`.
         """
         with self._database.writing() as connection:
-            reading.find_job(connection, owner, job_id)
-            cancelled = moves.cancel(connection, job_id, now)
+            queries.find_job(connection, owner, job_id)
+            cancelled = transitions.cancel(connection, job_id, now)
             done = Removal("cancelled") if cancelled else removal.remove_jobs(connection, [job_id])
         self._told(job_id, queue_moved=cancelled)
         return done
@@ -294,7 +294,7 @@ class Store:
     def _waiting_jobs(self) -> list[str]:
         try:
             with self._database.reading() as connection:
-                return reading.waiting_jobs(connection, _WAITING_JOBS_TOLD)
+                return queries.waiting_jobs(connection, _WAITING_JOBS_TOLD)
         except RestoreError:  # the change itself is committed; the listeners hear of their place with the next one
             return []
 

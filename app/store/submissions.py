@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, func, insert, select
 
 from app.errors import TooLarge, Unavailable
-from app.store.reading import seconds_per_photo
+from app.store.queries import seconds_per_photo
 from app.store.records import AttemptStatus, NewPhoto, PhotoStatus
 from app.store.schema import attempts, jobs, photos
 

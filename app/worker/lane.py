@@ -16,11 +16,11 @@ import threading
 from collections.abc import Callable, Collection
 
 from app.errors import RestoreError
+from app.jobs.runner import Runner
 from app.metrics import Metrics
-from app.runner import Runner
 from app.store import Attempt, AttemptStatus, Store
 from app.threads import SupervisedThread
-from app.worker.in_work import InWork, Run
+from app.worker.active_runs import InWork, Run
 
 log = logging.getLogger(__name__)
 

@@ -16,14 +16,14 @@ import time
 from collections.abc import Callable, Mapping
 
 from app.errors import RestoreError
+from app.jobs.runner import Runner
 from app.metrics import Metrics
-from app.runner import Runner
 from app.store import AttemptStatus, Store
 from app.threads import SupervisedThread, ThreadState
-from app.worker.in_work import InWork, Step
+from app.worker.active_runs import InWork, Step
 from app.worker.lane import House, Lane, Serves
-from app.worker.pipeline import PipelineLane
-from app.worker.waiting import WaitingLane
+from app.worker.local_lane import PipelineLane
+from app.worker.remote_lane import WaitingLane
 
 log = logging.getLogger(__name__)
 

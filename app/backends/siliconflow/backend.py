@@ -19,13 +19,13 @@ import httpcore2
 
 from app.backends.protocol import SENDING, Notice, OnProgress, Restored
 from app.backends.siliconflow import failures, request
-from app.backends.siliconflow.connecting import Network
+from app.backends.siliconflow.deadline import Watch
+from app.backends.siliconflow.description import NAME
 from app.backends.siliconflow.download import Decode, fetch_result
 from app.backends.siliconflow.exchange import Answer, TooMuch, exchange
 from app.backends.siliconflow.fitting import fit
-from app.backends.siliconflow.listing import NAME
 from app.backends.siliconflow.preparation import Submission, prepare
-from app.backends.siliconflow.watch import Watch
+from app.backends.siliconflow.ssrf_safe_transport import Network
 from app.errors import Cancelled
 from app.images import Picture
 from app.options import RestoreOptions

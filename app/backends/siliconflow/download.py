@@ -16,9 +16,9 @@ import httpcore2
 
 from app.backends.siliconflow import failures
 from app.backends.siliconflow.addresses import ResultAddress, is_public, read_url
-from app.backends.siliconflow.connecting import AddressRefused, Network
+from app.backends.siliconflow.deadline import Watch
 from app.backends.siliconflow.exchange import Answer, TooMuch, exchange
-from app.backends.siliconflow.watch import Watch
+from app.backends.siliconflow.ssrf_safe_transport import AddressRefused, Network
 from app.errors import RestoreError, Unavailable
 from app.images import Picture
 

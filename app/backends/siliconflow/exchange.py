@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 import httpcore2
 
 from app.backends.siliconflow import failures
-from app.backends.siliconflow.connecting import AddressRefused, CheckedConnections, Network
-from app.backends.siliconflow.watch import OutOfTime, Watch
+from app.backends.siliconflow.deadline import OutOfTime, Watch
+from app.backends.siliconflow.ssrf_safe_transport import AddressRefused, CheckedConnections, Network
 
 log = logging.getLogger(__name__)
 

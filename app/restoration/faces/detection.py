@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from app.images import Pixels
-from app.restoration.faces.folding import fold_batch_norms
+from app.restoration.faces.batchnorm_fusion import fold_batch_norms
 
 # The largest anchors are 512 pixels. Measured on photos enlarged to 4000 pixels: at 1280 landmarks stay within a
 # tenth of the face's width, at 2048 within a sixth, and at full size, as upstream looks, large faces are lost.
@@ -89,7 +89,7 @@ def build_detector(kind: str, state: Mapping[str, Tensor], device: str) -> Detec
     """
     from facexlib.detection.retinaface import RetinaFace
 
-    from app.restoration.faces.quiet import quiet
+    from app.restoration.faces.suppress_warnings import quiet
 
     with quiet():  # torchvision warns of the words that facexlib uses
         network = RetinaFace(kind, device=torch.device("cpu"))

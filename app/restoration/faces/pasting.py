@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.images import Pixels
-from app.images.layers import FaceLayer, mix
+from app.images.face_layers import FaceLayer, mix
 from app.restoration.faces.alignment import Matrix, frame_corners, scale_of
 from app.restoration.faces.parsing import Mask
 from app.restoration.upscale import LUMA

@@ -1,0 +1,80 @@
+"""Health as a word with reasons, and what the machine has left. It reads the parts and changes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psutil
+
+from app.api.dependencies import Parts
+from app.errors import RestoreError
+from app.threads import ThreadState
+
+
+def health_of(parts: Parts) -> dict[str, Any]:
+    """`status` is the worst word that holds; `reasons` says why, empty when all is well; `notes` are no fault.
+
+    draining > starting > failing > degraded > busy > ready.
+    """
+    judged = _judged(parts)
+    return {**judged, "notes": [str(note) for note in parts.catalog.description().get("notes", ())]}
+
+
+def _judged(parts: Parts) -> dict[str, Any]:
+    if parts.admission.draining:
+        return _health("draining", ["The service is shutting down."])
+    if parts.catalog.loading:
+        return _health("starting", ["The network is being loaded."])
+    worker = parts.worker.health()
+    failing = _failures(parts)
+    if worker.word in ("failing", "stopped"):
+        failing += list(worker.reasons)
+    complaints = _complaints(parts)
+    if failing:
+        return _health("failing", list(dict.fromkeys(failing + complaints)))
+    degraded = complaints + list(worker.reasons)
+    if degraded:
+        return _health("degraded", degraded)
+    return _health("busy" if worker.word == "busy" else "ready", [])
+
+
+def resources_of(parts: Parts) -> dict[str, Any]:
+    """Processor in percent (since the last call), memory and disk in bytes."""
+    process, memory = psutil.Process(), psutil.virtual_memory()
+    return {
+        "cpu_percent": psutil.cpu_percent(),
+        "cpu_count": psutil.cpu_count(),
+        "memory_total_bytes": memory.total,
+        "memory_available_bytes": memory.available,
+        "process_memory_bytes": process.memory_info().rss,
+        "process_threads": process.num_threads(),
+        "free_disk_ok": parts.storage.free_disk_ok(),
+    }
+
+
+def _health(word: str, reasons: list[str]) -> dict[str, Any]:
+    return {"status": word, "reasons": reasons}
+
+
+def _failures(parts: Parts) -> list[str]:
+    """What keeps every photo from being restored."""
+    reasons = []
+    if parts.catalog.failure is not None:
+        reasons.append(parts.catalog.failure)
+    elif not any(row["installed"] for row in parts.catalog.models()):
+        reasons.append("No model is installed; run: python3 run.py models download")
+    try:
+        parts.store.counts()
+    except RestoreError as error:
+        reasons.append(error.detail)
+    if not parts.storage.free_disk_ok():
+        reasons.append("There is too little free disk space, so new photos are refused.")
+    return reasons
+
+
+def _complaints(parts: Parts) -> list[str]:
+    """What works, but not as it should."""
+    reasons = [str(reason) for reason in parts.catalog.description().get("problems", ())]
+    if parts.janitor.state is not ThreadState.RUNNING:
+        reasons.append("The janitor keeps dying or is not running; the log says why.")
+    return reasons

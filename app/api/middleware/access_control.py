@@ -1,0 +1,165 @@
+"""The guard: host, origin, key, rate and length are judged here, before one byte of a body is read.
+
+It is a pure ASGI layer around the whole API. It knows routes only as a short table of who may come and how much they
+may send; what a body means is for others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api import problems
+from app.api.admission import Admission
+from app.api.auth.api_keys import COOKIE_NAME, OPEN_OWNER, Keys
+from app.api.auth.origins import SAFE_METHODS, Origins
+from app.api.auth.rate_limits import Rates, network_of
+from app.api.middleware.request_body import DEFAULT_PACE, MeteredBody, Pace, too_large
+from app.api.middleware.request_context import close_after_answer
+from app.errors import BadRequest, RestoreError, Unauthorized, UnsupportedFormat
+
+OPEN_PATHS = frozenset(("/health/live",))
+SESSION_PATH = "/api/v1/session"
+SMALL_BODY_BYTES = 64 * 1024
+FORM_OVERHEAD_BYTES = 2 * 1024 * 1024
+UNAUTHORIZED_CLOSE = 4401
+REFUSED_CLOSE = 4403
+RATE_CLOSE = 4429
+_LENGTH = re.compile(r"[0-9]{1,18}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """What the guard judges by. `submit_limits` maps the path of each upload call to its largest body in bytes."""
+
+    keys: Keys
+    origins: Origins
+    rates: Rates
+    submit_limits: Mapping[str, int]
+    pace: Pace = DEFAULT_PACE
+
+
+class Guard:
+    """The ASGI layer. It leaves the owner in `scope["state"]["owner"]`."""
+
+    def __init__(self, app: ASGIApp, rules: Rules, admission: Admission) -> None:
+        self._app, self._rules, self._admission = app, rules, admission
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Judge one connection and pass it on."""
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        try:
+            await self._admit(scope, headers)
+            limit = self._judge_body(scope, headers)
+        except RestoreError as error:
+            if _has_body(headers):
+                close_after_answer(scope)
+            await problems.from_error(error, scope["state"].get("request_id"))(scope, receive, send)
+            return
+        body = MeteredBody(receive, scope, limit, self._rules.pace)
+
+        async def send_watched(message: Message) -> None:
+            # An answer before the end of a body of unknown length: the rest is not worth reading. A known rest (within
+            # the limit) is let in and dropped by the server, so that ordinary clients get to read the answer.
+            if message["type"] == "http.response.start" and not body.complete and "transfer-encoding" in headers:
+                close_after_answer(scope)
+            await send(message)
+
+        await self._app(scope, body, send_watched)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A browser sees the reason of a close only after an accept."""
+        headers = Headers(scope=scope)
+        try:
+            await self._admit(scope, headers)
+        except RestoreError as error:
+            await receive()
+            await send({"type": "websocket.accept"})
+            code = {401: UNAUTHORIZED_CLOSE, 429: RATE_CLOSE}.get(error.status, REFUSED_CLOSE)
+            await send({"type": "websocket.close", "code": code, "reason": error.code})
+            return
+        await self._app(scope, receive, send)
+
+    async def _admit(self, scope: Scope, headers: Headers) -> None:
+        """Host, key, origin and rate, in this order."""
+        rules = self._rules
+        rules.origins.check_host(headers)
+        if scope["path"] in OPEN_PATHS:
+            return
+        address = address_of(scope)
+        owner, by_header = await self._identify(headers, address)
+        # A page of another origin cannot set our header, but its requests do carry cookies and reach loopback.
+        if not by_header and (scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS):
+            rules.origins.check_page(headers)
+        await rules.rates.spend(f"key {owner}" if owner and rules.keys.required else f"address {address}")
+        if owner is None and scope["path"] != SESSION_PATH:
+            raise Unauthorized(
+                "key_required", "A valid key is needed; send it in the X-API-KEY header or sign in on the dashboard."
+            )
+        scope["state"]["owner"] = owner
+
+    async def _identify(self, headers: Headers, address: str) -> tuple[str | None, bool]:
+        """The owner and whether the key came in the header, which no foreign page can send."""
+        keys = self._rules.keys
+        if not keys.required:
+            return OPEN_OWNER, False
+        presented = _raw(headers, b"x-api-key")
+        if presented is not None:
+            return await check_key(keys, self._rules.rates, presented, address), True
+        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE_NAME)
+        return (keys.owner_of_cookie(cookie) if cookie else None), False
+
+    def _judge_body(self, scope: Scope, headers: Headers) -> int:
+        """The body's limit in bytes, once its announced length and the state of the service allow it."""
+        limit = SMALL_BODY_BYTES
+        if scope["method"] == "POST" and scope["path"] in self._rules.submit_limits:
+            limit = self._rules.submit_limits[scope["path"]]
+            if not headers.get("content-type", "").lower().startswith("multipart/form-data"):
+                raise UnsupportedFormat(
+                    "unsupported_media_type", "Send the photo as multipart/form-data, as HTML forms and curl -F do."
+                )
+            self._admission.check()
+        announced = headers.get("content-length", "0")
+        if not _LENGTH.fullmatch(announced):
+            raise BadRequest("bad_request", "Content-Length is not a number of bytes.")
+        if int(announced) > limit:
+            raise too_large(limit)
+        return limit
+
+
+async def check_key(keys: Keys, rates: Rates, presented: bytes, address: str) -> str:
+    """The owner behind a key. Raises `Unauthorized` `wrong_key`, or `TooManyRequests` for a guesser."""
+    await rates.refuse_guesser(address)
+    owner = keys.owner_of_key(presented)
+    if owner is None:
+        await rates.count_wrong_key(address)
+        raise Unauthorized("wrong_key", "This key is not valid; check it for missing characters.")
+    return owner
+
+
+def address_of(scope: Scope) -> str:
+    """The client's address as one word."""
+    client = scope.get("client")
+    return network_of(client[0]) if client else "unknown"
+
+
+def _raw(headers: Headers, name: bytes) -> bytes | None:
+    """A header's bytes as they were sent: keys are compared as bytes."""
+    return next((value for key, value in headers.raw if key == name), None)
+
+
+def _has_body(headers: Headers) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"

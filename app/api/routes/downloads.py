@@ -1,0 +1,124 @@
+"""The routes that hand out files: results, previews, originals, and the ZIP of a batch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from app.api import file_responses, schemas
+from app.api.dependencies import Parts, owner_of, parts_of
+from app.api.lookup import choose, finished_attempt, not_finished, read_job
+from app.api.routes.jobs import JobId
+from app.errors import Conflict, NotFound
+from app.images import PREVIEW_SIDE_PIXELS
+from app.store import Attempt, AttemptStatus
+
+router = APIRouter()
+
+AttemptChoice = Annotated[str | None, Query(description="which photo of a batch: the id of an attempt")]
+PreviewSize = Annotated[int, Query(ge=16, le=4096, description="most pixels a side")]
+_FILE_PROBLEMS = schemas.problems(401, 404, 409, 416, 429)
+
+
+@router.head("/processed/{name}", include_in_schema=False)
+@router.get(
+    "/processed/{name}",
+    tags=["simple"],
+    summary="A finished image",
+    response_class=Response,
+    responses={200: {"content": {"image/*": {}}}, **_FILE_PROBLEMS},
+)
+async def processed(request: Request, name: str) -> Response:
+    """The image behind a result's `url`, streamed; single byte ranges and If-None-Match are understood."""
+    parts = parts_of(request)
+    attempt = await parts.run(parts.store.result_attempt, owner_of(request), name)
+    return await parts.run(file_responses.result_response, parts.storage, attempt, request.headers)
+
+
+@router.head("/api/v1/jobs/{job_id}/result", include_in_schema=False)
+@router.get(
+    "/api/v1/jobs/{job_id}/result",
+    tags=["files"],
+    summary="The finished image",
+    response_class=Response,
+    responses={200: {"content": {"image/*": {}}}, **_FILE_PROBLEMS},
+)
+async def result(request: Request, job_id: JobId, attempt: AttemptChoice = None) -> Response:
+    """The image. A job of several photos answers 409 `several_results`: choose with `attempt`, or fetch the ZIP."""
+    parts = parts_of(request)
+    chosen = await finished_attempt(request, job_id, attempt)
+    return await parts.run(file_responses.result_response, parts.storage, chosen, request.headers)
+
+
+@router.get(
+    "/api/v1/jobs/{job_id}/preview",
+    tags=["files"],
+    summary="The finished image, small",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}}}, **_FILE_PROBLEMS},
+)
+async def preview(
+    request: Request, job_id: JobId, attempt: AttemptChoice = None, size: PreviewSize = PREVIEW_SIDE_PIXELS
+) -> Response:
+    """A JPEG of at most 400 x 400 pixels, or of `size`, for pages that must not decode a result of any length."""
+    parts = parts_of(request)
+    chosen = await finished_attempt(request, job_id, attempt)
+    return file_responses.preview_response(await parts.run(_result_preview, parts, chosen, size))
+
+
+@router.get(
+    "/api/v1/jobs/{job_id}/original",
+    tags=["files"],
+    summary="The upload",
+    response_class=Response,
+    responses={200: {"content": {"application/octet-stream": {}, "image/jpeg": {}}}, **_FILE_PROBLEMS},
+)
+async def original(
+    request: Request,
+    job_id: JobId,
+    attempt: AttemptChoice = None,
+    preview: Annotated[bool, Query(description="a JPEG of at most 400 x 400 (or `size`) instead")] = False,
+    size: PreviewSize = PREVIEW_SIDE_PIXELS,
+) -> Response:
+    """The upload as an attachment, exactly as it was sent; or a small re-encoded JPEG to show."""
+    parts = parts_of(request)
+    job, _ = await read_job(request, job_id)
+    chosen = choose(job, attempt)
+    if preview:
+        return file_responses.preview_response(await parts.run(_original_preview, parts, chosen, size))
+    return await parts.run(file_responses.original_response, parts.storage, chosen, request.headers)
+
+
+@router.get(
+    "/api/v1/batch/{job_id}/results",
+    tags=["files"],
+    summary="All finished images as a ZIP",
+    response_class=Response,
+    responses={200: {"content": {"application/zip": {}}}, **_FILE_PROBLEMS},
+)
+async def batch_results(request: Request, job_id: JobId) -> Response:
+    """A streamed ZIP, stored and not deflated; photos that failed are named in its `errors.txt`."""
+    parts = parts_of(request)
+    job, _ = await read_job(request, job_id)
+    if not job.status.ended:
+        raise not_finished()
+    if job.status is not AttemptStatus.COMPLETED:
+        raise Conflict("no_result", "No photo of this job was finished; its errors say why.")
+    return await parts.run(file_responses.archive_response, parts.storage, job)
+
+
+def _result_preview(parts: Parts, attempt: Attempt, size: int) -> bytes:
+    assert attempt.result_name is not None
+    path = parts.storage.result_path(attempt.result_name)
+    if not path.is_file():
+        raise NotFound("result_not_found", "The file is not there any more; it has expired.")
+    return parts.decoder.preview(path, size, max_megapixels=parts.limits.max_output_megapixels)
+
+
+def _original_preview(parts: Parts, attempt: Attempt, size: int) -> bytes:
+    path = parts.storage.upload_path(attempt.photo_id)
+    if not path.is_file():
+        raise NotFound("photo_not_found", "The upload is not there any more; it has expired.")
+    return parts.decoder.preview(path, size)

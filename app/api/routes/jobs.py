@@ -1,0 +1,203 @@
+"""The routes of jobs: submit, follow, list, cancel; first the simple surface for scripts, then `/api/v1`.
+
+Routes join requests to `submit`, `lookup`, `waiting` and `views`; they hold no rules of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from app.api import schemas, submit, views
+from app.api.dependencies import Parts, owner_of, parts_of
+from app.api.lookup import check_id, position_of, read_job
+from app.api.multipart_form import Form, UploadLimits, receive_form
+from app.api.prefer_wait import preferred_wait, wait_for_end
+from app.api.problems import Refusal, retry_of_failure, status_of_failure
+from app.errors import RestoreError
+from app.store import AttemptStatus, Job
+
+router = APIRouter()
+
+SIMPLE_SUBMIT, SUBMIT, SUBMIT_BATCH = "/enhance", "/api/v1/enhance", "/api/v1/enhance/batch"
+MOST_IN_A_BATCH = 50
+_SUBMIT_PROBLEMS = schemas.problems(400, 401, 408, 409, 413, 415, 422, 429, 503)
+_READ_PROBLEMS = schemas.problems(401, 404, 429)
+
+JobId = Annotated[str, Path(description="32 hex characters")]
+
+
+# The simple surface.
+
+
+@router.post(
+    SIMPLE_SUBMIT,
+    status_code=202,
+    tags=["simple"],
+    summary="Submit 1 to 50 photos",
+    responses={202: {"model": schemas.Submitted}, **_SUBMIT_PROBLEMS},
+    openapi_extra=schemas.upload_form("files", MOST_IN_A_BATCH),
+)
+async def enhance_simple(request: Request) -> Response:
+    """Take photos with one set of options; follow them under `/status/{job_id}`."""
+    job, position = await _take(request, parts_of(request).limits.max_batch_size)
+    return accepted(submitted(job, position), f"/status/{job.id}")
+
+
+@router.get(
+    "/status/{job_id}",
+    tags=["simple"],
+    summary="State of a job",
+    responses={200: {"model": schemas.StatusShape}, **_READ_PROBLEMS},
+)
+async def status_simple(request: Request, job_id: JobId) -> Response:
+    """Progress, finished photos with their addresses, and errors."""
+    return JSONResponse(views.status_view(*await read_job(request, job_id)))
+
+
+# The versioned surface.
+
+
+@router.post(
+    SUBMIT,
+    status_code=202,
+    tags=["jobs"],
+    summary="Submit one photo",
+    responses={200: {"model": schemas.JobShape}, 202: {"model": schemas.Submitted}, **_SUBMIT_PROBLEMS},
+    openapi_extra=schemas.upload_form("file", 1),
+)
+async def enhance(request: Request) -> Response:
+    """Take one photo. `Prefer: wait=SECONDS` answers with the finished job, or with the failure's own status."""
+    job, position = await _take(request, 1)
+    location = f"/api/v1/jobs/{job.id}"
+    return await waited(request, job) or accepted(submitted(job, position), location)
+
+
+@router.post(
+    SUBMIT_BATCH,
+    status_code=202,
+    tags=["jobs"],
+    summary="Submit several photos",
+    responses={200: {"model": schemas.JobShape}, 202: {"model": schemas.BatchSubmitted}, **_SUBMIT_PROBLEMS},
+    openapi_extra=schemas.upload_form("files", MOST_IN_A_BATCH),
+)
+async def enhance_batch(request: Request) -> Response:
+    """Take 1 to 50 photos with one set of options. One bad photo refuses all; `errors` names each bad one."""
+    job, position = await _take(request, parts_of(request).limits.max_batch_size)
+    location = f"/api/v1/batch/{job.id}"
+    body = {**submitted(job, position), "batch_id": job.id}
+    return await waited(request, job) or accepted(body, location)
+
+
+@router.get(
+    "/api/v1/jobs",
+    tags=["jobs"],
+    summary="Your jobs, newest first",
+    responses={200: {"model": schemas.JobPage}, **_READ_PROBLEMS},
+)
+async def list_jobs(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    before: Annotated[str | None, Query(description="`next` of the page before")] = None,
+) -> Response:
+    """One page; ask again with `before` set to `next` until that is null."""
+    if before is not None:
+        check_id(before)
+    parts = parts_of(request)
+    found = await parts.run(_page, parts, owner_of(request), limit, before)
+    return JSONResponse(found)
+
+
+@router.get(
+    "/api/v1/jobs/{job_id}",
+    tags=["jobs"],
+    summary="One job with all its attempts",
+    responses={200: {"model": schemas.JobShape}, **_READ_PROBLEMS},
+)
+@router.get(
+    "/api/v1/batch/{job_id}",
+    tags=["jobs"],
+    summary="One batch: the same as the job",
+    responses={200: {"model": schemas.JobShape}, **_READ_PROBLEMS},
+)
+async def show_job(request: Request, job_id: JobId) -> Response:
+    """Everything that is known of the job."""
+    job, position = await read_job(request, job_id)
+    return JSONResponse(views.job_view(job, position, parts_of(request).limits.retention_seconds))
+
+
+@router.delete(
+    "/api/v1/jobs/{job_id}",
+    tags=["jobs"],
+    summary="Cancel or remove a job",
+    responses={200: {"model": schemas.Removed}, **_READ_PROBLEMS},
+)
+async def remove_job(request: Request, job_id: JobId) -> Response:
+    """Cancel the job if it is active (its row stays), else remove it together with its files."""
+    parts = parts_of(request)
+    outcome = await parts.run(_cancel_or_remove, parts, owner_of(request), check_id(job_id))
+    return JSONResponse({"job_id": job_id, "status": outcome})
+
+
+# What the routes share.
+
+
+async def _take(request: Request, most: int) -> tuple[Job, int]:
+    parts = parts_of(request)
+    limits = UploadLimits(most, parts.limits.max_file_bytes)
+    form = Form(request.headers["content-type"], limits, submit.open_upload(parts))
+    await receive_form(form, request.stream(), parts.run)
+    return await parts.run(submit.accept, parts, owner_of(request), form)
+
+
+def submitted(job: Job, position: int) -> dict[str, Any]:
+    """What a client hears of an accepted job."""
+    return {"job_id": job.id, "status": job.status.value, "queue_position": position}
+
+
+def accepted(body: dict[str, Any], location: str) -> Response:
+    """202, and where to follow the job."""
+    return JSONResponse(body, 202, headers={"Location": location})
+
+
+async def waited(request: Request, job: Job) -> Response | None:
+    """The answer to `Prefer: wait`, or None when it was not asked for or the job did not end in time."""
+    seconds = preferred_wait(request.headers)
+    if seconds is None:
+        return None
+    ended = await wait_for_end(request, job.id, seconds)
+    if ended is None:
+        return None
+    applied = {"Preference-Applied": f"wait={seconds}", "Content-Location": f"/api/v1/jobs/{job.id}"}
+    if ended.status is AttemptStatus.COMPLETED:
+        return JSONResponse(views.job_view(ended, 0, parts_of(request).limits.retention_seconds), headers=applied)
+    raise _failure_of(ended)
+
+
+def _failure_of(job: Job) -> RestoreError:
+    """The failure of a job that was waited for: the status of its first failed photo."""
+    failed = next((a for a in job.attempts if a.status is AttemptStatus.FAILED), None)
+    if failed is None:
+        return Refusal(409, "job_cancelled", "The job was cancelled before it ended.", job_id=job.id)
+    rows = [views.error_view(a) for a in job.attempts if a.status is AttemptStatus.FAILED]
+    code, message = failed.error_code or "internal_error", failed.error_message or "The restoration failed."
+    retry = retry_of_failure(code)
+    return Refusal(status_of_failure(code), code, message, retry_after_seconds=retry, job_id=job.id, errors=rows)
+
+
+def _page(parts: Parts, owner: str, limit: int, before: str | None) -> dict[str, Any]:
+    jobs = parts.store.jobs(owner, limit + 1, before)
+    rows = [views.job_view(job, position_of(parts, job), parts.limits.retention_seconds) for job in jobs[:limit]]
+    return {"jobs": rows, "next": jobs[limit - 1].id if len(jobs) > limit else None}
+
+
+def _cancel_or_remove(parts: Parts, owner: str, job_id: str) -> str:
+    """Rows first, then files: from the commit on no request can reach a file that is about to go."""
+    done = parts.store.cancel_or_remove(owner, job_id, parts.wall())
+    for upload in done.uploads:
+        parts.storage.remove_upload(upload)
+    for name in done.results:
+        parts.storage.remove_result(name)
+    return done.outcome

@@ -1,0 +1,165 @@
+"""The routes of photos: upload once, restore as often as wanted, keep the result that is liked.
+
+Routes join requests to `submit`, the store's library and `views`; they hold no rules of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from app.api import schemas, submit, views
+from app.api.dependencies import Parts, owner_of, parts_of
+from app.api.json_bodies import read_object, read_options
+from app.api.multipart_form import Form, UploadLimits, receive_form
+from app.api.routes.jobs import accepted, submitted, waited
+from app.errors import NotFound, Unprocessable
+from app.storage import ID_PATTERN
+from app.store import Photo
+
+router = APIRouter(tags=["photos"])
+
+UPLOAD = "/api/v1/photos"
+PhotoId = Annotated[str, Path(description="32 hex characters")]
+_UPLOAD_PROBLEMS = schemas.problems(400, 401, 408, 413, 415, 422, 429, 503)
+_READ_PROBLEMS = schemas.problems(401, 404, 429)
+_CHANGE_PROBLEMS = schemas.problems(400, 401, 404, 409, 422, 429)
+_CHOICE = {"type": "object", "properties": {"attempt_id": {"type": "string"}}, "required": ["attempt_id"]}
+
+
+@router.post(
+    UPLOAD,
+    status_code=201,
+    summary="Upload one photo",
+    responses={200: {"model": schemas.PhotoShape}, 201: {"model": schemas.PhotoShape}, **_UPLOAD_PROBLEMS},
+    openapi_extra=schemas.upload_form("file", 1, options=False),
+)
+async def upload_photo(request: Request) -> Response:
+    """Take one photo without restoring it. Bytes that are here already give the photo they are, with 200."""
+    parts = parts_of(request)
+    limits = UploadLimits(1, parts.limits.max_file_bytes)
+    form = Form(request.headers["content-type"], limits, submit.open_upload(parts))
+    await receive_form(form, request.stream(), parts.run)
+    photo, created = await parts.run(submit.accept_photo, parts, owner_of(request), form)
+    return JSONResponse(_view(parts, photo), 201 if created else 200, headers={"Location": f"{UPLOAD}/{photo.id}"})
+
+
+@router.get(
+    UPLOAD, summary="Your photos, newest first", responses={200: {"model": schemas.PhotoPage}, **_READ_PROBLEMS}
+)
+async def list_photos(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    before: Annotated[str | None, Query(description="`next` of the page before")] = None,
+    archived: Annotated[bool, Query(description="the archived photos instead")] = False,
+) -> Response:
+    """One page of the photos that were uploaded here; ask again with `before` set to `next` until that is null."""
+    if before is not None:
+        _check_id(before)
+    parts = parts_of(request)
+    return JSONResponse(await parts.run(_page, parts, owner_of(request), limit, before, archived))
+
+
+@router.get(
+    UPLOAD + "/{photo_id}",
+    summary="One photo with all its attempts",
+    responses={200: {"model": schemas.PhotoShape}, **_READ_PROBLEMS},
+)
+async def show_photo(request: Request, photo_id: PhotoId) -> Response:
+    """Everything that is known of the photo; the uploads of jobs are found here too."""
+    parts = parts_of(request)
+    return JSONResponse(
+        _view(parts, await parts.run(parts.store.library.photo, owner_of(request), _check_id(photo_id)))
+    )
+
+
+@router.post(
+    UPLOAD + "/{photo_id}/restore",
+    status_code=202,
+    summary="Restore a photo once more",
+    responses={
+        200: {"model": schemas.JobShape},
+        202: {"model": schemas.RestoreSubmitted},
+        **_CHANGE_PROBLEMS,
+        **schemas.problems(413, 415, 503),
+    },
+    openapi_extra=schemas.options_body(),
+)
+async def restore_photo(request: Request, photo_id: PhotoId) -> Response:
+    """One attempt more, with any backend and options, as a job of its own; 409 `photo_busy` while one is active.
+
+    `Prefer: wait=SECONDS` answers with the finished job, or with the failure's own status.
+    """
+    parts = parts_of(request)
+    parts.admission.check()
+    options = await read_options(request)
+    job, position = await parts.run(submit.restore_again, parts, owner_of(request), _check_id(photo_id), options)
+    body = {**submitted(job, position), "attempt_id": job.attempts[0].id}
+    return await waited(request, job) or accepted(body, f"/api/v1/jobs/{job.id}")
+
+
+@router.post(
+    UPLOAD + "/{photo_id}/select",
+    summary="Choose the attempt to keep",
+    responses={200: {"model": schemas.PhotoShape}, **_CHANGE_PROBLEMS},
+    openapi_extra=schemas.object_body(_CHOICE),
+)
+async def select_attempt(request: Request, photo_id: PhotoId) -> Response:
+    """Mark one completed attempt as the result of this photo; the last choice counts."""
+    chosen = (await read_object(request)).get("attempt_id")
+    if not isinstance(chosen, str):
+        raise Unprocessable("no_attempt", 'Send the attempt to keep as {"attempt_id": "..."}.')
+    parts = parts_of(request)
+    found = await parts.run(parts.store.library.select, owner_of(request), _check_id(photo_id), chosen, parts.wall())
+    return JSONResponse(_view(parts, found))
+
+
+@router.post(
+    UPLOAD + "/{photo_id}/archive",
+    summary="Set a restored photo aside",
+    responses={200: {"model": schemas.PhotoShape}, **_CHANGE_PROBLEMS},
+)
+async def archive_photo(request: Request, photo_id: PhotoId) -> Response:
+    """The photo leaves the list and takes no more attempts; its results stay until it expires or is deleted."""
+    parts = parts_of(request)
+    found = await parts.run(parts.store.library.archive, owner_of(request), _check_id(photo_id), parts.wall())
+    return JSONResponse(_view(parts, found))
+
+
+@router.delete(
+    UPLOAD + "/{photo_id}",
+    summary="Remove a photo",
+    responses={200: {"model": schemas.PhotoRemoved}, **_READ_PROBLEMS, **schemas.problems(409)},
+)
+async def remove_photo(request: Request, photo_id: PhotoId) -> Response:
+    """Remove the photo, its attempts and all their files; 409 `photo_busy` while an attempt is active."""
+    parts = parts_of(request)
+    await parts.run(_remove, parts, owner_of(request), _check_id(photo_id))
+    return JSONResponse({"photo_id": photo_id, "status": "removed"})
+
+
+def _view(parts: Parts, photo: Photo) -> dict[str, Any]:
+    return views.photo_view(photo, parts.limits.retention_seconds)
+
+
+def _page(parts: Parts, owner: str, limit: int, before: str | None, archived: bool) -> dict[str, Any]:
+    photos = parts.store.library.photos(owner, limit + 1, before, archived=archived)
+    rows = [_view(parts, photo) for photo in photos[:limit]]
+    return {"photos": rows, "next": photos[limit - 1].id if len(photos) > limit else None}
+
+
+def _remove(parts: Parts, owner: str, photo_id: str) -> None:
+    """Rows first, then files: from the commit on no request can reach a file that is about to go."""
+    gone = parts.store.library.remove(owner, photo_id)
+    for upload in gone.uploads:
+        parts.storage.remove_upload(upload)
+    for name in gone.results:
+        parts.storage.remove_result(name)
+
+
+def _check_id(photo_id: str) -> str:
+    if not ID_PATTERN.fullmatch(photo_id):
+        raise NotFound("photo_not_found", "There is no such photo; it may have expired or been removed.")
+    return photo_id

@@ -1,0 +1,210 @@
+"""The routes about the service itself: health, resources, options and models, metrics, and signing in.
+
+Health is a word with reasons, worked out in `wellbeing`; nothing here touches a job.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from app.api import schemas
+from app.api.auth.api_keys import COOKIE_NAME, SESSION_SECONDS
+from app.api.dependencies import Parts, parts_of
+from app.api.health import health_of, resources_of
+from app.api.middleware.access_control import SESSION_PATH, address_of, check_key
+from app.api.speed import speeds_of
+from app.errors import BadRequest
+from app.images import accepted_formats
+from app.metrics import CONTENT_TYPE
+from app.options import FIELDS, PROMPT_LIMIT_CHARACTERS, RestoreOptions
+
+router = APIRouter()
+
+READY_WORDS = frozenset(("ready", "busy", "degraded"))
+_MEGABYTE = 1024 * 1024
+_PROBLEMS = schemas.problems(401, 429)
+
+
+@router.get("/health/live", tags=["health"], summary="Is the process alive?")
+async def live() -> Response:
+    """Always cheap, always open."""
+    return JSONResponse({"status": "alive"})
+
+
+@router.get(
+    "/health/ready",
+    tags=["health"],
+    summary="Can it restore now?",
+    responses={200: {"model": schemas.HealthShape}, 503: {"model": schemas.HealthShape}, **_PROBLEMS},
+)
+async def ready(request: Request) -> Response:
+    """200 once the network is loaded and all parts work, else 503 with the reasons."""
+    parts = parts_of(request)
+    health = await parts.run(health_of, parts)
+    return JSONResponse(health, 200 if health["status"] in READY_WORDS else 503)
+
+
+@router.get(
+    "/api/v1/health",
+    tags=["health"],
+    summary="Health as a word",
+    responses={200: {"model": schemas.HealthShape}, **_PROBLEMS},
+)
+async def health(request: Request) -> Response:
+    """starting, ready, busy, degraded, failing or draining, with plain reasons."""
+    parts = parts_of(request)
+    return JSONResponse(await parts.run(health_of, parts))
+
+
+@router.get("/api/v1/status", tags=["system"], summary="Resources, queue and speed", responses=_PROBLEMS)
+async def status(request: Request) -> Response:
+    """Processor, memory and disk, the queue, seconds per megapixel, and the device with the reason for it."""
+    parts = parts_of(request)
+    return JSONResponse(await parts.run(_status, parts))
+
+
+@router.get("/api/v1/config", tags=["system"], summary="Options, limits, backends and models", responses=_PROBLEMS)
+async def config(request: Request) -> Response:
+    """Everything a form needs: options with bounds and defaults, limits, formats, and what is installed."""
+    parts = parts_of(request)
+    return JSONResponse(await parts.run(_config, parts))
+
+
+@router.post(
+    "/api/v1/models/warmup",
+    tags=["system"],
+    summary="Load the default model and run it once",
+    responses=schemas.problems(401, 429, 503),
+)
+async def warm_up(request: Request) -> Response:
+    """Answers with the model's name once it has run; null when none is installed."""
+    parts = parts_of(request)
+    started = parts.clock()
+    model = await parts.run(parts.catalog.warm_up)
+    return JSONResponse({"model": model, "seconds": round(parts.clock() - started, 3)})
+
+
+@router.get("/metrics", tags=["system"], summary="Prometheus metrics", response_class=Response, responses=_PROBLEMS)
+async def metrics(request: Request) -> Response:
+    """Counters and timings in the Prometheus text format."""
+    parts = parts_of(request)
+    return Response(await parts.run(parts.metrics.render), headers={"Content-Type": CONTENT_TYPE})
+
+
+@router.post(SESSION_PATH, tags=["system"], summary="Sign in", responses=schemas.problems(400, 401, 403, 429))
+async def sign_in(request: Request) -> Response:
+    """Exchange the key (the X-API-KEY header, or JSON `{"key": "..."}`) for a session cookie."""
+    parts = parts_of(request)
+    if not parts.keys.required:
+        return JSONResponse({"signed_in": True, "key_required": False})
+    owner = request.scope["state"]["owner"] or await _owner_of_body(request, parts)
+    answer = JSONResponse({"signed_in": True, "key_required": True})
+    answer.set_cookie(
+        COOKIE_NAME,
+        parts.keys.seal(owner),
+        max_age=SESSION_SECONDS,
+        path="/",
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="strict",
+    )
+    return answer
+
+
+@router.delete(SESSION_PATH, tags=["system"], summary="Sign out", status_code=204, response_class=Response)
+async def sign_out() -> Response:
+    """Forget the session cookie."""
+    answer = Response(status_code=204)
+    answer.delete_cookie(COOKIE_NAME, path="/", httponly=True, samesite="strict")
+    return answer
+
+
+async def _owner_of_body(request: Request, parts: Parts) -> str:
+    """The owner behind the key in the JSON body; a wrong one counts against the address, as in a header."""
+    try:
+        key = json.loads(await request.body())["key"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        key = None
+    if not isinstance(key, str):
+        raise BadRequest("bad_request", 'Send the key as JSON: {"key": "..."}.')
+    return await check_key(parts.keys, parts.rates, key.encode(errors="surrogatepass"), address_of(request.scope))
+
+
+def _status(parts: Parts) -> dict[str, Any]:
+    described = parts.catalog.description()
+    counts = parts.store.counts()
+    speed = parts.store.seconds_per_megapixel()
+    return {
+        **health_of(parts),
+        "uptime_seconds": round(parts.clock() - parts.started_at, 1),
+        "queue": {
+            "queued": counts.queued,
+            "processing": counts.processing,
+            "completed": counts.completed,
+            "failed": counts.failed,
+            "cancelled": counts.cancelled,
+            "limit": parts.limits.queue_limit,
+        },
+        "seconds_per_megapixel": None if speed is None else round(speed, 4),
+        "speeds": speeds_of(parts.store.recent_completed(), described),
+        "device": _chosen(described, "device"),
+        "precision": _chosen(described, "precision"),
+        "engine": described.get("engine"),
+        "resources": resources_of(parts),
+        "connections": parts.connections.total,
+    }
+
+
+def _chosen(described: dict[str, Any], name: str) -> dict[str, Any]:
+    return {"name": described.get(name), "reason": described.get(f"{name}_reason")}
+
+
+def _config(parts: Parts) -> dict[str, Any]:
+    described, limits = parts.catalog.description(), parts.limits
+    return {
+        "options": _options(),
+        "limits": {
+            "max_file_bytes": limits.max_file_bytes,
+            "max_file_megabytes": limits.max_file_bytes / _MEGABYTE,
+            "max_batch_size": limits.max_batch_size,
+            "max_input_megapixels": limits.image.max_input_megapixels,
+            "max_side_pixels": limits.image.max_side_pixels,
+            "max_output_megapixels": limits.max_output_megapixels,
+            "queue_limit": limits.queue_limit,
+            "retention_seconds": limits.retention_seconds,
+            "max_prompt_characters": PROMPT_LIMIT_CHARACTERS,
+        },
+        "formats": accepted_formats(),
+        "backends": parts.catalog.backends(),
+        "models": described.get("models", []),
+        "face_models": described.get("face_models", []),
+        "faces": described.get("faces"),
+        "default_model": described.get("default_model"),
+        "default_quality": described.get("default_quality"),
+        "qualities": described.get("qualities", []),
+        "problems": described.get("problems", []),
+        "notes": described.get("notes", []),
+        "embedded_model": described.get("embedded_model", False),
+        "key_required": parts.keys.required,
+    }
+
+
+def _options() -> dict[str, Any]:
+    """Every option with its type, bounds, choices, default and help line, as `app.options` has them."""
+    defaults = dataclasses.asdict(RestoreOptions())
+    return {
+        name: {
+            "type": field.kind.__name__,
+            "help": field.help,
+            "minimum": field.low,
+            "maximum": field.high,
+            "choices": list(field.choices) if field.choices else None,
+            "default": defaults[name],
+        }
+        for name, field in FIELDS.items()
+    }

@@ -1,0 +1,96 @@
+"""The WebSocket that tells a job's state at every change, and ends with it.
+
+Only the newest state is sent: a slow reader skips what it missed, and one that does not read at all is let go. Who may
+come at all was judged by the guard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+
+from fastapi import APIRouter, WebSocket
+from starlette.websockets import WebSocketDisconnect
+
+from app.api import views
+from app.api.dependencies import Parts, owner_of, parts_of
+from app.api.lookup import job_and_position
+from app.errors import NotFound
+from app.storage import ID_PATTERN
+
+router = APIRouter()
+
+NOT_FOUND_CLOSE = 4404
+TOO_MANY_CLOSE = 4429
+TALKATIVE_CLOSE = 1008
+SLOW_CLOSE = 1013
+TRY_AGAIN_CLOSE = 1012
+SEND_TIMEOUT_SECONDS = 10.0
+MOST_INCOMING_MESSAGES = 50
+REST_SECONDS = 0.1  # between two messages: faster than anybody looks
+
+
+@router.websocket("/api/v1/jobs/{job_id}/status")
+async def live_status(socket: WebSocket, job_id: str) -> None:
+    """Send the state at once and at each change; close with 1000 at the end, 4404 for an unknown job."""
+    parts, owner = parts_of(socket), owner_of(socket)
+    await socket.accept()
+    with parts.connections.place(owner) as has_place:
+        if not has_place:
+            await socket.close(TOO_MANY_CLOSE, "too_many_connections")
+            return
+        listening = asyncio.create_task(_listen(socket))
+        telling = asyncio.create_task(_tell(parts, socket, owner, job_id))
+        try:
+            done, _ = await asyncio.wait((listening, telling), return_when=asyncio.FIRST_COMPLETED)
+            close = telling.result() if telling in done else listening.result()
+        finally:
+            for task in (listening, telling):
+                task.cancel()
+            await asyncio.wait((listening, telling))
+        if close is not None:
+            with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # gone in the same moment
+                await socket.close(*close)
+
+
+async def _listen(socket: WebSocket) -> tuple[int, str] | None:
+    """Notice the disconnect. Nothing the client says means anything, and it may not say much."""
+    for _ in range(MOST_INCOMING_MESSAGES):
+        message = await socket.receive()
+        if message["type"] == "websocket.disconnect":
+            return None
+    return TALKATIVE_CLOSE, "too_many_messages"
+
+
+async def _tell(parts: Parts, socket: WebSocket, owner: str, job_id: str) -> tuple[int, str] | None:
+    """Send states until the job ends; gives the close code and its reason, None when the client has gone."""
+    sent = ""
+    with parts.hub.watch(job_id) as changed:
+        while True:
+            changed.clear()
+            try:
+                text, ended = await parts.run(_state, parts, owner, job_id)
+            except NotFound as error:
+                return (NOT_FOUND_CLOSE, error.code) if not sent else (1000, "removed")
+            if text != sent:
+                try:
+                    await asyncio.wait_for(socket.send_text(text), SEND_TIMEOUT_SECONDS)
+                except TimeoutError:
+                    return SLOW_CLOSE, "too_slow"
+                except (WebSocketDisconnect, RuntimeError):
+                    return None
+                sent = text
+            if ended:
+                return 1000, "ended"
+            if parts.hub.closing:
+                return TRY_AGAIN_CLOSE, "draining"
+            await asyncio.sleep(REST_SECONDS)
+            await changed.wait()
+
+
+def _state(parts: Parts, owner: str, job_id: str) -> tuple[str, bool]:
+    if not ID_PATTERN.fullmatch(job_id):
+        raise NotFound("job_not_found", "There is no such job.")
+    job, position = job_and_position(parts, owner, job_id)
+    return json.dumps(views.live_view(job, position)), job.status.ended

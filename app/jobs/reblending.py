@@ -1,0 +1,231 @@
+"""Blends the faces of a finished result anew, from the layers that were kept, as the next version of that result.
+
+No network runs: the first version is decoded, the faces are laid over it at the wished strengths, and the outcome is
+made safe under a name of its own before the row shows it. It knows rows, files and pictures; it knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+from app import images
+from app.errors import Conflict, NotFound, RestoreError, Unavailable, Unprocessable
+from app.images import Encoded, Picture
+from app.images.face_layers import FaceLayer, blend_layers, load_layers
+from app.metrics import Metrics
+from app.options import RestoreOptions
+from app.storage import Storage, first_version, full_disk_told, next_version
+from app.store import Attempt, AttemptStatus, NewVersion, Store
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING = 16
+_BUSY_RETRY_SECONDS = 3
+_FORMATS = {"jpg": "jpg", "png": "png", "webp": "webp", "tif": "tiff", "avif": "avif"}  # by the ending of a name
+
+
+class ResultDecoder(Protocol):
+    """Decodes results of ours away from this process (`app.images.Decoder` with the limits of results)."""
+
+    def decode(self, path: Path, *, as_stored: bool) -> Picture:
+        """Raises `RestoreError` for a file that cannot be decoded."""
+        ...
+
+    def close(self) -> None:
+        """End the process that decodes."""
+        ...
+
+
+class Reblender:
+    """One result at a time, in a thread of its own: a large one takes gigabytes for a moment."""
+
+    def __init__(
+        self,
+        store: Store,
+        storage: Storage,
+        decoder: ResultDecoder,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store, self._storage, self._decoder, self._metrics = store, storage, decoder, metrics
+        self._clock = clock
+        self._turn = threading.Lock()
+        self._places = threading.BoundedSemaphore(MAX_WAITING)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="reblend")
+
+    def submit(self, attempt_id: str, strengths: Mapping[int, float]) -> Future[Attempt]:
+        """`reblend` in our own thread. Raises `Unavailable` `reblend_busy` when too many wait already."""
+        if not self._places.acquire(blocking=False):
+            raise Unavailable(
+                "reblend_busy",
+                "Too many results are being blended just now; try again in a few seconds.",
+                retry_after_seconds=_BUSY_RETRY_SECONDS,
+            )
+        try:
+            future = self._pool.submit(self.reblend, attempt_id, strengths)
+        except RuntimeError:  # the pool was shut down
+            self._places.release()
+            raise Unavailable("shutting_down", "The service is shutting down; try again in a minute.") from None
+        future.add_done_callback(lambda _: self._places.release())
+        return future
+
+    def close(self) -> None:
+        """Drop what waits, let the one in work end, and end the decoder."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._decoder.close()
+        self._pool.shutdown(wait=True)
+
+    def can_reblend(self, attempt: Attempt) -> bool:
+        """Whether the layers of this attempt's faces are kept."""
+        return attempt.status is AttemptStatus.COMPLETED and self._storage.layers_path(attempt.id).is_file()
+
+    def reblend(self, attempt_id: str, strengths: Mapping[int, float]) -> Attempt:
+        """Make the next version of a result; faces that are not named keep the strength they have.
+
+        Version N is always made from the first version's file and the lossless layers, so no loss piles up. Two calls
+        at once follow each other, and the second builds on what the first left.
+
+        Args:
+            attempt_id: a completed attempt.
+            strengths: 0..1 by the index of a face.
+
+        Returns:
+            The attempt with its new version.
+
+        Raises:
+            NotFound: `result_not_found` when the attempt or its file is gone.
+            Conflict: `not_ready` before the end, `faces_not_kept`, or `result_changed` when the row moved meanwhile.
+            Unprocessable: `unknown_face`.
+            Unavailable: `storage_full`, or the decoder's.
+        """
+        with self._turn:
+            began = self._clock()
+            attempt = self._store.attempt(attempt_id)
+            if attempt is None:
+                raise _gone()
+            require_layers(attempt, self.can_reblend(attempt))
+            faces = with_strengths(attempt.faces, strengths)
+            done = self._make_version(attempt, faces)
+            self._metrics.observe_stage("reblend", self._clock() - began)
+            return done
+
+    def layer(self, attempt: Attempt, index: int) -> FaceLayer:
+        """The kept layer of one face. Raises `Conflict` `faces_not_kept` or `NotFound` `face_not_found`."""
+        found = self._load(attempt.id, index)
+        if not found:
+            raise NotFound("face_not_found", "This result has no such restored face.")
+        return found[0]
+
+    def profile(self, attempt: Attempt) -> bytes | None:
+        """The colour profile that the result, and so its layers, are in. Raises `NotFound` `result_not_found`."""
+        assert attempt.result_name is not None
+        try:
+            return images.read_profile(self._storage.result_path(first_version(attempt.result_name)))
+        except FileNotFoundError:
+            raise _gone() from None
+
+    def _make_version(self, attempt: Attempt, faces: tuple[Mapping[str, Any], ...]) -> Attempt:
+        assert attempt.result_name is not None
+        name = next_version(attempt.result_name)
+        temporary = self._storage.scratch_path(attempt.id)
+        try:
+            encoded = self._blend(attempt, faces, temporary)
+            self._storage.publish(temporary, name)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return self._show(attempt, NewVersion(name, encoded.bytes_written, faces))
+
+    def _blend(self, attempt: Attempt, faces: tuple[Mapping[str, Any], ...], temporary: Path) -> Encoded:
+        """The first version with its faces at the wished strengths, encoded as it was, into the temporary file."""
+        assert attempt.result_name is not None
+        layers = self._load(attempt.id)
+        base_path = self._storage.result_path(first_version(attempt.result_name))
+        if not base_path.is_file():
+            raise _gone()
+        base = self._decoder.decode(base_path, as_stored=True)
+        strengths = {int(face["index"]): float(face["strength"]) for face in faces if face["restored"]}
+        try:
+            blended = dataclasses.replace(base, rgb=blend_layers(base.rgb, layers, strengths))
+        except Unprocessable as error:
+            log.error("the kept faces of attempt %s do not fit its result", attempt.id)
+            raise _not_kept() from error
+        options = RestoreOptions.from_json(attempt.options_json)
+        ending = _FORMATS[base_path.suffix[1:]]
+        with full_disk_told():
+            return images.encode(blended, temporary, ending, options.output_quality, options.metadata)
+
+    def _show(self, attempt: Attempt, version: NewVersion) -> Attempt:
+        """Let the row show a published version; the version before the last one goes, unless it is the first."""
+        assert attempt.result_name is not None
+        if not self._store.new_version(attempt.id, attempt.version, version):
+            now = self._store.attempt(attempt.id)
+            if now is None:
+                self._storage.remove_result(version.name)
+                raise _gone()
+            if now.result_name != version.name:
+                self._storage.remove_version(version.name)
+            raise Conflict("result_changed", "The result was changed by somebody else meanwhile; try again.")
+        try:
+            self._remove_older(attempt)
+        except OSError:  # the janitor finds it as an orphan
+            log.exception("an old version of a result could not be removed")
+        shown = self._store.attempt(attempt.id)
+        if shown is None:
+            raise _gone()
+        return shown
+
+    def _remove_older(self, attempt: Attempt) -> None:
+        """`attempt` was shown until now: whoever just asked for it may still read it, nobody the one before it."""
+        if attempt.version > 2 and attempt.result_name is not None:
+            stem, _, ending = first_version(attempt.result_name).partition(".")
+            self._storage.remove_version(f"{stem}-v{attempt.version - 1}.{ending}")
+
+    def _load(self, attempt_id: str, only: int | None = None) -> tuple[FaceLayer, ...]:
+        try:
+            return load_layers(self._storage.layers_path(attempt_id), only)
+        except FileNotFoundError:
+            raise _not_kept() from None
+        except RestoreError as error:
+            log.error("the kept faces of attempt %s cannot be read", attempt_id)
+            raise _not_kept() from error
+
+
+def require_layers(attempt: Attempt, kept: bool) -> None:
+    """Refuse an attempt whose faces cannot be blended: `not_ready`, `no_result` or `faces_not_kept`."""
+    if not attempt.status.ended:
+        raise Conflict("not_ready", "The restoration has not ended yet; come back when it has.", retry_after_seconds=2)
+    if attempt.status is not AttemptStatus.COMPLETED:
+        raise Conflict("no_result", f"This photo has no result: {attempt.error_message or 'it was cancelled.'}")
+    if not kept:
+        raise _not_kept()
+
+
+def with_strengths(
+    faces: tuple[Mapping[str, Any], ...], strengths: Mapping[int, float]
+) -> tuple[Mapping[str, Any], ...]:
+    """The rows of faces with new strengths. Raises `Unprocessable` `unknown_face` for one that was not restored."""
+    restored = {int(face["index"]) for face in faces if face["restored"]}
+    unknown = sorted(set(strengths) - restored)
+    if unknown:
+        known = ", ".join(str(index) for index in sorted(restored)) or "none"
+        raise Unprocessable("unknown_face", f"Face {unknown[0]} was not restored here; restored faces are {known}.")
+    return tuple(
+        {**face, "strength": strengths[int(face["index"])]} if int(face["index"]) in strengths else face
+        for face in faces
+    )
+
+
+def _gone() -> NotFound:
+    return NotFound("result_not_found", "The result is not there any more; it has expired or was removed.")
+
+
+def _not_kept() -> Conflict:
+    return Conflict("faces_not_kept", "The faces of this result are not kept; restore the photo again to change them.")

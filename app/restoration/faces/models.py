@@ -1,0 +1,215 @@
+"""Which face networks are installed, which of them a restoration gets, and loading them once.
+
+It joins the weights folder to the networks' builders; every file is verified before it is read. It knows nothing of
+photos.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from app.errors import RestoreError, Unavailable
+from app.restoration.cautions import Caution
+from app.restoration.device import DTYPES, free_memory_bytes
+from app.restoration.faces.detection import Detect, build_detector
+from app.restoration.faces.gfpgan import Restore, build_gfpgan
+from app.restoration.faces.parsing import Parse, build_parser
+from app.restoration.faces.pipeline import Tools
+from app.restoration.models import weights
+from app.restoration.models.registry import ModelShelf
+from app.restoration.models.spandrel_loading import import_spandrel
+
+log = logging.getLogger(__name__)
+
+RESTORERS = ("GFPGANv1.3", "GFPGANv1.4")  # the default first
+DETECTORS = {"resnet50": "detection_Resnet50_Final.pth", "mobilenet": "detection_mobilenet0.25_Final.pth"}
+PARSER = "parsing_parsenet.pth"
+KINDS = {"resnet50": "resnet50", "mobilenet": "mobile0.25"}  # facexlib's names
+_KEPT_NETWORKS = 5  # a detector, and restorer and parser in two precisions
+_BYTES_PER_FACE = 700 * 1024 * 1024  # one face in GFPGAN or ParseNet on a card, at the peak
+_MOST_AT_ONCE = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What is installed of what was meant: names, or None."""
+
+    restorer: str | None
+    detector: str | None
+    parses: bool
+
+
+class Toolbox:
+    """The face networks of one weights folder on one device. Safe to use from several threads."""
+
+    def __init__(self, shelf: ModelShelf, device: str, precision: str, detector: str = "auto") -> None:
+        self._shelf, self._device, self._detector = shelf, device, detector
+        self.precision = "fp32" if precision == "fp16" else precision  # GFPGAN overflows in fp16
+        self._lock = threading.RLock()
+        self._networks: OrderedDict[tuple[str, str], Any] = OrderedDict()
+
+    def choose(self, face_model: str | None, *, parse: bool = True) -> tuple[Choice, tuple[Caution, ...]]:
+        """What a restoration would get, and what must be said about it.
+
+        Args:
+            face_model: GFPGANv1.3 or GFPGANv1.4; None for the first.
+            parse: whether faces shall be outlined.
+        """
+        wanted = face_model or RESTORERS[0]
+        found = next((name for name in (wanted, *RESTORERS) if self._has(f"{name}.pth")), None)
+        if found is None:
+            return Choice(None, None, parses=False), (_restorer_missing(self._why_not(f"{wanted}.pth")),)
+        cautions = [] if found == wanted else [_other_restorer(wanted, found)]
+        meant = "mobilenet" if self._detector == "mobilenet" else "resnet50"
+        detector = next((name for name in (meant, *DETECTORS) if self._has(DETECTORS[name])), None)
+        if detector is None:
+            cautions.append(_detector_missing(self._why_not(DETECTORS[meant])))
+        elif detector != meant:
+            cautions.append(_other_detector(DETECTORS[meant], DETECTORS[detector]))
+        parses = parse and self._has(PARSER)
+        if parse and not parses and detector is not None:
+            cautions.append(_parser_missing(self._why_not(PARSER)))
+        return Choice(found, detector, parses), tuple(cautions)
+
+    def open(
+        self, face_model: str | None, *, parse: bool = True, exact: bool = False
+    ) -> tuple[Tools | None, tuple[Caution, ...]]:
+        """The networks for one restoration, loaded when they are not yet; None when faces cannot be restored.
+
+        Args:
+            face_model: as for `choose`.
+            parse: whether faces shall be outlined.
+            exact: everything in fp32.
+
+        Raises:
+            Unavailable: `weights_unreadable` for a file that is not what its name says.
+        """
+        choice, cautions = self.choose(face_model, parse=parse)
+        if choice.restorer is None or choice.detector is None:
+            return None, cautions
+        precision = "fp32" if exact else self.precision
+        restorer, detector = choice.restorer, choice.detector
+        tools = Tools(
+            detect=self._detect(detector),
+            restore=self._restore(restorer, precision),
+            exact=None if precision == "fp32" else lambda: self._restore(restorer, "fp32"),
+            parse=self._parse(precision) if choice.parses else None,
+            batch=self._batch(),
+            facts={"model": restorer, "detector": detector, "parsing": choice.parses, "precision": precision},
+        )
+        return tools, cautions
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every face file, JSON-ready: name, file, bytes, licence, purpose, whether it is there and can be loaded."""
+        files = [*(f"{name}.pth" for name in RESTORERS), *DETECTORS.values(), PARSER]
+        return [self._row(file) for file in files]
+
+    def _row(self, file: str) -> dict[str, Any]:
+        official, refusal = weights.official(file), self._shelf.refusal(file)
+        assert official is not None, file
+        path = self._shelf.path(file)
+        present = path.is_file()
+        return {
+            "name": path.stem,
+            "file": file,
+            "bytes": path.stat().st_size if present else official.bytes,
+            "licence": official.licence,
+            "purpose": official.purpose,
+            "present": present,
+            "installed": refusal is None,
+            "note": refusal,
+        }
+
+    def _has(self, file: str) -> bool:
+        return self._shelf.refusal(file) is None
+
+    def _why_not(self, file: str) -> str:
+        return self._shelf.refusal(file) or ""
+
+    def _detect(self, name: str) -> Detect:
+        file = DETECTORS[name]
+        found: Detect = self._kept(
+            file, "fp32", lambda: build_detector(KINDS[name], self._shelf.read(file), self._device)
+        )
+        return found
+
+    def _restore(self, name: str, precision: str) -> Restore:
+        file = f"{name}.pth"
+        found: Restore = self._kept(file, precision, lambda: self._build_gfpgan(file, precision))
+        return found
+
+    def _parse(self, precision: str) -> Parse:
+        dtype = DTYPES[precision]
+        found: Parse = self._kept(
+            PARSER, precision, lambda: build_parser(self._shelf.read(PARSER), self._device, dtype)
+        )
+        return found
+
+    def _build_gfpgan(self, file: str, precision: str) -> Restore:
+        descriptor = import_spandrel().ModelLoader("cpu").load_from_state_dict(dict(self._shelf.read(file)))
+        if descriptor.architecture.id != "GFPGAN":
+            raise _unreadable(file)
+        return build_gfpgan(descriptor.model.float().eval(), self._device, DTYPES[precision])
+
+    def _kept(self, file: str, precision: str, build: Callable[[], Any]) -> Any:
+        """A network from the shelf of loaded ones, built when it is not there."""
+        key = (file, precision)
+        with self._lock:
+            if key not in self._networks:
+                self._networks[key] = _built(file, build)
+                log.info("loaded %s on %s in %s", file, self._device, precision)
+            self._networks.move_to_end(key)
+            while len(self._networks) > _KEPT_NETWORKS:
+                self._networks.popitem(last=False)
+            return self._networks[key]
+
+    def _batch(self) -> int:
+        """Faces at once: one on a CPU (measured slower in batches), what fits a quarter of the memory on a card."""
+        if self._device == "cpu":
+            return 1
+        return int(max(1, min(_MOST_AT_ONCE, free_memory_bytes(self._device) // 4 // _BYTES_PER_FACE)))
+
+
+def _built(file: str, build: Callable[[], Any]) -> Any:
+    try:
+        with torch.inference_mode():
+            return build()
+    except RestoreError:
+        raise
+    except Exception as error:
+        log.warning("cannot read %s: %s", file, error)
+        raise _unreadable(file) from error
+
+
+def _unreadable(file: str) -> Unavailable:
+    text = f"{file} does not hold the network that its name says; remove it and run: python3 run.py models download"
+    return Unavailable("weights_unreadable", f"{text} {file}")
+
+
+def _restorer_missing(why: str) -> Caution:
+    return Caution("face_model_missing", f"Faces are upscaled like the rest of the photo: {why}")
+
+
+def _other_restorer(wanted: str, found: str) -> Caution:
+    how = f"get it with: python3 run.py models download {wanted}.pth"
+    return Caution("face_model_fallback", f"{wanted} is not installed, so {found} restored the faces; {how}")
+
+
+def _detector_missing(why: str) -> Caution:
+    return Caution("face_detector_missing", f"No face was looked for: {why}")
+
+
+def _other_detector(meant: str, found: str) -> Caution:
+    how = f"get it with: python3 run.py models download {meant}"
+    return Caution("face_detector_fallback", f"{meant} is not installed, so {found} looked for faces; {how}")
+
+
+def _parser_missing(why: str) -> Caution:
+    return Caution("face_parsing_missing", f"Faces were pasted with a plain soft edge: {why}")

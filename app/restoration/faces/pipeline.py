@@ -1,0 +1,257 @@
+"""The faces of one photo, from finding to pasting: which are restored, in which order, and what is said about each.
+
+It joins detection, alignment, the restoring network, parsing and pasting. Everything about a photo lives in arguments
+and results; a `Tools` is shared by all. It knows nothing of weight files, options or HTTP.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from app.errors import Cancelled, OutOfMemory
+from app.images import Picture, Pixels
+from app.images.face_layers import FaceLayer
+from app.restoration.device import is_out_of_memory
+from app.restoration.faces import alignment
+from app.restoration.faces.alignment import Matrix
+from app.restoration.faces.detection import Detect, Found
+from app.restoration.faces.gfpgan import Restore
+from app.restoration.faces.parsing import Mask, Parse, plain_mask, soft_mask
+from app.restoration.faces.pasting import Patch, match_colours, paste, to_pixels
+
+log = logging.getLogger(__name__)
+
+SMALLEST_EYE_DISTANCE_PIXELS = 5.0  # upstream's
+MOST_FACES = 64
+MOST_KEPT_BYTES = 384 * 1024 * 1024
+TOO_SMALL, TOO_MANY, NOT_ALIGNED = "too_small", "too_many", "not_aligned"
+FAILED, NOTHING_TO_PASTE = "failed", "nothing_to_paste"  # the network gave no numbers; no pixel of it is outlined
+
+OnStep = Callable[[float], bool]  # fraction of the faces' work done; False: stop
+
+
+@dataclasses.dataclass(frozen=True)
+class Tools:
+    """The networks of the faces room, shared by all photos.
+
+    Attributes:
+        detect: finds faces.
+        restore: (N, 3, 512, 512) RGB in [-1, 1] to the same, restored.
+        exact: gives `restore` in fp32, for faces that reduced precision spoiled; None where it is exact already.
+        parse: outlines restored faces; None for the plain mask.
+        batch: how many faces go through a network at once.
+        match_surroundings: fit colours, and fade the mask towards its frame; False is upstream's way.
+        facts: what the record of a restoration says about them.
+    """
+
+    detect: Detect
+    restore: Restore
+    exact: Callable[[], Restore] | None = None
+    parse: Parse | None = None
+    batch: int = 1
+    match_surroundings: bool = True
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Face:
+    """A face that was found, its way into the frame, and why it is not restored (None: it is)."""
+
+    found: Found
+    matrix: Matrix | None
+    reason: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class FacesDone:
+    """What became of the faces of one photo: a row for each, and the layers of those that were pasted."""
+
+    rows: tuple[dict[str, Any], ...]
+    layers: tuple[FaceLayer, ...]
+    layers_too_large: bool = False
+    redone_in_fp32: int = 0
+
+
+def find(tools: Tools, rgb: Pixels) -> tuple[Face, ...]:
+    """All faces of a photo from left to right, each with what speaks against restoring it.
+
+    Args:
+        tools: the networks.
+        rgb: (H, W, 3) uint8 or uint16, the photo before enlarging.
+    """
+    found = tools.detect(rgb)
+    largest = sorted(found, key=_eye_distance, reverse=True)
+    places = {id(one): place for place, one in enumerate(largest)}
+    ordered = sorted(found, key=lambda one: (one.box[0] + one.box[2], one.box[1]))
+    return tuple(_judge(one, places[id(one)]) for one in ordered)
+
+
+def _judge(found: Found, place: int) -> Face:
+    if _eye_distance(found) < SMALLEST_EYE_DISTANCE_PIXELS:
+        return Face(found, None, TOO_SMALL)
+    if place >= MOST_FACES:
+        return Face(found, None, TOO_MANY)
+    matrix = alignment.similarity(found.landmarks)
+    return Face(found, matrix, NOT_ALIGNED if matrix is None else None)
+
+
+def _eye_distance(found: Found) -> float:
+    return float(np.linalg.norm(found.landmarks[0] - found.landmarks[1]))
+
+
+def restore_faces(
+    tools: Tools, picture: Picture, result: Pixels, faces: Sequence[Face], strength: float, on_step: OnStep
+) -> FacesDone:
+    """Restore the faces that nothing speaks against, and paste them into the enlarged photo in place.
+
+    Args:
+        tools: the networks.
+        picture: the photo before enlarging.
+        result: (H', W', 3) of the same dtype, the enlarged photo; changed.
+        faces: what `find` gave for that photo.
+        strength: 0..1, how much of the restored face is taken.
+        on_step: told the fraction done after every network.
+
+    Raises:
+        Cancelled: `on_step` said stop. OutOfMemory: not even one face fits the device.
+    """
+    wanted = [index for index, face in enumerate(faces) if face.reason is None]
+    run = _Run(tools, picture, result.shape[:2], faces, on_step, max(1, len(wanted)))
+    patches = list(run.patches(wanted))
+    done = paste(result, patches, strength, MOST_KEPT_BYTES)
+    failures = {patch.index: NOTHING_TO_PASTE for patch in patches if patch.index not in done.places} | run.failed
+    rows = tuple(_row(index, face, failures.get(index), strength, picture) for index, face in enumerate(faces))
+    return FacesDone(rows, done.layers, bool(done.places) and not done.layers, run.redone)
+
+
+def _row(index: int, face: Face, failure: str | None, strength: float, picture: Picture) -> dict[str, Any]:
+    """What is said about a face: JSON-ready, in the photo's own pixels."""
+    reason = face.reason or failure
+    x0, y0, x1, y1 = face.found.box
+    box = (max(0.0, x0), max(0.0, y0), min(float(picture.width), x1), min(float(picture.height), y1))
+    return {
+        "index": index,
+        "box": [round(value, 1) for value in box],
+        "score": round(face.found.score, 3),
+        "size": round(max(x1 - x0, y1 - y0)),
+        "restored": reason is None,
+        "reason": reason,
+        "strength": strength if reason is None else 0.0,
+    }
+
+
+class _Run:
+    """The faces of one photo on their way through the networks. Lives for one call."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        picture: Picture,
+        size_out: tuple[int, ...],
+        faces: Sequence[Face],
+        on_step: OnStep,
+        count: int,
+    ) -> None:
+        self._tools, self._picture, self._faces, self._on_step = tools, picture, faces, on_step
+        self._scale_y, self._scale_x = size_out[0] / picture.height, size_out[1] / picture.width
+        self._steps, self._done = count * (2 if tools.parse is not None else 1), 0
+        self._batch = tools.batch
+        self.failed: dict[int, str] = {}
+        self.redone = 0
+
+    def patches(self, wanted: list[int]) -> Iterator[Patch]:
+        """The restored faces of these places, in order."""
+        start = 0
+        while start < len(wanted):
+            places = wanted[start : start + self._batch]
+            made = self._try(places)
+            if made is None:
+                self._batch = max(1, self._batch // 2)
+                continue
+            yield from made
+            start += len(places)
+
+    def _try(self, places: list[int]) -> list[Patch] | None:
+        """One batch; None when it did not fit the device's memory and a smaller one may."""
+        try:
+            return self._restore(places)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(places) == 1:
+                text = "The device has too little memory to restore a face; free some, or set face_enhance to false."
+                raise OutOfMemory("out_of_memory", text) from None
+            log.warning("out of memory with %d faces at once", len(places))
+        return None
+
+    def _restore(self, places: list[int]) -> list[Patch]:
+        matrices = [self._matrix(place) for place in places]
+        crops = [alignment.crop(self._picture.rgb, matrix) for matrix in matrices]
+        out, good = self._sane(to_faces(crops))
+        self._tell(len(places))
+        outlines: Sequence[Mask | None] = [None] * len(places)
+        if self._tools.parse is not None:
+            outlines = self._tools.parse(out)
+            self._tell(len(places))
+        made = []
+        for number, place in enumerate(places):
+            if good[number]:
+                made.append(self._patch(place, crops[number], matrices[number], out[number], outlines[number]))
+            else:
+                self.failed[place] = FAILED
+        return made
+
+    def _matrix(self, place: int) -> Matrix:
+        matrix = self._faces[place].matrix
+        assert matrix is not None, "only aligned faces are restored"
+        return matrix
+
+    def _sane(self, faces: Tensor) -> tuple[Tensor, list[bool]]:
+        """The restored faces in [-1, 1], those that reduced precision spoiled done again in fp32."""
+        out = self._tools.restore(faces)
+        good = _finite(out)
+        if not all(good) and self._tools.exact is not None:
+            bad = [i for i, fine in enumerate(good) if not fine]
+            log.warning("%d faces are done again in fp32", len(bad))
+            self.redone += len(bad)
+            out = out.clone()
+            out[bad] = self._tools.exact()(faces[bad])
+            good = _finite(out)
+        return out.clamp(-1.0, 1.0), good
+
+    def _patch(self, place: int, crop: Pixels, matrix: Matrix, out: Tensor, hard: Mask | None) -> Patch:
+        matches, picture = self._tools.match_surroundings, self._picture
+        mask = plain_mask() if hard is None else soft_mask(hard, soft_border=matches)
+        restored = np.ascontiguousarray(out.permute(1, 2, 0).float().cpu().numpy())  # (512, 512, 3)
+        restored = restored * np.float32(0.5) + np.float32(0.5)
+        if matches:
+            shown = alignment.inside((picture.height, picture.width), matrix)
+            match_colours(restored, crop, mask if shown is None else mask * shown)
+        back = alignment.way_back(matrix, self._scale_x, self._scale_y)
+        return Patch(place, to_pixels(restored, picture.rgb.dtype, grey=picture.grey), mask, back)
+
+    def _tell(self, faces: int) -> None:
+        self._done = min(self._done + faces, self._steps)
+        if not self._on_step(self._done / self._steps):
+            raise Cancelled
+
+
+def to_faces(crops: Sequence[Pixels]) -> Tensor:
+    """(512, 512, 3) crops to one (N, 3, 512, 512) fp32 RGB batch in [-1, 1], channels-last."""
+    stacked: NDArray[np.float32] = np.stack(crops).astype(np.float32)
+    stacked *= np.float32(2.0 / np.iinfo(crops[0].dtype).max)
+    stacked -= np.float32(1.0)
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2)
+
+
+def _finite(out: Tensor) -> list[bool]:
+    verdict: list[bool] = torch.isfinite(out.float()).flatten(1).all(1).tolist()
+    return verdict

@@ -1,0 +1,188 @@
+"""The table of upscaling models, what of it is installed, and loading a row into a ready `Network`.
+
+Facts about models are rows here, not branches in code. Loading goes through spandrel (architecture read from the file,
+restricted unpickler) after the file was verified. It knows nothing of photos, tiles or who asked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from app.errors import Conflict, Unavailable, Unprocessable
+from app.restoration.models import weights
+from app.restoration.models.networks import Facts, Network, build, compact_facts, esrgan_facts
+from app.restoration.models.spandrel_loading import import_spandrel
+
+log = logging.getLogger(__name__)
+
+_KEPT_NETWORKS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelRow:
+    """One model: the name users say, its file, and the partner file that `denoise` blends with."""
+
+    name: str
+    file: str
+    denoise_partner: str | None = None
+
+
+EMBEDDED_MODEL = "nir-embedded-x4"
+TABLE: tuple[ModelRow, ...] = (
+    ModelRow("RealESRGAN_x4plus", "RealESRGAN_x4plus.pth"),
+    ModelRow("RealESRGAN_x2plus", "RealESRGAN_x2plus.pth"),
+    ModelRow("RealESRGAN_x4plus_anime_6B", "RealESRGAN_x4plus_anime_6B.pth"),
+    ModelRow("realesr-general-x4v3", "realesr-general-x4v3.pth", "realesr-general-wdn-x4v3.pth"),
+    ModelRow("realesr-animevideov3", "realesr-animevideov3.pth"),
+    ModelRow(EMBEDDED_MODEL, weights.EMBEDDED.file),
+)
+QUALITY_MODELS = {"fast": "realesr-general-x4v3", "balanced": "RealESRGAN_x4plus", "best": "RealESRGAN_x4plus"}
+# What runs when the model of a quality is not installed, best match first; never without a warning.
+# Files that a user dropped in come after these, and then the embedded model.
+FALLBACKS = ("realesr-general-x4v3", "RealESRGAN_x4plus", "RealESRGAN_x2plus")
+
+
+class ModelShelf:
+    """The weights folder as models: lists them, checks them, loads them once and keeps the last few.
+
+    Verification (a hash of the whole file) is remembered by size and time of change. Safe to use from several threads.
+    """
+
+    def __init__(self, folder: Path, *, allow_unverified: bool) -> None:
+        self._folder = folder
+        self._allow_unverified = allow_unverified
+        self._lock = threading.RLock()
+        self._refusals: dict[tuple[str, int, int], str | None] = {}
+        self._networks: OrderedDict[tuple[str, float, str, str], Network] = OrderedDict()
+
+    def rows(self) -> list[ModelRow]:
+        """The table, then files that the user dropped into the folder, by name."""
+        known = {row.file for row in (*weights.MANIFEST, weights.EMBEDDED)}
+        dropped = [
+            ModelRow(path.stem, path.name)
+            for path in (sorted(self._folder.iterdir()) if self._folder.is_dir() else [])
+            if path.suffix in weights.SUFFIXES and path.name not in known and path.is_file()
+        ]
+        return [*TABLE, *dropped]
+
+    def find(self, name: str) -> ModelRow:
+        """The row of a name. Raises Unprocessable `unknown_model`."""
+        for row in self.rows():
+            if row.name == name:
+                return row
+        names = ", ".join(row.name for row in self.rows())
+        raise Unprocessable("unknown_model", f"There is no model '{name}'; known models are {names}.")
+
+    def path(self, file: str) -> Path:
+        """Where a weight file lies or would lie."""
+        return weights.place(self._folder, file)
+
+    def refusal(self, file: str) -> str | None:
+        """None when a file can be loaded, else one sentence why not and what to do."""
+        path = self.path(file)
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            return weights.trusted(path, allow_unverified=self._allow_unverified)
+        key = (file, stat.st_size, stat.st_mtime_ns)
+        with self._lock:
+            if key not in self._refusals:
+                self._refusals[key] = weights.trusted(path, allow_unverified=self._allow_unverified)
+            return self._refusals[key]
+
+    def installed(self, name: str) -> bool:
+        """Whether the model of that name can be loaded."""
+        return any(row.name == name and self.refusal(row.file) is None for row in self.rows())
+
+    def load(self, row: ModelRow, denoise: float | None, device: str, precision: str) -> Network:
+        """The row as a ready network; kept for the next call.
+
+        Args:
+            row: which model.
+            denoise: 0..1, how much of the model itself; the rest is its partner (deep network interpolation, as
+                upstream's `RealESRGANer.dni`). None or 1: the model alone.
+            device: torch device name.
+            precision: fp32, bf16 or fp16.
+
+        Raises:
+            Conflict: `model_not_installed`. Unavailable: `weights_unreadable` for a file no ESRGAN or compact network.
+        """
+        strength = 1.0 if denoise is None or row.denoise_partner is None else round(denoise, 3)
+        key = (row.file, strength, device, precision)
+        with self._lock:
+            network = self._networks.get(key)
+            if network is None:
+                network = self._build(row, strength, device, precision)
+                self._networks[key] = network
+            self._networks.move_to_end(key)
+            while len(self._networks) > _KEPT_NETWORKS:
+                self._networks.popitem(last=False)
+            return network
+
+    def _build(self, row: ModelRow, strength: float, device: str, precision: str) -> Network:
+        state = self.read(row.file)
+        if strength < 1.0 and row.denoise_partner is not None:
+            state = blend_states(state, self.read(row.denoise_partner), strength)
+        module, facts = interpret(state, row.file)
+        log.info("loaded %s on %s in %s", row.name, device, precision)
+        return build(row.name, module, facts, device, precision)
+
+    def read(self, file: str) -> Mapping[str, Tensor]:
+        """The tensors of a weight file, verified before it is opened and read with a restricted unpickler.
+
+        Raises:
+            Conflict: `model_not_installed`. Unavailable: `weights_unreadable`.
+        """
+        refused = self.refusal(file)
+        if refused is not None:
+            raise Conflict("model_not_installed", refused)
+        try:
+            state: Mapping[str, Tensor] = (
+                import_spandrel().ModelLoader("cpu").load_state_dict_from_file(self.path(file))
+            )
+        except Exception as error:
+            log.warning("cannot read %s: %s", file, error)
+            raise _unreadable(file) from error
+        return state
+
+
+def blend_states(a: Mapping[str, Tensor], b: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """`share * a + (1 - share) * b` for every tensor of two networks of one shape."""
+    return {key: share * tensor.float() + (1.0 - share) * b[key].float() for key, tensor in a.items()}
+
+
+def interpret(state: Mapping[str, Tensor], file: str) -> tuple[Any, Facts]:
+    """A state dict to (spandrel module in fp32, facts).
+
+    Raises:
+        Unavailable: `weights_unreadable` when it is no RGB network of the ESRGAN family or a compact one.
+    """
+    spandrel = import_spandrel()
+    try:
+        descriptor = spandrel.ModelLoader("cpu").load_from_state_dict(dict(state))
+    except Exception as error:
+        raise _unreadable(file) from error
+    is_rgb = (
+        isinstance(descriptor, spandrel.ImageModelDescriptor)
+        and descriptor.input_channels == descriptor.output_channels == 3
+    )
+    kind = descriptor.architecture.id
+    if not is_rgb or kind not in ("Compact", "ESRGAN"):
+        raise _unreadable(file)
+    module = descriptor.model.float().eval()
+    return module, compact_facts(module) if kind == "Compact" else esrgan_facts(module, descriptor.scale)
+
+
+def _unreadable(file: str) -> Unavailable:
+    return Unavailable(
+        "weights_unreadable",
+        f"{file} is no ESRGAN or compact network that can be read; remove it or choose another model.",
+    )

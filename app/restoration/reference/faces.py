@@ -1,0 +1,99 @@
+"""Faces through the untouched `GFPGANer` of the gfpgan package, fed with our verified files: the yardstick for faces.
+
+Upstream fetches its detector and parser by itself, unverified, and knows only one of each; while its object is built,
+those two makers answer with the same upstream classes loaded from the weights folder. It knows nothing of our own
+faces room.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from app.errors import Unavailable
+from app.restoration.faces.gfpgan import NOISE_SEED
+from app.restoration.faces.models import DETECTORS, KINDS, PARSER, Choice
+from app.restoration.faces.suppress_warnings import quiet
+from app.restoration.models.registry import ModelShelf
+
+
+def make_face_enhancer(shelf: ModelShelf, choice: Choice, device: str, scale: float, upsampler: Any) -> Any:
+    """Upstream's `GFPGANer` in fp32, its noise drawn from the same seed for every face so that results can be compared.
+
+    Args:
+        shelf: the weights folder.
+        choice: which files; without a parser upstream's square mask is used.
+        device: torch device name.
+        scale: factor of the result.
+        upsampler: something with upstream's `enhance(bgr, outscale=...)`, for the background.
+
+    Raises:
+        Unavailable: `reference_unavailable` when gfpgan is not installed, `model_not_installed`.
+    """
+    from app.restoration.reference.upscaling import MISSING, is_available
+
+    if not is_available() or choice.restorer is None or choice.detector is None:
+        raise Unavailable("reference_unavailable", MISSING)
+    from gfpgan import GFPGANer
+
+    path = shelf.path(f"{choice.restorer}.pth")
+    refused = shelf.refusal(path.name)
+    if refused is not None:
+        raise Unavailable("model_not_installed", refused)
+    with _files_from(shelf, choice.detector, parses=choice.parses), quiet():
+        enhancer = GFPGANer(str(path), upscale=scale, bg_upsampler=upsampler, device=torch.device(device))
+    enhancer.face_helper.use_parse = choice.parses
+    enhancer.gfpgan.register_forward_pre_hook(lambda *_: _seed())
+    return enhancer
+
+
+def _seed() -> None:
+    torch.manual_seed(NOISE_SEED)
+
+
+@contextlib.contextmanager
+def _files_from(shelf: ModelShelf, detector: str, *, parses: bool) -> Iterator[None]:
+    """Meanwhile facexlib's helper gets its detector and parser from the weights folder."""
+    from facexlib.utils import face_restoration_helper as helper
+
+    kept = helper.init_detection_model, helper.init_parsing_model
+    helper.init_detection_model = lambda *_, device, **__: load_detector(shelf, detector, device)
+    helper.init_parsing_model = lambda *_, device, **__: load_parser(shelf, device) if parses else None
+    try:
+        yield
+    finally:
+        helper.init_detection_model, helper.init_parsing_model = kept
+
+
+def load_detector(shelf: ModelShelf, name: str, device: torch.device) -> Any:
+    """facexlib's RetinaFace as it is, with the file of that name (`resnet50`, `mobilenet`)."""
+    from facexlib.detection.retinaface import RetinaFace
+
+    network = RetinaFace(network_name=KINDS[name], device=device)
+    state = shelf.read(DETECTORS[name])
+    network.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
+    return network.eval()
+
+
+def load_parser(shelf: ModelShelf, device: torch.device) -> Any:
+    """facexlib's ParseNet as it is."""
+    from facexlib.parsing.parsenet import ParseNet
+
+    network = ParseNet(in_size=512, out_size=512, parsing_ch=19)
+    network.load_state_dict(dict(shelf.read(PARSER)))
+    return network.eval().to(device)
+
+
+def face_rows(enhancer: Any, width: int, height: int) -> tuple[dict[str, Any], ...]:
+    """What upstream found in its last photo, as rows from left to right (see `backends.protocol.Restored`)."""
+    rows = []
+    for index, face in enumerate(sorted(enhancer.face_helper.det_faces, key=lambda face: (face[0] + face[2], face[1]))):
+        x0, y0, x1, y1, score = (float(value) for value in face[:5])
+        box = (max(0.0, x0), max(0.0, y0), min(float(width), x1), min(float(height), y1))
+        row = {"index": index, "box": [round(value, 1) for value in box], "score": round(score, 3)}
+        row |= {"size": round(max(x1 - x0, y1 - y0)), "restored": True, "reason": None, "strength": 1.0}
+        rows.append(row)
+    return tuple(rows)

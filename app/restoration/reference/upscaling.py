@@ -1,0 +1,193 @@
+"""The same restoration through the untouched upstream classes: the yardstick of parity tests and benchmarks.
+
+`ENGINE=reference` serves with it. The one shim that upstream's packages need on today's torchvision stands here, before
+their first import. It knows nothing of our own networks, tiles or precision; photos go in and out as `Picture`s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import sys
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from app.errors import Cancelled, Unavailable
+from app.images import Picture
+from app.options import RestoreOptions
+from app.restoration.cautions import Caution
+from app.restoration.models.registry import ModelRow, ModelShelf
+from app.restoration.pipeline import OnProgress, Outcome, Restorer
+from app.restoration.reference.faces import face_rows, make_face_enhancer
+
+MISSING = "The packages realesrgan and basicsr are not installed (they need Python 3.11 or 3.12); use ENGINE=fast."
+
+
+def add_shim() -> None:
+    """Give basicsr `torchvision.transforms.functional_tensor`, which left torchvision in 0.17 (BasicSR #649)."""
+    name = "torchvision.transforms.functional_tensor"
+    if name in sys.modules:
+        return
+    from torchvision.transforms import functional
+
+    shim = types.ModuleType(name)
+    shim.rgb_to_grayscale = functional.rgb_to_grayscale  # type: ignore[attr-defined]
+    sys.modules[name] = shim
+
+
+def is_available() -> bool:
+    """Whether upstream's packages can be imported here."""
+    try:
+        add_shim()
+        import realesrgan  # noqa: F401
+    except Exception:  # noqa: BLE001 - old packages fail in many ways on new Pythons
+        return False
+    return True
+
+
+def make_network(row: ModelRow) -> tuple[Any, int]:
+    """Upstream's own network class for a row of the table, and its scale.
+
+    Raises:
+        Unavailable: `reference_unavailable` when upstream's packages are missing or do not know the model.
+    """
+    if not is_available():
+        raise Unavailable("reference_unavailable", MISSING)
+    from basicsr.archs.rrdbnet_arch import RRDBNet
+    from basicsr.archs.srvgg_arch import SRVGGNetCompact
+
+    def rrdb(blocks: int, scale: int) -> tuple[Any, int]:
+        return RRDBNet(num_in_ch=3, num_out_ch=3, num_feat=64, num_block=blocks, num_grow_ch=32, scale=scale), scale
+
+    def compact(convolutions: int) -> tuple[Any, int]:
+        network = SRVGGNetCompact(
+            num_in_ch=3, num_out_ch=3, num_feat=64, num_conv=convolutions, upscale=4, act_type="prelu"
+        )
+        return network, 4
+
+    makers = {
+        "RealESRGAN_x4plus": lambda: rrdb(23, 4),
+        "RealESRGAN_x2plus": lambda: rrdb(23, 2),
+        "RealESRGAN_x4plus_anime_6B": lambda: rrdb(6, 4),
+        "realesr-general-x4v3": lambda: compact(32),
+        "realesr-animevideov3": lambda: compact(16),
+    }
+    if row.name not in makers:
+        text = f"ENGINE=reference does not know the model {row.name}; use ENGINE=fast."
+        raise Unavailable("reference_unavailable", text)
+    return makers[row.name]()
+
+
+def make_upsampler(shelf: ModelShelf, row: ModelRow, denoise: float | None, device: str, tile: int) -> Any:
+    """Upstream's `RealESRGANer` with pre_pad=0 (the command line's default) in fp32, weights checked as ever."""
+    network, scale = make_network(row)
+    from realesrgan import RealESRGANer
+
+    files = [row.file]
+    if denoise is not None and denoise < 1.0 and row.denoise_partner is not None:
+        files.append(row.denoise_partner)
+    for file in files:
+        refused = shelf.refusal(file)
+        if refused is not None:
+            raise Unavailable("model_not_installed", refused)
+    paths = [str(shelf.path(file)) for file in files]
+    blended = len(paths) == 2
+    return RealESRGANer(
+        scale=scale,
+        model_path=paths if blended else paths[0],
+        dni_weight=[denoise, 1.0 - (denoise or 0.0)] if blended else None,
+        model=network,
+        tile=tile,
+        tile_pad=10,
+        pre_pad=0,
+        half=False,
+        device=torch.device(device),
+    )
+
+
+def to_upstream(picture: Picture) -> NDArray[Any]:
+    """A picture as upstream takes it: grey (H, W), BGR (H, W, 3) or BGRA (H, W, 4), same dtype."""
+    if picture.alpha is not None:
+        return np.dstack([picture.rgb[:, :, ::-1], picture.alpha])
+    if picture.grey:
+        return np.ascontiguousarray(picture.rgb[:, :, 0])
+    return np.ascontiguousarray(picture.rgb[:, :, ::-1])
+
+
+def from_upstream(pixels: NDArray[Any], source: Picture) -> Picture:
+    """Upstream's result back into a picture with the source's colour profile and metadata."""
+    pixels = pixels.astype(source.rgb.dtype)
+    if pixels.ndim == 2:
+        return dataclasses.replace(source, rgb=np.repeat(pixels[:, :, None], 3, axis=2))
+    rgb = np.ascontiguousarray(pixels[:, :, 2::-1])
+    alpha = np.ascontiguousarray(pixels[:, :, 3]) if pixels.shape[2] == 4 else None
+    if source.grey:
+        rgb = np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[:, :, None], 3, axis=2)
+    return dataclasses.replace(source, rgb=rgb, alpha=alpha)
+
+
+class ReferenceRestorer(Restorer):
+    """A `Restorer` whose work upstream's classes do; they keep the photo on themselves, so each gets a fresh one."""
+
+    def __init__(self, weights_folder: Path, **options: Any) -> None:
+        if not is_available():
+            raise Unavailable("reference_unavailable", MISSING)
+        super().__init__(weights_folder, **options)
+
+    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> Outcome:
+        """Restore one picture in one step (upstream tells no progress and cannot be stopped midway)."""
+        row, warnings = self.choose(options)
+        cautions = warnings + self._denoise_warnings(row, options)
+        if not on_progress(0.0, "loading"):
+            raise Cancelled
+        denoise = None if any(c.code.startswith("denoise") for c in cautions) else options.denoise
+        upsampler = make_upsampler(self.shelf, row, denoise, self.device.value, self.tile)
+        enhancer, said = self._enhancer(picture, options, upsampler)
+        started = time.monotonic()
+        if not on_progress(0.0, "upscaling"):
+            raise Cancelled
+        with contextlib.redirect_stdout(io.StringIO()):  # upstream prints
+            if enhancer is None:
+                pixels, _ = upsampler.enhance(to_upstream(picture), outscale=options.scale)
+            else:  # upstream fails on grey photos here, so it gets three channels
+                *_, pixels = enhancer.enhance(to_upstream(dataclasses.replace(picture, grey=False)))
+        seconds = time.monotonic() - started
+        if not on_progress(1.0, "upscaling"):
+            raise Cancelled
+        cautions += (*said, *_tiny_caution(picture))
+        params = {"device": self.device.value, "precision": "fp32", "engine": "reference", "scale": options.scale}
+        rows = () if enhancer is None else face_rows(enhancer, picture.width, picture.height)
+        return Outcome(from_upstream(pixels, picture), row.name, seconds, params, cautions, rows)
+
+    def _enhancer(
+        self, picture: Picture, options: RestoreOptions, upsampler: Any
+    ) -> tuple[Any | None, tuple[Caution, ...]]:
+        """Upstream's GFPGANer where faces are asked for and it can do them, and what must be said."""
+        if not options.face_enhance:
+            return None, ()
+        choice, cautions = self.toolbox.choose(options.face_model)
+        if choice.restorer is None or choice.detector is None:
+            return None, cautions
+        if picture.rgb.dtype == np.uint16:
+            text = "Upstream pastes faces of 8 bits, nearly black in a 16-bit photo, so it did none; use ENGINE=fast."
+            return None, (*cautions, Caution("reference_faces_depth", text))
+        if options.face_strength < 1:
+            text = "Upstream cannot blend faces, so it pasted them in full; use ENGINE=fast for face_strength."
+            cautions += (Caution("reference_face_strength", text),)
+        enhancer = make_face_enhancer(self.shelf, choice, self.device.value, options.scale, upsampler)
+        return enhancer, cautions
+
+
+def _tiny_caution(picture: Picture) -> list[Caution]:
+    """Upstream guesses 16 bits from the brightest pixel, so it takes a very dark 16-bit photo for an 8-bit one."""
+    if picture.rgb.dtype == np.uint16 and picture.rgb.max() <= 256:
+        return [Caution("reference_depth", "Upstream takes this dark 16-bit photo for an 8-bit one; use ENGINE=fast.")]
+    return []

@@ -1,0 +1,100 @@
+"""The lane of this machine's own networks: one thread restores, and two beside it decode the next and encode the last.
+
+At most three of its photos are in memory. It knows threads and steps; it knows nothing of pictures, SQL or HTTP.
+"""
+
+from __future__ import annotations
+
+import functools
+import queue
+import threading
+from collections.abc import Sequence
+
+from app.errors import RestoreError
+from app.jobs.runner import Finished, Prepared
+from app.worker.active_runs import Run, Step
+from app.worker.lane import House, Lane, Serves, lower_priority
+
+_AHEAD = (Step.PREPARING, Step.READY)
+
+
+class PipelineLane(Lane):
+    """At most one attempt ahead of the one being restored, and one behind it."""
+
+    def __init__(self, name: str, house: House, serves: Serves) -> None:
+        super().__init__(name, house, serves)
+        self._ready: queue.Queue[Prepared | None] = queue.Queue()
+        self._done: queue.Queue[Finished | None] = queue.Queue()
+        loops = {
+            "prepare": (self._prepare_loop, (Step.PREPARING,)),
+            "restore": (self._restore_loop, (Step.RESTORING, Step.RESTORED)),
+            "finish": (self._finish_loop, (Step.FINISHING,)),
+        }
+        for word, (loop, steps) in loops.items():
+            runs_of_dead = functools.partial(house.in_work.at, *steps, lane=name)
+            self.threads.append(self._thread(f"worker-{word}", loop, runs_of_dead))
+
+    def end(self) -> None:
+        """Wake every thread; those that take from a queue end when they take None."""
+        super().end()
+        self._ready.put(None)
+        self._done.put(None)
+
+    def _prepare_loop(self, stop: threading.Event) -> None:
+        self._listen(self._prepare_one, stop)
+
+    def _prepare_one(self, attempt_id: str) -> None:
+        """Claim and decode one attempt as soon as there is room for it."""
+        attempt, in_work = self._mine(attempt_id), self._house.in_work
+        if attempt is None:
+            return
+        token = in_work.admit(attempt_id, self.name, _has_room, alone=attempt.tries > 0)
+        if token is None:
+            return
+        try:
+            prepared = self._house.runner.prepare(attempt_id, token, self._house.wall())
+        except RestoreError:
+            in_work.leave(token)
+            raise
+        if prepared is None:
+            in_work.leave(token)
+            return
+        in_work.move(token, Step.READY)
+        self._ready.put(prepared)
+
+    def _restore_loop(self, _stop: threading.Event) -> None:
+        lower_priority()
+        while (prepared := self._ready.get()) is not None:
+            finished = self._restore_one(prepared)
+            del prepared  # its pixels are not needed while the last photo is encoded
+            if finished is not None and self._house.in_work.await_finishing(finished.token):
+                self._done.put(finished)
+            del finished
+
+    def _restore_one(self, prepared: Prepared) -> Finished | None:
+        token, house = prepared.token, self._house
+        house.in_work.move(token, Step.RESTORING)
+        finished = None
+        if house.draining:
+            house.runner.give_back(prepared.attempt.id, token)
+        else:
+            beat = functools.partial(house.in_work.beat, token)
+            finished = house.runner.restore(prepared, beat=beat, stop_asked=lambda: house.stop_asked)
+        if finished is None:
+            house.in_work.leave(token)
+        else:
+            house.in_work.move(token, Step.RESTORED)
+        return finished
+
+    def _finish_loop(self, _stop: threading.Event) -> None:
+        lower_priority()
+        while (finished := self._done.get()) is not None:
+            token = finished.token
+            self._house.runner.finish(finished, beat=functools.partial(self._house.in_work.beat, token))
+            del finished
+            self._house.in_work.leave(token)
+
+
+def _has_room(runs: Sequence[Run]) -> bool:
+    """One photo may be decoded ahead."""
+    return not any(run.step in _AHEAD for run in runs)

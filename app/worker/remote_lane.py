@@ -1,0 +1,69 @@
+"""The lane of a backend that only waits (a provider's answer): some threads, each with one photo from start to end.
+
+It runs beside the machine's own networks and never behind them. At most as many photos as threads are in memory. It
+knows threads and steps; it knows nothing of pictures, SQL or HTTP.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Sequence
+
+from app.errors import RestoreError
+from app.jobs.runner import Prepared
+from app.worker.active_runs import Run, Step
+from app.worker.lane import House, Lane, Serves
+
+
+class WaitingLane(Lane):
+    """`most` attempts at once, each in a thread of its own."""
+
+    def __init__(self, name: str, house: House, serves: Serves, most: int) -> None:
+        super().__init__(name, house, serves)
+        self._most = most
+        self._held: dict[str, str] = {}  # the token of the run that each thread has in hand
+        for number in range(1, most + 1):
+            thread = f"worker-{name}-{number}"
+            loop = functools.partial(self._loop, thread)
+            self.threads.append(self._thread(thread, loop, functools.partial(self._in_hand, thread)))
+
+    def _loop(self, thread: str, stop: threading.Event) -> None:
+        self._listen(functools.partial(self._one, thread), stop)
+
+    def _one(self, thread: str, attempt_id: str) -> None:
+        """One attempt through all three steps. When the thread dies of it, `_in_hand` still names the run."""
+        attempt, in_work = self._mine(attempt_id), self._house.in_work
+        if attempt is None:
+            return
+        token = in_work.admit(attempt_id, self.name, self._has_room, alone=attempt.tries > 0)
+        if token is None:
+            return
+        self._held[thread] = token
+        try:
+            prepared = self._house.runner.prepare(attempt_id, token, self._house.wall())
+            if prepared is not None:
+                self._run(prepared)
+        except RestoreError:
+            in_work.leave(token)
+            raise
+        in_work.leave(token)
+
+    def _run(self, prepared: Prepared) -> None:
+        house, token = self._house, prepared.token
+        beat = functools.partial(house.in_work.beat, token)
+        if house.draining:
+            house.runner.give_back(prepared.attempt.id, token)
+            return
+        house.in_work.move(token, Step.RESTORING)
+        finished = house.runner.restore(prepared, beat=beat, stop_asked=lambda: house.stop_asked)
+        if finished is not None:
+            house.in_work.move(token, Step.FINISHING)
+            house.runner.finish(finished, beat=beat)
+
+    def _has_room(self, runs: Sequence[Run]) -> bool:
+        return len(runs) < self._most
+
+    def _in_hand(self, thread: str) -> list[Run]:
+        run = self._house.in_work.run(self._held.get(thread, ""))
+        return [] if run is None else [run]

@@ -1,0 +1,142 @@
+"""A whole workshop in one folder: store, storage, decoder, runner and worker, with a small real backend.
+
+`LanczosBackend` enlarges by tiles with Pillow's Lanczos filter and reports progress per tile, as the networks do; it
+stands where a network would, so that the jobs' tests need no weights. Nothing else here is a double.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from app.backends.protocol import Notice, OnProgress, Restored
+from app.errors import Cancelled
+from app.images import Decoder, ImageLimits, Picture
+from app.jobs.runner import Runner
+from app.metrics import Metrics
+from app.options import RestoreOptions
+from app.storage import Storage, new_id
+from app.store import Attempt, Job, NewPhoto, Store
+
+OWNER = "owner"
+
+
+class LanczosBackend:
+    """Enlarges by horizontal tiles; `on_tile` is called before each, so that a test can act in the middle of a run."""
+
+    name = "local"
+
+    def __init__(self, tile: int = 8, on_tile: Callable[[int], object] | None = None) -> None:
+        self.tile, self.on_tile = tile, on_tile
+        self.runs = 0
+
+    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> Restored:
+        self.runs += 1
+        began = time.monotonic()
+        source = Image.fromarray(picture.rgb.astype(np.uint8))
+        factor = int(options.scale)
+        rows = []
+        for number, top in enumerate(range(0, picture.height, self.tile)):
+            if self.on_tile is not None:
+                self.on_tile(number)
+            if not on_progress(top / picture.height, "upscaling"):
+                raise Cancelled
+            height = min(self.tile, picture.height - top)
+            box = (0, top, picture.width, top + height)
+            size = (picture.width * factor, height * factor)
+            rows.append(np.asarray(source.resize(size, Image.Resampling.LANCZOS, box=box)))
+        result = Picture(np.concatenate(rows), source_format=picture.source_format)
+        seconds = time.monotonic() - began
+        warning = Notice("lanczos", "Enlarged with Lanczos, as the tests do.")
+        return Restored(result, "lanczos", seconds, {"tile": self.tile}, warnings=(warning,))
+
+
+def photo_bytes(width: int = 24, height: int = 16, seed: int = 0, kind: str = "JPEG") -> bytes:
+    """A small real photo file."""
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    target = io.BytesIO()
+    Image.fromarray(noise).save(target, kind)
+    return target.getvalue()
+
+
+class Workshop:
+    """All parts on one folder. `open()` it, `close()` it; parts are plain attributes."""
+
+    def __init__(self, folder: Path, backend: Any = None, decoder: Any = None, **runner_options: Any) -> None:
+        self.folder = folder
+        self.database = folder / "data" / "jobs.sqlite3"
+        self.store = Store(f"sqlite:///{self.database}")
+        self.storage = Storage(folder / "uploads", folder / "results")
+        self.decoder: Any = decoder or Decoder(ImageLimits())
+        self.backend: Any = backend or LanczosBackend()
+        self.metrics = Metrics()
+        self.runner = Runner(
+            self.store, self.storage, self.decoder, {"local": self.backend}, self.metrics, **runner_options
+        )
+
+    def open(self) -> list[str]:
+        """Open the store and recover, as the service does at its start; returns the waiting attempts."""
+        self.store.open()
+        return self.store.recover(time.time())
+
+    def close(self) -> None:
+        self.decoder.close()
+        self.store.close()
+
+    def submit(
+        self, *files: bytes, queue_limit: int = 1000, now: float | None = None, options: str = '{"scale": 2}'
+    ) -> Job:
+        """What the API does with an accepted request: files first, rows afterwards."""
+        photos = [self.upload(content) for content in files or (photo_bytes(),)]
+        moment = time.time() if now is None else now
+        return self.store.add_job(OWNER, photos, options, "local", queue_limit, moment)
+
+    def upload(self, content: bytes, width: int = 24, height: int = 16) -> NewPhoto:
+        with self.storage.open_upload(new_id()) as writer:
+            writer.write(content)
+            stored = writer.commit()
+        return NewPhoto(stored.id, stored.sha256, "photo.jpg", "image/jpeg", width, height, stored.bytes)
+
+    def attempts(self, job: Job) -> tuple[Attempt, ...]:
+        return self.store.job(OWNER, job.id).attempts
+
+    def states(self, job: Job) -> list[str]:
+        return [attempt.status.value for attempt in self.attempts(job)]
+
+    def ended(self, job: Job) -> bool:
+        return all(attempt.status.ended for attempt in self.attempts(job))
+
+    def scratch_files(self) -> list[str]:
+        return [file.name for file in self.storage.iter_parts()]
+
+    def result_files(self) -> list[str]:
+        return [file.name for file in self.storage.iter_results()]
+
+
+class Gate:
+    """Holds a run of the backend at a tile until it is opened (`LanczosBackend.on_tile`)."""
+
+    def __init__(self, tile: int = 0) -> None:
+        self._tile = tile
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def __call__(self, number: int) -> None:
+        if number == self._tile:
+            self.reached.set()
+            assert self.opened.wait(20.0)
+
+
+def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait for something that another thread does; fails loudly instead of hanging."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError("what was waited for did not happen")
+        time.sleep(0.005)
