@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterable
 
-BLOT = "[hidden]"
+REDACTED = "[hidden]"
 _SAID_ALOUD = re.compile(
     r"(?i)(x-api-key|authorization|cookie|restore_session|api_key)([\"']?\s*[:=,]\s*)(\S[^\s,;)]*)"
 )
@@ -21,7 +21,7 @@ _SHORTEST_SECRET = 6
 _NOISY = ("python_multipart", "python_multipart.multipart", "multipart", "PIL")
 
 
-class Blotting(logging.Formatter):
+class RedactingFormatter(logging.Formatter):
     """A formatter that blots out the given secrets, and whatever follows the name of a header that carries one."""
 
     def __init__(self, log_format: str, secrets: Iterable[str]) -> None:
@@ -32,7 +32,7 @@ class Blotting(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line (a text record with a traceback has more)."""
-        return self._blot(self._as_json(record) if self._json else super().format(record))
+        return self._redact(self._as_json(record) if self._json else super().format(record))
 
     def _as_json(self, record: logging.LogRecord) -> str:
         row = {
@@ -45,16 +45,16 @@ class Blotting(logging.Formatter):
             row["exception"] = self.formatException(record.exc_info)
         return json.dumps(row)
 
-    def _blot(self, line: str) -> str:
+    def _redact(self, line: str) -> str:
         for secret in self._secrets:
-            line = line.replace(secret, BLOT)
-        return _SAID_ALOUD.sub(rf"\1\2{BLOT}", line)
+            line = line.replace(secret, REDACTED)
+        return _SAID_ALOUD.sub(rf"\1\2{REDACTED}", line)
 
 
 def set_up(log_format: str, secrets: Iterable[str]) -> logging.Handler:
     """Send every logger of this process to standard error; returns the handler, so that a test can take it away."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Blotting(log_format, secrets))
+    handler.setFormatter(RedactingFormatter(log_format, secrets))
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)

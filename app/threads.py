@@ -85,12 +85,12 @@ class SupervisedThread:
             try:
                 self._body(self._stop)
             except BaseException as error:  # noqa: BLE001 - whatever kills the body, it is run again
-                self._bury(error)
+                self._record_crash(error)
                 self._stop.wait(self._pause())
             else:
                 return
 
-    def _bury(self, error: BaseException) -> None:
+    def _record_crash(self, error: BaseException) -> None:
         """Record a death. Nothing raised here may end the thread."""
         log.critical("thread %s died and will be started again", self.name, exc_info=error)
         self.restarts += 1

@@ -27,7 +27,7 @@ from PIL import Image
 
 from app.restoration.faces.alignment import TEMPLATE
 from app.restoration.faces.detection import Found
-from app.restoration.faces.pipeline import Tools
+from app.restoration.faces.pipeline import LoadedFaceModels
 from app.restoration.reference.upscaling import is_available
 from benchmarks.random_weights import DETECTOR_FILE, put_face_weights
 from benchmarks.request import LeftOut, Request, Row, invented_picture, median
@@ -143,15 +143,15 @@ def finished(out: Any) -> None:
     out[..., :1].float().cpu()
 
 
-def open_tools(task: dict[str, Any]) -> Tools:
+def open_tools(task: dict[str, Any]) -> LoadedFaceModels:
     """Our face networks."""
     from app.restoration.device import choose_precision
-    from app.restoration.faces import Toolbox
-    from app.restoration.models.registry import ModelShelf
+    from app.restoration.faces import FaceModels
+    from app.restoration.models.registry import ModelRegistry
 
     precision = choose_precision(task["precision"], task["device"]).value
-    shelf = ModelShelf(Path(task["weights"]), allow_unverified=True)
-    tools, _ = Toolbox(shelf, task["device"], precision, "mobilenet").open(None)
+    registry = ModelRegistry(Path(task["weights"]), allow_unverified=True)
+    tools, _ = FaceModels(registry, task["device"], precision, "mobilenet").open(None)
     assert tools is not None
     return tools
 
@@ -161,14 +161,14 @@ def upstream_parts(task: dict[str, Any]) -> dict[str, Part]:
     import torch
 
     from app.restoration.faces.models import Choice
-    from app.restoration.models.registry import ModelShelf
+    from app.restoration.models.registry import ModelRegistry
     from app.restoration.reference.faces import make_face_enhancer
 
     bgr = np.ascontiguousarray(np.load(task["photo"])[:, :, ::-1])
     background, big = enlarge(bgr), resize(bgr, (4243, 2828))
-    shelf = ModelShelf(Path(task["weights"]), allow_unverified=True)
+    registry = ModelRegistry(Path(task["weights"]), allow_unverified=True)
     choice = Choice("GFPGANv1.3", "mobilenet", parses=True)
-    enhancer = make_face_enhancer(shelf, choice, task["device"], SCALE, Ready(background))
+    enhancer = make_face_enhancer(registry, choice, task["device"], SCALE, Ready(background))
     helper = enhancer.face_helper
     helper.face_det = Drawing(helper.face_det)
     batch = torch.rand(1, 3, 512, 512, device=task["device"]) * 2 - 1

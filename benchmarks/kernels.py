@@ -63,11 +63,11 @@ def make_network(task: dict[str, Any]) -> tuple[Any, float]:
     import torch
 
     from app.restoration import device as devices
-    from app.restoration.models.registry import ModelShelf
+    from app.restoration.models.registry import ModelRegistry
 
-    shelf = ModelShelf(Path(task["weights"]), allow_unverified=True)
+    registry = ModelRegistry(Path(task["weights"]), allow_unverified=True)
     devices.prepare(task["device"])
-    network = shelf.load(shelf.find(task["model"]), None, task["device"], task["precision"])
+    network = registry.load(registry.find(task["model"]), None, task["device"], task["precision"])
     side = task["side"]
     x = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(task["device"])
     return _repeated(lambda: network(x), task), 2e6 * network.facts.work * side * side * task["repeats"]

@@ -165,11 +165,11 @@ def _ours(task: dict[str, Any]) -> tuple[Callable[[], object], float]:
 
 
 def _upstream(task: dict[str, Any]) -> tuple[Callable[[], object], float]:
-    from app.restoration.models.registry import ModelShelf
+    from app.restoration.models.registry import ModelRegistry
     from app.restoration.reference.upscaling import make_upsampler
 
-    shelf = ModelShelf(Path(task["weights"]), allow_unverified=True)
-    upsampler = make_upsampler(shelf, shelf.find(task["model"]), None, task["device"], task.get("tile", 0))
+    registry = ModelRegistry(Path(task["weights"]), allow_unverified=True)
+    upsampler = make_upsampler(registry, registry.find(task["model"]), None, task["device"], task.get("tile", 0))
     if task.get("half"):  # what its own constructor does with half=True
         upsampler.half, upsampler.model = True, upsampler.model.half()
     bgr = np.ascontiguousarray(np.load(task["photo"])[:, :, ::-1])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from app.images import Picture, Pixels
-from app.restoration.faces import Tools, find, restore_faces
+from app.restoration.faces import LoadedFaceModels, find, restore_faces
 from app.restoration.faces.alignment import TEMPLATE
 from app.restoration.faces.detection import Found
 from app.restoration.faces.parsing import Mask
@@ -87,7 +87,7 @@ def enlarge(rgb: Pixels, scale: float = 2) -> Pixels:
 
 
 def restore(
-    tools: Tools, picture: Picture, scale: float = 2, strength: float = 1.0
+    tools: LoadedFaceModels, picture: Picture, scale: float = 2, strength: float = 1.0
 ) -> tuple[Pixels, Pixels, FacesDone]:
     """The whole way: (the enlarged photo, the same with faces, what was done)."""
     plain = enlarge(picture.rgb, scale)

@@ -22,9 +22,9 @@ from app.errors import RestoreError
 from app.images import Decoder
 from app.jobs.runner import Finished, Runner
 from app.storage import Storage, UploadWriter
-from app.store import Store, submissions
+from app.store import Store, submissions, transitions
 from app.worker import Worker
-from tests.harness import OWNER, LanczosBackend, Workshop, photo_bytes
+from tests.harness import OWNER, Harness, LanczosBackend, photo_bytes
 
 QUEUE_LIMIT = 12
 SUBMITTERS = 2
@@ -60,7 +60,7 @@ POINTS: dict[str, tuple[Any, str, str]] = {
 class WrongOrder(Runner):
     """The negative control: the row says completed before the file has its name."""
 
-    def finish(self, finished: Finished, *, beat: Callable[[], None] = lambda: None) -> None:
+    def finish(self, finished: Finished, *, heartbeat: Callable[[], None] = lambda: None) -> None:
         temporary = self._storage.scratch_path(finished.attempt.id)
         result = self._encode(finished, temporary)
         self._complete(finished.attempt.id, finished.token, result)
@@ -72,40 +72,40 @@ def serve(folder: Path, answers: int, *, point: str | None, wrong_order: bool, s
     if point is not None:
         arm(point, countdown=1 + seed % 3)
     backend: Backend = LanczosBackend(tile=4, on_tile=lambda _: time.sleep(TILE_SECONDS))
-    workshop = Workshop(folder, backend)
+    harness = Harness(folder, backend)
     if wrong_order:
-        workshop.runner.__class__ = WrongOrder
-    waiting = workshop.open()
-    worker = Worker(workshop.runner, workshop.store, workshop.metrics, rescan_seconds=0.5)
+        harness.runner.__class__ = WrongOrder
+    waiting = harness.open()
+    worker = Worker(harness.runner, harness.store, harness.metrics, rescan_seconds=0.5)
     worker.start()
     for attempt_id in waiting:
-        worker.ring(attempt_id)
+        worker.notify(attempt_id)
     if submitting:
         for number in range(SUBMITTERS):
-            load = (workshop, worker, answers, random.Random(seed + number))
+            load = (harness, worker, answers, random.Random(seed + number))
             threading.Thread(target=_submit_for_ever, args=load, daemon=True).start()
         threading.Event().wait()  # until somebody kills us
-    while workshop.store.active_ids():
+    while harness.store.active_ids():
         time.sleep(0.02)
     worker.drain(5.0)
-    workshop.close()
+    harness.close()
     os._exit(0)
 
 
-def _submit_for_ever(workshop: Workshop, worker: Worker, answers: int, chance: random.Random) -> None:
+def _submit_for_ever(harness: Harness, worker: Worker, answers: int, chance: random.Random) -> None:
     while True:
         kinds = chance.choices(["JPEG", "PNG"], k=chance.randint(1, 3))
         files = [photo_bytes(24, chance.randint(4, 24), chance.randint(0, 9), kind) for kind in kinds]
         try:
-            job = workshop.submit(*files, queue_limit=QUEUE_LIMIT)
+            job = harness.submit(*files, queue_limit=QUEUE_LIMIT)
         except RestoreError:  # the queue is full
             time.sleep(0.01)
             continue
         os.write(answers, f"{job.id}\n".encode())
         for attempt in job.attempts:
-            worker.ring(attempt.id)
+            worker.notify(attempt.id)
         if chance.random() < 0.1:
-            workshop.store.cancel_or_remove(OWNER, job.id, time.time())
+            harness.store.cancel_or_remove(OWNER, job.id, time.time())
 
 
 def arm(point: str, countdown: int) -> None:

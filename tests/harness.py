@@ -66,7 +66,7 @@ def photo_bytes(width: int = 24, height: int = 16, seed: int = 0, kind: str = "J
     return target.getvalue()
 
 
-class Workshop:
+class Harness:
     """All parts on one folder. `open()` it, `close()` it; parts are plain attributes."""
 
     def __init__(self, folder: Path, backend: Any = None, decoder: Any = None, **runner_options: Any) -> None:

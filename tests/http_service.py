@@ -103,7 +103,7 @@ class Service:
 
     def __init__(self, client: TestClient, app: FastAPI, backend: LanczosBackend, folder: Path) -> None:
         self.client, self.app, self.backend, self.folder = client, app, backend, folder
-        self.parts = app.state.parts
+        self.context = app.state.context
 
     def submit(self, data: bytes | None = None, name: str = "cat.png", **fields: str) -> str:
         """Send one photo; gives the job's id."""

@@ -142,7 +142,7 @@ DESCRIBED: dict[str, Any] = {
 def finished(service: Service) -> Attempt:
     """A real finished attempt of half a megapixel, made to have run the small model in two seconds."""
     service.finish(service.submit())
-    attempt: Attempt = service.parts.store.recent_completed()[0]
+    attempt: Attempt = service.context.store.recent_completed()[0]
     options = attempt.options_json.replace('"quality": null', '"quality": "fast"')
     return dataclasses.replace(
         attempt, photo_width=1000, photo_height=500, seconds=2.0, model="small", options_json=options

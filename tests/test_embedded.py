@@ -20,7 +20,7 @@ from app.images import Picture
 from app.main import create_app
 from app.options import RestoreOptions
 from app.restoration.models import weights
-from app.restoration.models.registry import EMBEDDED_MODEL, ModelShelf
+from app.restoration.models.registry import EMBEDDED_MODEL, ModelRegistry
 from app.restoration.models.weights import EMBEDDED, Verdict
 from app.settings import Settings
 from tests.test_readme import ROOT
@@ -102,9 +102,9 @@ def test_a_changed_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         file.seek(-1, os.SEEK_END)
         file.write(b"\x7f")
     monkeypatch.setattr(weights, "SHIPPED_FOLDER", tmp_path)
-    shelf = ModelShelf(tmp_path, allow_unverified=False)
+    registry = ModelRegistry(tmp_path, allow_unverified=False)
     with pytest.raises(Conflict, match="project's own files"):
-        shelf.load(shelf.find(EMBEDDED_MODEL), None, "cpu", "fp32")
+        registry.load(registry.find(EMBEDDED_MODEL), None, "cpu", "fp32")
     with pytest.raises(Unavailable, match="models download"):
         open_local_backend(tmp_path, device="cpu").restore(
             Picture(np.zeros((8, 8, 3), np.uint8)), RestoreOptions(), go_on

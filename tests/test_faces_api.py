@@ -214,7 +214,7 @@ def test_a_photo_that_failed_has_no_result(service: Service) -> None:
 def test_without_kept_layers_the_faces_are_listed_and_cannot_change(service: Service) -> None:
     job = restored(service)
     attempt = job["attempts"][0]["id"]
-    service.parts.storage.layers_path(attempt).unlink()
+    service.context.storage.layers_path(attempt).unlink()
     (row,) = faces_of(service, job["job_id"])
     assert row["reblendable"] is False
     assert {face["before_url"] for face in row["faces"]} == {None}

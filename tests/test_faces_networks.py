@@ -19,7 +19,7 @@ from app.restoration.faces.detection import Detector, build_detector, decode_box
 from app.restoration.faces.gfpgan import NOISE_SEED, build_gfpgan, make_noise
 from app.restoration.faces.parsing import parser_of, plain_mask, soft_mask
 from app.restoration.faces.suppress_warnings import quiet
-from app.restoration.models.registry import ModelShelf
+from app.restoration.models.registry import ModelRegistry
 from benchmarks.random_weights import DETECTOR_FILE, random_detector, random_gfpgan, random_parser
 from tests.face_harness import noted
 
@@ -143,7 +143,7 @@ def test_the_plain_mask_is_full_inside_nothing_at_the_border_and_smooth_between(
 @pytest.fixture(scope="module")
 def detector(real_weights: Path) -> tuple[Detector, Any]:
     """Ours, and facexlib's as it is."""
-    state = ModelShelf(real_weights, allow_unverified=True).read(DETECTOR_FILE)
+    state = ModelRegistry(real_weights, allow_unverified=True).read(DETECTOR_FILE)
     network = random_detector(DETECTOR_FILE)
     network.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
     return build_detector("mobile0.25", state, "cpu"), network

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from app.images import Picture, Pixels
 from app.options import RestoreOptions
-from app.restoration.faces import Toolbox, Tools, find, restore_faces
+from app.restoration.faces import FaceModels, LoadedFaceModels, find, restore_faces
 from app.restoration.faces.alignment import frame_corners, way_back
 from app.restoration.faces.models import Choice
 from app.restoration.faces.parsing import Mask
-from app.restoration.models.registry import ModelShelf
+from app.restoration.models.registry import ModelRegistry
 from app.restoration.reference.faces import make_face_enhancer
 from app.restoration.reference.upscaling import ReferenceRestorer, is_available
 from benchmarks.random_weights import DETECTOR_FILE, put_face_weights
@@ -44,8 +44,8 @@ def weights(real_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="module")
-def toolbox(weights: Path) -> Toolbox:
-    return Toolbox(ModelShelf(weights, allow_unverified=True), "cpu", "fp32", "mobilenet")
+def face_models(weights: Path) -> FaceModels:
+    return FaceModels(ModelRegistry(weights, allow_unverified=True), "cpu", "fp32", "mobilenet")
 
 
 class Background:
@@ -59,7 +59,7 @@ class Background:
 
 @pytest.fixture(scope="module")
 def enhancer(weights: Path) -> Any:
-    return make_face_enhancer(ModelShelf(weights, allow_unverified=True), CHOICE, "cpu", 4, Background())
+    return make_face_enhancer(ModelRegistry(weights, allow_unverified=True), CHOICE, "cpu", 4, Background())
 
 
 def upstream(enhancer: Any, picture: Picture) -> Pixels:
@@ -69,7 +69,7 @@ def upstream(enhancer: Any, picture: Picture) -> Pixels:
     return rgb
 
 
-def ours(tools: Tools, picture: Picture, scale: float) -> tuple[Pixels, Any]:
+def ours(tools: LoadedFaceModels, picture: Picture, scale: float) -> tuple[Pixels, Any]:
     tools = dataclasses.replace(tools, match_surroundings=False)
     result = enlarge(picture.rgb, scale)
     faces = find(tools, picture.rgb)
@@ -77,7 +77,7 @@ def ours(tools: Tools, picture: Picture, scale: float) -> tuple[Pixels, Any]:
     return result, faces
 
 
-def assert_parity(enhancer: Any, tools: Tools, picture: Picture, scale: float, faces: int) -> None:
+def assert_parity(enhancer: Any, tools: LoadedFaceModels, picture: Picture, scale: float, faces: int) -> None:
     expected = upstream(enhancer, picture)
     result, found = ours(tools, picture, scale)
     theirs = sorted(enhancer.face_helper.det_faces, key=lambda face: face[0] + face[2])
@@ -101,9 +101,11 @@ def psnr(a: Pixels, b: Pixels) -> float:
 
 
 @needs_upstream
-def test_faces_are_upstreams_with_networks_of_full_size(enhancer: Any, toolbox: Toolbox, real_photos: Path) -> None:
+def test_faces_are_upstreams_with_networks_of_full_size(
+    enhancer: Any, face_models: FaceModels, real_photos: Path
+) -> None:
     enhancer.upscale = enhancer.face_helper.upscale_factor = Background.scale = 4
-    tools, cautions = toolbox.open(None)
+    tools, cautions = face_models.open(None)
     assert tools is not None
     assert not cautions
     whole: Any = read(real_photos / "one_face.jpg").rgb
@@ -147,12 +149,12 @@ def outline(faces: Tensor) -> list[Mask]:
     [("Blake_Lively.jpg", 2, 4), ("Blake_Lively.jpg", 2, 2), ("10045.png", 3, 4), ("children-alpha.png", 5, 4)],
 )
 def test_alignment_and_pasting_are_upstreams_on_every_face_photo(
-    name: str, faces: int, scale: int, enhancer: Any, toolbox: Toolbox, real_photos: Path
+    name: str, faces: int, scale: int, enhancer: Any, face_models: FaceModels, real_photos: Path
 ) -> None:
     kept = enhancer.gfpgan, enhancer.face_helper.face_parse
     enhancer.upscale = enhancer.face_helper.upscale_factor = Background.scale = scale
     enhancer.gfpgan, enhancer.face_helper.face_parse = Mixing(), ByBrightness()
-    tools = Tools(toolbox._detect("mobilenet"), mixed, parse=outline)
+    tools = LoadedFaceModels(face_models._detect("mobilenet"), mixed, parse=outline)
     try:
         assert_parity(enhancer, tools, read(real_photos / name), scale, faces)
     finally:
@@ -160,7 +162,7 @@ def test_alignment_and_pasting_are_upstreams_on_every_face_photo(
 
 
 def test_two_runs_of_the_full_network_in_bf16_give_equal_bytes(weights: Path, real_photos: Path) -> None:
-    box = Toolbox(ModelShelf(weights, allow_unverified=True), "cpu", "bf16", "mobilenet")
+    box = FaceModels(ModelRegistry(weights, allow_unverified=True), "cpu", "bf16", "mobilenet")
     tools, _ = box.open(None, parse=False)
     assert tools is not None
     picture = read(real_photos / "one_face.jpg")
@@ -170,11 +172,11 @@ def test_two_runs_of_the_full_network_in_bf16_give_equal_bytes(weights: Path, re
 
 @pytest.mark.parametrize("colour", [(1.0, 0.06, 0.06), (0.06, 0.06, 1.0)])
 def test_a_red_and_a_blue_face_are_found_and_keep_their_colour(
-    colour: tuple[float, ...], toolbox: Toolbox, real_photos: Path
+    colour: tuple[float, ...], face_models: FaceModels, real_photos: Path
 ) -> None:
     rgb = (read(real_photos / "one_face.jpg").rgb * np.array(colour)).astype(np.uint8)
     picture = Picture(rgb)
-    tools = Tools(toolbox._detect("mobilenet"), lambda x: x * 0.9, parse=None)
+    tools = LoadedFaceModels(face_models._detect("mobilenet"), lambda x: x * 0.9, parse=None)
     faces = find(tools, rgb)
     assert len(faces) == 1
     plain = enlarge(rgb)

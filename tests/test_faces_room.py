@@ -19,7 +19,7 @@ from torch import Tensor
 from app.errors import Cancelled, OutOfMemory
 from app.images import Picture, Pixels
 from app.images.face_layers import blend_layers
-from app.restoration.faces import Tools, find, restore_faces
+from app.restoration.faces import LoadedFaceModels, find, restore_faces
 from app.restoration.faces.alignment import crop, similarity, way_back
 from app.restoration.faces.detection import Found
 from app.restoration.faces.pipeline import MOST_FACES, to_faces
@@ -40,8 +40,8 @@ from tests.face_harness import (
 )
 
 
-def tools(*found: Found, **more: Any) -> Tools:
-    return Tools(**{"detect": at(*found), "restore": inverted, "parse": round_outline, **more})
+def tools(*found: Found, **more: Any) -> LoadedFaceModels:
+    return LoadedFaceModels(**{"detect": at(*found), "restore": inverted, "parse": round_outline, **more})
 
 
 def changed(plain: Pixels, result: Pixels) -> Any:
@@ -318,7 +318,7 @@ def test_progress_rises_with_every_network_and_a_stop_comes_within_one_face() ->
 class Careless:
     """A negative control: the same work with the photo's faces kept on the shared object, as upstream's helper does."""
 
-    def __init__(self, shared: Tools) -> None:
+    def __init__(self, shared: LoadedFaceModels) -> None:
         self.shared = shared
 
     def restore(self, picture: Picture) -> Pixels:
@@ -340,7 +340,7 @@ def job(number: int) -> Picture:
     return spotted(spots)
 
 
-SPOTTERS = Tools(detect=spot, restore=inverted, match_surroundings=False)
+SPOTTERS = LoadedFaceModels(detect=spot, restore=inverted, match_surroundings=False)
 
 
 def run_interleaved(restore_one: Callable[[Picture], Pixels], count: int) -> int:

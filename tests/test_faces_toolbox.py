@@ -15,10 +15,10 @@ from app.errors import Cancelled, Unavailable
 from app.images import Picture
 from app.images.face_layers import blend_layers
 from app.options import RestoreOptions
-from app.restoration.faces import Toolbox, Tools
+from app.restoration.faces import FaceModels, LoadedFaceModels
 from app.restoration.faces.models import DETECTORS, PARSER
 from app.restoration.models import weights
-from app.restoration.models.registry import ModelShelf
+from app.restoration.models.registry import ModelRegistry
 from app.restoration.pipeline import Restorer
 from app.restoration.reference.upscaling import is_available
 from benchmarks.random_weights import random_gfpgan
@@ -28,14 +28,14 @@ V13, V14, RESNET, MOBILENET = "GFPGANv1.3.pth", "GFPGANv1.4.pth", *DETECTORS.val
 ALL = (V13, V14, RESNET, MOBILENET, PARSER)
 
 
-def toolbox(folder: Path, *files: str, detector: str = "auto", precision: str = "fp32") -> Toolbox:
+def face_models(folder: Path, *files: str, detector: str = "auto", precision: str = "fp32") -> FaceModels:
     """A folder with files of those names (and no sense in them)."""
     for file in files:
         (folder / file).write_bytes(b"no network")
-    return Toolbox(ModelShelf(folder, allow_unverified=True), "cpu", precision, detector)
+    return FaceModels(ModelRegistry(folder, allow_unverified=True), "cpu", precision, detector)
 
 
-def chosen(box: Toolbox, face_model: str | None = None, *, parse: bool = True) -> tuple[Any, list[str]]:
+def chosen(box: FaceModels, face_model: str | None = None, *, parse: bool = True) -> tuple[Any, list[str]]:
     choice, cautions = box.choose(face_model, parse=parse)
     return (choice.restorer, choice.detector, choice.parses), [caution.code for caution in cautions]
 
@@ -54,21 +54,21 @@ def chosen(box: Toolbox, face_model: str | None = None, *, parse: bool = True) -
 def test_what_is_missing_is_said_and_stood_in_for(
     files: tuple[str, ...], expected: tuple[Any, ...], codes: list[str], tmp_path: Path
 ) -> None:
-    assert chosen(toolbox(tmp_path, *files)) == (expected, codes)
+    assert chosen(face_models(tmp_path, *files)) == (expected, codes)
 
 
 def test_the_detector_and_the_model_can_be_chosen(tmp_path: Path) -> None:
-    assert chosen(toolbox(tmp_path, *ALL, detector="mobilenet")) == (("GFPGANv1.3", "mobilenet", True), [])
-    assert chosen(toolbox(tmp_path), "GFPGANv1.4") == (("GFPGANv1.4", "resnet50", True), [])
-    assert chosen(toolbox(tmp_path), parse=False) == (("GFPGANv1.3", "resnet50", False), [])
+    assert chosen(face_models(tmp_path, *ALL, detector="mobilenet")) == (("GFPGANv1.3", "mobilenet", True), [])
+    assert chosen(face_models(tmp_path), "GFPGANv1.4") == (("GFPGANv1.4", "resnet50", True), [])
+    assert chosen(face_models(tmp_path), parse=False) == (("GFPGANv1.3", "resnet50", False), [])
     (tmp_path / RESNET).unlink()
-    asked = toolbox(tmp_path, detector="resnet50")
+    asked = face_models(tmp_path, detector="resnet50")
     assert chosen(asked) == (("GFPGANv1.3", "mobilenet", True), ["face_detector_fallback"])
 
 
 def test_a_file_that_is_not_the_official_one_is_missing(tmp_path: Path) -> None:
-    box = toolbox(tmp_path, *ALL)
-    strict = Toolbox(ModelShelf(tmp_path, allow_unverified=False), "cpu", "fp32")
+    box = face_models(tmp_path, *ALL)
+    strict = FaceModels(ModelRegistry(tmp_path, allow_unverified=False), "cpu", "fp32")
     assert chosen(box)[1] == []
     (said,) = strict.choose(None)[1]
     assert said.code == "face_model_missing"
@@ -77,24 +77,24 @@ def test_a_file_that_is_not_the_official_one_is_missing(tmp_path: Path) -> None:
 
 def test_a_file_with_nothing_in_it_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(Unavailable) as raised:
-        toolbox(tmp_path, *ALL).open(None)
+        face_models(tmp_path, *ALL).open(None)
     assert raised.value.code == "weights_unreadable"
 
 
 def test_a_file_with_another_network_in_it_is_refused(tmp_path: Path) -> None:
     torch.save({"params": {"body.0.weight": torch.zeros(3)}}, tmp_path / MOBILENET)
-    box = toolbox(tmp_path, V13, detector="mobilenet")
+    box = face_models(tmp_path, V13, detector="mobilenet")
     with pytest.raises(Unavailable, match=MOBILENET):
         box.open(None)
 
 
 def test_faces_never_run_in_fp16(tmp_path: Path) -> None:
-    assert toolbox(tmp_path, precision="fp16").precision == "fp32"
-    assert toolbox(tmp_path, precision="bf16").precision == "bf16"
+    assert face_models(tmp_path, precision="fp16").precision == "fp32"
+    assert face_models(tmp_path, precision="bf16").precision == "bf16"
 
 
 def test_every_face_file_is_listed_with_size_and_licence(tmp_path: Path) -> None:
-    rows = toolbox(tmp_path, V13).rows()
+    rows = face_models(tmp_path, V13).rows()
     assert [row["file"] for row in rows] == [V13, V14, RESNET, MOBILENET, PARSER]
     assert [row["present"] for row in rows] == [True, False, False, False, False]
     for row in rows:
@@ -119,11 +119,11 @@ def test_spandrels_gfpgan_is_the_one_that_official_files_hold() -> None:
 class Ready:
     """A toolbox with cheap networks in it."""
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: LoadedFaceModels) -> None:
         self.tools = tools
         self.asked: list[tuple[str | None, bool, bool]] = []
 
-    def open(self, face_model: str | None, *, parse: bool, exact: bool) -> tuple[Tools, tuple[()]]:
+    def open(self, face_model: str | None, *, parse: bool, exact: bool) -> tuple[LoadedFaceModels, tuple[()]]:
         self.asked.append((face_model, parse, exact))
         return dataclasses.replace(self.tools, parse=self.tools.parse if parse else None), ()
 
@@ -131,8 +131,10 @@ class Ready:
 @pytest.fixture
 def restorer(real_weights: Path) -> Any:
     made: Any = Restorer(real_weights, device="cpu", precision="fp32", allow_unverified=True)
-    tools = Tools(at(found_at(20, 24, 30), found_at(50, 24, 26)), inverted, parse=round_outline, facts={"model": "x"})
-    made.toolbox = Ready(tools)
+    tools = LoadedFaceModels(
+        at(found_at(20, 24, 30), found_at(50, 24, 26)), inverted, parse=round_outline, facts={"model": "x"}
+    )
+    made.face_models = Ready(tools)
     return made
 
 
@@ -181,18 +183,18 @@ def test_a_stop_in_the_faces_part_stops_within_one_face(restorer: Any) -> None:
 def test_quality_decides_about_outlines_and_precision(restorer: Any) -> None:
     for more in ({"quality": "fast"}, {"quality": "balanced"}, {}, {"face_model": "GFPGANv1.4"}):
         restorer.restore(photo(), options(**more), go_on)
-    assert restorer.toolbox.asked == [
+    assert restorer.face_models.asked == [
         (None, False, False),
         (None, True, False),
         (None, True, False),
         ("GFPGANv1.4", True, False),
     ]
-    restorer.toolbox.asked.clear()
+    restorer.face_models.asked.clear()
     restorer.restore(photo(), options(face_enhance=False), go_on)
-    assert restorer.toolbox.asked == []
+    assert restorer.face_models.asked == []
     assert restorer.default_quality == "fast"
     restorer.restore(photo(), RestoreOptions(scale=1), go_on)  # the default quality on a CPU
-    assert restorer.toolbox.asked == [(None, False, False)]
+    assert restorer.face_models.asked == [(None, False, False)]
 
 
 def test_grey_photos_keep_equal_channels_with_faces_in_them(restorer: Any) -> None:

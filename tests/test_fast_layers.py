@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from app.restoration.models import networks
 from app.restoration.models.dense_blocks import make_trunk
 from app.restoration.models.registry import interpret
-from app.restoration.models.upsample_conv_fusion import Doubling, fold_doublings
+from app.restoration.models.upsample_conv_fusion import Doubling, fuse_upsample_convolutions
 from benchmarks.random_weights import random_state
 
 ANIME = "RealESRGAN_x4plus_anime_6B"
@@ -106,7 +106,7 @@ def test_a_doubling_equals_enlargement_and_convolution_to_the_border(photos: int
 
 def test_only_a_nearest_doubling_before_a_plain_convolution_is_folded() -> None:
     plain = nn.Conv2d(4, 4, 3, padding=1)
-    folded = fold_doublings([nn.Upsample(scale_factor=2, mode="nearest"), plain, nn.LeakyReLU(), plain])
+    folded = fuse_upsample_convolutions([nn.Upsample(scale_factor=2, mode="nearest"), plain, nn.LeakyReLU(), plain])
     assert [type(layer) for layer in folded] == [Doubling, nn.LeakyReLU, nn.Conv2d]
     for enlargement, convolution in (
         (nn.Upsample(scale_factor=3, mode="nearest"), plain),
@@ -114,7 +114,7 @@ def test_only_a_nearest_doubling_before_a_plain_convolution_is_folded() -> None:
         (nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(4, 4, 5, padding=2)),
         (nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")),
     ):
-        assert fold_doublings([enlargement, convolution]) == [enlargement, convolution]
+        assert fuse_upsample_convolutions([enlargement, convolution]) == [enlargement, convolution]
 
 
 def test_the_official_shapes_use_both() -> None:
@@ -122,4 +122,4 @@ def test_the_official_shapes_use_both() -> None:
     for model in ("RealESRGAN_x4plus", "RealESRGAN_x2plus", ANIME):
         module, _ = interpret(random_state(model), "random")
         assert make_trunk(list(module.model[1].sub)[:-1], torch.bfloat16) is not None
-        assert sum(isinstance(layer, Doubling) for layer in fold_doublings(list(module.model)[2:-1])) == 2
+        assert sum(isinstance(layer, Doubling) for layer in fuse_upsample_convolutions(list(module.model)[2:-1])) == 2

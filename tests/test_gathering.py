@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection
 
 from app.errors import Unavailable
-from app.store.group_commit import Gathering
+from app.store.group_commit import GroupCommit
 from app.store.sqlite import Database
 
 
@@ -51,7 +51,7 @@ class Counting:
 def run_together(database: Database, jobs: list[str]) -> tuple[list[object], int]:
     """The first word's transaction is held open while all others arrive."""
     counting = Counting(database)
-    gathering: Gathering[str] = Gathering(counting.writing)
+    gathering: GroupCommit[str] = GroupCommit(counting.writing)
 
     def work(word: str) -> object:
         def write(connection: Connection) -> str:
@@ -103,7 +103,7 @@ def test_nobody_is_told_of_success_when_the_commit_fails(database: Database) -> 
             self._inner.__exit__(RuntimeError, RuntimeError("disk"), None)
             raise Unavailable("storage_full", "The disk is full.")
 
-    gathering: Gathering[str] = Gathering(Failing)
+    gathering: GroupCommit[str] = GroupCommit(Failing)
     with pytest.raises((Unavailable, RuntimeError)):
         gathering.run(lambda connection: note(connection, "lost"))
     assert words(database) == []

@@ -13,11 +13,11 @@ from starlette.datastructures import Headers
 from starlette.types import Message
 
 from app.api.admission import Admission
-from app.api.auth.api_keys import COOKIE_NAME, SESSION_SECONDS, Keys
+from app.api.auth.api_keys import COOKIE_NAME, SESSION_SECONDS, ApiKeys
 from app.api.auth.origins import Origins
-from app.api.auth.rate_limits import Rates, network_of, parse_rate
+from app.api.auth.rate_limits import RateLimits, network_of, parse_rate
 from app.api.middleware import request_context as frames
-from app.api.middleware.access_control import Guard, Rules
+from app.api.middleware.access_control import AccessControlMiddleware, AccessRules
 from app.api.middleware.request_body import MeteredBody, Pace
 from app.errors import BadRequest, Forbidden, RestoreError, Unavailable
 from app.metrics import Metrics
@@ -52,7 +52,7 @@ def test_everything_but_liveness_needs_the_key(keyed: Service) -> None:
                 asked = keyed.client.build_request(method.upper(), path, **form, headers=headers)
                 if not headers:
                     del asked.headers["x-api-key"]
-                keyed.parts.rates._windows.storage.storage.clear()  # not the guesser's limit: that has its own test
+                keyed.context.rate_limits._windows.storage.storage.clear()
                 answer = keyed.client.send(asked)
                 if path == "/health/live":
                     assert answer.status_code == 200
@@ -83,7 +83,7 @@ def test_each_of_several_keys_opens_and_owns_its_own_jobs(keyed: Service) -> Non
 
 @pytest.mark.parametrize("key", [b"\xff\xfe\x00secret", "schlüssel".encode(), b"a" * 5000, KEY.upper().encode(), b" "])
 def test_odd_keys_are_wrong_and_never_an_error(keyed: Service, key: bytes) -> None:
-    keyed.parts.rates._windows.storage.storage.clear()
+    keyed.context.rate_limits._windows.storage.storage.clear()
     asked = keyed.client.build_request("GET", "/api/v1/config", headers={b"X-API-KEY": key})
     assert_problem(keyed.client.send(asked), 401, "wrong_key")
 
@@ -147,10 +147,10 @@ def test_a_forged_or_old_cookie_opens_nothing(keyed: Service, monkeypatch: pytes
 
 
 def test_a_session_ends_when_its_key_is_taken_away() -> None:
-    both, one = Keys([KEY, OTHER_KEY]), Keys([OTHER_KEY])
+    both, one = ApiKeys([KEY, OTHER_KEY]), ApiKeys([OTHER_KEY])
     owner = both.owner_of_key(KEY.encode())
     assert owner is not None
-    sealed = both.seal(owner)
+    sealed = both.sign_session(owner)
     assert both.owner_of_cookie(sealed) == owner
     assert one.owner_of_cookie(sealed) is None
 
@@ -331,7 +331,7 @@ FORM = {"content-type": "multipart/form-data; boundary=b"}
 )
 def test_what_is_refused_by_its_head_is_not_read_at_all(keyed: Service, headers: dict[str, str], status: int) -> None:
     wire = Wire()
-    keyed.parts.rates._windows.storage.storage.clear()
+    keyed.context.rate_limits._windows.storage.storage.clear()
     keyed.client.portal.call(call, keyed.app, wire, "/api/v1/enhance", headers)  # type: ignore[union-attr]
     assert (wire.status, wire.read) == (status, 0)
     assert wire.header("connection") == "close"
@@ -341,10 +341,10 @@ def guarded(tmp_path: Path, app: Any, **rules: Any) -> Any:
     """The guard alone around an app, without a key, with a limit of 100 kB for submissions."""
     admission = Admission(Storage(tmp_path / "u", tmp_path / "r"), 10, _none_waits, time.monotonic)
     known: dict[str, Any] = {
-        "keys": Keys([]), "origins": Origins((), (), any_host=False), "rates": Rates("0"),
+        "keys": ApiKeys([]), "origins": Origins((), (), any_host=False), "rates": RateLimits("0"),
         "submit_limits": {"/enhance": 100_000}, **rules,
     }  # fmt: skip
-    return frames.Frame(Guard(app, Rules(**known), admission), Metrics())
+    return frames.RequestContextMiddleware(AccessControlMiddleware(app, AccessRules(**known), admission), Metrics())
 
 
 async def _none_waits() -> int:
@@ -408,7 +408,7 @@ def test_after_the_whole_body_a_wait_has_no_deadline() -> None:
 
 def test_no_new_photo_is_read_while_draining_or_without_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running(tmp_path) as service:
-        monkeypatch.setattr(service.parts.storage, "free_disk_ok", lambda: False)
+        monkeypatch.setattr(service.context.storage, "free_disk_ok", lambda: False)
         wire = Wire()
         service.client.portal.call(call, service.app, wire, "/enhance", {**FORM, "content-length": "900"})  # type: ignore[union-attr]
         assert (wire.status, wire.read) == (503, 0)
@@ -416,7 +416,7 @@ def test_no_new_photo_is_read_while_draining_or_without_disk(tmp_path: Path, mon
         assert_problem(answer, 503, "storage_full")
         assert int(answer.headers["retry-after"]) > 0
         monkeypatch.undo()
-        service.parts.admission.draining = True
+        service.context.admission.draining = True
         answer = service.client.post("/enhance", files={"file": photo()})
         assert_problem(answer, 503, "draining")
         assert int(answer.headers["retry-after"]) > 0
@@ -439,7 +439,7 @@ def test_a_full_queue_is_seen_before_the_body_is_read(tmp_path: Path) -> None:
             except RestoreError as error:
                 codes.append(f"{error.code} {error.retry_after_seconds}")
             await asyncio.sleep(0.01)
-        admission.learn(Unavailable("queue_full", "Full.", retry_after_seconds=77))
+        admission.update_retry_after(Unavailable("queue_full", "Full.", retry_after_seconds=77))
         with pytest.raises(Unavailable) as caught:
             admission.check()
         assert caught.value.retry_after_seconds == 77
@@ -473,7 +473,7 @@ def test_a_surprise_is_a_plain_500_with_a_log_line(
         def broken(*_: Any) -> None:
             raise ZeroDivisionError("a secret path /tmp/x")
 
-        monkeypatch.setattr(service.parts.store, "job", broken)
+        monkeypatch.setattr(service.context.store, "job", broken)
         answer = service.client.get("/status/" + "0" * 32)
         body = assert_problem(answer, 500, "internal_error")
         assert "secret" not in answer.text

@@ -15,7 +15,7 @@ from app.jobs.janitor import GRACE_SECONDS, Janitor, Sweep
 from app.storage import new_id
 from app.store import Result, Store
 from app.threads import ThreadState
-from tests.harness import OWNER, Workshop, until
+from tests.harness import OWNER, Harness, until
 
 HOUR = 3600.0
 START = 1_000_000.0
@@ -29,75 +29,75 @@ class NoDecoder:
 
 
 @pytest.fixture
-def workshop(tmp_path: Path) -> Iterator[Workshop]:
-    made = Workshop(tmp_path, decoder=NoDecoder())
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    made = Harness(tmp_path, decoder=NoDecoder())
     made.open()
     yield made
     made.close()
 
 
 @pytest.fixture
-def janitor(workshop: Workshop) -> Janitor:
-    return Janitor(workshop.store, workshop.storage, workshop.metrics, retention_seconds=HOUR)
+def janitor(harness: Harness) -> Janitor:
+    return Janitor(harness.store, harness.storage, harness.metrics, retention_seconds=HOUR)
 
 
-def completed(workshop: Workshop, ended_at: float) -> str:
+def completed(harness: Harness, ended_at: float) -> str:
     """A job that ended then, with its upload and result on disk, as old as it is."""
-    job = workshop.submit(b"upload", now=ended_at - 10)
+    job = harness.submit(b"upload", now=ended_at - 10)
     attempt = job.attempts[0]
-    workshop.store.claim(attempt.id, "t", ended_at - 5)
-    result(workshop, f"{attempt.id}.png", ended_at)
+    harness.store.claim(attempt.id, "t", ended_at - 5)
+    result(harness, f"{attempt.id}.png", ended_at)
     facts = Result(f"{attempt.id}.png", "image/png", 1, 1, 6, "m", 1.0)
-    workshop.store.complete(attempt.id, "t", facts, ended_at)
-    age(workshop.storage.upload_path(attempt.photo_id), ended_at - 10)
+    harness.store.complete(attempt.id, "t", facts, ended_at)
+    age(harness.storage.upload_path(attempt.photo_id), ended_at - 10)
     return job.id
 
 
-def result(workshop: Workshop, name: str, modified_at: float) -> None:
-    temporary = workshop.storage.scratch_path(name[:32])
+def result(harness: Harness, name: str, modified_at: float) -> None:
+    temporary = harness.storage.scratch_path(name[:32])
     temporary.write_bytes(b"result")
-    age(workshop.storage.publish(temporary, name), modified_at)
+    age(harness.storage.publish(temporary, name), modified_at)
 
 
 def age(path: Path, modified_at: float) -> None:
     os.utime(path, (modified_at, modified_at))
 
 
-def files(workshop: Workshop) -> tuple[int, int, int]:
-    storage = workshop.storage
+def files(harness: Harness) -> tuple[int, int, int]:
+    storage = harness.storage
     return tuple(
         sum(1 for _ in each) for each in (storage.iter_uploads(), storage.iter_results(), storage.iter_parts())
     )  # type: ignore[return-value]
 
 
-def test_what_ended_more_than_an_hour_ago_goes_with_its_files(workshop: Workshop, janitor: Janitor) -> None:
-    completed(workshop, START)
-    young = completed(workshop, START + 2)
+def test_what_ended_more_than_an_hour_ago_goes_with_its_files(harness: Harness, janitor: Janitor) -> None:
+    completed(harness, START)
+    young = completed(harness, START + 2)
     assert janitor.sweep(START + HOUR) == Sweep()
     assert janitor.sweep(START + HOUR + 1) == Sweep(jobs=1, uploads=1, results=1)
-    assert [job.id for job in workshop.store.jobs(OWNER, 9)] == [young]
-    assert files(workshop) == (1, 1, 0)
-    assert b'restore_janitor_removed_total{kind="results"} 1.0' in workshop.metrics.render()
+    assert [job.id for job in harness.store.jobs(OWNER, 9)] == [young]
+    assert files(harness) == (1, 1, 0)
+    assert b'restore_janitor_removed_total{kind="results"} 1.0' in harness.metrics.render()
 
 
-def test_what_waits_or_runs_stays_however_old(workshop: Workshop, janitor: Janitor) -> None:
-    waiting, running = workshop.submit(b"a", now=START), workshop.submit(b"b", now=START)
+def test_what_waits_or_runs_stays_however_old(harness: Harness, janitor: Janitor) -> None:
+    waiting, running = harness.submit(b"a", now=START), harness.submit(b"b", now=START)
     attempt = running.attempts[0]
-    workshop.store.claim(attempt.id, "t", START)
-    result(workshop, f"{attempt.id}.png", START)  # published, and its row about to be completed
+    harness.store.claim(attempt.id, "t", START)
+    result(harness, f"{attempt.id}.png", START)  # published, and its row about to be completed
     for job in (waiting, running):
-        age(workshop.storage.upload_path(job.attempts[0].photo_id), START)
+        age(harness.storage.upload_path(job.attempts[0].photo_id), START)
     assert janitor.sweep(START + 1000 * HOUR) == Sweep()
-    assert files(workshop) == (2, 1, 0)
+    assert files(harness) == (2, 1, 0)
 
 
-def test_rows_go_before_files(workshop: Workshop, janitor: Janitor, monkeypatch: pytest.MonkeyPatch) -> None:
-    job_id = completed(workshop, START)
+def test_rows_go_before_files(harness: Harness, janitor: Janitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = completed(harness, START)
     seen: list[bool] = []
     unlink = Path.unlink
 
     def look(path: Path, missing_ok: bool = False) -> None:
-        seen.append(job_id in [job.id for job in workshop.store.jobs(OWNER, 9)])
+        seen.append(job_id in [job.id for job in harness.store.jobs(OWNER, 9)])
         unlink(path, missing_ok)
 
     monkeypatch.setattr(Path, "unlink", look)
@@ -105,65 +105,65 @@ def test_rows_go_before_files(workshop: Workshop, janitor: Janitor, monkeypatch:
     assert seen == [False, False]
 
 
-def test_files_that_no_row_names_go_once_they_are_old(workshop: Workshop, janitor: Janitor) -> None:
-    workshop.upload(b"its row was never written")
-    workshop.storage.open_upload(new_id()).write(b"cut off")
-    workshop.storage.scratch_path(new_id()).write_bytes(b"cut off")
-    result(workshop, f"{new_id()}.webp", START)
-    stranger = workshop.folder / "uploads" / "family.jpg"
+def test_files_that_no_row_names_go_once_they_are_old(harness: Harness, janitor: Janitor) -> None:
+    harness.upload(b"its row was never written")
+    harness.storage.open_upload(new_id()).write(b"cut off")
+    harness.storage.scratch_path(new_id()).write_bytes(b"cut off")
+    result(harness, f"{new_id()}.webp", START)
+    stranger = harness.folder / "uploads" / "family.jpg"
     stranger.write_bytes(b"not ours")
     for folder in ("uploads", "results", "results/.scratch"):
-        for file in (workshop.folder / folder).iterdir():
+        for file in (harness.folder / folder).iterdir():
             age(file, START)
     assert janitor.sweep(START + HOUR - 1) == Sweep()
     assert janitor.sweep(START + HOUR + 1) == Sweep(orphans=4)
-    assert files(workshop) == (0, 0, 0)
+    assert files(harness) == (0, 0, 0)
     assert stranger.exists()
 
 
-def test_an_upload_whose_row_is_about_to_come_is_spared_even_with_a_tiny_retention(workshop: Workshop) -> None:
-    photo = workshop.upload(b"fresh")
-    age(workshop.storage.upload_path(photo.id), START)
-    janitor = Janitor(workshop.store, workshop.storage, workshop.metrics, retention_seconds=1.0)
+def test_an_upload_whose_row_is_about_to_come_is_spared_even_with_a_tiny_retention(harness: Harness) -> None:
+    photo = harness.upload(b"fresh")
+    age(harness.storage.upload_path(photo.id), START)
+    janitor = Janitor(harness.store, harness.storage, harness.metrics, retention_seconds=1.0)
     assert janitor.sweep(START + GRACE_SECONDS - 1) == Sweep()
     assert janitor.sweep(START + GRACE_SECONDS + 1) == Sweep(orphans=1)
 
 
-def test_a_download_in_progress_runs_to_its_end(workshop: Workshop, janitor: Janitor) -> None:
-    completed(workshop, START)
-    name = workshop.result_files()[0]
-    with workshop.storage.result_path(name).open("rb") as download:
+def test_a_download_in_progress_runs_to_its_end(harness: Harness, janitor: Janitor) -> None:
+    completed(harness, START)
+    name = harness.result_files()[0]
+    with harness.storage.result_path(name).open("rb") as download:
         janitor.sweep(START + 2 * HOUR)
         assert download.read() == b"result"
-    assert workshop.result_files() == []
+    assert harness.result_files() == []
 
 
-def test_more_than_one_bite_is_swept_in_one_pass(workshop: Workshop, janitor: Janitor, monkeypatch: Any) -> None:
+def test_more_than_one_bite_is_swept_in_one_pass(harness: Harness, janitor: Janitor, monkeypatch: Any) -> None:
     expire = Store.expire
     monkeypatch.setattr(Store, "expire", lambda store, before: expire(store, before, limit=2))
     for _ in range(5):
-        completed(workshop, START)
+        completed(harness, START)
     assert janitor.sweep(START + 2 * HOUR) == Sweep(jobs=5, uploads=5, results=5)
 
 
-def test_after_a_jump_of_the_clock_one_pass_is_skipped(workshop: Workshop, janitor: Janitor) -> None:
-    completed(workshop, START)
+def test_after_a_jump_of_the_clock_one_pass_is_skipped(harness: Harness, janitor: Janitor) -> None:
+    completed(harness, START)
     day = 86_400.0
     assert janitor.tick(START, 50.0) == Sweep()
     assert janitor.tick(START + day, 60.0) == Sweep(skipped=True)
     assert janitor.tick(START + 70.0, 70.0) == Sweep(skipped=True)  # and back again
     assert janitor.tick(START + 80.0, 80.0) == Sweep()
-    assert files(workshop)[:2] == (1, 1)
+    assert files(harness)[:2] == (1, 1)
     assert janitor.tick(START + 80.0 + day, 80.0 + day).jobs == 1  # a day that really passed
 
 
 def test_a_file_that_resists_does_not_stop_the_pass(
-    workshop: Workshop, janitor: Janitor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    harness: Harness, janitor: Janitor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(2):
-        completed(workshop, START)
-    orphan = workshop.upload(b"x")
-    age(workshop.storage.upload_path(orphan.id), START)
+        completed(harness, START)
+    orphan = harness.upload(b"x")
+    age(harness.storage.upload_path(orphan.id), START)
 
     def resist(path: Path, missing_ok: bool = False) -> None:
         raise PermissionError(f"{path.name}: held by somebody")
@@ -172,18 +172,18 @@ def test_a_file_that_resists_does_not_stop_the_pass(
         patch.setattr(Path, "unlink", resist)
         assert janitor.sweep(START + 2 * HOUR) == Sweep(jobs=2)
     assert "could not remove" in caplog.text
-    for path in (workshop.folder / "uploads", workshop.folder / "results"):
+    for path in (harness.folder / "uploads", harness.folder / "results"):
         for file in path.glob("*"):
             age(file, START)
     assert janitor.sweep(START + 2 * HOUR).orphans == 5
 
 
 def test_the_thread_sweeps_at_once_survives_its_death_and_stops(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wall = START + 2 * HOUR
-    janitor = Janitor(workshop.store, workshop.storage, workshop.metrics, retention_seconds=HOUR, wall=lambda: wall)
-    completed(workshop, START)
+    janitor = Janitor(harness.store, harness.storage, harness.metrics, retention_seconds=HOUR, wall=lambda: wall)
+    completed(harness, START)
     faults = [RuntimeError("a bug"), Unavailable("database_busy", "Busy.")]
     sweep = Janitor.sweep
     swept = threading.Event()
@@ -198,8 +198,8 @@ def test_the_thread_sweeps_at_once_survives_its_death_and_stops(
     janitor._interval = 0.01
     janitor.start()
     assert swept.wait(5.0)
-    until(lambda: workshop.store.jobs(OWNER, 9) == [])
+    until(lambda: harness.store.jobs(OWNER, 9) == [])
     assert (janitor.state, janitor.restarts) == (ThreadState.RUNNING, 1)
-    assert b'restore_thread_restarts_total{thread="janitor"} 1.0' in workshop.metrics.render()
+    assert b'restore_thread_restarts_total{thread="janitor"} 1.0' in harness.metrics.render()
     janitor.stop()
     assert janitor.state is ThreadState.STOPPED

@@ -124,7 +124,7 @@ def test_a_model_dropped_in_a_moment_ago_is_found(tmp_path: Path) -> None:
     with running(tmp_path, describe=lambda: table) as late:
         assert late.client.get("/api/v1/config").status_code == 200
         table["models"][1]["installed"] = True
-        late.parts.catalog._looked_at -= 5
+        late.context.catalog._looked_at -= 5
         assert late.client.post("/enhance", files={"file": photo()}, data={"model": "absent"}).status_code == 202
 
 
@@ -472,7 +472,7 @@ def test_every_code_a_run_may_leave_has_its_status() -> None:
 
 
 def test_the_name_of_a_download_keeps_the_stem_and_says_the_scale(service: Service, finished: str) -> None:
-    attempt = service.parts.store.job("local", finished).attempts[0]
+    attempt = service.context.store.job("local", finished).attempts[0]
     assert views.download_name(attempt).endswith("_x2.png")
     assert file_responses.disposition("inline", 'a"b\\c;d é.png') == (
         "inline; filename=\"a_b_c_d _.png\"; filename*=UTF-8''a%22b%5Cc%3Bd%20%C3%A9.png"

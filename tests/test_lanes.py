@@ -17,10 +17,10 @@ from app.options import RestoreOptions
 from app.store import Job, Store
 from app.worker import Worker
 from app.worker.active_runs import Step
-from tests.harness import OWNER, Gate, Workshop, photo_bytes, until
+from tests.harness import OWNER, Gate, Harness, photo_bytes, until
 
 CLOUD = "siliconflow"
-Make = Callable[..., tuple[Workshop, Worker]]
+Make = Callable[..., tuple[Harness, Worker]]
 
 
 class Provider:
@@ -54,24 +54,24 @@ class Provider:
 
 @pytest.fixture
 def make(tmp_path: Path, decoder: Decoder) -> Iterator[Make]:
-    made: list[tuple[Workshop, Worker]] = []
+    made: list[tuple[Harness, Worker]] = []
 
-    def build(provider: Any = None, most: int = 2, **options: Any) -> tuple[Workshop, Worker]:
-        workshop = Workshop(tmp_path, None, decoder)
-        workshop.open()
-        workshop.runner._backends = {"local": workshop.backend, **({} if provider is None else {CLOUD: provider})}
+    def build(provider: Any = None, most: int = 2, **options: Any) -> tuple[Harness, Worker]:
+        harness = Harness(tmp_path, None, decoder)
+        harness.open()
+        harness.runner._backends = {"local": harness.backend, **({} if provider is None else {CLOUD: provider})}
         options = {"rescan_seconds": 0.05, "stop_grace_seconds": 5.0, "waiting": {CLOUD: most}, **options}
-        worker = Worker(workshop.runner, workshop.store, workshop.metrics, **options)
-        made.append((workshop, worker))
-        return workshop, worker
+        worker = Worker(harness.runner, harness.store, harness.metrics, **options)
+        made.append((harness, worker))
+        return harness, worker
 
     yield build
-    for workshop, worker in made:
-        provider = workshop.runner._backends.get(CLOUD)
+    for harness, worker in made:
+        provider = harness.runner._backends.get(CLOUD)
         if isinstance(provider, Provider):
             provider.gate.set()
         worker.stop()
-        workshop.store.close()
+        harness.store.close()
 
 
 @pytest.fixture
@@ -79,33 +79,33 @@ def provider() -> Provider:
     return Provider()
 
 
-def submit(workshop: Workshop, worker: Worker, backend: str, photos: int = 1, *, ring: bool = True) -> Job:
-    uploads = [workshop.upload(photo_bytes(seed=n, kind="PNG")) for n in range(photos)]
-    job = workshop.store.add_job(OWNER, uploads, '{"scale": 2}', backend, 1000, time.time())
+def submit(harness: Harness, worker: Worker, backend: str, photos: int = 1, *, notify: bool = True) -> Job:
+    uploads = [harness.upload(photo_bytes(seed=n, kind="PNG")) for n in range(photos)]
+    job = harness.store.add_job(OWNER, uploads, '{"scale": 2}', backend, 1000, time.time())
     for attempt in job.attempts:
-        if ring:
-            worker.ring(attempt.id)
+        if notify:
+            worker.notify(attempt.id)
     return job
 
 
 def test_cloud_photos_do_not_wait_behind_local_ones_nor_the_other_way_round(make: Make, provider: Provider) -> None:
-    workshop, worker = make(provider)
-    gate = workshop.backend.on_tile = Gate()
+    harness, worker = make(provider)
+    gate = harness.backend.on_tile = Gate()
     worker.start()
-    local = submit(workshop, worker, "local", 3)
+    local = submit(harness, worker, "local", 3)
     until(gate.reached.is_set)
     provider.gate.set()
-    cloud = submit(workshop, worker, CLOUD, 4)
-    until(lambda: workshop.ended(cloud))  # while the local lane stands still
-    assert workshop.states(cloud) == ["completed"] * 4
-    assert "completed" not in workshop.states(local)
+    cloud = submit(harness, worker, CLOUD, 4)
+    until(lambda: harness.ended(cloud))  # while the local lane stands still
+    assert harness.states(cloud) == ["completed"] * 4
+    assert "completed" not in harness.states(local)
     provider.gate.clear()
-    held = submit(workshop, worker, CLOUD, 2)
+    held = submit(harness, worker, CLOUD, 2)
     until(lambda: provider.at_once == 2)
     gate.opened.set()
-    until(lambda: workshop.ended(local))  # while the cloud lane stands still
-    assert workshop.states(local) == ["completed"] * 3
-    assert workshop.states(held) == ["processing"] * 2
+    until(lambda: harness.ended(local))  # while the cloud lane stands still
+    assert harness.states(local) == ["completed"] * 3
+    assert harness.states(held) == ["processing"] * 2
     assert worker.health().current_attempt in {attempt.id for attempt in held.attempts}
 
 
@@ -113,101 +113,101 @@ def test_cloud_photos_do_not_wait_behind_local_ones_nor_the_other_way_round(make
 def test_no_more_than_the_set_number_are_with_the_provider_or_in_memory(
     make: Make, provider: Provider, most: int
 ) -> None:
-    workshop, worker = make(provider, most=most)
+    harness, worker = make(provider, most=most)
     worker.start()
-    job = submit(workshop, worker, CLOUD, 6)
+    job = submit(harness, worker, CLOUD, 6)
     until(lambda: provider.at_once == most)
     time.sleep(0.15)  # time enough to take more, if it did
-    assert workshop.states(job) == ["processing"] * most + ["queued"] * (6 - most)
+    assert harness.states(job) == ["processing"] * most + ["queued"] * (6 - most)
     provider.gate.set()
-    until(lambda: workshop.ended(job))
+    until(lambda: harness.ended(job))
     assert (provider.calls, provider.most_at_once) == (6, most)
 
 
 def test_each_lane_keeps_its_order_and_its_places(make: Make, provider: Provider) -> None:
-    workshop, worker = make(provider, most=1)
-    gate = workshop.backend.on_tile = Gate()
-    jobs = [submit(workshop, worker, backend) for backend in ("local", CLOUD) * 3]
-    assert [workshop.store.queue_position(job.id) for job in jobs] == [1, 1, 2, 2, 3, 3]
+    harness, worker = make(provider, most=1)
+    gate = harness.backend.on_tile = Gate()
+    jobs = [submit(harness, worker, backend) for backend in ("local", CLOUD) * 3]
+    assert [harness.store.queue_position(job.id) for job in jobs] == [1, 1, 2, 2, 3, 3]
     worker.start()
     until(lambda: provider.at_once == 1 and gate.reached.is_set() and worker._local._ready.qsize() == 1)
-    assert [workshop.store.queue_position(job.id) for job in jobs] == [0, 0, 0, 1, 1, 2]
+    assert [harness.store.queue_position(job.id) for job in jobs] == [0, 0, 0, 1, 1, 2]
     provider.gate.set()
     gate.opened.set()
-    until(lambda: all(workshop.ended(job) for job in jobs))
+    until(lambda: all(harness.ended(job) for job in jobs))
     for lane in (jobs[0::2], jobs[1::2]):
-        began = [workshop.attempts(job)[0].started_at or 0.0 for job in lane]
+        began = [harness.attempts(job)[0].started_at or 0.0 for job in lane]
         assert began == sorted(began)
 
 
 def test_a_lost_bell_is_found_by_the_lane_it_belongs_to(make: Make, provider: Provider) -> None:
-    workshop, worker = make(provider)
-    gate = workshop.backend.on_tile = Gate()
-    first = submit(workshop, worker, "local", 4, ring=False)  # the oldest waiting row is never the cloud lane's
-    cloud = submit(workshop, worker, CLOUD, 3, ring=False)
+    harness, worker = make(provider)
+    gate = harness.backend.on_tile = Gate()
+    first = submit(harness, worker, "local", 4, notify=False)  # the oldest waiting row is never the cloud lane's
+    cloud = submit(harness, worker, CLOUD, 3, notify=False)
     provider.gate.set()
     worker.start()
-    until(lambda: workshop.ended(cloud))
+    until(lambda: harness.ended(cloud))
     gate.opened.set()
-    until(lambda: workshop.ended(first))
-    assert workshop.states(cloud) + workshop.states(first) == ["completed"] * 7
+    until(lambda: harness.ended(first))
+    assert harness.states(cloud) + harness.states(first) == ["completed"] * 7
 
 
 def test_without_the_backend_its_attempts_fail_with_a_sentence(make: Make) -> None:
     """The key was taken out of the settings while photos waited."""
-    workshop, worker = make(None)
-    job = submit(workshop, worker, CLOUD)
+    harness, worker = make(None)
+    job = submit(harness, worker, CLOUD)
     worker.start()
-    until(lambda: workshop.ended(job))
-    assert workshop.attempts(job)[0].error_code == "backend_unavailable"
+    until(lambda: harness.ended(job))
+    assert harness.attempts(job)[0].error_code == "backend_unavailable"
 
 
 @pytest.mark.parametrize("suspect", ["local", CLOUD])
 def test_what_crashed_once_runs_alone_with_nothing_in_any_lane(make: Make, provider: Provider, suspect: str) -> None:
-    workshop, worker = make(provider)
+    harness, worker = make(provider)
     provider.gate.set()
-    job = submit(workshop, worker, suspect, ring=False)
+    job = submit(harness, worker, suspect, notify=False)
     crashed = job.attempts[0].id
-    workshop.store.claim(crashed, "a", 1.0)
-    workshop.store.recover(2.0)
+    harness.store.claim(crashed, "a", 1.0)
+    harness.store.recover(2.0)
     beside: list[list[str]] = []
 
     def look(*_: object) -> None:
-        runs = worker._in_work.at(*Step)
+        runs = worker._active_runs.at(*Step)
         if any(run.attempt_id == crashed for run in runs):
             beside.append([run.attempt_id for run in runs])
             time.sleep(0.05)  # time for others to come in, if they could
 
-    workshop.backend.on_tile = provider.before_sending = look
-    others = [submit(workshop, worker, backend, 3, ring=False) for backend in ("local", CLOUD)]
+    harness.backend.on_tile = provider.before_sending = look
+    others = [submit(harness, worker, backend, 3, notify=False) for backend in ("local", CLOUD)]
     for each in (others[0], job, others[1]):
         for attempt in each.attempts:
-            worker.ring(attempt.id)
+            worker.notify(attempt.id)
     worker.start()
-    until(lambda: workshop.ended(job) and all(workshop.ended(other) for other in others))
-    assert workshop.states(job) == ["completed"]
-    assert [workshop.states(other) for other in others] == [["completed"] * 3] * 2
+    until(lambda: harness.ended(job) and all(harness.ended(other) for other in others))
+    assert harness.states(job) == ["completed"]
+    assert [harness.states(other) for other in others] == [["completed"] * 3] * 2
     assert beside
     assert all(runs == [crashed] for runs in beside)
 
 
 def test_a_suspect_is_not_kept_waiting_by_a_busy_other_lane(make: Make, provider: Provider) -> None:
     """Nobody else comes in while one waits for an empty house, so a steady stream cannot starve it."""
-    workshop, worker = make(provider)
+    harness, worker = make(provider)
     worker.start()
-    stream = submit(workshop, worker, CLOUD, 6)
+    stream = submit(harness, worker, CLOUD, 6)
     until(lambda: provider.at_once == 2)
-    job = submit(workshop, worker, "local", ring=False)
-    workshop.store.claim(job.attempts[0].id, "a", 1.0)
-    workshop.store.crashed(job.attempts[0].id, "a", 2.0)
-    worker.ring(job.attempts[0].id)
-    until(lambda: worker._in_work._want_to_be_alone == 1)
+    job = submit(harness, worker, "local", notify=False)
+    harness.store.claim(job.attempts[0].id, "a", 1.0)
+    harness.store.crashed(job.attempts[0].id, "a", 2.0)
+    worker.notify(job.attempts[0].id)
+    until(lambda: worker._active_runs._want_to_be_alone == 1)
     provider.gate.set()
-    until(lambda: workshop.ended(job))
-    assert workshop.states(job) == ["completed"]
-    before = workshop.attempts(job)[0].ended_at or 0.0
-    until(lambda: workshop.ended(stream))
-    later = [attempt for attempt in workshop.attempts(stream) if (attempt.started_at or 0.0) >= before]
+    until(lambda: harness.ended(job))
+    assert harness.states(job) == ["completed"]
+    before = harness.attempts(job)[0].ended_at or 0.0
+    until(lambda: harness.ended(stream))
+    later = [attempt for attempt in harness.attempts(stream) if (attempt.started_at or 0.0) >= before]
     assert len(later) == 4  # the two that ran were let end, the other four came after it
 
 
@@ -215,7 +215,7 @@ def test_a_suspect_is_not_kept_waiting_by_a_busy_other_lane(make: Make, provider
 def test_a_thread_that_dies_is_started_again_and_pays_for_nothing_twice(
     make: Make, provider: Provider, sent: bool, state: str, calls: int
 ) -> None:
-    workshop, worker = make(provider, most=1)
+    harness, worker = make(provider, most=1)
     provider.gate.set()
     restore, deaths = provider.restore, [1]
 
@@ -229,65 +229,65 @@ def test_a_thread_that_dies_is_started_again_and_pays_for_nothing_twice(
 
     provider.restore = dying  # type: ignore[method-assign]
     worker.start()
-    job = submit(workshop, worker, CLOUD)
-    neighbour = submit(workshop, worker, CLOUD)
-    until(lambda: workshop.ended(job) and workshop.ended(neighbour))
-    assert (workshop.states(job), provider.calls) == ([state], calls + 1)
-    assert workshop.states(neighbour) == ["completed"]
+    job = submit(harness, worker, CLOUD)
+    neighbour = submit(harness, worker, CLOUD)
+    until(lambda: harness.ended(job) and harness.ended(neighbour))
+    assert (harness.states(job), provider.calls) == ([state], calls + 1)
+    assert harness.states(neighbour) == ["completed"]
     if sent:
-        assert workshop.attempts(job)[0].error_code == "interrupted"
+        assert harness.attempts(job)[0].error_code == "interrupted"
     assert worker.health().restarts == 1
-    assert b'restore_thread_restarts_total{thread="worker-siliconflow-1"} 1.0' in workshop.metrics.render()
+    assert b'restore_thread_restarts_total{thread="worker-siliconflow-1"} 1.0' in harness.metrics.render()
 
 
 def test_draining_lets_a_sent_photo_end_and_keeps_the_rest(make: Make, provider: Provider) -> None:
-    workshop, worker = make(provider)
+    harness, worker = make(provider)
     worker.start()
-    job = submit(workshop, worker, CLOUD, 4)
+    job = submit(harness, worker, CLOUD, 4)
     until(lambda: provider.at_once == 2)
     threading.Timer(0.1, provider.gate.set).start()
     assert worker.drain(20.0)
-    assert workshop.states(job) == ["completed", "completed", "queued", "queued"]
+    assert harness.states(job) == ["completed", "completed", "queued", "queued"]
     assert provider.calls == 2
 
 
 def test_at_the_deadline_of_a_drain_a_sent_photo_is_failed_and_never_sent_again(make: Make, provider: Provider) -> None:
-    workshop, worker = make(provider)
-    gate = workshop.backend.on_tile = Gate()
+    harness, worker = make(provider)
+    gate = harness.backend.on_tile = Gate()
     worker.start()
-    local, cloud = submit(workshop, worker, "local"), submit(workshop, worker, CLOUD, 3)
+    local, cloud = submit(harness, worker, "local"), submit(harness, worker, CLOUD, 3)
     until(lambda: provider.at_once == 2 and gate.reached.is_set())
     threading.Timer(0.3, gate.opened.set).start()
     assert not worker.drain(0.05)
-    assert workshop.states(cloud) == ["failed", "failed", "queued"]
-    assert {attempt.error_code for attempt in workshop.attempts(cloud)} == {"interrupted", None}
-    assert workshop.store.recover(time.time()) == [local.attempts[0].id, cloud.attempts[2].id]
+    assert harness.states(cloud) == ["failed", "failed", "queued"]
+    assert {attempt.error_code for attempt in harness.attempts(cloud)} == {"interrupted", None}
+    assert harness.store.recover(time.time()) == [local.attempts[0].id, cloud.attempts[2].id]
     assert provider.calls == 2
 
 
 def test_a_cancelled_photo_leaves_its_place_to_the_next(make: Make, provider: Provider) -> None:
-    workshop, worker = make(provider, most=1)
+    harness, worker = make(provider, most=1)
     worker.start()
-    cancelled, following = submit(workshop, worker, CLOUD), submit(workshop, worker, CLOUD)
+    cancelled, following = submit(harness, worker, CLOUD), submit(harness, worker, CLOUD)
     until(lambda: provider.at_once == 1)
-    workshop.store.cancel_or_remove(OWNER, cancelled.id, 5.0)
+    harness.store.cancel_or_remove(OWNER, cancelled.id, 5.0)
     until(lambda: provider.calls == 2)
     provider.gate.set()
-    until(lambda: workshop.ended(following))
-    assert (workshop.states(cancelled), workshop.states(following)) == (["cancelled"], ["completed"])
-    assert len(workshop.result_files()) == 1  # the answer of the cancelled one was dropped
+    until(lambda: harness.ended(following))
+    assert (harness.states(cancelled), harness.states(following)) == (["cancelled"], ["completed"])
+    assert len(harness.result_files()) == 1  # the answer of the cancelled one was dropped
 
 
 def test_waiting_for_a_provider_is_no_hang_and_silence_is_one(make: Make, provider: Provider) -> None:
     told: list[int] = []
-    workshop, worker = make(provider, hang_timeout_seconds=0.5, on_hang=lambda: told.append(1))
+    harness, worker = make(provider, hang_timeout_seconds=0.5, on_hang=lambda: told.append(1))
     worker.start()
-    submit(workshop, worker, CLOUD)
+    submit(harness, worker, CLOUD)
     until(lambda: provider.at_once == 1)
     time.sleep(1.0)
     assert told == []  # it waits, and says so
     provider.before_sending = lambda: provider.gate.wait(20.0)
-    submit(workshop, worker, CLOUD)
+    submit(harness, worker, CLOUD)
     until(lambda: told == [1])
     provider.gate.set()
 
@@ -295,24 +295,24 @@ def test_waiting_for_a_provider_is_no_hang_and_silence_is_one(make: Make, provid
 def test_nothing_is_sent_when_the_row_cannot_say_so(
     make: Make, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workshop, worker = make(provider)
+    harness, worker = make(provider)
 
     def refuse(*_: Any) -> bool:
         raise Unavailable("storage_full", "There is no free disk space left for jobs; try again later.")
 
     monkeypatch.setattr(Store, "mark_sent", refuse)
     worker.start()
-    job = submit(workshop, worker, CLOUD)
-    until(lambda: workshop.ended(job))
-    assert workshop.attempts(job)[0].error_code == "storage_full"
+    job = submit(harness, worker, CLOUD)
+    until(lambda: harness.ended(job))
+    assert harness.attempts(job)[0].error_code == "storage_full"
     assert provider.calls == 0
 
 
 def test_a_run_that_lost_its_claim_before_sending_sends_nothing(make: Make, provider: Provider) -> None:
-    workshop, worker = make(provider)
-    job = submit(workshop, worker, CLOUD, ring=False)
-    provider.before_sending = lambda: workshop.store.cancel_or_remove(OWNER, job.id, 5.0)
+    harness, worker = make(provider)
+    job = submit(harness, worker, CLOUD, notify=False)
+    provider.before_sending = lambda: harness.store.cancel_or_remove(OWNER, job.id, 5.0)
     worker.start()
-    until(lambda: workshop.ended(job))
+    until(lambda: harness.ended(job))
     until(lambda: worker.health().word == "idle")
     assert provider.calls == 0

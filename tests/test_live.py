@@ -15,7 +15,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from app.api import schemas
 from app.api.connections import Connections
-from app.api.job_events import Hub
+from app.api.job_events import JobEvents
 from app.api.routes import websocket
 from tests.http_service import KEY, OTHER_KEY, Service, running
 from tests.test_guard import sign_in
@@ -139,13 +139,13 @@ def test_a_client_that_leaves_frees_its_place(service: Service) -> None:
             socket.receive_text()
     service.backend.gate.set()
     service.finish(job_id)
-    assert service.parts.connections.total == 0
-    assert service.parts.hub._watchers == {}
+    assert service.context.connections.total == 0
+    assert service.context.job_events._watchers == {}
 
 
 def test_one_owner_holds_only_so_many(tmp_path: Path) -> None:
     with running(tmp_path) as service:
-        service.parts.connections = Connections(most=5, most_of_one=1)
+        service.context.connections = Connections(most=5, most_of_one=1)
         service.backend.gate.clear()
         job_id = service.submit()
         with connect(service, job_id) as first:
@@ -156,9 +156,14 @@ def test_one_owner_holds_only_so_many(tmp_path: Path) -> None:
 
 def test_places_are_counted_in_all_and_for_each_owner() -> None:
     places = Connections(most=3, most_of_one=2)
-    with places.place("a") as one, places.place("a") as two, places.place("a") as three, places.place("b") as four:
+    with (
+        places.acquire("a") as one,
+        places.acquire("a") as two,
+        places.acquire("a") as three,
+        places.acquire("b") as four,
+    ):
         assert [one, two, three, four] == [True, True, False, True]
-        with places.place("c") as five:
+        with places.acquire("c") as five:
             assert five is False
     assert places.total == 0
 
@@ -174,28 +179,28 @@ def test_a_reader_that_does_not_read_is_let_go(tmp_path: Path, monkeypatch: pyte
                 async def send_text(self, text: str) -> None:
                     await asyncio.sleep(60)
 
-            return await websocket._tell(service.parts, Stuck(), "local", job_id)  # type: ignore[arg-type]
+            return await websocket._send_updates(service.context, Stuck(), "local", job_id)  # type: ignore[arg-type]
 
         assert service.client.portal.call(scenario) == (websocket.SLOW_CLOSE, "too_slow")  # type: ignore[union-attr]
 
 
 def test_the_hub_wakes_from_any_thread_and_only_who_watches() -> None:
     async def scenario() -> None:
-        hub, callbacks = Hub(), []
+        job_events, callbacks = JobEvents(), []
 
         def subscribe(callback: Any) -> Any:
             callbacks.append(callback)
             return callbacks.clear
 
-        hub.start(subscribe)
-        with hub.watch("a") as first, hub.watch("a") as second, hub.watch("b") as other:
+        job_events.start(subscribe)
+        with job_events.watch("a") as first, job_events.watch("a") as second, job_events.watch("b") as other:
             threading.Thread(target=callbacks[0], args=("a",)).start()
             await asyncio.wait_for(asyncio.gather(first.wait(), second.wait()), 5)
             assert not other.is_set()
-            hub.stop()
+            job_events.stop()
             assert other.is_set()
-            assert hub.closing
+            assert job_events.closing
         assert callbacks == []
-        assert hub._watchers == {}
+        assert job_events._watchers == {}
 
     asyncio.run(scenario())

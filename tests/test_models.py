@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from app.errors import Conflict, Unavailable, Unprocessable
-from app.restoration.models.registry import ModelShelf
+from app.restoration.models.registry import ModelRegistry
 from benchmarks.random_weights import random_state
 
 
-def shelf_of(folder: Path) -> ModelShelf:
-    return ModelShelf(folder, allow_unverified=True)
+def shelf_of(folder: Path) -> ModelRegistry:
+    return ModelRegistry(folder, allow_unverified=True)
 
 
 @pytest.mark.parametrize(
@@ -29,34 +29,34 @@ def shelf_of(folder: Path) -> ModelShelf:
     ],
 )
 def test_facts_are_read_from_the_file(name: str, scale: int, context: int, multiple: int, random_weights: Path) -> None:
-    shelf = shelf_of(random_weights)
-    network = shelf.load(shelf.find(name), None, "cpu", "fp32")
+    registry = shelf_of(random_weights)
+    network = registry.load(registry.find(name), None, "cpu", "fp32")
     facts = network.facts
     assert (facts.scale, facts.context, facts.multiple) == (scale, context, multiple)
     assert network(torch.rand(1, 3, 24, 20)).shape == (1, 3, 24 * scale, 20 * scale)
 
 
 def test_the_work_of_x4plus_is_the_published_18_million_multiply_adds(random_weights: Path) -> None:
-    shelf = shelf_of(random_weights)
-    work = shelf.load(shelf.find("RealESRGAN_x4plus"), None, "cpu", "fp32").facts.work
+    registry = shelf_of(random_weights)
+    work = registry.load(registry.find("RealESRGAN_x4plus"), None, "cpu", "fp32").facts.work
     assert 17.5 < work < 19.0
 
 
 def test_a_file_dropped_into_the_folder_is_a_model(tmp_path: Path) -> None:
     torch.save({"params": random_state("realesr-animevideov3", 5)}, tmp_path / "my-own_x4.pth")
     (tmp_path / "notes.txt").write_text("no model")
-    shelf = ModelShelf(tmp_path, allow_unverified=False)
-    assert shelf.rows()[-1].name == "my-own_x4"
-    assert shelf.installed("my-own_x4")
-    assert shelf.load(shelf.find("my-own_x4"), None, "cpu", "fp32").facts.architecture == "compact"
+    registry = ModelRegistry(tmp_path, allow_unverified=False)
+    assert registry.rows()[-1].name == "my-own_x4"
+    assert registry.installed("my-own_x4")
+    assert registry.load(registry.find("my-own_x4"), None, "cpu", "fp32").facts.architecture == "compact"
 
 
 def test_a_safetensors_file_is_a_model(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file(random_state("realesr-animevideov3", 5), tmp_path / "safe.safetensors")
-    shelf = ModelShelf(tmp_path, allow_unverified=False)
-    assert shelf.load(shelf.find("safe"), None, "cpu", "bf16").facts.scale == 4
+    registry = ModelRegistry(tmp_path, allow_unverified=False)
+    assert registry.load(registry.find("safe"), None, "cpu", "bf16").facts.scale == 4
 
 
 def test_face_files_are_no_upscaling_models(tmp_path: Path) -> None:
@@ -70,16 +70,16 @@ def test_an_unknown_name_lists_the_known_ones(random_weights: Path) -> None:
 
 
 def test_a_missing_file_says_how_to_get_it(tmp_path: Path) -> None:
-    shelf = shelf_of(tmp_path)
+    registry = shelf_of(tmp_path)
     with pytest.raises(Conflict, match=r"run\.py models download"):
-        shelf.load(shelf.find("RealESRGAN_x4plus"), None, "cpu", "fp32")
+        registry.load(registry.find("RealESRGAN_x4plus"), None, "cpu", "fp32")
 
 
 def test_an_official_name_with_foreign_bytes_is_not_loaded(random_weights: Path) -> None:
-    shelf = ModelShelf(random_weights, allow_unverified=False)
-    assert not shelf.installed("RealESRGAN_x4plus")
+    registry = ModelRegistry(random_weights, allow_unverified=False)
+    assert not registry.installed("RealESRGAN_x4plus")
     with pytest.raises(Conflict, match="not the official file"):
-        shelf.load(shelf.find("RealESRGAN_x4plus"), None, "cpu", "fp32")
+        registry.load(registry.find("RealESRGAN_x4plus"), None, "cpu", "fp32")
 
 
 class Bomb:
@@ -99,10 +99,10 @@ def test_a_pickle_that_runs_code_is_refused_and_runs_nothing(suffix: str, tmp_pa
     target = tmp_path / "made_by_the_pickle"
     torch.save({"params": Bomb(target)}, tmp_path / f"evil{suffix}")
     (tmp_path / f"raw{suffix}").write_bytes(pickle.dumps(Bomb(target)))
-    shelf = shelf_of(tmp_path)
+    registry = shelf_of(tmp_path)
     for name in ("evil", "raw"):
         with pytest.raises(Unavailable) as caught:
-            shelf.load(shelf.find(name), None, "cpu", "fp32")
+            registry.load(registry.find(name), None, "cpu", "fp32")
         assert caught.value.code == "weights_unreadable"
     assert not target.exists()
 
@@ -110,34 +110,34 @@ def test_a_pickle_that_runs_code_is_refused_and_runs_nothing(suffix: str, tmp_pa
 @pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04broken"])
 def test_a_broken_file_is_a_named_error(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "broken.pth").write_bytes(content)
-    shelf = shelf_of(tmp_path)
+    registry = shelf_of(tmp_path)
     with pytest.raises(Unavailable) as caught:
-        shelf.load(shelf.find("broken"), None, "cpu", "fp32")
+        registry.load(registry.find("broken"), None, "cpu", "fp32")
     assert caught.value.code == "weights_unreadable"
 
 
 def test_a_network_of_another_family_is_refused(tmp_path: Path) -> None:
     state = {"weird.weight": torch.zeros(3, 3)}
     torch.save(state, tmp_path / "weird.pth")
-    shelf = shelf_of(tmp_path)
+    registry = shelf_of(tmp_path)
     with pytest.raises(Unavailable) as caught:
-        shelf.load(shelf.find("weird"), None, "cpu", "fp32")
+        registry.load(registry.find("weird"), None, "cpu", "fp32")
     assert caught.value.code == "weights_unreadable"
 
 
 def test_a_replaced_file_is_looked_at_again(tmp_path: Path, random_weights: Path) -> None:
-    shelf = ModelShelf(tmp_path, allow_unverified=True)
+    registry = ModelRegistry(tmp_path, allow_unverified=True)
     name = "realesr-animevideov3"
-    assert not shelf.installed(name)
+    assert not registry.installed(name)
     shutil.copy(random_weights / f"{name}.pth", tmp_path)
-    assert shelf.installed(name)
+    assert registry.installed(name)
 
 
 def test_networks_are_loaded_once_and_only_the_last_few_are_kept(random_weights: Path) -> None:
-    shelf = shelf_of(random_weights)
-    row = shelf.find("realesr-general-x4v3")
-    first = shelf.load(row, 0.5, "cpu", "fp32")
-    assert shelf.load(row, 0.5, "cpu", "fp32") is first
+    registry = shelf_of(random_weights)
+    row = registry.find("realesr-general-x4v3")
+    first = registry.load(row, 0.5, "cpu", "fp32")
+    assert registry.load(row, 0.5, "cpu", "fp32") is first
     for share in (0.1, 0.2, 0.3, 0.4):
-        shelf.load(row, share, "cpu", "fp32")
-    assert shelf.load(row, 0.5, "cpu", "fp32") is not first
+        registry.load(row, share, "cpu", "fp32")
+    assert registry.load(row, 0.5, "cpu", "fp32") is not first

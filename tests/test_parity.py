@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from app.images import Picture
 from app.options import RestoreOptions
 from app.restoration.models.networks import build
-from app.restoration.models.registry import ModelShelf, interpret
+from app.restoration.models.registry import ModelRegistry, interpret
 from app.restoration.pipeline import Restorer
 from app.restoration.reference.upscaling import (
     ReferenceRestorer,
@@ -64,8 +64,8 @@ def crop(picture: Picture, side: int) -> Picture:
 
 
 def upstream(folder: Path, model: str, picture: Picture, denoise: float | None = None) -> Picture:
-    shelf = ModelShelf(folder, allow_unverified=True)
-    upsampler = make_upsampler(shelf, shelf.find(model), denoise, "cpu", 0)
+    registry = ModelRegistry(folder, allow_unverified=True)
+    upsampler = make_upsampler(registry, registry.find(model), denoise, "cpu", 0)
     with contextlib.redirect_stdout(io.StringIO()):
         pixels, _ = upsampler.enhance(to_upstream(picture))
     return from_upstream(pixels, picture)
@@ -164,8 +164,8 @@ def test_tiled_equals_untiled_on_a_compact_network(kind: str, real_weights: Path
 
 def test_the_overlap_of_a_compact_network_is_as_small_as_it_can_be(real_weights: Path, real_photos: Path) -> None:
     """The negative control: a context of 10 pixels, upstream's, leaves seams that this comparison sees."""
-    shelf = ModelShelf(real_weights, allow_unverified=True)
-    network = shelf.load(shelf.find("realesr-general-x4v3"), None, "cpu", "fp32")
+    registry = ModelRegistry(real_weights, allow_unverified=True)
+    network = registry.load(registry.find("realesr-general-x4v3"), None, "cpu", "fp32")
     assert network.facts.context == 34
     narrow = dataclasses.replace(network, facts=dataclasses.replace(network.facts, context=10))
     rgb = read(real_photos / PHOTOS["colour, wide"]).rgb

@@ -139,7 +139,7 @@ def test_the_upload_of_a_job_can_be_restored_again_by_its_id(service: Service) -
 
 def test_a_lost_file_is_healed_by_uploading_it_again(service: Service) -> None:
     photo_id = uploaded(service)
-    service.parts.storage.remove_upload(photo_id)
+    service.context.storage.remove_upload(photo_id)
     assert_problem(service.client.post(f"{PHOTOS}/{photo_id}/restore"), 404, "photo_missing")
     assert upload(service).json()["id"] == photo_id
     assert service.uploads() == [photo_id]
@@ -214,7 +214,7 @@ def test_a_full_queue_and_a_stopping_service_take_no_attempt(service: Service, t
             assert_problem(answer, 503, "queue_full")
             assert answer.headers["retry-after"]
     photo_id = uploaded(service)
-    service.parts.admission.draining = True
+    service.context.admission.draining = True
     assert_problem(service.client.post(f"{PHOTOS}/{photo_id}/restore"), 503, "draining")
     assert_problem(upload(service), 503, "draining")
 
@@ -245,7 +245,7 @@ def test_one_attempt_at_a_time(service: Service) -> None:
 def test_a_photo_whose_next_attempt_still_waits_is_busy_too(service: Service) -> None:
     photo_id = uploaded(service)
     restore(service, photo_id, scale=2)
-    service.parts.worker.stop()
+    service.context.worker.stop()
     assert service.client.post(f"{PHOTOS}/{photo_id}/restore").status_code == 202
     assert shown(service, photo_id)["status"] == "ready"
     for answer in (
@@ -333,7 +333,7 @@ def test_removing_the_job_of_an_attempt_keeps_the_photo(service: Service) -> Non
 
 
 def test_a_photo_lives_as_long_as_it_is_used(service: Service) -> None:
-    parts = service.parts
+    parts = service.context
     photo_id = uploaded(service)
     janitor = Janitor(parts.store, parts.storage, parts.metrics, retention_seconds=3600)
     begin = shown(service, photo_id)["created_at"]
@@ -349,7 +349,7 @@ def test_a_photo_lives_as_long_as_it_is_used(service: Service) -> None:
 
 
 def test_the_attempts_of_a_photo_live_as_long_as_the_photo(service: Service) -> None:
-    parts = service.parts
+    parts = service.context
     photo_id = uploaded(service)
     job_id = restore(service, photo_id)["job_id"]
     janitor = Janitor(parts.store, parts.storage, parts.metrics, retention_seconds=3600)

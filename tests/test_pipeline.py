@@ -12,7 +12,7 @@ from app.backends.local import open_local_backend
 from app.errors import Cancelled, Conflict, Unavailable
 from app.images import Picture
 from app.options import RestoreOptions
-from app.restoration.faces import Tools
+from app.restoration.faces import LoadedFaceModels
 from app.restoration.models import weights
 from app.restoration.pipeline import Restorer
 from benchmarks.random_weights import random_state
@@ -62,9 +62,9 @@ def test_a_photo_without_colours_stays_without(grey_file: bool, small: Path) -> 
 
 def test_faces_of_a_photo_without_colours_stay_without(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network for faces gives skin a colour, also to a black-and-white photo that its file keeps as RGB."""
-    tools = Tools(detect=at(found_at(80, 60, 90)), restore=tinted, parse=None)
+    tools = LoadedFaceModels(detect=at(found_at(80, 60, 90)), restore=tinted, parse=None)
     restorer = Restorer(small, device="cpu")
-    monkeypatch.setattr(restorer.toolbox, "open", lambda *asked, **ways: (tools, ()))
+    monkeypatch.setattr(restorer.face_models, "open", lambda *asked, **ways: (tools, ()))
     outcome = restorer.restore(Picture(grey_scene().rgb), RestoreOptions(model="own", scale=2), go_on)
     assert [row["restored"] for row in outcome.faces] == [True]
     assert (outcome.picture.rgb == outcome.picture.rgb[:, :, :1]).all()

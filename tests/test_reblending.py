@@ -21,10 +21,10 @@ from app.images import Decoder, ImageLimits, Picture, decode, encode
 from app.images.face_layers import blend_layers, load_layers
 from app.jobs.janitor import Janitor
 from app.jobs.reblending import MAX_WAITING, Reblender
-from app.storage import family, first_version, next_version
+from app.storage import first_version, next_version, related_files
 from app.store import Attempt, NewVersion
 from tests.face_backend import PLACES, FaceBackend
-from tests.harness import OWNER, Workshop, photo_bytes
+from tests.harness import OWNER, Harness, photo_bytes
 from tests.picture_factory import adobe_rgb, grey_gamma_18
 
 LIMITS = ImageLimits()
@@ -34,19 +34,19 @@ class Bench:
     """A workshop whose photos have faces, and a reblender."""
 
     def __init__(self, folder: Path) -> None:
-        self.workshop = Workshop(folder, backend=FaceBackend())
-        self.workshop.open()
-        self.store, self.storage = self.workshop.store, self.workshop.storage
-        self.reblender = Reblender(self.store, self.storage, Decoder(LIMITS), self.workshop.metrics)
+        self.harness = Harness(folder, backend=FaceBackend())
+        self.harness.open()
+        self.store, self.storage = self.harness.store, self.harness.storage
+        self.reblender = Reblender(self.store, self.storage, Decoder(LIMITS), self.harness.metrics)
 
     def close(self) -> None:
         self.reblender.close()
-        self.workshop.close()
+        self.harness.close()
 
     def restored(self, content: bytes | None = None, options: str = '{"scale": 2}') -> Attempt:
         """A finished attempt; its faces are kept."""
-        job = self.workshop.submit(content or photo_bytes(40, 30), options=options)
-        self.workshop.runner.run_attempt(job.attempts[0].id)
+        job = self.harness.submit(content or photo_bytes(40, 30), options=options)
+        self.harness.runner.run_attempt(job.attempts[0].id)
         return self.row(job.attempts[0].id)
 
     def row(self, attempt_id: str) -> Attempt:
@@ -290,7 +290,7 @@ def test_only_the_first_the_shown_and_the_last_version_are_kept(bench: Bench) ->
     for _ in range(5):
         shown = bench.reblender.reblend(attempt.id, {0: 0.5})
     assert bench.files() == {f"{attempt.id}{end}" for end in (".jpg", "-v5.jpg", "-v6.jpg", ".faces")}
-    assert family(shown.result_name or "") == bench.files()
+    assert related_files(shown.result_name or "") == bench.files()
     gone = bench.store.cancel_or_remove(OWNER, attempt.job_id, 1.0)
     assert all(bench.storage.remove_result(name) for name in gone.results)
     assert bench.files() == set()
@@ -330,7 +330,7 @@ def test_a_face_that_was_not_restored_is_refused(bench: Bench) -> None:
 
 
 def test_a_photo_that_is_not_finished_is_not_ready(bench: Bench) -> None:
-    waiting = bench.workshop.submit().attempts[0]
+    waiting = bench.harness.submit().attempts[0]
     with pytest.raises(Conflict) as caught:
         bench.reblender.reblend(waiting.id, {0: 0.5})
     assert caught.value.code == "not_ready"
@@ -367,7 +367,7 @@ def _finished_without_layers(bench: Bench) -> bool:
 
 
 def test_a_cancelled_run_leaves_no_layers(bench: Bench) -> None:
-    job = bench.workshop.submit(photo_bytes(40, 30))
+    job = bench.harness.submit(photo_bytes(40, 30))
     publish = bench.storage.publish
 
     def cancelled(temporary: Path, result_name: str) -> Path:
@@ -375,7 +375,7 @@ def test_a_cancelled_run_leaves_no_layers(bench: Bench) -> None:
         return publish(temporary, result_name)
 
     bench.storage.publish = cancelled  # type: ignore[method-assign]
-    bench.workshop.runner.run_attempt(job.attempts[0].id)
+    bench.harness.runner.run_attempt(job.attempts[0].id)
     assert bench.files() == set()
 
 
@@ -385,11 +385,11 @@ def test_the_janitor_keeps_what_belongs_to_a_row_and_takes_what_a_crash_left(ben
         shown = bench.reblender.reblend(attempt.id, {0: 0.5})
     kept = bench.files()
     for name in (next_version(shown.result_name or ""), f"{attempt.id}-v2.jpg", f"{'0' * 32}.faces"):
-        (bench.workshop.folder / "results" / name).write_bytes(b"left")
+        (bench.harness.folder / "results" / name).write_bytes(b"left")
     for file in list(bench.storage.iter_results()):
         os.utime(file.path, (1000.0, 1000.0))
     ended_at = attempt.ended_at or 0.0
-    janitor = Janitor(bench.store, bench.storage, bench.workshop.metrics, retention_seconds=3600.0)
+    janitor = Janitor(bench.store, bench.storage, bench.harness.metrics, retention_seconds=3600.0)
     assert janitor.sweep(ended_at + 3000).orphans == 3
     assert bench.files() == kept
     done = janitor.sweep(ended_at + 3601)
@@ -465,8 +465,8 @@ def test_names_of_versions_follow_each_other() -> None:
     assert next_version(f"{stem}.tif") == f"{stem}-v2.tif"
     assert next_version(f"{stem}-v9.webp") == f"{stem}-v10.webp"
     assert first_version(f"{stem}-v10.webp") == f"{stem}.webp"
-    assert family(f"{stem}.png") == {f"{stem}.png", f"{stem}.faces"}
-    assert family(f"{stem}-v2.png") == {f"{stem}.png", f"{stem}-v2.png", f"{stem}.faces"}
+    assert related_files(f"{stem}.png") == {f"{stem}.png", f"{stem}.faces"}
+    assert related_files(f"{stem}-v2.png") == {f"{stem}.png", f"{stem}-v2.png", f"{stem}.faces"}
     for bad in (f"{stem}-v1.png", f"{stem}-v02.png", f"{stem}-v.png", f"{stem}-v1234567.png", f"{stem}.faces", "x"):
         with pytest.raises(NotFound):
             next_version(bad)

@@ -19,28 +19,28 @@ from app.jobs.runner import Finished
 from app.options import RestoreOptions
 from app.storage import Storage, new_id
 from app.store import Attempt, AttemptStatus, Job, Store
-from tests.harness import OWNER, LanczosBackend, Workshop, photo_bytes
+from tests.harness import OWNER, Harness, LanczosBackend, photo_bytes
 
 
 @pytest.fixture
-def workshop(tmp_path: Path, decoder: Decoder) -> Iterator[Workshop]:
-    made = Workshop(tmp_path, decoder=decoder)
+def harness(tmp_path: Path, decoder: Decoder) -> Iterator[Harness]:
+    made = Harness(tmp_path, decoder=decoder)
     made.open()
     yield made
     made.store.close()
 
 
-def only(workshop: Workshop, job: Job) -> Attempt:
-    return workshop.store.job(OWNER, job.id).attempts[0]
+def only(harness: Harness, job: Job) -> Attempt:
+    return harness.store.job(OWNER, job.id).attempts[0]
 
 
-def run(workshop: Workshop, job: Job) -> Attempt:
-    workshop.runner.run_attempt(job.attempts[0].id)
-    return only(workshop, job)
+def run(harness: Harness, job: Job) -> Attempt:
+    harness.runner.run_attempt(job.attempts[0].id)
+    return only(harness, job)
 
 
-def metric(workshop: Workshop, line: str) -> bool:
-    return line in workshop.metrics.render().decode().splitlines()
+def metric(harness: Harness, line: str) -> bool:
+    return line in harness.metrics.render().decode().splitlines()
 
 
 class Raising(LanczosBackend):
@@ -54,11 +54,11 @@ class Raising(LanczosBackend):
         super().__init__(on_tile=fail)
 
 
-def test_a_photo_becomes_a_result_whose_row_says_what_lies_on_disk(workshop: Workshop) -> None:
-    attempt = run(workshop, workshop.submit(photo_bytes(24, 16, kind="PNG")))
+def test_a_photo_becomes_a_result_whose_row_says_what_lies_on_disk(harness: Harness) -> None:
+    attempt = run(harness, harness.submit(photo_bytes(24, 16, kind="PNG")))
     assert attempt.status is AttemptStatus.COMPLETED
     assert attempt.result_name == f"{attempt.id}.png"
-    path = workshop.storage.result_path(attempt.result_name)
+    path = harness.storage.result_path(attempt.result_name)
     with Image.open(path) as result:
         result.load()
         assert (result.format, result.size) == ("PNG", (48, 32))
@@ -67,60 +67,60 @@ def test_a_photo_becomes_a_result_whose_row_says_what_lies_on_disk(workshop: Wor
     assert (attempt.result_mime, attempt.model, attempt.params) == ("image/png", "lanczos", {"tile": 8})
     assert attempt.warnings[0]["code"] == "lanczos"
     assert attempt.seconds is not None
-    assert workshop.scratch_files() == []
-    assert metric(workshop, 'restore_attempts_ended_total{status="completed"} 1.0')
-    assert metric(workshop, 'restore_stage_seconds_count{stage="decode"} 1.0')
-    assert metric(workshop, 'restore_stage_seconds_count{stage="restore"} 1.0')
-    assert metric(workshop, 'restore_stage_seconds_count{stage="encode"} 1.0')
-    assert metric(workshop, "restore_result_megapixels_total 0.001536")
+    assert harness.scratch_files() == []
+    assert metric(harness, 'restore_attempts_ended_total{status="completed"} 1.0')
+    assert metric(harness, 'restore_stage_seconds_count{stage="decode"} 1.0')
+    assert metric(harness, 'restore_stage_seconds_count{stage="restore"} 1.0')
+    assert metric(harness, 'restore_stage_seconds_count{stage="encode"} 1.0')
+    assert metric(harness, "restore_result_megapixels_total 0.001536")
 
 
-def test_options_reach_the_backend_and_the_encoder(workshop: Workshop) -> None:
+def test_options_reach_the_backend_and_the_encoder(harness: Harness) -> None:
     options = RestoreOptions(scale=3.0, output_format="webp", output_quality=50).to_json()
-    attempt = run(workshop, workshop.submit(options=options))
+    attempt = run(harness, harness.submit(options=options))
     assert (attempt.result_mime, attempt.result_width) == ("image/webp", 72)
 
 
-def test_what_was_given_up_becomes_warnings(workshop: Workshop) -> None:
+def test_what_was_given_up_becomes_warnings(harness: Harness) -> None:
     class Noting(Decoder):
         def decode(self, path: Path, *, as_stored: bool = False) -> Picture:
-            picture: Picture = workshop.decoder.decode(path, as_stored=as_stored)
+            picture: Picture = harness.decoder.decode(path, as_stored=as_stored)
             return dataclasses.replace(picture, notes=("The profile is broken.",))
 
-    workshop.runner._decoder = Noting(ImageLimits())
-    attempt = run(workshop, workshop.submit())
+    harness.runner._decoder = Noting(ImageLimits())
+    attempt = run(harness, harness.submit())
     assert {"code": "photo_changed", "message": "The profile is broken."} in attempt.warnings
 
 
-def test_an_attempt_runs_once(workshop: Workshop) -> None:
-    job = workshop.submit()
-    run(workshop, job)
-    workshop.runner.run_attempt(job.attempts[0].id)
-    workshop.runner.run_attempt(new_id())
-    assert workshop.backend.runs == 1
-    assert only(workshop, job).tries == 1
+def test_an_attempt_runs_once(harness: Harness) -> None:
+    job = harness.submit()
+    run(harness, job)
+    harness.runner.run_attempt(job.attempts[0].id)
+    harness.runner.run_attempt(new_id())
+    assert harness.backend.runs == 1
+    assert only(harness, job).tries == 1
 
 
-def test_a_broken_photo_fails_with_its_own_reason(workshop: Workshop) -> None:
-    attempt = run(workshop, workshop.submit(photo_bytes()[:300]))
+def test_a_broken_photo_fails_with_its_own_reason(harness: Harness) -> None:
+    attempt = run(harness, harness.submit(photo_bytes()[:300]))
     assert (attempt.status, attempt.error_code) == (AttemptStatus.FAILED, "undecodable_image")
-    assert workshop.backend.runs == 0
+    assert harness.backend.runs == 0
 
 
-def test_a_photo_that_is_gone_fails_with_a_sentence(workshop: Workshop) -> None:
-    job = workshop.submit()
-    workshop.storage.remove_upload(job.attempts[0].photo_id)
-    assert run(workshop, job).error_code == "photo_missing"
+def test_a_photo_that_is_gone_fails_with_a_sentence(harness: Harness) -> None:
+    job = harness.submit()
+    harness.storage.remove_upload(job.attempts[0].photo_id)
+    assert run(harness, job).error_code == "photo_missing"
 
 
-def test_a_backend_that_is_not_set_up_fails_with_a_sentence(workshop: Workshop) -> None:
-    photo = workshop.upload(photo_bytes())
-    job = workshop.store.add_job(OWNER, [photo], "{}", "siliconflow", 9, 1.0)
-    assert run(workshop, job).error_code == "backend_unavailable"
+def test_a_backend_that_is_not_set_up_fails_with_a_sentence(harness: Harness) -> None:
+    photo = harness.upload(photo_bytes())
+    job = harness.store.add_job(OWNER, [photo], "{}", "siliconflow", 9, 1.0)
+    assert run(harness, job).error_code == "backend_unavailable"
 
 
-def test_options_that_cannot_be_read_back_fail(workshop: Workshop) -> None:
-    assert run(workshop, workshop.submit(options='{"scale": 99}')).error_code == "invalid_option"
+def test_options_that_cannot_be_read_back_fail(harness: Harness) -> None:
+    assert run(harness, harness.submit(options='{"scale": 99}')).error_code == "invalid_option"
 
 
 @pytest.mark.parametrize(
@@ -133,145 +133,145 @@ def test_options_that_cannot_be_read_back_fail(workshop: Workshop) -> None:
     ],
 )
 def test_every_failure_ends_in_the_row(
-    workshop: Workshop, error: Exception, code: str, said: str, caplog: pytest.LogCaptureFixture
+    harness: Harness, error: Exception, code: str, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    workshop.runner._backends = {"local": Raising(error)}
-    attempt = run(workshop, workshop.submit())
+    harness.runner._backends = {"local": Raising(error)}
+    attempt = run(harness, harness.submit())
     assert (attempt.status, attempt.error_code) == (AttemptStatus.FAILED, code)
     assert attempt.error_message is not None
     assert said in attempt.error_message
     assert "secret" not in attempt.error_message
     if str(error).startswith("secret"):
         assert "Traceback" in caplog.text
-    assert workshop.result_files() == workshop.scratch_files() == []
-    workshop.runner._backends = {"local": LanczosBackend()}
-    assert run(workshop, workshop.submit()).status is AttemptStatus.COMPLETED
+    assert harness.result_files() == harness.scratch_files() == []
+    harness.runner._backends = {"local": LanczosBackend()}
+    assert run(harness, harness.submit()).status is AttemptStatus.COMPLETED
 
 
-def test_the_file_is_published_before_the_row_says_so(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_published_before_the_row_says_so(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     publish, complete = Storage.publish, Store.complete
 
     def say_publish(storage: Storage, temporary: Path, name: str) -> Path:
-        seen.append(f"publish while {only(workshop, job).status}")
+        seen.append(f"publish while {only(harness, job).status}")
         return publish(storage, temporary, name)
 
     def say_complete(store: Store, attempt_id: str, *rest: Any) -> bool:
-        seen.append(f"complete with {len(workshop.result_files())} file")
+        seen.append(f"complete with {len(harness.result_files())} file")
         return complete(store, attempt_id, *rest)
 
     monkeypatch.setattr(Storage, "publish", say_publish)
     monkeypatch.setattr(Store, "complete", say_complete)
-    job = workshop.submit()
-    run(workshop, job)
+    job = harness.submit()
+    run(harness, job)
     assert seen == ["publish while processing", "complete with 1 file"]
 
 
-def test_cancelling_stops_the_backend_at_the_next_tile(workshop: Workshop) -> None:
+def test_cancelling_stops_the_backend_at_the_next_tile(harness: Harness) -> None:
     tiles: list[int] = []
 
     def cancel(number: int) -> None:
         tiles.append(number)
         if number == 1:
-            workshop.store.cancel_or_remove(OWNER, job.id, 5.0)
+            harness.store.cancel_or_remove(OWNER, job.id, 5.0)
 
-    workshop.backend.tile, workshop.backend.on_tile = 2, cancel
-    job = workshop.submit()
-    attempt = run(workshop, job)
+    harness.backend.tile, harness.backend.on_tile = 2, cancel
+    job = harness.submit()
+    attempt = run(harness, job)
     assert tiles == [0, 1]
     assert attempt.status is AttemptStatus.CANCELLED
-    assert workshop.result_files() == workshop.scratch_files() == []
-    assert metric(workshop, 'restore_attempts_ended_total{status="cancelled"} 1.0')
+    assert harness.result_files() == harness.scratch_files() == []
+    assert metric(harness, 'restore_attempts_ended_total{status="cancelled"} 1.0')
 
 
-def test_cancelling_between_decoding_and_restoring_spares_the_backend(workshop: Workshop) -> None:
-    job = workshop.submit()
-    prepared = workshop.runner.prepare(job.attempts[0].id, "t", 1.0)
+def test_cancelling_between_decoding_and_restoring_spares_the_backend(harness: Harness) -> None:
+    job = harness.submit()
+    prepared = harness.runner.prepare(job.attempts[0].id, "t", 1.0)
     assert prepared is not None
-    workshop.store.cancel_or_remove(OWNER, job.id, 2.0)
-    assert workshop.runner.restore(prepared) is None
-    assert workshop.backend.runs == 0
+    harness.store.cancel_or_remove(OWNER, job.id, 2.0)
+    assert harness.runner.restore(prepared) is None
+    assert harness.backend.runs == 0
 
 
-def test_cancelling_during_encoding_leaves_no_file(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancelling_during_encoding_leaves_no_file(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     encode = images.encode
 
     def cancel_then_encode(*arguments: Any) -> images.Encoded:
-        workshop.store.cancel_or_remove(OWNER, job.id, 5.0)
+        harness.store.cancel_or_remove(OWNER, job.id, 5.0)
         return encode(*arguments)
 
     monkeypatch.setattr(images, "encode", cancel_then_encode)
-    job = workshop.submit()
-    assert run(workshop, job).status is AttemptStatus.CANCELLED
-    assert workshop.result_files() == workshop.scratch_files() == []
+    job = harness.submit()
+    assert run(harness, job).status is AttemptStatus.CANCELLED
+    assert harness.result_files() == harness.scratch_files() == []
 
 
 @pytest.mark.parametrize("how_often", [1, 2], ids=["cancelled", "removed"])
 def test_cancelling_after_the_file_has_its_name_takes_it_away_again(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, how_often: int
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, how_often: int
 ) -> None:
     publish = Storage.publish
 
     def publish_then_cancel(storage: Storage, temporary: Path, name: str) -> Path:
         final = publish(storage, temporary, name)
         for _ in range(how_often):
-            workshop.store.cancel_or_remove(OWNER, job.id, 5.0)
+            harness.store.cancel_or_remove(OWNER, job.id, 5.0)
         return final
 
     monkeypatch.setattr(Storage, "publish", publish_then_cancel)
-    job = workshop.submit()
-    workshop.runner.run_attempt(job.attempts[0].id)
-    assert workshop.result_files() == []
+    job = harness.submit()
+    harness.runner.run_attempt(job.attempts[0].id)
+    assert harness.result_files() == []
 
 
 def test_a_late_run_never_takes_away_the_result_of_the_run_after_it(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = workshop.submit()
+    job = harness.submit()
     attempt_id = job.attempts[0].id
     publish = Storage.publish
 
     def publish_and_be_overtaken(storage: Storage, temporary: Path, name: str) -> Path:
         monkeypatch.undo()
         final = publish(storage, temporary, name)
-        workshop.runner.abandon(attempt_id, "first")
-        workshop.runner.finish(_restored(workshop, attempt_id, "second"))
+        harness.runner.abandon(attempt_id, "first")
+        harness.runner.finish(_restored(harness, attempt_id, "second"))
         return final
 
-    late = _restored(workshop, attempt_id, "first")
+    late = _restored(harness, attempt_id, "first")
     monkeypatch.setattr(Storage, "publish", publish_and_be_overtaken)
-    workshop.runner.finish(late)
-    attempt = only(workshop, job)
+    harness.runner.finish(late)
+    attempt = only(harness, job)
     assert (attempt.status, attempt.tries) == (AttemptStatus.COMPLETED, 2)
-    assert workshop.result_files() == [attempt.result_name]
+    assert harness.result_files() == [attempt.result_name]
 
 
-def _restored(workshop: Workshop, attempt_id: str, token: str) -> Finished:
-    prepared = workshop.runner.prepare(attempt_id, token, 1.0)
+def _restored(harness: Harness, attempt_id: str, token: str) -> Finished:
+    prepared = harness.runner.prepare(attempt_id, token, 1.0)
     assert prepared is not None
-    finished = workshop.runner.restore(prepared)
+    finished = harness.runner.restore(prepared)
     assert finished is not None
     return finished
 
 
-def test_a_run_that_is_asked_to_stop_is_given_back_whole(workshop: Workshop) -> None:
-    job = workshop.submit()
+def test_a_run_that_is_asked_to_stop_is_given_back_whole(harness: Harness) -> None:
+    job = harness.submit()
     beats: list[int] = []
-    prepared = workshop.runner.prepare(job.attempts[0].id, "t", 1.0)
+    prepared = harness.runner.prepare(job.attempts[0].id, "t", 1.0)
     assert prepared is not None
-    stopped = workshop.runner.restore(prepared, beat=lambda: beats.append(1), stop_asked=lambda: len(beats) > 1)
+    stopped = harness.runner.restore(prepared, heartbeat=lambda: beats.append(1), stop_requested=lambda: len(beats) > 1)
     assert stopped is None
     assert len(beats) == 2
-    attempt = only(workshop, job)
+    attempt = only(harness, job)
     assert (attempt.status, attempt.tries, attempt.progress) == (AttemptStatus.QUEUED, 0, 0.0)
-    assert run(workshop, job).status is AttemptStatus.COMPLETED
+    assert run(harness, job).status is AttemptStatus.COMPLETED
 
 
-def test_a_decoder_that_is_closed_gives_the_attempt_back(workshop: Workshop) -> None:
+def test_a_decoder_that_is_closed_gives_the_attempt_back(harness: Harness) -> None:
     closed = Decoder(ImageLimits())
     closed.close()
-    workshop.runner._decoder = closed
-    attempt = run(workshop, workshop.submit())
+    harness.runner._decoder = closed
+    attempt = run(harness, harness.submit())
     assert (attempt.status, attempt.tries) == (AttemptStatus.QUEUED, 0)
 
 
@@ -296,8 +296,8 @@ def test_progress_is_written_twice_a_second_and_at_every_new_stage(
     words = [(0.1, 0.0, "loading"), (0.1, 0.1, "upscaling"), (0.3, 0.2, "upscaling"), (0.3, 0.3, "upscaling")]
     words += [(0.1, 0.4, "upscaling"), (0.1, 0.5, "faces")]
     clock = [0.0]
-    workshop = Workshop(tmp_path, Talking(words, clock), decoder, clock=lambda: clock[0])
-    workshop.open()
+    harness = Harness(tmp_path, Talking(words, clock), decoder, clock=lambda: clock[0])
+    harness.open()
     written: list[tuple[float, str]] = []
     report = Store.report_progress
 
@@ -306,8 +306,8 @@ def test_progress_is_written_twice_a_second_and_at_every_new_stage(
         return report(store, attempt_id, token, fraction, stage)
 
     monkeypatch.setattr(Store, "report_progress", note)
-    run(workshop, workshop.submit())
-    workshop.store.close()
+    run(harness, harness.submit())
+    harness.store.close()
     assert written == [
         (0.0, "loading"),
         (0.1, "upscaling"),
@@ -329,60 +329,60 @@ def refusing(monkeypatch: pytest.MonkeyPatch, *methods: str) -> Callable[[], Non
 
 
 def test_a_result_the_store_cannot_take_yet_is_kept_and_completed_later(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mend = refusing(monkeypatch, "complete")
-    job = workshop.submit()
-    assert run(workshop, job).status is AttemptStatus.PROCESSING
-    assert workshop.runner.settle() == 1
+    job = harness.submit()
+    assert run(harness, job).status is AttemptStatus.PROCESSING
+    assert harness.runner.settle() == 1
     mend()
-    assert workshop.runner.settle() == 0
-    attempt = only(workshop, job)
+    assert harness.runner.settle() == 0
+    attempt = only(harness, job)
     assert attempt.status is AttemptStatus.COMPLETED
-    assert workshop.result_files() == [attempt.result_name]
+    assert harness.result_files() == [attempt.result_name]
 
 
 def test_a_failure_the_store_cannot_take_yet_is_written_later(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mend = refusing(monkeypatch, "fail")
-    job = workshop.submit(b"no picture at all")
-    assert run(workshop, job).status is AttemptStatus.PROCESSING
+    job = harness.submit(b"no picture at all")
+    assert run(harness, job).status is AttemptStatus.PROCESSING
     mend()
-    workshop.runner.settle()
-    assert only(workshop, job).error_code == "unsupported_format"
+    harness.runner.settle()
+    assert only(harness, job).error_code == "unsupported_format"
 
 
 def test_a_store_that_takes_no_progress_does_not_stop_the_run(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mend = refusing(monkeypatch, "report_progress", "holds")
-    attempt = run(workshop, workshop.submit())
+    attempt = run(harness, harness.submit())
     mend()
     assert attempt.status is AttemptStatus.COMPLETED
 
 
 def test_a_claim_the_store_cannot_take_is_the_callers_to_repeat(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mend = refusing(monkeypatch, "claim")
-    job = workshop.submit()
+    job = harness.submit()
     with pytest.raises(RestoreError):
-        run(workshop, job)
+        run(harness, job)
     mend()
-    assert run(workshop, job).status is AttemptStatus.COMPLETED
+    assert run(harness, job).status is AttemptStatus.COMPLETED
 
 
 @pytest.mark.parametrize("where", ["encode", "publish"])
 def test_a_full_disk_at_the_result_fails_the_attempt_and_leaves_nothing(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, where: str
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     def full(*_: Any, **__: Any) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    job = workshop.submit()
+    job = harness.submit()
     with monkeypatch.context() as patch:
         patch.setattr(*((images, "encode", full) if where == "encode" else (Path, "replace", full)))
-        attempt = run(workshop, job)
+        attempt = run(harness, job)
     assert (attempt.status, attempt.error_code) == (AttemptStatus.FAILED, "storage_full")
-    assert workshop.result_files() == workshop.scratch_files() == []
+    assert harness.result_files() == harness.scratch_files() == []

@@ -119,7 +119,7 @@ HEAD = "POST /api/v1/enhance HTTP/1.1\nHost: localhost\nContent-Type: multipart/
 @pytest.mark.parametrize("key", ["", "X-API-KEY: a-wrong-key-of-some-length\n"])
 def test_without_a_valid_key_no_body_is_taken_in(ports: Ports, length: str, key: str) -> None:
     ports.bytes_read = 0
-    ports.app.state.parts.rates._windows.storage.storage.clear()
+    ports.app.state.context.rate_limits._windows.storage.storage.clear()
     with ports.raw(HEAD + key + length + "\n") as plain:
         time.sleep(0.1)  # a real client waits for the network too: the head is judged first
         answer = send_until_refused(plain, b"ffff\r\n" + bytes(0xFFFF) + b"\r\n", 20 * MEGABYTE)

@@ -28,12 +28,12 @@ from app.backends.siliconflow.description import describe_siliconflow
 from app.errors import Conflict
 from app.images import Decoder
 from app.logs import set_up
-from app.main.service import Service as Parts
+from app.main.service import Service as ServiceParts
 from app.options import PROMPT_LIMIT_CHARACTERS, RestoreOptions
 from app.settings import Settings
 from app.worker import Worker
 from app.worker.active_runs import Step
-from tests.harness import OWNER, Workshop, until
+from tests.harness import OWNER, Harness, until
 from tests.http_service import Service, assert_problem, describe, photo, running, settings_for
 from tests.provider_stand_in import KEY, SIGNATURE, TRACE, Play, StandIn, Wire
 
@@ -89,14 +89,14 @@ def test_twenty_cloud_and_twenty_local_photos_at_once_each_get_their_own_result(
     service: Service, provider: StandIn
 ) -> None:
     met, at_once, most = threading.Event(), [0], [0]
-    lock, in_work = threading.Lock(), service.parts.worker._in_work
+    lock, active_runs = threading.Lock(), service.context.worker._active_runs
 
     def paint(wire: Wire) -> None:
         """The first two photos at the provider stay until they have seen each other and a local one in work."""
         with lock:
             at_once[0] += 1
             most[0] = max(most[0], at_once[0])
-        until(lambda: met.is_set() or (at_once[0] == 2 and in_work.at(Step.RESTORING, lane="local")), 60.0)
+        until(lambda: met.is_set() or (at_once[0] == 2 and active_runs.at(Step.RESTORING, lane="local")), 60.0)
         met.set()
         time.sleep(0.02)
         with lock:
@@ -204,7 +204,7 @@ def test_a_photo_cancelled_at_the_provider_is_cancelled_at_once_and_its_answer_d
     assert 0 < state["progress"] < 0.5
     assert service.client.delete(f"/api/v1/jobs/{job}").json()["status"] == "cancelled"
     assert service.finish(job)["status"] == "cancelled"
-    until(lambda: service.parts.worker.health().word == "idle")
+    until(lambda: service.context.worker.health().word == "idle")
     assert len(provider.asked("api")) == 1
 
 
@@ -247,19 +247,19 @@ def test_a_missing_key_is_told_even_while_the_networks_still_load() -> None:
 @pytest.mark.parametrize("key", ["", KEY])
 def test_the_settings_open_the_backend_only_with_a_key(key: str, tmp_path: Path) -> None:
     settings = settings_for(tmp_path, siliconflow_api_key=key, siliconflow_timeout=77, siliconflow_concurrency=5)
-    parts = Parts(settings, None, None, None, None)
+    parts = ServiceParts(settings, None, None, None, None)
     try:
         backend = parts._backends.get("siliconflow")
         assert isinstance(backend, SiliconFlowBackend) == bool(key)
         if isinstance(backend, SiliconFlowBackend):
             assert (backend._account.timeout_seconds, backend._account.model) == (77, "Qwen/Qwen-Image-Edit")
             assert backend._scratch().suffix == ".part"  # the janitor knows such files
-        names = [thread.name for thread in parts.parts.worker._threads]
+        names = [thread.name for thread in parts.context.worker._threads]
         assert [name for name in names if "siliconflow" in name] == [f"worker-siliconflow-{n}" for n in range(1, 6)]
         assert key not in repr(settings) or not key
     finally:
-        parts.parts.decoder.close()
-        parts.parts.pool.shutdown()
+        parts.context.decoder.close()
+        parts.context.pool.shutdown()
 
 
 @pytest.mark.parametrize(
@@ -341,20 +341,18 @@ def test_a_process_killed_while_a_photo_is_at_the_provider_does_not_pay_twice(
         process.send_signal(signal.SIGKILL)
         process.wait(10.0)
     provider.api = provider.paint
-    workshop = Workshop(tmp_path, None, decoder)
+    harness = Harness(tmp_path, None, decoder)
     try:
-        assert workshop.open() == []
-        workshop.runner._backends = {"siliconflow": provider.backend(decoder.decode)}
-        worker = Worker(
-            workshop.runner, workshop.store, workshop.metrics, waiting={"siliconflow": 1}, rescan_seconds=0.02
-        )
+        assert harness.open() == []
+        harness.runner._backends = {"siliconflow": provider.backend(decoder.decode)}
+        worker = Worker(harness.runner, harness.store, harness.metrics, waiting={"siliconflow": 1}, rescan_seconds=0.02)
         worker.start()
         time.sleep(0.3)
         worker.stop()
-        (job,) = workshop.store.jobs(OWNER, 9)
+        (job,) = harness.store.jobs(OWNER, 9)
         (attempt,) = job.attempts
     finally:
-        workshop.store.close()
+        harness.store.close()
     assert (attempt.status.value, attempt.error_code) == ("failed", "interrupted")
     assert len(provider.asked("api")) == 1
 
@@ -368,7 +366,7 @@ def test_a_process_killed_while_a_photo_is_at_the_provider_does_not_pay_twice(
 )
 def test_the_real_provider_restores_a_photo(tmp_path: Path, decoder: Decoder) -> None:
     settings = settings_for(tmp_path)
-    parts = Parts(settings, None, None, None, None)
+    parts = ServiceParts(settings, None, None, None, None)
     try:
         backend = parts._backends["siliconflow"]
         noise = np.random.default_rng(1).normal(0, 12, (384, 512, 3))
@@ -384,8 +382,8 @@ def test_the_real_provider_restores_a_photo(tmp_path: Path, decoder: Decoder) ->
 
         restored = backend.restore(picture, RestoreOptions(scale=2, seed=7), listen)
     finally:
-        parts.parts.decoder.close()
-        parts.parts.pool.shutdown()
+        parts.context.decoder.close()
+        parts.context.pool.shutdown()
     assert (restored.picture.width, restored.picture.height) == (1024, 768)
     assert restored.params["provider"] == "siliconflow"
     assert stages.count("sending") == 1

@@ -20,7 +20,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.errors import NotFound, Unavailable
-from app.storage import ID_PATTERN, LABEL_LIMIT_CHARACTERS, Storage, clean_label, full_disk_told, new_id
+from app.storage import ID_PATTERN, LABEL_LIMIT_CHARACTERS, Storage, clean_label, new_id, translate_disk_full
 
 
 @pytest.fixture
@@ -255,7 +255,7 @@ def test_a_disk_full_at_the_commit_leaves_no_file(
 
 
 def test_other_disk_errors_pass_unchanged() -> None:
-    with pytest.raises(PermissionError), full_disk_told():
+    with pytest.raises(PermissionError), translate_disk_full():
         raise PermissionError(errno.EACCES, "no")
 
 

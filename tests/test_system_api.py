@@ -51,9 +51,9 @@ def test_health_is_degraded_by_a_problem_and_failing_without_disk(
     table = describe()
     with running(tmp_path, describe=lambda: table) as service:
         table["problems"] = ["RealESRGAN_x4plus is not installed."]
-        service.parts.catalog._looked_at -= 60
+        service.context.catalog._looked_at -= 60
         assert word(service) == "degraded"
-        monkeypatch.setattr(service.parts.storage, "free_disk_ok", lambda: False)
+        monkeypatch.setattr(service.context.storage, "free_disk_ok", lambda: False)
         assert word(service) == "failing"
 
 
@@ -63,7 +63,7 @@ def test_health_is_failing_when_the_store_cannot_be_asked(tmp_path: Path, monkey
         def busy() -> None:
             raise Unavailable("database_busy", "The database is busy.")
 
-        monkeypatch.setattr(service.parts.store, "counts", busy)
+        monkeypatch.setattr(service.context.store, "counts", busy)
         assert word(service) == "failing"
         assert service.client.get("/health/live").json() == {"status": "alive"}
 
@@ -204,7 +204,7 @@ def test_the_dashboard_serves_only_its_folder(pages: TestClient, path: str) -> N
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_no_key_is_ever_in_a_log_line(log_format: str) -> None:
-    formatter = logs.Blotting(log_format, [KEY, ""])
+    formatter = logs.RedactingFormatter(log_format, [KEY, ""])
     said: list[Any] = [
         f"got {KEY}",
         "header X-API-Key: abcdef123456 sent",
@@ -220,7 +220,7 @@ def test_no_key_is_ever_in_a_log_line(log_format: str) -> None:
         line = formatter.format(record)
         assert KEY not in line
         assert "abcdef123456" not in line
-        assert logs.BLOT in line
+        assert logs.REDACTED in line
 
 
 def test_logging_is_set_up_once_and_quiets_what_strangers_can_flood(capsys: pytest.CaptureFixture[str]) -> None:

@@ -171,7 +171,7 @@ def test_thirty_steps_on_one_batch_learn_it() -> None:
     photo = a_photo(3, PATCH * SCALE, PATCH * SCALE)
     high = torch.from_numpy(photo.transpose(2, 0, 1).copy())[None]
     low = torch.from_numpy(degrade(photo, "clean", random.Random(0)).transpose(2, 0, 1).copy())[None]
-    losses = [trainer.learn(low, high) for _ in range(30)]
+    losses = [trainer.update_retry_after(low, high) for _ in range(30)]
     assert losses[-1] < 0.6 * losses[0]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.api.multipart_form import FLUSH_BYTES, MAX_FIELD_BYTES, MAX_FIELDS, Form, UploadLimits, receive_form
+from app.api.multipart_form import FLUSH_BYTES, MAX_FIELD_BYTES, MAX_FIELDS, MultipartForm, UploadLimits, receive_form
 from app.errors import RestoreError
 from app.storage import Storage, new_id
 from tests.http_service import Service, assert_problem, photo, running
@@ -37,9 +37,9 @@ def body(*parts: bytes) -> bytes:
     return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
 
 
-def fed(storage: Storage, data: bytes, step: int = 1 << 16, content_type: str = TYPE) -> Form:
+def fed(storage: Storage, data: bytes, step: int = 1 << 16, content_type: str = TYPE) -> MultipartForm:
     """A whole body through a form, in steps, flushed as the service does."""
-    form = Form(content_type, LIMITS, lambda: storage.open_upload(new_id()))
+    form = MultipartForm(content_type, LIMITS, lambda: storage.open_upload(new_id()))
 
     async def chunks() -> AsyncIterator[bytes]:
         for start in range(0, len(data), step):
@@ -175,19 +175,19 @@ def test_when_the_rows_cannot_be_written_the_files_go_again(service: Service, mo
     def full(*_: Any) -> None:
         raise RuntimeError("no")
 
-    monkeypatch.setattr(service.parts.store, "submit", full)
+    monkeypatch.setattr(service.context.store, "submit", full)
     assert_problem(service.client.post("/enhance", files={"file": photo()}), 500, "internal_error")
     assert service.uploads() == before
 
 
 def test_a_file_is_on_disk_before_its_row_is_written(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    submit = service.parts.store.submit
+    submit = service.context.store.submit
 
     def watched(owner: str, photos: Any, *rest: Any) -> Any:
-        seen.append(all(service.parts.storage.upload_path(one.id).stat().st_size == one.bytes for one in photos))
+        seen.append(all(service.context.storage.upload_path(one.id).stat().st_size == one.bytes for one in photos))
         return submit(owner, photos, *rest)
 
-    monkeypatch.setattr(service.parts.store, "submit", watched)
+    monkeypatch.setattr(service.context.store, "submit", watched)
     service.finish(service.submit())
     assert seen == [True]

@@ -17,74 +17,74 @@ from app.errors import Unavailable
 from app.images import Decoder, Picture
 from app.store import Attempt, Job, Store
 from app.worker import Worker
-from app.worker.active_runs import InWork, Step
+from app.worker.active_runs import ActiveRuns, Step
 from app.worker.lane import NICENESS
-from tests.harness import OWNER, Gate, Workshop, photo_bytes, until
+from tests.harness import OWNER, Gate, Harness, photo_bytes, until
 
-Make = Callable[..., tuple[Workshop, Worker]]
+Make = Callable[..., tuple[Harness, Worker]]
 
 
 @pytest.fixture
 def make(tmp_path: Path, decoder: Decoder) -> Iterator[Make]:
-    made: list[tuple[Workshop, Worker]] = []
+    made: list[tuple[Harness, Worker]] = []
 
-    def build(backend: Any = None, decode: Any = None, **options: Any) -> tuple[Workshop, Worker]:
-        workshop = Workshop(tmp_path, backend, decode or decoder)
-        workshop.open()
+    def build(backend: Any = None, decode: Any = None, **options: Any) -> tuple[Harness, Worker]:
+        harness = Harness(tmp_path, backend, decode or decoder)
+        harness.open()
         options = {"rescan_seconds": 0.05, "stop_grace_seconds": 5.0, **options}
-        worker = Worker(workshop.runner, workshop.store, workshop.metrics, **options)
-        made.append((workshop, worker))
-        return workshop, worker
+        worker = Worker(harness.runner, harness.store, harness.metrics, **options)
+        made.append((harness, worker))
+        return harness, worker
 
     yield build
-    for workshop, worker in made:
+    for harness, worker in made:
         worker.stop()
-        workshop.store.close()
+        harness.store.close()
 
 
-def submit(workshop: Workshop, worker: Worker, photos: int = 1) -> Job:
-    job = workshop.submit(*[photo_bytes(seed=n) for n in range(photos)])
+def submit(harness: Harness, worker: Worker, photos: int = 1) -> Job:
+    job = harness.submit(*[photo_bytes(seed=n) for n in range(photos)])
     for attempt in job.attempts:
-        worker.ring(attempt.id)
+        worker.notify(attempt.id)
     return job
 
 
 def test_a_batch_is_restored_in_order_and_the_worker_is_idle_again(make: Make) -> None:
-    workshop, worker = make()
+    harness, worker = make()
     assert worker.health().word == "stopped"
     worker.start()
-    job = submit(workshop, worker, photos=5)
-    until(lambda: workshop.ended(job))
-    done = workshop.attempts(job)
+    job = submit(harness, worker, photos=5)
+    until(lambda: harness.ended(job))
+    done = harness.attempts(job)
     assert [attempt.status.value for attempt in done] == ["completed"] * 5
     started = [attempt.started_at or 0.0 for attempt in done]
     assert started == sorted(started)
-    assert sorted(workshop.result_files()) == sorted(attempt.result_name or "" for attempt in done)
+    assert sorted(harness.result_files()) == sorted(attempt.result_name or "" for attempt in done)
     until(lambda: worker.health().word == "idle")
     assert worker.health().reasons == ()
-    assert b"restore_queued_attempts 0.0" in workshop.metrics.render()
+    assert b"restore_queued_attempts 0.0" in harness.metrics.render()
 
 
 def test_the_next_photo_is_decoded_while_one_is_restored_and_only_one(make: Make) -> None:
-    workshop, worker = make()
-    gate = workshop.backend.on_tile = Gate(tile=1)
-    job = submit(workshop, worker, photos=4)
+    harness, worker = make()
+    gate = harness.backend.on_tile = Gate(tile=1)
+    job = submit(harness, worker, photos=4)
     worker.start()
     until(gate.reached.is_set)
     until(lambda: worker._local._ready.qsize() == 1)
     time.sleep(0.1)  # time enough to take more, if it did
-    assert workshop.states(job) == ["processing", "processing", "queued", "queued"]
+    assert harness.states(job) == ["processing", "processing", "queued", "queued"]
     health = worker.health()
     assert (health.word, health.current_attempt) == ("busy", job.attempts[0].id)
-    assert b"restore_processing_attempts 2.0" in workshop.metrics.render()
+    assert b"restore_processing_attempts 2.0" in harness.metrics.render()
     gate.opened.set()
-    until(lambda: workshop.ended(job))
+    until(lambda: harness.ended(job))
 
 
 def test_the_next_photo_is_restored_while_the_last_is_encoded_and_no_further(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workshop, worker = make()
+    harness, worker = make()
     encode, hold = images.encode, threading.Event()
 
     def slow(*arguments: Any) -> images.Encoded:
@@ -92,57 +92,57 @@ def test_the_next_photo_is_restored_while_the_last_is_encoded_and_no_further(
         return encode(*arguments)
 
     monkeypatch.setattr(images, "encode", slow)
-    job = submit(workshop, worker, photos=5)
+    job = submit(harness, worker, photos=5)
     worker.start()
-    until(lambda: workshop.backend.runs == 2)
-    until(lambda: len(worker._in_work.at(Step.RESTORED)) == 1)
+    until(lambda: harness.backend.runs == 2)
+    until(lambda: len(worker._active_runs.at(Step.RESTORED)) == 1)
     time.sleep(0.1)
-    assert workshop.backend.runs == 2  # one is being encoded, one waits for that, one is decoded
-    assert workshop.states(job) == ["processing"] * 3 + ["queued"] * 2
+    assert harness.backend.runs == 2  # one is being encoded, one waits for that, one is decoded
+    assert harness.states(job) == ["processing"] * 3 + ["queued"] * 2
     hold.set()
-    until(lambda: workshop.ended(job))
-    assert workshop.states(job) == ["completed"] * 5
+    until(lambda: harness.ended(job))
+    assert harness.states(job) == ["completed"] * 5
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux knows a priority a thread")
 def test_working_threads_let_requests_go_first(make: Make) -> None:
-    workshop, worker = make()
+    harness, worker = make()
     seen: list[int] = []
-    workshop.backend.on_tile = lambda _: seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+    harness.backend.on_tile = lambda _: seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
     worker.start()
-    job = submit(workshop, worker)
-    until(lambda: workshop.ended(job))
+    job = submit(harness, worker)
+    until(lambda: harness.ended(job))
     ours = os.getpriority(os.PRIO_PROCESS, os.getpid())
     assert set(seen) == {min(19, ours + NICENESS)}
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == ours
 
 
 def test_a_bell_that_was_lost_is_found_and_one_too_many_does_no_harm(make: Make) -> None:
-    workshop, worker = make()
-    job = workshop.submit(photo_bytes(), photo_bytes())
+    harness, worker = make()
+    job = harness.submit(photo_bytes(), photo_bytes())
     worker.start()
     for _ in range(3):
-        worker.ring(job.attempts[0].id)
-        worker.ring("0" * 32)
-    until(lambda: workshop.ended(job))
-    assert workshop.states(job) == ["completed"] * 2
-    assert workshop.backend.runs == 2
+        worker.notify(job.attempts[0].id)
+        worker.notify("0" * 32)
+    until(lambda: harness.ended(job))
+    assert harness.states(job) == ["completed"] * 2
+    assert harness.backend.runs == 2
 
 
 def test_a_photo_cancelled_in_the_queue_is_never_decoded(make: Make) -> None:
-    workshop, worker = make()
-    cancelled, job = submit(workshop, worker), submit(workshop, worker)
-    workshop.store.cancel_or_remove(OWNER, cancelled.id, 1.0)
+    harness, worker = make()
+    cancelled, job = submit(harness, worker), submit(harness, worker)
+    harness.store.cancel_or_remove(OWNER, cancelled.id, 1.0)
     worker.start()
-    until(lambda: workshop.ended(job))
-    assert workshop.backend.runs == 1
+    until(lambda: harness.ended(job))
+    assert harness.backend.runs == 1
 
 
 def test_a_store_that_refuses_claims_for_a_while_loses_nothing(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("app.worker.lane.REFUSED_PAUSE_SECONDS", 0.01)
-    workshop, worker = make()
+    harness, worker = make()
     claim, refusals = Store.claim, [1, 2, 3]
 
     def refuse(store: Store, attempt_id: str, token: str, now: float) -> Attempt | None:
@@ -153,14 +153,14 @@ def test_a_store_that_refuses_claims_for_a_while_loses_nothing(
 
     monkeypatch.setattr(Store, "claim", refuse)
     worker.start()
-    job = submit(workshop, worker)
-    until(lambda: workshop.ended(job))
-    assert workshop.states(job) == ["completed"]
+    job = submit(harness, worker)
+    until(lambda: harness.ended(job))
+    assert harness.states(job) == ["completed"]
     assert "could not be claimed" in caplog.text
 
 
 def test_an_end_the_store_refused_is_settled_as_soon_as_it_can(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    workshop, worker = make()
+    harness, worker = make()
 
     def refuse(*_: Any) -> bool:
         raise Unavailable("storage_full", "Full.")
@@ -168,57 +168,57 @@ def test_an_end_the_store_refused_is_settled_as_soon_as_it_can(make: Make, monke
     worker.start()
     with monkeypatch.context() as patch:
         patch.setattr(Store, "complete", refuse)
-        job = submit(workshop, worker)
-        until(lambda: workshop.result_files())
+        job = submit(harness, worker)
+        until(lambda: harness.result_files())
         until(lambda: worker.health().word == "idle")
-        assert workshop.states(job) == ["processing"]
-    until(lambda: workshop.states(job) == ["completed"])
+        assert harness.states(job) == ["processing"]
+    until(lambda: harness.states(job) == ["completed"])
 
 
-def poison(workshop: Workshop, deadly: bytes) -> None:
+def poison(harness: Harness, deadly: bytes) -> None:
     """Let the decoder's thread-mates die of one photo: the restoring thread raises what no run may catch."""
     size = 99
 
     class Poisoned:
         def decode(self, path: Path) -> Picture:
-            picture = workshop.decoder.decode(path)
+            picture = harness.decoder.decode(path)
             marked = path.read_bytes() == deadly
             return Picture(picture.rgb, dpi=(size, size)) if marked else picture
 
-    restore = workshop.backend.restore
+    restore = harness.backend.restore
 
     def dying(picture: Picture, *rest: Any) -> Any:
         if picture.dpi == (size, size):
             raise SystemExit("the thread dies")
         return restore(picture, *rest)
 
-    workshop.runner._decoder = Poisoned()
-    workshop.backend.restore = dying
+    harness.runner._decoder = Poisoned()
+    harness.backend.restore = dying
 
 
 def test_a_photo_that_kills_its_thread_is_tried_twice_and_its_neighbours_are_restored(make: Make) -> None:
-    workshop, worker = make()
+    harness, worker = make()
     deadly = photo_bytes(seed=77)
-    poison(workshop, deadly)
-    job = workshop.submit(photo_bytes(), deadly, photo_bytes(), photo_bytes())
+    poison(harness, deadly)
+    job = harness.submit(photo_bytes(), deadly, photo_bytes(), photo_bytes())
     for attempt in job.attempts:
-        worker.ring(attempt.id)
+        worker.notify(attempt.id)
     worker.start()
-    until(lambda: workshop.ended(job))
-    assert workshop.states(job) == ["completed", "failed", "completed", "completed"]
-    dead = workshop.attempts(job)[1]
+    until(lambda: harness.ended(job))
+    assert harness.states(job) == ["completed", "failed", "completed", "completed"]
+    dead = harness.attempts(job)[1]
     assert (dead.error_code, dead.tries) == ("worker_crashed", 2)
     assert worker.health().restarts == 2
-    assert b'restore_thread_restarts_total{thread="worker-restore"} 2.0' in workshop.metrics.render()
-    assert b'restore_attempts_ended_total{status="crashed"} 2.0' in workshop.metrics.render()
+    assert b'restore_thread_restarts_total{thread="worker-restore"} 2.0' in harness.metrics.render()
+    assert b'restore_attempts_ended_total{status="crashed"} 2.0' in harness.metrics.render()
 
 
 @pytest.mark.parametrize("step", ["prepare", "finish"])
 def test_a_death_while_decoding_or_encoding_is_settled_too(
     make: Make, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    workshop, worker = make()
-    real = getattr(workshop.runner, step)
+    harness, worker = make()
+    real = getattr(harness.runner, step)
     deaths = [1]
 
     def dying(*arguments: Any, **named: Any) -> Any:
@@ -228,41 +228,41 @@ def test_a_death_while_decoding_or_encoding_is_settled_too(
             raise KeyboardInterrupt
         return done or real(*arguments, **named)
 
-    monkeypatch.setattr(workshop.runner, step, dying)
+    monkeypatch.setattr(harness.runner, step, dying)
     worker.start()
-    job = submit(workshop, worker, photos=2)
-    until(lambda: workshop.ended(job))
-    assert workshop.states(job) == ["completed"] * 2
-    assert [attempt.tries for attempt in workshop.attempts(job)] == [2, 1]
+    job = submit(harness, worker, photos=2)
+    until(lambda: harness.ended(job))
+    assert harness.states(job) == ["completed"] * 2
+    assert [attempt.tries for attempt in harness.attempts(job)] == [2, 1]
     assert worker.health().restarts == 1
 
 
 def test_what_crashed_once_runs_alone(make: Make) -> None:
-    workshop, worker = make()
-    job = workshop.submit(*[photo_bytes(seed=n) for n in range(4)])
+    harness, worker = make()
+    job = harness.submit(*[photo_bytes(seed=n) for n in range(4)])
     suspect = job.attempts[1].id
-    workshop.store.claim(suspect, "a", 1.0)
-    workshop.store.recover(2.0)
+    harness.store.claim(suspect, "a", 1.0)
+    harness.store.recover(2.0)
     together: list[int] = []
 
     def look(_: int) -> None:
         current = worker.health().current_attempt
         if current == suspect:
-            together.append(workshop.store.counts().processing)
+            together.append(harness.store.counts().processing)
             time.sleep(0.05)
 
-    workshop.backend.on_tile = look
+    harness.backend.on_tile = look
     for attempt in job.attempts:
-        worker.ring(attempt.id)
+        worker.notify(attempt.id)
     worker.start()
-    until(lambda: workshop.ended(job))
-    assert workshop.states(job) == ["completed"] * 4
+    until(lambda: harness.ended(job))
+    assert harness.states(job) == ["completed"] * 4
     assert set(together) == {1}
 
 
 def test_a_worker_whose_threads_keep_dying_is_failing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.threads.LONGEST_PAUSE_SECONDS", 0.01)
-    workshop, worker = make()
+    harness, worker = make()
 
     def die(*_: Any) -> None:
         raise SystemExit
@@ -272,19 +272,19 @@ def test_a_worker_whose_threads_keep_dying_is_failing(make: Make, monkeypatch: p
         worker.start()
         until(lambda: worker.health().word == "failing")
     assert "keeps dying" in worker.health().reasons[0]
-    job = submit(workshop, worker)
-    until(lambda: workshop.ended(job))  # it works again, and says that it is not well
+    job = submit(harness, worker)
+    until(lambda: harness.ended(job))  # it works again, and says that it is not well
     assert worker.health().word == "failing"
 
 
 def test_silence_beyond_the_limit_is_a_hang_and_told_once(make: Make, capfd: pytest.CaptureFixture[str]) -> None:
     told: list[int] = []
-    workshop, worker = make(hang_timeout_seconds=300.0, on_hang=lambda: told.append(1))
+    harness, worker = make(hang_timeout_seconds=300.0, on_hang=lambda: told.append(1))
     now = time.monotonic()
     assert not worker.watch(now + 1e6)  # nothing in work: no silence is too long
-    gate = workshop.backend.on_tile = Gate(tile=1)
+    gate = harness.backend.on_tile = Gate(tile=1)
     worker.start()
-    submit(workshop, worker)
+    submit(harness, worker)
     until(gate.reached.is_set)
     now = time.monotonic()
     assert not worker.watch(now + 299.0)
@@ -300,85 +300,85 @@ def test_silence_beyond_the_limit_is_a_hang_and_told_once(make: Make, capfd: pyt
 
 def test_the_watchdog_thread_finds_a_hang_by_itself(make: Make) -> None:
     told = threading.Event()
-    workshop, worker = make(hang_timeout_seconds=0.2, on_hang=told.set)
-    gate = workshop.backend.on_tile = Gate(tile=1)
+    harness, worker = make(hang_timeout_seconds=0.2, on_hang=told.set)
+    gate = harness.backend.on_tile = Gate(tile=1)
     worker.start()
-    submit(workshop, worker)
+    submit(harness, worker)
     assert told.wait(10.0)
     gate.opened.set()
 
 
 def test_every_tile_is_a_sign_of_life() -> None:
     clock = [0.0]
-    in_work = InWork(lambda: clock[0])
-    token = in_work.admit("a", "local", lambda runs: not runs, alone=False)
+    active_runs = ActiveRuns(lambda: clock[0])
+    token = active_runs.admit("a", "local", lambda runs: not runs, alone=False)
     assert token is not None
-    assert in_work.silence(1e6) == (0.0, None)  # decoding has its own limit
-    in_work.move(token, Step.RESTORING)
+    assert active_runs.silence(1e6) == (0.0, None)  # decoding has its own limit
+    active_runs.move(token, Step.RESTORING)
     clock[0] = 10.0
-    assert in_work.silence(10.0) == (10.0, "a")
-    in_work.beat(token)
-    assert in_work.silence(11.0) == (1.0, "a")
-    in_work.move(token, Step.READY)  # waiting for its turn is no hang
-    assert in_work.silence(1e6) == (0.0, None)
-    in_work.leave(token)
-    in_work.beat(token)
-    assert in_work.is_empty()
+    assert active_runs.silence(10.0) == (10.0, "a")
+    active_runs.heartbeat(token)
+    assert active_runs.silence(11.0) == (1.0, "a")
+    active_runs.move(token, Step.READY)  # waiting for its turn is no hang
+    assert active_runs.silence(1e6) == (0.0, None)
+    active_runs.leave(token)
+    active_runs.heartbeat(token)
+    assert active_runs.is_empty()
 
 
 def test_draining_ends_what_runs_and_leaves_the_rest_waiting(make: Make) -> None:
-    workshop, worker = make()
-    gate = workshop.backend.on_tile = Gate(tile=1)
+    harness, worker = make()
+    gate = harness.backend.on_tile = Gate(tile=1)
     worker.start()
-    job = submit(workshop, worker, photos=4)
+    job = submit(harness, worker, photos=4)
     until(gate.reached.is_set)
     until(lambda: worker._local._ready.qsize() == 1)
     threading.Timer(0.1, gate.opened.set).start()
     assert worker.drain(20.0)
-    assert workshop.states(job) == ["completed", "queued", "queued", "queued"]
-    assert [attempt.tries for attempt in workshop.attempts(job)] == [1, 0, 0, 0]
+    assert harness.states(job) == ["completed", "queued", "queued", "queued"]
+    assert [attempt.tries for attempt in harness.attempts(job)] == [1, 0, 0, 0]
     assert worker.health().word == "draining"
     assert worker.drain(1.0)
 
 
 def test_at_the_deadline_of_a_drain_the_run_is_given_back(make: Make) -> None:
-    workshop, worker = make()
-    workshop.backend.tile = 1
+    harness, worker = make()
+    harness.backend.tile = 1
     began = threading.Event()
 
     def slow(_: int) -> None:
         began.set()
         time.sleep(0.2)
 
-    workshop.backend.on_tile = slow
+    harness.backend.on_tile = slow
     worker.start()
-    job = submit(workshop, worker, photos=2)
+    job = submit(harness, worker, photos=2)
     until(began.is_set)
     assert not worker.drain(0.05)
-    assert workshop.states(job) == ["queued", "queued"]
-    assert [attempt.tries for attempt in workshop.attempts(job)] == [0, 0]
-    assert workshop.store.recover(5.0) == [attempt.id for attempt in job.attempts]
+    assert harness.states(job) == ["queued", "queued"]
+    assert [attempt.tries for attempt in harness.attempts(job)] == [0, 0]
+    assert harness.store.recover(5.0) == [attempt.id for attempt in job.attempts]
 
 
 def test_a_run_that_does_not_listen_is_given_back_and_its_late_result_dropped(make: Make) -> None:
-    workshop, worker = make(stop_grace_seconds=0.1)
-    gate = workshop.backend.on_tile = Gate(tile=1)
+    harness, worker = make(stop_grace_seconds=0.1)
+    gate = harness.backend.on_tile = Gate(tile=1)
     worker.start()
-    job = submit(workshop, worker)
+    job = submit(harness, worker)
     until(gate.reached.is_set)
     assert not worker.drain(0.05)
-    assert (workshop.states(job), workshop.attempts(job)[0].tries) == (["queued"], 0)
+    assert (harness.states(job), harness.attempts(job)[0].tries) == (["queued"], 0)
     gate.opened.set()
     time.sleep(0.1)
-    assert workshop.states(job) == ["queued"]
-    assert workshop.result_files() == []
+    assert harness.states(job) == ["queued"]
+    assert harness.result_files() == []
 
 
 def test_a_second_stop_is_immediate(make: Make) -> None:
-    workshop, worker = make()
-    gate = workshop.backend.on_tile = Gate(tile=1)
+    harness, worker = make()
+    gate = harness.backend.on_tile = Gate(tile=1)
     worker.start()
-    job = submit(workshop, worker)
+    job = submit(harness, worker)
     until(gate.reached.is_set)
     drained: list[bool] = []
     draining = threading.Thread(target=lambda: drained.append(worker.drain(600.0)))
@@ -389,5 +389,5 @@ def test_a_second_stop_is_immediate(make: Make) -> None:
     draining.join(5.0)
     assert time.monotonic() - began < 2.0
     assert drained == [False]
-    assert workshop.states(job) == ["queued"]
+    assert harness.states(job) == ["queued"]
     gate.opened.set()

@@ -78,7 +78,7 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
 
-    def learn(self, low: Tensor, high: Tensor) -> float:
+    def update_retry_after(self, low: Tensor, high: Tensor) -> float:
         """One step on a batch of (N, 3, p, p) and (N, 3, 4p, 4p) uint8; returns the loss."""
         x = low.to(self.device).float().div_(255.0).contiguous(memory_format=torch.channels_last)
         target = high.to(self.device).float().div_(255.0)
@@ -173,7 +173,7 @@ def train(
         task = progress.add_task("training", total=recipe.steps, completed=trainer.step, loss=0.0)
         while trainer.step < recipe.steps:
             started = time.monotonic()
-            losses.append(trainer.learn(*next(batches)))
+            losses.append(trainer.update_retry_after(*next(batches)))
             trainer.seconds += time.monotonic() - started
             progress.update(task, completed=trainer.step, loss=sum(losses) / len(losses))
             if processes.is_first() and (trainer.step % check_every == 0 or trainer.step == recipe.steps):

@@ -59,7 +59,7 @@ class Admission:
                 retry_after_seconds=self._retry_seconds,
             )
 
-    def learn(self, error: RestoreError) -> None:
+    def update_retry_after(self, error: RestoreError) -> None:
         """Take over the store's better estimate of when a full queue has room again."""
         if error.code == "queue_full" and error.retry_after_seconds is not None:
             self._retry_seconds = error.retry_after_seconds

@@ -23,7 +23,7 @@ class Connections:
         return self._held.total()
 
     @contextlib.contextmanager
-    def place(self, owner: str) -> Iterator[bool]:
+    def acquire(self, owner: str) -> Iterator[bool]:
         """Take a place while the block runs; gives False when there is none left."""
         if self._held.total() >= self._most or self._held[owner] >= self._most_of_one:
             yield False

@@ -1,6 +1,6 @@
-"""The parts of a running service, in one typed bundle that hangs on the application; nothing here is global.
+"""What a route depends on: the parts of the running service, who is asking, and the job or attempt that is asked for.
 
-It knows what there is and how a request gets at it; it does nothing itself.
+The parts hang on the application in one typed `AppContext`; nothing here is global.
 """
 
 from __future__ import annotations
@@ -11,21 +11,24 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar, cast
 
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 
 from app.api.admission import Admission
-from app.api.auth.api_keys import Keys
-from app.api.auth.rate_limits import Rates
+from app.api.auth.api_keys import ApiKeys
+from app.api.auth.rate_limits import RateLimits
 from app.api.catalog import Catalog
 from app.api.connections import Connections
-from app.api.job_events import Hub
+from app.api.job_events import JobEvents
+from app.errors import Conflict, NotFound
 from app.images import Decoder, ImageLimits
 from app.jobs.janitor import Janitor
 from app.jobs.reblending import Reblender
 from app.metrics import Metrics
-from app.storage import Storage
-from app.store import Store
+from app.storage import ID_PATTERN, Storage
+from app.store import Attempt, AttemptStatus, Job, Store
 from app.worker import Worker
+
+NOT_FINISHED_RETRY_SECONDS = 2
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
@@ -45,7 +48,7 @@ class Limits:
 
 
 @dataclasses.dataclass
-class Parts:
+class AppContext:
     """Everything a request may need. `clock` is monotonic seconds, `wall` epoch seconds."""
 
     limits: Limits
@@ -56,9 +59,9 @@ class Parts:
     worker: Worker
     janitor: Janitor
     catalog: Catalog
-    keys: Keys
-    rates: Rates
-    hub: Hub
+    keys: ApiKeys
+    rate_limits: RateLimits
+    job_events: JobEvents
     admission: Admission
     reblender: Reblender
     connections: Connections
@@ -75,11 +78,69 @@ class Parts:
         return await loop.run_in_executor(self.pool, lambda: function(*args, **kwargs))
 
 
-def parts_of(connection: HTTPConnection) -> Parts:
+def get_context(connection: HTTPConnection) -> AppContext:
     """The parts behind a request or WebSocket."""
-    return cast(Parts, connection.app.state.parts)
+    return cast(AppContext, connection.app.state.context)
 
 
-def owner_of(connection: HTTPConnection) -> str:
+def get_owner(connection: HTTPConnection) -> str:
     """Who is asking, as the guard found out."""
     return cast(str, connection.scope["state"]["owner"])
+
+
+async def get_job(request: Request, job_id: str) -> tuple[Job, int]:
+    """The job and its place in the queue. Raises `NotFound` `job_not_found`."""
+    context = get_context(request)
+    return await context.run(get_job_and_position, context, get_owner(request), check_id(job_id))
+
+
+def get_job_and_position(context: AppContext, owner: str, job_id: str) -> tuple[Job, int]:
+    """The same from a thread that may wait for the store."""
+    job = context.store.job(owner, job_id)
+    return job, get_position(context, job)
+
+
+def get_position(context: AppContext, job: Job) -> int:
+    """The job's place in the queue; 0, without a look at the rows, when nothing of it waits."""
+    waits = any(attempt.status is AttemptStatus.QUEUED for attempt in job.attempts)
+    return context.store.queue_position(job.id) if waits else 0
+
+
+async def get_finished_attempt(request: Request, job_id: str, attempt_id: str | None) -> Attempt:
+    """A completed attempt. Raises `Conflict` `not_finished`, `no_result` or `several_results`, or `NotFound`."""
+    job, _ = await get_job(request, job_id)
+    chosen = choose_attempt(job, attempt_id)
+    if chosen.status is AttemptStatus.COMPLETED:
+        return chosen
+    if not chosen.status.ended:
+        raise not_finished()
+    raise Conflict("no_result", f"This photo has no result: {chosen.error_message or 'it was cancelled.'}")
+
+
+def choose_attempt(job: Job, attempt_id: str | None) -> Attempt:
+    """The one attempt of a single photo, or the named one. Raises `several_results` or `attempt_not_found`."""
+    if attempt_id is None and len(job.attempts) > 1:
+        raise Conflict(
+            "several_results",
+            "This job has several photos; add ?attempt= with the id of one, or fetch all from its batch results.",
+        )
+    chosen = next((a for a in job.attempts if attempt_id in (None, a.id)), None)
+    if chosen is None:
+        raise NotFound("attempt_not_found", "This job has no such attempt.")
+    return chosen
+
+
+def not_finished() -> Conflict:
+    """The error for a result that is not there yet."""
+    return Conflict(
+        "not_finished",
+        "The restoration has not ended yet; ask for the job's state and come back.",
+        retry_after_seconds=NOT_FINISHED_RETRY_SECONDS,
+    )
+
+
+def check_id(job_id: str) -> str:
+    """The id, once it looks like one of ours."""
+    if not ID_PATTERN.fullmatch(job_id):
+        raise NotFound("job_not_found", "There is no such job; it may have expired or been removed.")
+    return job_id

@@ -6,30 +6,30 @@ from typing import Any
 
 import psutil
 
-from app.api.dependencies import Parts
+from app.api.dependencies import AppContext
 from app.errors import RestoreError
 from app.threads import ThreadState
 
 
-def health_of(parts: Parts) -> dict[str, Any]:
+def get_health(context: AppContext) -> dict[str, Any]:
     """`status` is the worst word that holds; `reasons` says why, empty when all is well; `notes` are no fault.
 
     draining > starting > failing > degraded > busy > ready.
     """
-    judged = _judged(parts)
-    return {**judged, "notes": [str(note) for note in parts.catalog.description().get("notes", ())]}
+    judged = _judged(context)
+    return {**judged, "notes": [str(note) for note in context.catalog.description().get("notes", ())]}
 
 
-def _judged(parts: Parts) -> dict[str, Any]:
-    if parts.admission.draining:
+def _judged(context: AppContext) -> dict[str, Any]:
+    if context.admission.draining:
         return _health("draining", ["The service is shutting down."])
-    if parts.catalog.loading:
+    if context.catalog.loading:
         return _health("starting", ["The network is being loaded."])
-    worker = parts.worker.health()
-    failing = _failures(parts)
+    worker = context.worker.health()
+    failing = _failures(context)
     if worker.word in ("failing", "stopped"):
         failing += list(worker.reasons)
-    complaints = _complaints(parts)
+    complaints = _complaints(context)
     if failing:
         return _health("failing", list(dict.fromkeys(failing + complaints)))
     degraded = complaints + list(worker.reasons)
@@ -38,7 +38,7 @@ def _judged(parts: Parts) -> dict[str, Any]:
     return _health("busy" if worker.word == "busy" else "ready", [])
 
 
-def resources_of(parts: Parts) -> dict[str, Any]:
+def get_resources(context: AppContext) -> dict[str, Any]:
     """Processor in percent (since the last call), memory and disk in bytes."""
     process, memory = psutil.Process(), psutil.virtual_memory()
     return {
@@ -48,7 +48,7 @@ def resources_of(parts: Parts) -> dict[str, Any]:
         "memory_available_bytes": memory.available,
         "process_memory_bytes": process.memory_info().rss,
         "process_threads": process.num_threads(),
-        "free_disk_ok": parts.storage.free_disk_ok(),
+        "free_disk_ok": context.storage.free_disk_ok(),
     }
 
 
@@ -56,25 +56,25 @@ def _health(word: str, reasons: list[str]) -> dict[str, Any]:
     return {"status": word, "reasons": reasons}
 
 
-def _failures(parts: Parts) -> list[str]:
+def _failures(context: AppContext) -> list[str]:
     """What keeps every photo from being restored."""
     reasons = []
-    if parts.catalog.failure is not None:
-        reasons.append(parts.catalog.failure)
-    elif not any(row["installed"] for row in parts.catalog.models()):
+    if context.catalog.failure is not None:
+        reasons.append(context.catalog.failure)
+    elif not any(row["installed"] for row in context.catalog.models()):
         reasons.append("No model is installed; run: python3 run.py models download")
     try:
-        parts.store.counts()
+        context.store.counts()
     except RestoreError as error:
         reasons.append(error.detail)
-    if not parts.storage.free_disk_ok():
+    if not context.storage.free_disk_ok():
         reasons.append("There is too little free disk space, so new photos are refused.")
     return reasons
 
 
-def _complaints(parts: Parts) -> list[str]:
+def _complaints(context: AppContext) -> list[str]:
     """What works, but not as it should."""
-    reasons = [str(reason) for reason in parts.catalog.description().get("problems", ())]
-    if parts.janitor.state is not ThreadState.RUNNING:
+    reasons = [str(reason) for reason in context.catalog.description().get("problems", ())]
+    if context.janitor.state is not ThreadState.RUNNING:
         reasons.append("The janitor keeps dying or is not running; the log says why.")
     return reasons

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 
-class Hub:
+class JobEvents:
     """Wakes the watchers of a job. `changed` may be called from any thread; all else belongs to the event loop.
 
     Attributes:

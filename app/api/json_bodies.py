@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from app.api.multipart_form import MAX_FIELDS, Form, UploadLimits, receive_form
+from app.api.multipart_form import MAX_FIELDS, MultipartForm, UploadLimits, receive_form
 from app.errors import BadRequest, RestoreError, Unprocessable, UnsupportedFormat
 from app.options import FIELDS, RestoreOptions
 from app.storage import UploadWriter, clean_label
@@ -72,7 +72,7 @@ def _pairs(body: bytes) -> dict[str, object]:
 
 
 async def _multipart_fields(request: Request) -> Mapping[str, object]:
-    form = Form(request.headers["content-type"], UploadLimits(0, 0), _no_upload)
+    form = MultipartForm(request.headers["content-type"], UploadLimits(0, 0), _no_upload)
 
     async def at_once(flush: Any) -> None:
         flush()

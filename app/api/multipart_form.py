@@ -38,7 +38,7 @@ class UploadLimits:
 
 
 @dataclasses.dataclass
-class Received:
+class UploadedFile:
     """One file of the request: its label, whether it had a name, its bytes so far, and its writer once it has any."""
 
     label: str
@@ -47,18 +47,18 @@ class Received:
     bytes: int = 0
 
 
-class Form:
+class MultipartForm:
     """One multipart body on its way in. `feed` runs in the event loop, `flush` in a thread, never both at once."""
 
     def __init__(self, content_type: str, limits: UploadLimits, open_upload: Callable[[], UploadWriter]) -> None:
         self.fields: dict[str, str] = {}
-        self.files: list[Received] = []
+        self.files: list[UploadedFile] = []
         self.waiting_bytes = 0
         self._limits, self._open_upload = limits, open_upload
-        self._chunks: list[tuple[Received, bytes]] = []
+        self._chunks: list[tuple[UploadedFile, bytes]] = []
         self._header = [b"", b""]
         self._disposition = b""
-        self._file: Received | None = None
+        self._file: UploadedFile | None = None
         self._name = ""
         self._value = bytearray()
         self._ended = False
@@ -149,7 +149,7 @@ class Form:
         if len(self.files) >= self._limits.max_files:
             most = self._limits.max_files
             raise TooLarge("too_many_files", f"At most {most} photo{'s' * (most > 1)} may be sent in this request.")
-        self._file = Received(clean_label(_text(name)), named=bool(name))
+        self._file = UploadedFile(clean_label(_text(name)), named=bool(name))
         self.files.append(self._file)
 
     def _begin_field(self) -> None:
@@ -186,7 +186,7 @@ class Form:
         self._ended = True
 
 
-async def receive_form(form: Form, chunks: AsyncIterator[bytes], in_thread: RunInThread) -> None:
+async def receive_form(form: MultipartForm, chunks: AsyncIterator[bytes], in_thread: RunInThread) -> None:
     """Feed a whole body into a form, writing in a thread whenever enough has come together.
 
     What is left when it returns is written by the caller's own `flush`. On any error everything is removed.

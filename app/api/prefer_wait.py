@@ -12,7 +12,7 @@ import re
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 
-from app.api.dependencies import owner_of, parts_of
+from app.api.dependencies import get_context, get_owner
 from app.store import Job
 
 LONGEST_WAIT_SECONDS = 300
@@ -46,14 +46,14 @@ async def wait_for_end(request: Request, job_id: str, seconds: float) -> Job | N
 
 async def _ended(request: Request, job_id: str, gone: asyncio.Task[None]) -> Job | None:
     """The ended job; None when the service stops first."""
-    parts, owner = parts_of(request), owner_of(request)
-    with parts.hub.watch(job_id) as changed:
+    context, owner = get_context(request), get_owner(request)
+    with context.job_events.watch(job_id) as changed:
         while True:
             changed.clear()
-            job = await parts.run(parts.store.job, owner, job_id)
+            job = await context.run(context.store.job, owner, job_id)
             if job.status.ended:
                 return job
-            if parts.hub.closing:
+            if context.job_events.closing:
                 return None
             next_change = asyncio.create_task(changed.wait())
             try:

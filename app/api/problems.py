@@ -140,7 +140,7 @@ def retry_of_failure(code: str | None) -> int | None:
     return _RETRY_OF_FAILURE_SECONDS.get(code or "")
 
 
-def request_id_of(request: Request) -> str | None:
+def get_request_id(request: Request) -> str | None:
     """The id that the frame gave this request."""
     found = request.scope.get("state", {}).get("request_id")
     return found if isinstance(found, str) else None
@@ -155,14 +155,14 @@ def install(app: FastAPI) -> None:
 
 async def _on_restore_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RestoreError)
-    return from_error(error, request_id_of(request))
+    return from_error(error, get_request_id(request))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     fallback = (f"http_{error.status_code}", HTTPStatus(error.status_code).phrase + ".")
     code, detail = _HTTP_CODES.get(error.status_code, fallback)
-    return problem(error.status_code, code, detail, request_id=request_id_of(request), headers=error.headers)
+    return problem(error.status_code, code, detail, request_id=get_request_id(request), headers=error.headers)
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
@@ -171,4 +171,4 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     name = re.sub(r"[^\w.-]", "", str(first["loc"][-1]))[:40]
     detail = f"Parameter '{name}' is not valid: {first['msg'].lower()}."
-    return problem(422, "invalid_parameter", detail, request_id=request_id_of(request))
+    return problem(422, "invalid_parameter", detail, request_id=get_request_id(request))

@@ -12,9 +12,9 @@ from http import HTTPStatus
 from pathlib import Path
 
 from app import errors
-from app.api.dependencies import Parts
+from app.api.dependencies import AppContext
 from app.api.json_bodies import options_of
-from app.api.multipart_form import Form, Received
+from app.api.multipart_form import MultipartForm, UploadedFile
 from app.api.problems import Refusal
 from app.errors import NotFound, RestoreError, TooLarge, Unprocessable
 from app.images import Header, read_header
@@ -23,12 +23,12 @@ from app.storage import StoredUpload, UploadWriter, new_id
 from app.store import Job, NewPhoto, Photo
 
 
-def open_upload(parts: Parts) -> Callable[[], UploadWriter]:
+def open_upload(context: AppContext) -> Callable[[], UploadWriter]:
     """What a form calls for each file: a writer under a fresh id."""
-    return lambda: parts.storage.open_upload(new_id())
+    return lambda: context.storage.open_upload(new_id())
 
 
-def accept(parts: Parts, owner: str, form: Form) -> tuple[Job, int]:
+def accept(context: AppContext, owner: str, form: MultipartForm) -> tuple[Job, int]:
     """Turn a whole form into a job; gives the job and its place in the queue. On any error nothing is kept.
 
     Raises:
@@ -38,26 +38,26 @@ def accept(parts: Parts, owner: str, form: Form) -> tuple[Job, int]:
     stored: list[StoredUpload] = []
     try:
         options = options_of(form.fields)
-        parts.catalog.check(options)
+        context.catalog.check(options)
         form.flush()
         files = _photos_of(form)
-        headers = _check_all(parts, files, options)
+        headers = _check_all(context, files, options)
         for file in files:
             assert file.writer is not None
             stored.append(file.writer.commit())
         photos = [_new_photo(*found) for found in zip(files, headers, stored, strict=True)]
-        job, position = _add(parts, owner, photos, options)
+        job, position = _add(context, owner, photos, options)
     except BaseException:
         form.abort()
         for upload in stored:
-            parts.storage.remove_upload(upload.id)
+            context.storage.remove_upload(upload.id)
         raise
     for attempt in job.attempts:
-        parts.worker.ring(attempt.id)
+        context.worker.notify(attempt.id)
     return job, position
 
 
-def accept_photo(parts: Parts, owner: str, form: Form) -> tuple[Photo, bool]:
+def accept_photo(context: AppContext, owner: str, form: MultipartForm) -> tuple[Photo, bool]:
     """Turn a form into a photo of the library, and say whether it is new; on any error nothing is kept.
 
     Raises:
@@ -69,60 +69,60 @@ def accept_photo(parts: Parts, owner: str, form: Form) -> tuple[Photo, bool]:
             raise Unprocessable("unknown_option", "A photo is uploaded without options; give them when it is restored.")
         form.flush()
         (file,) = _photos_of(form)
-        header = read_header(_path_of(file), parts.limits.image)
+        header = read_header(_path_of(file), context.limits.image)
         assert file.writer is not None
         upload = file.writer.commit()
-        photo, created = parts.store.library.add(owner, _new_photo(file, header, upload), parts.wall())
+        photo, created = context.store.library.add(owner, _new_photo(file, header, upload), context.wall())
     except BaseException:
         form.abort()
         if upload is not None:
-            parts.storage.remove_upload(upload.id)
+            context.storage.remove_upload(upload.id)
         raise
     if not created:
-        _drop_second(parts, photo, upload)
+        _drop_second(context, photo, upload)
     return photo, created
 
 
-def _drop_second(parts: Parts, photo: Photo, upload: StoredUpload) -> None:
+def _drop_second(context: AppContext, photo: Photo, upload: StoredUpload) -> None:
     """The same bytes are here already, so the new file goes; or it heals a photo whose file was lost."""
-    if parts.storage.upload_path(photo.id).is_file():
-        parts.storage.remove_upload(upload.id)
+    if context.storage.upload_path(photo.id).is_file():
+        context.storage.remove_upload(upload.id)
     else:
-        parts.storage.replace_upload(photo.id, by=upload.id)
+        context.storage.replace_upload(photo.id, by=upload.id)
 
 
-def restore_again(parts: Parts, owner: str, photo_id: str, options: RestoreOptions) -> tuple[Job, int]:
+def restore_again(context: AppContext, owner: str, photo_id: str, options: RestoreOptions) -> tuple[Job, int]:
     """One attempt more at a photo that is here; the job and its place in the queue.
 
     Raises:
         RestoreError: what is wrong with the options, the photo's state, or the state of the service.
     """
-    parts.catalog.check(options)
-    photo = parts.store.library.photo(owner, photo_id)
-    _check_output(photo.width * photo.height, options.scale, parts.limits.max_output_megapixels)
-    if not parts.storage.upload_path(photo_id).is_file():
+    context.catalog.check(options)
+    photo = context.store.library.photo(owner, photo_id)
+    _check_output(photo.width * photo.height, options.scale, context.limits.max_output_megapixels)
+    if not context.storage.upload_path(photo_id).is_file():
         raise NotFound("photo_missing", "The uploaded photo is gone; upload it again.")
-    limit, now = parts.limits.queue_limit, parts.wall()
+    limit, now = context.limits.queue_limit, context.wall()
     try:
-        job, position = parts.store.restore_photo(owner, photo_id, options.to_json(), options.backend, limit, now)
+        job, position = context.store.restore_photo(owner, photo_id, options.to_json(), options.backend, limit, now)
     except RestoreError as error:
-        parts.admission.learn(error)
+        context.admission.update_retry_after(error)
         raise
     for attempt in job.attempts:
-        parts.worker.ring(attempt.id)
+        context.worker.notify(attempt.id)
     return job, position
 
 
-def _add(parts: Parts, owner: str, photos: list[NewPhoto], options: RestoreOptions) -> tuple[Job, int]:
-    limit = parts.limits.queue_limit
+def _add(context: AppContext, owner: str, photos: list[NewPhoto], options: RestoreOptions) -> tuple[Job, int]:
+    limit = context.limits.queue_limit
     try:
-        return parts.store.submit(owner, photos, options.to_json(), options.backend, limit, parts.wall())
+        return context.store.submit(owner, photos, options.to_json(), options.backend, limit, context.wall())
     except RestoreError as error:
-        parts.admission.learn(error)
+        context.admission.update_retry_after(error)
         raise
 
 
-def _photos_of(form: Form) -> list[Received]:
+def _photos_of(form: MultipartForm) -> list[UploadedFile]:
     """The files that were really chosen; a browser sends one empty nameless part for an untouched file field."""
     files = [file for file in form.files if file.bytes or file.named]
     if not files:
@@ -130,12 +130,12 @@ def _photos_of(form: Form) -> list[Received]:
     return files
 
 
-def _check_all(parts: Parts, files: list[Received], options: RestoreOptions) -> list[Header]:
+def _check_all(context: AppContext, files: list[UploadedFile], options: RestoreOptions) -> list[Header]:
     """Headers of all photos. One bad photo refuses the whole submission, and every bad one is named."""
     headers, refused = [], []
     for index, file in enumerate(files):
         try:
-            headers.append(_check_one(parts, file, options))
+            headers.append(_check_one(context, file, options))
         except RestoreError as error:
             refused.append((index, file, error))
     if refused:
@@ -143,13 +143,13 @@ def _check_all(parts: Parts, files: list[Received], options: RestoreOptions) -> 
     return headers
 
 
-def _check_one(parts: Parts, file: Received, options: RestoreOptions) -> Header:
-    header = read_header(_path_of(file), parts.limits.image)
-    _check_output(header.width * header.height, options.scale, parts.limits.max_output_megapixels)
+def _check_one(context: AppContext, file: UploadedFile, options: RestoreOptions) -> Header:
+    header = read_header(_path_of(file), context.limits.image)
+    _check_output(header.width * header.height, options.scale, context.limits.max_output_megapixels)
     return header
 
 
-def _path_of(file: Received) -> Path:
+def _path_of(file: UploadedFile) -> Path:
     if file.writer is None:
         raise Unprocessable("empty_file", f"'{file.label}' is empty; choose another photo.")
     return file.writer.path
@@ -167,7 +167,7 @@ def _check_output(pixels: int, scale: float, max_megapixels: float) -> None:
     )
 
 
-def _refuse_batch(refused: list[tuple[int, Received, RestoreError]]) -> Refusal:
+def _refuse_batch(refused: list[tuple[int, UploadedFile, RestoreError]]) -> Refusal:
     """One status when all refused photos agree on it, else 422; each photo with its own code and its place (from 0)."""
     statuses = {error.status for _, _, error in refused}
     status = statuses.pop() if len(statuses) == 1 else errors.Unprocessable.status
@@ -192,5 +192,5 @@ def _refuse_batch(refused: list[tuple[int, Received, RestoreError]]) -> Refusal:
     )
 
 
-def _new_photo(file: Received, header: Header, upload: StoredUpload) -> NewPhoto:
+def _new_photo(file: UploadedFile, header: Header, upload: StoredUpload) -> NewPhoto:
     return NewPhoto(upload.id, upload.sha256, file.label, header.mime, header.width, header.height, upload.bytes)

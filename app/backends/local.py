@@ -77,7 +77,7 @@ class LocalBackend:
     def describe(self) -> dict[str, Any]:
         """What this machine restores with, JSON-ready; hashes a weight file the first time it is seen."""
         restorer = self._restorer
-        models = [self._describe_model(row) for row in restorer.shelf.rows()]
+        models = [self._describe_model(row) for row in restorer.registry.rows()]
         usable = [row["name"] for row in models if row["installed"]]
         problems = [row["note"] for row in models if row["note"] and row["present"]]
         if not usable:
@@ -108,12 +108,12 @@ class LocalBackend:
 
     def _describe_faces(self, notes: list[str]) -> dict[str, Any]:
         """The face files, and which of them a restoration would get; adds to `notes` what must be said of them."""
-        toolbox = self._restorer.toolbox
-        choice, cautions = toolbox.choose(None)
+        face_models = self._restorer.face_models
+        choice, cautions = face_models.choose(None)
         said = [caution.message for caution in cautions]
         notes += said
         faces = {"model": choice.restorer, "detector": choice.detector, "parsing": choice.parses, "notes": said}
-        return {"face_models": toolbox.rows(), "faces": faces}
+        return {"face_models": face_models.rows(), "faces": faces}
 
     def _qualities(self) -> list[dict[str, str | None]]:
         """Which model runs for each quality, as things are installed now, and for which missing one if it stands in."""
@@ -129,9 +129,9 @@ class LocalBackend:
         return None if self._warm_seconds is None else self._warm_seconds / (PACE_SIDE_PIXELS**2 / 1e6)
 
     def _describe_model(self, row: ModelRow) -> dict[str, Any]:
-        shelf, official = self._restorer.shelf, weights.official(row.file)
-        path = shelf.path(row.file)
-        refusal = shelf.refusal(row.file)
+        registry, official = self._restorer.registry, weights.official(row.file)
+        path = registry.path(row.file)
+        load_error = registry.load_error(row.file)
         present = path.is_file()
         return {
             "name": row.name,
@@ -140,8 +140,8 @@ class LocalBackend:
             "licence": official.licence if official else "unknown: dropped in by you",
             "purpose": official.purpose if official else "your own file",
             "present": present,
-            "installed": refusal is None,
-            "note": refusal,
+            "installed": load_error is None,
+            "note": load_error,
         }
 
 

@@ -20,7 +20,7 @@ MIN_PSNR_DB = 24.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Likeness:
+class Similarity:
     """How near a result is: PSNR in dB against the golden image after shrinking, and whether it may pass."""
 
     psnr_db: float
@@ -38,13 +38,13 @@ def make_golden() -> Picture:
     return Picture(np.ascontiguousarray(pixels.round().astype(np.uint8)))
 
 
-def compare(result: Picture, golden: Picture) -> Likeness:
+def compare(result: Picture, golden: Picture) -> Similarity:
     """Shrink `result` (an exact multiple of the golden size, else it fails) by averaging, and compare."""
     scale = result.width // golden.width
     if scale < 1 or (result.height, result.width) != (golden.height * scale, golden.width * scale):
-        return Likeness(0.0, passed=False)
+        return Similarity(0.0, passed=False)
     psnr = _psnr_db(_shrink(result.rgb.astype(np.float64), scale), golden.rgb.astype(np.float64))
-    return Likeness(psnr, passed=psnr >= MIN_PSNR_DB)
+    return Similarity(psnr, passed=psnr >= MIN_PSNR_DB)
 
 
 def _shrink(pixels: NDArray[np.float64], scale: int) -> NDArray[np.float64]:

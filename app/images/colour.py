@@ -52,7 +52,7 @@ def srgb_profile() -> bytes:
     return bytes(data)
 
 
-def settle(pixels: Bytes8, mode: str, icc_profile: bytes | None) -> Settled:
+def normalize_color(pixels: Bytes8, mode: str, icc_profile: bytes | None) -> Settled:
     """Bring 8-bit pixels of a mode (L, RGB, CMYK, LAB) to grey or RGB; never fails for a profile.
 
     Grey, CMYK and Lab become sRGB. RGB in another space becomes sRGB if that is faithful, and stays as it is, with its
@@ -62,7 +62,7 @@ def settle(pixels: Bytes8, mode: str, icc_profile: bytes | None) -> Settled:
         try:
             return _settle_with(pixels, mode, icc_profile)
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            settled = settle(pixels, mode, None)
+            settled = normalize_color(pixels, mode, None)
             return dataclasses.replace(settled, notes=(BROKEN_PROFILE,))
     if mode in ("L", "RGB"):
         return Settled(pixels)
@@ -113,7 +113,7 @@ def _settle_with(pixels: Bytes8, mode: str, icc_profile: bytes) -> Settled:
     if mode == "CMYK" and space == "CMYK":
         return Settled(_apply(pixels, _transform(source, _srgb(), "CMYK", "RGB"), "CMYK"), srgb_profile())
     if mode == "LAB":
-        return dataclasses.replace(settle(pixels, mode, None), icc_profile=srgb_profile())
+        return dataclasses.replace(normalize_color(pixels, mode, None), icc_profile=srgb_profile())
     raise ValueError("the profile is for another kind of picture")
 
 

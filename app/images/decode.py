@@ -214,7 +214,7 @@ def _settle(channels: Channels, icc_profile: object, as_stored: bool) -> colour.
     profile = icc_profile if isinstance(icc_profile, bytes) and icc_profile else None
     plain = channels.mode in ("L", "RGB")
     if channels.colour.dtype == np.uint8 and not (as_stored and plain):
-        return colour.settle(channels.colour.view(np.uint8), channels.mode, profile)
+        return colour.normalize_color(channels.colour.view(np.uint8), channels.mode, profile)
     notes: tuple[str, ...] = ()
     if profile and not colour.is_usable(profile, "GRAY" if channels.mode == "L" else "RGB"):
         profile, notes = None, (colour.BROKEN_PROFILE,)

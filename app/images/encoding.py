@@ -153,7 +153,7 @@ def _write_lossy(
     if name == "webp" and picture.grey and icc_profile:
         # WebP holds RGB only, so a grey profile would not fit; the greys are brought to sRGB instead.
         greys = pixels if pixels.ndim == 2 else pixels[..., 0]
-        greys[...] = colour.settle(greys, "L", icc_profile).pixels
+        greys[...] = colour.normalize_color(greys, "L", icc_profile).pixels
         icc_profile = None
     image = Image.fromarray(pixels)
     extras: dict[str, Any] = {"quality": quality, "icc_profile": icc_profile, "xmp": carried.xmp or b""}

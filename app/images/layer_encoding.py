@@ -62,7 +62,9 @@ def _written(pixels: Pixels, layer: FaceLayer, picture: Picture, name: str) -> P
         alpha = picture.alpha[layer.top : layer.top + layer.height, layer.left : layer.left + layer.width]
         pixels = samples.on_white(samples.eight_bit(pixels), samples.eight_bit(alpha))
     if name == "webp" and picture.grey and picture.icc_profile:  # see `encode`: such greys are brought to sRGB
-        pixels = _as_rgb(colour.settle(samples.eight_bit(pixels)[..., 0].copy(), "L", picture.icc_profile).pixels)
+        pixels = _as_rgb(
+            colour.normalize_color(samples.eight_bit(pixels)[..., 0].copy(), "L", picture.icc_profile).pixels
+        )
     return pixels
 
 

@@ -35,7 +35,7 @@ def preview_file(path: Path, limits: ImageLimits, max_side: int = PREVIEW_SIDE_P
         image.load()
         channels = plain_channels(_shrunk(image, max_side))
         profile = image.info.get("icc_profile")
-        settled = colour.settle(channels.colour.astype(np.uint8), channels.mode, profile)
+        settled = colour.normalize_color(channels.colour.astype(np.uint8), channels.mode, profile)
         orientation = rewriting.collect(image).orientation
         pixels = turn(settled.pixels, orientation)
         rgb: Any = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from app.errors import RestoreError
 from app.metrics import Metrics
-from app.storage import FoundFile, Storage, family
+from app.storage import FoundFile, Storage, related_files
 from app.store import Store
 from app.threads import SupervisedThread, ThreadState
 
@@ -125,7 +125,7 @@ class Janitor:
         uploads, results = _older(self._storage.iter_uploads(), limit), _older(self._storage.iter_results(), limit)
         parts = _older(self._storage.iter_parts(), limit)
         photo_ids = self._store.known_photo_ids()
-        names = {name for newest in self._store.known_result_names() for name in family(newest)}
+        names = {name for newest in self._store.known_result_names() for name in related_files(newest)}
         active = self._store.active_ids()
         orphans = [file for file in uploads if file.name not in photo_ids]
         orphans += [file for file in results if file.name not in names and file.name[:32] not in active]

@@ -19,7 +19,7 @@ INTERVAL_SECONDS = 0.5
 
 
 class Progress:
-    """What a backend calls with (fraction, stage); False tells it to stop, `asked_to_stop` and `claim_lost` say why."""
+    """What a backend calls with (fraction, stage); False tells it to stop, `stop_seen` and `claim_lost` say why."""
 
     def __init__(
         self,
@@ -27,34 +27,34 @@ class Progress:
         attempt_id: str,
         token: str,
         clock: Callable[[], float],
-        beat: Callable[[], None],
-        stop_asked: Callable[[], bool],
+        heartbeat: Callable[[], None],
+        stop_requested: Callable[[], bool],
     ) -> None:
         self._store, self._attempt_id, self._token = store, attempt_id, token
-        self._clock, self._beat, self._stop_asked = clock, beat, stop_asked
-        self._said, self._written_at = (-1.0, ""), -float("inf")
-        self.asked_to_stop = False
+        self._clock, self._heartbeat, self._stop_requested = clock, heartbeat, stop_requested
+        self._reported, self._written_at = (-1.0, ""), -float("inf")
+        self.stop_seen = False
         self.claim_lost = False
 
     def __call__(self, fraction: float, stage: str) -> bool:
         """Write it, if it is time to; False: the run has to stop."""
-        self._beat()
-        if self._stop_asked():
-            self.asked_to_stop = True
+        self._heartbeat()
+        if self._stop_requested():
+            self.stop_seen = True
             return False
         if stage == SENDING:  # a promise, not news: without it on record nothing may be sent, so a refusal is raised
             self.claim_lost = not self._store.mark_sent(self._attempt_id, self._token)
             return not self.claim_lost
         try:
-            self.claim_lost = not self._say(fraction, stage)
+            self.claim_lost = not self._report(fraction, stage)
         except RestoreError as error:  # the store will be asked again; a full disk does not stop a restoration
             log.warning("progress could not be written: %s", error.detail)
         return not self.claim_lost
 
-    def _say(self, fraction: float, stage: str) -> bool:
+    def _report(self, fraction: float, stage: str) -> bool:
         now, news = self._clock(), (fraction, stage)
-        soon = stage == self._said[1] and now - self._written_at < INTERVAL_SECONDS
-        if soon or news == self._said:  # a run that only waits says the same again and again
+        soon = stage == self._reported[1] and now - self._written_at < INTERVAL_SECONDS
+        if soon or news == self._reported:  # a run that only waits says the same again and again
             return self._store.holds(self._attempt_id, self._token)
-        self._said, self._written_at = news, now
+        self._reported, self._written_at = news, now
         return self._store.report_progress(self._attempt_id, self._token, fraction, stage)

@@ -21,7 +21,7 @@ from app.images import Encoded, Picture
 from app.images.face_layers import FaceLayer, blend_layers, load_layers
 from app.metrics import Metrics
 from app.options import RestoreOptions
-from app.storage import Storage, first_version, full_disk_told, next_version
+from app.storage import Storage, first_version, next_version, translate_disk_full
 from app.store import Attempt, AttemptStatus, NewVersion, Store
 
 log = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ class Reblender:
             raise _not_kept() from error
         options = RestoreOptions.from_json(attempt.options_json)
         ending = _FORMATS[base_path.suffix[1:]]
-        with full_disk_told():
+        with translate_disk_full():
             return images.encode(blended, temporary, ending, options.output_quality, options.metadata)
 
     def _show(self, attempt: Attempt, version: NewVersion) -> Attempt:

@@ -22,7 +22,7 @@ from app.images import Picture
 from app.jobs.progress import Progress
 from app.metrics import Metrics
 from app.options import RestoreOptions
-from app.storage import Storage, full_disk_told, new_id
+from app.storage import Storage, new_id, translate_disk_full
 from app.store import Attempt, Result, Store
 
 log = logging.getLogger(__name__)
@@ -64,11 +64,11 @@ class Finished:
     notes: tuple[str, ...]  # what had to be given up while decoding
 
 
-def _nothing() -> None:
+def _noop() -> None:
     """The beat of a caller that watches no heartbeat."""
 
 
-def _never() -> bool:
+def _not_cancelled() -> bool:
     """The stop sign of a caller that never stops a run."""
     return False
 
@@ -123,16 +123,16 @@ class Runner:
         self,
         prepared: Prepared,
         *,
-        beat: Callable[[], None] = _nothing,
-        stop_asked: Callable[[], bool] = _never,
+        heartbeat: Callable[[], None] = _noop,
+        stop_requested: Callable[[], bool] = _not_cancelled,
     ) -> Finished | None:
-        """Run the backend. `beat` is called with every word of progress.
+        """Run the backend. `heartbeat` is called with every word of progress.
 
-        `stop_asked` is read as often; once it says True the run stops and the attempt is given back to the queue.
+        `stop_requested` is read as often; once it says True the run stops and the attempt is given back to the queue.
         None when the run was cancelled, stopped or failed.
         """
         attempt, token = prepared.attempt, prepared.token
-        progress = Progress(self._store, attempt.id, token, self._clock, beat, stop_asked)
+        progress = Progress(self._store, attempt.id, token, self._clock, heartbeat, stop_requested)
         began = self._clock()
         try:
             if not progress(0.0, LOADING):
@@ -148,10 +148,10 @@ class Runner:
         self._metrics.observe_stage("restore", self._clock() - began)
         return Finished(attempt, token, prepared.options, restored, prepared.picture.notes)
 
-    def finish(self, finished: Finished, *, beat: Callable[[], None] = _nothing) -> None:
+    def finish(self, finished: Finished, *, heartbeat: Callable[[], None] = _noop) -> None:
         """Encode, make the file safe under its name, and only then complete the row."""
         attempt, token = finished.attempt, finished.token
-        progress = Progress(self._store, attempt.id, token, self._clock, beat, _never)
+        progress = Progress(self._store, attempt.id, token, self._clock, heartbeat, _not_cancelled)
         began = self._clock()
         try:
             result = self._write_result(finished, progress)
@@ -238,7 +238,7 @@ class Runner:
     def _encode(self, finished: Finished, temporary: Path) -> Result:
         """Write the picture to the temporary file; what its row will say."""
         restored, options = finished.restored, finished.options
-        with full_disk_told():
+        with translate_disk_full():
             encoded = images.encode(
                 restored.picture, temporary, options.output_format, options.output_quality, options.metadata
             )
@@ -270,7 +270,7 @@ class Runner:
                 self._storage.remove_result(result.name)
 
     def _stopped(self, attempt: Attempt, token: str, progress: Progress) -> None:
-        if progress.asked_to_stop:
+        if progress.stop_seen:
             self.give_back(attempt.id, token)
         elif progress.claim_lost:
             self._metrics.attempt_ended("cancelled")

@@ -10,9 +10,9 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app.api import problems
 from app.api.auth.origins import Origins
-from app.api.dependencies import Parts
-from app.api.middleware.access_control import FORM_OVERHEAD_BYTES, Guard, Rules
-from app.api.middleware.request_context import Frame
+from app.api.dependencies import AppContext
+from app.api.middleware.access_control import FORM_OVERHEAD_BYTES, AccessControlMiddleware, AccessRules
+from app.api.middleware.request_context import RequestContextMiddleware
 from app.api.routes import downloads, faces, jobs, photos, system, websocket
 from app.backends.protocol import Backend
 from app.main.service import Describe, Service
@@ -38,7 +38,7 @@ def create_app(
         on_hang: called when a restoration hangs; the process should end.
     """
     service = Service(settings, backends, describe, warm_up, on_hang)
-    parts = service.parts
+    context = service.context
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -62,11 +62,11 @@ def create_app(
             "auto_configure": False,
         },
     )
-    app.state.parts, app.state.service = parts, service
+    app.state.context, app.state.service = context, service
     problems.install(app)
     for router in (jobs.router, downloads.router, faces.router, photos.router, websocket.router, system.router):
         app.include_router(router)
-    app.add_middleware(Guard, rules=_rules(settings, parts), admission=parts.admission)
+    app.add_middleware(AccessControlMiddleware, rules=_rules(settings, context), admission=context.admission)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -75,19 +75,19 @@ def create_app(
             allow_headers=["X-API-KEY", "Content-Type", "Prefer", "Range", "X-Request-ID"],
             expose_headers=["Location", "Retry-After", "X-Request-ID", "Content-Disposition", "Preference-Applied"],
         )
-    app.add_middleware(Frame, metrics=parts.metrics)
+    app.add_middleware(RequestContextMiddleware, metrics=context.metrics)
     return app
 
 
-def _rules(settings: Settings, parts: Parts) -> Rules:
+def _rules(settings: Settings, context: AppContext) -> AccessRules:
     """What the guard judges by. With a key and no list of hosts any host will do: the key is the protection."""
     one = settings.max_file_size_bytes + FORM_OVERHEAD_BYTES
     many = settings.max_file_size_bytes * settings.max_batch_size + FORM_OVERHEAD_BYTES
     hosts = (*settings.allowed_hosts, settings.host)
-    any_host = parts.keys.required and not settings.allowed_hosts
-    return Rules(
-        keys=parts.keys,
+    any_host = context.keys.required and not settings.allowed_hosts
+    return AccessRules(
+        keys=context.keys,
         origins=Origins(hosts, settings.cors_origins, any_host),
-        rates=parts.rates,
+        rate_limits=context.rate_limits,
         submit_limits={jobs.SUBMIT: one, jobs.SUBMIT_BATCH: many, jobs.SIMPLE_SUBMIT: many, photos.UPLOAD: one},
     )

@@ -14,12 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from app.api.admission import Admission
-from app.api.auth.api_keys import Keys
-from app.api.auth.rate_limits import Rates
+from app.api.auth.api_keys import ApiKeys
+from app.api.auth.rate_limits import RateLimits
 from app.api.catalog import LOCAL_BACKEND, Catalog
 from app.api.connections import Connections
-from app.api.dependencies import Limits, Parts
-from app.api.job_events import Hub
+from app.api.dependencies import AppContext, Limits
+from app.api.job_events import JobEvents
 from app.backends.protocol import Backend
 from app.backends.siliconflow.description import NAME as CLOUD
 from app.backends.siliconflow.description import describe_siliconflow
@@ -66,42 +66,42 @@ class Service:
         self._starting = threading.Lock()
         self._waiting: list[str] = []
         self.loaded = threading.Event()
-        self.parts = self._build(on_hang)
+        self.context = self._build(on_hang)
 
     async def start(self) -> None:
         """Open the store, take back what a crash left, and begin to load; requests are answered meanwhile."""
-        parts = self.parts
-        parts.store.open()
-        self._waiting = parts.store.recover(parts.wall())
-        parts.hub.start(parts.store.subscribe)
-        parts.janitor.start()
+        context = self.context
+        context.store.open()
+        self._waiting = context.store.recover(context.wall())
+        context.job_events.start(context.store.subscribe)
+        context.janitor.start()
         self._loader.start()
 
     async def drain(self) -> None:
         """Take no new photos, let the running one end, give back the rest. Harmless when called twice."""
-        self.parts.admission.draining = True
+        self.context.admission.draining = True
         with self._starting:  # the loader has started the worker, or never will
             self._stopping = True
-        await asyncio.to_thread(self.parts.worker.drain, self.parts.limits.drain_seconds)
-        self.parts.hub.stop()
+        await asyncio.to_thread(self.context.worker.drain, self.context.limits.drain_seconds)
+        self.context.job_events.stop()
 
-    def hurry(self) -> None:
+    def force_stop(self) -> None:
         """Cut a drain short."""
-        threading.Thread(target=self.parts.worker.stop, name="hurry", daemon=True).start()
+        threading.Thread(target=self.context.worker.stop, name="hurry", daemon=True).start()
 
     async def stop(self) -> None:
         """Stop everything that `start` started."""
-        parts = self.parts
-        if not parts.hub.closing:
+        context = self.context
+        if not context.job_events.closing:
             await self.drain()
-        await asyncio.to_thread(parts.janitor.stop)
+        await asyncio.to_thread(context.janitor.stop)
         await asyncio.to_thread(self._loader.join, LOADER_JOIN_SECONDS)
-        await asyncio.to_thread(parts.reblender.close)
-        await asyncio.to_thread(parts.decoder.close)
-        await asyncio.to_thread(parts.pool.shutdown)
-        parts.store.close()
+        await asyncio.to_thread(context.reblender.close)
+        await asyncio.to_thread(context.decoder.close)
+        await asyncio.to_thread(context.pool.shutdown)
+        context.store.close()
 
-    def _build(self, on_hang: Callable[[], None] | None) -> Parts:
+    def _build(self, on_hang: Callable[[], None] | None) -> AppContext:
         settings, metrics = self._settings, Metrics()
         limits = limits_of(settings)
         store = Store(settings.database_url)
@@ -130,7 +130,7 @@ class Service:
             counts = await asyncio.get_running_loop().run_in_executor(pool, store.counts)
             return counts.queued
 
-        return Parts(
+        return AppContext(
             limits=limits,
             store=store,
             storage=storage,
@@ -139,9 +139,9 @@ class Service:
             worker=worker,
             janitor=janitor,
             catalog=Catalog(lambda: self._describe(), lambda: self._warm_up(), backends=self._backend_rows()),
-            keys=Keys([key.get_secret_value() for key in settings.api_keys]),
-            rates=Rates(settings.rate_limit),
-            hub=Hub(),
+            keys=ApiKeys([key.get_secret_value() for key in settings.api_keys]),
+            rate_limits=RateLimits(settings.rate_limit),
+            job_events=JobEvents(),
             reblender=Reblender(store, storage, Decoder(result_limits_of(limits)), metrics),
             admission=Admission(storage, limits.queue_limit, count_queued, time.monotonic),
             connections=Connections(),
@@ -177,7 +177,7 @@ class Service:
     def _load(self) -> None:
         """In its own thread: warm the decoder, open and load the backend, then let the worker begin."""
         failure = None
-        warming = self.parts.pool.submit(self._warm_decoder)  # its child loads while we load
+        warming = self.context.pool.submit(self._warm_decoder)  # its child loads while we load
         try:
             if not self._given:
                 self._open_local()
@@ -189,10 +189,10 @@ class Service:
         warming.result()
         with self._starting:
             if failure is None and not self._stopping:
-                self.parts.worker.start()
+                self.context.worker.start()
                 for attempt_id in self._waiting:
-                    self.parts.worker.ring(attempt_id)
-        self.parts.catalog.loaded(failure)
+                    self.context.worker.notify(attempt_id)
+        self.context.catalog.loaded(failure)
         self.loaded.set()
 
     def _open_local(self) -> None:
@@ -209,7 +209,7 @@ class Service:
 
     def _warm_decoder(self) -> None:
         try:
-            self.parts.decoder.start()
+            self.context.decoder.start()
         except RestoreError as error:  # the first photo tries again
             log.warning("the decoder could not be started: %s", error.detail)
 

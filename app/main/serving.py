@@ -90,7 +90,7 @@ async def _serve(
 
     def on_signal() -> None:
         if stopping.is_set():
-            service.hurry()
+            service.force_stop()
             for server in servers:
                 server.force_exit = True
         stopping.set()
@@ -131,7 +131,7 @@ async def _tell_when_loaded(
     if service.load_error is not None:
         stopping.set()
     elif banner is not None:
-        banner(await asyncio.to_thread(service.parts.catalog.description))
+        banner(await asyncio.to_thread(service.context.catalog.description))
 
 
 def _server(app: Any) -> _Server:

@@ -22,9 +22,9 @@ from app.images.face_layers import FaceLayer
 from app.options import RestoreOptions
 from app.restoration import device as devices
 from app.restoration.cautions import Caution
-from app.restoration.faces import FAILED, TOO_MANY, Face, FacesDone, Toolbox, Tools, find, restore_faces
+from app.restoration.faces import FAILED, TOO_MANY, Face, FaceModels, FacesDone, LoadedFaceModels, find, restore_faces
 from app.restoration.models.networks import Network
-from app.restoration.models.registry import EMBEDDED_MODEL, FALLBACKS, QUALITY_MODELS, TABLE, ModelRow, ModelShelf
+from app.restoration.models.registry import EMBEDDED_MODEL, FALLBACKS, QUALITY_MODELS, TABLE, ModelRegistry, ModelRow
 from app.restoration.upscale import Plan, Report, upscale
 
 log = logging.getLogger(__name__)
@@ -62,11 +62,11 @@ class Restorer:
         allow_unverified: bool = False,
         face_detector: str = "auto",
     ) -> None:
-        self.shelf = ModelShelf(weights_folder, allow_unverified=allow_unverified)
+        self.registry = ModelRegistry(weights_folder, allow_unverified=allow_unverified)
         self.device = devices.choose_device(device)
         self.precision = devices.choose_precision(precision, self.device.value)
         self.tile = tile
-        self.toolbox = Toolbox(self.shelf, self.device.value, self.precision.value, face_detector)
+        self.face_models = FaceModels(self.registry, self.device.value, self.precision.value, face_detector)
         is_cpu = self.device.value == "cpu"
         self.default_quality = ("fast" if is_cpu else "balanced") if default_quality == "auto" else default_quality
 
@@ -78,15 +78,15 @@ class Restorer:
             Unavailable: `no_model` when nothing is installed.
         """
         if options.model is not None:
-            return self.shelf.find(options.model), ()
+            return self.registry.find(options.model), ()
         wanted = QUALITY_MODELS[options.quality or self.default_quality]
-        if self.shelf.installed(wanted):
-            return self.shelf.find(wanted), ()
+        if self.registry.installed(wanted):
+            return self.registry.find(wanted), ()
         known = [row.name for row in TABLE]
-        dropped_in = [row.name for row in self.shelf.rows() if row.name not in known]
+        dropped_in = [row.name for row in self.registry.rows() if row.name not in known]
         for name in (*FALLBACKS, *dropped_in, EMBEDDED_MODEL, *known):
-            if self.shelf.installed(name):
-                return self.shelf.find(name), (_stand_in(name, wanted),)
+            if self.registry.installed(name):
+                return self.registry.find(name), (_stand_in(name, wanted),)
         raise Unavailable("no_model", "No model is installed; run: python3 run.py models download")
 
     def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> Outcome:
@@ -104,7 +104,7 @@ class Restorer:
         precision = "fp32" if is_best else self.precision.value
         warnings += self._denoise_warnings(row, options)
         denoise = None if any(w.code.startswith("denoise") for w in warnings) else options.denoise
-        network = self.shelf.load(row, denoise, self.device.value, precision)
+        network = self.registry.load(row, denoise, self.device.value, precision)
         tools, said = self._open_faces(options, exact=is_best)
         started = time.monotonic()
         plan = Plan(_size_out(picture, options.scale), self.tile, ensemble=is_best)
@@ -139,7 +139,9 @@ class Restorer:
         result = dataclasses.replace(result, grey=is_grey_file)
         return Outcome(result, row.name, seconds, params, warnings, done.rows, done.layers)
 
-    def _open_faces(self, options: RestoreOptions, *, exact: bool) -> tuple[Tools | None, tuple[Caution, ...]]:
+    def _open_faces(
+        self, options: RestoreOptions, *, exact: bool
+    ) -> tuple[LoadedFaceModels | None, tuple[Caution, ...]]:
         """The face networks when faces are asked for and can be restored, and what must be said.
 
         Outlining a face costs more than restoring it, so the fast quality goes without.
@@ -147,7 +149,7 @@ class Restorer:
         if not options.face_enhance:
             return None, ()
         quality = options.quality or (self.default_quality if options.model is None else None)
-        return self.toolbox.open(options.face_model, parse=quality != "fast", exact=exact)
+        return self.face_models.open(options.face_model, parse=quality != "fast", exact=exact)
 
     def _denoise_warnings(self, row: ModelRow, options: RestoreOptions) -> tuple[Caution, ...]:
         if options.denoise is None:
@@ -155,9 +157,9 @@ class Restorer:
         if row.denoise_partner is None:
             text = f"{row.name} has no denoise setting, so it was ignored; use realesr-general-x4v3."
             return (Caution("denoise_ignored", text),)
-        refusal = self.shelf.refusal(row.denoise_partner)
-        if options.denoise < 1.0 and refusal is not None:
-            return (Caution("denoise_unavailable", f"The denoise setting was ignored: {refusal}"),)
+        load_error = self.registry.load_error(row.denoise_partner)
+        if options.denoise < 1.0 and load_error is not None:
+            return (Caution("denoise_unavailable", f"The denoise setting was ignored: {load_error}"),)
         return ()
 
     def warm_up(self, side: int = WARM_UP_SIDE_PIXELS) -> str | None:
@@ -182,7 +184,7 @@ def _stand_in(name: str, wanted: str) -> Caution:
 
 
 def _share_of_faces(
-    tools: Tools | None, faces: tuple[Face, ...], network: Network, picture: Picture, plan: Plan
+    tools: LoadedFaceModels | None, faces: tuple[Face, ...], network: Network, picture: Picture, plan: Plan
 ) -> float:
     """Which part of the whole work the faces are, 0..1, by multiply-adds; it paces the progress."""
     wanted = sum(face.reason is None for face in faces)

@@ -199,7 +199,7 @@ class _Run:
             return self._told(network(x, self._on_part(len(x))), len(x))
         total: Tensor | None = None
         for turn in range(8):
-            out = _unturn(self._told(network(_turn(x, turn), self._on_part(len(x))), len(x)), turn)
+            out = _deaugment(self._told(network(_augment(x, turn), self._on_part(len(x))), len(x)), turn)
             total = out.clone() if total is None else total.add_(out)
         assert total is not None
         return total.div_(8)
@@ -255,8 +255,8 @@ def _looks_sane(x: Tensor, out: Tensor) -> list[bool]:
     return verdict
 
 
-def _turn(x: Tensor, turn: int) -> Tensor:
-    """The turn-th of the 8 symmetries of the square; `_unturn` is its inverse."""
+def _augment(x: Tensor, turn: int) -> Tensor:
+    """The turn-th of the 8 symmetries of the square; `_deaugment` is its inverse."""
     if turn & 1:
         x = x.flip(3)
     if turn & 2:
@@ -264,7 +264,7 @@ def _turn(x: Tensor, turn: int) -> Tensor:
     return x.transpose(2, 3) if turn & 4 else x
 
 
-def _unturn(x: Tensor, turn: int) -> Tensor:
+def _deaugment(x: Tensor, turn: int) -> Tensor:
     if turn & 4:
         x = x.transpose(2, 3)
     if turn & 2:

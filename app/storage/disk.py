@@ -26,7 +26,7 @@ from app.storage.names import (
     ID_PATTERN,
     LAYERS_PATTERN,
     RESULT_PATTERN,
-    family,
+    related_files,
 )
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ _MEGABYTE = 1024 * 1024
 
 
 @contextlib.contextmanager
-def full_disk_told() -> Iterator[None]:
+def translate_disk_full() -> Iterator[None]:
     """Turn "no space left" from inside the block into `Unavailable` `storage_full`; other errors pass through."""
     try:
         yield
@@ -79,7 +79,7 @@ class UploadWriter:
         self._part, self._final = part, final
         self._hash = hashlib.sha256()
         self._bytes = 0
-        with full_disk_told():
+        with translate_disk_full():
             self._file: int | None = _create(part)
 
     @property
@@ -97,7 +97,7 @@ class UploadWriter:
         if self._file is None:
             raise ValueError("this upload has ended")
         try:
-            with full_disk_told():
+            with translate_disk_full():
                 _write_all(self._file, chunk)
         except BaseException:
             self.abort()
@@ -110,7 +110,7 @@ class UploadWriter:
         if self._file is None:
             raise ValueError("this upload has ended")
         try:
-            with full_disk_told():
+            with translate_disk_full():
                 os.fsync(self._file)
                 self._part.replace(self._final)
                 sync_folder(self._final.parent)
@@ -184,7 +184,7 @@ class Storage:
 
     def _publish(self, temporary: Path, final: Path) -> Path:
         try:
-            with full_disk_told():
+            with translate_disk_full():
                 _sync_file(temporary)
                 temporary.replace(final)
                 sync_folder(final.parent)
@@ -203,7 +203,7 @@ class Storage:
         Open downloads run to their end.
         """
         there = _remove(self.result_path(result_name))
-        for path in (self._results / name for name in family(result_name)):
+        for path in (self._results / name for name in related_files(result_name)):
             if path.is_file():
                 _remove(path)
         return there

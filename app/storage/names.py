@@ -39,7 +39,7 @@ def next_version(result_name: str) -> str:
     return f"{found['id']}-v{int(found['version'] or 1) + 1}.{found['ending']}"
 
 
-def family(result_name: str) -> frozenset[str]:
+def related_files(result_name: str) -> frozenset[str]:
     """The names of all files that belong to a result while this is its newest version.
 
     These are the first version, from which every later one is made; this one; the one before, which may still be read

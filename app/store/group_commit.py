@@ -27,7 +27,7 @@ class _Entry(Generic[Value]):
         self.error: BaseException | None = None
 
 
-class Gathering(Generic[Value]):
+class GroupCommit(Generic[Value]):
     """Runs callers' work on one connection, as many of them to a transaction as have come together."""
 
     def __init__(self, writing: Callable[[], AbstractContextManager[Connection]]) -> None:

@@ -19,8 +19,8 @@ class Library:
     Any call may raise `Unavailable`, as those of `Store`; then nothing was changed.
     """
 
-    def __init__(self, database: Database, tell: Callable[[Iterable[str]], None]) -> None:
-        self._database, self._tell = database, tell
+    def __init__(self, database: Database, notify: Callable[[Iterable[str]], None]) -> None:
+        self._database, self._notify = database, notify
 
     def add(self, owner: str, new: NewPhoto, now: float) -> tuple[Photo, bool]:
         """Take in an upload that is safe on disk under `new.id`.
@@ -64,5 +64,5 @@ class Library:
         """
         with self._database.writing() as connection:
             gone = photo_transitions.remove(connection, owner, photo_id)
-        self._tell(gone.jobs)
+        self._notify(gone.jobs)
         return gone

@@ -100,7 +100,7 @@ class Database:
         with self._lock:
             if self._connection is None:
                 raise Unavailable("store_closed", "The service is stopping; try again in a minute.")
-            with _errors_told(), self._connection.begin():
+            with _translated_errors(), self._connection.begin():
                 self._connection.exec_driver_sql(begin)
                 yield self._connection
 
@@ -113,7 +113,7 @@ class Database:
         # The driver's own transactions are off (isolation_level None): `_transaction` says BEGIN itself.
         options = {"check_same_thread": False, "isolation_level": None, "timeout": BUSY_TIMEOUT_SECONDS}
         self._engine = create_engine(self._url, poolclass=StaticPool, connect_args=options)
-        with _errors_told():
+        with _translated_errors():
             self._connection = self._engine.connect()
             for pragma in _PRAGMAS:
                 self._connection.exec_driver_sql(f"PRAGMA {pragma}").close()
@@ -186,16 +186,16 @@ def _damaged() -> Internal:
 
 
 @contextlib.contextmanager
-def _errors_told() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     """Turn the driver's errors into ours; the transaction has been rolled back by then."""
     try:
         yield
     except exc.DBAPIError as error:
         log.error("the database refused: %s", error.orig)
-        raise _told(error) from error
+        raise _translate_error(error) from error
 
 
-def _told(error: exc.DBAPIError) -> RestoreError | exc.DBAPIError:
+def _translate_error(error: exc.DBAPIError) -> RestoreError | exc.DBAPIError:
     code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the high bits tell details
     if code in _DAMAGED:
         return _damaged()

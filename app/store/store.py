@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from app.errors import RestoreError
 from app.store import photo_transitions, queries, removal, submissions, transitions
-from app.store.group_commit import Gathering
+from app.store.group_commit import GroupCommit
 from app.store.library import Library
 from app.store.queries import Counts
 from app.store.records import Attempt, Job, NewPhoto, NewVersion, Result
@@ -40,11 +40,11 @@ class Store:
 
     def __init__(self, database_url: str) -> None:
         self._database = Database(database_url)
-        self._gathering: Gathering[tuple[Job, int]] = Gathering(self._database.writing)
+        self._group_commit: GroupCommit[tuple[Job, int]] = GroupCommit(self._database.writing)
         self._listeners: dict[int, Callable[[str], None]] = {}
         self._listeners_lock = threading.Lock()
         self._numbers = itertools.count()
-        self.library = Library(self._database, self._tell)
+        self.library = Library(self._database, self._notify)
 
     def open(self) -> None:
         """Take the data folder, check and create the tables; raises `Conflict` or `Internal`, see `Database.open`."""
@@ -105,8 +105,8 @@ class Store:
             job_id = submissions.insert_job(connection, owner, photos, options_json, backend, queue_limit, now)
             return queries.find_job(connection, owner, job_id), queries.queue_position(connection, job_id)
 
-        job, position = self._gathering.run(write)
-        self._tell([job.id])
+        job, position = self._group_commit.run(write)
+        self._notify([job.id])
         return job, position
 
     def restore_photo(
@@ -124,8 +124,8 @@ class Store:
             job_id = photo_transitions.restore(connection, owner, photo_id, options_json, backend, queue_limit, now)
             return queries.find_job(connection, owner, job_id), queries.queue_position(connection, job_id)
 
-        job, position = self._gathering.run(write)
-        self._tell([job.id])
+        job, position = self._group_commit.run(write)
+        self._notify([job.id])
         return job, position
 
     # What the rows say.
@@ -200,20 +200,20 @@ class Store:
         with self._database.writing() as connection:
             changed = transitions.claim(connection, attempt_id, token, now)
             attempt = None if changed is None else queries.find_attempt(connection, attempt_id)
-        self._told(changed, queue_moved=True)
+        self._notify_changed(changed, queue_moved=True)
         return attempt
 
     def report_progress(self, attempt_id: str, token: str, fraction: float, stage: str) -> bool:
         """Write how far a run is, `fraction` in [0, 1]."""
         with self._database.writing() as connection:
             changed = transitions.report_progress(connection, attempt_id, token, fraction, stage)
-        return self._told(changed)
+        return self._notify_changed(changed)
 
     def mark_sent(self, attempt_id: str, token: str) -> bool:
         """Write, before a call that costs money, that it is about to be made; it is never made again by itself."""
         with self._database.writing() as connection:
             changed = transitions.mark_sent(connection, attempt_id, token)
-        return self._told(changed)
+        return self._notify_changed(changed)
 
     def holds(self, attempt_id: str, token: str) -> bool:
         """Whether the run still holds its claim; a cheap read."""
@@ -224,19 +224,19 @@ class Store:
         """Record the result, whose file is already safe on disk."""
         with self._database.writing() as connection:
             changed = transitions.complete(connection, attempt_id, token, result, now)
-        return self._told(changed)
+        return self._notify_changed(changed)
 
     def fail(self, attempt_id: str, token: str, code: str, message: str, now: float) -> bool:
         """Record why the run failed."""
         with self._database.writing() as connection:
             changed = transitions.fail(connection, attempt_id, token, code, message, now)
-        return self._told(changed)
+        return self._notify_changed(changed)
 
     def give_back(self, attempt_id: str, token: str, now: float) -> bool:
         """Put the attempt back to its old place in the queue; the try does not count. Sent: failed `interrupted`."""
         with self._database.writing() as connection:
             changed = transitions.give_back(connection, attempt_id, token, now)
-        return self._told(changed, queue_moved=True)
+        return self._notify_changed(changed, queue_moved=True)
 
     def crashed(self, attempt_id: str, token: str, now: float, max_tries: int = MAX_TRIES) -> bool:
         """The run ended without a word: back to the queue while tries are left, else failed `worker_crashed`.
@@ -245,13 +245,13 @@ class Store:
         """
         with self._database.writing() as connection:
             changed = transitions.crashed(connection, attempt_id, token, now, max_tries)
-        return self._told(changed, queue_moved=True)
+        return self._notify_changed(changed, queue_moved=True)
 
     def new_version(self, attempt_id: str, was: int, result: NewVersion) -> bool:
         """Show the next version of a result, whose file is safe on disk; False unless version `was` is shown now."""
         with self._database.writing() as connection:
             changed = transitions.new_version(connection, attempt_id, was, result)
-        return self._told(changed)
+        return self._notify_changed(changed)
 
     # What concerns many rows.
 
@@ -260,7 +260,7 @@ class Store:
         with self._database.writing() as connection:
             changed = transitions.recover(connection, now, max_tries)
             waiting = queries.queued_ids(connection)
-        self._tell(changed)
+        self._notify(changed)
         return waiting
 
     def cancel_or_remove(self, owner: str, job_id: str, now: float) -> Removal:
@@ -272,23 +272,23 @@ class Store:
             queries.find_job(connection, owner, job_id)
             cancelled = transitions.cancel(connection, job_id, now)
             done = Removal("cancelled") if cancelled else removal.remove_jobs(connection, [job_id])
-        self._told(job_id, queue_moved=cancelled)
+        self._notify_changed(job_id, queue_moved=cancelled)
         return done
 
     def expire(self, before: float, limit: int = EXPIRED_JOBS_A_PASS) -> Removal:
         """Remove jobs whose attempts all ended before a time (epoch seconds); never an active one."""
         with self._database.writing() as connection:
             gone = removal.expire(connection, before, limit)
-        self._tell(gone.jobs)
+        self._notify(gone.jobs)
         return gone
 
-    def _told(self, changed: str | None, *, queue_moved: bool = False) -> bool:
+    def _notify_changed(self, changed: str | None, *, queue_moved: bool = False) -> bool:
         """Tell the listeners of a change, if there was one; a move of the queue concerns every waiting job."""
         if changed is None:
             return False
-        self._tell([changed])
+        self._notify([changed])
         if queue_moved and self._listeners:
-            self._tell(job_id for job_id in self._waiting_jobs() if job_id != changed)
+            self._notify(job_id for job_id in self._waiting_jobs() if job_id != changed)
         return True
 
     def _waiting_jobs(self) -> list[str]:
@@ -298,7 +298,7 @@ class Store:
         except RestoreError:  # the change itself is committed; the listeners hear of their place with the next one
             return []
 
-    def _tell(self, job_ids: Iterable[str]) -> None:
+    def _notify(self, job_ids: Iterable[str]) -> None:
         with self._listeners_lock:
             listeners = list(self._listeners.values())
         for job_id in job_ids:

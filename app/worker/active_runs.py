@@ -28,20 +28,20 @@ _WATCHED = (Step.RESTORING, Step.FINISHING)  # decoding has its own limit, which
 
 @dataclasses.dataclass
 class Run:
-    """One run of an attempt in a lane. `token` is its claim; `beat_at` is monotonic seconds."""
+    """One run of an attempt in a lane. `token` is its claim; `heartbeat_at` is monotonic seconds."""
 
     attempt_id: str
     token: str
     lane: str
     alone: bool
     step: Step
-    beat_at: float
+    heartbeat_at: float
 
 
 HasRoom = Callable[[Sequence[Run]], bool]
 
 
-class InWork:
+class ActiveRuns:
     """One house for the runs of all lanes; each lane says when it has room. `clock` is monotonic seconds.
 
     A run that wants to be alone waits for an empty house, and nobody of any lane enters before it has left.
@@ -51,7 +51,7 @@ class InWork:
         self._clock = clock
         self._runs: dict[str, Run] = {}  # by token: a run that lost its attempt never stands for the next one
         self._moved = threading.Condition()
-        self._open, self._hurry = True, False
+        self._open, self._force_stop = True, False
         self._want_to_be_alone = 0
 
     def admit(self, attempt_id: str, lane: str, has_room: HasRoom, *, alone: bool) -> str | None:
@@ -73,10 +73,10 @@ class InWork:
         with self._moved:
             run = self._runs.get(token)
             if run is not None:
-                run.step, run.beat_at = step, self._clock()
+                run.step, run.heartbeat_at = step, self._clock()
             self._moved.notify_all()
 
-    def await_finishing(self, token: str) -> bool:
+    def wait_finishing(self, token: str) -> bool:
         """Wait until the lane's last photo is encoded, then come to that step; False when the run was taken away."""
         with self._moved:
             self._moved.wait_for(lambda: not self._must_wait_to_finish(token))
@@ -85,11 +85,11 @@ class InWork:
             self.move(token, Step.FINISHING)
             return True
 
-    def beat(self, token: str) -> None:
+    def heartbeat(self, token: str) -> None:
         """A sign of life."""
         run = self._runs.get(token)
         if run is not None:
-            run.beat_at = self._clock()
+            run.heartbeat_at = self._clock()
 
     def leave(self, token: str) -> None:
         """The run ended."""
@@ -103,19 +103,19 @@ class InWork:
             self._open = False
             self._moved.notify_all()
 
-    def hurry(self) -> None:
-        """End every `await_nobody` at once."""
+    def force_stop(self) -> None:
+        """End every `wait_idle` at once."""
         with self._moved:
-            self._hurry = True
+            self._force_stop = True
             self._moved.notify_all()
 
-    def await_nobody(self, timeout_seconds: float | None = None) -> bool:
+    def wait_idle(self, timeout_seconds: float | None = None) -> bool:
         """Wait until every run has ended; False after the timeout, or when hurried."""
         with self._moved:
-            self._moved.wait_for(lambda: self._is_empty() or self._hurry, timeout=timeout_seconds)
-            return self._is_empty() and not self._hurry
+            self._moved.wait_for(lambda: self._is_empty() or self._force_stop, timeout=timeout_seconds)
+            return self._is_empty() and not self._force_stop
 
-    def take_all(self) -> list[Run]:
+    def drain_all(self) -> list[Run]:
         """Empty the house; whoever still runs has lost its place."""
         with self._moved:
             left = list(self._runs.values())
@@ -141,7 +141,7 @@ class InWork:
     def silence(self, now: float) -> tuple[float, str | None]:
         """The longest silence among runs that ought to give signs of life, in seconds, and whose it is."""
         with self._moved:
-            beats = [(now - run.beat_at, run.attempt_id) for run in self._runs.values() if run.step in _WATCHED]
+            beats = [(now - run.heartbeat_at, run.attempt_id) for run in self._runs.values() if run.step in _WATCHED]
         return max(beats, default=(0.0, None))
 
     def _is_empty(self) -> bool:

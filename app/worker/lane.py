@@ -20,7 +20,7 @@ from app.jobs.runner import Runner
 from app.metrics import Metrics
 from app.store import Attempt, AttemptStatus, Store
 from app.threads import SupervisedThread
-from app.worker.active_runs import InWork, Run
+from app.worker.active_runs import ActiveRuns, Run
 
 log = logging.getLogger(__name__)
 
@@ -29,22 +29,22 @@ NICENESS = 10  # added for the working threads, so that a busy machine still ans
 
 
 @dataclasses.dataclass
-class House:
+class WorkerContext:
     """What the lanes of one worker share. `clock` is monotonic seconds, `wall` epoch seconds."""
 
     runner: Runner
     store: Store
     metrics: Metrics
-    in_work: InWork
+    active_runs: ActiveRuns
     clock: Callable[[], float]
     wall: Callable[[], float]
     rescan_seconds: float  # how long a bell may be silent before the rows are asked
     draining: bool = False
-    stop_asked: bool = False
+    stop_requested: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
-class Serves:
+class LaneFilter:
     """Which backends a lane serves: `only` one, or all `but` some."""
 
     only: str | None = None
@@ -58,27 +58,27 @@ class Serves:
 class Lane:
     """One lane; a child class says which threads it has and what they do."""
 
-    def __init__(self, name: str, house: House, serves: Serves) -> None:
+    def __init__(self, name: str, context: WorkerContext, lane_filter: LaneFilter) -> None:
         self.name = name
         self.threads: list[SupervisedThread] = []
-        self._house, self._serves = house, serves
-        self._bell: queue.Queue[str | None] = queue.Queue()
+        self._context, self._filter = context, lane_filter
+        self._wake_ups: queue.Queue[str | None] = queue.Queue()
 
-    def ring(self, attempt_id: str) -> None:
+    def notify(self, attempt_id: str) -> None:
         """Say that an attempt waits; one that another lane serves does no harm."""
-        self._bell.put(attempt_id)
+        self._wake_ups.put(attempt_id)
 
     def end(self) -> None:
         """Wake every thread that waits for the bell, so that it ends."""
         for _ in self.threads:
-            self._bell.put(None)
+            self._wake_ups.put(None)
 
     def _listen(self, take: Callable[[str], None], stop: threading.Event) -> None:
         """Take what the bell or the rows say, one by one, until the worker drains."""
         lower_priority()
-        while not self._house.draining:
+        while not self._context.draining:
             try:
-                attempt_id = self._bell.get(timeout=self._house.rescan_seconds)
+                attempt_id = self._wake_ups.get(timeout=self._context.rescan_seconds)
             except queue.Empty:
                 attempt_id = self._rescanned()
             try:
@@ -91,8 +91,8 @@ class Lane:
     def _rescanned(self) -> str | None:
         """The bell is silent: settle what the store refused, and find a waiting row whose bell was lost."""
         try:
-            self._house.runner.settle()
-            waiting = self._house.store.queued_ids(limit=1, only=self._serves.only, but=self._serves.but)
+            self._context.runner.settle()
+            waiting = self._context.store.queued_ids(limit=1, only=self._filter.only, but=self._filter.but)
         except RestoreError as error:
             log.warning("the waiting attempts could not be read: %s", error.detail)
             return None
@@ -100,8 +100,8 @@ class Lane:
 
     def _mine(self, attempt_id: str) -> Attempt | None:
         """The attempt, if it waits and belongs to this lane."""
-        attempt = self._house.store.attempt(attempt_id)
-        if attempt is None or attempt.status is not AttemptStatus.QUEUED or not self._serves(attempt.backend):
+        attempt = self._context.store.attempt(attempt_id)
+        if attempt is None or attempt.status is not AttemptStatus.QUEUED or not self._filter(attempt.backend):
             return None
         return attempt
 
@@ -110,15 +110,15 @@ class Lane:
     ) -> SupervisedThread:
         """A supervised thread; when it dies, the runs it had in hand are settled."""
         died = functools.partial(self._died, name, runs_of_dead)
-        return SupervisedThread(name, loop, on_death=died, clock=self._house.clock)
+        return SupervisedThread(name, loop, on_death=died, clock=self._context.clock)
 
     def _died(self, name: str, runs_of_dead: Callable[[], Collection[Run]], _error: BaseException) -> None:
         """Settle what the dying thread had in hand: its row must not stay in the middle."""
-        self._house.metrics.thread_restarted(name)
+        self._context.metrics.thread_restarted(name)
         for run in runs_of_dead():
-            self._house.runner.abandon(run.attempt_id, run.token)
-            self._house.in_work.leave(run.token)
-            self.ring(run.attempt_id)
+            self._context.runner.abandon(run.attempt_id, run.token)
+            self._context.active_runs.leave(run.token)
+            self.notify(run.attempt_id)
 
 
 def lower_priority() -> None:

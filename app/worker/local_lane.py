@@ -13,16 +13,16 @@ from collections.abc import Sequence
 from app.errors import RestoreError
 from app.jobs.runner import Finished, Prepared
 from app.worker.active_runs import Run, Step
-from app.worker.lane import House, Lane, Serves, lower_priority
+from app.worker.lane import Lane, LaneFilter, WorkerContext, lower_priority
 
 _AHEAD = (Step.PREPARING, Step.READY)
 
 
-class PipelineLane(Lane):
+class LocalLane(Lane):
     """At most one attempt ahead of the one being restored, and one behind it."""
 
-    def __init__(self, name: str, house: House, serves: Serves) -> None:
-        super().__init__(name, house, serves)
+    def __init__(self, name: str, context: WorkerContext, lane_filter: LaneFilter) -> None:
+        super().__init__(name, context, lane_filter)
         self._ready: queue.Queue[Prepared | None] = queue.Queue()
         self._done: queue.Queue[Finished | None] = queue.Queue()
         loops = {
@@ -31,7 +31,7 @@ class PipelineLane(Lane):
             "finish": (self._finish_loop, (Step.FINISHING,)),
         }
         for word, (loop, steps) in loops.items():
-            runs_of_dead = functools.partial(house.in_work.at, *steps, lane=name)
+            runs_of_dead = functools.partial(context.active_runs.at, *steps, lane=name)
             self.threads.append(self._thread(f"worker-{word}", loop, runs_of_dead))
 
     def end(self) -> None:
@@ -45,21 +45,21 @@ class PipelineLane(Lane):
 
     def _prepare_one(self, attempt_id: str) -> None:
         """Claim and decode one attempt as soon as there is room for it."""
-        attempt, in_work = self._mine(attempt_id), self._house.in_work
+        attempt, active_runs = self._mine(attempt_id), self._context.active_runs
         if attempt is None:
             return
-        token = in_work.admit(attempt_id, self.name, _has_room, alone=attempt.tries > 0)
+        token = active_runs.admit(attempt_id, self.name, _has_room, alone=attempt.tries > 0)
         if token is None:
             return
         try:
-            prepared = self._house.runner.prepare(attempt_id, token, self._house.wall())
+            prepared = self._context.runner.prepare(attempt_id, token, self._context.wall())
         except RestoreError:
-            in_work.leave(token)
+            active_runs.leave(token)
             raise
         if prepared is None:
-            in_work.leave(token)
+            active_runs.leave(token)
             return
-        in_work.move(token, Step.READY)
+        active_runs.move(token, Step.READY)
         self._ready.put(prepared)
 
     def _restore_loop(self, _stop: threading.Event) -> None:
@@ -67,32 +67,36 @@ class PipelineLane(Lane):
         while (prepared := self._ready.get()) is not None:
             finished = self._restore_one(prepared)
             del prepared  # its pixels are not needed while the last photo is encoded
-            if finished is not None and self._house.in_work.await_finishing(finished.token):
+            if finished is not None and self._context.active_runs.wait_finishing(finished.token):
                 self._done.put(finished)
             del finished
 
     def _restore_one(self, prepared: Prepared) -> Finished | None:
-        token, house = prepared.token, self._house
-        house.in_work.move(token, Step.RESTORING)
+        token, context = prepared.token, self._context
+        context.active_runs.move(token, Step.RESTORING)
         finished = None
-        if house.draining:
-            house.runner.give_back(prepared.attempt.id, token)
+        if context.draining:
+            context.runner.give_back(prepared.attempt.id, token)
         else:
-            beat = functools.partial(house.in_work.beat, token)
-            finished = house.runner.restore(prepared, beat=beat, stop_asked=lambda: house.stop_asked)
+            heartbeat = functools.partial(context.active_runs.heartbeat, token)
+            finished = context.runner.restore(
+                prepared, heartbeat=heartbeat, stop_requested=lambda: context.stop_requested
+            )
         if finished is None:
-            house.in_work.leave(token)
+            context.active_runs.leave(token)
         else:
-            house.in_work.move(token, Step.RESTORED)
+            context.active_runs.move(token, Step.RESTORED)
         return finished
 
     def _finish_loop(self, _stop: threading.Event) -> None:
         lower_priority()
         while (finished := self._done.get()) is not None:
             token = finished.token
-            self._house.runner.finish(finished, beat=functools.partial(self._house.in_work.beat, token))
+            self._context.runner.finish(
+                finished, heartbeat=functools.partial(self._context.active_runs.heartbeat, token)
+            )
             del finished
-            self._house.in_work.leave(token)
+            self._context.active_runs.leave(token)
 
 
 def _has_room(runs: Sequence[Run]) -> bool:

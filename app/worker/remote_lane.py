@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from app.errors import RestoreError
 from app.jobs.runner import Prepared
 from app.worker.active_runs import Run, Step
-from app.worker.lane import House, Lane, Serves
+from app.worker.lane import Lane, LaneFilter, WorkerContext
 
 
-class WaitingLane(Lane):
+class RemoteLane(Lane):
     """`most` attempts at once, each in a thread of its own."""
 
-    def __init__(self, name: str, house: House, serves: Serves, most: int) -> None:
-        super().__init__(name, house, serves)
+    def __init__(self, name: str, context: WorkerContext, lane_filter: LaneFilter, most: int) -> None:
+        super().__init__(name, context, lane_filter)
         self._most = most
         self._held: dict[str, str] = {}  # the token of the run that each thread has in hand
         for number in range(1, most + 1):
@@ -33,37 +33,37 @@ class WaitingLane(Lane):
 
     def _one(self, thread: str, attempt_id: str) -> None:
         """One attempt through all three steps. When the thread dies of it, `_in_hand` still names the run."""
-        attempt, in_work = self._mine(attempt_id), self._house.in_work
+        attempt, active_runs = self._mine(attempt_id), self._context.active_runs
         if attempt is None:
             return
-        token = in_work.admit(attempt_id, self.name, self._has_room, alone=attempt.tries > 0)
+        token = active_runs.admit(attempt_id, self.name, self._has_room, alone=attempt.tries > 0)
         if token is None:
             return
         self._held[thread] = token
         try:
-            prepared = self._house.runner.prepare(attempt_id, token, self._house.wall())
+            prepared = self._context.runner.prepare(attempt_id, token, self._context.wall())
             if prepared is not None:
                 self._run(prepared)
         except RestoreError:
-            in_work.leave(token)
+            active_runs.leave(token)
             raise
-        in_work.leave(token)
+        active_runs.leave(token)
 
     def _run(self, prepared: Prepared) -> None:
-        house, token = self._house, prepared.token
-        beat = functools.partial(house.in_work.beat, token)
-        if house.draining:
-            house.runner.give_back(prepared.attempt.id, token)
+        context, token = self._context, prepared.token
+        heartbeat = functools.partial(context.active_runs.heartbeat, token)
+        if context.draining:
+            context.runner.give_back(prepared.attempt.id, token)
             return
-        house.in_work.move(token, Step.RESTORING)
-        finished = house.runner.restore(prepared, beat=beat, stop_asked=lambda: house.stop_asked)
+        context.active_runs.move(token, Step.RESTORING)
+        finished = context.runner.restore(prepared, heartbeat=heartbeat, stop_requested=lambda: context.stop_requested)
         if finished is not None:
-            house.in_work.move(token, Step.FINISHING)
-            house.runner.finish(finished, beat=beat)
+            context.active_runs.move(token, Step.FINISHING)
+            context.runner.finish(finished, heartbeat=heartbeat)
 
     def _has_room(self, runs: Sequence[Run]) -> bool:
         return len(runs) < self._most
 
     def _in_hand(self, thread: str) -> list[Run]:
-        run = self._house.in_work.run(self._held.get(thread, ""))
+        run = self._context.active_runs.run(self._held.get(thread, ""))
         return [] if run is None else [run]

@@ -20,10 +20,10 @@ from app.jobs.runner import Runner
 from app.metrics import Metrics
 from app.store import AttemptStatus, Store
 from app.threads import SupervisedThread, ThreadState
-from app.worker.active_runs import InWork, Step
-from app.worker.lane import House, Lane, Serves
-from app.worker.local_lane import PipelineLane
-from app.worker.remote_lane import WaitingLane
+from app.worker.active_runs import ActiveRuns, Step
+from app.worker.lane import Lane, LaneFilter, WorkerContext
+from app.worker.local_lane import LocalLane
+from app.worker.remote_lane import RemoteLane
 
 log = logging.getLogger(__name__)
 
@@ -81,13 +81,13 @@ class Worker:
         self._runner, self._store, self._metrics = runner, store, metrics
         self._hang_timeout, self._on_hang = hang_timeout_seconds, on_hang
         self._clock, self._stop_grace = clock, stop_grace_seconds
-        self._in_work = InWork(clock)
-        self._house = House(runner, store, metrics, self._in_work, clock, wall, rescan_seconds)
+        self._active_runs = ActiveRuns(clock)
+        self._context = WorkerContext(runner, store, metrics, self._active_runs, clock, wall, rescan_seconds)
         self._hung = False
         others = dict(waiting or {})
-        self._local = PipelineLane(LOCAL, self._house, Serves(but=tuple(others)))
+        self._local = LocalLane(LOCAL, self._context, LaneFilter(but=tuple(others)))
         self._lanes: list[Lane] = [self._local]
-        self._lanes += [WaitingLane(name, self._house, Serves(only=name), most) for name, most in others.items()]
+        self._lanes += [RemoteLane(name, self._context, LaneFilter(only=name), most) for name, most in others.items()]
         watchdog = SupervisedThread("worker-watchdog", self._watch_loop, on_death=self._watchdog_died, clock=clock)
         self._threads = [*(thread for lane in self._lanes for thread in lane.threads), watchdog]
         metrics.follow_queue(
@@ -102,33 +102,33 @@ class Worker:
         for thread in self._threads:
             thread.start()
 
-    def ring(self, attempt_id: str) -> None:
+    def notify(self, attempt_id: str) -> None:
         """Say that an attempt waits. Ringing twice does no harm; a bell that gets lost costs seconds."""
         for lane in self._lanes:  # the lane that serves it finds out, which costs the others a read
-            lane.ring(attempt_id)
+            lane.notify(attempt_id)
 
     def drain(self, deadline_seconds: float) -> bool:
         """Take nothing new, let the running photos end until the deadline, then stop it and give it back.
 
         What is given back burns no try. True when nothing had to be stopped. `stop` from another thread cuts it short.
         """
-        self._house.draining = True
-        self._in_work.close()
-        ended = self._in_work.await_nobody(deadline_seconds)
+        self._context.draining = True
+        self._active_runs.close()
+        ended = self._active_runs.wait_idle(deadline_seconds)
         self._end(join_seconds=1.0)
         return ended
 
     def stop(self) -> None:
         """Stop at once: what runs is asked to stop and given back. Harmless after `drain`, and during it."""
-        self._house.draining = True
-        self._in_work.close()
-        self._in_work.hurry()
+        self._context.draining = True
+        self._active_runs.close()
+        self._active_runs.force_stop()
         self._end(join_seconds=0.1)
 
     def health(self, now: float | None = None) -> WorkerHealth:
         """How it is at the monotonic time `now` (the present when None)."""
-        silence, _ = self._in_work.silence(self._clock() if now is None else now)
-        restoring = self._in_work.at(Step.RESTORING, lane=LOCAL) or self._in_work.at(Step.RESTORING)
+        silence, _ = self._active_runs.silence(self._clock() if now is None else now)
+        restoring = self._active_runs.at(Step.RESTORING, lane=LOCAL) or self._active_runs.at(Step.RESTORING)
         word, reasons = self._word()
         return WorkerHealth(
             word,
@@ -140,7 +140,7 @@ class Worker:
 
     def watch(self, now: float) -> bool:
         """Look for a hung run at the monotonic time `now`: dump all stacks, then call `on_hang`. True if one hangs."""
-        silence, attempt_id = self._in_work.silence(now)
+        silence, attempt_id = self._active_runs.silence(now)
         if attempt_id is None or silence <= self._hang_timeout:
             return False
         if not self._hung:
@@ -162,9 +162,9 @@ class Worker:
 
     def _end(self, join_seconds: float) -> None:
         """Ask what still runs to stop, give back what does not end by itself, and end the threads."""
-        self._house.stop_asked = True
-        self._in_work.await_nobody(self._stop_grace)
-        left = self._in_work.take_all()
+        self._context.stop_requested = True
+        self._active_runs.wait_idle(self._stop_grace)
+        left = self._active_runs.drain_all()
         for run in left:
             self._runner.give_back(run.attempt_id, run.token)
         for lane in self._lanes:
@@ -185,11 +185,11 @@ class Worker:
             reasons.append("A restoration hangs; the process is about to be restarted.")
         if reasons:
             return "failing", reasons
-        if self._house.draining:
+        if self._context.draining:
             return "draining", ["The service is stopping."]
         if ThreadState.STOPPED in states.values():
             return "stopped", ["The worker is not running."]
-        return ("idle" if self._in_work.is_empty() else "busy"), []
+        return ("idle" if self._active_runs.is_empty() else "busy"), []
 
     def _depth(self, status: AttemptStatus) -> float:
         try:

@@ -17,7 +17,7 @@ COOKIE_NAME = "restore_session"
 SESSION_SECONDS = 7 * 24 * 3600
 
 
-class Keys:
+class ApiKeys:
     """The keys of the service; none at all means that everybody who can connect may use it."""
 
     def __init__(self, keys: Sequence[str]) -> None:
@@ -39,7 +39,7 @@ class Keys:
                 owner = name
         return owner
 
-    def seal(self, owner: str) -> str:
+    def sign_session(self, owner: str) -> str:
         """The value of a session cookie for an owner of ours."""
         return self._signers[owner].sign(owner.encode()).decode()
 

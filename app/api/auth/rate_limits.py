@@ -18,7 +18,7 @@ from app.errors import TooManyRequests
 WRONG_KEYS_PER_MINUTE = 10
 
 
-class Rates:
+class RateLimits:
     """Limits such as `600/minute`; `0` means none. Use it from one event loop."""
 
     def __init__(self, rate_limit: str) -> None:
@@ -26,7 +26,7 @@ class Rates:
         self._wrong_keys = RateLimitItemPerMinute(WRONG_KEYS_PER_MINUTE)
         self._windows = FixedWindowRateLimiter(MemoryStorage())
 
-    async def spend(self, client: str) -> None:
+    async def hit(self, client: str) -> None:
         """Count one request. Raises `TooManyRequests` `rate_limited` with the seconds until the window ends."""
         if self._limit is not None and not await self._windows.hit(self._limit, "asked", client):
             wait = await self._seconds_left(self._limit, "asked", client)

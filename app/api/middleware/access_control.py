@@ -16,9 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problems
 from app.api.admission import Admission
-from app.api.auth.api_keys import COOKIE_NAME, OPEN_OWNER, Keys
+from app.api.auth.api_keys import COOKIE_NAME, OPEN_OWNER, ApiKeys
 from app.api.auth.origins import SAFE_METHODS, Origins
-from app.api.auth.rate_limits import Rates, network_of
+from app.api.auth.rate_limits import RateLimits, network_of
 from app.api.middleware.request_body import DEFAULT_PACE, MeteredBody, Pace, too_large
 from app.api.middleware.request_context import close_after_answer
 from app.errors import BadRequest, RestoreError, Unauthorized, UnsupportedFormat
@@ -34,20 +34,20 @@ _LENGTH = re.compile(r"[0-9]{1,18}")
 
 
 @dataclasses.dataclass(frozen=True)
-class Rules:
+class AccessRules:
     """What the guard judges by. `submit_limits` maps the path of each upload call to its largest body in bytes."""
 
-    keys: Keys
+    keys: ApiKeys
     origins: Origins
-    rates: Rates
+    rate_limits: RateLimits
     submit_limits: Mapping[str, int]
     pace: Pace = DEFAULT_PACE
 
 
-class Guard:
+class AccessControlMiddleware:
     """The ASGI layer. It leaves the owner in `scope["state"]["owner"]`."""
 
-    def __init__(self, app: ASGIApp, rules: Rules, admission: Admission) -> None:
+    def __init__(self, app: ASGIApp, rules: AccessRules, admission: Admission) -> None:
         self._app, self._rules, self._admission = app, rules, admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,12 +99,12 @@ class Guard:
         rules.origins.check_host(headers)
         if scope["path"] in OPEN_PATHS:
             return
-        address = address_of(scope)
+        address = client_address(scope)
         owner, by_header = await self._identify(headers, address)
         # A page of another origin cannot set our header, but its requests do carry cookies and reach loopback.
         if not by_header and (scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS):
             rules.origins.check_page(headers)
-        await rules.rates.spend(f"key {owner}" if owner and rules.keys.required else f"address {address}")
+        await rules.rate_limits.hit(f"key {owner}" if owner and rules.keys.required else f"address {address}")
         if owner is None and scope["path"] != SESSION_PATH:
             raise Unauthorized(
                 "key_required", "A valid key is needed; send it in the X-API-KEY header or sign in on the dashboard."
@@ -118,7 +118,7 @@ class Guard:
             return OPEN_OWNER, False
         presented = _raw(headers, b"x-api-key")
         if presented is not None:
-            return await check_key(keys, self._rules.rates, presented, address), True
+            return await check_key(keys, self._rules.rate_limits, presented, address), True
         cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE_NAME)
         return (keys.owner_of_cookie(cookie) if cookie else None), False
 
@@ -140,17 +140,17 @@ class Guard:
         return limit
 
 
-async def check_key(keys: Keys, rates: Rates, presented: bytes, address: str) -> str:
+async def check_key(keys: ApiKeys, rate_limits: RateLimits, presented: bytes, address: str) -> str:
     """The owner behind a key. Raises `Unauthorized` `wrong_key`, or `TooManyRequests` for a guesser."""
-    await rates.refuse_guesser(address)
+    await rate_limits.refuse_guesser(address)
     owner = keys.owner_of_key(presented)
     if owner is None:
-        await rates.count_wrong_key(address)
+        await rate_limits.count_wrong_key(address)
         raise Unauthorized("wrong_key", "This key is not valid; check it for missing characters.")
     return owner
 
 
-def address_of(scope: Scope) -> str:
+def client_address(scope: Scope) -> str:
     """The client's address as one word."""
     client = scope.get("client")
     return network_of(client[0]) if client else "unknown"

@@ -27,7 +27,7 @@ _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"
 CLIENT_GONE_STATUS = 499  # for the counters only: nobody is there to read an answer
 
 
-class Frame:
+class RequestContextMiddleware:
     """ASGI layer around everything. `clock` is monotonic seconds."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
@@ -50,12 +50,12 @@ class Frame:
         except ClientDisconnect:
             answer.status = CLIENT_GONE_STATUS
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a plain problem
-            await self._surprise(error, answer, scope, receive)
+            await self._handle_unexpected(error, answer, scope, receive)
         finally:
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
             self._metrics.observe_request(method, _template(scope), answer.status, self._clock() - started)
 
-    async def _surprise(self, error: Exception, answer: _Answer, scope: Scope, receive: Receive) -> None:
+    async def _handle_unexpected(self, error: Exception, answer: _Answer, scope: Scope, receive: Receive) -> None:
         """Answer an error of a layer below; once an answer has begun the connection can only be cut."""
         if isinstance(error, RestoreError):
             response = problems.from_error(error, answer.request_id)

@@ -8,8 +8,15 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from app.api import file_responses, schemas
-from app.api.dependencies import Parts, owner_of, parts_of
-from app.api.lookup import choose, finished_attempt, not_finished, read_job
+from app.api.dependencies import (
+    AppContext,
+    choose_attempt,
+    get_context,
+    get_finished_attempt,
+    get_job,
+    get_owner,
+    not_finished,
+)
 from app.api.routes.jobs import JobId
 from app.errors import Conflict, NotFound
 from app.images import PREVIEW_SIDE_PIXELS
@@ -32,9 +39,9 @@ _FILE_PROBLEMS = schemas.problems(401, 404, 409, 416, 429)
 )
 async def processed(request: Request, name: str) -> Response:
     """The image behind a result's `url`, streamed; single byte ranges and If-None-Match are understood."""
-    parts = parts_of(request)
-    attempt = await parts.run(parts.store.result_attempt, owner_of(request), name)
-    return await parts.run(file_responses.result_response, parts.storage, attempt, request.headers)
+    context = get_context(request)
+    attempt = await context.run(context.store.result_attempt, get_owner(request), name)
+    return await context.run(file_responses.result_response, context.storage, attempt, request.headers)
 
 
 @router.head("/api/v1/jobs/{job_id}/result", include_in_schema=False)
@@ -47,9 +54,9 @@ async def processed(request: Request, name: str) -> Response:
 )
 async def result(request: Request, job_id: JobId, attempt: AttemptChoice = None) -> Response:
     """The image. A job of several photos answers 409 `several_results`: choose with `attempt`, or fetch the ZIP."""
-    parts = parts_of(request)
-    chosen = await finished_attempt(request, job_id, attempt)
-    return await parts.run(file_responses.result_response, parts.storage, chosen, request.headers)
+    context = get_context(request)
+    chosen = await get_finished_attempt(request, job_id, attempt)
+    return await context.run(file_responses.result_response, context.storage, chosen, request.headers)
 
 
 @router.get(
@@ -63,9 +70,9 @@ async def preview(
     request: Request, job_id: JobId, attempt: AttemptChoice = None, size: PreviewSize = PREVIEW_SIDE_PIXELS
 ) -> Response:
     """A JPEG of at most 400 x 400 pixels, or of `size`, for pages that must not decode a result of any length."""
-    parts = parts_of(request)
-    chosen = await finished_attempt(request, job_id, attempt)
-    return file_responses.preview_response(await parts.run(_result_preview, parts, chosen, size))
+    context = get_context(request)
+    chosen = await get_finished_attempt(request, job_id, attempt)
+    return file_responses.preview_response(await context.run(_result_preview, context, chosen, size))
 
 
 @router.get(
@@ -83,12 +90,12 @@ async def original(
     size: PreviewSize = PREVIEW_SIDE_PIXELS,
 ) -> Response:
     """The upload as an attachment, exactly as it was sent; or a small re-encoded JPEG to show."""
-    parts = parts_of(request)
-    job, _ = await read_job(request, job_id)
-    chosen = choose(job, attempt)
+    context = get_context(request)
+    job, _ = await get_job(request, job_id)
+    chosen = choose_attempt(job, attempt)
     if preview:
-        return file_responses.preview_response(await parts.run(_original_preview, parts, chosen, size))
-    return await parts.run(file_responses.original_response, parts.storage, chosen, request.headers)
+        return file_responses.preview_response(await context.run(_original_preview, context, chosen, size))
+    return await context.run(file_responses.original_response, context.storage, chosen, request.headers)
 
 
 @router.get(
@@ -100,25 +107,25 @@ async def original(
 )
 async def batch_results(request: Request, job_id: JobId) -> Response:
     """A streamed ZIP, stored and not deflated; photos that failed are named in its `errors.txt`."""
-    parts = parts_of(request)
-    job, _ = await read_job(request, job_id)
+    context = get_context(request)
+    job, _ = await get_job(request, job_id)
     if not job.status.ended:
         raise not_finished()
     if job.status is not AttemptStatus.COMPLETED:
         raise Conflict("no_result", "No photo of this job was finished; its errors say why.")
-    return await parts.run(file_responses.archive_response, parts.storage, job)
+    return await context.run(file_responses.archive_response, context.storage, job)
 
 
-def _result_preview(parts: Parts, attempt: Attempt, size: int) -> bytes:
+def _result_preview(context: AppContext, attempt: Attempt, size: int) -> bytes:
     assert attempt.result_name is not None
-    path = parts.storage.result_path(attempt.result_name)
+    path = context.storage.result_path(attempt.result_name)
     if not path.is_file():
         raise NotFound("result_not_found", "The file is not there any more; it has expired.")
-    return parts.decoder.preview(path, size, max_megapixels=parts.limits.max_output_megapixels)
+    return context.decoder.preview(path, size, max_megapixels=context.limits.max_output_megapixels)
 
 
-def _original_preview(parts: Parts, attempt: Attempt, size: int) -> bytes:
-    path = parts.storage.upload_path(attempt.photo_id)
+def _original_preview(context: AppContext, attempt: Attempt, size: int) -> bytes:
+    path = context.storage.upload_path(attempt.photo_id)
     if not path.is_file():
         raise NotFound("photo_not_found", "The upload is not there any more; it has expired.")
-    return parts.decoder.preview(path, size)
+    return context.decoder.preview(path, size)

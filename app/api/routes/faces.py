@@ -13,9 +13,8 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from app.api import file_responses, schemas, views
-from app.api.dependencies import Parts, parts_of
+from app.api.dependencies import AppContext, get_context, get_job
 from app.api.json_bodies import read_object
-from app.api.lookup import read_job
 from app.api.routes.jobs import JobId
 from app.errors import NotFound, Unprocessable
 from app.images import Picture, encode_preview
@@ -35,9 +34,9 @@ _STRENGTHS = {"type": "object", "additionalProperties": {"type": "number", "mini
 @router.get(FACES, summary="The faces of a job's photos", responses={200: {"model": schemas.FacesShape}, **_PROBLEMS})
 async def show_faces(request: Request, job_id: JobId) -> Response:
     """The faces of every finished photo, from left to right; `reblendable` says whether their strength can change."""
-    job, _ = await read_job(request, job_id)
-    parts = parts_of(request)
-    return JSONResponse(await parts.run(_all_faces, parts, job))
+    job, _ = await get_job(request, job_id)
+    context = get_context(request)
+    return JSONResponse(await context.run(_all_faces, context, job))
 
 
 @router.post(
@@ -56,11 +55,11 @@ async def blend_faces(
     The result gets its next version, made from the first one without running a network. Its older addresses show it.
     """
     strengths = _strengths(await read_object(request))
-    job, _ = await read_job(request, job_id)
-    parts = parts_of(request)
+    job, _ = await get_job(request, job_id)
+    context = get_context(request)
     chosen = _choose(job, attempt)
-    require_layers(chosen, await parts.run(parts.reblender.can_reblend, chosen))
-    done = await asyncio.wrap_future(parts.reblender.submit(chosen.id, strengths))
+    require_layers(chosen, await context.run(context.reblender.can_reblend, chosen))
+    done = await asyncio.wrap_future(context.reblender.submit(chosen.id, strengths))
     return JSONResponse(views.faces_view(done, reblendable=True))
 
 
@@ -74,17 +73,17 @@ async def show_crop(
     request: Request, job_id: JobId, attempt_id: str, index: int, side: Literal["before", "after"]
 ) -> Response:
     """A JPEG of at most 256 x 256: the face as it was upscaled, or as it stands in the newest version of the result."""
-    job, _ = await read_job(request, job_id)
+    job, _ = await get_job(request, job_id)
     attempt = next((one for one in job.attempts if one.id == attempt_id), None)
     if attempt is None:
         raise NotFound("attempt_not_found", "This job has no such attempt.")
-    parts = parts_of(request)
-    return file_responses.preview_response(await parts.run(_crop, parts, attempt, index, side))
+    context = get_context(request)
+    return file_responses.preview_response(await context.run(_crop, context, attempt, index, side))
 
 
-def _all_faces(parts: Parts, job: Job) -> dict[str, Any]:
+def _all_faces(context: AppContext, job: Job) -> dict[str, Any]:
     done = [attempt for attempt in job.attempts if attempt.status is AttemptStatus.COMPLETED]
-    rows = [views.faces_view(attempt, parts.reblender.can_reblend(attempt)) for attempt in done]
+    rows = [views.faces_view(attempt, context.reblender.can_reblend(attempt)) for attempt in done]
     return {"job_id": job.id, "attempts": rows}
 
 
@@ -124,12 +123,12 @@ def _choose(job: Job, attempt_id: str | None) -> Attempt:
     return (with_faces or active or list(job.attempts))[0]
 
 
-def _crop(parts: Parts, attempt: Attempt, index: int, side: str) -> bytes:
+def _crop(context: AppContext, attempt: Attempt, index: int, side: str) -> bytes:
     """The crop as JPEG, from the one layer that it needs."""
-    require_layers(attempt, parts.reblender.can_reblend(attempt))
-    layer = parts.reblender.layer(attempt, index)
+    require_layers(attempt, context.reblender.can_reblend(attempt))
+    layer = context.reblender.layer(attempt, index)
     region = layer.before.copy()
     if side == "after":
         strength = next((face["strength"] for face in attempt.faces if face["index"] == index), 0.0)
         mix(region, layer.restored, layer.mask, float(strength))
-    return encode_preview(Picture(region, icc_profile=parts.reblender.profile(attempt)), CROP_SIDE_PIXELS)
+    return encode_preview(Picture(region, icc_profile=context.reblender.profile(attempt)), CROP_SIDE_PIXELS)

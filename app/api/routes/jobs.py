@@ -11,9 +11,8 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from app.api import schemas, submit, views
-from app.api.dependencies import Parts, owner_of, parts_of
-from app.api.lookup import check_id, position_of, read_job
-from app.api.multipart_form import Form, UploadLimits, receive_form
+from app.api.dependencies import AppContext, check_id, get_context, get_job, get_owner, get_position
+from app.api.multipart_form import MultipartForm, UploadLimits, receive_form
 from app.api.prefer_wait import preferred_wait, wait_for_end
 from app.api.problems import Refusal, retry_of_failure, status_of_failure
 from app.errors import RestoreError
@@ -42,7 +41,7 @@ JobId = Annotated[str, Path(description="32 hex characters")]
 )
 async def enhance_simple(request: Request) -> Response:
     """Take photos with one set of options; follow them under `/status/{job_id}`."""
-    job, position = await _take(request, parts_of(request).limits.max_batch_size)
+    job, position = await _take(request, get_context(request).limits.max_batch_size)
     return accepted(submitted(job, position), f"/status/{job.id}")
 
 
@@ -54,7 +53,7 @@ async def enhance_simple(request: Request) -> Response:
 )
 async def status_simple(request: Request, job_id: JobId) -> Response:
     """Progress, finished photos with their addresses, and errors."""
-    return JSONResponse(views.status_view(*await read_job(request, job_id)))
+    return JSONResponse(views.status_view(*await get_job(request, job_id)))
 
 
 # The versioned surface.
@@ -85,7 +84,7 @@ async def enhance(request: Request) -> Response:
 )
 async def enhance_batch(request: Request) -> Response:
     """Take 1 to 50 photos with one set of options. One bad photo refuses all; `errors` names each bad one."""
-    job, position = await _take(request, parts_of(request).limits.max_batch_size)
+    job, position = await _take(request, get_context(request).limits.max_batch_size)
     location = f"/api/v1/batch/{job.id}"
     body = {**submitted(job, position), "batch_id": job.id}
     return await waited(request, job) or accepted(body, location)
@@ -105,8 +104,8 @@ async def list_jobs(
     """One page; ask again with `before` set to `next` until that is null."""
     if before is not None:
         check_id(before)
-    parts = parts_of(request)
-    found = await parts.run(_page, parts, owner_of(request), limit, before)
+    context = get_context(request)
+    found = await context.run(_page, context, get_owner(request), limit, before)
     return JSONResponse(found)
 
 
@@ -124,8 +123,8 @@ async def list_jobs(
 )
 async def show_job(request: Request, job_id: JobId) -> Response:
     """Everything that is known of the job."""
-    job, position = await read_job(request, job_id)
-    return JSONResponse(views.job_view(job, position, parts_of(request).limits.retention_seconds))
+    job, position = await get_job(request, job_id)
+    return JSONResponse(views.job_view(job, position, get_context(request).limits.retention_seconds))
 
 
 @router.delete(
@@ -136,8 +135,8 @@ async def show_job(request: Request, job_id: JobId) -> Response:
 )
 async def remove_job(request: Request, job_id: JobId) -> Response:
     """Cancel the job if it is active (its row stays), else remove it together with its files."""
-    parts = parts_of(request)
-    outcome = await parts.run(_cancel_or_remove, parts, owner_of(request), check_id(job_id))
+    context = get_context(request)
+    outcome = await context.run(_cancel_or_remove, context, get_owner(request), check_id(job_id))
     return JSONResponse({"job_id": job_id, "status": outcome})
 
 
@@ -145,11 +144,11 @@ async def remove_job(request: Request, job_id: JobId) -> Response:
 
 
 async def _take(request: Request, most: int) -> tuple[Job, int]:
-    parts = parts_of(request)
-    limits = UploadLimits(most, parts.limits.max_file_bytes)
-    form = Form(request.headers["content-type"], limits, submit.open_upload(parts))
-    await receive_form(form, request.stream(), parts.run)
-    return await parts.run(submit.accept, parts, owner_of(request), form)
+    context = get_context(request)
+    limits = UploadLimits(most, context.limits.max_file_bytes)
+    form = MultipartForm(request.headers["content-type"], limits, submit.open_upload(context))
+    await receive_form(form, request.stream(), context.run)
+    return await context.run(submit.accept, context, get_owner(request), form)
 
 
 def submitted(job: Job, position: int) -> dict[str, Any]:
@@ -172,7 +171,7 @@ async def waited(request: Request, job: Job) -> Response | None:
         return None
     applied = {"Preference-Applied": f"wait={seconds}", "Content-Location": f"/api/v1/jobs/{job.id}"}
     if ended.status is AttemptStatus.COMPLETED:
-        return JSONResponse(views.job_view(ended, 0, parts_of(request).limits.retention_seconds), headers=applied)
+        return JSONResponse(views.job_view(ended, 0, get_context(request).limits.retention_seconds), headers=applied)
     raise _failure_of(ended)
 
 
@@ -187,17 +186,17 @@ def _failure_of(job: Job) -> RestoreError:
     return Refusal(status_of_failure(code), code, message, retry_after_seconds=retry, job_id=job.id, errors=rows)
 
 
-def _page(parts: Parts, owner: str, limit: int, before: str | None) -> dict[str, Any]:
-    jobs = parts.store.jobs(owner, limit + 1, before)
-    rows = [views.job_view(job, position_of(parts, job), parts.limits.retention_seconds) for job in jobs[:limit]]
+def _page(context: AppContext, owner: str, limit: int, before: str | None) -> dict[str, Any]:
+    jobs = context.store.jobs(owner, limit + 1, before)
+    rows = [views.job_view(job, get_position(context, job), context.limits.retention_seconds) for job in jobs[:limit]]
     return {"jobs": rows, "next": jobs[limit - 1].id if len(jobs) > limit else None}
 
 
-def _cancel_or_remove(parts: Parts, owner: str, job_id: str) -> str:
+def _cancel_or_remove(context: AppContext, owner: str, job_id: str) -> str:
     """Rows first, then files: from the commit on no request can reach a file that is about to go."""
-    done = parts.store.cancel_or_remove(owner, job_id, parts.wall())
+    done = context.store.cancel_or_remove(owner, job_id, context.wall())
     for upload in done.uploads:
-        parts.storage.remove_upload(upload)
+        context.storage.remove_upload(upload)
     for name in done.results:
-        parts.storage.remove_result(name)
+        context.storage.remove_result(name)
     return done.outcome

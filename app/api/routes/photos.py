@@ -11,9 +11,9 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from app.api import schemas, submit, views
-from app.api.dependencies import Parts, owner_of, parts_of
+from app.api.dependencies import AppContext, get_context, get_owner
 from app.api.json_bodies import read_object, read_options
-from app.api.multipart_form import Form, UploadLimits, receive_form
+from app.api.multipart_form import MultipartForm, UploadLimits, receive_form
 from app.api.routes.jobs import accepted, submitted, waited
 from app.errors import NotFound, Unprocessable
 from app.storage import ID_PATTERN
@@ -38,12 +38,12 @@ _CHOICE = {"type": "object", "properties": {"attempt_id": {"type": "string"}}, "
 )
 async def upload_photo(request: Request) -> Response:
     """Take one photo without restoring it. Bytes that are here already give the photo they are, with 200."""
-    parts = parts_of(request)
-    limits = UploadLimits(1, parts.limits.max_file_bytes)
-    form = Form(request.headers["content-type"], limits, submit.open_upload(parts))
-    await receive_form(form, request.stream(), parts.run)
-    photo, created = await parts.run(submit.accept_photo, parts, owner_of(request), form)
-    return JSONResponse(_view(parts, photo), 201 if created else 200, headers={"Location": f"{UPLOAD}/{photo.id}"})
+    context = get_context(request)
+    limits = UploadLimits(1, context.limits.max_file_bytes)
+    form = MultipartForm(request.headers["content-type"], limits, submit.open_upload(context))
+    await receive_form(form, request.stream(), context.run)
+    photo, created = await context.run(submit.accept_photo, context, get_owner(request), form)
+    return JSONResponse(_view(context, photo), 201 if created else 200, headers={"Location": f"{UPLOAD}/{photo.id}"})
 
 
 @router.get(
@@ -58,8 +58,8 @@ async def list_photos(
     """One page of the photos that were uploaded here; ask again with `before` set to `next` until that is null."""
     if before is not None:
         _check_id(before)
-    parts = parts_of(request)
-    return JSONResponse(await parts.run(_page, parts, owner_of(request), limit, before, archived))
+    context = get_context(request)
+    return JSONResponse(await context.run(_page, context, get_owner(request), limit, before, archived))
 
 
 @router.get(
@@ -69,9 +69,9 @@ async def list_photos(
 )
 async def show_photo(request: Request, photo_id: PhotoId) -> Response:
     """Everything that is known of the photo; the uploads of jobs are found here too."""
-    parts = parts_of(request)
+    context = get_context(request)
     return JSONResponse(
-        _view(parts, await parts.run(parts.store.library.photo, owner_of(request), _check_id(photo_id)))
+        _view(context, await context.run(context.store.library.photo, get_owner(request), _check_id(photo_id)))
     )
 
 
@@ -92,10 +92,10 @@ async def restore_photo(request: Request, photo_id: PhotoId) -> Response:
 
     `Prefer: wait=SECONDS` answers with the finished job, or with the failure's own status.
     """
-    parts = parts_of(request)
-    parts.admission.check()
+    context = get_context(request)
+    context.admission.check()
     options = await read_options(request)
-    job, position = await parts.run(submit.restore_again, parts, owner_of(request), _check_id(photo_id), options)
+    job, position = await context.run(submit.restore_again, context, get_owner(request), _check_id(photo_id), options)
     body = {**submitted(job, position), "attempt_id": job.attempts[0].id}
     return await waited(request, job) or accepted(body, f"/api/v1/jobs/{job.id}")
 
@@ -111,9 +111,11 @@ async def select_attempt(request: Request, photo_id: PhotoId) -> Response:
     chosen = (await read_object(request)).get("attempt_id")
     if not isinstance(chosen, str):
         raise Unprocessable("no_attempt", 'Send the attempt to keep as {"attempt_id": "..."}.')
-    parts = parts_of(request)
-    found = await parts.run(parts.store.library.select, owner_of(request), _check_id(photo_id), chosen, parts.wall())
-    return JSONResponse(_view(parts, found))
+    context = get_context(request)
+    found = await context.run(
+        context.store.library.select, get_owner(request), _check_id(photo_id), chosen, context.wall()
+    )
+    return JSONResponse(_view(context, found))
 
 
 @router.post(
@@ -123,9 +125,9 @@ async def select_attempt(request: Request, photo_id: PhotoId) -> Response:
 )
 async def archive_photo(request: Request, photo_id: PhotoId) -> Response:
     """The photo leaves the list and takes no more attempts; its results stay until it expires or is deleted."""
-    parts = parts_of(request)
-    found = await parts.run(parts.store.library.archive, owner_of(request), _check_id(photo_id), parts.wall())
-    return JSONResponse(_view(parts, found))
+    context = get_context(request)
+    found = await context.run(context.store.library.archive, get_owner(request), _check_id(photo_id), context.wall())
+    return JSONResponse(_view(context, found))
 
 
 @router.delete(
@@ -135,28 +137,28 @@ async def archive_photo(request: Request, photo_id: PhotoId) -> Response:
 )
 async def remove_photo(request: Request, photo_id: PhotoId) -> Response:
     """Remove the photo, its attempts and all their files; 409 `photo_busy` while an attempt is active."""
-    parts = parts_of(request)
-    await parts.run(_remove, parts, owner_of(request), _check_id(photo_id))
+    context = get_context(request)
+    await context.run(_remove, context, get_owner(request), _check_id(photo_id))
     return JSONResponse({"photo_id": photo_id, "status": "removed"})
 
 
-def _view(parts: Parts, photo: Photo) -> dict[str, Any]:
-    return views.photo_view(photo, parts.limits.retention_seconds)
+def _view(context: AppContext, photo: Photo) -> dict[str, Any]:
+    return views.photo_view(photo, context.limits.retention_seconds)
 
 
-def _page(parts: Parts, owner: str, limit: int, before: str | None, archived: bool) -> dict[str, Any]:
-    photos = parts.store.library.photos(owner, limit + 1, before, archived=archived)
-    rows = [_view(parts, photo) for photo in photos[:limit]]
+def _page(context: AppContext, owner: str, limit: int, before: str | None, archived: bool) -> dict[str, Any]:
+    photos = context.store.library.photos(owner, limit + 1, before, archived=archived)
+    rows = [_view(context, photo) for photo in photos[:limit]]
     return {"photos": rows, "next": photos[limit - 1].id if len(photos) > limit else None}
 
 
-def _remove(parts: Parts, owner: str, photo_id: str) -> None:
+def _remove(context: AppContext, owner: str, photo_id: str) -> None:
     """Rows first, then files: from the commit on no request can reach a file that is about to go."""
-    gone = parts.store.library.remove(owner, photo_id)
+    gone = context.store.library.remove(owner, photo_id)
     for upload in gone.uploads:
-        parts.storage.remove_upload(upload)
+        context.storage.remove_upload(upload)
     for name in gone.results:
-        parts.storage.remove_result(name)
+        context.storage.remove_result(name)
 
 
 def _check_id(photo_id: str) -> str:

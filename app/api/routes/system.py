@@ -14,9 +14,9 @@ from starlette.responses import JSONResponse, Response
 
 from app.api import schemas
 from app.api.auth.api_keys import COOKIE_NAME, SESSION_SECONDS
-from app.api.dependencies import Parts, parts_of
-from app.api.health import health_of, resources_of
-from app.api.middleware.access_control import SESSION_PATH, address_of, check_key
+from app.api.dependencies import AppContext, get_context
+from app.api.health import get_health, get_resources
+from app.api.middleware.access_control import SESSION_PATH, check_key, client_address
 from app.api.speed import speeds_of
 from app.errors import BadRequest
 from app.images import accepted_formats
@@ -44,8 +44,8 @@ async def live() -> Response:
 )
 async def ready(request: Request) -> Response:
     """200 once the network is loaded and all parts work, else 503 with the reasons."""
-    parts = parts_of(request)
-    health = await parts.run(health_of, parts)
+    context = get_context(request)
+    health = await context.run(get_health, context)
     return JSONResponse(health, 200 if health["status"] in READY_WORDS else 503)
 
 
@@ -57,22 +57,22 @@ async def ready(request: Request) -> Response:
 )
 async def health(request: Request) -> Response:
     """starting, ready, busy, degraded, failing or draining, with plain reasons."""
-    parts = parts_of(request)
-    return JSONResponse(await parts.run(health_of, parts))
+    context = get_context(request)
+    return JSONResponse(await context.run(get_health, context))
 
 
 @router.get("/api/v1/status", tags=["system"], summary="Resources, queue and speed", responses=_PROBLEMS)
 async def status(request: Request) -> Response:
     """Processor, memory and disk, the queue, seconds per megapixel, and the device with the reason for it."""
-    parts = parts_of(request)
-    return JSONResponse(await parts.run(_status, parts))
+    context = get_context(request)
+    return JSONResponse(await context.run(_status, context))
 
 
 @router.get("/api/v1/config", tags=["system"], summary="Options, limits, backends and models", responses=_PROBLEMS)
 async def config(request: Request) -> Response:
     """Everything a form needs: options with bounds and defaults, limits, formats, and what is installed."""
-    parts = parts_of(request)
-    return JSONResponse(await parts.run(_config, parts))
+    context = get_context(request)
+    return JSONResponse(await context.run(_config, context))
 
 
 @router.post(
@@ -83,30 +83,30 @@ async def config(request: Request) -> Response:
 )
 async def warm_up(request: Request) -> Response:
     """Answers with the model's name once it has run; null when none is installed."""
-    parts = parts_of(request)
-    started = parts.clock()
-    model = await parts.run(parts.catalog.warm_up)
-    return JSONResponse({"model": model, "seconds": round(parts.clock() - started, 3)})
+    context = get_context(request)
+    started = context.clock()
+    model = await context.run(context.catalog.warm_up)
+    return JSONResponse({"model": model, "seconds": round(context.clock() - started, 3)})
 
 
 @router.get("/metrics", tags=["system"], summary="Prometheus metrics", response_class=Response, responses=_PROBLEMS)
 async def metrics(request: Request) -> Response:
     """Counters and timings in the Prometheus text format."""
-    parts = parts_of(request)
-    return Response(await parts.run(parts.metrics.render), headers={"Content-Type": CONTENT_TYPE})
+    context = get_context(request)
+    return Response(await context.run(context.metrics.render), headers={"Content-Type": CONTENT_TYPE})
 
 
 @router.post(SESSION_PATH, tags=["system"], summary="Sign in", responses=schemas.problems(400, 401, 403, 429))
 async def sign_in(request: Request) -> Response:
     """Exchange the key (the X-API-KEY header, or JSON `{"key": "..."}`) for a session cookie."""
-    parts = parts_of(request)
-    if not parts.keys.required:
+    context = get_context(request)
+    if not context.keys.required:
         return JSONResponse({"signed_in": True, "key_required": False})
-    owner = request.scope["state"]["owner"] or await _owner_of_body(request, parts)
+    owner = request.scope["state"]["owner"] or await _owner_of_body(request, context)
     answer = JSONResponse({"signed_in": True, "key_required": True})
     answer.set_cookie(
         COOKIE_NAME,
-        parts.keys.seal(owner),
+        context.keys.sign_session(owner),
         max_age=SESSION_SECONDS,
         path="/",
         secure=request.url.scheme == "https",
@@ -124,7 +124,7 @@ async def sign_out() -> Response:
     return answer
 
 
-async def _owner_of_body(request: Request, parts: Parts) -> str:
+async def _owner_of_body(request: Request, context: AppContext) -> str:
     """The owner behind the key in the JSON body; a wrong one counts against the address, as in a header."""
     try:
         key = json.loads(await request.body())["key"]
@@ -132,31 +132,33 @@ async def _owner_of_body(request: Request, parts: Parts) -> str:
         key = None
     if not isinstance(key, str):
         raise BadRequest("bad_request", 'Send the key as JSON: {"key": "..."}.')
-    return await check_key(parts.keys, parts.rates, key.encode(errors="surrogatepass"), address_of(request.scope))
+    return await check_key(
+        context.keys, context.rate_limits, key.encode(errors="surrogatepass"), client_address(request.scope)
+    )
 
 
-def _status(parts: Parts) -> dict[str, Any]:
-    described = parts.catalog.description()
-    counts = parts.store.counts()
-    speed = parts.store.seconds_per_megapixel()
+def _status(context: AppContext) -> dict[str, Any]:
+    described = context.catalog.description()
+    counts = context.store.counts()
+    speed = context.store.seconds_per_megapixel()
     return {
-        **health_of(parts),
-        "uptime_seconds": round(parts.clock() - parts.started_at, 1),
+        **get_health(context),
+        "uptime_seconds": round(context.clock() - context.started_at, 1),
         "queue": {
             "queued": counts.queued,
             "processing": counts.processing,
             "completed": counts.completed,
             "failed": counts.failed,
             "cancelled": counts.cancelled,
-            "limit": parts.limits.queue_limit,
+            "limit": context.limits.queue_limit,
         },
         "seconds_per_megapixel": None if speed is None else round(speed, 4),
-        "speeds": speeds_of(parts.store.recent_completed(), described),
+        "speeds": speeds_of(context.store.recent_completed(), described),
         "device": _chosen(described, "device"),
         "precision": _chosen(described, "precision"),
         "engine": described.get("engine"),
-        "resources": resources_of(parts),
-        "connections": parts.connections.total,
+        "resources": get_resources(context),
+        "connections": context.connections.total,
     }
 
 
@@ -164,8 +166,8 @@ def _chosen(described: dict[str, Any], name: str) -> dict[str, Any]:
     return {"name": described.get(name), "reason": described.get(f"{name}_reason")}
 
 
-def _config(parts: Parts) -> dict[str, Any]:
-    described, limits = parts.catalog.description(), parts.limits
+def _config(context: AppContext) -> dict[str, Any]:
+    described, limits = context.catalog.description(), context.limits
     return {
         "options": _options(),
         "limits": {
@@ -180,7 +182,7 @@ def _config(parts: Parts) -> dict[str, Any]:
             "max_prompt_characters": PROMPT_LIMIT_CHARACTERS,
         },
         "formats": accepted_formats(),
-        "backends": parts.catalog.backends(),
+        "backends": context.catalog.backends(),
         "models": described.get("models", []),
         "face_models": described.get("face_models", []),
         "faces": described.get("faces"),
@@ -190,7 +192,7 @@ def _config(parts: Parts) -> dict[str, Any]:
         "problems": described.get("problems", []),
         "notes": described.get("notes", []),
         "embedded_model": described.get("embedded_model", False),
-        "key_required": parts.keys.required,
+        "key_required": context.keys.required,
     }
 
 

@@ -14,8 +14,7 @@ from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from app.api import views
-from app.api.dependencies import Parts, owner_of, parts_of
-from app.api.lookup import job_and_position
+from app.api.dependencies import AppContext, get_context, get_job_and_position, get_owner
 from app.errors import NotFound
 from app.storage import ID_PATTERN
 
@@ -34,14 +33,14 @@ REST_SECONDS = 0.1  # between two messages: faster than anybody looks
 @router.websocket("/api/v1/jobs/{job_id}/status")
 async def live_status(socket: WebSocket, job_id: str) -> None:
     """Send the state at once and at each change; close with 1000 at the end, 4404 for an unknown job."""
-    parts, owner = parts_of(socket), owner_of(socket)
+    context, owner = get_context(socket), get_owner(socket)
     await socket.accept()
-    with parts.connections.place(owner) as has_place:
+    with context.connections.acquire(owner) as has_place:
         if not has_place:
             await socket.close(TOO_MANY_CLOSE, "too_many_connections")
             return
         listening = asyncio.create_task(_listen(socket))
-        telling = asyncio.create_task(_tell(parts, socket, owner, job_id))
+        telling = asyncio.create_task(_send_updates(context, socket, owner, job_id))
         try:
             done, _ = await asyncio.wait((listening, telling), return_when=asyncio.FIRST_COMPLETED)
             close = telling.result() if telling in done else listening.result()
@@ -63,14 +62,14 @@ async def _listen(socket: WebSocket) -> tuple[int, str] | None:
     return TALKATIVE_CLOSE, "too_many_messages"
 
 
-async def _tell(parts: Parts, socket: WebSocket, owner: str, job_id: str) -> tuple[int, str] | None:
+async def _send_updates(context: AppContext, socket: WebSocket, owner: str, job_id: str) -> tuple[int, str] | None:
     """Send states until the job ends; gives the close code and its reason, None when the client has gone."""
     sent = ""
-    with parts.hub.watch(job_id) as changed:
+    with context.job_events.watch(job_id) as changed:
         while True:
             changed.clear()
             try:
-                text, ended = await parts.run(_state, parts, owner, job_id)
+                text, ended = await context.run(_state, context, owner, job_id)
             except NotFound as error:
                 return (NOT_FOUND_CLOSE, error.code) if not sent else (1000, "removed")
             if text != sent:
@@ -83,14 +82,14 @@ async def _tell(parts: Parts, socket: WebSocket, owner: str, job_id: str) -> tup
                 sent = text
             if ended:
                 return 1000, "ended"
-            if parts.hub.closing:
+            if context.job_events.closing:
                 return TRY_AGAIN_CLOSE, "draining"
             await asyncio.sleep(REST_SECONDS)
             await changed.wait()
 
 
-def _state(parts: Parts, owner: str, job_id: str) -> tuple[str, bool]:
+def _state(context: AppContext, owner: str, job_id: str) -> tuple[str, bool]:
     if not ID_PATTERN.fullmatch(job_id):
         raise NotFound("job_not_found", "There is no such job.")
-    job, position = job_and_position(parts, owner, job_id)
+    job, position = get_job_and_position(context, owner, job_id)
     return json.dumps(views.live_view(job, position)), job.status.ended

@@ -66,7 +66,7 @@ def srgb_bytes(picture: Picture) -> NDArray[np.uint8]:
     """A picture's colours in sRGB, (H, W, 3) uint8."""
     rgb = to_bytes(picture.rgb)
     if picture.grey and picture.icc_profile is not None:
-        greys = colour.settle(rgb[..., 0], "L", picture.icc_profile).pixels
+        greys = colour.normalize_color(rgb[..., 0], "L", picture.icc_profile).pixels
         return np.repeat(greys[..., None], 3, axis=2).astype(np.uint8)
     return colour.to_srgb(rgb, picture.icc_profile)
 

@@ -21,9 +21,9 @@ from app.restoration.device import DTYPES, free_memory_bytes
 from app.restoration.faces.detection import Detect, build_detector
 from app.restoration.faces.gfpgan import Restore, build_gfpgan
 from app.restoration.faces.parsing import Parse, build_parser
-from app.restoration.faces.pipeline import Tools
+from app.restoration.faces.pipeline import LoadedFaceModels
 from app.restoration.models import weights
-from app.restoration.models.registry import ModelShelf
+from app.restoration.models.registry import ModelRegistry
 from app.restoration.models.spandrel_loading import import_spandrel
 
 log = logging.getLogger(__name__)
@@ -46,11 +46,11 @@ class Choice:
     parses: bool
 
 
-class Toolbox:
+class FaceModels:
     """The face networks of one weights folder on one device. Safe to use from several threads."""
 
-    def __init__(self, shelf: ModelShelf, device: str, precision: str, detector: str = "auto") -> None:
-        self._shelf, self._device, self._detector = shelf, device, detector
+    def __init__(self, registry: ModelRegistry, device: str, precision: str, detector: str = "auto") -> None:
+        self._registry, self._device, self._detector = registry, device, detector
         self.precision = "fp32" if precision == "fp16" else precision  # GFPGAN overflows in fp16
         self._lock = threading.RLock()
         self._networks: OrderedDict[tuple[str, str], Any] = OrderedDict()
@@ -80,7 +80,7 @@ class Toolbox:
 
     def open(
         self, face_model: str | None, *, parse: bool = True, exact: bool = False
-    ) -> tuple[Tools | None, tuple[Caution, ...]]:
+    ) -> tuple[LoadedFaceModels | None, tuple[Caution, ...]]:
         """The networks for one restoration, loaded when they are not yet; None when faces cannot be restored.
 
         Args:
@@ -96,7 +96,7 @@ class Toolbox:
             return None, cautions
         precision = "fp32" if exact else self.precision
         restorer, detector = choice.restorer, choice.detector
-        tools = Tools(
+        tools = LoadedFaceModels(
             detect=self._detect(detector),
             restore=self._restore(restorer, precision),
             exact=None if precision == "fp32" else lambda: self._restore(restorer, "fp32"),
@@ -112,9 +112,9 @@ class Toolbox:
         return [self._row(file) for file in files]
 
     def _row(self, file: str) -> dict[str, Any]:
-        official, refusal = weights.official(file), self._shelf.refusal(file)
+        official, load_error = weights.official(file), self._registry.load_error(file)
         assert official is not None, file
-        path = self._shelf.path(file)
+        path = self._registry.path(file)
         present = path.is_file()
         return {
             "name": path.stem,
@@ -123,20 +123,20 @@ class Toolbox:
             "licence": official.licence,
             "purpose": official.purpose,
             "present": present,
-            "installed": refusal is None,
-            "note": refusal,
+            "installed": load_error is None,
+            "note": load_error,
         }
 
     def _has(self, file: str) -> bool:
-        return self._shelf.refusal(file) is None
+        return self._registry.load_error(file) is None
 
     def _why_not(self, file: str) -> str:
-        return self._shelf.refusal(file) or ""
+        return self._registry.load_error(file) or ""
 
     def _detect(self, name: str) -> Detect:
         file = DETECTORS[name]
         found: Detect = self._kept(
-            file, "fp32", lambda: build_detector(KINDS[name], self._shelf.read(file), self._device)
+            file, "fp32", lambda: build_detector(KINDS[name], self._registry.read(file), self._device)
         )
         return found
 
@@ -148,12 +148,12 @@ class Toolbox:
     def _parse(self, precision: str) -> Parse:
         dtype = DTYPES[precision]
         found: Parse = self._kept(
-            PARSER, precision, lambda: build_parser(self._shelf.read(PARSER), self._device, dtype)
+            PARSER, precision, lambda: build_parser(self._registry.read(PARSER), self._device, dtype)
         )
         return found
 
     def _build_gfpgan(self, file: str, precision: str) -> Restore:
-        descriptor = import_spandrel().ModelLoader("cpu").load_from_state_dict(dict(self._shelf.read(file)))
+        descriptor = import_spandrel().ModelLoader("cpu").load_from_state_dict(dict(self._registry.read(file)))
         if descriptor.architecture.id != "GFPGAN":
             raise _unreadable(file)
         return build_gfpgan(descriptor.model.float().eval(), self._device, DTYPES[precision])

@@ -1,7 +1,7 @@
 """The faces of one photo, from finding to pasting: which are restored, in which order, and what is said about each.
 
 It joins detection, alignment, the restoring network, parsing and pasting. Everything about a photo lives in arguments
-and results; a `Tools` is shared by all. It knows nothing of weight files, options or HTTP.
+and results; a `LoadedFaceModels` is shared by all. It knows nothing of weight files, options or HTTP.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ OnStep = Callable[[float], bool]  # fraction of the faces' work done; False: sto
 
 
 @dataclasses.dataclass(frozen=True)
-class Tools:
+class LoadedFaceModels:
     """The networks of the faces room, shared by all photos.
 
     Attributes:
@@ -80,7 +80,7 @@ class FacesDone:
     redone_in_fp32: int = 0
 
 
-def find(tools: Tools, rgb: Pixels) -> tuple[Face, ...]:
+def find(tools: LoadedFaceModels, rgb: Pixels) -> tuple[Face, ...]:
     """All faces of a photo from left to right, each with what speaks against restoring it.
 
     Args:
@@ -108,7 +108,7 @@ def _eye_distance(found: Found) -> float:
 
 
 def restore_faces(
-    tools: Tools, picture: Picture, result: Pixels, faces: Sequence[Face], strength: float, on_step: OnStep
+    tools: LoadedFaceModels, picture: Picture, result: Pixels, faces: Sequence[Face], strength: float, on_step: OnStep
 ) -> FacesDone:
     """Restore the faces that nothing speaks against, and paste them into the enlarged photo in place.
 
@@ -153,7 +153,7 @@ class _Run:
 
     def __init__(
         self,
-        tools: Tools,
+        tools: LoadedFaceModels,
         picture: Picture,
         size_out: tuple[int, ...],
         faces: Sequence[Face],

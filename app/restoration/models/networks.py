@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from app.restoration.device import DTYPES
 from app.restoration.models.dense_blocks import RESIDUAL, Trunk, make_trunk
-from app.restoration.models.upsample_conv_fusion import fold_doublings
+from app.restoration.models.upsample_conv_fusion import fuse_upsample_convolutions
 
 _BAND_ROWS, _BAND_REACH_ROWS = 64, 2
 _PLENTY_CONTEXT_PIXELS, _PLENTY_BLEND_PIXELS = 16, 8
@@ -144,7 +144,7 @@ def _esrgan(module: Any, facts: Facts, device: torch.device, dtype: torch.dtype)
     *inner, trunk_last = layers[1].sub
     first, trunk_last, last = (_copy(layer, device, torch.float32) for layer in (layers[0], trunk_last, layers[-1]))
     trunk = (make_trunk(inner, dtype) if device.type == "cpu" else None) or _stacked(inner, device, dtype)
-    enlarging = fold_doublings(layers[2:-1]) if device.type == "cpu" else layers[2:-1]
+    enlarging = fuse_upsample_convolutions(layers[2:-1]) if device.type == "cpu" else layers[2:-1]
     tail = _copy(nn.Sequential(*enlarging), device, dtype)
 
     def run(x: Tensor, on_part: OnPart) -> Tensor:

@@ -50,7 +50,7 @@ QUALITY_MODELS = {"fast": "realesr-general-x4v3", "balanced": "RealESRGAN_x4plus
 FALLBACKS = ("realesr-general-x4v3", "RealESRGAN_x4plus", "RealESRGAN_x2plus")
 
 
-class ModelShelf:
+class ModelRegistry:
     """The weights folder as models: lists them, checks them, loads them once and keeps the last few.
 
     Verification (a hash of the whole file) is remembered by size and time of change. Safe to use from several threads.
@@ -60,7 +60,7 @@ class ModelShelf:
         self._folder = folder
         self._allow_unverified = allow_unverified
         self._lock = threading.RLock()
-        self._refusals: dict[tuple[str, int, int], str | None] = {}
+        self._load_errors: dict[tuple[str, int, int], str | None] = {}
         self._networks: OrderedDict[tuple[str, float, str, str], Network] = OrderedDict()
 
     def rows(self) -> list[ModelRow]:
@@ -85,7 +85,7 @@ class ModelShelf:
         """Where a weight file lies or would lie."""
         return weights.place(self._folder, file)
 
-    def refusal(self, file: str) -> str | None:
+    def load_error(self, file: str) -> str | None:
         """None when a file can be loaded, else one sentence why not and what to do."""
         path = self.path(file)
         try:
@@ -94,13 +94,13 @@ class ModelShelf:
             return weights.trusted(path, allow_unverified=self._allow_unverified)
         key = (file, stat.st_size, stat.st_mtime_ns)
         with self._lock:
-            if key not in self._refusals:
-                self._refusals[key] = weights.trusted(path, allow_unverified=self._allow_unverified)
-            return self._refusals[key]
+            if key not in self._load_errors:
+                self._load_errors[key] = weights.trusted(path, allow_unverified=self._allow_unverified)
+            return self._load_errors[key]
 
     def installed(self, name: str) -> bool:
         """Whether the model of that name can be loaded."""
-        return any(row.name == name and self.refusal(row.file) is None for row in self.rows())
+        return any(row.name == name and self.load_error(row.file) is None for row in self.rows())
 
     def load(self, row: ModelRow, denoise: float | None, device: str, precision: str) -> Network:
         """The row as a ready network; kept for the next call.
@@ -141,7 +141,7 @@ class ModelShelf:
         Raises:
             Conflict: `model_not_installed`. Unavailable: `weights_unreadable`.
         """
-        refused = self.refusal(file)
+        refused = self.load_error(file)
         if refused is not None:
             raise Conflict("model_not_installed", refused)
         try:

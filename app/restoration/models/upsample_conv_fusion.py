@@ -15,7 +15,7 @@ from torch.nn import functional
 from app.restoration.models.convolutions import is_plain
 
 
-def fold_doublings(layers: list[Any]) -> list[nn.Module]:
+def fuse_upsample_convolutions(layers: list[Any]) -> list[nn.Module]:
     """Replace each nearest enlargement by two and its 3x3 convolution by a `Doubling`; the other layers stay."""
     folded: list[nn.Module] = []
     for layer in layers:

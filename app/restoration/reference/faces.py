@@ -17,10 +17,10 @@ from app.errors import Unavailable
 from app.restoration.faces.gfpgan import NOISE_SEED
 from app.restoration.faces.models import DETECTORS, KINDS, PARSER, Choice
 from app.restoration.faces.suppress_warnings import quiet
-from app.restoration.models.registry import ModelShelf
+from app.restoration.models.registry import ModelRegistry
 
 
-def make_face_enhancer(shelf: ModelShelf, choice: Choice, device: str, scale: float, upsampler: Any) -> Any:
+def make_face_enhancer(registry: ModelRegistry, choice: Choice, device: str, scale: float, upsampler: Any) -> Any:
     """Upstream's `GFPGANer` in fp32, its noise drawn from the same seed for every face so that results can be compared.
 
     Args:
@@ -39,11 +39,11 @@ def make_face_enhancer(shelf: ModelShelf, choice: Choice, device: str, scale: fl
         raise Unavailable("reference_unavailable", MISSING)
     from gfpgan import GFPGANer
 
-    path = shelf.path(f"{choice.restorer}.pth")
-    refused = shelf.refusal(path.name)
+    path = registry.path(f"{choice.restorer}.pth")
+    refused = registry.load_error(path.name)
     if refused is not None:
         raise Unavailable("model_not_installed", refused)
-    with _files_from(shelf, choice.detector, parses=choice.parses), quiet():
+    with _files_from(registry, choice.detector, parses=choice.parses), quiet():
         enhancer = GFPGANer(str(path), upscale=scale, bg_upsampler=upsampler, device=torch.device(device))
     enhancer.face_helper.use_parse = choice.parses
     enhancer.gfpgan.register_forward_pre_hook(lambda *_: _seed())
@@ -55,35 +55,35 @@ def _seed() -> None:
 
 
 @contextlib.contextmanager
-def _files_from(shelf: ModelShelf, detector: str, *, parses: bool) -> Iterator[None]:
+def _files_from(registry: ModelRegistry, detector: str, *, parses: bool) -> Iterator[None]:
     """Meanwhile facexlib's helper gets its detector and parser from the weights folder."""
     from facexlib.utils import face_restoration_helper as helper
 
     kept = helper.init_detection_model, helper.init_parsing_model
-    helper.init_detection_model = lambda *_, device, **__: load_detector(shelf, detector, device)
-    helper.init_parsing_model = lambda *_, device, **__: load_parser(shelf, device) if parses else None
+    helper.init_detection_model = lambda *_, device, **__: load_detector(registry, detector, device)
+    helper.init_parsing_model = lambda *_, device, **__: load_parser(registry, device) if parses else None
     try:
         yield
     finally:
         helper.init_detection_model, helper.init_parsing_model = kept
 
 
-def load_detector(shelf: ModelShelf, name: str, device: torch.device) -> Any:
+def load_detector(registry: ModelRegistry, name: str, device: torch.device) -> Any:
     """facexlib's RetinaFace as it is, with the file of that name (`resnet50`, `mobilenet`)."""
     from facexlib.detection.retinaface import RetinaFace
 
     network = RetinaFace(network_name=KINDS[name], device=device)
-    state = shelf.read(DETECTORS[name])
+    state = registry.read(DETECTORS[name])
     network.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
     return network.eval()
 
 
-def load_parser(shelf: ModelShelf, device: torch.device) -> Any:
+def load_parser(registry: ModelRegistry, device: torch.device) -> Any:
     """facexlib's ParseNet as it is."""
     from facexlib.parsing.parsenet import ParseNet
 
     network = ParseNet(in_size=512, out_size=512, parsing_ch=19)
-    network.load_state_dict(dict(shelf.read(PARSER)))
+    network.load_state_dict(dict(registry.read(PARSER)))
     return network.eval().to(device)
 
 

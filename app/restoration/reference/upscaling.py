@@ -24,7 +24,7 @@ from app.errors import Cancelled, Unavailable
 from app.images import Picture
 from app.options import RestoreOptions
 from app.restoration.cautions import Caution
-from app.restoration.models.registry import ModelRow, ModelShelf
+from app.restoration.models.registry import ModelRegistry, ModelRow
 from app.restoration.pipeline import OnProgress, Outcome, Restorer
 from app.restoration.reference.faces import face_rows, make_face_enhancer
 
@@ -86,7 +86,7 @@ def make_network(row: ModelRow) -> tuple[Any, int]:
     return makers[row.name]()
 
 
-def make_upsampler(shelf: ModelShelf, row: ModelRow, denoise: float | None, device: str, tile: int) -> Any:
+def make_upsampler(registry: ModelRegistry, row: ModelRow, denoise: float | None, device: str, tile: int) -> Any:
     """Upstream's `RealESRGANer` with pre_pad=0 (the command line's default) in fp32, weights checked as ever."""
     network, scale = make_network(row)
     from realesrgan import RealESRGANer
@@ -95,10 +95,10 @@ def make_upsampler(shelf: ModelShelf, row: ModelRow, denoise: float | None, devi
     if denoise is not None and denoise < 1.0 and row.denoise_partner is not None:
         files.append(row.denoise_partner)
     for file in files:
-        refused = shelf.refusal(file)
+        refused = registry.load_error(file)
         if refused is not None:
             raise Unavailable("model_not_installed", refused)
-    paths = [str(shelf.path(file)) for file in files]
+    paths = [str(registry.path(file)) for file in files]
     blended = len(paths) == 2
     return RealESRGANer(
         scale=scale,
@@ -149,7 +149,7 @@ class ReferenceRestorer(Restorer):
         if not on_progress(0.0, "loading"):
             raise Cancelled
         denoise = None if any(c.code.startswith("denoise") for c in cautions) else options.denoise
-        upsampler = make_upsampler(self.shelf, row, denoise, self.device.value, self.tile)
+        upsampler = make_upsampler(self.registry, row, denoise, self.device.value, self.tile)
         enhancer, said = self._enhancer(picture, options, upsampler)
         started = time.monotonic()
         if not on_progress(0.0, "upscaling"):
@@ -173,7 +173,7 @@ class ReferenceRestorer(Restorer):
         """Upstream's GFPGANer where faces are asked for and it can do them, and what must be said."""
         if not options.face_enhance:
             return None, ()
-        choice, cautions = self.toolbox.choose(options.face_model)
+        choice, cautions = self.face_models.choose(options.face_model)
         if choice.restorer is None or choice.detector is None:
             return None, cautions
         if picture.rgb.dtype == np.uint16:
@@ -182,7 +182,7 @@ class ReferenceRestorer(Restorer):
         if options.face_strength < 1:
             text = "Upstream cannot blend faces, so it pasted them in full; use ENGINE=fast for face_strength."
             cautions += (Caution("reference_face_strength", text),)
-        enhancer = make_face_enhancer(self.shelf, choice, self.device.value, options.scale, upsampler)
+        enhancer = make_face_enhancer(self.registry, choice, self.device.value, options.scale, upsampler)
         return enhancer, cautions
 
 
