@@ -11,11 +11,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from app.backends.protocol import OnProgress, Restored
 from app.errors import Cancelled
 from app.images import Picture
 from app.images.face_layers import FaceLayer, blend_layers
 from app.options import RestoreOptions
+from app.results import RestorationResult
+from app.stages import OnProgress, Stage
 
 # Left, top and side in the result's pixels at scale 2 of a photo of 40 x 30 or more; the two overlap.
 PLACES = ((4, 6, 24), (20, 14, 30))
@@ -26,9 +27,9 @@ class FaceBackend:
 
     name = "local"
 
-    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> Restored:
+    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
         """See `app.backends.protocol.Backend`."""
-        if not on_progress(0.5, "upscaling"):
+        if not on_progress(0.5, Stage.UPSCALING):
             raise Cancelled
         size = (round(picture.width * options.scale), round(picture.height * options.scale))
         rgb = cv2.resize(picture.rgb, size, interpolation=cv2.INTER_LANCZOS4)
@@ -38,7 +39,7 @@ class FaceBackend:
         strengths = {layer.index: options.face_strength for layer in layers}
         blended = dataclasses.replace(picture, rgb=blend_layers(rgb, layers, strengths), alpha=alpha)
         rows = face_rows(options.face_strength) if found else ()
-        return Restored(blended, "lanczos", 0.01, {"device": "cpu"}, faces=rows, face_layers=layers)
+        return RestorationResult(blended, "lanczos", 0.01, {"device": "cpu"}, faces=rows, face_layers=layers)
 
 
 def face_layer(rgb: Any, index: int, grey: bool = False) -> FaceLayer:

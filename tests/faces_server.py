@@ -14,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from app.backends.protocol import Notice, OnProgress, Restored
 from app.images import Picture, Pixels
 from app.images.face_layers import FaceLayer, blend_layers
 from app.main import create_app, serve, serving
+from app.notices import Notice
 from app.options import RestoreOptions
+from app.results import RestorationResult
+from app.stages import OnProgress
 from tests.http_service import describe, free_port, settings_for
 from tests.lanczos_server import SlowBackend
 
@@ -29,7 +31,7 @@ BOXES = ((0.12, 0.2, 0.42, 0.7), (0.55, 0.15, 0.85, 0.65), (0.9, 0.8, 0.94, 0.88
 class FacedBackend(SlowBackend):
     """Finds three faces in every photo, and restores two of them by brightening."""
 
-    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> Restored:
+    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
         """See `Backend`. Photos of less than 60 pixels have no faces."""
         restored = super().restore(picture, options, on_progress)
         if not options.face_enhance or picture.width < 60:

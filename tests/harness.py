@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from app.backends.protocol import Notice, OnProgress, Restored
 from app.errors import Cancelled
 from app.images import Decoder, ImageLimits, Picture
 from app.jobs.runner import Runner
 from app.metrics import Metrics
+from app.notices import Notice
 from app.options import RestoreOptions
+from app.results import RestorationResult
+from app.stages import OnProgress, Stage
 from app.storage import Storage, new_id
 from app.store import Attempt, Job, NewPhoto, Store
 
@@ -37,7 +39,7 @@ class LanczosBackend:
         self.tile, self.on_tile = tile, on_tile
         self.runs = 0
 
-    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> Restored:
+    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
         self.runs += 1
         began = time.monotonic()
         source = Image.fromarray(picture.rgb.astype(np.uint8))
@@ -46,7 +48,7 @@ class LanczosBackend:
         for number, top in enumerate(range(0, picture.height, self.tile)):
             if self.on_tile is not None:
                 self.on_tile(number)
-            if not on_progress(top / picture.height, "upscaling"):
+            if not on_progress(top / picture.height, Stage.UPSCALING):
                 raise Cancelled
             height = min(self.tile, picture.height - top)
             box = (0, top, picture.width, top + height)
@@ -55,7 +57,7 @@ class LanczosBackend:
         result = Picture(np.concatenate(rows), source_format=picture.source_format)
         seconds = time.monotonic() - began
         warning = Notice("lanczos", "Enlarged with Lanczos, as the tests do.")
-        return Restored(result, "lanczos", seconds, {"tile": self.tile}, warnings=(warning,))
+        return RestorationResult(result, "lanczos", seconds, {"tile": self.tile}, warnings=(warning,))
 
 
 def photo_bytes(width: int = 24, height: int = 16, seed: int = 0, kind: str = "JPEG") -> bytes:

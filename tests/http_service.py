@@ -19,12 +19,14 @@ from fastapi import FastAPI
 from PIL import Image
 from starlette.testclient import TestClient
 
-from app.backends.protocol import Backend, OnProgress, Restored
+from app.backends.protocol import Backend
 from app.errors import Cancelled, Unprocessable
 from app.images import Picture
 from app.main import create_app
 from app.options import RestoreOptions
+from app.results import RestorationResult
 from app.settings import Settings
+from app.stages import OnProgress, Stage
 
 KEY = "correct-horse-battery-staple"
 OTHER_KEY = "another-key-of-somebody-else"
@@ -42,7 +44,7 @@ class LanczosBackend:
         self.gate.set()
         self.calls = 0
 
-    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> Restored:
+    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
         """See `app.backends.protocol.Backend`. A prompt of `fail` makes it fail, as a model may."""
         self.calls += 1
         started = time.perf_counter()
@@ -50,14 +52,14 @@ class LanczosBackend:
             raise Unprocessable("undecodable_image", "This photo was asked to fail.")
         for tile in range(TILES):
             while not self.gate.wait(0.02):
-                if not on_progress(tile / TILES, "upscaling"):
+                if not on_progress(tile / TILES, Stage.UPSCALING):
                     raise Cancelled
-            if not on_progress(tile / TILES, "upscaling"):
+            if not on_progress(tile / TILES, Stage.UPSCALING):
                 raise Cancelled
         size = (round(picture.width * options.scale), round(picture.height * options.scale))
         rgb = np.asarray(Image.fromarray(picture.rgb.astype(np.uint8)).resize(size, Image.Resampling.LANCZOS))
         restored = Picture(rgb, source_format=picture.source_format)
-        return Restored(restored, "lanczos", time.perf_counter() - started, {"device": "cpu"})
+        return RestorationResult(restored, "lanczos", time.perf_counter() - started, {"device": "cpu"})
 
 
 def describe() -> dict[str, Any]:

@@ -10,10 +10,11 @@ import sys
 import time
 from pathlib import Path
 
-from app.backends.protocol import OnProgress, Restored
 from app.images import Picture
 from app.main import create_app, serve, serving
 from app.options import RestoreOptions
+from app.results import RestorationResult
+from app.stages import OnProgress, Stage
 from tests.http_service import LanczosBackend, describe, settings_for
 
 
@@ -24,10 +25,10 @@ class SlowBackend(LanczosBackend):
         super().__init__()
         self.seconds = seconds
 
-    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> Restored:
+    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
         """See `Backend`."""
 
-        def slowly(fraction: float, stage: str) -> bool:
+        def slowly(fraction: float, stage: Stage) -> bool:
             ends = time.monotonic() + self.seconds
             while time.monotonic() < ends:
                 if not on_progress(fraction, stage):

@@ -105,9 +105,9 @@ def test_faces_are_upstreams_with_networks_of_full_size(
     enhancer: Any, face_models: FaceModels, real_photos: Path
 ) -> None:
     enhancer.upscale = enhancer.face_helper.upscale_factor = Background.scale = 4
-    tools, cautions = face_models.open(None)
+    tools, notices = face_models.open(None)
     assert tools is not None
-    assert not cautions
+    assert not notices
     whole: Any = read(real_photos / "one_face.jpg").rgb
     assert_parity(enhancer, tools, Picture(np.ascontiguousarray(whole[:300])), 4, 1)
 
@@ -201,4 +201,4 @@ def test_the_reference_engine_restores_faces_through_gfpganer(
     assert [row["restored"] for row in outcome.faces] == [True]
     assert not outcome.warnings
     deep = engine.restore(Picture(rgb.astype(np.uint16) * 257), options, lambda fraction, stage: True)
-    assert [caution.code for caution in deep.warnings] == ["reference_faces_depth"]
+    assert [notice.code for notice in deep.warnings] == ["reference_faces_depth"]

@@ -36,8 +36,8 @@ def face_models(folder: Path, *files: str, detector: str = "auto", precision: st
 
 
 def chosen(box: FaceModels, face_model: str | None = None, *, parse: bool = True) -> tuple[Any, list[str]]:
-    choice, cautions = box.choose(face_model, parse=parse)
-    return (choice.restorer, choice.detector, choice.parses), [caution.code for caution in cautions]
+    choice, notices = box.choose(face_model, parse=parse)
+    return (choice.restorer, choice.detector, choice.parses), [notice.code for notice in notices]
 
 
 @pytest.mark.parametrize(

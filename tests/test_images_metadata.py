@@ -187,4 +187,4 @@ def test_broken_exif_is_left_out_with_a_note(tmp_path: Path) -> None:
     (tmp_path / "photo").write_bytes(make.jpeg(exif=b"Exif\0\0II*\0\xff\xff\xff\x7f" + bytes(20)))
     source = decode_file(tmp_path / "photo", LIMITS)
     assert source.exif is None
-    assert "EXIF" in source.notes[0]
+    assert "EXIF" in source.notes[0].message

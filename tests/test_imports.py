@@ -11,9 +11,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 APP = ROOT / "app"
 MAX_LINES = 350
-WORDS = {"errors", "options"}
+WORDS = {"errors", "options", "notices", "stages"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "notices": set(),
+    "stages": set(),
+    "results": WORDS | {"images"},
     "options": {"errors"},
     "settings": WORDS,
     "metrics": WORDS,
@@ -22,10 +25,10 @@ ALLOWED: dict[str, set[str]] = {
     "images": WORDS,
     "storage": WORDS,
     "store": WORDS,
-    "restoration": WORDS | {"images"},
-    "backends": WORDS | {"images", "restoration"},
-    "jobs": WORDS | {"images", "backends", "store", "storage", "metrics", "threads"},
-    "evaluation": WORDS | {"images", "restoration", "backends"},
+    "restoration": WORDS | {"images", "results"},
+    "backends": WORDS | {"images", "restoration", "results"},
+    "jobs": WORDS | {"images", "backends", "results", "store", "storage", "metrics", "threads"},
+    "evaluation": WORDS | {"images", "restoration", "backends", "results"},
     "worker": WORDS | {"jobs", "store", "storage", "metrics", "threads"},
 }
 ROOMS = {path.stem for path in APP.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()} - {"__init__"}

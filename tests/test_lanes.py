@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from app.backends.protocol import SENDING, OnProgress, Restored
 from app.errors import Cancelled, Unavailable
 from app.images import Decoder, Picture
 from app.options import RestoreOptions
+from app.results import RestorationResult
+from app.stages import OnProgress, Stage
 from app.store import Job, Store
 from app.worker import Worker
 from app.worker.active_runs import Step
@@ -34,9 +35,9 @@ class Provider:
         self.before_sending: Callable[[], object] = lambda: None
         self._lock = threading.Lock()
 
-    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> Restored:
+    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
         self.before_sending()
-        if not on_progress(0.05, SENDING):
+        if not on_progress(0.05, Stage.SENDING):
             raise Cancelled
         with self._lock:
             self.calls += 1
@@ -44,12 +45,12 @@ class Provider:
             self.most_at_once = max(self.most_at_once, self.at_once)
         try:
             while not self.gate.wait(0.02):
-                if not on_progress(0.1, "provider"):
+                if not on_progress(0.1, Stage.PROVIDER):
                     raise Cancelled
         finally:
             with self._lock:
                 self.at_once -= 1
-        return Restored(Picture(255 - picture.rgb, source_format="PNG"), "cloud", 0.1, {})
+        return RestorationResult(Picture(255 - picture.rgb, source_format="PNG"), "cloud", 0.1, {})
 
 
 @pytest.fixture
@@ -219,7 +220,7 @@ def test_a_thread_that_dies_is_started_again_and_pays_for_nothing_twice(
     provider.gate.set()
     restore, deaths = provider.restore, [1]
 
-    def dying(picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> Restored:
+    def dying(picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
         if sent or not deaths:
             restored = restore(picture, options, on_progress)
         if deaths:

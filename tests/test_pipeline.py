@@ -82,7 +82,7 @@ def test_one_pixel_of_colour_makes_a_colour_photo(channel: int) -> None:
 def test_a_missing_model_of_a_quality_falls_back_with_a_warning(small: Path) -> None:
     outcome = Restorer(small, device="cpu").restore(photo(), RestoreOptions(face_enhance=False), go_on)
     assert outcome.model == "own"
-    assert [caution.code for caution in outcome.warnings] == ["model_fallback"]
+    assert [notice.code for notice in outcome.warnings] == ["model_fallback"]
     assert "own ran" in outcome.warnings[0].message
 
 

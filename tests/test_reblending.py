@@ -342,7 +342,7 @@ def test_faces_that_find_no_room_do_not_fail_the_photo(bench: Bench, monkeypatch
 
     monkeypatch.setattr("app.images.layer_encoding.save_layers", full)
     attempt = bench.restored()
-    assert "faces_not_kept" in [warning["code"] for warning in attempt.warnings]
+    assert "faces_not_kept" in [warning.code for warning in attempt.warnings]
     assert not bench.reblender.can_reblend(attempt)
     assert bench.files() == {attempt.result_name}
     assert not list(bench.storage.iter_parts())
@@ -350,7 +350,7 @@ def test_faces_that_find_no_room_do_not_fail_the_photo(bench: Bench, monkeypatch
 
 def test_faces_too_large_to_be_read_back_are_not_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.images.layer_encoding.MAX_FILE_BYTES", 5000)
-    assert "faces_not_kept" in [warning["code"] for warning in bench.restored().warnings]
+    assert "faces_not_kept" in [warning.code for warning in bench.restored().warnings]
 
 
 def test_the_layers_are_on_disk_before_the_row_says_that_the_result_is_there(bench: Bench) -> None:

@@ -12,11 +12,13 @@ import pytest
 from PIL import Image
 
 from app import images
-from app.backends.protocol import OnProgress, Restored
 from app.errors import Cancelled, OutOfMemory, RestoreError, Unavailable
 from app.images import Decoder, ImageLimits, Picture
 from app.jobs.runner import Finished
+from app.notices import Notice
 from app.options import RestoreOptions
+from app.results import RestorationResult
+from app.stages import OnProgress, Stage
 from app.storage import Storage, new_id
 from app.store import Attempt, AttemptStatus, Job, Store
 from tests.harness import OWNER, Harness, LanczosBackend, photo_bytes
@@ -65,7 +67,7 @@ def test_a_photo_becomes_a_result_whose_row_says_what_lies_on_disk(harness: Harn
     assert (attempt.result_width, attempt.result_height) == (48, 32)
     assert attempt.result_bytes == path.stat().st_size
     assert (attempt.result_mime, attempt.model, attempt.params) == ("image/png", "lanczos", {"tile": 8})
-    assert attempt.warnings[0]["code"] == "lanczos"
+    assert attempt.warnings[0].code == "lanczos"
     assert attempt.seconds is not None
     assert harness.scratch_files() == []
     assert metric(harness, 'restore_attempts_ended_total{status="completed"} 1.0')
@@ -85,11 +87,11 @@ def test_what_was_given_up_becomes_warnings(harness: Harness) -> None:
     class Noting(Decoder):
         def decode(self, path: Path, *, as_stored: bool = False) -> Picture:
             picture: Picture = harness.decoder.decode(path, as_stored=as_stored)
-            return dataclasses.replace(picture, notes=("The profile is broken.",))
+            return dataclasses.replace(picture, notes=(Notice("photo_changed", "The profile is broken."),))
 
     harness.runner._decoder = Noting(ImageLimits())
     attempt = run(harness, harness.submit())
-    assert {"code": "photo_changed", "message": "The profile is broken."} in attempt.warnings
+    assert Notice("photo_changed", "The profile is broken.") in attempt.warnings
 
 
 def test_an_attempt_runs_once(harness: Harness) -> None:
@@ -283,11 +285,11 @@ class Talking:
     def __init__(self, words: list[tuple[float, float, str]], clock: list[float]) -> None:
         self.words, self.clock = words, clock
 
-    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> Restored:
+    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
         for after_seconds, fraction, stage in self.words:
             self.clock[0] += after_seconds
-            assert on_progress(fraction, stage)
-        return Restored(picture, "talking", 1.0, {})
+            assert on_progress(fraction, Stage(stage))
+        return RestorationResult(picture, "talking", 1.0, {})
 
 
 def test_progress_is_written_twice_a_second_and_at_every_new_stage(

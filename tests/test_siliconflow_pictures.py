@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from app.backends.protocol import Restored
 from app.backends.siliconflow.preparation import MAX_SIDE_PIXELS, prepare
 from app.backends.siliconflow.request import DEFAULT_PROMPT
 from app.images import Decoder, Picture
 from app.options import RestoreOptions
+from app.results import RestorationResult
 from tests.provider_stand_in import MODEL, TRACE, StandIn, Wire
 
 
@@ -25,7 +25,7 @@ def gradient(width: int = 60, height: int = 40, dtype: type[Any] = np.uint8) -> 
     return np.rint(np.stack([x, y, 1 - x], axis=2) * peak).astype(dtype)
 
 
-def restore(provider: StandIn, decoder: Decoder, picture: Picture, **options: Any) -> Restored:
+def restore(provider: StandIn, decoder: Decoder, picture: Picture, **options: Any) -> RestorationResult:
     return provider.backend(decoder.decode).restore(picture, RestoreOptions(**options), lambda *_: True)
 
 

@@ -18,6 +18,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from app.errors import Conflict, Internal, NotFound, TooLarge, Unavailable
+from app.notices import Notice
 from app.storage import new_id
 from app.store import Attempt, AttemptStatus, Job, NewPhoto, Result, Store
 from app.store.schema import VERSION, metadata
@@ -30,7 +31,7 @@ def photo() -> NewPhoto:
 
 
 def result(attempt_id: str, seconds: float = 2.0) -> Result:
-    facts = ({"box": [1, 2, 3, 4]},), ({"code": "c", "message": "m"},), {"tile": 128}
+    facts = ({"box": [1, 2, 3, 4]},), (Notice("c", "m"),), {"tile": 128}
     return Result(f"{attempt_id}.png", "image/png", 1000, 500, 99, "net", seconds, *facts)
 
 
@@ -198,7 +199,7 @@ def test_a_completed_row_carries_all_facts_of_its_result(store: Store, file: Pat
     assert (done.result_name, done.result_mime, done.result_bytes) == (f"{attempt_id}.png", "image/png", 99)
     assert (done.result_width, done.result_height, done.model, done.seconds) == (1000, 500, "net", 2.0)
     assert (done.faces, done.params) == (({"box": [1, 2, 3, 4]},), {"tile": 128})
-    assert done.warnings == ({"code": "c", "message": "m"},)
+    assert done.warnings == (Notice("c", "m"),)
     assert (done.ended_at, done.progress, done.claim) == (130.0, 1.0, None)
     assert photo_status(file) == "ready"
     assert store.seconds_per_megapixel() == pytest.approx(4.0)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from app.notices import Notice
 from app.options import FIELDS
 
 Word = Literal["queued", "processing", "completed", "failed", "cancelled"]
@@ -47,13 +48,6 @@ class BatchSubmitted(Submitted):
     batch_id: str
 
 
-class Warned(Shape):
-    """Something the user should know about a result."""
-
-    code: str
-    message: str
-
-
 class ResultShape(Shape):
     """One finished photo; `seconds` is the restoration alone."""
 
@@ -65,7 +59,7 @@ class ResultShape(Shape):
     model: str
     faces: list[dict[str, Any]]
     seconds: float
-    warnings: list[Warned]
+    warnings: list[Notice]
 
 
 class FullResultShape(ResultShape):

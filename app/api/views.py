@@ -5,14 +5,15 @@ Plain functions from records to dicts; they know no requests and read no rows.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
 from app.options import RestoreOptions
+from app.stages import Stage
 from app.store import Attempt, AttemptStatus, Job, Photo
 
-WAITING = "waiting"
 _PROGRESS_DIGITS = 4
 
 
@@ -39,7 +40,7 @@ def result_view(attempt: Attempt) -> dict[str, Any]:
         "model": attempt.model,
         "faces": list(attempt.faces),
         "seconds": None if attempt.seconds is None else round(attempt.seconds, 3),
-        "warnings": list(attempt.warnings),
+        "warnings": [dataclasses.asdict(notice) for notice in attempt.warnings],
     }
 
 
@@ -150,7 +151,7 @@ def stage_of(job: Job) -> str:
     if job.status.ended:
         return job.status.value
     active = (a.stage for a in job.attempts if a.status is AttemptStatus.PROCESSING)
-    return next(active, WAITING)
+    return next(active, Stage.WAITING.value)
 
 
 def download_name(attempt: Attempt) -> str:

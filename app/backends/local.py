@@ -5,19 +5,21 @@ It joins a `Restorer` to the border's types and describes what is installed; it 
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from app.backends.protocol import Notice, OnProgress, Restored
 from app.images import Picture
 from app.options import RestoreOptions
 from app.restoration import device as devices
 from app.restoration.models import weights
 from app.restoration.models.registry import EMBEDDED_MODEL, QUALITY_MODELS, ModelRow
 from app.restoration.pipeline import Restorer
+from app.results import RestorationResult
+from app.stages import OnProgress
 
 log = logging.getLogger(__name__)
 
@@ -58,21 +60,11 @@ class LocalBackend:
         with self._lock:
             return self._restorer.warm_up()
 
-    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> Restored:
+    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
         """Restore one picture; see `Backend`."""
         with self._lock:
-            outcome = self._restorer.restore(picture, options, on_progress)
-        notices = [Notice(caution.code, caution.message) for caution in outcome.warnings]
-        params = {"engine": self._engine, **outcome.params}
-        return Restored(
-            outcome.picture,
-            outcome.model,
-            outcome.seconds,
-            params,
-            faces=outcome.faces,
-            warnings=tuple(notices),
-            face_layers=outcome.face_layers,
-        )
+            result = self._restorer.restore(picture, options, on_progress)
+        return dataclasses.replace(result, params={"engine": self._engine, **result.params})
 
     def describe(self) -> dict[str, Any]:
         """What this machine restores with, JSON-ready; hashes a weight file the first time it is seen."""
@@ -109,8 +101,8 @@ class LocalBackend:
     def _describe_faces(self, notes: list[str]) -> dict[str, Any]:
         """The face files, and which of them a restoration would get; adds to `notes` what must be said of them."""
         face_models = self._restorer.face_models
-        choice, cautions = face_models.choose(None)
-        said = [caution.message for caution in cautions]
+        choice, notices = face_models.choose(None)
+        said = [notice.message for notice in notices]
         notes += said
         faces = {"model": choice.restorer, "detector": choice.detector, "parsing": choice.parses, "notes": said}
         return {"face_models": face_models.rows(), "faces": faces}

@@ -19,15 +19,17 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from app.backends.local import LocalBackend
-from app.backends.protocol import Restored
 from app.commands.configure import read_settings
 from app.commands.console import complain, console, say, work_bar
 from app.commands.photos import Job, find_jobs
 from app.errors import Cancelled, RestoreError, TooLarge
 from app.images import Decoder, ImageLimits, encode, read_header
 from app.main import local
+from app.notices import Notice
 from app.options import RestoreOptions
+from app.results import RestorationResult
 from app.settings import Settings
+from app.stages import Stage
 
 EXIT_INTERRUPTED = 130
 _PIXELS_PER_MEGAPIXEL = 1_000_000
@@ -136,7 +138,7 @@ class Restoration:
             )
         picture = decoder.decode(job.source)
 
-        def on_progress(fraction: float, stage: str) -> bool:
+        def on_progress(fraction: float, stage: Stage) -> bool:
             display.show(job.label, fraction, stage)
             return not self._stopping
 
@@ -144,9 +146,9 @@ class Restoration:
         if self._stopping:
             raise Cancelled
         notes = self._write(job, restored)
-        return [*picture.notes, *(warning.message for warning in restored.warnings), *notes]
+        return [notice.message for notice in (*picture.notes, *restored.warnings, *notes)]
 
-    def _write(self, job: Job, restored: Restored) -> Sequence[str]:
+    def _write(self, job: Job, restored: RestorationResult) -> Sequence[Notice]:
         options = self._options
         job.folder.mkdir(parents=True, exist_ok=True)
         part = job.folder / f".{job.stem}.part"
@@ -184,7 +186,7 @@ class _Display:
     size: float
     before: float
 
-    def show(self, label: str, fraction: float, stage: str) -> None:
+    def show(self, label: str, fraction: float, stage: Stage) -> None:
         self.bar.update(self.current, completed=fraction, description=f"{escape(label)}: {stage}")
         self.bar.update(self.overall, completed=self.before + self.size * fraction)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from app.backends.protocol import Backend, Restored
+from app.backends.protocol import Backend
 from app.errors import Cancelled, NotFound, RestoreError, TooLarge, Unprocessable
 from app.evaluation import degradation, figures, views
 from app.evaluation.columns import BASELINE, INPUTS_FOLDER, Column
@@ -25,6 +25,7 @@ from app.evaluation.inputs import Photo
 from app.evaluation.metrics import Rgb
 from app.evaluation.records import Cell, PhotoRow, Trouble, Views
 from app.images import Decoder, Picture, encode
+from app.results import RestorationResult
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +143,7 @@ class Evaluation:
     def _subject(self, photo: Photo) -> _Subject:
         """Decode the photo and its reference, or degrade it."""
         picture = self._decoder.decode(photo.path)
-        notes = tuple(picture.notes)
+        notes = tuple(notice.message for notice in picture.notes)
         rgb = views.as_rgb(picture)
         truth: Rgb | None = None
         if self._task.degradation is not None:
@@ -192,7 +193,7 @@ class Evaluation:
                 f"{self._task.max_output_megapixels:g}; choose a smaller scale or raise MAX_OUTPUT_MEGAPIXELS.",
             )
 
-    def _kept(self, cell: Cell, subject: _Subject, column: Column, restored: Restored) -> Cell:
+    def _kept(self, cell: Cell, subject: _Subject, column: Column, restored: RestorationResult) -> Cell:
         """The cell after its result was written."""
         options = column.options
         file = (options.output_format, options.output_quality, options.metadata)

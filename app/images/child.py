@@ -109,7 +109,7 @@ def _send_picture(picture: Picture, fd: int) -> dict[str, Any]:
         "grey": picture.grey,
         "dpi": picture.dpi,
         "source_format": picture.source_format,
-        "notes": picture.notes,
+        "notes": [notice.message for notice in picture.notes],
     }
 
 

@@ -21,6 +21,7 @@ from app.images import colour
 from app.images.header import ImageLimits, format_name, open_picture, undecodable
 from app.images.metadata import exif, rewriting
 from app.images.picture import Picture, Pixels
+from app.notices import PHOTO_CHANGED, notices_of
 
 try:
     import tifffile
@@ -205,7 +206,7 @@ def _picture(image: Image.Image, channels: Channels, as_stored: bool) -> Picture
         xmp=source.xmp,
         dpi=source.dpi,
         source_format=format_name(image),
-        notes=channels.notes + settled.notes + source.notes,
+        notes=notices_of(PHOTO_CHANGED, channels.notes + settled.notes + source.notes),
     )
 
 

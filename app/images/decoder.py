@@ -27,6 +27,7 @@ from app.errors import Internal, RestoreError, Unavailable, Unprocessable
 from app.images.header import MIME_TYPES, ImageLimits, undecodable
 from app.images.picture import Picture
 from app.images.preview import PREVIEW_SIDE_PIXELS
+from app.notices import PHOTO_CHANGED, notices_of
 
 _START_TIMEOUT_SECONDS = 60.0
 _MAX_ANSWER_BYTES = 64 * 1024
@@ -243,7 +244,7 @@ def _read_picture(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -
         xmp=xmp or None,
         dpi=(dpi[0], dpi[1]) if dpi else None,
         source_format=answer["source_format"],
-        notes=tuple(str(note) for note in answer["notes"]),
+        notes=notices_of(PHOTO_CHANGED, (str(note) for note in answer["notes"])),
     )
 
 

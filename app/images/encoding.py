@@ -17,6 +17,7 @@ from app.images.metadata.rewriting import Metadata, for_result
 from app.images.picture import Picture
 from app.images.png import write_png
 from app.images.tiff import write_tiff
+from app.notices import RESULT_CHANGED, Notice, notices_of
 
 _AUTO = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "TIFF": "tiff", "BMP": "png", "AVIF": "avif", "HEIF": "jpg"}
 _EXTENSIONS = {"jpg": "jpg", "png": "png", "webp": "webp", "tiff": "tif", "avif": "avif"}
@@ -47,7 +48,7 @@ class Encoded:
     width: int
     height: int
     bytes_written: int
-    notes: tuple[str, ...] = ()
+    notes: tuple[Notice, ...] = ()
 
 
 def choose_format(picture: Picture, output_format: str) -> str:
@@ -79,7 +80,7 @@ def encode(picture: Picture, file: Path, output_format: str, quality: int, metad
     _check_sides(picture, name)
     carried = for_result(Metadata(picture.exif, picture.xmp, picture.dpi), picture.width, picture.height, metadata)
     carried = _fitted(carried, name)
-    notes = [*carried.notes, *_losses(picture, name)]
+    notes = notices_of(RESULT_CHANGED, [*carried.notes, *_losses(picture, name)])
     try:
         with file.open("w+b") as target:
             _write(target, picture, name, quality, carried)
@@ -88,7 +89,7 @@ def encode(picture: Picture, file: Path, output_format: str, quality: int, metad
     except BaseException:
         file.unlink(missing_ok=True)
         raise
-    return Encoded(_EXTENSIONS[name], _MIME_TYPES[name], picture.width, picture.height, size, tuple(notes))
+    return Encoded(_EXTENSIONS[name], _MIME_TYPES[name], picture.width, picture.height, size, notes)
 
 
 def _check_sides(picture: Picture, name: str) -> None:

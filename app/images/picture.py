@@ -7,6 +7,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from app.notices import Notice
+
 _BAND_ROWS = 256  # a photo with colours is told by its first band, and little memory is needed
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -25,7 +27,7 @@ class Picture:
         xmp: XMP packet as UTF-8 bytes, or None.
         dpi: (x, y) pixels per inch, or None.
         source_format: Pillow's name of the format it came from (JPEG, PNG, WEBP, TIFF, BMP, AVIF, HEIF).
-        notes: plain sentences about what had to be given up while decoding (a broken profile, say).
+        notes: what had to be given up while decoding (a broken profile, say).
     """
 
     rgb: Pixels
@@ -36,7 +38,7 @@ class Picture:
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
     source_format: str = "PNG"
-    notes: tuple[str, ...] = ()
+    notes: tuple[Notice, ...] = ()
 
     @property
     def width(self) -> int:

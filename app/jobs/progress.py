@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from app.backends.protocol import SENDING
 from app.errors import RestoreError
+from app.stages import Stage
 from app.store import Store
 
 log = logging.getLogger(__name__)
@@ -36,13 +36,13 @@ class Progress:
         self.stop_seen = False
         self.claim_lost = False
 
-    def __call__(self, fraction: float, stage: str) -> bool:
+    def __call__(self, fraction: float, stage: Stage) -> bool:
         """Write it, if it is time to; False: the run has to stop."""
         self._heartbeat()
         if self._stop_requested():
             self.stop_seen = True
             return False
-        if stage == SENDING:  # a promise, not news: without it on record nothing may be sent, so a refusal is raised
+        if stage is Stage.SENDING:  # without this on record nothing may be sent, so a refusal of the store is raised
             self.claim_lost = not self._store.mark_sent(self._attempt_id, self._token)
             return not self.claim_lost
         try:
@@ -51,7 +51,7 @@ class Progress:
             log.warning("progress could not be written: %s", error.detail)
         return not self.claim_lost
 
-    def _report(self, fraction: float, stage: str) -> bool:
+    def _report(self, fraction: float, stage: Stage) -> bool:
         now, news = self._clock(), (fraction, stage)
         soon = stage == self._reported[1] and now - self._written_at < INTERVAL_SECONDS
         if soon or news == self._reported:  # a run that only waits says the same again and again

@@ -16,22 +16,24 @@ from pathlib import Path
 from typing import Protocol
 
 from app import images
-from app.backends.protocol import Backend, Restored
+from app.backends.protocol import Backend
 from app.errors import Cancelled, NotFound, RestoreError, Unprocessable
 from app.images import Picture
 from app.jobs.progress import Progress
 from app.metrics import Metrics
+from app.notices import Notice
 from app.options import RestoreOptions
+from app.results import RestorationResult
+from app.stages import Stage
 from app.storage import Storage, new_id, translate_disk_full
 from app.store import Attempt, Result, Store
 
 log = logging.getLogger(__name__)
 
-LOADING, ENCODING = "loading", "encoding"
-FACES_NOT_KEPT = {
-    "code": "faces_not_kept",
-    "message": "There was no room to keep the faces, so their strength cannot be changed without restoring again.",
-}
+FACES_NOT_KEPT = Notice(
+    "faces_not_kept",
+    "There was no room to keep the faces, so their strength cannot be changed without restoring again.",
+)
 SHUTTING_DOWN = "shutting_down"  # the code of a decoder that was closed
 
 
@@ -60,8 +62,8 @@ class Finished:
     attempt: Attempt
     token: str
     options: RestoreOptions
-    restored: Restored
-    notes: tuple[str, ...]  # what had to be given up while decoding
+    restored: RestorationResult
+    notes: tuple[Notice, ...]  # what had to be given up while decoding
 
 
 def _noop() -> None:
@@ -135,7 +137,7 @@ class Runner:
         progress = Progress(self._store, attempt.id, token, self._clock, heartbeat, stop_requested)
         began = self._clock()
         try:
-            if not progress(0.0, LOADING):
+            if not progress(0.0, Stage.LOADING):
                 raise Cancelled
             backend = self._backend(attempt.backend)
             restored = backend.restore(prepared.picture, prepared.options, progress)
@@ -206,12 +208,12 @@ class Runner:
 
     def _write_result(self, finished: Finished, progress: Progress) -> Result | None:
         """Encode into a temporary file and publish it; None when the run was cancelled meanwhile."""
-        if not progress(1.0, ENCODING):
+        if not progress(1.0, Stage.ENCODING):
             return None
         temporary = self._storage.scratch_path(finished.attempt.id)
         try:
             result = self._encode(finished, temporary)
-            if not progress(1.0, ENCODING):
+            if not progress(1.0, Stage.ENCODING):
                 return None
             result = self._keep_faces(finished, result)
             self._storage.publish(temporary, result.name)
@@ -230,7 +232,7 @@ class Runner:
             self._storage.publish_layers(temporary, attempt_id)
         except (OSError, RestoreError) as error:
             log.warning("the faces of attempt %s could not be kept: %s", attempt_id, error)
-            return dataclasses.replace(result, warnings=(*result.warnings, dict(FACES_NOT_KEPT)))
+            return dataclasses.replace(result, warnings=(*result.warnings, FACES_NOT_KEPT))
         finally:
             temporary.unlink(missing_ok=True)
         return result
@@ -242,9 +244,6 @@ class Runner:
             encoded = images.encode(
                 restored.picture, temporary, options.output_format, options.output_quality, options.metadata
             )
-        warnings = [{"code": notice.code, "message": notice.message} for notice in restored.warnings]
-        warnings += [{"code": "photo_changed", "message": note} for note in finished.notes]
-        warnings += [{"code": "result_changed", "message": note} for note in encoded.notes]
         return Result(
             name=f"{finished.attempt.id}.{encoded.extension}",
             mime=encoded.mime,
@@ -254,7 +253,7 @@ class Runner:
             model=restored.model,
             seconds=restored.seconds,
             faces=restored.faces,
-            warnings=tuple(warnings),
+            warnings=(*restored.warnings, *finished.notes, *encoded.notes),
             params=restored.params,
         )
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +17,21 @@ from numpy.typing import NDArray
 
 from app.errors import Unavailable
 from app.images import Picture
-from app.images.face_layers import FaceLayer
+from app.notices import Notice
 from app.options import RestoreOptions
 from app.restoration import device as devices
-from app.restoration.cautions import Caution
-from app.restoration.faces import FAILED, TOO_MANY, Face, FaceModels, FacesDone, LoadedFaceModels, find, restore_faces
+from app.restoration.faces import Face, FaceModels, FacesDone, LoadedFaceModels, find, restore_faces
 from app.restoration.models.networks import Network
 from app.restoration.models.registry import EMBEDDED_MODEL, FALLBACKS, QUALITY_MODELS, TABLE, ModelRegistry, ModelRow
 from app.restoration.upscale import Plan, Report, upscale
+from app.results import FaceReason, RestorationResult
+from app.stages import OnProgress, Stage
 
 log = logging.getLogger(__name__)
 
 _GFPGAN_WORK, _PARSER_WORK = 198_000.0, 234_000.0  # multiply-adds for one face, in millions
 
-OnProgress = Callable[[float, str], bool]
 WARM_UP_SIDE_PIXELS = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """A restored picture and how it came about."""
-
-    picture: Picture
-    model: str
-    seconds: float
-    params: dict[str, Any]
-    warnings: tuple[Caution, ...]
-    faces: tuple[dict[str, Any], ...] = ()
-    face_layers: tuple[FaceLayer, ...] = ()
 
 
 class Restorer:
@@ -70,7 +56,7 @@ class Restorer:
         is_cpu = self.device.value == "cpu"
         self.default_quality = ("fast" if is_cpu else "balanced") if default_quality == "auto" else default_quality
 
-    def choose(self, options: RestoreOptions) -> tuple[ModelRow, tuple[Caution, ...]]:
+    def choose(self, options: RestoreOptions) -> tuple[ModelRow, tuple[Notice, ...]]:
         """The model that these options mean, or the best installed one with a warning.
 
         Raises:
@@ -89,7 +75,7 @@ class Restorer:
                 return self.registry.find(name), (_stand_in(name, wanted),)
         raise Unavailable("no_model", "No model is installed; run: python3 run.py models download")
 
-    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> Outcome:
+    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
         """Restore one picture. A photo without colours stays without, also where its file keeps it as RGB.
 
         Args:
@@ -99,7 +85,7 @@ class Restorer:
         """
         row, warnings = self.choose(options)
         is_grey_file, picture = picture.grey, dataclasses.replace(picture, grey=picture.is_colourless())
-        on_progress(0.0, "loading")
+        on_progress(0.0, Stage.LOADING)
         is_best = options.model is None and options.quality == "best"
         precision = "fp32" if is_best else self.precision.value
         warnings += self._denoise_warnings(row, options)
@@ -119,7 +105,7 @@ class Restorer:
                 result.rgb,
                 faces,
                 options.face_strength,
-                lambda f: on_progress(1 - share + f * share, "faces"),
+                lambda f: on_progress(1 - share + f * share, Stage.FACES),
             )
         params = {
             "device": self.device.value,
@@ -134,14 +120,14 @@ class Restorer:
             "out_of_memory_restarts": sum(report.restarts for report in reports),
             "faces": None if tools is None else {**tools.facts, "redone_in_fp32": done.redone_in_fp32},
         }
-        warnings += (*said, *_face_cautions(done))
+        warnings += (*said, *_face_notices(done))
         seconds = time.monotonic() - started
         result = dataclasses.replace(result, grey=is_grey_file)
-        return Outcome(result, row.name, seconds, params, warnings, done.rows, done.layers)
+        return RestorationResult(result, row.name, seconds, params, done.rows, warnings, done.layers)
 
     def _open_faces(
         self, options: RestoreOptions, *, exact: bool
-    ) -> tuple[LoadedFaceModels | None, tuple[Caution, ...]]:
+    ) -> tuple[LoadedFaceModels | None, tuple[Notice, ...]]:
         """The face networks when faces are asked for and can be restored, and what must be said.
 
         Outlining a face costs more than restoring it, so the fast quality goes without.
@@ -151,15 +137,15 @@ class Restorer:
         quality = options.quality or (self.default_quality if options.model is None else None)
         return self.face_models.open(options.face_model, parse=quality != "fast", exact=exact)
 
-    def _denoise_warnings(self, row: ModelRow, options: RestoreOptions) -> tuple[Caution, ...]:
+    def _denoise_warnings(self, row: ModelRow, options: RestoreOptions) -> tuple[Notice, ...]:
         if options.denoise is None:
             return ()
         if row.denoise_partner is None:
             text = f"{row.name} has no denoise setting, so it was ignored; use realesr-general-x4v3."
-            return (Caution("denoise_ignored", text),)
+            return (Notice("denoise_ignored", text),)
         load_error = self.registry.load_error(row.denoise_partner)
         if options.denoise < 1.0 and load_error is not None:
-            return (Caution("denoise_unavailable", f"The denoise setting was ignored: {load_error}"),)
+            return (Notice("denoise_unavailable", f"The denoise setting was ignored: {load_error}"),)
         return ()
 
     def warm_up(self, side: int = WARM_UP_SIDE_PIXELS) -> str | None:
@@ -174,13 +160,13 @@ class Restorer:
         return row.name
 
 
-def _stand_in(name: str, wanted: str) -> Caution:
+def _stand_in(name: str, wanted: str) -> Notice:
     """The warning that another model ran than the one that was meant."""
     how = f"get it with: python3 run.py models download {wanted}"
     if name == EMBEDDED_MODEL:
         text = f"The small model that ships with the project ({name}) ran, since {wanted} is not installed; {how}"
-        return Caution("embedded_model", text)
-    return Caution("model_fallback", f"{wanted} is not installed, so {name} ran; {how}")
+        return Notice("embedded_model", text)
+    return Notice("model_fallback", f"{wanted} is not installed, so {name} ran; {how}")
 
 
 def _share_of_faces(
@@ -195,17 +181,17 @@ def _share_of_faces(
     return wanted * each / (wanted * each + upscaling)
 
 
-def _face_cautions(done: FacesDone) -> list[Caution]:
+def _face_notices(done: FacesDone) -> list[Notice]:
     """What must be said of faces that were found, and not treated as the others."""
-    cautions = []
-    left_out = sum(row["reason"] in (TOO_MANY, FAILED) for row in done.rows)
+    notices = []
+    left_out = sum(row["reason"] in (FaceReason.TOO_MANY, FaceReason.FAILED) for row in done.rows)
     if left_out:
         text = f"{left_out} of {len(done.rows)} faces were only upscaled; the list of faces says why."
-        cautions.append(Caution("faces_left_out", text))
+        notices.append(Notice("faces_left_out", text))
     if done.layers_too_large:
         text = "The faces of this result are too large to be kept, so their strength cannot be changed afterwards."
-        cautions.append(Caution("faces_not_kept", text))
-    return cautions
+        notices.append(Notice("faces_not_kept", text))
+    return notices
 
 
 def _size_out(picture: Picture, scale: float) -> tuple[int, int]:
@@ -220,7 +206,7 @@ def _planes(
     has_alpha = picture.alpha is not None and not _is_constant(picture.alpha)
     share = 0.5 if has_alpha else 1.0
     colour_plan = dataclasses.replace(plan, grey=picture.grey)
-    rgb, colour_report = upscale(network, picture.rgb, colour_plan, lambda f: on_progress(f * share, "upscaling"))
+    rgb, colour_report = upscale(network, picture.rgb, colour_plan, lambda f: on_progress(f * share, Stage.UPSCALING))
     if picture.grey:
         rgb = np.repeat(rgb, 3, axis=2)
     if picture.alpha is None:
@@ -230,7 +216,9 @@ def _planes(
         return dataclasses.replace(picture, rgb=rgb, alpha=flat), (colour_report,)
     as_colour: NDArray[Any] = np.broadcast_to(picture.alpha[:, :, None], (*picture.alpha.shape, 3))
     alpha_plan = dataclasses.replace(plan, grey=True)
-    alpha, alpha_report = upscale(network, as_colour, alpha_plan, lambda f: on_progress(share + f * share, "upscaling"))
+    alpha, alpha_report = upscale(
+        network, as_colour, alpha_plan, lambda f: on_progress(share + f * share, Stage.UPSCALING)
+    )
     return dataclasses.replace(picture, rgb=rgb, alpha=alpha[:, :, 0]), (colour_report, alpha_report)
 
 

@@ -10,6 +10,8 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
+from app.notices import Notice
+
 
 class AttemptStatus(enum.StrEnum):
     """`queued -> processing -> completed | failed | cancelled`, and `queued -> cancelled`."""
@@ -112,7 +114,7 @@ class Attempt:
     model: str | None
     seconds: float | None
     faces: tuple[Mapping[str, Any], ...]
-    warnings: tuple[Mapping[str, str], ...]  # {"code", "message"}
+    warnings: tuple[Notice, ...]
     params: Mapping[str, Any]
     error_code: str | None
     error_message: str | None
@@ -158,7 +160,7 @@ class Result:
     model: str
     seconds: float
     faces: tuple[Mapping[str, Any], ...] = ()
-    warnings: tuple[Mapping[str, str], ...] = ()
+    warnings: tuple[Notice, ...] = ()
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 

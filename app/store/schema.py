@@ -26,6 +26,8 @@ from sqlalchemy import (
     text,
 )
 
+from app.notices import Notice
+from app.stages import Stage
 from app.store.records import Attempt, AttemptStatus, PhotoStatus
 
 VERSION = 2
@@ -97,7 +99,7 @@ attempts = Table(
     Column("backend", String(20), nullable=False),
     Column("options_json", Text, nullable=False),
     Column("progress", Float, nullable=False, default=0.0),
-    Column("stage", String(20), nullable=False, default="waiting"),
+    Column("stage", String(20), nullable=False, default=Stage.WAITING.value),
     Column("tries", Integer, nullable=False, default=0),
     Column("claim", String(32)),
     Column("sent", Boolean, nullable=False, default=False, server_default=false()),  # money may be spent: never rerun
@@ -152,6 +154,7 @@ def attempt_of(row: Row[Any]) -> Attempt:
     for column, field in _FACTS_AS_JSON.items():
         facts = json.loads(values.pop(column))
         values[field] = tuple(facts) if isinstance(facts, list) else facts
+    values["warnings"] = tuple(Notice(**row) for row in values["warnings"])
     values["status"] = AttemptStatus(values["status"])
     return Attempt(**values)
 

@@ -6,10 +6,12 @@ connection and return the ids of the jobs they changed, or None.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, select, update
 
+from app.stages import Stage
 from app.store.records import AttemptStatus, NewVersion, PhotoStatus, Result
 from app.store.schema import ACTIVE, as_json, attempts, photos
 
@@ -29,7 +31,7 @@ _BACK_IN_QUEUE = {
     "status": AttemptStatus.QUEUED.value,
     "claim": None,
     "progress": 0.0,
-    "stage": "waiting",
+    "stage": Stage.WAITING.value,
     "started_at": None,
 }
 
@@ -45,7 +47,7 @@ def claim(connection: Connection, attempt_id: str, token: str, now: float) -> st
         tries=attempts.c.tries + 1,
         started_at=now,
         progress=0.0,
-        stage="decoding",
+        stage=Stage.DECODING.value,
     )
     if row is None:
         return None
@@ -63,7 +65,7 @@ def report_progress(connection: Connection, attempt_id: str, token: str, fractio
 
 def mark_sent(connection: Connection, attempt_id: str, token: str) -> str | None:
     """Write that this run is about to cost money; from now on the attempt is never queued again."""
-    row = _move(connection, _held(attempt_id, token), sent=True, stage="sending")
+    row = _move(connection, _held(attempt_id, token), sent=True, stage=Stage.SENDING.value)
     return None if row is None else str(row.job_id)
 
 
@@ -80,7 +82,7 @@ def complete(connection: Connection, attempt_id: str, token: str, result: Result
         status=AttemptStatus.COMPLETED.value,
         claim=None,
         progress=1.0,
-        stage="done",
+        stage=Stage.DONE.value,
         ended_at=now,
         result_name=result.name,
         result_mime=result.mime,
@@ -90,7 +92,7 @@ def complete(connection: Connection, attempt_id: str, token: str, result: Result
         model=result.model,
         seconds=result.seconds,
         faces_json=as_json(result.faces),
-        warnings_json=as_json(result.warnings),
+        warnings_json=as_json(tuple(dataclasses.asdict(notice) for notice in result.warnings)),
         params_json=as_json(result.params),
     )
     if row is None:
@@ -151,7 +153,7 @@ def recover(connection: Connection, now: float, max_tries: int) -> set[str]:
 def cancel(connection: Connection, job_id: str, now: float) -> bool:
     """Every active attempt of a job -> cancelled, at once; a run that goes on notices and its result is dropped."""
     active = and_(attempts.c.job_id == job_id, attempts.c.status.in_(ACTIVE))
-    values = {"status": AttemptStatus.CANCELLED.value, "claim": None, "ended_at": now, "stage": "cancelled"}
+    values = {"status": AttemptStatus.CANCELLED.value, "claim": None, "ended_at": now, "stage": Stage.CANCELLED.value}
     rows = connection.execute(update(attempts).where(active).values(**values).returning(attempts.c.photo_id)).all()
     for row in rows:
         _restore_photo(connection, row.photo_id)

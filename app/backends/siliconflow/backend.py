@@ -17,7 +17,6 @@ from typing import Any
 
 import httpcore2
 
-from app.backends.protocol import SENDING, Notice, OnProgress, Restored
 from app.backends.siliconflow import failures, request
 from app.backends.siliconflow.deadline import Watch
 from app.backends.siliconflow.description import NAME
@@ -28,14 +27,16 @@ from app.backends.siliconflow.preparation import Submission, prepare
 from app.backends.siliconflow.ssrf_safe_transport import Network
 from app.errors import Cancelled
 from app.images import Picture
+from app.notices import Notice
 from app.options import RestoreOptions
+from app.results import RestorationResult
+from app.stages import OnProgress, Stage
 
 log = logging.getLogger(__name__)
 
 MAX_ANSWER_BYTES = 1024 * 1024
 DOWNLOAD_SECONDS = 60.0
 TRACE_HEADER = "x-siliconcloud-trace-id"
-PREPARING, PROVIDER, DOWNLOADING, FITTING = "preparing", "provider", "downloading", "fitting"
 # A waiting call has no parts to count: progress stands still while the provider works, and never pretends.
 _PREPARED, _SENT, _ANSWERED, _FETCHED = 0.05, 0.1, 0.9, 0.95
 _LOCAL_ONLY = ("quality", "model", "denoise")
@@ -81,30 +82,30 @@ class SiliconFlowBackend:
         self._account, self._decode, self._network = account, decode, network
         self._scratch, self._link, self._clock = scratch, link, clock
 
-    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> Restored:
+    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
         """Restore one picture; see `Backend`. The answer of a cancelled call is dropped; its charge is not."""
         began = self._clock()
-        _say(on_progress, 0.0, PREPARING)
+        _say(on_progress, 0.0, Stage.PREPARING)
         submission = prepare(picture)
         image = self._link(submission.jpeg) if self._link else request.data_url(submission.jpeg)
         body = request.body_of(self._account.model, image, options)
-        _say(on_progress, _PREPARED, SENDING)
+        _say(on_progress, _PREPARED, Stage.SENDING)
         asked = self._clock()
-        made, trace = self._ask(body, lambda: on_progress(_SENT, PROVIDER))
+        made, trace = self._ask(body, lambda: on_progress(_SENT, Stage.PROVIDER))
         waited = self._clock() - asked
         answer = fetch_result(
             made.url,
             self._account.result_hosts,
             self._network,
-            Watch(DOWNLOAD_SECONDS, lambda: on_progress(_ANSWERED, DOWNLOADING), self._clock),
+            Watch(DOWNLOAD_SECONDS, lambda: on_progress(_ANSWERED, Stage.DOWNLOADING), self._clock),
             self._decode,
             self._scratch(),
         )
-        _say(on_progress, _FETCHED, FITTING)
+        _say(on_progress, _FETCHED, Stage.FITTING)
         fitted, notices = fit(picture, answer, options.scale)
         params = self._params(options, submission, made, waited, trace, answer)
         seconds = self._clock() - began
-        return Restored(fitted, self._account.model, seconds, params, warnings=(*notices, *_unused(options)))
+        return RestorationResult(fitted, self._account.model, seconds, params, warnings=(*notices, *_unused(options)))
 
     def _ask(self, body: bytes, keep_on: Callable[[], bool]) -> tuple[request.Made, str]:
         """The one call that is charged; gives what was made and the provider's trace id."""
@@ -188,7 +189,7 @@ def _anywhere(_address: str) -> bool:
     return True
 
 
-def _say(on_progress: OnProgress, fraction: float, stage: str) -> None:
+def _say(on_progress: OnProgress, fraction: float, stage: Stage) -> None:
     if not on_progress(fraction, stage):
         raise Cancelled
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.backends.protocol import Notice
 from app.backends.siliconflow.preparation import srgb_bytes, to_bytes
 from app.images import Picture
+from app.notices import Notice
 
 GREY_STEPS = 12  # JPEG and a model's rounding tint a grey picture by a few steps of 255
 GREY_SHARE = 0.99

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from app.errors import RestoreError, Unavailable
-from app.restoration.cautions import Caution
+from app.notices import Notice
 from app.restoration.device import DTYPES, free_memory_bytes
 from app.restoration.faces.detection import Detect, build_detector
 from app.restoration.faces.gfpgan import Restore, build_gfpgan
@@ -55,7 +55,7 @@ class FaceModels:
         self._lock = threading.RLock()
         self._networks: OrderedDict[tuple[str, str], Any] = OrderedDict()
 
-    def choose(self, face_model: str | None, *, parse: bool = True) -> tuple[Choice, tuple[Caution, ...]]:
+    def choose(self, face_model: str | None, *, parse: bool = True) -> tuple[Choice, tuple[Notice, ...]]:
         """What a restoration would get, and what must be said about it.
 
         Args:
@@ -66,21 +66,21 @@ class FaceModels:
         found = next((name for name in (wanted, *RESTORERS) if self._has(f"{name}.pth")), None)
         if found is None:
             return Choice(None, None, parses=False), (_restorer_missing(self._why_not(f"{wanted}.pth")),)
-        cautions = [] if found == wanted else [_other_restorer(wanted, found)]
+        notices = [] if found == wanted else [_other_restorer(wanted, found)]
         meant = "mobilenet" if self._detector == "mobilenet" else "resnet50"
         detector = next((name for name in (meant, *DETECTORS) if self._has(DETECTORS[name])), None)
         if detector is None:
-            cautions.append(_detector_missing(self._why_not(DETECTORS[meant])))
+            notices.append(_detector_missing(self._why_not(DETECTORS[meant])))
         elif detector != meant:
-            cautions.append(_other_detector(DETECTORS[meant], DETECTORS[detector]))
+            notices.append(_other_detector(DETECTORS[meant], DETECTORS[detector]))
         parses = parse and self._has(PARSER)
         if parse and not parses and detector is not None:
-            cautions.append(_parser_missing(self._why_not(PARSER)))
-        return Choice(found, detector, parses), tuple(cautions)
+            notices.append(_parser_missing(self._why_not(PARSER)))
+        return Choice(found, detector, parses), tuple(notices)
 
     def open(
         self, face_model: str | None, *, parse: bool = True, exact: bool = False
-    ) -> tuple[LoadedFaceModels | None, tuple[Caution, ...]]:
+    ) -> tuple[LoadedFaceModels | None, tuple[Notice, ...]]:
         """The networks for one restoration, loaded when they are not yet; None when faces cannot be restored.
 
         Args:
@@ -91,9 +91,9 @@ class FaceModels:
         Raises:
             Unavailable: `weights_unreadable` for a file that is not what its name says.
         """
-        choice, cautions = self.choose(face_model, parse=parse)
+        choice, notices = self.choose(face_model, parse=parse)
         if choice.restorer is None or choice.detector is None:
-            return None, cautions
+            return None, notices
         precision = "fp32" if exact else self.precision
         restorer, detector = choice.restorer, choice.detector
         tools = LoadedFaceModels(
@@ -104,7 +104,7 @@ class FaceModels:
             batch=self._batch(),
             facts={"model": restorer, "detector": detector, "parsing": choice.parses, "precision": precision},
         )
-        return tools, cautions
+        return tools, notices
 
     def rows(self) -> list[dict[str, Any]]:
         """Every face file, JSON-ready: name, file, bytes, licence, purpose, whether it is there and can be loaded."""
@@ -193,23 +193,23 @@ def _unreadable(file: str) -> Unavailable:
     return Unavailable("weights_unreadable", f"{text} {file}")
 
 
-def _restorer_missing(why: str) -> Caution:
-    return Caution("face_model_missing", f"Faces are upscaled like the rest of the photo: {why}")
+def _restorer_missing(why: str) -> Notice:
+    return Notice("face_model_missing", f"Faces are upscaled like the rest of the photo: {why}")
 
 
-def _other_restorer(wanted: str, found: str) -> Caution:
+def _other_restorer(wanted: str, found: str) -> Notice:
     how = f"get it with: python3 run.py models download {wanted}.pth"
-    return Caution("face_model_fallback", f"{wanted} is not installed, so {found} restored the faces; {how}")
+    return Notice("face_model_fallback", f"{wanted} is not installed, so {found} restored the faces; {how}")
 
 
-def _detector_missing(why: str) -> Caution:
-    return Caution("face_detector_missing", f"No face was looked for: {why}")
+def _detector_missing(why: str) -> Notice:
+    return Notice("face_detector_missing", f"No face was looked for: {why}")
 
 
-def _other_detector(meant: str, found: str) -> Caution:
+def _other_detector(meant: str, found: str) -> Notice:
     how = f"get it with: python3 run.py models download {meant}"
-    return Caution("face_detector_fallback", f"{meant} is not installed, so {found} looked for faces; {how}")
+    return Notice("face_detector_fallback", f"{meant} is not installed, so {found} looked for faces; {how}")
 
 
-def _parser_missing(why: str) -> Caution:
-    return Caution("face_parsing_missing", f"Faces were pasted with a plain soft edge: {why}")
+def _parser_missing(why: str) -> Notice:
+    return Notice("face_parsing_missing", f"Faces were pasted with a plain soft edge: {why}")

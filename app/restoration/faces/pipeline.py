@@ -26,14 +26,13 @@ from app.restoration.faces.detection import Detect, Found
 from app.restoration.faces.gfpgan import Restore
 from app.restoration.faces.parsing import Mask, Parse, plain_mask, soft_mask
 from app.restoration.faces.pasting import Patch, match_colours, paste, to_pixels
+from app.results import FaceReason
 
 log = logging.getLogger(__name__)
 
 SMALLEST_EYE_DISTANCE_PIXELS = 5.0  # upstream's
 MOST_FACES = 64
 MOST_KEPT_BYTES = 384 * 1024 * 1024
-TOO_SMALL, TOO_MANY, NOT_ALIGNED = "too_small", "too_many", "not_aligned"
-FAILED, NOTHING_TO_PASTE = "failed", "nothing_to_paste"  # the network gave no numbers; no pixel of it is outlined
 
 OnStep = Callable[[float], bool]  # fraction of the faces' work done; False: stop
 
@@ -67,7 +66,7 @@ class Face:
 
     found: Found
     matrix: Matrix | None
-    reason: str | None
+    reason: FaceReason | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,11 +95,11 @@ def find(tools: LoadedFaceModels, rgb: Pixels) -> tuple[Face, ...]:
 
 def _judge(found: Found, place: int) -> Face:
     if _eye_distance(found) < SMALLEST_EYE_DISTANCE_PIXELS:
-        return Face(found, None, TOO_SMALL)
+        return Face(found, None, FaceReason.TOO_SMALL)
     if place >= MOST_FACES:
-        return Face(found, None, TOO_MANY)
+        return Face(found, None, FaceReason.TOO_MANY)
     matrix = alignment.similarity(found.landmarks)
-    return Face(found, matrix, NOT_ALIGNED if matrix is None else None)
+    return Face(found, matrix, FaceReason.NOT_ALIGNED if matrix is None else None)
 
 
 def _eye_distance(found: Found) -> float:
@@ -127,12 +126,13 @@ def restore_faces(
     run = _Run(tools, picture, result.shape[:2], faces, on_step, max(1, len(wanted)))
     patches = list(run.patches(wanted))
     done = paste(result, patches, strength, MOST_KEPT_BYTES)
-    failures = {patch.index: NOTHING_TO_PASTE for patch in patches if patch.index not in done.places} | run.failed
+    failures = {patch.index: FaceReason.NOTHING_TO_PASTE for patch in patches if patch.index not in done.places}
+    failures |= run.failed
     rows = tuple(_row(index, face, failures.get(index), strength, picture) for index, face in enumerate(faces))
     return FacesDone(rows, done.layers, bool(done.places) and not done.layers, run.redone)
 
 
-def _row(index: int, face: Face, failure: str | None, strength: float, picture: Picture) -> dict[str, Any]:
+def _row(index: int, face: Face, failure: FaceReason | None, strength: float, picture: Picture) -> dict[str, Any]:
     """What is said about a face: JSON-ready, in the photo's own pixels."""
     reason = face.reason or failure
     x0, y0, x1, y1 = face.found.box
@@ -164,7 +164,7 @@ class _Run:
         self._scale_y, self._scale_x = size_out[0] / picture.height, size_out[1] / picture.width
         self._steps, self._done = count * (2 if tools.parse is not None else 1), 0
         self._batch = tools.batch
-        self.failed: dict[int, str] = {}
+        self.failed: dict[int, FaceReason] = {}
         self.redone = 0
 
     def patches(self, wanted: list[int]) -> Iterator[Patch]:
@@ -206,7 +206,7 @@ class _Run:
             if good[number]:
                 made.append(self._patch(place, crops[number], matrices[number], out[number], outlines[number]))
             else:
-                self.failed[place] = FAILED
+                self.failed[place] = FaceReason.FAILED
         return made
 
     def _matrix(self, place: int) -> Matrix:

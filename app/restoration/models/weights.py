@@ -155,7 +155,7 @@ EMBEDDED = WeightFile(
     "the project's own; trained on BSDS500 photos, which are given for research and education",
     "photos, ships with the project; runs when nothing better is installed",
 )
-SHIPPED_FOLDER = Path(__file__).resolve().parents[2] / "weights"
+SHIPPED_FOLDER = Path(__file__).resolve().parents[3] / "weights"
 _BY_FILE = {row.file: row for row in (*MANIFEST, EMBEDDED)}
 
 

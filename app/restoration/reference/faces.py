@@ -88,7 +88,7 @@ def load_parser(registry: ModelRegistry, device: torch.device) -> Any:
 
 
 def face_rows(enhancer: Any, width: int, height: int) -> tuple[dict[str, Any], ...]:
-    """What upstream found in its last photo, as rows from left to right (see `backends.protocol.Restored`)."""
+    """What upstream found in its last photo, as rows from left to right (see `backends.protocol.RestorationResult`)."""
     rows = []
     for index, face in enumerate(sorted(enhancer.face_helper.det_faces, key=lambda face: (face[0] + face[2], face[1]))):
         x0, y0, x1, y1, score = (float(value) for value in face[:5])

@@ -22,11 +22,13 @@ from numpy.typing import NDArray
 
 from app.errors import Cancelled, Unavailable
 from app.images import Picture
+from app.notices import Notice
 from app.options import RestoreOptions
-from app.restoration.cautions import Caution
 from app.restoration.models.registry import ModelRegistry, ModelRow
-from app.restoration.pipeline import OnProgress, Outcome, Restorer
+from app.restoration.pipeline import Restorer
 from app.restoration.reference.faces import face_rows, make_face_enhancer
+from app.results import RestorationResult
+from app.stages import OnProgress, Stage
 
 MISSING = "The packages realesrgan and basicsr are not installed (they need Python 3.11 or 3.12); use ENGINE=fast."
 
@@ -142,17 +144,17 @@ class ReferenceRestorer(Restorer):
             raise Unavailable("reference_unavailable", MISSING)
         super().__init__(weights_folder, **options)
 
-    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> Outcome:
+    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
         """Restore one picture in one step (upstream tells no progress and cannot be stopped midway)."""
         row, warnings = self.choose(options)
-        cautions = warnings + self._denoise_warnings(row, options)
-        if not on_progress(0.0, "loading"):
+        notices = warnings + self._denoise_warnings(row, options)
+        if not on_progress(0.0, Stage.LOADING):
             raise Cancelled
-        denoise = None if any(c.code.startswith("denoise") for c in cautions) else options.denoise
+        denoise = None if any(c.code.startswith("denoise") for c in notices) else options.denoise
         upsampler = make_upsampler(self.registry, row, denoise, self.device.value, self.tile)
         enhancer, said = self._enhancer(picture, options, upsampler)
         started = time.monotonic()
-        if not on_progress(0.0, "upscaling"):
+        if not on_progress(0.0, Stage.UPSCALING):
             raise Cancelled
         with contextlib.redirect_stdout(io.StringIO()):  # upstream prints
             if enhancer is None:
@@ -160,34 +162,34 @@ class ReferenceRestorer(Restorer):
             else:  # upstream fails on grey photos here, so it gets three channels
                 *_, pixels = enhancer.enhance(to_upstream(dataclasses.replace(picture, grey=False)))
         seconds = time.monotonic() - started
-        if not on_progress(1.0, "upscaling"):
+        if not on_progress(1.0, Stage.UPSCALING):
             raise Cancelled
-        cautions += (*said, *_tiny_caution(picture))
+        notices += (*said, *_tiny_notice(picture))
         params = {"device": self.device.value, "precision": "fp32", "engine": "reference", "scale": options.scale}
         rows = () if enhancer is None else face_rows(enhancer, picture.width, picture.height)
-        return Outcome(from_upstream(pixels, picture), row.name, seconds, params, cautions, rows)
+        return RestorationResult(from_upstream(pixels, picture), row.name, seconds, params, rows, notices)
 
     def _enhancer(
         self, picture: Picture, options: RestoreOptions, upsampler: Any
-    ) -> tuple[Any | None, tuple[Caution, ...]]:
+    ) -> tuple[Any | None, tuple[Notice, ...]]:
         """Upstream's GFPGANer where faces are asked for and it can do them, and what must be said."""
         if not options.face_enhance:
             return None, ()
-        choice, cautions = self.face_models.choose(options.face_model)
+        choice, notices = self.face_models.choose(options.face_model)
         if choice.restorer is None or choice.detector is None:
-            return None, cautions
+            return None, notices
         if picture.rgb.dtype == np.uint16:
             text = "Upstream pastes faces of 8 bits, nearly black in a 16-bit photo, so it did none; use ENGINE=fast."
-            return None, (*cautions, Caution("reference_faces_depth", text))
+            return None, (*notices, Notice("reference_faces_depth", text))
         if options.face_strength < 1:
             text = "Upstream cannot blend faces, so it pasted them in full; use ENGINE=fast for face_strength."
-            cautions += (Caution("reference_face_strength", text),)
+            notices += (Notice("reference_face_strength", text),)
         enhancer = make_face_enhancer(self.registry, choice, self.device.value, options.scale, upsampler)
-        return enhancer, cautions
+        return enhancer, notices
 
 
-def _tiny_caution(picture: Picture) -> list[Caution]:
+def _tiny_notice(picture: Picture) -> list[Notice]:
     """Upstream guesses 16 bits from the brightest pixel, so it takes a very dark 16-bit photo for an 8-bit one."""
     if picture.rgb.dtype == np.uint16 and picture.rgb.max() <= 256:
-        return [Caution("reference_depth", "Upstream takes this dark 16-bit photo for an 8-bit one; use ENGINE=fast.")]
+        return [Notice("reference_depth", "Upstream takes this dark 16-bit photo for an 8-bit one; use ENGINE=fast.")]
     return []
