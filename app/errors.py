@@ -6,6 +6,9 @@ This module knows nothing about HTTP responses, SQL or tensors; `api/problems.py
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class RestoreError(Exception):
     """An expected failure.
@@ -15,9 +18,11 @@ class RestoreError(Exception):
         status: the HTTP status a client sees.
         detail: one plain sentence, what happened and what to do. Never a path, a version or a trace.
         retry_after_seconds: when the same request may work again, or None.
+        members: further facts for whoever shows the error, JSON-ready.
     """
 
     status = 500
+    members: Mapping[str, Any] = {}
 
     def __init__(self, code: str, detail: str, *, retry_after_seconds: int | None = None) -> None:
         super().__init__(detail)

@@ -21,8 +21,8 @@ from app.images import Decoder, ImageLimits, Picture
 from app.images.face_layers import FaceLayer
 from app.jobs.reblending import Reblender
 from app.metrics import Metrics
-from app.storage import Storage, new_id
-from app.store import NewPhoto, Result, Store
+from app.storage import DiskStorage, Storage, new_id
+from app.store import NewPhoto, Result, SqlStore, Store
 
 OWNER = "bench"
 
@@ -41,7 +41,10 @@ def main() -> None:
 
 
 def _measure(folder: Path, asked: argparse.Namespace) -> None:
-    store, storage = Store(f"sqlite:///{folder / 'jobs.sqlite3'}"), Storage(folder / "uploads", folder / "results")
+    store, storage = (
+        SqlStore(f"sqlite:///{folder / 'jobs.sqlite3'}"),
+        DiskStorage(folder / "uploads", folder / "results"),
+    )
     store.open()
     limits = ImageLimits(max_input_megapixels=400, decode_timeout_seconds=200, decode_memory_mb=9600)
     reblender = Reblender(store, storage, Decoder(limits), Metrics())
@@ -51,7 +54,8 @@ def _measure(folder: Path, asked: argparse.Namespace) -> None:
         began = time.perf_counter()
         reblender.reblend(attempt_id, dict.fromkeys(range(asked.faces), step / asked.rounds))
         seconds.append(time.perf_counter() - began)
-    layers = storage.layers_path(attempt_id).stat().st_size / 1e6
+    with storage.layers(attempt_id) as kept:
+        layers = kept.stat().st_size / 1e6
     print(f"first call, with the start of the decoding child: {seconds[0]:.2f} s")
     print(
         f"then: median {statistics.median(seconds[1:]):.2f} s, slowest {max(seconds[1:]):.2f} s; layers {layers:.1f} MB"
@@ -67,12 +71,14 @@ def _finished(store: Store, storage: Storage, asked: argparse.Namespace) -> str:
     photo = NewPhoto(new_id(), "0" * 64, "photo.jpg", "image/jpeg", 1, 1, 1)
     attempt = store.add_job(OWNER, [photo], f'{{"output_format": "{asked.format}"}}', "local", 9, 0.0).attempts[0]
     store.claim(attempt.id, "run", 0.0)
-    temporary = storage.scratch_path(attempt.id)
-    images.keep_layers(temporary, [_layer(picture, n, asked.face_side) for n in range(asked.faces)], picture, "auto")
-    storage.publish_layers(temporary, attempt.id)
-    written = images.encode(picture, temporary, asked.format, 95, "keep")
-    name = f"{attempt.id}.{written.extension}"
-    storage.publish(temporary, name)
+    layers = [_layer(picture, number, asked.face_side) for number in range(asked.faces)]
+    with storage.scratch(attempt.id) as temporary:
+        images.keep_layers(temporary, layers, picture, "auto")
+        storage.publish_layers(temporary, attempt.id)
+    with storage.scratch(attempt.id) as temporary:
+        written = images.encode(picture, temporary, asked.format, 95, "keep")
+        name = f"{attempt.id}.{written.extension}"
+        storage.publish(temporary, name)
     rows = tuple({"index": index, "restored": True, "strength": 1.0} for index in range(asked.faces))
     facts = Result(name, written.mime, written.width, written.height, written.bytes_written, "none", 1.0, faces=rows)
     assert store.complete(attempt.id, "run", facts, 1.0)

@@ -15,14 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import app.storage
 from app import images
 from app.backends.protocol import Backend
 from app.errors import RestoreError
 from app.images import Decoder
 from app.jobs.runner import Finished, Runner
-from app.storage import Storage, UploadWriter
-from app.store import Store, submissions, transitions
+from app.storage import DiskStorage, disk
+from app.storage.disk import DiskUploadWriter
+from app.store import SqlStore, leases, submissions, transitions
 from app.worker import Worker
 from tests.harness import OWNER, Harness, LanczosBackend, photo_bytes
 
@@ -32,17 +32,17 @@ TILE_SECONDS = 0.002  # so that a kill at a random moment often falls into the m
 
 # name -> (owner, attribute, whether the kill comes before or after the real call)
 POINTS: dict[str, tuple[Any, str, str]] = {
-    "upload opened": (app.storage, "_create", "after"),
-    "upload half written": (app.storage, "_write_all", "after"),
-    "upload written": (UploadWriter, "commit", "before"),
+    "upload opened": (disk, "_create", "after"),
+    "upload half written": (disk, "_write_all", "after"),
+    "upload written": (DiskUploadWriter, "commit", "before"),
     "file synced, not renamed": (Path, "replace", "before"),
-    "file renamed, folder not synced": (app.storage, "sync_folder", "before"),
-    "upload safe, no row": (UploadWriter, "commit", "after"),
+    "file renamed, folder not synced": (disk, "sync_folder", "before"),
+    "upload safe, no row": (DiskUploadWriter, "commit", "after"),
     "rows written, not committed": (submissions, "insert_job", "after"),
-    "rows committed, not answered": (Store, "submit", "after"),
-    "recovery not committed": (transitions, "recover", "after"),
-    "claim not committed": (transitions, "claim", "after"),
-    "claimed": (Store, "claim", "after"),
+    "rows committed, not answered": (SqlStore, "submit", "after"),
+    "recovery not committed": (leases, "recover", "after"),
+    "claim not committed": (leases, "claim", "after"),
+    "claimed": (SqlStore, "claim", "after"),
     "decoding": (Decoder, "decode", "before"),
     "decoded": (Decoder, "decode", "after"),
     "restoring": (Runner, "restore", "before"),
@@ -50,10 +50,10 @@ POINTS: dict[str, tuple[Any, str, str]] = {
     "restored": (Runner, "restore", "after"),
     "encoding": (images, "encode", "before"),
     "encoded": (images, "encode", "after"),
-    "publishing": (Storage, "publish", "before"),
-    "published, no row": (Storage, "publish", "after"),
+    "publishing": (DiskStorage, "publish", "before"),
+    "published, no row": (DiskStorage, "publish", "after"),
     "result row not committed": (transitions, "complete", "after"),
-    "completed": (Store, "complete", "after"),
+    "completed": (SqlStore, "complete", "after"),
 }
 
 
@@ -61,10 +61,10 @@ class WrongOrder(Runner):
     """The negative control: the row says completed before the file has its name."""
 
     def finish(self, finished: Finished, *, heartbeat: Callable[[], None] = lambda: None) -> None:
-        temporary = self._storage.scratch_path(finished.attempt.id)
-        result = self._encode(finished, temporary)
-        self._complete(finished.attempt.id, finished.token, result)
-        self._storage.publish(temporary, result.name)
+        with self._storage.scratch(finished.attempt.id) as temporary:
+            result = self._encode(finished, temporary)
+            self._complete(finished.attempt.id, finished.token, result)
+            self._storage.publish(temporary, result.name)
 
 
 def serve(folder: Path, answers: int, *, point: str | None, wrong_order: bool, submitting: bool, seed: int) -> NoReturn:
@@ -76,10 +76,10 @@ def serve(folder: Path, answers: int, *, point: str | None, wrong_order: bool, s
     if wrong_order:
         harness.runner.__class__ = WrongOrder
     waiting = harness.open()
-    worker = Worker(harness.runner, harness.store, harness.metrics, rescan_seconds=0.5)
+    worker = Worker(harness.runner, harness.store, harness.metrics, harness.queue, rescan_seconds=0.5)
     worker.start()
     for attempt_id in waiting:
-        worker.notify(attempt_id)
+        harness.queue.publish(attempt_id)
     if submitting:
         for number in range(SUBMITTERS):
             load = (harness, worker, answers, random.Random(seed + number))
@@ -103,7 +103,7 @@ def _submit_for_ever(harness: Harness, worker: Worker, answers: int, chance: ran
             continue
         os.write(answers, f"{job.id}\n".encode())
         for attempt in job.attempts:
-            worker.notify(attempt.id)
+            harness.queue.publish(attempt.id)
         if chance.random() < 0.1:
             harness.store.cancel_or_remove(OWNER, job.id, time.time())
 

@@ -17,15 +17,17 @@ import numpy as np
 from PIL import Image
 
 from app.errors import Cancelled
+from app.events import LocalEvents
 from app.images import Decoder, ImageLimits, Picture
 from app.jobs.runner import Runner
 from app.metrics import Metrics
 from app.notices import Notice
 from app.options import RestoreOptions
+from app.queue import LocalQueue
 from app.results import RestorationResult
 from app.stages import OnProgress, Stage
-from app.storage import Storage, new_id
-from app.store import Attempt, Job, NewPhoto, Store
+from app.storage import DiskStorage, Storage, new_id
+from app.store import Attempt, Job, NewPhoto, SqlStore
 
 OWNER = "owner"
 
@@ -74,8 +76,9 @@ class Harness:
     def __init__(self, folder: Path, backend: Any = None, decoder: Any = None, **runner_options: Any) -> None:
         self.folder = folder
         self.database = folder / "data" / "jobs.sqlite3"
-        self.store = Store(f"sqlite:///{self.database}")
-        self.storage = Storage(folder / "uploads", folder / "results")
+        self.events, self.queue = LocalEvents(), LocalQueue()
+        self.store = SqlStore(f"sqlite:///{self.database}", self.events)
+        self.storage = DiskStorage(folder / "uploads", folder / "results")
         self.decoder: Any = decoder or Decoder(ImageLimits())
         self.backend: Any = backend or LanczosBackend()
         self.metrics = Metrics()
@@ -120,6 +123,30 @@ class Harness:
 
     def result_files(self) -> list[str]:
         return [file.name for file in self.storage.iter_results()]
+
+
+def upload_file(storage: Storage, photo_id: str) -> Path:
+    """The file of an upload, which `DiskStorage` lends itself, for a test that changes it behind the service's back."""
+    with storage.upload(photo_id) as path:
+        return path
+
+
+def result_file(storage: Storage, result_name: str) -> Path:
+    """The same for a result."""
+    with storage.result(result_name) as path:
+        return path
+
+
+def layers_file(storage: Storage, attempt_id: str) -> Path:
+    """The same for the layers of a result's faces."""
+    with storage.layers(attempt_id) as path:
+        return path
+
+
+def scratch_name(storage: Storage, attempt_id: str) -> Path:
+    """A scratch name that outlives its block, as a crash would leave it."""
+    with storage.scratch(attempt_id) as path:
+        return path
 
 
 class Gate:

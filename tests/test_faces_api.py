@@ -14,6 +14,7 @@ from PIL import Image
 
 from app.api import schemas
 from tests.face_backend import PLACES, FaceBackend
+from tests.harness import layers_file
 from tests.http_service import KEY, OTHER_KEY, Service, assert_problem, photo, running
 
 NOBODY = "0" * 32
@@ -214,7 +215,7 @@ def test_a_photo_that_failed_has_no_result(service: Service) -> None:
 def test_without_kept_layers_the_faces_are_listed_and_cannot_change(service: Service) -> None:
     job = restored(service)
     attempt = job["attempts"][0]["id"]
-    service.context.storage.layers_path(attempt).unlink()
+    layers_file(service.context.storage, attempt).unlink()
     (row,) = faces_of(service, job["job_id"])
     assert row["reblendable"] is False
     assert {face["before_url"] for face in row["faces"]} == {None}

@@ -21,7 +21,7 @@ from app.api.middleware.access_control import AccessControlMiddleware, AccessRul
 from app.api.middleware.request_body import MeteredBody, Pace
 from app.errors import BadRequest, Forbidden, RestoreError, Unavailable
 from app.metrics import Metrics
-from app.storage import Storage
+from app.storage import DiskStorage
 from tests.http_service import BASE_URL, KEY, OTHER_KEY, Service, assert_problem, photo, running
 
 UNSAFE = ("/enhance", "/api/v1/enhance", "/api/v1/enhance/batch")
@@ -339,7 +339,7 @@ def test_what_is_refused_by_its_head_is_not_read_at_all(keyed: Service, headers:
 
 def guarded(tmp_path: Path, app: Any, **rules: Any) -> Any:
     """The guard alone around an app, without a key, with a limit of 100 kB for submissions."""
-    admission = Admission(Storage(tmp_path / "u", tmp_path / "r"), 10, _none_waits, time.monotonic)
+    admission = Admission(DiskStorage(tmp_path / "u", tmp_path / "r"), 10, _none_waits, time.monotonic)
     known: dict[str, Any] = {
         "keys": ApiKeys([]), "origins": Origins((), (), any_host=False), "rates": RateLimits("0"),
         "submit_limits": {"/enhance": 100_000}, **rules,
@@ -431,7 +431,7 @@ def test_a_full_queue_is_seen_before_the_body_is_read(tmp_path: Path) -> None:
         async def count() -> int:
             return 10
 
-        admission = Admission(Storage(tmp_path / "u", tmp_path / "r"), 10, count, lambda: now[0])
+        admission = Admission(DiskStorage(tmp_path / "u", tmp_path / "r"), 10, count, lambda: now[0])
         for _ in range(2):
             try:
                 admission.check()

@@ -24,12 +24,14 @@ ALLOWED: dict[str, set[str]] = {
     "logs": WORDS,
     "images": WORDS,
     "storage": WORDS,
-    "store": WORDS,
+    "queue": WORDS,
+    "events": WORDS,
+    "store": WORDS | {"events"},
     "restoration": WORDS | {"images", "results"},
     "backends": WORDS | {"images", "restoration", "results"},
-    "jobs": WORDS | {"images", "backends", "results", "store", "storage", "metrics", "threads"},
+    "jobs": WORDS | {"images", "backends", "results", "queue", "store", "storage", "metrics", "threads"},
     "evaluation": WORDS | {"images", "restoration", "backends", "results"},
-    "worker": WORDS | {"jobs", "store", "storage", "metrics", "threads"},
+    "worker": WORDS | {"jobs", "queue", "store", "storage", "metrics", "threads"},
 }
 ROOMS = {path.stem for path in APP.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()} - {"__init__"}
 ALLOWED["api"] = ROOMS - {"restoration", "backends", "evaluation", "main", "commands"}

@@ -13,9 +13,9 @@ import pytest
 from app.errors import Unavailable
 from app.jobs.janitor import GRACE_SECONDS, Janitor, Sweep
 from app.storage import new_id
-from app.store import Result, Store
+from app.store import Result, SqlStore
 from app.threads import ThreadState
-from tests.harness import OWNER, Harness, until
+from tests.harness import OWNER, Harness, result_file, scratch_name, until, upload_file
 
 HOUR = 3600.0
 START = 1_000_000.0
@@ -49,14 +49,15 @@ def completed(harness: Harness, ended_at: float) -> str:
     result(harness, f"{attempt.id}.png", ended_at)
     facts = Result(f"{attempt.id}.png", "image/png", 1, 1, 6, "m", 1.0)
     harness.store.complete(attempt.id, "t", facts, ended_at)
-    age(harness.storage.upload_path(attempt.photo_id), ended_at - 10)
+    age(upload_file(harness.storage, attempt.photo_id), ended_at - 10)
     return job.id
 
 
 def result(harness: Harness, name: str, modified_at: float) -> None:
-    temporary = harness.storage.scratch_path(name[:32])
+    temporary = scratch_name(harness.storage, name[:32])
     temporary.write_bytes(b"result")
-    age(harness.storage.publish(temporary, name), modified_at)
+    harness.storage.publish(temporary, name)
+    age(result_file(harness.storage, name), modified_at)
 
 
 def age(path: Path, modified_at: float) -> None:
@@ -86,7 +87,7 @@ def test_what_waits_or_runs_stays_however_old(harness: Harness, janitor: Janitor
     harness.store.claim(attempt.id, "t", START)
     result(harness, f"{attempt.id}.png", START)  # published, and its row about to be completed
     for job in (waiting, running):
-        age(harness.storage.upload_path(job.attempts[0].photo_id), START)
+        age(upload_file(harness.storage, job.attempts[0].photo_id), START)
     assert janitor.sweep(START + 1000 * HOUR) == Sweep()
     assert files(harness) == (2, 1, 0)
 
@@ -108,7 +109,7 @@ def test_rows_go_before_files(harness: Harness, janitor: Janitor, monkeypatch: p
 def test_files_that_no_row_names_go_once_they_are_old(harness: Harness, janitor: Janitor) -> None:
     harness.upload(b"its row was never written")
     harness.storage.open_upload(new_id()).write(b"cut off")
-    harness.storage.scratch_path(new_id()).write_bytes(b"cut off")
+    scratch_name(harness.storage, new_id()).write_bytes(b"cut off")
     result(harness, f"{new_id()}.webp", START)
     stranger = harness.folder / "uploads" / "family.jpg"
     stranger.write_bytes(b"not ours")
@@ -123,7 +124,7 @@ def test_files_that_no_row_names_go_once_they_are_old(harness: Harness, janitor:
 
 def test_an_upload_whose_row_is_about_to_come_is_spared_even_with_a_tiny_retention(harness: Harness) -> None:
     photo = harness.upload(b"fresh")
-    age(harness.storage.upload_path(photo.id), START)
+    age(upload_file(harness.storage, photo.id), START)
     janitor = Janitor(harness.store, harness.storage, harness.metrics, retention_seconds=1.0)
     assert janitor.sweep(START + GRACE_SECONDS - 1) == Sweep()
     assert janitor.sweep(START + GRACE_SECONDS + 1) == Sweep(orphans=1)
@@ -132,15 +133,15 @@ def test_an_upload_whose_row_is_about_to_come_is_spared_even_with_a_tiny_retenti
 def test_a_download_in_progress_runs_to_its_end(harness: Harness, janitor: Janitor) -> None:
     completed(harness, START)
     name = harness.result_files()[0]
-    with harness.storage.result_path(name).open("rb") as download:
+    with result_file(harness.storage, name).open("rb") as download:
         janitor.sweep(START + 2 * HOUR)
         assert download.read() == b"result"
     assert harness.result_files() == []
 
 
 def test_more_than_one_bite_is_swept_in_one_pass(harness: Harness, janitor: Janitor, monkeypatch: Any) -> None:
-    expire = Store.expire
-    monkeypatch.setattr(Store, "expire", lambda store, before: expire(store, before, limit=2))
+    expire = SqlStore.expire
+    monkeypatch.setattr(SqlStore, "expire", lambda store, before: expire(store, before, limit=2))
     for _ in range(5):
         completed(harness, START)
     assert janitor.sweep(START + 2 * HOUR) == Sweep(jobs=5, uploads=5, results=5)
@@ -163,7 +164,7 @@ def test_a_file_that_resists_does_not_stop_the_pass(
     for _ in range(2):
         completed(harness, START)
     orphan = harness.upload(b"x")
-    age(harness.storage.upload_path(orphan.id), START)
+    age(upload_file(harness.storage, orphan.id), START)
 
     def resist(path: Path, missing_ok: bool = False) -> None:
         raise PermissionError(f"{path.name}: held by somebody")

@@ -15,7 +15,7 @@ from app.images import Decoder, Picture
 from app.options import RestoreOptions
 from app.results import RestorationResult
 from app.stages import OnProgress, Stage
-from app.store import Job, Store
+from app.store import Job, SqlStore
 from app.worker import Worker
 from app.worker.active_runs import Step
 from tests.harness import OWNER, Gate, Harness, photo_bytes, until
@@ -62,7 +62,7 @@ def make(tmp_path: Path, decoder: Decoder) -> Iterator[Make]:
         harness.open()
         harness.runner._backends = {"local": harness.backend, **({} if provider is None else {CLOUD: provider})}
         options = {"rescan_seconds": 0.05, "stop_grace_seconds": 5.0, "waiting": {CLOUD: most}, **options}
-        worker = Worker(harness.runner, harness.store, harness.metrics, **options)
+        worker = Worker(harness.runner, harness.store, harness.metrics, harness.queue, **options)
         made.append((harness, worker))
         return harness, worker
 
@@ -85,7 +85,7 @@ def submit(harness: Harness, worker: Worker, backend: str, photos: int = 1, *, n
     job = harness.store.add_job(OWNER, uploads, '{"scale": 2}', backend, 1000, time.time())
     for attempt in job.attempts:
         if notify:
-            worker.notify(attempt.id)
+            harness.queue.publish(attempt.id)
     return job
 
 
@@ -183,7 +183,7 @@ def test_what_crashed_once_runs_alone_with_nothing_in_any_lane(make: Make, provi
     others = [submit(harness, worker, backend, 3, notify=False) for backend in ("local", CLOUD)]
     for each in (others[0], job, others[1]):
         for attempt in each.attempts:
-            worker.notify(attempt.id)
+            harness.queue.publish(attempt.id)
     worker.start()
     until(lambda: harness.ended(job) and all(harness.ended(other) for other in others))
     assert harness.states(job) == ["completed"]
@@ -201,7 +201,7 @@ def test_a_suspect_is_not_kept_waiting_by_a_busy_other_lane(make: Make, provider
     job = submit(harness, worker, "local", notify=False)
     harness.store.claim(job.attempts[0].id, "a", 1.0)
     harness.store.crashed(job.attempts[0].id, "a", 2.0)
-    worker.notify(job.attempts[0].id)
+    harness.queue.publish(job.attempts[0].id)
     until(lambda: worker._active_runs._want_to_be_alone == 1)
     provider.gate.set()
     until(lambda: harness.ended(job))
@@ -301,7 +301,7 @@ def test_nothing_is_sent_when_the_row_cannot_say_so(
     def refuse(*_: Any) -> bool:
         raise Unavailable("storage_full", "There is no free disk space left for jobs; try again later.")
 
-    monkeypatch.setattr(Store, "mark_sent", refuse)
+    monkeypatch.setattr(SqlStore, "mark_sent", refuse)
     worker.start()
     job = submit(harness, worker, CLOUD)
     until(lambda: harness.ended(job))

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from app.errors import Conflict, NotFound
 from app.storage import new_id
-from app.store import NewPhoto, NewVersion, Result, Store
+from app.store import NewPhoto, NewVersion, Result, SqlStore
 
 OWNERS = ("ann", "bob")
 CONTENTS = ("sea",)
@@ -59,7 +59,7 @@ class PhotosModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = Store("sqlite://")
+        self.store = SqlStore("sqlite://")
         self.store.open()
         self.library = self.store.library
         self.photos: dict[str, ModelPhoto] = {}  # in the order in which they came
@@ -395,7 +395,7 @@ class _Stage:
     """One photo, brought into a state by the moves that lead there."""
 
     def __init__(self, state: str) -> None:
-        self.store = Store("sqlite://")
+        self.store = SqlStore("sqlite://")
         self.store.open()
         self.photo_id = self.store.library.add("ann", _new_photo("sea"), 1.0)[0].id
         self.jobs: list[str] = []

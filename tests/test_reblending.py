@@ -24,7 +24,7 @@ from app.jobs.reblending import MAX_WAITING, Reblender
 from app.storage import first_version, next_version, related_files
 from app.store import Attempt, NewVersion
 from tests.face_backend import PLACES, FaceBackend
-from tests.harness import OWNER, Harness, photo_bytes
+from tests.harness import OWNER, Harness, layers_file, photo_bytes, result_file
 from tests.picture_factory import adobe_rgb, grey_gamma_18
 
 LIMITS = ImageLimits()
@@ -58,7 +58,7 @@ class Bench:
     def picture(self, attempt: Attempt) -> Picture:
         """What the shown version holds, its numbers as they stand in the file."""
         assert attempt.result_name is not None
-        return decode.decode_file(self.storage.result_path(attempt.result_name), LIMITS, as_stored=True)
+        return decode.decode_file(result_file(self.storage, attempt.result_name), LIMITS, as_stored=True)
 
     def files(self) -> set[str]:
         return {file.name for file in self.storage.iter_results()}
@@ -86,7 +86,7 @@ def outside_the_faces(rgb: Any) -> Any:
 def test_a_lossless_result_is_blended_to_the_very_value(bench: Bench) -> None:
     attempt = bench.restored(photo_bytes(40, 30, kind="PNG"))
     first = bench.picture(attempt)
-    layers = load_layers(bench.storage.layers_path(attempt.id))
+    layers = load_layers(layers_file(bench.storage, attempt.id))
     changed = bench.reblender.reblend(attempt.id, {0: 0.25, 1: 0.5})
     assert (changed.version, changed.result_name) == (2, f"{attempt.id}-v2.png")
     assert worst(bench.picture(changed).rgb, blend_layers(first.rgb, layers, {0: 0.25, 1: 0.5})) == 0
@@ -114,7 +114,7 @@ def test_losses_of_a_lossy_format_do_not_pile_up(bench: Bench) -> None:
     for step in range(14):
         changed = bench.reblender.reblend(attempt.id, {0: 0.5 if step % 2 == 0 else 0.9})
         assert changed.result_name is not None
-        content = bench.storage.result_path(changed.result_name).read_bytes()
+        content = result_file(bench.storage, changed.result_name).read_bytes()
         hashes.append(hashlib.sha256(content).hexdigest())
         assert changed.result_bytes == len(content)
     assert len(set(hashes)) == 2
@@ -196,7 +196,7 @@ def test_a_result_is_read_back_with_its_own_numbers_even_where_an_upload_would_b
     attempt = bench.restored(photo_bytes(40, 30, kind="PNG"))
     ramp = np.tile(np.linspace(90, 160, 80), (60, 1)).astype(np.uint8)
     mild = Picture(np.dstack([ramp, ramp[:, ::-1], ramp]), icc_profile=adobe_rgb())
-    path = bench.storage.result_path(attempt.result_name or "")
+    path = result_file(bench.storage, attempt.result_name or "")
     encode(mild, path, "png", 95, "keep")
     assert decode.decode_file(path, LIMITS).icc_profile != adobe_rgb()
     changed = bench.picture(bench.reblender.reblend(attempt.id, {0: 0.5}))
@@ -216,7 +216,7 @@ def test_metadata_stays_as_it_was_asked_for(bench: Bench) -> None:
         changed = bench.reblender.reblend(attempt.id, {0: 0.5})
         facts = []
         for row in (attempt, changed):
-            with Image.open(bench.storage.result_path(row.result_name or ""), formats=("JPEG",)) as image:
+            with Image.open(result_file(bench.storage, row.result_name or ""), formats=("JPEG",)) as image:
                 said = image.getexif()
                 facts.append((image.size, dict(said), dict(said.get_ifd(0x8825)), image.info.get("dpi")))
         assert facts[0] == facts[1]
@@ -226,7 +226,7 @@ def test_metadata_stays_as_it_was_asked_for(bench: Bench) -> None:
 
 def test_two_at_once_never_mix_and_none_is_lost(bench: Bench) -> None:
     attempt = bench.restored(photo_bytes(40, 30, kind="PNG"))
-    first, layers = bench.picture(attempt), load_layers(bench.storage.layers_path(attempt.id))
+    first, layers = bench.picture(attempt), load_layers(layers_file(bench.storage, attempt.id))
     start = threading.Barrier(6)
     errors: list[Exception] = []
 
@@ -255,10 +255,9 @@ def test_a_version_that_somebody_else_made_meanwhile_is_neither_overwritten_nor_
     assert not bench.store.new_version(attempt.id, 7, NewVersion("x", 1, faces))
     publish = bench.storage.publish
 
-    def overtaken(temporary: Path, result_name: str) -> Path:
-        done = publish(temporary, result_name)
+    def overtaken(temporary: Path, result_name: str) -> None:
+        publish(temporary, result_name)
         assert bench.store.new_version(attempt.id, 1, NewVersion(f"{attempt.id}-v5.jpg", 1, faces))
-        return done
 
     bench.storage.publish = overtaken  # type: ignore[method-assign]
     with pytest.raises(Conflict, match="changed by somebody else"):
@@ -271,11 +270,11 @@ def test_a_job_that_is_removed_meanwhile_leaves_nothing(bench: Bench) -> None:
     attempt = bench.restored()
     publish = bench.storage.publish
 
-    def removed(temporary: Path, result_name: str) -> Path:
+    def removed(temporary: Path, result_name: str) -> None:
         gone = bench.store.cancel_or_remove(OWNER, attempt.job_id, 1.0)
         for each in gone.results:
             bench.storage.remove_result(each)
-        return publish(temporary, result_name)
+        publish(temporary, result_name)
 
     bench.storage.publish = removed  # type: ignore[method-assign]
     with pytest.raises(NotFound):
@@ -299,10 +298,10 @@ def test_only_the_first_the_shown_and_the_last_version_are_kept(bench: Bench) ->
 @pytest.mark.parametrize(
     ("break_it", "error", "code"),
     [
-        (lambda bench, row: bench.storage.layers_path(row.id).unlink(), Conflict, "faces_not_kept"),
-        (lambda bench, row: bench.storage.layers_path(row.id).write_bytes(b"PK?"), Conflict, "faces_not_kept"),
-        (lambda bench, row: bench.storage.result_path(row.result_name).unlink(), NotFound, "result_not_found"),
-        (lambda bench, row: _shrink(bench.storage.result_path(row.result_name)), Conflict, "faces_not_kept"),
+        (lambda bench, row: layers_file(bench.storage, row.id).unlink(), Conflict, "faces_not_kept"),
+        (lambda bench, row: layers_file(bench.storage, row.id).write_bytes(b"PK?"), Conflict, "faces_not_kept"),
+        (lambda bench, row: result_file(bench.storage, row.result_name).unlink(), NotFound, "result_not_found"),
+        (lambda bench, row: _shrink(result_file(bench.storage, row.result_name)), Conflict, "faces_not_kept"),
     ],
 )
 def test_what_is_missing_or_damaged_is_told_and_the_shown_version_stays(
@@ -355,7 +354,7 @@ def test_faces_too_large_to_be_read_back_are_not_kept(bench: Bench, monkeypatch:
 
 def test_the_layers_are_on_disk_before_the_row_says_that_the_result_is_there(bench: Bench) -> None:
     seen: list[bool] = []
-    bench.store.subscribe(lambda _: seen.append(_finished_without_layers(bench)))
+    bench.harness.events.subscribe(lambda _: seen.append(_finished_without_layers(bench)))
     bench.restored()
     assert seen
     assert not any(seen)
@@ -363,16 +362,16 @@ def test_the_layers_are_on_disk_before_the_row_says_that_the_result_is_there(ben
 
 def _finished_without_layers(bench: Bench) -> bool:
     attempts = [attempt for job in bench.store.jobs(OWNER, 9) for attempt in job.attempts]
-    return any(a.result_name is not None and not bench.storage.layers_path(a.id).is_file() for a in attempts)
+    return any(a.result_name is not None and not bench.storage.has_layers(a.id) for a in attempts)
 
 
 def test_a_cancelled_run_leaves_no_layers(bench: Bench) -> None:
     job = bench.harness.submit(photo_bytes(40, 30))
     publish = bench.storage.publish
 
-    def cancelled(temporary: Path, result_name: str) -> Path:
+    def cancelled(temporary: Path, result_name: str) -> None:
         bench.store.cancel_or_remove(OWNER, job.id, 1.0)
-        return publish(temporary, result_name)
+        publish(temporary, result_name)
 
     bench.storage.publish = cancelled  # type: ignore[method-assign]
     bench.harness.runner.run_attempt(job.attempts[0].id)
@@ -387,7 +386,7 @@ def test_the_janitor_keeps_what_belongs_to_a_row_and_takes_what_a_crash_left(ben
     for name in (next_version(shown.result_name or ""), f"{attempt.id}-v2.jpg", f"{'0' * 32}.faces"):
         (bench.harness.folder / "results" / name).write_bytes(b"left")
     for file in list(bench.storage.iter_results()):
-        os.utime(file.path, (1000.0, 1000.0))
+        os.utime(bench.harness.folder / "results" / file.name, (1000.0, 1000.0))
     ended_at = attempt.ended_at or 0.0
     janitor = Janitor(bench.store, bench.storage, bench.harness.metrics, retention_seconds=3600.0)
     assert janitor.sweep(ended_at + 3000).orphans == 3
@@ -424,7 +423,7 @@ def test_kill_9_during_a_reblend_leaves_the_version_before(moment: str, tmp_path
     attempt = bench.restored(photo_bytes(40, 30, kind="PNG"))
     bench.reblender.reblend(attempt.id, {0: 0.5})
     shown = bench.row(attempt.id)
-    content = bench.storage.result_path(shown.result_name or "").read_bytes()
+    content = result_file(bench.storage, shown.result_name or "").read_bytes()
     bench.close()
     child = os.fork()
     if child == 0:
@@ -433,7 +432,7 @@ def test_kill_9_during_a_reblend_leaves_the_version_before(moment: str, tmp_path
     again = Bench(tmp_path)
     try:
         assert again.row(attempt.id) == shown
-        assert again.storage.result_path(shown.result_name or "").read_bytes() == content
+        assert result_file(again.storage, shown.result_name or "").read_bytes() == content
         repeated = again.reblender.reblend(attempt.id, {1: 0.25})
         assert (repeated.version, repeated.result_name) == (3, f"{attempt.id}-v3.png")
         assert [face["strength"] for face in repeated.faces] == [0.5, 0.25, 1.0]
@@ -448,7 +447,7 @@ def _reblend_and_die(folder: Path, attempt_id: str, moment: str) -> None:
         bench = Bench(folder)
         publish = bench.storage.publish
 
-        def die(temporary: Path, result_name: str) -> Path:
+        def die(temporary: Path, result_name: str) -> None:
             if moment == "published":
                 publish(temporary, result_name)
             os.kill(os.getpid(), signal.SIGKILL)

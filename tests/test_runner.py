@@ -19,9 +19,9 @@ from app.notices import Notice
 from app.options import RestoreOptions
 from app.results import RestorationResult
 from app.stages import OnProgress, Stage
-from app.storage import Storage, new_id
-from app.store import Attempt, AttemptStatus, Job, Store
-from tests.harness import OWNER, Harness, LanczosBackend, photo_bytes
+from app.storage import DiskStorage, new_id
+from app.store import Attempt, AttemptStatus, Job, SqlStore
+from tests.harness import OWNER, Harness, LanczosBackend, photo_bytes, result_file
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_photo_becomes_a_result_whose_row_says_what_lies_on_disk(harness: Harn
     attempt = run(harness, harness.submit(photo_bytes(24, 16, kind="PNG")))
     assert attempt.status is AttemptStatus.COMPLETED
     assert attempt.result_name == f"{attempt.id}.png"
-    path = harness.storage.result_path(attempt.result_name)
+    path = result_file(harness.storage, attempt.result_name)
     with Image.open(path) as result:
         result.load()
         assert (result.format, result.size) == ("PNG", (48, 32))
@@ -152,18 +152,18 @@ def test_every_failure_ends_in_the_row(
 
 def test_the_file_is_published_before_the_row_says_so(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
-    publish, complete = Storage.publish, Store.complete
+    publish, complete = DiskStorage.publish, SqlStore.complete
 
-    def say_publish(storage: Storage, temporary: Path, name: str) -> Path:
+    def say_publish(storage: DiskStorage, temporary: Path, name: str) -> None:
         seen.append(f"publish while {only(harness, job).status}")
-        return publish(storage, temporary, name)
+        publish(storage, temporary, name)
 
-    def say_complete(store: Store, attempt_id: str, *rest: Any) -> bool:
+    def say_complete(store: SqlStore, attempt_id: str, *rest: Any) -> bool:
         seen.append(f"complete with {len(harness.result_files())} file")
         return complete(store, attempt_id, *rest)
 
-    monkeypatch.setattr(Storage, "publish", say_publish)
-    monkeypatch.setattr(Store, "complete", say_complete)
+    monkeypatch.setattr(DiskStorage, "publish", say_publish)
+    monkeypatch.setattr(SqlStore, "complete", say_complete)
     job = harness.submit()
     run(harness, job)
     assert seen == ["publish while processing", "complete with 1 file"]
@@ -212,15 +212,14 @@ def test_cancelling_during_encoding_leaves_no_file(harness: Harness, monkeypatch
 def test_cancelling_after_the_file_has_its_name_takes_it_away_again(
     harness: Harness, monkeypatch: pytest.MonkeyPatch, how_often: int
 ) -> None:
-    publish = Storage.publish
+    publish = DiskStorage.publish
 
-    def publish_then_cancel(storage: Storage, temporary: Path, name: str) -> Path:
-        final = publish(storage, temporary, name)
+    def publish_then_cancel(storage: DiskStorage, temporary: Path, name: str) -> None:
+        publish(storage, temporary, name)
         for _ in range(how_often):
             harness.store.cancel_or_remove(OWNER, job.id, 5.0)
-        return final
 
-    monkeypatch.setattr(Storage, "publish", publish_then_cancel)
+    monkeypatch.setattr(DiskStorage, "publish", publish_then_cancel)
     job = harness.submit()
     harness.runner.run_attempt(job.attempts[0].id)
     assert harness.result_files() == []
@@ -231,17 +230,16 @@ def test_a_late_run_never_takes_away_the_result_of_the_run_after_it(
 ) -> None:
     job = harness.submit()
     attempt_id = job.attempts[0].id
-    publish = Storage.publish
+    publish = DiskStorage.publish
 
-    def publish_and_be_overtaken(storage: Storage, temporary: Path, name: str) -> Path:
+    def publish_and_be_overtaken(storage: DiskStorage, temporary: Path, name: str) -> None:
         monkeypatch.undo()
-        final = publish(storage, temporary, name)
+        publish(storage, temporary, name)
         harness.runner.abandon(attempt_id, "first")
         harness.runner.finish(_restored(harness, attempt_id, "second"))
-        return final
 
     late = _restored(harness, attempt_id, "first")
-    monkeypatch.setattr(Storage, "publish", publish_and_be_overtaken)
+    monkeypatch.setattr(DiskStorage, "publish", publish_and_be_overtaken)
     harness.runner.finish(late)
     attempt = only(harness, job)
     assert (attempt.status, attempt.tries) == (AttemptStatus.COMPLETED, 2)
@@ -301,13 +299,13 @@ def test_progress_is_written_twice_a_second_and_at_every_new_stage(
     harness = Harness(tmp_path, Talking(words, clock), decoder, clock=lambda: clock[0])
     harness.open()
     written: list[tuple[float, str]] = []
-    report = Store.report_progress
+    report = SqlStore.report_progress
 
-    def note(store: Store, attempt_id: str, token: str, fraction: float, stage: str) -> bool:
+    def note(store: SqlStore, attempt_id: str, token: str, fraction: float, stage: str) -> bool:
         written.append((fraction, stage))
         return report(store, attempt_id, token, fraction, stage)
 
-    monkeypatch.setattr(Store, "report_progress", note)
+    monkeypatch.setattr(SqlStore, "report_progress", note)
     run(harness, harness.submit())
     harness.store.close()
     assert written == [
@@ -326,7 +324,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch, *methods: str) -> Callable[[], Non
         raise Unavailable("storage_full", "Full.")
 
     for method in methods:
-        monkeypatch.setattr(Store, method, refuse)
+        monkeypatch.setattr(SqlStore, method, refuse)
     return monkeypatch.undo
 
 

@@ -253,7 +253,8 @@ def test_the_settings_open_the_backend_only_with_a_key(key: str, tmp_path: Path)
         assert isinstance(backend, SiliconFlowBackend) == bool(key)
         if isinstance(backend, SiliconFlowBackend):
             assert (backend._account.timeout_seconds, backend._account.model) == (77, "Qwen/Qwen-Image-Edit")
-            assert backend._scratch().suffix == ".part"  # the janitor knows such files
+            with backend._scratch() as scratch:
+                assert scratch.suffix == ".part"  # the janitor knows such files
         names = [thread.name for thread in parts.context.worker._threads]
         assert [name for name in names if "siliconflow" in name] == [f"worker-siliconflow-{n}" for n in range(1, 6)]
         assert key not in repr(settings) or not key
@@ -308,19 +309,20 @@ from pathlib import Path
 from app.images import Decoder, ImageLimits
 from app.backends.siliconflow.backend import open_siliconflow_backend
 from app.worker import Worker
-from app.worker.in_work import Step
-from tests.workshop import OWNER, Workshop, photo_bytes
+from tests.harness import OWNER, Harness, photo_bytes
 
-workshop = Workshop(Path(sys.argv[1]))
-workshop.open()
+harness = Harness(Path(sys.argv[1]))
+harness.open()
 cloud = open_siliconflow_backend(
     api_key="sk-x", api_url=sys.argv[2], model="m", timeout_seconds=60, result_hosts=("s3.siliconflow.cn",),
-    decode=workshop.decoder.decode,
+    decode=harness.decoder.decode,
 )
-workshop.runner._backends = {"siliconflow": cloud}
-photo = workshop.upload(photo_bytes())
-workshop.store.add_job(OWNER, [photo], "{}", "siliconflow", 9, 1.0)
-worker = Worker(workshop.runner, workshop.store, workshop.metrics, waiting={"siliconflow": 1}, rescan_seconds=0.05)
+harness.runner._backends = {"siliconflow": cloud}
+photo = harness.upload(photo_bytes())
+harness.store.add_job(OWNER, [photo], "{}", "siliconflow", 9, 1.0)
+worker = Worker(
+    harness.runner, harness.store, harness.metrics, harness.queue, waiting={"siliconflow": 1}, rescan_seconds=0.05
+)
 worker.start()
 threading.Event().wait(60)
 """
@@ -345,7 +347,14 @@ def test_a_process_killed_while_a_photo_is_at_the_provider_does_not_pay_twice(
     try:
         assert harness.open() == []
         harness.runner._backends = {"siliconflow": provider.backend(decoder.decode)}
-        worker = Worker(harness.runner, harness.store, harness.metrics, waiting={"siliconflow": 1}, rescan_seconds=0.02)
+        worker = Worker(
+            harness.runner,
+            harness.store,
+            harness.metrics,
+            harness.queue,
+            waiting={"siliconflow": 1},
+            rescan_seconds=0.02,
+        )
         worker.start()
         time.sleep(0.3)
         worker.stop()

@@ -7,7 +7,7 @@ import sys
 
 _SCRIPT = """
 import sys, torch
-from app.restoration.spandrel_loading import import_spandrel
+from app.restoration.models.spandrel_loading import import_spandrel
 spandrel = import_spandrel()
 assert "torch._dynamo" not in sys.modules and "sympy" not in sys.modules, "the compiler came along"
 assert len(list(spandrel.MAIN_REGISTRY)) > 20

@@ -18,9 +18,10 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from app.errors import Conflict, Internal, NotFound, TooLarge, Unavailable
+from app.events import LocalEvents
 from app.notices import Notice
 from app.storage import new_id
-from app.store import Attempt, AttemptStatus, Job, NewPhoto, Result, Store
+from app.store import Attempt, AttemptStatus, Job, NewPhoto, Result, SqlStore, Store
 from app.store.schema import VERSION, metadata
 
 ME = "me"
@@ -60,8 +61,13 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(file: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{file}")
+def events() -> LocalEvents:
+    return LocalEvents()
+
+
+@pytest.fixture
+def store(file: Path, events: LocalEvents) -> Iterator[SqlStore]:
+    opened = SqlStore(f"sqlite:///{file}", events)
     opened.open()
     yield opened
     opened.close()
@@ -76,7 +82,7 @@ def photo_status(file: Path) -> str:
     return str(rows(file, "SELECT status FROM photos")[0][0])
 
 
-def test_a_job_is_written_whole_and_read_back(store: Store) -> None:
+def test_a_job_is_written_whole_and_read_back(store: SqlStore) -> None:
     job = add(store, photos=3, now=123.0)
     again = store.job(ME, job.id)
     assert again == job
@@ -88,7 +94,7 @@ def test_a_job_is_written_whole_and_read_back(store: Store) -> None:
     assert (attempt.stage, attempt.progress, attempt.tries, attempt.claim) == ("waiting", 0.0, 0, None)
 
 
-def test_another_owner_cannot_see_list_cancel_or_fetch_it(store: Store) -> None:
+def test_another_owner_cannot_see_list_cancel_or_fetch_it(store: SqlStore) -> None:
     job = add(store)
     finish(store, first(job))
     name = f"{first(job)}.png"
@@ -107,7 +113,7 @@ def test_another_owner_cannot_see_list_cancel_or_fetch_it(store: Store) -> None:
         store.result_attempt(ME, f"{first(job)}.jpg")
 
 
-def test_a_full_queue_refuses_with_a_time_and_writes_nothing(store: Store, file: Path) -> None:
+def test_a_full_queue_refuses_with_a_time_and_writes_nothing(store: SqlStore, file: Path) -> None:
     finish(store, first(add(store)), seconds=7.0)
     add(store, photos=3, limit=4)
     with pytest.raises(Unavailable) as refused:
@@ -118,13 +124,13 @@ def test_a_full_queue_refuses_with_a_time_and_writes_nothing(store: Store, file:
     add(store, photos=1, limit=4)
 
 
-def test_a_job_larger_than_the_whole_queue_is_too_large_not_too_early(store: Store) -> None:
+def test_a_job_larger_than_the_whole_queue_is_too_large_not_too_early(store: SqlStore) -> None:
     with pytest.raises(TooLarge) as refused:
         add(store, photos=5, limit=4)
     assert refused.value.code == "too_many_files"
 
 
-def test_parallel_submissions_never_pass_the_limit(store: Store) -> None:
+def test_parallel_submissions_never_pass_the_limit(store: SqlStore) -> None:
     accepted: list[Job] = []
     refused: list[str] = []
 
@@ -145,7 +151,7 @@ def test_parallel_submissions_never_pass_the_limit(store: Store) -> None:
     assert store.counts().queued == 50
 
 
-def test_places_in_the_queue_follow_the_order_of_submission(store: Store) -> None:
+def test_places_in_the_queue_follow_the_order_of_submission(store: SqlStore) -> None:
     jobs = [add(store, photos=2, now=100.0 - n) for n in range(3)]  # the clock runs backwards; the order stays
     assert [store.queue_position(job.id) for job in jobs] == [1, 3, 5]
     assert store.queued_ids() == [a.id for job in jobs for a in job.attempts]
@@ -157,7 +163,7 @@ def test_places_in_the_queue_follow_the_order_of_submission(store: Store) -> Non
     assert store.queue_position("0" * 32) == 0
 
 
-def test_pages_go_from_the_newest_to_the_oldest(store: Store) -> None:
+def test_pages_go_from_the_newest_to_the_oldest(store: SqlStore) -> None:
     ids = [add(store, photos=2).id for _ in range(5)]
     page = store.jobs(ME, 2)
     assert [job.id for job in page] == [ids[4], ids[3]]
@@ -165,7 +171,7 @@ def test_pages_go_from_the_newest_to_the_oldest(store: Store) -> None:
     assert all(len(job.attempts) == 2 for job in page)
 
 
-def test_a_waiting_attempt_is_claimed_exactly_once(store: Store) -> None:
+def test_a_waiting_attempt_is_claimed_exactly_once(store: SqlStore) -> None:
     attempt_id = first(add(store))
     claims: list[Attempt | None] = []
     barrier = threading.Barrier(8)
@@ -186,7 +192,7 @@ def test_a_waiting_attempt_is_claimed_exactly_once(store: Store) -> None:
     assert store.holds(attempt_id, won[0].claim)
 
 
-def test_a_completed_row_carries_all_facts_of_its_result(store: Store, file: Path) -> None:
+def test_a_completed_row_carries_all_facts_of_its_result(store: SqlStore, file: Path) -> None:
     job = add(store)
     attempt_id = first(job)
     store.claim(attempt_id, "t", 100.0)
@@ -220,7 +226,7 @@ MOVES: dict[str, Move] = {
 
 
 @pytest.mark.parametrize("move", MOVES.values(), ids=MOVES.keys())
-def test_a_run_without_its_claim_changes_nothing(store: Store, move: Move) -> None:
+def test_a_run_without_its_claim_changes_nothing(store: SqlStore, move: Move) -> None:
     job = add(store)
     attempt_id = first(job)
     assert not move(store, attempt_id, "t")  # still waiting
@@ -238,7 +244,7 @@ def test_a_run_without_its_claim_changes_nothing(store: Store, move: Move) -> No
     assert not move(store, new_id(), "t")
 
 
-def test_a_failed_cancelled_or_returned_attempt_puts_the_photo_back(store: Store, file: Path) -> None:
+def test_a_failed_cancelled_or_returned_attempt_puts_the_photo_back(store: SqlStore, file: Path) -> None:
     job = add(store)
     attempt_id = first(job)
     store.claim(attempt_id, "a", 1.0)
@@ -255,7 +261,7 @@ def test_a_failed_cancelled_or_returned_attempt_puts_the_photo_back(store: Store
     assert (failed.attempts[0].error_code, failed.attempts[0].error_message) == ("decode_timeout", "Too slow.")
 
 
-def test_cancelling_is_immediate_for_waiting_and_running_and_spares_the_ended(store: Store) -> None:
+def test_cancelling_is_immediate_for_waiting_and_running_and_spares_the_ended(store: SqlStore) -> None:
     job = add(store, photos=3)
     finish(store, job.attempts[0].id)
     store.claim(job.attempts[1].id, "t", 1.0)
@@ -272,7 +278,7 @@ def test_cancelling_is_immediate_for_waiting_and_running_and_spares_the_ended(st
     assert store.known_photo_ids() == set()
 
 
-def test_after_a_crash_a_run_is_repeated_once_and_then_given_up(store: Store) -> None:
+def test_after_a_crash_a_run_is_repeated_once_and_then_given_up(store: SqlStore) -> None:
     waiting, running = add(store), add(store)
     store.claim(first(running), "a", 1.0)
     assert store.recover(2.0) == [first(waiting), first(running)]
@@ -283,7 +289,7 @@ def test_after_a_crash_a_run_is_repeated_once_and_then_given_up(store: Store) ->
     assert attempt.ended_at == 4.0
 
 
-def test_a_run_that_died_alone_is_repeated_once_too(store: Store) -> None:
+def test_a_run_that_died_alone_is_repeated_once_too(store: SqlStore) -> None:
     attempt_id = first(add(store))
     for token, state in (("a", "queued"), ("b", "failed")):
         store.claim(attempt_id, token, 1.0)
@@ -291,7 +297,7 @@ def test_a_run_that_died_alone_is_repeated_once_too(store: Store) -> None:
         assert status_of(store, attempt_id) == state
 
 
-def test_expiry_takes_whole_ended_jobs_and_never_an_active_one(store: Store) -> None:
+def test_expiry_takes_whole_ended_jobs_and_never_an_active_one(store: SqlStore) -> None:
     old, young, half, waiting = (add(store, photos=2) for _ in range(4))
     for attempt in old.attempts:
         finish(store, attempt.id, now=200.0)
@@ -307,14 +313,14 @@ def test_expiry_takes_whole_ended_jobs_and_never_an_active_one(store: Store) -> 
     assert store.expire(before=1e12).jobs == (young.id,)
 
 
-def test_expiry_works_in_bounded_bites(store: Store) -> None:
+def test_expiry_works_in_bounded_bites(store: SqlStore) -> None:
     for _ in range(3):
         finish(store, first(add(store)), now=1.0)
     assert [len(store.expire(before=50.0, limit=2).jobs) for _ in range(3)] == [2, 1, 0]
 
 
 def test_listeners_hear_after_the_commit_and_a_faulty_one_harms_nobody(
-    store: Store, caplog: pytest.LogCaptureFixture
+    store: SqlStore, events: LocalEvents, caplog: pytest.LogCaptureFixture
 ) -> None:
     heard: list[tuple[str, str]] = []
 
@@ -324,8 +330,8 @@ def test_listeners_hear_after_the_commit_and_a_faulty_one_harms_nobody(
     def faulty(_job_id: str) -> None:
         raise RuntimeError("listener")
 
-    store.subscribe(faulty)
-    unsubscribe = store.subscribe(listen)
+    events.subscribe(faulty)
+    unsubscribe = events.subscribe(listen)
     job, other = add(store), add(store)
     assert heard == [(job.id, "queued"), (other.id, "queued")]
     heard.clear()
@@ -341,7 +347,7 @@ def test_listeners_hear_after_the_commit_and_a_faulty_one_harms_nobody(
     assert "listener of job changes failed" in caplog.text
 
 
-def test_the_connection_is_set_for_safety(store: Store) -> None:
+def test_the_connection_is_set_for_safety(store: SqlStore) -> None:
     with store._database.reading() as connection:
         said = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
@@ -357,7 +363,7 @@ def test_the_connection_is_set_for_safety(store: Store) -> None:
     }
 
 
-def test_a_failing_transaction_leaves_nothing_behind(store: Store, file: Path) -> None:
+def test_a_failing_transaction_leaves_nothing_behind(store: SqlStore, file: Path) -> None:
     twice = photo()
     with pytest.raises(Exception, match="UNIQUE"):
         store.add_job(ME, [photo(), twice, twice], "{}", "local", 100, 1.0)
@@ -365,7 +371,7 @@ def test_a_failing_transaction_leaves_nothing_behind(store: Store, file: Path) -
     add(store)
 
 
-def test_a_photo_has_at_most_one_active_attempt(store: Store, file: Path) -> None:
+def test_a_photo_has_at_most_one_active_attempt(store: SqlStore, file: Path) -> None:
     job = add(store)
     copied = "job_id, photo_id, backend, options_json, progress, stage, tries, created_at, faces_json, warnings_json"
     query = (
@@ -379,7 +385,7 @@ def test_a_photo_has_at_most_one_active_attempt(store: Store, file: Path) -> Non
     assert len(store.job(ME, job.id).attempts) == 2
 
 
-def test_a_full_disk_is_told_and_the_store_recovers_alone(store: Store) -> None:
+def test_a_full_disk_is_told_and_the_store_recovers_alone(store: SqlStore) -> None:
     kept = add(store)
     with store._database.reading() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
@@ -394,7 +400,7 @@ def test_a_full_disk_is_told_and_the_store_recovers_alone(store: Store) -> None:
     add(store)
 
 
-def test_a_writing_transaction_holds_the_lock_from_its_start(store: Store, file: Path) -> None:
+def test_a_writing_transaction_holds_the_lock_from_its_start(store: SqlStore, file: Path) -> None:
     with contextlib.closing(sqlite3.connect(file, isolation_level=None, timeout=0)) as other:
         with store._database.writing(), pytest.raises(sqlite3.OperationalError, match="locked"):
             other.execute("BEGIN IMMEDIATE")
@@ -403,7 +409,7 @@ def test_a_writing_transaction_holds_the_lock_from_its_start(store: Store, file:
             other.execute("ROLLBACK")
 
 
-def test_a_busy_database_is_told(store: Store, file: Path) -> None:
+def test_a_busy_database_is_told(store: SqlStore, file: Path) -> None:
     with store._database.reading() as connection:
         connection.exec_driver_sql("PRAGMA busy_timeout=20")
     with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
@@ -415,7 +421,7 @@ def test_a_busy_database_is_told(store: Store, file: Path) -> None:
     add(store)
 
 
-def test_a_closed_store_says_so_and_can_be_opened_again(store: Store, file: Path) -> None:
+def test_a_closed_store_says_so_and_can_be_opened_again(store: SqlStore, file: Path) -> None:
     job = add(store)
     store.close()
     store.close()
@@ -427,16 +433,16 @@ def test_a_closed_store_says_so_and_can_be_opened_again(store: Store, file: Path
     assert store.job(ME, job.id) == job
 
 
-def test_a_second_process_on_the_same_folder_is_refused(store: Store, file: Path) -> None:
+def test_a_second_process_on_the_same_folder_is_refused(store: SqlStore, file: Path) -> None:
     with pytest.raises(Conflict) as refused:
-        Store(f"sqlite:///{file}").open()
+        SqlStore(f"sqlite:///{file}").open()
     assert refused.value.code == "already_running"
-    script = f"from app.store import Store\nStore('sqlite:///{file}').open()"
+    script = f"from app.store import SqlStore\nSqlStore('sqlite:///{file}').open()"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1
     assert "already uses this database" in ended.stderr
     store.close()
-    with contextlib.closing(Store(f"sqlite:///{file}")) as next_one:
+    with contextlib.closing(SqlStore(f"sqlite:///{file}")) as next_one:
         next_one.open()
 
 
@@ -449,17 +455,19 @@ def crashed_copy(store: Store, file: Path, folder: Path) -> Path:
 
 
 def test_after_an_unclean_stop_the_database_is_checked_and_complete(
-    store: Store, file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    store: SqlStore, file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = add(store, photos=2)
     copy = crashed_copy(store, file, tmp_path / "copy")
-    with contextlib.closing(Store(f"sqlite:///{copy}")) as again, caplog.at_level(logging.WARNING):
+    with contextlib.closing(SqlStore(f"sqlite:///{copy}")) as again, caplog.at_level(logging.WARNING):
         again.open()
         assert again.job(ME, job.id) == job
     assert "did not close its database" in caplog.text
 
 
-def test_damage_behind_an_unclean_stop_is_found_and_nothing_is_remade(store: Store, file: Path, tmp_path: Path) -> None:
+def test_damage_behind_an_unclean_stop_is_found_and_nothing_is_remade(
+    store: SqlStore, file: Path, tmp_path: Path
+) -> None:
     for _ in range(200):
         add(store)
     store.close()
@@ -470,7 +478,7 @@ def test_damage_behind_an_unclean_stop_is_found_and_nothing_is_remade(store: Sto
     content[5 * 4096 : 9 * 4096] = b"\x5a" * (4 * 4096)
     copy.write_bytes(content)
     with pytest.raises(Internal) as refused:
-        Store(f"sqlite:///{copy}").open()
+        SqlStore(f"sqlite:///{copy}").open()
     assert refused.value.code == "database_damaged"
     assert "DATABASE_URL" in refused.value.detail
     assert str(tmp_path) not in refused.value.detail
@@ -481,12 +489,12 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "jobs.sqlite3"
     file.write_bytes(b"this is no database, " * 100)
     with pytest.raises(Internal) as refused:
-        Store(f"sqlite:///{file}").open()
+        SqlStore(f"sqlite:///{file}").open()
     assert refused.value.code == "database_damaged"
     assert file.read_bytes().startswith(b"this is no database")
 
 
-def test_a_database_of_a_later_version_is_refused(store: Store, file: Path) -> None:
+def test_a_database_of_a_later_version_is_refused(store: SqlStore, file: Path) -> None:
     store.close()
     with contextlib.closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA user_version=99")
@@ -497,7 +505,7 @@ def test_a_database_of_a_later_version_is_refused(store: Store, file: Path) -> N
 
 def test_other_databases_are_refused_with_a_sentence() -> None:
     with pytest.raises(Internal, match="sqlite:///"):
-        Store("postgresql://somewhere/jobs")
+        SqlStore("postgresql://somewhere/jobs")
 
 
 def test_the_tables_are_portable() -> None:

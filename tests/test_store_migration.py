@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.store import AttemptStatus, NewPhoto, NewVersion, PhotoStatus, Store, sqlite
+from app.store import AttemptStatus, NewPhoto, NewVersion, PhotoStatus, SqlStore, sqlite
 from app.store.schema import VERSION, metadata
 from tests import old_database
 from tests.old_database import ATTEMPTS, JOBS, PHOTOS
@@ -32,7 +32,7 @@ def shape(path: Path) -> dict[str, set[str]]:
 
 
 def test_the_rows_of_the_first_version_are_all_there_and_go_on(old: Path) -> None:
-    store = Store(f"sqlite:///{old}")
+    store = SqlStore(f"sqlite:///{old}")
     store.open()
     assert store.recover(100.0) == [ATTEMPTS["queued"], ATTEMPTS["processing"]]
     jobs = {job.id: job for job in store.jobs("owner", 99)}
@@ -55,7 +55,7 @@ def test_the_rows_of_the_first_version_are_all_there_and_go_on(old: Path) -> Non
 
 def test_it_has_the_shape_of_a_fresh_one(old: Path, tmp_path: Path) -> None:
     for path in (old, tmp_path / "fresh.sqlite3", old):  # a second start finds nothing to do
-        store = Store(f"sqlite:///{path}")
+        store = SqlStore(f"sqlite:///{path}")
         store.open()
         store.close()
     assert shape(old) == shape(tmp_path / "fresh.sqlite3")
@@ -73,11 +73,11 @@ def test_a_change_that_breaks_off_changes_nothing(old: Path, monkeypatch: pytest
 
     monkeypatch.setattr(sqlite, "_add_columns", broken)
     with pytest.raises(RuntimeError):
-        Store(f"sqlite:///{old}").open()
+        SqlStore(f"sqlite:///{old}").open()
     assert shape(old) == before
     assert sqlite3.connect(old).execute("PRAGMA user_version").fetchone() == (1,)
     monkeypatch.undo()
-    store = Store(f"sqlite:///{old}")
+    store = SqlStore(f"sqlite:///{old}")
     store.open()
     assert len(store.jobs("owner", 99)) == 4
     store.close()

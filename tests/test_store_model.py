@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from app.errors import NotFound, Unavailable
+from app.events import LocalEvents
 from app.storage import new_id
-from app.store import Attempt, NewPhoto, Result, Store
+from app.store import Attempt, NewPhoto, Result, SqlStore
 
 OWNERS = ("ann", "bob")
 QUEUE_LIMIT = 6
@@ -40,12 +41,13 @@ class StoreModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = Store("sqlite://")
+        events = LocalEvents()
+        self.store = SqlStore("sqlite://", events)
         self.store.open()
         self.rows: dict[str, Row] = {}  # in the order of submission
         self.now = 0.0
         self.heard: set[str] = set()
-        self.store.subscribe(self.heard.add)
+        events.subscribe(self.heard.add)
 
     def teardown(self) -> None:
         self.store.close()

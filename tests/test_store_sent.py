@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.storage import new_id
-from app.store import Attempt, AttemptStatus, NewPhoto, Result, Store
+from app.store import Attempt, AttemptStatus, NewPhoto, Result, SqlStore, Store
 from app.store.schema import VERSION
 
 ME = "me"
@@ -22,7 +22,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(file: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{file}")
+    opened = SqlStore(f"sqlite:///{file}")
     opened.open()
     yield opened
     opened.close()
@@ -126,7 +126,7 @@ def test_the_waiting_can_be_listed_by_backend(store: Store) -> None:
 
 
 def test_a_database_of_the_first_version_gets_the_column(file: Path) -> None:
-    store = Store(f"sqlite:///{file}")
+    store = SqlStore(f"sqlite:///{file}")
     store.open()
     attempt_id = add(store)
     store.close()

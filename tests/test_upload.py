@@ -12,7 +12,8 @@ import pytest
 
 from app.api.multipart_form import FLUSH_BYTES, MAX_FIELD_BYTES, MAX_FIELDS, MultipartForm, UploadLimits, receive_form
 from app.errors import RestoreError
-from app.storage import Storage, new_id
+from app.storage import DiskStorage, Storage, new_id
+from tests.harness import upload_file
 from tests.http_service import Service, assert_problem, photo, running
 
 BOUNDARY = "xYzZY"
@@ -54,7 +55,7 @@ def fed(storage: Storage, data: bytes, step: int = 1 << 16, content_type: str = 
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
-    return Storage(tmp_path / "uploads", tmp_path / "results")
+    return DiskStorage(tmp_path / "uploads", tmp_path / "results")
 
 
 @pytest.mark.parametrize("step", [1, 7, 4096, 1 << 20])
@@ -185,7 +186,7 @@ def test_a_file_is_on_disk_before_its_row_is_written(service: Service, monkeypat
     submit = service.context.store.submit
 
     def watched(owner: str, photos: Any, *rest: Any) -> Any:
-        seen.append(all(service.context.storage.upload_path(one.id).stat().st_size == one.bytes for one in photos))
+        seen.append(all(upload_file(service.context.storage, one.id).stat().st_size == one.bytes for one in photos))
         return submit(owner, photos, *rest)
 
     monkeypatch.setattr(service.context.store, "submit", watched)

@@ -15,7 +15,7 @@ import pytest
 from app import images
 from app.errors import Unavailable
 from app.images import Decoder, Picture
-from app.store import Attempt, Job, Store
+from app.store import Attempt, Job, SqlStore
 from app.worker import Worker
 from app.worker.active_runs import ActiveRuns, Step
 from app.worker.lane import NICENESS
@@ -32,7 +32,7 @@ def make(tmp_path: Path, decoder: Decoder) -> Iterator[Make]:
         harness = Harness(tmp_path, backend, decode or decoder)
         harness.open()
         options = {"rescan_seconds": 0.05, "stop_grace_seconds": 5.0, **options}
-        worker = Worker(harness.runner, harness.store, harness.metrics, **options)
+        worker = Worker(harness.runner, harness.store, harness.metrics, harness.queue, **options)
         made.append((harness, worker))
         return harness, worker
 
@@ -45,7 +45,7 @@ def make(tmp_path: Path, decoder: Decoder) -> Iterator[Make]:
 def submit(harness: Harness, worker: Worker, photos: int = 1) -> Job:
     job = harness.submit(*[photo_bytes(seed=n) for n in range(photos)])
     for attempt in job.attempts:
-        worker.notify(attempt.id)
+        harness.queue.publish(attempt.id)
     return job
 
 
@@ -122,8 +122,8 @@ def test_a_bell_that_was_lost_is_found_and_one_too_many_does_no_harm(make: Make)
     job = harness.submit(photo_bytes(), photo_bytes())
     worker.start()
     for _ in range(3):
-        worker.notify(job.attempts[0].id)
-        worker.notify("0" * 32)
+        harness.queue.publish(job.attempts[0].id)
+        harness.queue.publish("0" * 32)
     until(lambda: harness.ended(job))
     assert harness.states(job) == ["completed"] * 2
     assert harness.backend.runs == 2
@@ -143,15 +143,15 @@ def test_a_store_that_refuses_claims_for_a_while_loses_nothing(
 ) -> None:
     monkeypatch.setattr("app.worker.lane.REFUSED_PAUSE_SECONDS", 0.01)
     harness, worker = make()
-    claim, refusals = Store.claim, [1, 2, 3]
+    claim, refusals = SqlStore.claim, [1, 2, 3]
 
-    def refuse(store: Store, attempt_id: str, token: str, now: float) -> Attempt | None:
+    def refuse(store: SqlStore, attempt_id: str, token: str, now: float) -> Attempt | None:
         if refusals:
             refusals.pop()
             raise Unavailable("storage_full", "Full.")
         return claim(store, attempt_id, token, now)
 
-    monkeypatch.setattr(Store, "claim", refuse)
+    monkeypatch.setattr(SqlStore, "claim", refuse)
     worker.start()
     job = submit(harness, worker)
     until(lambda: harness.ended(job))
@@ -167,7 +167,7 @@ def test_an_end_the_store_refused_is_settled_as_soon_as_it_can(make: Make, monke
 
     worker.start()
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "complete", refuse)
+        patch.setattr(SqlStore, "complete", refuse)
         job = submit(harness, worker)
         until(lambda: harness.result_files())
         until(lambda: worker.health().word == "idle")
@@ -202,7 +202,7 @@ def test_a_photo_that_kills_its_thread_is_tried_twice_and_its_neighbours_are_res
     poison(harness, deadly)
     job = harness.submit(photo_bytes(), deadly, photo_bytes(), photo_bytes())
     for attempt in job.attempts:
-        worker.notify(attempt.id)
+        harness.queue.publish(attempt.id)
     worker.start()
     until(lambda: harness.ended(job))
     assert harness.states(job) == ["completed", "failed", "completed", "completed"]
@@ -253,7 +253,7 @@ def test_what_crashed_once_runs_alone(make: Make) -> None:
 
     harness.backend.on_tile = look
     for attempt in job.attempts:
-        worker.notify(attempt.id)
+        harness.queue.publish(attempt.id)
     worker.start()
     until(lambda: harness.ended(job))
     assert harness.states(job) == ["completed"] * 4
@@ -268,7 +268,7 @@ def test_a_worker_whose_threads_keep_dying_is_failing(make: Make, monkeypatch: p
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "queued_ids", die)
+        patch.setattr(SqlStore, "queued_ids", die)
         worker.start()
         until(lambda: worker.health().word == "failing")
     assert "keeps dying" in worker.health().reasons[0]

@@ -20,10 +20,14 @@ from app.api.catalog import Catalog
 from app.api.connections import Connections
 from app.api.job_events import JobEvents
 from app.errors import Conflict, NotFound
+from app.events import Events
 from app.images import Decoder, ImageLimits
+from app.jobs.deletion import Deletion
 from app.jobs.janitor import Janitor
 from app.jobs.reblending import Reblender
+from app.jobs.submission import Submission
 from app.metrics import Metrics
+from app.queue import Queue
 from app.storage import ID_PATTERN, Storage
 from app.store import Attempt, AttemptStatus, Job, Store
 from app.worker import Worker
@@ -53,6 +57,8 @@ class AppContext:
 
     limits: Limits
     store: Store
+    events: Events
+    queue: Queue
     storage: Storage
     decoder: Decoder
     metrics: Metrics
@@ -64,6 +70,8 @@ class AppContext:
     job_events: JobEvents
     admission: Admission
     reblender: Reblender
+    submission: Submission
+    deletion: Deletion
     connections: Connections
     pool: ThreadPoolExecutor
     clock: Callable[[], float]

@@ -1,19 +1,19 @@
 """Files on their way out: results, previews, originals and ZIP archives, always streamed and never as a page.
 
-It knows rows and storage; a file is opened before the answer begins, so that a removal meanwhile does no harm.
+A file is opened before the answer begins, so that a removal meanwhile does no harm.
 """
 
 from __future__ import annotations
 
-import os
+import functools
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from typing import BinaryIO
 from urllib.parse import quote
 
 from starlette.datastructures import Headers
-from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 from zipstream import ZipStream  # type: ignore[import-untyped]
 
@@ -21,7 +21,7 @@ from app.api.middleware.request_context import API_POLICY
 from app.api.problems import Refusal
 from app.api.views import download_name
 from app.errors import NotFound
-from app.storage import Storage
+from app.storage import OpenedFile, Storage
 from app.store import Attempt, AttemptStatus, Job
 
 SANDBOX = f"{API_POLICY}; sandbox"
@@ -33,16 +33,17 @@ _RANGE = re.compile(r"bytes=(?:(\d{1,15})-(\d{0,15})|-(\d{1,15}))")
 def result_response(storage: Storage, attempt: Attempt, headers: Headers) -> Response:
     """A result in its newest version, as an image of fixed type, shown in place or saved under the original's name."""
     assert attempt.result_name is not None
-    path = storage.result_path(attempt.result_name)
     media_type = attempt.result_mime or "application/octet-stream"
     tag = attempt.id if attempt.version == 1 else f"{attempt.id}-v{attempt.version}"
-    return _file(path, media_type, disposition("inline", download_name(attempt)), tag, headers)
+    open_file = functools.partial(storage.open_result, attempt.result_name)
+    return _file(open_file, media_type, disposition("inline", download_name(attempt)), tag, headers)
 
 
 def original_response(storage: Storage, attempt: Attempt, headers: Headers) -> Response:
     """The upload exactly as it was sent, and so without a type: a browser only ever saves it."""
-    path, shown_as = storage.upload_path(attempt.photo_id), disposition("attachment", attempt.original_filename)
-    return _file(path, "application/octet-stream", shown_as, attempt.photo_id, headers)
+    shown_as = disposition("attachment", attempt.original_filename)
+    open_file = functools.partial(storage.open_original, attempt.photo_id)
+    return _file(open_file, "application/octet-stream", shown_as, attempt.photo_id, headers)
 
 
 def preview_response(jpeg: bytes) -> Response:
@@ -60,10 +61,10 @@ def archive_response(storage: Storage, job: Job) -> Response:
     try:
         for number, attempt in enumerate(job.attempts, start=1):
             if attempt.status is AttemptStatus.COMPLETED and attempt.result_name is not None:
-                file = _open(storage.result_path(attempt.result_name))
-                opened.append(file)
+                found = _open(storage, attempt.result_name)
+                opened.append(found.file)
                 name = f"{number:02d}_{download_name(attempt)}"
-                archive.add(_chunks(file), name, size=os.fstat(file.fileno()).st_size)
+                archive.add(_chunks(found.file, found.size), name, size=found.size)
     except BaseException:
         _close(opened)
         raise
@@ -84,35 +85,54 @@ def disposition(kind: str, name: str) -> str:
     return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
-def _file(path: Path, media_type: str, shown_as: str, tag: str, headers: Headers) -> Response:
+def _file(open_file: Callable[[], OpenedFile], media_type: str, shown_as: str, tag: str, headers: Headers) -> Response:
     """The file with validators: content behind a tag never changes, so it is the ETag."""
     etag = f'"{tag}"'
     sent = {"ETag": etag, "Content-Disposition": shown_as, "Content-Security-Policy": SANDBOX}
     if etag in headers.get("if-none-match", ""):
         return Response(status_code=304, headers=sent)
     try:
-        facts = path.stat()
-    except FileNotFoundError:
+        opened = open_file()
+    except NotFound:
         raise NotFound("result_not_found", "The file is not there any more; it has expired.") from None
-    response = _RangedFile(path, media_type=media_type, headers=sent, stat_result=facts)
-    response.wanted = _wanted_range(headers, etag, facts.st_size)
-    return response
+    try:
+        span = _wanted_range(headers, etag, opened.size)
+    except BaseException:
+        opened.file.close()
+        raise
+    return _OpenedFileResponse(opened, span, media_type, sent)
 
 
-class _RangedFile(FileResponse):
-    """A `FileResponse` whose `Range` was judged by us, so that odd ones are ignored and errors stay problems."""
+class _OpenedFileResponse(StreamingResponse):
+    """A file that is open already, so that a removal meanwhile does not cut it: the whole, or one range of it."""
 
-    wanted: str | None = None
+    def __init__(self, opened: OpenedFile, span: range | None, media_type: str, headers: dict[str, str]) -> None:
+        part = range(opened.size) if span is None else span
+        sent = {
+            **headers,
+            "Accept-Ranges": "bytes",
+            "Content-Length": str(len(part)),
+            "Last-Modified": formatdate(opened.modified_at, usegmt=True),
+        }
+        if span is not None:
+            sent["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{opened.size}"
+        self._file = opened.file
+        self._file.seek(part.start)
+        content = _chunks(opened.file, len(part))
+        super().__init__(content, 200 if span is None else 206, sent, media_type)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the file, or the one range that was asked for."""
-        kept = [(name, value) for name, value in scope["headers"] if name not in (b"range", b"if-range")]
-        if self.wanted is not None:
-            kept.append((b"range", self.wanted.encode()))
-        await super().__call__({**scope, "headers": kept}, receive, send)
+        """Send it; the answer to HEAD has no body. The file is closed in any case."""
+        try:
+            if scope["method"] == "HEAD":
+                await Response(status_code=self.status_code, headers=dict(self.headers))(scope, receive, send)
+            else:
+                await super().__call__(scope, receive, send)
+        finally:
+            self._file.close()
 
 
-def _wanted_range(headers: Headers, etag: str, size: int) -> str | None:
+def _wanted_range(headers: Headers, etag: str, size: int) -> range | None:
     """The single byte range to send, or None for the whole file (RFC 9110 lets a server ignore any other form)."""
     found = _RANGE.fullmatch(headers.get("range", "").replace(" ", ""))
     if found is None or headers.get("if-range", etag) != etag:
@@ -123,13 +143,13 @@ def _wanted_range(headers: Headers, etag: str, size: int) -> str | None:
         raise Refusal(416, "range_not_satisfiable", f"The file has only {size} bytes; ask for a range inside it.")
     if last and int(last) < start:
         return None
-    return f"bytes={start}-{last or ''}"
+    return range(start, min(size, int(last) + 1) if last else size)
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(storage: Storage, result_name: str) -> OpenedFile:
     try:
-        return path.open("rb")
-    except FileNotFoundError:
+        return storage.open_result(result_name)
+    except NotFound:
         raise NotFound("result_not_found", "The results are not there any more; they have expired.") from None
 
 
@@ -138,8 +158,10 @@ def _failures(job: Job) -> str:
     return "".join(f"{a.original_filename}: {a.error_message or 'cancelled'}\n" for a in rows)
 
 
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
-    while chunk := file.read(_CHUNK_BYTES):
+def _chunks(file: BinaryIO, length: int) -> Iterator[bytes]:
+    """So many bytes from where the file stands."""
+    while length > 0 and (chunk := file.read(min(length, _CHUNK_BYTES))):
+        length -= len(chunk)
         yield chunk
 
 

@@ -11,6 +11,8 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
+from app.events import OnChange, Unsubscribe
+
 
 class JobEvents:
     """Wakes the watchers of a job. `changed` may be called from any thread; all else belongs to the event loop.
@@ -23,9 +25,9 @@ class JobEvents:
         self.closing = False
         self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._unsubscribe: Callable[[], None] = lambda: None
+        self._unsubscribe: Unsubscribe = lambda: None
 
-    def start(self, subscribe: Callable[[Callable[[str], None]], Callable[[], None]]) -> None:
+    def start(self, subscribe: Callable[[OnChange], Unsubscribe]) -> None:
         """Listen to the store, from inside the running loop."""
         self._loop = asyncio.get_running_loop()
         self._unsubscribe = subscribe(self.changed)

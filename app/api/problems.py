@@ -113,14 +113,13 @@ def problem(
 
 def from_error(error: RestoreError, request_id: str | None) -> Response:
     """The answer for one of our errors."""
-    members = error.members if isinstance(error, Refusal) else None
     return problem(
         error.status,
         error.code,
         error.detail,
         request_id=request_id,
         retry_after_seconds=error.retry_after_seconds,
-        members=members,
+        members=error.members,
     )
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from app.errors import RestoreError
+from app.jobs.deletion import Deletion
 from app.metrics import Metrics
 from app.storage import FoundFile, Storage, related_files
 from app.store import Store
@@ -50,6 +51,7 @@ class Janitor:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._storage, self._metrics = store, storage, metrics
+        self._deletion = Deletion(store, storage)
         self._retention, self._interval = retention_seconds, interval_seconds
         self._clock, self._wall = clock, wall
         self._last: tuple[float, float] | None = None
@@ -105,13 +107,11 @@ class Janitor:
         self._metrics.thread_restarted("janitor")
 
     def _sweep_expired(self, before: float) -> Sweep:
-        """Rows first: from the commit on, no request can reach a file that is about to go."""
+        """Jobs past their retention, batch by batch."""
         jobs = uploads = results = 0
         for _ in range(MAX_ROUNDS):
-            gone = self._store.expire(before)
-            jobs += len(gone.jobs)
-            uploads += _remove_each(gone.uploads, self._storage.remove_upload)
-            results += _remove_each(gone.results, self._storage.remove_result)
+            gone, removed_uploads, removed_results = self._deletion.expire(before)
+            jobs, uploads, results = jobs + len(gone.jobs), uploads + removed_uploads, results + removed_results
             if not gone.jobs and not gone.uploads:
                 break
         return Sweep(jobs, uploads, results)
@@ -129,33 +129,20 @@ class Janitor:
         active = self._store.active_ids()
         orphans = [file for file in uploads if file.name not in photo_ids]
         orphans += [file for file in results if file.name not in names and file.name[:32] not in active]
-        return _unlink_all(orphans + parts)
+        return self._remove_all(orphans + parts)
+
+    def _remove_all(self, files: Iterable[FoundFile]) -> int:
+        """Remove files; one that resists is logged and left for the next pass."""
+        removed = 0
+        for file in files:
+            try:
+                removed += self._storage.remove_found(file)
+            except OSError:
+                log.exception("the janitor could not remove an orphan")
+            else:
+                log.info("janitor removed the orphan %s", file.name)
+        return removed
 
 
 def _older(files: Iterable[FoundFile], limit: float) -> list[FoundFile]:
     return [file for file in files if file.modified_at < limit]
-
-
-def _unlink_all(files: Iterable[FoundFile]) -> int:
-    """Remove files; one that resists is logged and left for the next pass."""
-    removed = 0
-    for file in files:
-        try:
-            file.path.unlink(missing_ok=True)
-        except OSError:
-            log.exception("the janitor could not remove an orphan")
-        else:
-            log.info("janitor removed the orphan %s", file.name)
-            removed += 1
-    return removed
-
-
-def _remove_each(names: Iterable[str], remove: Callable[[str], bool]) -> int:
-    """Remove files by name; one that resists is logged, and the orphan pass finds it again."""
-    removed = 0
-    for name in names:
-        try:
-            removed += remove(name)
-        except (OSError, RestoreError):
-            log.exception("the janitor could not remove %s", name)
-    return removed

@@ -85,7 +85,7 @@ class Reblender:
 
     def can_reblend(self, attempt: Attempt) -> bool:
         """Whether the layers of this attempt's faces are kept."""
-        return attempt.status is AttemptStatus.COMPLETED and self._storage.layers_path(attempt.id).is_file()
+        return attempt.status is AttemptStatus.COMPLETED and self._storage.has_layers(attempt.id)
 
     def reblend(self, attempt_id: str, strengths: Mapping[int, float]) -> Attempt:
         """Make the next version of a result; faces that are not named keep the strength they have.
@@ -128,29 +128,28 @@ class Reblender:
         """The colour profile that the result, and so its layers, are in. Raises `NotFound` `result_not_found`."""
         assert attempt.result_name is not None
         try:
-            return images.read_profile(self._storage.result_path(first_version(attempt.result_name)))
-        except FileNotFoundError:
+            with self._storage.result(first_version(attempt.result_name)) as path:
+                return images.read_profile(path)
+        except (NotFound, FileNotFoundError):
             raise _gone() from None
 
     def _make_version(self, attempt: Attempt, faces: tuple[Mapping[str, Any], ...]) -> Attempt:
         assert attempt.result_name is not None
         name = next_version(attempt.result_name)
-        temporary = self._storage.scratch_path(attempt.id)
-        try:
+        with self._storage.scratch(attempt.id) as temporary:
             encoded = self._blend(attempt, faces, temporary)
             self._storage.publish(temporary, name)
-        finally:
-            temporary.unlink(missing_ok=True)
         return self._show(attempt, NewVersion(name, encoded.bytes_written, faces))
 
     def _blend(self, attempt: Attempt, faces: tuple[Mapping[str, Any], ...], temporary: Path) -> Encoded:
         """The first version with its faces at the wished strengths, encoded as it was, into the temporary file."""
         assert attempt.result_name is not None
         layers = self._load(attempt.id)
-        base_path = self._storage.result_path(first_version(attempt.result_name))
-        if not base_path.is_file():
+        base_name = first_version(attempt.result_name)
+        if not self._storage.has_result(base_name):
             raise _gone()
-        base = self._decoder.decode(base_path, as_stored=True)
+        with self._storage.result(base_name) as path:
+            base = self._decoder.decode(path, as_stored=True)
         strengths = {int(face["index"]): float(face["strength"]) for face in faces if face["restored"]}
         try:
             blended = dataclasses.replace(base, rgb=blend_layers(base.rgb, layers, strengths))
@@ -158,7 +157,7 @@ class Reblender:
             log.error("the kept faces of attempt %s do not fit its result", attempt.id)
             raise _not_kept() from error
         options = RestoreOptions.from_json(attempt.options_json)
-        ending = _FORMATS[base_path.suffix[1:]]
+        ending = _FORMATS[base_name.rpartition(".")[2]]
         with translate_disk_full():
             return images.encode(blended, temporary, ending, options.output_quality, options.metadata)
 
@@ -190,8 +189,9 @@ class Reblender:
 
     def _load(self, attempt_id: str, only: int | None = None) -> tuple[FaceLayer, ...]:
         try:
-            return load_layers(self._storage.layers_path(attempt_id), only)
-        except FileNotFoundError:
+            with self._storage.layers(attempt_id) as path:
+                return load_layers(path, only)
+        except (NotFound, FileNotFoundError):
             raise _not_kept() from None
         except RestoreError as error:
             log.error("the kept faces of attempt %s cannot be read", attempt_id)

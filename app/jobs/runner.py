@@ -195,10 +195,10 @@ class Runner:
                 self._unsettled.append(move)
 
     def _decode(self, attempt: Attempt) -> Picture:
-        path = self._storage.upload_path(attempt.photo_id)
-        if not path.is_file():
+        if not self._storage.has_upload(attempt.photo_id):
             raise NotFound("photo_missing", "The uploaded photo is gone; upload it again.")
-        return self._decoder.decode(path)
+        with self._storage.upload(attempt.photo_id) as path:
+            return self._decoder.decode(path)
 
     def _backend(self, name: str) -> Backend:
         backend = self._backends.get(name)
@@ -210,15 +210,12 @@ class Runner:
         """Encode into a temporary file and publish it; None when the run was cancelled meanwhile."""
         if not progress(1.0, Stage.ENCODING):
             return None
-        temporary = self._storage.scratch_path(finished.attempt.id)
-        try:
+        with self._storage.scratch(finished.attempt.id) as temporary:
             result = self._encode(finished, temporary)
             if not progress(1.0, Stage.ENCODING):
                 return None
             result = self._keep_faces(finished, result)
             self._storage.publish(temporary, result.name)
-        finally:
-            temporary.unlink(missing_ok=True)
         return result
 
     def _keep_faces(self, finished: Finished, result: Result) -> Result:
@@ -226,15 +223,13 @@ class Runner:
         restored, attempt_id = finished.restored, finished.attempt.id
         if not restored.face_layers:
             return result
-        temporary = self._storage.scratch_path(attempt_id)
         try:
-            images.keep_layers(temporary, restored.face_layers, restored.picture, finished.options.output_format)
-            self._storage.publish_layers(temporary, attempt_id)
+            with self._storage.scratch(attempt_id) as temporary:
+                images.keep_layers(temporary, restored.face_layers, restored.picture, finished.options.output_format)
+                self._storage.publish_layers(temporary, attempt_id)
         except (OSError, RestoreError) as error:
             log.warning("the faces of attempt %s could not be kept: %s", attempt_id, error)
             return dataclasses.replace(result, warnings=(*result.warnings, FACES_NOT_KEPT))
-        finally:
-            temporary.unlink(missing_ok=True)
         return result
 
     def _encode(self, finished: Finished, temporary: Path) -> Result:

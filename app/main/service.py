@@ -24,14 +24,18 @@ from app.backends.protocol import Backend
 from app.backends.siliconflow.description import NAME as CLOUD
 from app.backends.siliconflow.description import describe_siliconflow
 from app.errors import RestoreError
+from app.events import LocalEvents
 from app.images import Decoder, ImageLimits
+from app.jobs.deletion import Deletion
 from app.jobs.janitor import Janitor
 from app.jobs.reblending import Reblender
 from app.jobs.runner import Runner
+from app.jobs.submission import Submission, SubmissionLimits
 from app.metrics import Metrics
+from app.queue import LocalQueue
 from app.settings import Settings
-from app.storage import Storage, new_id
-from app.store import Store
+from app.storage import DiskStorage, Storage, new_id
+from app.store import SqlStore
 from app.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -73,7 +77,7 @@ class Service:
         context = self.context
         context.store.open()
         self._waiting = context.store.recover(context.wall())
-        context.job_events.start(context.store.subscribe)
+        context.job_events.start(context.events.subscribe)
         context.janitor.start()
         self._loader.start()
 
@@ -104,8 +108,9 @@ class Service:
     def _build(self, on_hang: Callable[[], None] | None) -> AppContext:
         settings, metrics = self._settings, Metrics()
         limits = limits_of(settings)
-        store = Store(settings.database_url)
-        storage = Storage(settings.upload_folder, settings.processed_folder, settings.min_free_disk_mb)
+        events, queue = LocalEvents(), LocalQueue()
+        store = SqlStore(settings.database_url, events)
+        storage = DiskStorage(settings.upload_folder, settings.processed_folder, settings.min_free_disk_mb)
         decoder = Decoder(limits.image)
         pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="request")
         runner = Runner(store, storage, decoder, self._backends, metrics)
@@ -114,6 +119,7 @@ class Service:
             runner,
             store,
             metrics,
+            queue,
             waiting={CLOUD: settings.siliconflow_concurrency},
             hang_timeout_seconds=settings.hang_timeout_seconds,
             on_hang=on_hang,
@@ -130,19 +136,32 @@ class Service:
             counts = await asyncio.get_running_loop().run_in_executor(pool, store.counts)
             return counts.queued
 
+        catalog = Catalog(lambda: self._describe(), lambda: self._warm_up(), backends=self._backend_rows())
+        submission = Submission(
+            store,
+            storage,
+            queue,
+            check_options=catalog.check,
+            limits=SubmissionLimits(limits.image, limits.max_output_megapixels, limits.queue_limit),
+            wall=time.time,
+        )
         return AppContext(
             limits=limits,
             store=store,
+            events=events,
+            queue=queue,
             storage=storage,
             decoder=decoder,
             metrics=metrics,
             worker=worker,
             janitor=janitor,
-            catalog=Catalog(lambda: self._describe(), lambda: self._warm_up(), backends=self._backend_rows()),
+            catalog=catalog,
             keys=ApiKeys([key.get_secret_value() for key in settings.api_keys]),
             rate_limits=RateLimits(settings.rate_limit),
             job_events=JobEvents(),
             reblender=Reblender(store, storage, Decoder(result_limits_of(limits)), metrics),
+            submission=submission,
+            deletion=Deletion(store, storage),
             admission=Admission(storage, limits.queue_limit, count_queued, time.monotonic),
             connections=Connections(),
             pool=pool,
@@ -166,7 +185,7 @@ class Service:
             timeout_seconds=settings.siliconflow_timeout,
             result_hosts=settings.siliconflow_result_hosts,
             decode=decoder.decode,
-            scratch=lambda: storage.scratch_path(new_id()),
+            scratch=lambda: storage.scratch(new_id()),
         )
 
     def _backend_rows(self) -> list[dict[str, Any]]:
@@ -191,7 +210,7 @@ class Service:
             if failure is None and not self._stopping:
                 self.context.worker.start()
                 for attempt_id in self._waiting:
-                    self.context.worker.notify(attempt_id)
+                    self.context.queue.publish(attempt_id)
         self.context.catalog.loaded(failure)
         self.loaded.set()
 

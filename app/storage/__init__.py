@@ -1,6 +1,6 @@
-"""Where the bytes of photos and results are kept, under names that are checked by pattern."""
+"""Where the bytes of photos and results are kept: the `Storage` protocol, the names in it, and `DiskStorage`."""
 
-from app.storage.disk import FoundFile, Storage, StoredUpload, UploadWriter, sync_folder, translate_disk_full
+from app.storage.disk import DiskStorage, sync_folder, translate_disk_full
 from app.storage.names import (
     ID_PATTERN,
     LABEL_LIMIT_CHARACTERS,
@@ -11,12 +11,15 @@ from app.storage.names import (
     next_version,
     related_files,
 )
+from app.storage.protocol import FoundFile, OpenedFile, Storage, StoredUpload, UploadWriter
 
 __all__ = [
     "ID_PATTERN",
     "LABEL_LIMIT_CHARACTERS",
     "RESULT_PATTERN",
+    "DiskStorage",
     "FoundFile",
+    "OpenedFile",
     "Storage",
     "StoredUpload",
     "UploadWriter",

@@ -1,13 +1,11 @@
-"""Where photos and results live on disk, and the order of writing that survives a crash at any moment.
+"""Photos and results in two folders, and the order of writing that survives a crash at any moment.
 
-A file is written under a temporary name, synced, renamed, and its folder synced; only then may a row name it. This
-module knows ids and bytes; it knows nothing of rows, HTTP or pictures.
+A file is written under a temporary name, synced, renamed, and its folder synced; only then may a row name it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import hashlib
 import logging
@@ -18,7 +16,6 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from app.errors import NotFound, Unavailable
@@ -28,10 +25,13 @@ from app.storage.names import (
     RESULT_PATTERN,
     related_files,
 )
+from app.storage.protocol import FoundFile, OpenedFile, StoredUpload
 
 log = logging.getLogger(__name__)
 
-_PART_PATTERN = re.compile(r"[0-9a-f]{32}(\.[0-9a-f]{8})?\.part")
+_UPLOAD_PART_PATTERN = re.compile(r"[0-9a-f]{32}\.part")
+_PART_PATTERN = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{8}\.part")
+_GONE = "There is no such file; it may have expired."
 _SCRATCH = ".scratch"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_RETRY_SECONDS = 60
@@ -54,26 +54,8 @@ def translate_disk_full() -> Iterator[None]:
         ) from error
 
 
-@dataclasses.dataclass(frozen=True)
-class StoredUpload:
-    """A committed upload: its id, the SHA-256 of its bytes in hex, and its length."""
-
-    id: str
-    sha256: str
-    bytes: int
-
-
-@dataclasses.dataclass(frozen=True)
-class FoundFile:
-    """A file in one of our folders: its name, its place, and when it was last written (epoch seconds)."""
-
-    name: str
-    path: Path
-    modified_at: float
-
-
-class UploadWriter:
-    """One upload on its way to disk. Not for two threads at once; leaving the `with` block uncommitted removes it."""
+class DiskUploadWriter:
+    """One upload on its way to disk; see `UploadWriter`."""
 
     def __init__(self, part: Path, final: Path) -> None:
         self._part, self._final = part, final
@@ -84,16 +66,16 @@ class UploadWriter:
 
     @property
     def path(self) -> Path:
-        """Where the bytes written so far stand (nothing is buffered), for the header check before `commit`."""
+        """See `UploadWriter`."""
         return self._part
 
     @property
     def bytes_written(self) -> int:
-        """How many bytes came so far."""
+        """See `UploadWriter`."""
         return self._bytes
 
     def write(self, chunk: bytes | bytearray | memoryview) -> None:
-        """Append one chunk. On a full disk the part is removed and `storage_full` raised."""
+        """See `UploadWriter`."""
         if self._file is None:
             raise ValueError("this upload has ended")
         try:
@@ -106,7 +88,7 @@ class UploadWriter:
         self._bytes += len(chunk)
 
     def commit(self) -> StoredUpload:
-        """Sync the file, give it its final name, sync the folder. After this the upload survives a power cut."""
+        """See `UploadWriter`: sync the file, give it its final name, sync the folder."""
         if self._file is None:
             raise ValueError("this upload has ended")
         try:
@@ -123,7 +105,7 @@ class UploadWriter:
         return StoredUpload(self._final.name, self._hash.hexdigest(), self._bytes)
 
     def abort(self) -> None:
-        """Remove what was written. Harmless after `commit` and when called twice."""
+        """See `UploadWriter`."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -132,12 +114,12 @@ class UploadWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.abort()
 
 
-class Storage:
-    """The upload folder and the folder of results. Every name is checked by pattern; symbolic links are refused."""
+class DiskStorage:
+    """The upload folder and the folder of results; see `Storage`. Symbolic links are refused."""
 
     def __init__(self, upload_folder: Path, processed_folder: Path, min_free_disk_mb: int = 0) -> None:
         self._uploads = Path(upload_folder).absolute()
@@ -146,80 +128,94 @@ class Storage:
         self._min_free_bytes = min_free_disk_mb * _MEGABYTE
         self._make_folders()
 
-    def open_upload(self, photo_id: str) -> UploadWriter:
-        """Start an upload; write chunks into it, then `commit()` or `abort()`."""
-        final = self._inside(self._uploads, photo_id, ID_PATTERN, "photo_not_found")
+    def open_upload(self, photo_id: str) -> DiskUploadWriter:
+        """See `Storage`."""
+        final = self._upload_path(photo_id)
         part = final.with_name(f"{photo_id}.part")
         try:
-            return UploadWriter(part, final)
+            return DiskUploadWriter(part, final)
         except FileNotFoundError:  # somebody removed the folder while we run
             self._make_folders()
-            return UploadWriter(part, final)
+            return DiskUploadWriter(part, final)
 
-    def upload_path(self, photo_id: str) -> Path:
-        """Where an upload stands (it need not exist). Raises `NotFound` `photo_not_found` for what is no id."""
-        return self._inside(self._uploads, photo_id, ID_PATTERN, "photo_not_found")
+    def has_upload(self, photo_id: str) -> bool:
+        """See `Storage`."""
+        return self._upload_path(photo_id).is_file()
 
-    def result_path(self, result_name: str) -> Path:
-        """Where a result stands (it need not exist). Raises `NotFound` `result_not_found` for a bad name."""
-        return self._inside(self._results, result_name, RESULT_PATTERN, "result_not_found")
+    def has_result(self, result_name: str) -> bool:
+        """See `Storage`."""
+        return self._result_path(result_name).is_file()
 
-    def layers_path(self, attempt_id: str) -> Path:
-        """Where the layers of a result's faces stand (they need not exist). Raises `NotFound` for what is no id."""
-        return self._inside(self._results, f"{attempt_id}.faces", LAYERS_PATTERN, "result_not_found")
+    def has_layers(self, attempt_id: str) -> bool:
+        """See `Storage`."""
+        return self._layers_path(attempt_id).is_file()
 
-    def scratch_path(self, attempt_id: str) -> Path:
-        """A fresh temporary name on the results' file system; two runs of one attempt never share it."""
+    @contextlib.contextmanager
+    def upload(self, photo_id: str) -> Iterator[Path]:
+        """See `Storage`. The file itself is lent, so it must not be written to."""
+        yield _kept(self._upload_path(photo_id), "photo_not_found")
+
+    @contextlib.contextmanager
+    def result(self, result_name: str) -> Iterator[Path]:
+        """See `Storage`. The file itself is lent, so it must not be written to."""
+        yield _kept(self._result_path(result_name), "result_not_found")
+
+    @contextlib.contextmanager
+    def layers(self, attempt_id: str) -> Iterator[Path]:
+        """See `Storage`. The file itself is lent, so it must not be written to."""
+        yield _kept(self._layers_path(attempt_id), "result_not_found")
+
+    def open_original(self, photo_id: str) -> OpenedFile:
+        """See `Storage`."""
+        return _open(self._upload_path(photo_id), "photo_not_found")
+
+    def open_result(self, result_name: str) -> OpenedFile:
+        """See `Storage`."""
+        return _open(self._result_path(result_name), "result_not_found")
+
+    @contextlib.contextmanager
+    def scratch(self, attempt_id: str) -> Iterator[Path]:
+        """See `Storage`. The name lies on the results' file system; two runs of one attempt never share it."""
         self._make_folders()
         name = f"{attempt_id}.{secrets.token_hex(4)}.part"
-        return self._inside(self._scratch, name, _PART_PATTERN, "result_not_found")
-
-    def publish(self, temporary: Path, result_name: str) -> Path:
-        """Sync a finished temporary file, give it its final name, sync the folder. The temporary never stays."""
-        return self._publish(temporary, self.result_path(result_name))
-
-    def publish_layers(self, temporary: Path, attempt_id: str) -> Path:
-        """The same for the layers of a result's faces."""
-        return self._publish(temporary, self.layers_path(attempt_id))
-
-    def _publish(self, temporary: Path, final: Path) -> Path:
+        temporary = self._inside(self._scratch, name, _PART_PATTERN, "result_not_found")
         try:
-            with translate_disk_full():
-                _sync_file(temporary)
-                temporary.replace(final)
-                sync_folder(final.parent)
-        except BaseException:
+            yield temporary
+        finally:
             temporary.unlink(missing_ok=True)
-            raise
-        return final
+
+    def publish(self, temporary: Path, result_name: str) -> None:
+        """See `Storage`: sync the file, give it its final name, sync the folder."""
+        _publish(temporary, self._result_path(result_name))
+
+    def publish_layers(self, temporary: Path, attempt_id: str) -> None:
+        """See `Storage`."""
+        _publish(temporary, self._layers_path(attempt_id))
 
     def remove_upload(self, photo_id: str) -> bool:
-        """Remove an upload; False when it was not there."""
-        return _remove(self._uploads / self.upload_path(photo_id).name)
+        """See `Storage`."""
+        return _remove(self._upload_path(photo_id))
 
     def remove_result(self, result_name: str) -> bool:
-        """Remove a result, its other versions and its layers; False when it was not there itself.
-
-        Open downloads run to their end.
-        """
-        there = _remove(self.result_path(result_name))
+        """See `Storage`."""
+        there = _remove(self._result_path(result_name))
         for path in (self._results / name for name in related_files(result_name)):
             if path.is_file():
                 _remove(path)
         return there
 
     def remove_version(self, result_name: str) -> bool:
-        """Remove one version of a result and nothing else; False when it was not there."""
-        return _remove(self.result_path(result_name))
+        """See `Storage`."""
+        return _remove(self._result_path(result_name))
 
     def replace_upload(self, photo_id: str, by: str) -> None:
-        """Put a committed upload of the same bytes in the place of one whose file is gone."""
-        final = self.upload_path(photo_id)
-        self.upload_path(by).replace(final)
+        """See `Storage`."""
+        final = self._upload_path(photo_id)
+        self._upload_path(by).replace(final)
         sync_folder(final.parent)
 
     def free_disk_ok(self) -> bool:
-        """Whether both folders have more free space than the mark below which uploads are refused."""
+        """See `Storage`: the least of both folders' file systems counts."""
         try:
             free = min(shutil.disk_usage(folder).free for folder in (self._uploads, self._results))
         except OSError:  # a folder is gone: the next write makes it again or says why not
@@ -227,28 +223,50 @@ class Storage:
         return free > self._min_free_bytes
 
     def iter_uploads(self) -> Iterator[FoundFile]:
-        """Committed uploads; files that do not bear our names are not ours and left alone."""
+        """See `Storage`."""
         return _found(self._uploads, ID_PATTERN)
 
     def iter_results(self) -> Iterator[FoundFile]:
-        """Published results in all their versions, and the layers of their faces."""
+        """See `Storage`."""
         yield from _found(self._results, RESULT_PATTERN)
         yield from _found(self._results, LAYERS_PATTERN)
 
     def iter_parts(self) -> Iterator[FoundFile]:
-        """Unfinished uploads and results."""
-        yield from _found(self._uploads, _PART_PATTERN)
+        """See `Storage`."""
+        yield from _found(self._uploads, _UPLOAD_PART_PATTERN)
         yield from _found(self._scratch, _PART_PATTERN)
+
+    def remove_found(self, file: FoundFile) -> bool:
+        """See `Storage`. The name tells the folder."""
+        for folder, pattern in (
+            (self._uploads, ID_PATTERN),
+            (self._uploads, _UPLOAD_PART_PATTERN),
+            (self._results, RESULT_PATTERN),
+            (self._results, LAYERS_PATTERN),
+            (self._scratch, _PART_PATTERN),
+        ):
+            if pattern.fullmatch(file.name):
+                return _remove(folder / file.name)
+        raise NotFound("result_not_found", _GONE)
 
     def _make_folders(self) -> None:
         for folder in (self._uploads, self._results, self._scratch):
             folder.mkdir(parents=True, exist_ok=True)
 
+    def _upload_path(self, photo_id: str) -> Path:
+        return self._inside(self._uploads, photo_id, ID_PATTERN, "photo_not_found")
+
+    def _result_path(self, result_name: str) -> Path:
+        return self._inside(self._results, result_name, RESULT_PATTERN, "result_not_found")
+
+    def _layers_path(self, attempt_id: str) -> Path:
+        return self._inside(self._results, f"{attempt_id}.faces", LAYERS_PATTERN, "result_not_found")
+
     def _inside(self, folder: Path, name: str, pattern: re.Pattern[str], code: str) -> Path:
         """`folder/name` once the name is one of ours, is no symbolic link and resolves to inside the folder."""
         path = folder / name if pattern.fullmatch(name) else None
         if path is None or path.is_symlink() or path.resolve().parent != folder.resolve():
-            raise NotFound(code, "There is no such file; it may have expired.")
+            raise NotFound(code, _GONE)
         return path
 
 
@@ -279,6 +297,32 @@ def _sync_file(path: Path) -> None:
         os.close(handle)
 
 
+def _publish(temporary: Path, final: Path) -> None:
+    try:
+        with translate_disk_full():
+            _sync_file(temporary)
+            temporary.replace(final)
+            sync_folder(final.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _kept(path: Path, code: str) -> Path:
+    if not path.is_file():
+        raise NotFound(code, _GONE)
+    return path
+
+
+def _open(path: Path, code: str) -> OpenedFile:
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise NotFound(code, _GONE) from None
+    facts = os.fstat(file.fileno())
+    return OpenedFile(file, facts.st_size, facts.st_mtime)
+
+
 def _remove(path: Path) -> bool:
     try:
         path.unlink()
@@ -297,4 +341,4 @@ def _found(folder: Path, pattern: re.Pattern[str]) -> Iterator[FoundFile]:
         with contextlib.suppress(FileNotFoundError):
             facts = entry.stat(follow_symlinks=False)
             if pattern.fullmatch(entry.name) and stat.S_ISREG(facts.st_mode):
-                yield FoundFile(entry.name, Path(entry.path), facts.st_mtime)
+                yield FoundFile(entry.name, facts.st_mtime)

@@ -1,10 +1,10 @@
-"""Photos, jobs and attempts in SQL: the rows are the truth. It knows nothing of HTTP, pictures or files."""
+"""Photos, jobs and attempts as rows, which are the truth: the `Store` protocol, and `SqlStore` over SQLite."""
 
-from app.store.library import Library
+from app.store.protocol import MAX_TRIES, Library, Store
 from app.store.queries import Counts
 from app.store.records import Attempt, AttemptStatus, Job, NewPhoto, NewVersion, Photo, PhotoStatus, Result
 from app.store.removal import Removal
-from app.store.store import MAX_TRIES, Store
+from app.store.sql_store import SqlStore
 
 __all__ = [
     "MAX_TRIES",
@@ -19,5 +19,6 @@ __all__ = [
     "PhotoStatus",
     "Removal",
     "Result",
+    "SqlStore",
     "Store",
 ]

@@ -42,9 +42,9 @@ HasRoom = Callable[[Sequence[Run]], bool]
 
 
 class ActiveRuns:
-    """One house for the runs of all lanes; each lane says when it has room. `clock` is monotonic seconds.
+    """The runs of all lanes; each lane says when it has room. `clock` is monotonic seconds.
 
-    A run that wants to be alone waits for an empty house, and nobody of any lane enters before it has left.
+    A run that must be alone waits until nothing is active, and none of any lane is admitted before it has left.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -55,7 +55,7 @@ class ActiveRuns:
         self._want_to_be_alone = 0
 
     def admit(self, attempt_id: str, lane: str, has_room: HasRoom, *, alone: bool) -> str | None:
-        """Wait for room in the lane (for an empty house when `alone`) and enter; the run's token, None once closed."""
+        """Wait for room in the lane (until nothing is active when `alone`); the new run's token, None once closed."""
         with self._moved:
             self._want_to_be_alone += alone
             self._moved.wait_for(
@@ -116,7 +116,7 @@ class ActiveRuns:
             return self._is_empty() and not self._force_stop
 
     def drain_all(self) -> list[Run]:
-        """Empty the house; whoever still runs has lost its place."""
+        """Forget all runs; whoever still works has lost its claim here."""
         with self._moved:
             left = list(self._runs.values())
             self._runs.clear()
@@ -129,7 +129,7 @@ class ActiveRuns:
             return [run for run in self._runs.values() if run.step in steps and lane in (None, run.lane)]
 
     def run(self, token: str) -> Run | None:
-        """The run of this token, if it is still in the house."""
+        """The run of this token, if it is still active."""
         with self._moved:
             return self._runs.get(token)
 

@@ -1,7 +1,7 @@
-"""What every lane of the worker has: a bell of its own, and the reading of the rows whenever that bell is silent.
+"""What every lane of the worker has: its own consumer of wake-ups, and a rescan of the rows when no wake-up comes.
 
-A lane serves the backends that compete for one thing. The bell carries attempt ids and promises nothing; the rows are
-the truth. It knows threads by name only, and nothing of pictures or HTTP.
+A lane serves the backends that compete for one resource. Wake-ups carry attempt ids and promise nothing; the rows are
+the truth.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import logging
 import os
-import queue
 import sys
 import threading
 from collections.abc import Callable, Collection
@@ -18,6 +17,7 @@ from collections.abc import Callable, Collection
 from app.errors import RestoreError
 from app.jobs.runner import Runner
 from app.metrics import Metrics
+from app.queue import Queue
 from app.store import Attempt, AttemptStatus, Store
 from app.threads import SupervisedThread
 from app.worker.active_runs import ActiveRuns, Run
@@ -36,9 +36,10 @@ class WorkerContext:
     store: Store
     metrics: Metrics
     active_runs: ActiveRuns
+    queue: Queue
     clock: Callable[[], float]
     wall: Callable[[], float]
-    rescan_seconds: float  # how long a bell may be silent before the rows are asked
+    rescan_seconds: float  # how long no wake-up may come before the rows are read
     draining: bool = False
     stop_requested: bool = False
 
@@ -62,24 +63,18 @@ class Lane:
         self.name = name
         self.threads: list[SupervisedThread] = []
         self._context, self._filter = context, lane_filter
-        self._wake_ups: queue.Queue[str | None] = queue.Queue()
-
-    def notify(self, attempt_id: str) -> None:
-        """Say that an attempt waits; one that another lane serves does no harm."""
-        self._wake_ups.put(attempt_id)
+        self._consumer = context.queue.open_consumer()
 
     def end(self) -> None:
-        """Wake every thread that waits for the bell, so that it ends."""
-        for _ in self.threads:
-            self._wake_ups.put(None)
+        """Wake every thread that waits for a wake-up, so that it ends."""
+        self._consumer.wake(len(self.threads))
 
     def _listen(self, take: Callable[[str], None], stop: threading.Event) -> None:
-        """Take what the bell or the rows say, one by one, until the worker drains."""
+        """Take what the wake-ups or the rows name, one by one, until the worker drains."""
         lower_priority()
         while not self._context.draining:
-            try:
-                attempt_id = self._wake_ups.get(timeout=self._context.rescan_seconds)
-            except queue.Empty:
+            attempt_id = self._consumer.receive(self._context.rescan_seconds)
+            if attempt_id is None and not self._context.draining:
                 attempt_id = self._rescanned()
             try:
                 if attempt_id is not None:
@@ -89,7 +84,7 @@ class Lane:
                 stop.wait(REFUSED_PAUSE_SECONDS)
 
     def _rescanned(self) -> str | None:
-        """The bell is silent: settle what the store refused, and find a waiting row whose bell was lost."""
+        """No wake-up came: settle what the store refused, and find a waiting row whose wake-up was lost."""
         try:
             self._context.runner.settle()
             waiting = self._context.store.queued_ids(limit=1, only=self._filter.only, but=self._filter.but)
@@ -118,7 +113,7 @@ class Lane:
         for run in runs_of_dead():
             self._context.runner.abandon(run.attempt_id, run.token)
             self._context.active_runs.leave(run.token)
-            self.notify(run.attempt_id)
+            self._context.queue.publish(run.attempt_id)
 
 
 def lower_priority() -> None:

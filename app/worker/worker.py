@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from app.errors import RestoreError
 from app.jobs.runner import Runner
 from app.metrics import Metrics
+from app.queue import Queue
 from app.store import AttemptStatus, Store
 from app.threads import SupervisedThread, ThreadState
 from app.worker.active_runs import ActiveRuns, Step
@@ -27,7 +28,7 @@ from app.worker.remote_lane import RemoteLane
 
 log = logging.getLogger(__name__)
 
-RESCAN_SECONDS = 5.0  # how long a bell may be silent before the rows are asked
+RESCAN_SECONDS = 5.0  # how long no wake-up may come before the rows are read
 STOP_GRACE_SECONDS = 10.0  # for a tile that must end once its run is asked to stop
 LOCAL = "local"
 
@@ -69,6 +70,7 @@ class Worker:
         runner: Runner,
         store: Store,
         metrics: Metrics,
+        queue: Queue,
         *,
         waiting: Mapping[str, int] | None = None,
         hang_timeout_seconds: float = 300.0,
@@ -82,7 +84,7 @@ class Worker:
         self._hang_timeout, self._on_hang = hang_timeout_seconds, on_hang
         self._clock, self._stop_grace = clock, stop_grace_seconds
         self._active_runs = ActiveRuns(clock)
-        self._context = WorkerContext(runner, store, metrics, self._active_runs, clock, wall, rescan_seconds)
+        self._context = WorkerContext(runner, store, metrics, self._active_runs, queue, clock, wall, rescan_seconds)
         self._hung = False
         others = dict(waiting or {})
         self._local = LocalLane(LOCAL, self._context, LaneFilter(but=tuple(others)))
@@ -101,11 +103,6 @@ class Worker:
         """Start the threads."""
         for thread in self._threads:
             thread.start()
-
-    def notify(self, attempt_id: str) -> None:
-        """Say that an attempt waits. Ringing twice does no harm; a bell that gets lost costs seconds."""
-        for lane in self._lanes:  # the lane that serves it finds out, which costs the others a read
-            lane.notify(attempt_id)
 
     def drain(self, deadline_seconds: float) -> bool:
         """Take nothing new, let the running photos end until the deadline, then stop it and give it back.

@@ -118,14 +118,14 @@ async def batch_results(request: Request, job_id: JobId) -> Response:
 
 def _result_preview(context: AppContext, attempt: Attempt, size: int) -> bytes:
     assert attempt.result_name is not None
-    path = context.storage.result_path(attempt.result_name)
-    if not path.is_file():
+    if not context.storage.has_result(attempt.result_name):
         raise NotFound("result_not_found", "The file is not there any more; it has expired.")
-    return context.decoder.preview(path, size, max_megapixels=context.limits.max_output_megapixels)
+    with context.storage.result(attempt.result_name) as path:
+        return context.decoder.preview(path, size, max_megapixels=context.limits.max_output_megapixels)
 
 
 def _original_preview(context: AppContext, attempt: Attempt, size: int) -> bytes:
-    path = context.storage.upload_path(attempt.photo_id)
-    if not path.is_file():
+    if not context.storage.has_upload(attempt.photo_id):
         raise NotFound("photo_not_found", "The upload is not there any more; it has expired.")
-    return context.decoder.preview(path, size)
+    with context.storage.upload(attempt.photo_id) as path:
+        return context.decoder.preview(path, size)

@@ -1,6 +1,6 @@
 """The routes of jobs: submit, follow, list, cancel; first the simple surface for scripts, then `/api/v1`.
 
-Routes join requests to `submit`, `lookup`, `waiting` and `views`; they hold no rules of their own.
+Routes join requests to the use cases of `app.jobs` and to `views`; they hold no rules of their own.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from app.api import schemas, submit, views
+from app.api import schemas, uploads, views
 from app.api.dependencies import AppContext, check_id, get_context, get_job, get_owner, get_position
-from app.api.multipart_form import MultipartForm, UploadLimits, receive_form
 from app.api.prefer_wait import preferred_wait, wait_for_end
 from app.api.problems import Refusal, retry_of_failure, status_of_failure
 from app.errors import RestoreError
@@ -41,7 +40,7 @@ JobId = Annotated[str, Path(description="32 hex characters")]
 )
 async def enhance_simple(request: Request) -> Response:
     """Take photos with one set of options; follow them under `/status/{job_id}`."""
-    job, position = await _take(request, get_context(request).limits.max_batch_size)
+    job, position = await _submit(request, get_context(request).limits.max_batch_size)
     return accepted(submitted(job, position), f"/status/{job.id}")
 
 
@@ -69,7 +68,7 @@ async def status_simple(request: Request, job_id: JobId) -> Response:
 )
 async def enhance(request: Request) -> Response:
     """Take one photo. `Prefer: wait=SECONDS` answers with the finished job, or with the failure's own status."""
-    job, position = await _take(request, 1)
+    job, position = await _submit(request, 1)
     location = f"/api/v1/jobs/{job.id}"
     return await waited(request, job) or accepted(submitted(job, position), location)
 
@@ -84,7 +83,7 @@ async def enhance(request: Request) -> Response:
 )
 async def enhance_batch(request: Request) -> Response:
     """Take 1 to 50 photos with one set of options. One bad photo refuses all; `errors` names each bad one."""
-    job, position = await _take(request, get_context(request).limits.max_batch_size)
+    job, position = await _submit(request, get_context(request).limits.max_batch_size)
     location = f"/api/v1/batch/{job.id}"
     body = {**submitted(job, position), "batch_id": job.id}
     return await waited(request, job) or accepted(body, location)
@@ -136,19 +135,17 @@ async def show_job(request: Request, job_id: JobId) -> Response:
 async def remove_job(request: Request, job_id: JobId) -> Response:
     """Cancel the job if it is active (its row stays), else remove it together with its files."""
     context = get_context(request)
-    outcome = await context.run(_cancel_or_remove, context, get_owner(request), check_id(job_id))
+    outcome = await context.run(context.deletion.cancel_or_remove, get_owner(request), check_id(job_id), context.wall())
     return JSONResponse({"job_id": job_id, "status": outcome})
 
 
 # What the routes share.
 
 
-async def _take(request: Request, most: int) -> tuple[Job, int]:
+async def _submit(request: Request, most: int) -> tuple[Job, int]:
     context = get_context(request)
-    limits = UploadLimits(most, context.limits.max_file_bytes)
-    form = MultipartForm(request.headers["content-type"], limits, submit.open_upload(context))
-    await receive_form(form, request.stream(), context.run)
-    return await context.run(submit.accept, context, get_owner(request), form)
+    form = await uploads.receive(request, most)
+    return await context.run(uploads.submit_form, context, get_owner(request), form)
 
 
 def submitted(job: Job, position: int) -> dict[str, Any]:
@@ -190,13 +187,3 @@ def _page(context: AppContext, owner: str, limit: int, before: str | None) -> di
     jobs = context.store.jobs(owner, limit + 1, before)
     rows = [views.job_view(job, get_position(context, job), context.limits.retention_seconds) for job in jobs[:limit]]
     return {"jobs": rows, "next": jobs[limit - 1].id if len(jobs) > limit else None}
-
-
-def _cancel_or_remove(context: AppContext, owner: str, job_id: str) -> str:
-    """Rows first, then files: from the commit on no request can reach a file that is about to go."""
-    done = context.store.cancel_or_remove(owner, job_id, context.wall())
-    for upload in done.uploads:
-        context.storage.remove_upload(upload)
-    for name in done.results:
-        context.storage.remove_result(name)
-    return done.outcome

@@ -1,6 +1,6 @@
 """The routes of photos: upload once, restore as often as wanted, keep the result that is liked.
 
-Routes join requests to `submit`, the store's library and `views`; they hold no rules of their own.
+Routes join requests to the use cases of `app.jobs`, the store's library and `views`; they hold no rules of their own.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from app.api import schemas, submit, views
+from app.api import schemas, uploads, views
 from app.api.dependencies import AppContext, get_context, get_owner
 from app.api.json_bodies import read_object, read_options
-from app.api.multipart_form import MultipartForm, UploadLimits, receive_form
 from app.api.routes.jobs import accepted, submitted, waited
 from app.errors import NotFound, Unprocessable
 from app.storage import ID_PATTERN
@@ -39,10 +38,8 @@ _CHOICE = {"type": "object", "properties": {"attempt_id": {"type": "string"}}, "
 async def upload_photo(request: Request) -> Response:
     """Take one photo without restoring it. Bytes that are here already give the photo they are, with 200."""
     context = get_context(request)
-    limits = UploadLimits(1, context.limits.max_file_bytes)
-    form = MultipartForm(request.headers["content-type"], limits, submit.open_upload(context))
-    await receive_form(form, request.stream(), context.run)
-    photo, created = await context.run(submit.accept_photo, context, get_owner(request), form)
+    form = await uploads.receive(request, 1)
+    photo, created = await context.run(uploads.add_photo, context, get_owner(request), form)
     return JSONResponse(_view(context, photo), 201 if created else 200, headers={"Location": f"{UPLOAD}/{photo.id}"})
 
 
@@ -95,7 +92,7 @@ async def restore_photo(request: Request, photo_id: PhotoId) -> Response:
     context = get_context(request)
     context.admission.check()
     options = await read_options(request)
-    job, position = await context.run(submit.restore_again, context, get_owner(request), _check_id(photo_id), options)
+    job, position = await context.run(uploads.restore_photo, context, get_owner(request), _check_id(photo_id), options)
     body = {**submitted(job, position), "attempt_id": job.attempts[0].id}
     return await waited(request, job) or accepted(body, f"/api/v1/jobs/{job.id}")
 
@@ -138,7 +135,7 @@ async def archive_photo(request: Request, photo_id: PhotoId) -> Response:
 async def remove_photo(request: Request, photo_id: PhotoId) -> Response:
     """Remove the photo, its attempts and all their files; 409 `photo_busy` while an attempt is active."""
     context = get_context(request)
-    await context.run(_remove, context, get_owner(request), _check_id(photo_id))
+    await context.run(context.deletion.remove_photo, get_owner(request), _check_id(photo_id))
     return JSONResponse({"photo_id": photo_id, "status": "removed"})
 
 
@@ -150,15 +147,6 @@ def _page(context: AppContext, owner: str, limit: int, before: str | None, archi
     photos = context.store.library.photos(owner, limit + 1, before, archived=archived)
     rows = [_view(context, photo) for photo in photos[:limit]]
     return {"photos": rows, "next": photos[limit - 1].id if len(photos) > limit else None}
-
-
-def _remove(context: AppContext, owner: str, photo_id: str) -> None:
-    """Rows first, then files: from the commit on no request can reach a file that is about to go."""
-    gone = context.store.library.remove(owner, photo_id)
-    for upload in gone.uploads:
-        context.storage.remove_upload(upload)
-    for name in gone.results:
-        context.storage.remove_result(name)
 
 
 def _check_id(photo_id: str) -> str:

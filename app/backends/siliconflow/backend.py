@@ -6,12 +6,14 @@ into the network are handed to it, and the key goes into one header and nowhere 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,7 @@ class SiliconFlowBackend:
         decode: Decode,
         network: Network,
         *,
-        scratch: Callable[[], Path],
+        scratch: Callable[[], AbstractContextManager[Path]],
         link: Link | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -93,14 +95,15 @@ class SiliconFlowBackend:
         asked = self._clock()
         made, trace = self._ask(body, lambda: on_progress(_SENT, Stage.PROVIDER))
         waited = self._clock() - asked
-        answer = fetch_result(
-            made.url,
-            self._account.result_hosts,
-            self._network,
-            Watch(DOWNLOAD_SECONDS, lambda: on_progress(_ANSWERED, Stage.DOWNLOADING), self._clock),
-            self._decode,
-            self._scratch(),
-        )
+        with self._scratch() as scratch:
+            answer = fetch_result(
+                made.url,
+                self._account.result_hosts,
+                self._network,
+                Watch(DOWNLOAD_SECONDS, lambda: on_progress(_ANSWERED, Stage.DOWNLOADING), self._clock),
+                self._decode,
+                scratch,
+            )
         _say(on_progress, _FETCHED, Stage.FITTING)
         fitted, notices = fit(picture, answer, options.scale)
         params = self._params(options, submission, made, waited, trace, answer)
@@ -170,7 +173,7 @@ def open_siliconflow_backend(
     timeout_seconds: float,
     result_hosts: Collection[str],
     decode: Decode,
-    scratch: Callable[[], Path] | None = None,
+    scratch: Callable[[], AbstractContextManager[Path]] | None = None,
     network: Network | None = None,
     link: Link | None = None,
 ) -> SiliconFlowBackend:
@@ -179,9 +182,14 @@ def open_siliconflow_backend(
     return SiliconFlowBackend(account, decode, network or Network(), scratch=scratch or _temporary_name, link=link)
 
 
-def _temporary_name() -> Path:
+@contextlib.contextmanager
+def _temporary_name() -> Iterator[Path]:
     """A name that nobody can guess; the file is made for us alone, and never through a link."""
-    return Path(tempfile.gettempdir()) / f"restore-{secrets.token_hex(16)}"
+    name = Path(tempfile.gettempdir()) / f"restore-{secrets.token_hex(16)}"
+    try:
+        yield name
+    finally:
+        name.unlink(missing_ok=True)
 
 
 def _anywhere(_address: str) -> bool:

@@ -39,7 +39,7 @@ def fetch_result(
     decode: Decode,
     scratch: Path,
 ) -> Picture:
-    """The picture behind the URL; `scratch` is a fresh file name that is gone again afterwards.
+    """The picture behind the URL; `scratch` is a fresh file name, removed by the caller.
 
     Raises:
         RestoreError: `provider_result_refused`, `provider_result_missing`, `provider_unavailable`,
@@ -50,11 +50,8 @@ def fetch_result(
     if address is None:
         log.warning("a result was not fetched: its address is not https to a host of SILICONFLOW_RESULT_HOSTS")
         raise failures.result_refused()
-    try:
-        _fetch(address, network, watch, scratch)
-        return _decoded(scratch, decode)
-    finally:
-        scratch.unlink(missing_ok=True)
+    _fetch(address, network, watch, scratch)
+    return _decoded(scratch, decode)
 
 
 def _fetch(address: ResultAddress, network: Network, watch: Watch, scratch: Path) -> None:

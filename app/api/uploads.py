@@ -1,0 +1,81 @@
+"""From a multipart body to the use cases of submission: the form is received, its photos chosen, its options read."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+
+from app.api.dependencies import AppContext, get_context
+from app.api.json_bodies import options_of
+from app.api.multipart_form import MultipartForm, UploadedFile, UploadLimits, receive_form
+from app.errors import RestoreError, Unprocessable
+from app.jobs.submission import Upload
+from app.options import RestoreOptions
+from app.storage import UploadWriter, new_id
+from app.store import Job, Photo
+
+
+async def receive(request: Request, most: int) -> MultipartForm:
+    """Read a whole upload form of at most `most` files; on any error nothing is kept."""
+    context = get_context(request)
+    limits = UploadLimits(most, context.limits.max_file_bytes)
+
+    def open_upload() -> UploadWriter:
+        return context.storage.open_upload(new_id())
+
+    form = MultipartForm(request.headers["content-type"], limits, open_upload)
+    await receive_form(form, request.stream(), context.run)
+    return form
+
+
+def submit_form(context: AppContext, owner: str, form: MultipartForm) -> tuple[Job, int]:
+    """Turn a whole form into a job, in one thread from start to end; see `Submission.submit`."""
+    try:
+        options = options_of(form.fields)
+        context.submission.check_options(options)  # before anything more is written
+        form.flush()
+        return _submit(context, owner, [_upload_of(file) for file in _photos_of(form)], options)
+    except BaseException:
+        form.abort()
+        raise
+
+
+def add_photo(context: AppContext, owner: str, form: MultipartForm) -> tuple[Photo, bool]:
+    """Turn a form into a photo of the library; see `Submission.add_photo`."""
+    try:
+        if form.fields:
+            raise Unprocessable("unknown_option", "A photo is uploaded without options; give them when it is restored.")
+        form.flush()
+        (file,) = _photos_of(form)
+        return context.submission.add_photo(owner, _upload_of(file))
+    except BaseException:
+        form.abort()
+        raise
+
+
+def restore_photo(context: AppContext, owner: str, photo_id: str, options: RestoreOptions) -> tuple[Job, int]:
+    """One attempt more at a photo; see `Submission.restore_photo`."""
+    try:
+        return context.submission.restore_photo(owner, photo_id, options)
+    except RestoreError as error:
+        context.admission.update_retry_after(error)
+        raise
+
+
+def _submit(context: AppContext, owner: str, uploads: list[Upload], options: RestoreOptions) -> tuple[Job, int]:
+    try:
+        return context.submission.submit(owner, uploads, options)
+    except RestoreError as error:
+        context.admission.update_retry_after(error)
+        raise
+
+
+def _photos_of(form: MultipartForm) -> list[UploadedFile]:
+    """The files that were really chosen; a browser sends one empty nameless part for an untouched file field."""
+    files = [file for file in form.files if file.bytes or file.named]
+    if not files:
+        raise Unprocessable("no_file", "No photo was sent; put it into the form field 'file' (or 'files').")
+    return files
+
+
+def _upload_of(file: UploadedFile) -> Upload:
+    return Upload(file.label, file.writer)

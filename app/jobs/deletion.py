@@ -1,0 +1,57 @@
+"""The use case of removing: rows first, then files, so that from the commit on no request reaches a file that goes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+from app.errors import RestoreError
+from app.storage import Storage
+from app.store import Removal, Store
+
+log = logging.getLogger(__name__)
+
+
+class Deletion:
+    """Removes jobs and photos with their files. A file that resists is logged; the janitor finds it as an orphan."""
+
+    def __init__(self, store: Store, storage: Storage) -> None:
+        self._store, self._storage = store, storage
+
+    def cancel_or_remove(self, owner: str, job_id: str, now: float) -> str:
+        """Cancel a job that is active (`cancelled`: its rows stay), else remove it with its files (`removed`).
+
+        Raises `NotFound` `job_not_found`, or `Unavailable` when the store cannot be asked.
+        """
+        gone = self._store.cancel_or_remove(owner, job_id, now)
+        self._remove_files(gone)
+        return gone.outcome
+
+    def remove_photo(self, owner: str, photo_id: str) -> None:
+        """Remove a photo, its attempts and all their files.
+
+        Raises `NotFound` `photo_not_found` or `Conflict` `photo_busy`, or `Unavailable`.
+        """
+        self._remove_files(self._store.library.remove(owner, photo_id))
+
+    def expire(self, before: float) -> tuple[Removal, int, int]:
+        """Remove one batch of what ended before a time (epoch seconds): the rows, and the numbers of files that went.
+
+        The numbers are of uploads and of results. Raises `Unavailable` when the store cannot be asked.
+        """
+        gone = self._store.expire(before)
+        return gone, *self._remove_files(gone)
+
+    def _remove_files(self, gone: Removal) -> tuple[int, int]:
+        uploads = _remove_each(gone.uploads, self._storage.remove_upload)
+        return uploads, _remove_each(gone.results, self._storage.remove_result)
+
+
+def _remove_each(names: Iterable[str], remove: Callable[[str], bool]) -> int:
+    removed = 0
+    for name in names:
+        try:
+            removed += remove(name)
+        except (OSError, RestoreError):
+            log.exception("the file %s could not be removed", name)
+    return removed

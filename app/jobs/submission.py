@@ -1,0 +1,205 @@
+"""The use case of accepting work: uploads become photos, jobs and waiting attempts, whichever front door they came by.
+
+The order that survives a crash: header check, files made durable, rows in one transaction, then the wake-up. On any
+error nothing is kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from app.errors import NotFound, RestoreError, TooLarge, Unprocessable
+from app.images import Header, ImageLimits, read_header
+from app.options import RestoreOptions
+from app.queue import Queue
+from app.storage import Storage, StoredUpload, UploadWriter
+from app.store import Job, NewPhoto, Photo, Store
+
+
+@dataclasses.dataclass(frozen=True)
+class Upload:
+    """One uploaded file whose bytes are all written: its label, and its writer (None when not one byte came)."""
+
+    label: str
+    writer: UploadWriter | None
+
+
+@dataclasses.dataclass(frozen=True)
+class SubmissionLimits:
+    """What a submission is judged by. `queue_limit` is in photos that wait."""
+
+    image: ImageLimits
+    max_output_megapixels: float
+    queue_limit: int
+
+
+class BatchRefused(RestoreError):
+    """Several photos of which at least one is refused: nothing was accepted, and every refused one is named.
+
+    The status is the photos' own when all agree on it, else 422.
+    """
+
+    def __init__(self, refused: Sequence[tuple[int, Upload, RestoreError]]) -> None:
+        codes = {error.code for _, _, error in refused}
+        statuses = {error.status for _, _, error in refused}
+        names = ", ".join(f"'{upload.label}'" for _, upload, _ in refused[:3])
+        more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
+        super().__init__(
+            codes.pop() if len(codes) == 1 else "several_errors",
+            f"Nothing was accepted, because of {names}{more}; leave them out or fix them, and send the rest again.",
+        )
+        self.status = statuses.pop() if len(statuses) == 1 else Unprocessable.status
+        self.members = {"errors": [_refused_row(*each) for each in refused]}
+
+
+class Submission:
+    """Accepts jobs and photos. Calls wait for disk and database, so they belong in a thread that may wait.
+
+    `check_options` raises for options that cannot be served now; `wall` is epoch seconds.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        storage: Storage,
+        queue: Queue,
+        *,
+        check_options: Callable[[RestoreOptions], None],
+        limits: SubmissionLimits,
+        wall: Callable[[], float],
+    ) -> None:
+        self._store, self._storage, self._queue = store, storage, queue
+        self._limits, self._wall = limits, wall
+        self.check_options = check_options
+
+    def submit(self, owner: str, uploads: Sequence[Upload], options: RestoreOptions) -> tuple[Job, int]:
+        """Turn uploads into a job; gives the job and its place in the queue (1: next).
+
+        Raises:
+            RestoreError: what is wrong with the options, the photos, or the state of the service; `BatchRefused` names
+                each refused photo of several.
+        """
+        stored: list[StoredUpload] = []
+        try:
+            self.check_options(options)
+            headers = self._check_all(uploads, options)
+            for upload in uploads:
+                stored.append(_writer_of(upload).commit())  # noqa: PERF401 - one by one: what is stored must be known
+            photos = [_new_photo(*found) for found in zip(uploads, headers, stored, strict=True)]
+            limit, now = self._limits.queue_limit, self._wall()
+            job, position = self._store.submit(owner, photos, options.to_json(), options.backend, limit, now)
+        except BaseException:
+            self._drop(uploads, stored)
+            raise
+        self._wake(job)
+        return job, position
+
+    def add_photo(self, owner: str, upload: Upload) -> tuple[Photo, bool]:
+        """Turn an upload into a photo of the library; whether it is new (equal bytes of one owner are one photo).
+
+        Raises:
+            RestoreError: what is wrong with the photo or the state of the service.
+        """
+        stored: list[StoredUpload] = []
+        try:
+            header = read_header(_path_of(upload), self._limits.image)
+            stored.append(_writer_of(upload).commit())
+            photo, created = self._store.library.add(owner, _new_photo(upload, header, stored[0]), self._wall())
+        except BaseException:
+            self._drop([upload], stored)
+            raise
+        if not created:
+            self._drop_duplicate(photo, stored[0])
+        return photo, created
+
+    def restore_photo(self, owner: str, photo_id: str, options: RestoreOptions) -> tuple[Job, int]:
+        """One attempt more at a photo that is kept; the job and its place in the queue.
+
+        Raises:
+            RestoreError: what is wrong with the options, the photo's state, or the state of the service.
+        """
+        self.check_options(options)
+        photo = self._store.library.photo(owner, photo_id)
+        check_output(photo.width * photo.height, options.scale, self._limits.max_output_megapixels)
+        if not self._storage.has_upload(photo_id):
+            raise NotFound("photo_missing", "The uploaded photo is gone; upload it again.")
+        limit, now = self._limits.queue_limit, self._wall()
+        job, position = self._store.restore_photo(owner, photo_id, options.to_json(), options.backend, limit, now)
+        self._wake(job)
+        return job, position
+
+    def _check_all(self, uploads: Sequence[Upload], options: RestoreOptions) -> list[Header]:
+        """Headers of all photos. One bad photo refuses the whole submission, and every bad one is named."""
+        headers, refused = [], []
+        for index, upload in enumerate(uploads):
+            try:
+                headers.append(self._check_one(upload, options))
+            except RestoreError as error:
+                refused.append((index, upload, error))
+        if refused:
+            raise refused[0][2] if len(uploads) == 1 else BatchRefused(refused)
+        return headers
+
+    def _check_one(self, upload: Upload, options: RestoreOptions) -> Header:
+        header = read_header(_path_of(upload), self._limits.image)
+        check_output(header.width * header.height, options.scale, self._limits.max_output_megapixels)
+        return header
+
+    def _drop(self, uploads: Sequence[Upload], stored: Sequence[StoredUpload]) -> None:
+        for upload in uploads:
+            if upload.writer is not None:
+                upload.writer.abort()
+        for committed in stored:
+            self._storage.remove_upload(committed.id)
+
+    def _drop_duplicate(self, photo: Photo, upload: StoredUpload) -> None:
+        """The same bytes are kept already, so the new file goes; or it heals a photo whose file was lost."""
+        if self._storage.has_upload(photo.id):
+            self._storage.remove_upload(upload.id)
+        else:
+            self._storage.replace_upload(photo.id, by=upload.id)
+
+    def _wake(self, job: Job) -> None:
+        for attempt in job.attempts:
+            self._queue.publish(attempt.id)
+
+
+def check_output(pixels: int, scale: float, max_megapixels: float) -> None:
+    """Raises `TooLarge` `output_too_large`, with the largest scale that fits, for `pixels` of a photo."""
+    if pixels * scale * scale <= max_megapixels * 1e6:
+        return
+    fits = math.floor(10 * math.sqrt(max_megapixels * 1e6 / pixels)) / 10
+    remedy = f"the largest scale that fits is {fits:g}" if fits >= 1 else "make the photo smaller first"
+    raise TooLarge(
+        "output_too_large",
+        f"At scale {scale:g} the result would have {pixels * scale * scale / 1e6:.0f} megapixels and "
+        f"{max_megapixels:g} are allowed; {remedy}.",
+    )
+
+
+def _writer_of(upload: Upload) -> UploadWriter:
+    if upload.writer is None:
+        raise Unprocessable("empty_file", f"'{upload.label}' is empty; choose another photo.")
+    return upload.writer
+
+
+def _path_of(upload: Upload) -> Path:
+    return _writer_of(upload).path
+
+
+def _new_photo(upload: Upload, header: Header, stored: StoredUpload) -> NewPhoto:
+    return NewPhoto(stored.id, stored.sha256, upload.label, header.mime, header.width, header.height, stored.bytes)
+
+
+def _refused_row(index: int, upload: Upload, error: RestoreError) -> dict[str, object]:
+    """One refused photo with its place (from 0), JSON-ready."""
+    return {
+        "index": index,
+        "original_filename": upload.label,
+        "status": error.status,
+        "code": error.code,
+        "message": error.detail,
+    }

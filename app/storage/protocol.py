@@ -1,0 +1,177 @@
+"""The storage border: ids and bytes, whoever keeps the files. The docstrings are the contract of every implementation.
+
+A file is lent as a local path for the time of a `with` block only, so that an implementation may fetch it from
+elsewhere and drop its copy afterwards; callers keep no path. Its contract suite is `tests/test_storage_contract.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import BinaryIO, Protocol, Self
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredUpload:
+    """A committed upload: its id, the SHA-256 of its bytes in hex, and its length."""
+
+    id: str
+    sha256: str
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class FoundFile:
+    """A file that is kept: its name, and when it was last written (epoch seconds)."""
+
+    name: str
+    modified_at: float
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenedFile:
+    """A file that is open for reading; whoever opened it closes `file`. A removal meanwhile does not cut it.
+
+    Attributes:
+        file: at its start, seekable.
+        size: length in bytes.
+        modified_at: epoch seconds.
+    """
+
+    file: BinaryIO
+    size: int
+    modified_at: float
+
+
+class UploadWriter(Protocol):
+    """One upload on its way in. Not for two threads at once; leaving the `with` block uncommitted removes it."""
+
+    @property
+    def path(self) -> Path:
+        """A local file with the bytes written so far (nothing is buffered), for the header check before `commit`.
+
+        Valid until `commit` or `abort`.
+        """
+        ...
+
+    @property
+    def bytes_written(self) -> int:
+        """How many bytes came so far."""
+        ...
+
+    def write(self, chunk: bytes | bytearray | memoryview) -> None:
+        """Append one chunk. Raises `Unavailable` `storage_full`; nothing is left then."""
+        ...
+
+    def commit(self) -> StoredUpload:
+        """Keep the upload. After the return it survives a power cut; after any error nothing is left of it."""
+        ...
+
+    def abort(self) -> None:
+        """Remove what was written. Harmless after `commit` and when called twice."""
+        ...
+
+    def __enter__(self) -> Self:
+        """Enter the block that owns the upload."""
+        ...
+
+    def __exit__(self, *error: object) -> None:
+        """Abort, unless it was committed."""
+        ...
+
+
+class Storage(Protocol):
+    """Uploads, results in their versions, and the layers of results' faces. Usable from any thread.
+
+    Names are checked by pattern: one that is not of ours raises `NotFound` with the code of the method. A call that
+    writes may raise `Unavailable` `storage_full`.
+    """
+
+    def open_upload(self, photo_id: str) -> UploadWriter:
+        """Start an upload; write chunks into it, then `commit()` or `abort()`."""
+        ...
+
+    def has_upload(self, photo_id: str) -> bool:
+        """Whether a committed upload is kept. Raises `NotFound` `photo_not_found` for what is no id."""
+        ...
+
+    def has_result(self, result_name: str) -> bool:
+        """Whether this version of a result is kept. Raises `NotFound` `result_not_found` for a bad name."""
+        ...
+
+    def has_layers(self, attempt_id: str) -> bool:
+        """Whether the layers of a result's faces are kept. Raises `NotFound` `result_not_found` for what is no id."""
+        ...
+
+    def upload(self, photo_id: str) -> AbstractContextManager[Path]:
+        """Lend an upload as a local file. Raises `NotFound` `photo_not_found` when it is not kept."""
+        ...
+
+    def result(self, result_name: str) -> AbstractContextManager[Path]:
+        """Lend one version of a result as a local file. Raises `NotFound` `result_not_found` when it is not kept."""
+        ...
+
+    def layers(self, attempt_id: str) -> AbstractContextManager[Path]:
+        """Lend the layers of a result's faces. Raises `NotFound` `result_not_found` when they are not kept."""
+        ...
+
+    def open_original(self, photo_id: str) -> OpenedFile:
+        """Open an upload for sending. Raises `NotFound` `photo_not_found` when it is not kept."""
+        ...
+
+    def open_result(self, result_name: str) -> OpenedFile:
+        """Open one version of a result for sending. Raises `NotFound` `result_not_found` when it is not kept."""
+        ...
+
+    def scratch(self, attempt_id: str) -> AbstractContextManager[Path]:
+        """A fresh local name to write to, made for this block alone; what was not published is removed at its end."""
+        ...
+
+    def publish(self, temporary: Path, result_name: str) -> None:
+        """Keep a finished scratch file under a result's name, in the place of one that has it already.
+
+        After the return it survives a power cut; after any error the temporary is gone and the name is as it was.
+        """
+        ...
+
+    def publish_layers(self, temporary: Path, attempt_id: str) -> None:
+        """The same for the layers of a result's faces."""
+        ...
+
+    def remove_upload(self, photo_id: str) -> bool:
+        """Remove an upload; False when it was not kept. Opened files can still be read to their end."""
+        ...
+
+    def remove_result(self, result_name: str) -> bool:
+        """Remove a result, its other versions and its layers; False when it was not kept itself."""
+        ...
+
+    def remove_version(self, result_name: str) -> bool:
+        """Remove one version of a result and nothing else; False when it was not kept."""
+        ...
+
+    def replace_upload(self, photo_id: str, by: str) -> None:
+        """Put a committed upload of the same bytes in the place of one whose file is gone."""
+        ...
+
+    def free_disk_ok(self) -> bool:
+        """Whether there is more free space than the mark below which uploads are refused."""
+        ...
+
+    def iter_uploads(self) -> Iterator[FoundFile]:
+        """Committed uploads. Files that do not bear our names are not ours and never listed."""
+        ...
+
+    def iter_results(self) -> Iterator[FoundFile]:
+        """Published results in all their versions, and the layers of their faces."""
+        ...
+
+    def iter_parts(self) -> Iterator[FoundFile]:
+        """Unfinished uploads and results."""
+        ...
+
+    def remove_found(self, file: FoundFile) -> bool:
+        """Remove a file that one of the three lists named; False when it is gone already."""
+        ...

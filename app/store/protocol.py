@@ -1,0 +1,228 @@
+"""The store border: photos, jobs and attempts as rows. The docstrings are the contract of every implementation.
+
+One call is one transaction: after a return it is committed, after any error nothing was changed. The contract suite is
+`tests/test_store.py` with the stateful model in `tests/test_store_model.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from app.store.queries import Counts
+from app.store.records import Attempt, Job, NewPhoto, NewVersion, Photo, Result
+from app.store.removal import Removal
+
+MAX_TRIES = 2
+EXPIRED_JOBS_A_PASS = 500
+
+
+class Library(Protocol):
+    """Photos of the photo routes: uploaded once, restored many times. Usable from any thread.
+
+    By id every photo of an owner is found; lists and equal bytes know the library only. Any call may raise
+    `Unavailable`, as those of `Store`.
+    """
+
+    def add(self, owner: str, new: NewPhoto, now: float) -> tuple[Photo, bool]:
+        """Take in an upload that is safe on disk under `new.id`.
+
+        Returns the photo and whether it is new: equal bytes of one owner give the photo that is there already, and the
+        upload's file is of no use then.
+        """
+        ...
+
+    def photo(self, owner: str, photo_id: str) -> Photo:
+        """One photo of this owner. Raises `NotFound` `photo_not_found`."""
+        ...
+
+    def photos(self, owner: str, limit: int, before: str | None = None, *, archived: bool = False) -> list[Photo]:
+        """A page of the library, newest first; `before` is the id of the last photo of the page before.
+
+        Raises `NotFound` `photo_not_found` when `before` is unknown (it may have expired).
+        """
+        ...
+
+    def select(self, owner: str, photo_id: str, attempt_id: str, now: float) -> Photo:
+        """Choose the attempt to keep; see `photo_moves.select_attempt` for the errors."""
+        ...
+
+    def archive(self, owner: str, photo_id: str, now: float) -> Photo:
+        """Set a restored photo aside: no attempts any more; see `photo_moves.archive` for the errors."""
+        ...
+
+    def remove(self, owner: str, photo_id: str) -> Removal:
+        """Remove a photo with its attempts; remove the named files afterwards.
+
+        Raises `NotFound` `photo_not_found` or `Conflict` `photo_busy`.
+        """
+        ...
+
+
+class Store(Protocol):
+    """Photos, jobs and attempts. Usable from any thread; opened once, in one process.
+
+    Any call may raise `Unavailable` with `storage_full`, `database_busy`, `database_unwritable` or `store_closed`;
+    then nothing was changed. Every change is published to the events it was built with, after the commit.
+    """
+
+    @property
+    def library(self) -> Library:
+        """Photos that are uploaded once and restored many times."""
+        ...
+
+    def open(self) -> None:
+        """Take the data folder, check and create the tables; raises `Conflict` or `Internal`, see `Database.open`."""
+        ...
+
+    def close(self) -> None:
+        """Close the database and free its folder. Harmless when called twice."""
+        ...
+
+    def add_job(
+        self,
+        owner: str,
+        photos: Sequence[NewPhoto],
+        options_json: str,
+        backend: str,
+        queue_limit: int,
+        now: float,
+    ) -> Job:
+        """Accept a job, as `submit` does, for callers who do not ask for its place in the queue."""
+        ...
+
+    def submit(
+        self,
+        owner: str,
+        photos: Sequence[NewPhoto],
+        options_json: str,
+        backend: str,
+        queue_limit: int,
+        now: float,
+    ) -> tuple[Job, int]:
+        """Accept a job for photos that are already safe on disk: all of its rows or none.
+
+        Returns the job and its place in the queue (1: next) at the moment it came in.
+
+        Raises:
+            Unavailable: `queue_full` with `retry_after_seconds`, when more than `queue_limit` photos would wait.
+            TooLarge: `too_many_files`, when the job alone is larger than the queue.
+        """
+        ...
+
+    def restore_photo(
+        self, owner: str, photo_id: str, options_json: str, backend: str, queue_limit: int, now: float
+    ) -> tuple[Job, int]:
+        """Accept one attempt more at a photo, as a job of its own; returns the job and its place in the queue.
+
+        Raises:
+            NotFound: `photo_not_found`.
+            Conflict: `photo_busy` while an attempt is active, `photo_archived`.
+            Unavailable: `queue_full`, as `submit` does.
+        """
+        ...
+
+    def job(self, owner: str, job_id: str) -> Job:
+        """One job of this owner. Raises `NotFound` `job_not_found`."""
+        ...
+
+    def jobs(self, owner: str, limit: int, before: str | None = None) -> list[Job]:
+        """A page of this owner's jobs, newest first; `before` is the id of the last job of the page before.
+
+        Raises `NotFound` `job_not_found` when `before` is unknown (it may have expired).
+        """
+        ...
+
+    def attempt(self, attempt_id: str) -> Attempt | None:
+        """One attempt, whoever owns it."""
+        ...
+
+    def result_attempt(self, owner: str, result_name: str) -> Attempt:
+        """The completed attempt behind the name of any version of its result. Raises `NotFound` `result_not_found`."""
+        ...
+
+    def queue_position(self, job_id: str) -> int:
+        """1 when the job's first waiting attempt comes next; 0 when none of its attempts waits."""
+        ...
+
+    def queued_ids(self, limit: int | None = None, *, only: str | None = None, but: Collection[str] = ()) -> list[str]:
+        """Ids of the waiting attempts in the order of submission: of one backend only, or of all but some."""
+        ...
+
+    def counts(self) -> Counts:
+        """How many attempts stand in each state."""
+        ...
+
+    def seconds_per_megapixel(self) -> float | None:
+        """Restoration seconds per megapixel of result, over recent attempts; None before the first."""
+        ...
+
+    def recent_completed(self) -> list[Attempt]:
+        """The last completed attempts of all owners, newest first."""
+        ...
+
+    def known_photo_ids(self) -> set[str]:
+        """Ids of all photos that have a row."""
+        ...
+
+    def known_result_names(self) -> set[str]:
+        """Names of all results that a row names, each in its newest version."""
+        ...
+
+    def active_ids(self) -> set[str]:
+        """Ids of the attempts that have not ended."""
+        ...
+
+    def claim(self, attempt_id: str, token: str, now: float) -> Attempt | None:
+        """Take a waiting attempt for the run named by `token`; None when it does not wait (any more)."""
+        ...
+
+    def report_progress(self, attempt_id: str, token: str, fraction: float, stage: str) -> bool:
+        """Write how far a run is, `fraction` in [0, 1]."""
+        ...
+
+    def mark_sent(self, attempt_id: str, token: str) -> bool:
+        """Write, before a call that costs money, that it is about to be made; it is never made again by itself."""
+        ...
+
+    def holds(self, attempt_id: str, token: str) -> bool:
+        """Whether the run still holds its claim; a cheap read."""
+        ...
+
+    def complete(self, attempt_id: str, token: str, result: Result, now: float) -> bool:
+        """Record the result, whose file is already safe on disk."""
+        ...
+
+    def fail(self, attempt_id: str, token: str, code: str, message: str, now: float) -> bool:
+        """Record why the run failed."""
+        ...
+
+    def give_back(self, attempt_id: str, token: str, now: float) -> bool:
+        """Put the attempt back to its old place in the queue; the try does not count. Sent: failed `interrupted`."""
+        ...
+
+    def crashed(self, attempt_id: str, token: str, now: float, max_tries: int = MAX_TRIES) -> bool:
+        """The run ended without a word: back to the queue while tries are left, else failed `worker_crashed`.
+
+        One that was sent to a provider is failed `interrupted` at once.
+        """
+        ...
+
+    def new_version(self, attempt_id: str, was: int, result: NewVersion) -> bool:
+        """Show the next version of a result, whose file is safe on disk; False unless version `was` is shown now."""
+        ...
+
+    def recover(self, now: float, max_tries: int = MAX_TRIES) -> list[str]:
+        """At start, before any run: runs of the last process crashed. Returns all waiting attempts in order."""
+        ...
+
+    def cancel_or_remove(self, owner: str, job_id: str, now: float) -> Removal:
+        """Cancel a job that is active, remove one that ended; remove the named files afterwards.
+
+        Raises `NotFound` `job_not_found`.
+        """
+        ...
+
+    def expire(self, before: float, limit: int = EXPIRED_JOBS_A_PASS) -> Removal:
+        """Remove jobs whose attempts all ended before a time (epoch seconds); never an active one."""
+        ...

@@ -1,0 +1,61 @@
+"""What every `Queue` promises: each test runs on each implementation."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from app.queue import LocalQueue, Queue
+
+IMPLEMENTATIONS: dict[str, Callable[[], Queue]] = {"local": LocalQueue}
+SOON_SECONDS, LONG_SECONDS = 0.01, 20.0
+
+
+@pytest.fixture(params=sorted(IMPLEMENTATIONS))
+def queue(request: pytest.FixtureRequest) -> Queue:
+    return IMPLEMENTATIONS[request.param]()
+
+
+def test_wake_ups_come_in_order_and_then_none(queue: Queue) -> None:
+    consumer = queue.open_consumer()
+    for attempt_id in ("a", "b", "a"):
+        queue.publish(attempt_id)
+    assert [consumer.receive(LONG_SECONDS) for _ in range(3)] == ["a", "b", "a"]
+    assert consumer.receive(SOON_SECONDS) is None
+
+
+def test_publishing_without_a_consumer_is_harmless_and_not_remembered(queue: Queue) -> None:
+    queue.publish("lost")
+    assert queue.open_consumer().receive(SOON_SECONDS) is None
+
+
+def test_every_consumer_hears_every_wake_up(queue: Queue) -> None:
+    one, two = queue.open_consumer(), queue.open_consumer()
+    queue.publish("a")
+    assert (one.receive(LONG_SECONDS), two.receive(LONG_SECONDS)) == ("a", "a")
+
+
+def test_each_wake_up_goes_to_one_of_several_receivers(queue: Queue) -> None:
+    consumer, heard = queue.open_consumer(), []
+
+    def receive() -> None:
+        heard.append(consumer.receive(LONG_SECONDS))
+
+    threads = [threading.Thread(target=receive) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(4):
+        queue.publish(str(number))
+    for thread in threads:
+        thread.join(LONG_SECONDS)
+    assert sorted(str(one) for one in heard) == ["0", "1", "2", "3"]
+
+
+def test_wake_ends_that_many_waits_without_an_id(queue: Queue) -> None:
+    consumer, other = queue.open_consumer(), queue.open_consumer()
+    consumer.wake(2)
+    queue.publish("a")
+    assert [consumer.receive(LONG_SECONDS) for _ in range(3)] == [None, None, "a"]
+    assert other.receive(LONG_SECONDS) == "a"

@@ -1,0 +1,235 @@
+"""What every `Storage` promises, whoever keeps the files: each test runs on each implementation."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.errors import NotFound
+from app.storage import DiskStorage, FoundFile, Storage, new_id
+
+IMPLEMENTATIONS: dict[str, Callable[[Path], Storage]] = {
+    "disk": lambda folder: DiskStorage(folder / "uploads", folder / "results"),
+}
+BAD_IDS = ["", "..", "a" * 31, "a" * 33, "A" * 32, "a" * 32 + "\n", "../" + "a" * 29, "a" * 31 + "/", "\x00" * 32]
+BAD_RESULTS = ["", "a" * 32, "a" * 32 + ".exe", "a" * 32 + ".PNG", "../" + "a" * 32 + ".png", ".scratch", "a.png\n"]
+
+
+@pytest.fixture(params=sorted(IMPLEMENTATIONS))
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    return IMPLEMENTATIONS[request.param](tmp_path)
+
+
+def put_upload(storage: Storage, content: bytes = b"photo") -> str:
+    with storage.open_upload(new_id()) as writer:
+        writer.write(content)
+        return writer.commit().id
+
+
+def put_result(storage: Storage, content: bytes = b"result", name: str = "") -> str:
+    name = name or f"{new_id()}.png"
+    with storage.scratch(name[:32]) as temporary:
+        temporary.write_bytes(content)
+        storage.publish(temporary, name)
+    return name
+
+
+def put_layers(storage: Storage, attempt_id: str) -> None:
+    with storage.scratch(attempt_id) as temporary:
+        temporary.write_bytes(b"layers")
+        storage.publish_layers(temporary, attempt_id)
+
+
+def listed(storage: Storage) -> tuple[set[str], set[str], set[str]]:
+    found = storage.iter_uploads(), storage.iter_results(), storage.iter_parts()
+    uploads, results, parts = ({file.name for file in files} for files in found)
+    return uploads, results, parts
+
+
+def test_an_upload_is_hashed_counted_and_kept_from_its_commit_on(storage: Storage) -> None:
+    photo_id = new_id()
+    with storage.open_upload(photo_id) as writer:
+        for chunk in (b"abc", bytearray(b"def"), memoryview(b"ghi"), b""):
+            writer.write(chunk)
+        assert writer.bytes_written == 9
+        assert writer.path.read_bytes() == b"abcdefghi"  # the header check looks before the commit
+        assert not storage.has_upload(photo_id)
+        stored = writer.commit()
+        writer.abort()  # harmless now
+    assert (stored.id, stored.bytes, stored.sha256) == (photo_id, 9, hashlib.sha256(b"abcdefghi").hexdigest())
+    assert storage.has_upload(photo_id)
+    with storage.upload(photo_id) as path:
+        assert path.read_bytes() == b"abcdefghi"
+    assert listed(storage) == ({photo_id}, set(), set())
+
+
+def test_an_upload_that_is_left_or_aborted_leaves_nothing_and_takes_no_more(storage: Storage) -> None:
+    writer = storage.open_upload(new_id())
+    writer.write(b"x")
+    writer.abort()
+    writer.abort()
+    for call in (lambda: writer.write(b"y"), writer.commit):
+        with pytest.raises(ValueError, match="ended"):
+            call()
+    with contextlib.suppress(KeyboardInterrupt), storage.open_upload(new_id()) as left:
+        left.write(b"x")
+        raise KeyboardInterrupt
+    assert listed(storage) == (set(), set(), set())
+
+
+def test_a_result_is_kept_under_its_name_and_replaced_whole(storage: Storage) -> None:
+    name = put_result(storage, b"first")
+    put_result(storage, b"second", name)
+    with storage.result(name) as path:
+        assert path.read_bytes() == b"second"
+    assert listed(storage) == (set(), {name}, set())
+
+
+def test_scratch_that_was_not_published_is_gone_after_its_block(storage: Storage) -> None:
+    attempt_id = new_id()
+    with storage.scratch(attempt_id) as one, storage.scratch(attempt_id) as two:
+        assert one != two
+        one.write_bytes(b"half")
+        assert len(listed(storage)[2]) == 1
+    assert listed(storage) == (set(), set(), set())
+    with contextlib.suppress(RuntimeError), storage.scratch(attempt_id) as three:
+        three.write_bytes(b"half")
+        raise RuntimeError
+    assert listed(storage) == (set(), set(), set())
+
+
+def test_what_is_not_kept_is_not_found(storage: Storage) -> None:
+    photo_id, name = new_id(), f"{new_id()}.png"
+    assert not storage.has_upload(photo_id)
+    assert not storage.has_result(name)
+    assert not storage.has_layers(photo_id)
+    assert not storage.remove_upload(photo_id)
+    assert not storage.remove_result(name)
+    assert not storage.remove_version(name)
+    for lend, missing, code in (
+        (storage.upload, photo_id, "photo_not_found"),
+        (storage.result, name, "result_not_found"),
+        (storage.layers, photo_id, "result_not_found"),
+    ):
+        with pytest.raises(NotFound) as refused, lend(missing):
+            pass
+        assert refused.value.code == code
+    for open_it, missing, code in (
+        (storage.open_original, photo_id, "photo_not_found"),
+        (storage.open_result, name, "result_not_found"),
+    ):
+        with pytest.raises(NotFound) as refused:
+            open_it(missing)
+        assert refused.value.code == code
+
+
+@pytest.mark.parametrize("bad", BAD_IDS)
+def test_only_our_own_ids_name_an_upload(storage: Storage, bad: str) -> None:
+    for call in (storage.has_upload, storage.open_upload, storage.remove_upload, storage.open_original):
+        with pytest.raises(NotFound):
+            call(bad)
+    for lend in (storage.upload, storage.layers, storage.scratch):
+        with pytest.raises(NotFound), lend(bad):
+            pass
+
+
+@pytest.mark.parametrize("bad", BAD_RESULTS)
+def test_only_our_own_names_name_a_result(storage: Storage, bad: str) -> None:
+    with storage.scratch(new_id()) as temporary:
+        temporary.write_bytes(b"x")
+        for call in (
+            storage.has_result,
+            storage.remove_result,
+            storage.open_result,
+            lambda name: storage.publish(temporary, name),
+        ):
+            with pytest.raises(NotFound) as refused:
+                call(bad)
+            assert refused.value.code == "result_not_found"
+    with pytest.raises(NotFound), storage.result(bad):
+        pass
+
+
+@pytest.mark.parametrize("bad", ["", "..", "a" * 31, "../" + "a" * 32, "holiday.jpg", "a" * 32 + ".exe"])
+def test_only_what_the_lists_name_can_be_removed(storage: Storage, bad: str) -> None:
+    with pytest.raises(NotFound):
+        storage.remove_found(FoundFile(bad, 0.0))
+
+
+def test_removing_a_result_takes_its_versions_and_layers_along(storage: Storage) -> None:
+    attempt_id, other = new_id(), put_result(storage)
+    for name in (f"{attempt_id}.jpg", f"{attempt_id}-v2.jpg", f"{attempt_id}-v3.jpg"):
+        put_result(storage, name=name)
+    put_layers(storage, attempt_id)
+    assert storage.has_layers(attempt_id)
+    assert storage.remove_version(f"{attempt_id}-v2.jpg")
+    assert storage.has_result(f"{attempt_id}.jpg")
+    assert storage.remove_result(f"{attempt_id}-v3.jpg")
+    assert listed(storage)[1] == {other}
+
+
+def test_an_opened_file_can_be_read_to_its_end_after_it_was_removed(storage: Storage) -> None:
+    name, photo_id = put_result(storage, b"r" * 100_000), put_upload(storage, b"u" * 100_000)
+    for opened, remove, kept, content in (
+        (storage.open_result(name), storage.remove_result, name, b"r" * 100_000),
+        (storage.open_original(photo_id), storage.remove_upload, photo_id, b"u" * 100_000),
+    ):
+        with opened.file as file:
+            assert (opened.size, file.tell()) == (100_000, 0)
+            assert opened.modified_at > 1.6e9
+            assert remove(kept)
+            file.seek(99_990)
+            assert file.read() == content[-10:]
+
+
+def test_an_upload_heals_one_of_the_same_bytes_whose_file_is_gone(storage: Storage) -> None:
+    lost, again = put_upload(storage), put_upload(storage)
+    storage.remove_upload(lost)
+    storage.replace_upload(lost, by=again)
+    assert storage.has_upload(lost)
+    assert not storage.has_upload(again)
+
+
+def test_what_is_listed_can_be_removed(storage: Storage) -> None:
+    name = put_result(storage)
+    put_upload(storage)
+    put_layers(storage, name[:32])
+    writer = storage.open_upload(new_id())
+    writer.write(b"part")
+    with storage.scratch(new_id()) as temporary:
+        temporary.write_bytes(b"part")
+        found = [*storage.iter_uploads(), *storage.iter_results(), *storage.iter_parts()]
+        assert len(found) == 5
+        assert all(file.modified_at > 1.6e9 for file in found)
+        assert all(storage.remove_found(file) for file in found)
+        assert not any(storage.remove_found(file) for file in found)
+    assert listed(storage) == (set(), set(), set())
+    writer.abort()
+
+
+def test_many_threads_may_use_it_at_once(storage: Storage) -> None:
+    def work() -> None:
+        for _ in range(10):
+            photo_id, name = put_upload(storage), put_result(storage)
+            with storage.upload(photo_id) as path:
+                assert path.read_bytes() == b"photo"
+            assert storage.remove_result(name)
+            done.append(photo_id)
+
+    done: list[str] = []
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert listed(storage)[0] == set(done)
+    assert len(done) == 80
+
+
+def test_free_disk_is_a_plain_answer(storage: Storage) -> None:
+    assert storage.free_disk_ok()
