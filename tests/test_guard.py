@@ -341,7 +341,7 @@ def guarded(tmp_path: Path, app: Any, **rules: Any) -> Any:
     """The guard alone around an app, without a key, with a limit of 100 kB for submissions."""
     admission = Admission(DiskStorage(tmp_path / "u", tmp_path / "r"), 10, _none_waits, time.monotonic)
     known: dict[str, Any] = {
-        "keys": ApiKeys([]), "origins": Origins((), (), any_host=False), "rates": RateLimits("0"),
+        "keys": ApiKeys([]), "origins": Origins((), (), any_host=False), "rate_limits": RateLimits("0"),
         "submit_limits": {"/enhance": 100_000}, **rules,
     }  # fmt: skip
     return frames.RequestContextMiddleware(AccessControlMiddleware(app, AccessRules(**known), admission), Metrics())

@@ -49,6 +49,15 @@ Outcome = tuple[str, int, str]
 TEN_GB = 10 * 1024**3
 
 
+@contextlib.contextmanager
+def lent(path: Path) -> Iterator[Path]:
+    """A scratch name as a storage lends it."""
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def picture(width: int = 40, height: int = 30) -> Picture:
     noise = np.random.default_rng(7).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Picture(noise, source_format="JPEG")
@@ -379,7 +388,7 @@ def test_every_answer_of_the_store_has_its_outcome(
     caplog.set_level(logging.DEBUG)
     provider.store, outcome = STORE_ANSWERS[case]
     scratch = tmp_path / "result"
-    backend = provider.backend(decoder.decode, scratch=lambda: scratch)
+    backend = provider.backend(decoder.decode, scratch=lambda: lent(scratch))
     with pytest.raises(RestoreError) as caught:
         backend.restore(picture(), RestoreOptions(), keep_on)
     assert_outcome(caught.value, outcome)
@@ -447,7 +456,7 @@ def test_a_disk_that_cannot_take_the_result_is_told_as_that(
     if when == "writing it":
         monkeypatch.setattr(download, "_write_whole", full)
     with pytest.raises(RestoreError) as caught:
-        provider.backend(decoder.decode, scratch=lambda: scratch).restore(picture(), RestoreOptions(), keep_on)
+        provider.backend(decoder.decode, scratch=lambda: lent(scratch)).restore(picture(), RestoreOptions(), keep_on)
     assert (caught.value.code, caught.value.status) == ("storage_full", 503)
     assert list(tmp_path.iterdir()) == []
 

@@ -46,7 +46,7 @@ def add_photo(context: AppContext, owner: str, form: MultipartForm) -> tuple[Pho
             raise Unprocessable("unknown_option", "A photo is uploaded without options; give them when it is restored.")
         form.flush()
         (file,) = _photos_of(form)
-        return context.submission.add_photo(owner, _upload_of(file))
+        return context.submission.add_photo(owner, _upload_of(file), context.wall())
     except BaseException:
         form.abort()
         raise
@@ -55,7 +55,7 @@ def add_photo(context: AppContext, owner: str, form: MultipartForm) -> tuple[Pho
 def restore_photo(context: AppContext, owner: str, photo_id: str, options: RestoreOptions) -> tuple[Job, int]:
     """One attempt more at a photo; see `Submission.restore_photo`."""
     try:
-        return context.submission.restore_photo(owner, photo_id, options)
+        return context.submission.restore_photo(owner, photo_id, options, context.wall())
     except RestoreError as error:
         context.admission.update_retry_after(error)
         raise
@@ -63,7 +63,7 @@ def restore_photo(context: AppContext, owner: str, photo_id: str, options: Resto
 
 def _submit(context: AppContext, owner: str, uploads: list[Upload], options: RestoreOptions) -> tuple[Job, int]:
     try:
-        return context.submission.submit(owner, uploads, options)
+        return context.submission.submit(owner, uploads, options, context.wall())
     except RestoreError as error:
         context.admission.update_retry_after(error)
         raise

@@ -58,7 +58,7 @@ class BatchRefused(RestoreError):
 class Submission:
     """Accepts jobs and photos. Calls wait for disk and database, so they belong in a thread that may wait.
 
-    `check_options` raises for options that cannot be served now; `wall` is epoch seconds.
+    `check_options` raises for options that cannot be served now; `now` is epoch seconds.
     """
 
     def __init__(
@@ -69,13 +69,12 @@ class Submission:
         *,
         check_options: Callable[[RestoreOptions], None],
         limits: SubmissionLimits,
-        wall: Callable[[], float],
     ) -> None:
         self._store, self._storage, self._queue = store, storage, queue
-        self._limits, self._wall = limits, wall
+        self._limits = limits
         self.check_options = check_options
 
-    def submit(self, owner: str, uploads: Sequence[Upload], options: RestoreOptions) -> tuple[Job, int]:
+    def submit(self, owner: str, uploads: Sequence[Upload], options: RestoreOptions, now: float) -> tuple[Job, int]:
         """Turn uploads into a job; gives the job and its place in the queue (1: next).
 
         Raises:
@@ -89,7 +88,7 @@ class Submission:
             for upload in uploads:
                 stored.append(_writer_of(upload).commit())  # noqa: PERF401 - one by one: what is stored must be known
             photos = [_new_photo(*found) for found in zip(uploads, headers, stored, strict=True)]
-            limit, now = self._limits.queue_limit, self._wall()
+            limit = self._limits.queue_limit
             job, position = self._store.submit(owner, photos, options.to_json(), options.backend, limit, now)
         except BaseException:
             self._drop(uploads, stored)
@@ -97,7 +96,7 @@ class Submission:
         self._wake(job)
         return job, position
 
-    def add_photo(self, owner: str, upload: Upload) -> tuple[Photo, bool]:
+    def add_photo(self, owner: str, upload: Upload, now: float) -> tuple[Photo, bool]:
         """Turn an upload into a photo of the library; whether it is new (equal bytes of one owner are one photo).
 
         Raises:
@@ -107,7 +106,7 @@ class Submission:
         try:
             header = read_header(_path_of(upload), self._limits.image)
             stored.append(_writer_of(upload).commit())
-            photo, created = self._store.library.add(owner, _new_photo(upload, header, stored[0]), self._wall())
+            photo, created = self._store.library.add(owner, _new_photo(upload, header, stored[0]), now)
         except BaseException:
             self._drop([upload], stored)
             raise
@@ -115,7 +114,7 @@ class Submission:
             self._drop_duplicate(photo, stored[0])
         return photo, created
 
-    def restore_photo(self, owner: str, photo_id: str, options: RestoreOptions) -> tuple[Job, int]:
+    def restore_photo(self, owner: str, photo_id: str, options: RestoreOptions, now: float) -> tuple[Job, int]:
         """One attempt more at a photo that is kept; the job and its place in the queue.
 
         Raises:
@@ -126,7 +125,7 @@ class Submission:
         check_output(photo.width * photo.height, options.scale, self._limits.max_output_megapixels)
         if not self._storage.has_upload(photo_id):
             raise NotFound("photo_missing", "The uploaded photo is gone; upload it again.")
-        limit, now = self._limits.queue_limit, self._wall()
+        limit = self._limits.queue_limit
         job, position = self._store.restore_photo(owner, photo_id, options.to_json(), options.backend, limit, now)
         self._wake(job)
         return job, position

@@ -143,7 +143,6 @@ class Service:
             queue,
             check_options=catalog.check,
             limits=SubmissionLimits(limits.image, limits.max_output_megapixels, limits.queue_limit),
-            wall=time.time,
         )
         return AppContext(
             limits=limits,
