@@ -1,7 +1,6 @@
 """Every error a user can meet: a stable code, an HTTP status and one plain sentence that says what to do.
 
-This module knows nothing about HTTP responses, SQL or tensors; `api/problems.py` turns these into problem+json and
-`store` keeps `code` and `detail` of a failed attempt.
+The classes are families to catch; the status of an error stands in the table of `error_codes`, under its code.
 """
 
 from __future__ import annotations
@@ -9,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from app.error_codes import facts_of
+
 
 class RestoreError(Exception):
     """An expected failure.
 
     Attributes:
         code: stable machine word, for example ``image_too_large``. Never renamed once released.
-        status: the HTTP status a client sees.
+        status: the HTTP status a client sees, by the table of `error_codes`; a family has that of its members.
         detail: one plain sentence, what happened and what to do. Never a path, a version or a trace.
         retry_after_seconds: when the same request may work again, or None.
         members: further facts for whoever shows the error, JSON-ready.
@@ -27,6 +28,7 @@ class RestoreError(Exception):
     def __init__(self, code: str, detail: str, *, retry_after_seconds: int | None = None) -> None:
         super().__init__(detail)
         self.code = code
+        self.status = facts_of(code).status
         self.detail = detail
         self.retry_after_seconds = retry_after_seconds
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import io
 import zipfile
@@ -14,10 +13,8 @@ import pytest
 from PIL import Image
 from starlette.datastructures import Headers
 
-from app import errors
 from app.api import file_responses, schemas, views
 from app.api.prefer_wait import preferred_wait
-from app.api.problems import status_of_failure
 from app.options import FIELDS
 from tests.http_service import Service, assert_problem, describe, photo, running
 
@@ -449,26 +446,6 @@ def test_a_full_queue_refuses_with_a_time_and_loses_nothing(tmp_path: Path) -> N
 
 
 # Small things.
-
-
-def test_every_code_a_run_may_leave_has_its_status() -> None:
-    """Reads the sources: a code raised with a status must be answered with that status to a waiting client."""
-    root = Path(errors.__file__).parent
-    sources = [*(root / "images").rglob("*.py"), *(root / "restoration").rglob("*.py"), root / "runner.py"]
-    offline = {"download_failed", "download_corrupt"}  # raised by commands only
-    found = {}
-    for path in sources:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
-                kind, code = getattr(errors, node.func.id, None), node.args[0]
-                if isinstance(kind, type) and isinstance(code, ast.Constant) and isinstance(code.value, str):
-                    found[code.value] = getattr(kind, "status", 500)
-    assert len(found) > 15
-    wrong = {
-        code: status for code, status in found.items() if code not in offline and status_of_failure(code) != status
-    }
-    assert set(wrong) <= {"model_not_installed", "backend_unavailable"}, wrong  # raised with two statuses; 409 fits
-    assert status_of_failure("never_heard_of") == status_of_failure(None) == 500
 
 
 def test_the_name_of_a_download_keeps_the_stem_and_says_the_scale(service: Service, finished: str) -> None:

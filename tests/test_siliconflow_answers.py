@@ -26,11 +26,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.api.problems import status_of_failure
 from app.backends.siliconflow import backend as backend_module
 from app.backends.siliconflow import download, failures, request
 from app.backends.siliconflow.request import read_answer
 from app.backends.siliconflow.ssrf_safe_transport import Network
+from app.error_codes import facts_of
 from app.errors import BadGateway, Cancelled, RestoreError
 from app.images import Decoder, ImageLimits, Picture
 from app.options import RestoreOptions
@@ -176,7 +176,7 @@ def assert_outcome(error: RestoreError, outcome: Outcome) -> None:
     code, status, words = outcome
     assert (error.code, error.status) == (code, status)
     assert error.detail.startswith(words)
-    assert status_of_failure(code) == status  # what `Prefer: wait` will answer
+    assert facts_of(code).status == status  # what `Prefer: wait` will answer
 
 
 @pytest.mark.parametrize("case", API_ANSWERS)
@@ -510,7 +510,7 @@ def test_no_answer_whatever_raises_anything_but_an_agreed_error(body: bytes, sta
         made = read_answer(body)
         assert isinstance(made.url, str)
     error = failures.of_answer(status, body, MODEL)
-    assert status_of_failure(error.code) == error.status
+    assert facts_of(error.code).status == error.status
     assert failures.words_of(body, KEY).isprintable() or not failures.words_of(body, KEY)
 
 

@@ -140,7 +140,7 @@ def _wanted_range(headers: Headers, etag: str, size: int) -> range | None:
     first, last, suffix = found.groups()
     start = int(first) if first is not None else max(0, size - int(suffix))
     if start >= size or (suffix is not None and int(suffix) == 0):
-        raise Refusal(416, "range_not_satisfiable", f"The file has only {size} bytes; ask for a range inside it.")
+        raise Refusal("range_not_satisfiable", f"The file has only {size} bytes; ask for a range inside it.")
     if last and int(last) < start:
         return None
     return range(start, min(size, int(last) + 1) if last else size)

@@ -21,49 +21,6 @@ from app.errors import RestoreError
 
 MEDIA_TYPE = "application/problem+json"
 
-# The status that a waiting client gets for the code in an attempt's row; any other code is our own fault.
-_STATUS_OF_FAILURE = {
-    "image_too_large": 413,
-    "image_side_too_large": 413,
-    "output_too_large": 413,
-    "unsupported_format": 415,
-    "undecodable_image": 422,
-    "decode_timeout": 422,
-    "decode_memory": 422,
-    "too_many_scans": 422,
-    "too_large_for_format": 422,
-    "layers_do_not_fit": 422,
-    "layers_unreadable": 422,
-    "layers_too_large": 422,
-    "unsupported_depth": 422,
-    "empty_file": 422,
-    "invalid_option": 422,
-    "unknown_model": 422,
-    "photo_missing": 404,
-    "file_missing": 404,
-    "model_not_installed": 409,
-    "backend_unavailable": 409,
-    "no_model": 503,
-    "no_space": 503,
-    "weights_unreadable": 503,
-    "device_unavailable": 503,
-    "reference_unavailable": 503,
-    "out_of_memory": 503,
-    "storage_full": 503,
-    "shutting_down": 503,
-    "provider_configuration": 401,
-    "provider_busy": 429,
-    "provider_rejected": 400,
-    "provider_timeout": 504,
-    "provider_unavailable": 503,
-    "provider_model_gone": 409,
-    "provider_bad_answer": 502,
-    "provider_result_refused": 502,
-    "provider_result_missing": 502,
-    "interrupted": 503,
-}
-# Providers name no time, so these are modest guesses: a minute's share of requests, and a short trouble.
-_RETRY_OF_FAILURE_SECONDS = {"provider_busy": 60, "provider_unavailable": 30}
 _HTTP_CODES = {
     400: ("bad_request", "The request could not be read; check its form."),
     404: ("not_found", "There is nothing at this address; the calls are listed in /openapi.json."),
@@ -73,13 +30,10 @@ _HTTP_CODES = {
 
 
 class Refusal(RestoreError):
-    """A refusal whose status is known only as it is raised, with more members for the answer."""
+    """A refusal of no family, with further members for the answer."""
 
-    def __init__(
-        self, status: int, code: str, detail: str, *, retry_after_seconds: int | None = None, **members: Any
-    ) -> None:
+    def __init__(self, code: str, detail: str, *, retry_after_seconds: int | None = None, **members: Any) -> None:
         super().__init__(code, detail, retry_after_seconds=retry_after_seconds)
-        self.status = status
         self.members = members
 
 
@@ -127,16 +81,6 @@ def internal_error(request_id: str | None) -> Response:
     """The answer when something broke that nobody expected."""
     detail = "Something went wrong in the service; the operator finds the reason in the log under this request id."
     return problem(500, "internal_error", detail, request_id=request_id)
-
-
-def status_of_failure(code: str | None) -> int:
-    """The HTTP status that belongs to the error code in an attempt's row."""
-    return _STATUS_OF_FAILURE.get(code or "", 500)
-
-
-def retry_of_failure(code: str | None) -> int | None:
-    """After how many seconds another attempt may fare better, if that can be said."""
-    return _RETRY_OF_FAILURE_SECONDS.get(code or "")
 
 
 def get_request_id(request: Request) -> str | None:

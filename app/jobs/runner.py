@@ -17,7 +17,7 @@ from typing import Protocol
 
 from app import images
 from app.backends.protocol import Backend
-from app.errors import Cancelled, NotFound, RestoreError, Unprocessable
+from app.errors import Cancelled, Conflict, NotFound, RestoreError
 from app.images import Picture
 from app.jobs.progress import Progress
 from app.metrics import Metrics
@@ -203,7 +203,7 @@ class Runner:
     def _backend(self, name: str) -> Backend:
         backend = self._backends.get(name)
         if backend is None:
-            raise Unprocessable("backend_unavailable", f"The backend '{name}' is not set up here; choose another one.")
+            raise Conflict("backend_unavailable", f"The backend '{name}' is not set up here; choose another one.")
         return backend
 
     def _write_result(self, finished: Finished, progress: Progress) -> Result | None:

@@ -13,7 +13,8 @@ from starlette.responses import JSONResponse, Response
 from app.api import schemas, uploads, views
 from app.api.dependencies import AppContext, check_id, get_context, get_job, get_owner, get_position
 from app.api.prefer_wait import preferred_wait, wait_for_end
-from app.api.problems import Refusal, retry_of_failure, status_of_failure
+from app.api.problems import Refusal
+from app.error_codes import facts_of
 from app.errors import RestoreError
 from app.store import AttemptStatus, Job
 
@@ -176,11 +177,11 @@ def _failure_of(job: Job) -> RestoreError:
     """The failure of a job that was waited for: the status of its first failed photo."""
     failed = next((a for a in job.attempts if a.status is AttemptStatus.FAILED), None)
     if failed is None:
-        return Refusal(409, "job_cancelled", "The job was cancelled before it ended.", job_id=job.id)
+        return Refusal("job_cancelled", "The job was cancelled before it ended.", job_id=job.id)
     rows = [views.error_view(a) for a in job.attempts if a.status is AttemptStatus.FAILED]
     code, message = failed.error_code or "internal_error", failed.error_message or "The restoration failed."
-    retry = retry_of_failure(code)
-    return Refusal(status_of_failure(code), code, message, retry_after_seconds=retry, job_id=job.id, errors=rows)
+    retry = facts_of(code).retry_after_seconds
+    return Refusal(code, message, retry_after_seconds=retry, job_id=job.id, errors=rows)
 
 
 def _page(context: AppContext, owner: str, limit: int, before: str | None) -> dict[str, Any]:

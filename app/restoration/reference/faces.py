@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from app.errors import Unavailable
+from app.errors import Conflict, Unavailable
 from app.restoration.faces.gfpgan import NOISE_SEED
 from app.restoration.faces.models import DETECTORS, KINDS, PARSER, Choice
 from app.restoration.faces.suppress_warnings import quiet
@@ -42,7 +42,7 @@ def make_face_enhancer(registry: ModelRegistry, choice: Choice, device: str, sca
     path = registry.path(f"{choice.restorer}.pth")
     refused = registry.load_error(path.name)
     if refused is not None:
-        raise Unavailable("model_not_installed", refused)
+        raise Conflict("model_not_installed", refused)
     with _files_from(registry, choice.detector, parses=choice.parses), quiet():
         enhancer = GFPGANer(str(path), upscale=scale, bg_upsampler=upsampler, device=torch.device(device))
     enhancer.face_helper.use_parse = choice.parses

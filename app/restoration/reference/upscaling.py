@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.errors import Cancelled, Unavailable
+from app.errors import Cancelled, Conflict, Unavailable
 from app.images import Picture
 from app.notices import Notice
 from app.options import RestoreOptions
@@ -99,7 +99,7 @@ def make_upsampler(registry: ModelRegistry, row: ModelRow, denoise: float | None
     for file in files:
         refused = registry.load_error(file)
         if refused is not None:
-            raise Unavailable("model_not_installed", refused)
+            raise Conflict("model_not_installed", refused)
     paths = [str(registry.path(file)) for file in files]
     blended = len(paths) == 2
     return RealESRGANer(
