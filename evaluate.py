@@ -9,7 +9,6 @@ away.
 import sys
 
 OLDEST_PYTHON = (3, 11)
-EXIT_INTERRUPTED = 130
 
 if sys.version_info < OLDEST_PYTHON:
     sys.exit(
@@ -32,5 +31,7 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
+        from app.exit_codes import EXIT_INTERRUPTED
+
         print("Interrupted.", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

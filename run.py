@@ -8,7 +8,6 @@ written so that old Pythons can read it as far as the sentence that sends them a
 import sys
 
 OLDEST_PYTHON = (3, 11)
-EXIT_INTERRUPTED = 130
 
 if sys.version_info < OLDEST_PYTHON:
     sys.exit(
@@ -31,5 +30,7 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
+        from app.exit_codes import EXIT_INTERRUPTED
+
         print("Interrupted.", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

@@ -7,16 +7,32 @@ line, OpenAPI) are generated from `FIELDS`, so that a bound is written once.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
 import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from app.errors import Unprocessable
+from app.errors import TooLarge, Unprocessable
 
 PROMPT_LIMIT_CHARACTERS = 800
 MODEL_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class BackendName(enum.StrEnum):
+    """Where a photo can be restored."""
+
+    LOCAL = "local"  # the networks of this machine
+    SILICONFLOW = "siliconflow"
+
+
+class Quality(enum.StrEnum):
+    """How well and how slowly; `restoration.models.registry` says which model each one means."""
+
+    FAST = "fast"
+    BALANCED = "balanced"
+    BEST = "best"  # full precision, and the 8-way geometric self-ensemble
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +48,11 @@ class Field:
 
 
 FIELDS: dict[str, Field] = {
-    "backend": Field(str, "where the photo is restored", choices=("local", "siliconflow")),
+    "backend": Field(str, "where the photo is restored", choices=tuple(BackendName)),
     "quality": Field(
         str,
         "fast, balanced or best; empty: chosen for this machine",
-        choices=("fast", "balanced", "best"),
+        choices=tuple(Quality),
         nullable=True,
     ),
     "model": Field(str, "a model's name; overrides quality", nullable=True),
@@ -65,7 +81,7 @@ _WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0":
 class RestoreOptions:
     """What a user asks of one restoration (section 3 of the contract); always within the bounds of `FIELDS`."""
 
-    backend: str = "local"
+    backend: str = BackendName.LOCAL.value
     quality: str | None = None
     model: str | None = None
     scale: float = 4.0
@@ -161,3 +177,16 @@ def _check(name: str, field: Field, value: object) -> None:
     if field.low is not None and field.high is not None:
         if not isinstance(value, int | float) or isinstance(value, bool) or not field.low <= value <= field.high:
             raise _invalid(name, f"must be between {field.low:g} and {field.high:g}")
+
+
+def check_output(pixels: int, scale: float, max_megapixels: float) -> None:
+    """Raises `TooLarge` `output_too_large`, with the largest scale that fits, for `pixels` of a photo."""
+    if pixels * scale * scale <= max_megapixels * 1e6:
+        return
+    fits = math.floor(10 * math.sqrt(max_megapixels * 1e6 / pixels)) / 10
+    remedy = f"the largest scale that fits is {fits:g}" if fits >= 1 else "make the photo smaller first"
+    raise TooLarge(
+        "output_too_large",
+        f"At scale {scale:g} the result would have {pixels * scale * scale / 1e6:.0f} megapixels and "
+        f"{max_megapixels:g} are allowed; {remedy}.",
+    )

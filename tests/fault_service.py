@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from app import images
+from app import atomic_files, images
 from app.backends.protocol import Backend
 from app.errors import RestoreError
 from app.images import Decoder
@@ -36,7 +36,7 @@ POINTS: dict[str, tuple[Any, str, str]] = {
     "upload half written": (disk, "_write_all", "after"),
     "upload written": (DiskUploadWriter, "commit", "before"),
     "file synced, not renamed": (Path, "replace", "before"),
-    "file renamed, folder not synced": (disk, "sync_folder", "before"),
+    "file renamed, folder not synced": (atomic_files, "sync_folder", "before"),
     "upload safe, no row": (DiskUploadWriter, "commit", "after"),
     "rows written, not committed": (submissions, "insert_job", "after"),
     "rows committed, not answered": (SqlStore, "submit", "after"),

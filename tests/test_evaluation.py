@@ -28,6 +28,7 @@ from app.commands import bootstrap, evaluate
 from app.errors import BadRequest
 from app.evaluation.columns import Asked, make_columns
 from app.evaluation.inputs import find_photos
+from app.exit_codes import EXIT_INTERRUPTED
 from app.restoration.reference import upscaling
 from benchmarks.random_weights import put_weights
 
@@ -299,7 +300,7 @@ def test_ctrl_c_leaves_a_report_of_what_was_done(
 
     monkeypatch.setattr(evaluate, "open_backends", open_backends)
     before = signal.getsignal(signal.SIGINT)
-    assert run(project, "--faces", "off") == evaluate.EXIT_INTERRUPTED
+    assert run(project, "--faces", "off") == EXIT_INTERRUPTED
     assert signal.getsignal(signal.SIGINT) is before
     report = report_of(project)
     assert report["interrupted"] is True

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.commands.evaluate import write_report
 from app.evaluation import figures, plots, views
 from app.evaluation.records import Cell, PhotoRow, Report, Trouble, Views, worst_first
-from app.evaluation.report_files import write_report
 from app.evaluation.report_html import as_html
 from app.evaluation.report_tables import as_csv, as_json, disarmed
 

@@ -23,11 +23,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app import main as service
 from app.backends.local import open_local_backend
-from app.commands import check, dispatch, doctor, doctor_machine, golden, models, serve, supervisor
-from app.commands.check_result import BAD, FINE, WARNING
+from app.commands import check, dispatch, doctor, doctor_machine, golden, models, serve
 from app.commands.configure import EXIT_BAD_SETTINGS
+from app.commands.doctor_machine import BAD, FINE, WARNING
 from app.options import FIELDS, RestoreOptions
 from app.restoration.models import weights
 from app.restoration.models.weights import WeightFile
@@ -375,10 +374,6 @@ def test_bad_settings_end_a_start_with_their_own_code(project: Path, monkeypatch
     with pytest.raises(SystemExit) as left:
         run(project, "serve")
     assert left.value.code == EXIT_BAD_SETTINGS
-
-
-def test_the_supervisor_and_the_service_agree_on_the_code_of_a_hang() -> None:
-    assert supervisor.EXIT_HUNG == service.EXIT_HUNG
 
 
 def test_the_banner_says_where_on_what_and_why(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:

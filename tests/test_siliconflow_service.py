@@ -23,8 +23,8 @@ import pytest
 from PIL import Image
 
 from app.api.catalog import Catalog
+from app.backends.siliconflow import describe_siliconflow
 from app.backends.siliconflow.backend import SiliconFlowBackend
-from app.backends.siliconflow.description import describe_siliconflow
 from app.errors import Conflict
 from app.images import Decoder
 from app.logs import set_up

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from app.commands.configure import EXIT_BAD_SETTINGS
-from app.commands.supervisor import EXIT_HUNG, Policy, Supervisor
+from app.commands.supervisor import Policy, Supervisor
+from app.exit_codes import EXIT_HUNG
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = Policy(restarts=3, window_seconds=600, first_wait_seconds=0.01, longest_wait_seconds=0.02)

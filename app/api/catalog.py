@@ -12,9 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from app.errors import Conflict, Unavailable, Unprocessable
-from app.options import RestoreOptions
+from app.options import BackendName, RestoreOptions
 
-LOCAL_BACKEND = {"name": "local", "available": True, "reason": None, "leaves_machine": None, "price_note": None}
+LOCAL_BACKEND = {
+    "name": BackendName.LOCAL.value,
+    "available": True,
+    "reason": None,
+    "leaves_machine": None,
+    "price_note": None,
+}
 KEPT_SECONDS = 30.0
 LOOK_AGAIN_SECONDS = (
     2.0  # before a name is refused, the folder is looked at again: a file may just have been dropped in
@@ -54,10 +60,6 @@ class Catalog:
                 self._known = dict(self._describe())
                 self._looked_at = self._clock()
             return self._known
-
-    def last_description(self) -> dict[str, Any]:
-        """What was known last; costs nothing."""
-        return self._known
 
     def loaded(self, failure: str | None = None) -> None:
         """Loading has ended, with a sentence when it failed."""
@@ -100,12 +102,12 @@ class Catalog:
         if self.loading:
             return
         self.require_loaded()
-        if options.backend == "local":
+        if options.backend == BackendName.LOCAL:
             self._check_model(options.model)
 
     def _check_backend(self, name: str) -> None:
         rows = {row["name"]: row for row in self.backends()}
-        row = rows.get(name, {"available": name == "local", "reason": "it is not part of this service"})
+        row = rows.get(name, {"available": name == BackendName.LOCAL, "reason": "it is not part of this service"})
         if not row["available"]:
             raise Conflict(
                 "backend_unavailable", f"Backend '{name}' cannot be used here: {row.get('reason') or 'it is off'}."

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.options import RestoreOptions
+from app.options import BackendName, Quality, RestoreOptions
 from app.store import Attempt
 
-QUALITIES = ("fast", "balanced", "best")
 ENSEMBLE_PASSES = 8
 FULL_PRECISION_FACTOR = 2.0  # fp32 against bf16, on processors and cards that have both
 SMALLEST_PIXELS = 128 * 128  # a smaller photo fills no tile, and would say that all photos are slow
@@ -28,12 +27,12 @@ def speeds_of(attempts: Sequence[Attempt], described: Mapping[str, Any]) -> list
     """
     models = _models(described)
     default = described.get("default_quality")
-    measured = {quality: _measured(attempts, quality, models.get(quality), default) for quality in QUALITIES}
+    measured = {quality: _measured(attempts, quality, models.get(quality), default) for quality in Quality}
     known = [(pace, _work(quality, described)) for quality, pace in measured.items() if pace is not None]
     warm = described.get("warm_seconds_per_input_megapixel")
-    if not known and warm is not None and default in QUALITIES:
+    if not known and warm is not None and default in tuple(Quality):
         known = [(float(warm), _work(str(default), described))]
-    return [_row(quality, models.get(quality), measured[quality], known, described) for quality in QUALITIES]
+    return [_row(quality, models.get(quality), measured[quality], known, described) for quality in Quality]
 
 
 def _row(
@@ -61,7 +60,7 @@ def _measured(attempts: Sequence[Attempt], quality: str, model: str | None, defa
     for attempt in attempts:
         options = RestoreOptions.from_json(attempt.options_json)
         is_same = (options.quality or default) == quality and options.model is None and attempt.model == model
-        if is_same and attempt.backend == "local" and attempt.seconds is not None:
+        if is_same and attempt.backend == BackendName.LOCAL and attempt.seconds is not None:
             seconds += attempt.seconds
             pixels += max(attempt.photo_width * attempt.photo_height, SMALLEST_PIXELS)
     return seconds / (pixels / _MEGAPIXEL) if pixels else None
@@ -76,6 +75,6 @@ def _work(quality: str, described: Mapping[str, Any]) -> float:
     """Relative work for a pixel of the photo; only ratios mean anything."""
     sizes = {row["name"]: float(row["bytes"]) for row in described.get("models", ())}
     weights = sizes.get(_models(described).get(quality, ""), 0.0) or 1.0
-    if quality != "best":
+    if quality != Quality.BEST:
         return weights
     return weights * ENSEMBLE_PASSES * (1.0 if described.get("precision") == "fp32" else FULL_PRECISION_FACTOR)

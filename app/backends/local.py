@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from app.images import Picture
-from app.options import RestoreOptions
+from app.options import BackendName, RestoreOptions
 from app.restoration import device as devices
 from app.restoration.models import weights
 from app.restoration.models.registry import EMBEDDED_MODEL, QUALITY_MODELS, ModelRow
@@ -34,7 +34,7 @@ _EMBEDDED = (
 class LocalBackend:
     """Restores pictures with the networks in the weights folder; one restoration at a time."""
 
-    name = "local"
+    name = BackendName.LOCAL.value
 
     def __init__(self, restorer: Restorer, engine: str) -> None:
         self._restorer, self._engine = restorer, engine

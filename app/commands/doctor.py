@@ -1,6 +1,6 @@
 """`run.py doctor`: looks at everything the service needs on this machine and says, line by line, what to do.
 
-Each check is a function from the settings to findings; this module runs them, shows them, and makes the exit code. The
+Each check is a function from the settings to results; this module runs them, shows them, and makes the exit code. The
 checks of files, disk and ports stand in `doctor_machine`.
 """
 
@@ -19,20 +19,19 @@ from rich.table import Table
 
 from app.backends.local import LocalBackend
 from app.commands.bootstrap import NO_REFERENCE_FROM, ROOT
-from app.commands.check_result import BAD, FINE, WARNING, Finding
 from app.commands.configure import read_settings
 from app.commands.console import console, say
-from app.commands.doctor_machine import check_database, check_disk, check_ports
+from app.commands.doctor_machine import BAD, FINE, WARNING, CheckResult, check_database, check_disk, check_ports
 from app.commands.golden import compare, make_golden
 from app.commands.models import missing_defaults
 from app.errors import RestoreError
-from app.main.local import open_backend
+from app.main.service import open_backend
 from app.options import RestoreOptions
 from app.restoration.models import weights
 from app.restoration.models.weights import Verdict
 from app.settings import Settings
 
-Check = Callable[[Settings], Iterator[Finding]]
+Check = Callable[[Settings], Iterator[CheckResult]]
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?==([^;\s]+)")
 
 
@@ -48,28 +47,28 @@ def run() -> int:
         check_database,
         check_ports,
     )
-    findings = [finding for check in checks for finding in check(settings)]
+    results = [result for check in checks for result in check(settings)]
     table = Table("", "what", "found, and what to do", box=None, pad_edge=False)
-    for finding in findings:
-        table.add_row(finding.word, finding.what, escape(finding.text))
+    for result in results:
+        table.add_row(result.word, result.what, escape(result.text))
     console().print(table)
-    bad = sum(finding.word == BAD for finding in findings)
-    say("Everything that is needed works." if not bad else f"{bad} of {len(findings)} checks failed.")
+    bad = sum(result.word == BAD for result in results)
+    say("Everything that is needed works." if not bad else f"{bad} of {len(results)} checks failed.")
     return 1 if bad else 0
 
 
-def check_python(settings: Settings) -> Iterator[Finding]:
+def check_python(settings: Settings) -> Iterator[CheckResult]:
     """The Python version, and whether the upstream packages can exist on it."""
     version = platform.python_version()
     if sys.version_info[:2] < NO_REFERENCE_FROM:
-        yield Finding(FINE, "python", version)
+        yield CheckResult(FINE, "python", version)
     elif settings.engine == "reference":
-        yield Finding(BAD, "python", f"{version} has no ENGINE=reference; set ENGINE=fast or use Python 3.12")
+        yield CheckResult(BAD, "python", f"{version} has no ENGINE=reference; set ENGINE=fast or use Python 3.12")
     else:
-        yield Finding(FINE, "python", f"{version} (without ENGINE=reference)")
+        yield CheckResult(FINE, "python", f"{version} (without ENGINE=reference)")
 
 
-def check_packages(settings: Settings, requirements: Path = ROOT / "requirements.txt") -> Iterator[Finding]:
+def check_packages(settings: Settings, requirements: Path = ROOT / "requirements.txt") -> Iterator[CheckResult]:
     """Every package of requirements.txt is there, in the version that was tested."""
     absent, other = [], []
     for line in requirements.read_text(encoding="utf-8").splitlines():
@@ -84,14 +83,16 @@ def check_packages(settings: Settings, requirements: Path = ROOT / "requirements
         if version.partition("+")[0] != pin[2]:
             other.append(f"{pin[1]} {version} instead of {pin[2]}")
     if absent:
-        yield Finding(BAD, "packages", f"missing: {', '.join(absent)}; run: python3 run.py setup")
+        yield CheckResult(BAD, "packages", f"missing: {', '.join(absent)}; run: python3 run.py setup")
     elif other:
-        yield Finding(WARNING, "packages", f"not the tested versions: {', '.join(other)}; run: python3 run.py setup")
+        yield CheckResult(
+            WARNING, "packages", f"not the tested versions: {', '.join(other)}; run: python3 run.py setup"
+        )
     else:
-        yield Finding(FINE, "packages", "all there, in the tested versions")
+        yield CheckResult(FINE, "packages", "all there, in the tested versions")
 
 
-def check_weights(settings: Settings) -> Iterator[Finding]:
+def check_weights(settings: Settings) -> Iterator[CheckResult]:
     """Official files are what they should be, and those of the first start are there."""
     folder = settings.weights_folder
     known = (*weights.MANIFEST, weights.EMBEDDED)
@@ -99,51 +100,51 @@ def check_weights(settings: Settings) -> Iterator[Finding]:
     wrong = [name for name, verdict in verdicts.items() if verdict in (Verdict.WRONG_SIZE, Verdict.WRONG_HASH)]
     verified = [name for name, verdict in verdicts.items() if verdict is Verdict.VERIFIED]
     if wrong and settings.allow_unverified_weights:
-        yield Finding(WARNING, "weights", f"not the official files, but allowed: {', '.join(wrong)}")
+        yield CheckResult(WARNING, "weights", f"not the official files, but allowed: {', '.join(wrong)}")
     elif wrong:
         remedy = f"python3 run.py models download {' '.join(wrong)}"
-        yield Finding(BAD, "weights", f"not the official files: {', '.join(wrong)}; replace them: {remedy}")
+        yield CheckResult(BAD, "weights", f"not the official files: {', '.join(wrong)}; replace them: {remedy}")
     if verified:
-        yield Finding(FINE, "weights", f"verified: {', '.join(verified)}")
+        yield CheckResult(FINE, "weights", f"verified: {', '.join(verified)}")
     missing = [row.file for row in missing_defaults(folder)]
     if missing:
-        yield Finding(WARNING, "weights", f"missing: {', '.join(missing)}; run: python3 run.py models download")
+        yield CheckResult(WARNING, "weights", f"missing: {', '.join(missing)}; run: python3 run.py models download")
 
 
-def check_restoration(settings: Settings) -> Iterator[Finding]:
+def check_restoration(settings: Settings) -> Iterator[CheckResult]:
     """Device and precision with their reasons, then a golden image through the default network."""
     try:
         backend = open_backend(settings)
     except RestoreError as error:
-        yield Finding(BAD, "device", error.detail)
+        yield CheckResult(BAD, "device", error.detail)
         return
     facts = backend.describe()
-    yield Finding(FINE, "device", f"{facts['device']} ({facts['device_reason']})")
-    yield Finding(FINE, "precision", f"{facts['precision']} ({facts['precision_reason']})")
+    yield CheckResult(FINE, "device", f"{facts['device']} ({facts['device_reason']})")
+    yield CheckResult(FINE, "precision", f"{facts['precision']} ({facts['precision_reason']})")
     yield check_faces(facts["faces"])
     yield check_golden(backend)
 
 
-def check_faces(faces: Mapping[str, Any]) -> Finding:
+def check_faces(faces: Mapping[str, Any]) -> CheckResult:
     """What faces are restored with, or what is missing for it."""
     if faces["model"] is None or faces["detector"] is None:
-        return Finding(WARNING, "faces", " ".join(faces["notes"]))
+        return CheckResult(WARNING, "faces", " ".join(faces["notes"]))
     outlines = "outlined by parsenet" if faces["parsing"] else "with a plain soft edge"
     text = f"{faces['model']}, found by {faces['detector']}, {outlines}"
-    return Finding(WARNING if faces["notes"] else FINE, "faces", ". ".join([text, *faces["notes"]]))
+    return CheckResult(WARNING if faces["notes"] else FINE, "faces", ". ".join([text, *faces["notes"]]))
 
 
-def check_golden(backend: LocalBackend) -> Finding:
+def check_golden(backend: LocalBackend) -> CheckResult:
     """Restore the golden image with the default model and compare the answer."""
     golden = make_golden()
     try:
         restored = backend.restore(golden, RestoreOptions(face_enhance=False), lambda fraction, stage: True)
     except RestoreError as error:
-        return Finding(BAD, "golden image", error.detail)
+        return CheckResult(BAD, "golden image", error.detail)
     likeness = compare(restored.picture, golden)
     text = f"{restored.model} in {restored.params['precision']}: {likeness.psnr_db:.1f} dB in {restored.seconds:.2f} s"
     if likeness.passed:
-        return Finding(FINE, "golden image", text)
-    return Finding(
+        return CheckResult(FINE, "golden image", text)
+    return CheckResult(
         BAD, "golden image", f"{text}, which is wrong; try PRECISION=fp32, then python3 run.py models verify"
     )

@@ -5,9 +5,11 @@ Nothing of the service is opened or changed, so the checks may run beside it.
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import os
 import shutil
+import socket
 import sqlite3
 import statistics
 import tempfile
@@ -18,8 +20,6 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from app.commands import ports
-from app.commands.check_result import BAD, FINE, WARNING, Finding
 from app.settings import MEGABYTE, Settings
 
 _SYNCS = 10
@@ -27,8 +27,19 @@ _SLOW_SYNC_MS = 50.0
 _BLOCK_BYTES = 4096
 _ASK_TIMEOUT_SECONDS = 2.0
 
+FINE, WARNING, BAD = "ok", "warning", "FAILED"
 
-def check_disk(settings: Settings) -> Iterator[Finding]:
+
+@dataclasses.dataclass(frozen=True)
+class CheckResult:
+    """`word` is one of FINE, WARNING, BAD; only BAD makes the doctor's exit code 1. `text` ends with the remedy."""
+
+    word: str
+    what: str
+    text: str
+
+
+def check_disk(settings: Settings) -> Iterator[CheckResult]:
     """Folders can be written, have room, and sync fast enough (each accepted photo waits for two syncs)."""
     folders = {
         "UPLOAD_FOLDER": settings.upload_folder,
@@ -41,24 +52,24 @@ def check_disk(settings: Settings) -> Iterator[Finding]:
         if not os.access(place, os.W_OK):
             # A read-only weights folder is a sound choice in a container.
             word = WARNING if name == "WEIGHTS_FOLDER" else BAD
-            yield Finding(word, "disk", f"{name} {folder} cannot be written; change its owner or choose another")
+            yield CheckResult(word, "disk", f"{name} {folder} cannot be written; change its owner or choose another")
         elif free_mb < settings.min_free_disk_mb:
             text = f"{name} {folder} has {free_mb:.0f} MB free and MIN_FREE_DISK_MB is {settings.min_free_disk_mb}"
-            yield Finding(BAD, "disk", f"{text}; make room")
+            yield CheckResult(BAD, "disk", f"{text}; make room")
         else:
-            yield Finding(FINE, "disk", f"{name} {folder}: {free_mb / 1024:.1f} GB free")
+            yield CheckResult(FINE, "disk", f"{name} {folder}: {free_mb / 1024:.1f} GB free")
     yield _check_sync(_existing(settings.upload_folder))
 
 
-def check_database(settings: Settings) -> Iterator[Finding]:
+def check_database(settings: Settings) -> Iterator[CheckResult]:
     """The database's folder holds a working SQLite database (a scratch one is made and removed)."""
     try:
         url = make_url(settings.database_url)
     except ArgumentError:
-        yield Finding(BAD, "database", "DATABASE_URL cannot be read; the default is sqlite:///data/jobs.sqlite3")
+        yield CheckResult(BAD, "database", "DATABASE_URL cannot be read; the default is sqlite:///data/jobs.sqlite3")
         return
     if url.get_backend_name() != "sqlite" or not url.database:
-        yield Finding(BAD, "database", "DATABASE_URL must name an SQLite file, such as sqlite:///data/jobs.sqlite3")
+        yield CheckResult(BAD, "database", "DATABASE_URL must name an SQLite file, such as sqlite:///data/jobs.sqlite3")
         return
     folder = _existing(Path(url.database).parent)
     try:
@@ -71,35 +82,39 @@ def check_database(settings: Settings) -> Iterator[Finding]:
             finally:
                 connection.close()
     except (OSError, sqlite3.Error) as error:
-        yield Finding(BAD, "database", f"the folder of DATABASE_URL cannot hold a database ({error}); choose another")
+        yield CheckResult(
+            BAD, "database", f"the folder of DATABASE_URL cannot hold a database ({error}); choose another"
+        )
         return
     if mode != "wal":
-        yield Finding(BAD, "database", "the disk cannot do write-ahead logging; a network share? use a local disk")
+        yield CheckResult(BAD, "database", "the disk cannot do write-ahead logging; a network share? use a local disk")
     else:
-        yield Finding(FINE, "database", f"writable, SQLite {sqlite3.sqlite_version}")
+        yield CheckResult(FINE, "database", f"writable, SQLite {sqlite3.sqlite_version}")
 
 
-def check_ports(settings: Settings) -> Iterator[Finding]:
+def check_ports(settings: Settings) -> Iterator[CheckResult]:
     """Both ports are free, or our own service answers there."""
     for name, port in (("PORT", settings.port), ("DASHBOARD_PORT", settings.dashboard_port)):
-        if ports.refusal(settings.host, port) is None:
-            yield Finding(FINE, "ports", f"{name} {port} is free")
+        if port_error(settings.host, port) is None:
+            yield CheckResult(FINE, "ports", f"{name} {port} is free")
         elif _is_ours(settings.host, port):
-            yield Finding(FINE, "ports", f"{name} {port}: the service is running there")
+            yield CheckResult(FINE, "ports", f"{name} {port}: the service is running there")
         else:
-            yield Finding(BAD, "ports", f"{name} {port} is taken by another program; stop it or choose another {name}")
+            yield CheckResult(
+                BAD, "ports", f"{name} {port} is taken by another program; stop it or choose another {name}"
+            )
 
 
-def _check_sync(folder: Path) -> Finding:
+def _check_sync(folder: Path) -> CheckResult:
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             times_ms = [_sync_ms(file.fileno()) for _ in range(_SYNCS)]
     except OSError as error:
-        return Finding(BAD, "disk", f"writing to UPLOAD_FOLDER fails ({error.strerror}); check the disk")
+        return CheckResult(BAD, "disk", f"writing to UPLOAD_FOLDER fails ({error.strerror}); check the disk")
     typical_ms = statistics.median(times_ms)
     if typical_ms > _SLOW_SYNC_MS:
-        return Finding(WARNING, "disk", f"a sync takes {typical_ms:.0f} ms, so submits are slow; use a local disk")
-    return Finding(FINE, "disk", f"a sync takes {typical_ms:.1f} ms")
+        return CheckResult(WARNING, "disk", f"a sync takes {typical_ms:.0f} ms, so submits are slow; use a local disk")
+    return CheckResult(FINE, "disk", f"a sync takes {typical_ms:.1f} ms")
 
 
 def _sync_ms(descriptor: int) -> float:
@@ -127,3 +142,15 @@ def _is_ours(host: str, port: int) -> bool:
         return False
     finally:
         connection.close()
+
+
+def port_error(host: str, port: int) -> str | None:
+    """None when a server could listen on `host` and `port` now, else the system's word for why not."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(found[0], socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(found[4])
+    except OSError as error:
+        return error.strerror or "unknown reason"
+    return None

@@ -18,24 +18,24 @@ from types import FrameType
 from rich.markup import escape
 from rich.table import Table
 
+from app.atomic_files import part_beside, publish
 from app.backends.protocol import Backend
 from app.commands import restore
 from app.commands.bootstrap import ROOT
 from app.commands.configure import read_settings
 from app.commands.console import complain, console, say, work_bar
 from app.errors import BadRequest, Conflict, NotFound, RestoreError
-from app.evaluation import figures, naturalness
+from app.evaluation import figures, naturalness, report_html, report_tables
 from app.evaluation.columns import Asked, Column, make_columns
 from app.evaluation.evaluation import Degradation, Evaluation, Task, as_json
 from app.evaluation.inputs import find_photos
 from app.evaluation.machine import describe_machine
 from app.evaluation.records import Report, worst_first
-from app.evaluation.report_files import write_report
+from app.exit_codes import EXIT_INTERRUPTED
 from app.images import Decoder, ImageLimits, read_header
-from app.options import FIELDS
+from app.options import FIELDS, BackendName
 from app.settings import Settings
 
-EXIT_INTERRUPTED = 130
 _MOST_TABLE_FIGURES = 7
 
 
@@ -79,7 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
     ways = parser.add_argument_group("ways of restoring, several at once")
     ways.add_argument("--model", nargs="+", default=[], metavar="NAME", help="models by name")
     ways.add_argument("--quality", nargs="+", default=[], choices=FIELDS["quality"].choices)
-    ways.add_argument("--backend", nargs="+", default=["local"], choices=FIELDS["backend"].choices)
+    ways.add_argument("--backend", nargs="+", default=[BackendName.LOCAL], choices=FIELDS["backend"].choices)
     ways.add_argument("--faces", nargs="+", default=["on"], choices=("on", "off"), help="restore faces or not")
     _add_shared(parser.add_argument_group("for all ways"))
     machine = parser.add_argument_group("this machine (default: the settings)")
@@ -195,11 +195,11 @@ def open_backends(
     wanted = {column.options.backend for column in columns}
     opened: dict[str, Backend] = {}
     device = "cpu"
-    if "local" in wanted:
-        local = restore.open_backend(settings, machine)
-        opened["local"], device = local, str(local.describe()["device"])
-    if "siliconflow" in wanted:
-        opened["siliconflow"] = _open_siliconflow(settings, decoder)
+    if BackendName.LOCAL in wanted:
+        local = restore.open_loaded_backend(settings, machine)
+        opened[BackendName.LOCAL], device = local, str(local.describe()["device"])
+    if BackendName.SILICONFLOW in wanted:
+        opened[BackendName.SILICONFLOW] = _open_siliconflow(settings, decoder)
     return opened, device
 
 
@@ -288,3 +288,18 @@ def show(report: Report) -> None:
         say(f"Note ({count} result{'s' * (count != 1)}): {sentence}")
     for label, column, trouble in report.failures:
         complain(f"Failed: {label}{f' ({column})' if column else ''}: {trouble.message} [{trouble.code}]")
+
+
+def write_report(report: Report, folder: Path) -> list[Path]:
+    """report.json, report.csv (with a byte order mark, so that spreadsheets see UTF-8) and report.html."""
+    written = []
+    for name, text, encoding in (
+        ("report.json", report_tables.as_json(report), "utf-8"),
+        ("report.csv", report_tables.as_csv(report), "utf-8-sig"),
+        ("report.html", report_html.as_html(report), "utf-8"),
+    ):
+        with part_beside(folder / name) as part:
+            part.write_text(text, encoding=encoding, newline="")
+            publish(part, folder / name)
+        written.append(folder / name)
+    return written

@@ -7,7 +7,6 @@ its name only when it is whole; the restoration itself belongs to the local back
 from __future__ import annotations
 
 import dataclasses
-import os
 import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,20 +17,21 @@ from rich.markup import escape
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
+from app.atomic_files import part_beside, publish
 from app.backends.local import LocalBackend
 from app.commands.configure import read_settings
 from app.commands.console import complain, console, say, work_bar
 from app.commands.photos import Job, find_jobs
-from app.errors import Cancelled, RestoreError, TooLarge
+from app.errors import Cancelled, RestoreError
+from app.exit_codes import EXIT_INTERRUPTED
 from app.images import Decoder, ImageLimits, encode, read_header
-from app.main import local
+from app.main.service import open_backend
 from app.notices import Notice
-from app.options import RestoreOptions
+from app.options import RestoreOptions, check_output
 from app.results import RestorationResult
 from app.settings import Settings
 from app.stages import Stage
 
-EXIT_INTERRUPTED = 130
 _PIXELS_PER_MEGAPIXEL = 1_000_000
 
 
@@ -88,7 +88,7 @@ class Restoration:
             decode_timeout_seconds=settings.decode_timeout_seconds,
             decode_memory_mb=settings.decode_memory_mb,
         )
-        self._backend = open_backend(settings, machine)
+        self._backend = open_loaded_backend(settings, machine)
         self._stopping = False
 
     def run(self, jobs: Sequence[Job]) -> None:
@@ -129,13 +129,7 @@ class Restoration:
     def _restore(self, job: Job, decoder: Decoder, display: _Display) -> list[str]:
         """Decode, restore, write beside the result's place, rename; returns the warnings."""
         header = read_header(job.source, self._limits)
-        megapixels_out = header.width * header.height * self._options.scale**2 / _PIXELS_PER_MEGAPIXEL
-        if megapixels_out > self._settings.max_output_megapixels:
-            raise TooLarge(
-                "output_too_large",
-                f"The result would have {megapixels_out:.0f} megapixels and the limit is "
-                f"{self._settings.max_output_megapixels:g}; choose a smaller scale or raise MAX_OUTPUT_MEGAPIXELS.",
-            )
+        check_output(header.width * header.height, self._options.scale, self._settings.max_output_megapixels)
         picture = decoder.decode(job.source)
 
         def on_progress(fraction: float, stage: Stage) -> bool:
@@ -150,15 +144,9 @@ class Restoration:
 
     def _write(self, job: Job, restored: RestorationResult) -> Sequence[Notice]:
         options = self._options
-        job.folder.mkdir(parents=True, exist_ok=True)
-        part = job.folder / f".{job.stem}.part"
-        try:
+        with part_beside(job.folder / job.stem) as part:
             encoded = encode(restored.picture, part, job.output_format, options.output_quality, options.metadata)
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
-            part.replace(job.result(encoded.extension))
-        finally:
-            part.unlink(missing_ok=True)
+            publish(part, job.result(encoded.extension))
         return encoded.notes
 
     def _megapixels(self, job: Job) -> float:
@@ -191,7 +179,7 @@ class _Display:
         self.bar.update(self.overall, completed=self.before + self.size * fraction)
 
 
-def open_backend(settings: Settings, machine: Machine) -> LocalBackend:
+def open_loaded_backend(settings: Settings, machine: Machine) -> LocalBackend:
     """The local backend as the settings and the command line ask; the process is tuned and the default model loaded."""
     asked = {
         "device": machine.device,
@@ -199,7 +187,7 @@ def open_backend(settings: Settings, machine: Machine) -> LocalBackend:
         "tile_size": machine.tile,
         "engine": machine.engine,
     }
-    backend = local.open_backend(settings.model_copy(update={k: v for k, v in asked.items() if v is not None}))
+    backend = open_backend(settings.model_copy(update={k: v for k, v in asked.items() if v is not None}))
     backend.load()
     return backend
 

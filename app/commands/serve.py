@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from app.commands import models, ports
+from app.commands import models
 from app.commands.bootstrap import ROOT
 from app.commands.configure import EXIT_BAD_SETTINGS, read_settings
 from app.commands.console import complain, say
@@ -107,7 +107,7 @@ def _provide_weights(settings: Settings, *, download: bool) -> None:
 def _taken_port(settings: Settings) -> str | None:
     """One sentence when a port cannot be listened on, else None."""
     for name, port in (("PORT", settings.port), ("DASHBOARD_PORT", settings.dashboard_port)):
-        reason = ports.refusal(settings.host, port)
+        reason = port_error(settings.host, port)
         if reason is not None:
             return (
                 f"{settings.host} port {port} cannot be listened on ({reason}); "

@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
 from app.commands.configure import EXIT_BAD_SETTINGS
+from app.exit_codes import EXIT_HUNG
 
-EXIT_HUNG = 70  # the watchdog of the service ends the process with this code
 _PR_SET_PDEATHSIG = 1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT) + ((signal.SIGHUP,) if sys.platform != "win32" else ())
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from app.errors import BadRequest
-from app.options import RestoreOptions
+from app.options import BackendName, RestoreOptions
 
 BASELINE = "bicubic"
 INPUTS_FOLDER = "inputs"
@@ -35,7 +35,7 @@ class Asked:
 
     models: Sequence[str] = ()
     qualities: Sequence[str] = ()
-    backends: Sequence[str] = ("local",)
+    backends: Sequence[str] = (BackendName.LOCAL.value,)
     faces: Sequence[str] = ("on",)
 
 
@@ -55,7 +55,7 @@ def make_columns(asked: Asked, shared: Mapping[str, object]) -> tuple[Column, ..
     columns = [
         _column(backend, pick, face, asked, shared)
         for backend in asked.backends
-        for pick in (picks if picks and backend == "local" else [{}])
+        for pick in (picks if picks and backend == BackendName.LOCAL else [{}])
         for face in asked.faces
     ]
     names = [column.folder.lower() for column in columns] + [BASELINE, INPUTS_FOLDER]
@@ -68,7 +68,7 @@ def make_columns(asked: Asked, shared: Mapping[str, object]) -> tuple[Column, ..
 def _column(backend: str, pick: Mapping[str, object], face: str, asked: Asked, shared: Mapping[str, object]) -> Column:
     options = RestoreOptions.from_fields({**shared, "backend": backend, **pick, "face_enhance": face})
     words = [str(next(iter(pick.values()), "default"))]
-    if backend != "local":
+    if backend != BackendName.LOCAL:
         words = [backend]
     if len(asked.faces) > 1:
         words.append(f"faces {face}")

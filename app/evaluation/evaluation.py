@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from app.atomic_files import part_beside, publish
 from app.backends.protocol import Backend
-from app.errors import Cancelled, NotFound, RestoreError, TooLarge, Unprocessable
+from app.errors import Cancelled, NotFound, RestoreError, Unprocessable
 from app.evaluation import degradation, figures, views
 from app.evaluation.columns import BASELINE, INPUTS_FOLDER, Column
 from app.evaluation.figures import Figure, Lpips
@@ -25,6 +26,7 @@ from app.evaluation.inputs import Photo
 from app.evaluation.metrics import Rgb
 from app.evaluation.records import Cell, PhotoRow, Trouble, Views
 from app.images import Decoder, Picture, encode
+from app.options import check_output
 from app.results import RestorationResult
 
 log = logging.getLogger(__name__)
@@ -185,13 +187,8 @@ class Evaluation:
             return dataclasses.replace(cell, trouble=_trouble(error, label))
 
     def _check_size(self, subject: _Subject, column: Column) -> None:
-        megapixels = subject.rgb.shape[0] * subject.rgb.shape[1] * column.options.scale**2 / _PIXELS_PER_MEGAPIXEL
-        if megapixels > self._task.max_output_megapixels:
-            raise TooLarge(
-                "output_too_large",
-                f"The result would have {megapixels:.0f} megapixels and the limit is "
-                f"{self._task.max_output_megapixels:g}; choose a smaller scale or raise MAX_OUTPUT_MEGAPIXELS.",
-            )
+        pixels = subject.rgb.shape[0] * subject.rgb.shape[1]
+        check_output(pixels, column.options.scale, self._task.max_output_megapixels)
 
     def _kept(self, cell: Cell, subject: _Subject, column: Column, restored: RestorationResult) -> Cell:
         """The cell after its result was written."""
@@ -213,14 +210,10 @@ class Evaluation:
     def _write(self, picture: Picture, folder: str, stem: str, form: str, quality: int, metadata: str) -> str:
         """Write a result under a temporary name, rename it, and return its path below the results' folder."""
         place = self._task.output / folder / stem
-        place.parent.mkdir(parents=True, exist_ok=True)
-        part = place.with_name(f".{place.name}.part")
-        try:
+        with part_beside(place) as part:
             encoded = encode(picture, part, form, quality, metadata)
             target = place.with_name(f"{place.name}.{encoded.extension}")
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
+            publish(part, target)
         return target.relative_to(self._task.output).as_posix()
 
     def _measured(self, cell: Cell, subject: _Subject, result: Rgb) -> Cell:

@@ -7,13 +7,12 @@ error nothing is kept.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from app.errors import NotFound, RestoreError, TooLarge, Unprocessable
+from app.errors import NotFound, RestoreError, Unprocessable
 from app.images import Header, ImageLimits, read_header
-from app.options import RestoreOptions
+from app.options import RestoreOptions, check_output
 from app.queue import Queue
 from app.storage import Storage, StoredUpload, UploadWriter
 from app.store import Job, NewPhoto, Photo, Store
@@ -164,19 +163,6 @@ class Submission:
     def _wake(self, job: Job) -> None:
         for attempt in job.attempts:
             self._queue.publish(attempt.id)
-
-
-def check_output(pixels: int, scale: float, max_megapixels: float) -> None:
-    """Raises `TooLarge` `output_too_large`, with the largest scale that fits, for `pixels` of a photo."""
-    if pixels * scale * scale <= max_megapixels * 1e6:
-        return
-    fits = math.floor(10 * math.sqrt(max_megapixels * 1e6 / pixels)) / 10
-    remedy = f"the largest scale that fits is {fits:g}" if fits >= 1 else "make the photo smaller first"
-    raise TooLarge(
-        "output_too_large",
-        f"At scale {scale:g} the result would have {pixels * scale * scale / 1e6:.0f} megapixels and "
-        f"{max_megapixels:g} are allowed; {remedy}.",
-    )
 
 
 def _writer_of(upload: Upload) -> UploadWriter:

@@ -5,6 +5,6 @@
 
 from app.main.application import create_app
 from app.main.service import Service
-from app.main.serving import EXIT_HUNG, STATIC_FOLDER, create_dashboard, serve
+from app.main.serving import STATIC_FOLDER, create_dashboard, serve
 
-__all__ = ["EXIT_HUNG", "STATIC_FOLDER", "Service", "create_app", "create_dashboard", "serve"]
+__all__ = ["STATIC_FOLDER", "Service", "create_app", "create_dashboard", "serve"]

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.api.admission import Admission
 from app.api.auth.api_keys import ApiKeys
@@ -21,8 +21,8 @@ from app.api.connections import Connections
 from app.api.dependencies import AppContext, Limits
 from app.api.job_events import JobEvents
 from app.backends.protocol import Backend
-from app.backends.siliconflow.description import NAME as CLOUD
-from app.backends.siliconflow.description import describe_siliconflow
+from app.backends.siliconflow import NAME as CLOUD
+from app.backends.siliconflow import describe_siliconflow
 from app.errors import RestoreError
 from app.events import LocalEvents
 from app.images import Decoder, ImageLimits
@@ -37,6 +37,9 @@ from app.settings import Settings
 from app.storage import DiskStorage, Storage, new_id
 from app.store import SqlStore
 from app.worker import Worker
+
+if TYPE_CHECKING:
+    from app.backends.local import LocalBackend
 
 log = logging.getLogger(__name__)
 
@@ -214,9 +217,7 @@ class Service:
         self.loaded.set()
 
     def _open_local(self) -> None:
-        """Imported here and in this thread: torch takes seconds, and `/health/live` shall answer before."""
-        from app.main.local import open_backend
-
+        """In this thread: loading torch takes seconds, and `/health/live` shall answer before."""
         backend = open_backend(self._settings)
         self._backends[backend.name] = backend
         self._describe, self._warm_up = backend.describe, backend.warm_up
@@ -230,6 +231,25 @@ class Service:
             self.context.decoder.start()
         except RestoreError as error:  # the first photo tries again
             log.warning("the decoder could not be started: %s", error.detail)
+
+
+def open_backend(settings: Settings) -> LocalBackend:
+    """The local backend that the settings describe: device and precision are chosen, nothing is loaded yet.
+
+    Imported here, since torch takes seconds. Raises `RestoreError` when the device is not there.
+    """
+    from app.backends.local import open_local_backend
+
+    return open_local_backend(
+        settings.weights_folder,
+        device=settings.device,
+        precision=settings.precision,
+        tile_size=settings.tile_size,
+        engine=settings.engine,
+        default_quality=settings.default_quality,
+        allow_unverified=settings.allow_unverified_weights,
+        face_detector=settings.face_detector,
+    )
 
 
 def result_limits_of(limits: Limits) -> ImageLimits:

@@ -19,12 +19,12 @@ from app import logs
 from app.api.dashboard import Dashboard
 from app.api.http_protocol import TimedProtocol
 from app.errors import Conflict
+from app.exit_codes import EXIT_HUNG
 from app.main.application import create_app
 from app.main.service import Service
 from app.settings import Settings
 
 STATIC_FOLDER = Path(__file__).resolve().parents[2] / "static"
-EXIT_HUNG = 70  # the supervisor starts the service again
 KEEP_ALIVE_SECONDS = 20
 GRACEFUL_SECONDS = 5
 BACKLOG_CONNECTIONS = 2048

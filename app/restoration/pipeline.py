@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from app.errors import Unavailable
 from app.images import Picture
 from app.notices import Notice
-from app.options import RestoreOptions
+from app.options import Quality, RestoreOptions
 from app.restoration import device as devices
 from app.restoration.faces import Face, FaceModels, FacesDone, LoadedFaceModels, find, restore_faces
 from app.restoration.models.networks import Network
@@ -54,7 +54,9 @@ class Restorer:
         self.tile = tile
         self.face_models = FaceModels(self.registry, self.device.value, self.precision.value, face_detector)
         is_cpu = self.device.value == "cpu"
-        self.default_quality = ("fast" if is_cpu else "balanced") if default_quality == "auto" else default_quality
+        self.default_quality = (
+            (Quality.FAST.value if is_cpu else Quality.BALANCED.value) if default_quality == "auto" else default_quality
+        )
 
     def choose(self, options: RestoreOptions) -> tuple[ModelRow, tuple[Notice, ...]]:
         """The model that these options mean, or the best installed one with a warning.
@@ -86,7 +88,7 @@ class Restorer:
         row, warnings = self.choose(options)
         is_grey_file, picture = picture.grey, dataclasses.replace(picture, grey=picture.is_colourless())
         on_progress(0.0, Stage.LOADING)
-        is_best = options.model is None and options.quality == "best"
+        is_best = options.model is None and options.quality == Quality.BEST
         precision = "fp32" if is_best else self.precision.value
         warnings += self._denoise_warnings(row, options)
         denoise = None if any(w.code.startswith("denoise") for w in warnings) else options.denoise
@@ -135,7 +137,7 @@ class Restorer:
         if not options.face_enhance:
             return None, ()
         quality = options.quality or (self.default_quality if options.model is None else None)
-        return self.face_models.open(options.face_model, parse=quality != "fast", exact=exact)
+        return self.face_models.open(options.face_model, parse=quality != Quality.FAST, exact=exact)
 
     def _denoise_warnings(self, row: ModelRow, options: RestoreOptions) -> tuple[Notice, ...]:
         if options.denoise is None:

@@ -1,6 +1,6 @@
 """Where the bytes of photos and results are kept: the `Storage` protocol, the names in it, and `DiskStorage`."""
 
-from app.storage.disk import DiskStorage, sync_folder, translate_disk_full
+from app.storage.disk import DiskStorage, translate_disk_full
 from app.storage.names import (
     ID_PATTERN,
     LABEL_LIMIT_CHARACTERS,
@@ -28,6 +28,5 @@ __all__ = [
     "new_id",
     "next_version",
     "related_files",
-    "sync_folder",
     "translate_disk_full",
 ]

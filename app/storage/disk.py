@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+from app import atomic_files
 from app.errors import NotFound, Unavailable
 from app.storage.names import (
     ID_PATTERN,
@@ -94,8 +95,7 @@ class DiskUploadWriter:
         try:
             with translate_disk_full():
                 os.fsync(self._file)
-                self._part.replace(self._final)
-                sync_folder(self._final.parent)
+                atomic_files.rename(self._part, self._final)
         except BaseException:
             self.abort()
             self._final.unlink(missing_ok=True)  # no row names it yet
@@ -210,9 +210,7 @@ class DiskStorage:
 
     def replace_upload(self, photo_id: str, by: str) -> None:
         """See `Storage`."""
-        final = self._upload_path(photo_id)
-        self._upload_path(by).replace(final)
-        sync_folder(final.parent)
+        atomic_files.rename(self._upload_path(by), self._upload_path(photo_id))
 
     def free_disk_ok(self) -> bool:
         """See `Storage`: the least of both folders' file systems counts."""
@@ -270,15 +268,6 @@ class DiskStorage:
         return path
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames in this folder durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _create(path: Path) -> int:
     return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
 
@@ -289,20 +278,10 @@ def _write_all(handle: int, chunk: bytes | bytearray | memoryview) -> None:
         rest = rest[os.write(handle, rest) :]
 
 
-def _sync_file(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _publish(temporary: Path, final: Path) -> None:
     try:
         with translate_disk_full():
-            _sync_file(temporary)
-            temporary.replace(final)
-            sync_folder(final.parent)
+            atomic_files.publish(temporary, final)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -11,11 +11,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select
 
 from app.errors import NotFound
+from app.options import BackendName
 from app.store.records import Attempt, AttemptStatus, Job
 from app.store.schema import ACTIVE, attempt_of, attempts, jobs, photos, select_attempts
 
 RECENT_ATTEMPTS = 20
-LOCAL = "local"  # the backend of this machine's own networks
 _RESULT_NAME = re.compile(r"[0-9a-f]{32}(?:-v(?P<version>[2-9]|[1-9][0-9]{1,5}))?\.[a-z]{3,4}")
 _MEGAPIXEL = 1_000_000
 
@@ -156,7 +156,7 @@ def _recent(connection: Connection) -> Sequence[Row[Any, Any, Any]]:
     """Of this machine only: how long a provider took says nothing about the queue here."""
     query = (
         select(attempts.c.seconds, attempts.c.result_width, attempts.c.result_height)
-        .where(attempts.c.status == AttemptStatus.COMPLETED.value, attempts.c.backend == LOCAL)
+        .where(attempts.c.status == AttemptStatus.COMPLETED.value, attempts.c.backend == BackendName.LOCAL.value)
         .order_by(attempts.c.number.desc())
     )
     return connection.execute(query.limit(RECENT_ATTEMPTS)).all()

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from app.errors import RestoreError
 from app.jobs.runner import Runner
 from app.metrics import Metrics
+from app.options import BackendName
 from app.queue import Queue
 from app.store import AttemptStatus, Store
 from app.threads import SupervisedThread, ThreadState
@@ -30,7 +31,6 @@ log = logging.getLogger(__name__)
 
 RESCAN_SECONDS = 5.0  # how long no wake-up may come before the rows are read
 STOP_GRACE_SECONDS = 10.0  # for a tile that must end once its run is asked to stop
-LOCAL = "local"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Worker:
         self._context = WorkerContext(runner, store, metrics, self._active_runs, queue, clock, wall, rescan_seconds)
         self._hung = False
         others = dict(waiting or {})
-        self._local = LocalLane(LOCAL, self._context, LaneFilter(but=tuple(others)))
+        self._local = LocalLane(BackendName.LOCAL, self._context, LaneFilter(but=tuple(others)))
         self._lanes: list[Lane] = [self._local]
         self._lanes += [RemoteLane(name, self._context, LaneFilter(only=name), most) for name, most in others.items()]
         watchdog = SupervisedThread("worker-watchdog", self._watch_loop, on_death=self._watchdog_died, clock=clock)
@@ -125,7 +125,7 @@ class Worker:
     def health(self, now: float | None = None) -> WorkerHealth:
         """How it is at the monotonic time `now` (the present when None)."""
         silence, _ = self._active_runs.silence(self._clock() if now is None else now)
-        restoring = self._active_runs.at(Step.RESTORING, lane=LOCAL) or self._active_runs.at(Step.RESTORING)
+        restoring = self._active_runs.at(Step.RESTORING, lane=BackendName.LOCAL) or self._active_runs.at(Step.RESTORING)
         word, reasons = self._word()
         return WorkerHealth(
             word,

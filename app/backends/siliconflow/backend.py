@@ -19,9 +19,8 @@ from typing import Any
 
 import httpcore2
 
-from app.backends.siliconflow import failures, request
+from app.backends.siliconflow import NAME, failures, request
 from app.backends.siliconflow.deadline import Watch
-from app.backends.siliconflow.description import NAME
 from app.backends.siliconflow.download import Decode, fetch_result
 from app.backends.siliconflow.exchange import Answer, TooMuch, exchange
 from app.backends.siliconflow.fitting import fit
@@ -43,8 +42,6 @@ TRACE_HEADER = "x-siliconcloud-trace-id"
 _PREPARED, _SENT, _ANSWERED, _FETCHED = 0.05, 0.1, 0.9, 0.95
 _LOCAL_ONLY = ("quality", "model", "denoise")
 
-Link = Callable[[bytes], str]
-
 
 @dataclasses.dataclass(frozen=True)
 class Account:
@@ -65,7 +62,6 @@ class SiliconFlowBackend:
         decode: decodes a fetched file under the guard of an upload.
         network: how to reach the world.
         scratch: gives a fresh name for the fetched file.
-        link: puts a JPEG where the provider can fetch it and gives the address; None sends the photo itself.
         clock: monotonic seconds.
     """
 
@@ -78,18 +74,17 @@ class SiliconFlowBackend:
         network: Network,
         *,
         scratch: Callable[[], AbstractContextManager[Path]],
-        link: Link | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._account, self._decode, self._network = account, decode, network
-        self._scratch, self._link, self._clock = scratch, link, clock
+        self._scratch, self._clock = scratch, clock
 
     def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
         """Restore one picture; see `Backend`. The answer of a cancelled call is dropped; its charge is not."""
         began = self._clock()
         _say(on_progress, 0.0, Stage.PREPARING)
         submission = prepare(picture)
-        image = self._link(submission.jpeg) if self._link else request.data_url(submission.jpeg)
+        image = request.data_url(submission.jpeg)
         body = request.body_of(self._account.model, image, options)
         _say(on_progress, _PREPARED, Stage.SENDING)
         asked = self._clock()
@@ -175,11 +170,10 @@ def open_siliconflow_backend(
     decode: Decode,
     scratch: Callable[[], AbstractContextManager[Path]] | None = None,
     network: Network | None = None,
-    link: Link | None = None,
 ) -> SiliconFlowBackend:
     """The backend from plain values; connects to nothing. `scratch` is the system's temporary folder when None."""
     account = Account(api_key, api_url, model, timeout_seconds, tuple(result_hosts))
-    return SiliconFlowBackend(account, decode, network or Network(), scratch=scratch or _temporary_name, link=link)
+    return SiliconFlowBackend(account, decode, network or Network(), scratch=scratch or _temporary_name)
 
 
 @contextlib.contextmanager

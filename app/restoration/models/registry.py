@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from app.errors import Conflict, Unavailable, Unprocessable
+from app.options import Quality
 from app.restoration.models import weights
 from app.restoration.models.networks import Facts, Network, build, compact_facts, esrgan_facts
 from app.restoration.models.spandrel_loading import import_spandrel
@@ -44,7 +45,11 @@ TABLE: tuple[ModelRow, ...] = (
     ModelRow("realesr-animevideov3", "realesr-animevideov3.pth"),
     ModelRow(EMBEDDED_MODEL, weights.EMBEDDED.file),
 )
-QUALITY_MODELS = {"fast": "realesr-general-x4v3", "balanced": "RealESRGAN_x4plus", "best": "RealESRGAN_x4plus"}
+QUALITY_MODELS: dict[str, str] = {
+    Quality.FAST: "realesr-general-x4v3",
+    Quality.BALANCED: "RealESRGAN_x4plus",
+    Quality.BEST: "RealESRGAN_x4plus",
+}
 # What runs when the model of a quality is not installed, best match first; never without a warning.
 # Files that a user dropped in come after these, and then the embedded model.
 FALLBACKS = ("realesr-general-x4v3", "RealESRGAN_x4plus", "RealESRGAN_x2plus")

@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 import enum
 import hashlib
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from http.client import HTTPException
 from pathlib import Path
 
+from app import atomic_files
 from app.errors import Unavailable
 
 _REAL_ESRGAN = "https://github.com/xinntao/Real-ESRGAN/releases/download"
@@ -242,10 +242,8 @@ def download(row: WeightFile, folder: Path, base_url: str, on_bytes: Callable[[i
     if sha256(part) != row.sha256:
         part.unlink()
         raise Unavailable("download_corrupt", f"{row.file} arrived damaged and was removed; run the download again.")
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
     path = folder / row.file
-    part.replace(path)
+    atomic_files.publish(part, path)
     return path
 
 
