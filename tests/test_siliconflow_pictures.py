@@ -249,20 +249,6 @@ def test_choices_that_only_the_local_backend_knows_are_not_dropped_in_silence(
     assert ignored == ["The provider knows nothing of quality, denoise; it was not used."]
 
 
-def test_a_storage_that_can_lend_an_address_sends_that_instead(provider: StandIn, decoder: Decoder) -> None:
-    lent: list[bytes] = []
-
-    def link(jpeg: bytes) -> str:
-        lent.append(jpeg)
-        return "https://photos.example/once/abc"
-
-    answer_with(provider, Image.fromarray(gradient()))
-    backend = provider.backend(decoder.decode, link=link)
-    backend.restore(Picture(gradient()), RestoreOptions(), lambda *_: True)
-    assert provider.asked("api")[0].fields["image"] == "https://photos.example/once/abc"
-    assert lent[0][:3] == b"\xff\xd8\xff"
-
-
 def test_a_picture_with_a_profile_of_its_own_comes_back_as_srgb(provider: StandIn, decoder: Decoder) -> None:
     image = Image.fromarray(gradient())
     target = io.BytesIO()

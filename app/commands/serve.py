@@ -14,6 +14,7 @@ from app.commands import models
 from app.commands.bootstrap import ROOT
 from app.commands.configure import EXIT_BAD_SETTINGS, read_settings
 from app.commands.console import complain, say
+from app.commands.doctor_machine import port_error
 from app.commands.supervisor import Supervisor, die_with
 from app.errors import RestoreError
 from app.settings import Settings
