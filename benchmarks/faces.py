@@ -28,7 +28,7 @@ from PIL import Image
 from app.restoration.faces.alignment import TEMPLATE
 from app.restoration.faces.detection import Found
 from app.restoration.faces.pipeline import LoadedFaceModels
-from app.restoration.reference.upscaling import is_available
+from app.restoration.reference.packages import is_available
 from benchmarks.random_weights import DETECTOR_FILE, put_face_weights
 from benchmarks.request import LeftOut, Request, Row, invented_picture, median
 from benchmarks.variants import TUNED_ALLOCATOR, Engine, resident_mb
@@ -160,14 +160,14 @@ def upstream_parts(task: dict[str, Any]) -> dict[str, Part]:
     """What is timed of upstream, on its untouched objects."""
     import torch
 
-    from app.restoration.faces.models import Choice
+    from app.restoration.faces.models import FaceModelChoice
     from app.restoration.models.registry import ModelRegistry
     from app.restoration.reference.faces import make_face_enhancer
 
     bgr = np.ascontiguousarray(np.load(task["photo"])[:, :, ::-1])
     background, big = enlarge(bgr), resize(bgr, (4243, 2828))
     registry = ModelRegistry(Path(task["weights"]), allow_unverified=True)
-    choice = Choice("GFPGANv1.3", "mobilenet", parses=True)
+    choice = FaceModelChoice("GFPGANv1.3", "mobilenet", parses=True)
     enhancer = make_face_enhancer(registry, choice, task["device"], SCALE, Ready(background))
     helper = enhancer.face_helper
     helper.face_det = Drawing(helper.face_det)

@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from app.restoration.reference.upscaling import is_available
+from app.restoration.reference.packages import is_available
 from benchmarks.request import Request, Row
 from benchmarks.variants import Variant, interleaved, peaks_of, resident_mb
 

@@ -6,7 +6,7 @@ on a card also in the half precision that its own script uses by default.
 
 from __future__ import annotations
 
-from app.restoration.reference.upscaling import is_available
+from app.restoration.reference.packages import is_available
 from benchmarks.request import LeftOut, Request, Row
 from benchmarks.variants import TUNED_ALLOCATOR, Variant, interleaved
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import bare_runs
 from benchmarks.request import WARM_UP_ROUNDS, Request, median
 
 TUNED_ALLOCATOR = {
@@ -95,7 +96,7 @@ class Variant(Engine):
 
     @classmethod
     def bare(cls, request: Request, name: str, engine: str, **extra: Any) -> Variant:
-        """A product or a network without a photo; see `kernels`."""
+        """A product or a network without a photo; see `bare_runs`."""
         return cls(name, engine, weights=str(request.weights), device=request.device, **extra)
 
     def run(self) -> dict[str, Any]:
@@ -151,7 +152,7 @@ def _ours(task: dict[str, Any]) -> tuple[Callable[[], object], float]:
         tile=task.get("tile", 0),
         allow_unverified=True,
     )
-    device.prepare(restorer.device.value)
+    device.prepare(restorer.setup.device.value)
     picture = Picture(np.load(task["photo"]))
     options = RestoreOptions(model=task["model"], face_enhance=False)
 
@@ -178,9 +179,12 @@ def _upstream(task: dict[str, Any]) -> tuple[Callable[[], object], float]:
 
 def _make(task: dict[str, Any]) -> tuple[Callable[[], object], float]:
     """The call that is timed, and its work."""
-    from benchmarks import kernels
-
-    makers = {"ours": _ours, "upstream": _upstream, "product": kernels.make_product, "network": kernels.make_network}
+    makers = {
+        "ours": _ours,
+        "upstream": _upstream,
+        "product": bare_runs.make_product,
+        "network": bare_runs.make_network,
+    }
     return makers[task["engine"]](task)
 
 

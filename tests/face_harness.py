@@ -53,7 +53,7 @@ def tinted(faces: Tensor) -> Tensor:
     return faces + torch.tensor((0.2, 0.0, -0.12)).view(1, 3, 1, 1)
 
 
-def round_outline(faces: Tensor) -> list[Mask]:
+def round_mask(faces: Tensor) -> list[Mask]:
     """A parser that sees a disc of 180 pixels' radius in every frame."""
     disc = cv2.circle(np.zeros((512, 512), np.uint8), (256, 256), 180, 255, -1)
     return [disc.copy() for _ in faces]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import kernels, precision, table, variants
+from benchmarks import bare_runs, precision, table, variants
 from benchmarks.request import Request, Row, invented_picture
 from benchmarks.variants import Variant, interleaved
 
@@ -125,10 +125,10 @@ def test_the_invented_picture_is_repeatable_and_falls_off_as_photos_do() -> None
 
 def test_the_counted_work_is_that_of_the_layers(tmp_path: Path, random_weights: Path) -> None:
     task = {"weights": str(random_weights), "device": "cpu", "precision": "fp32", "repeats": 1}
-    _, work = kernels.make_network({**task, "model": FAST, "side": 256})
+    _, work = bare_runs.make_network({**task, "model": FAST, "side": 256})
     # 3 to 64 channels, 32 times 64 to 64, 64 to 48: nine taps each, two operations, every pixel
     assert work == pytest.approx(2 * 9 * (3 * 64 + 32 * 64 * 64 + 64 * 48) * 256 * 256, rel=0.01)
-    call, work = kernels.make_product({**task, "side": 64, "repeats": 3})
+    call, work = bare_runs.make_product({**task, "side": 64, "repeats": 3})
     call()
     assert work == 3 * 2 * 64**3
 

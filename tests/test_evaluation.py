@@ -29,7 +29,7 @@ from app.errors import BadRequest
 from app.evaluation.columns import Asked, make_columns
 from app.evaluation.inputs import find_photos
 from app.exit_codes import EXIT_INTERRUPTED
-from app.restoration.reference import upscaling
+from app.restoration.reference import packages
 from benchmarks.random_weights import put_weights
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -330,7 +330,7 @@ def test_evaluate_is_an_entrance_that_starts_itself_again_in_the_environment(tmp
 def test_niqe_is_basicsrs_and_kept_from_pictures_that_have_none() -> None:
     from app.evaluation.naturalness import niqe
 
-    if not upscaling.is_available():
+    if not packages.is_available():
         pytest.skip("basicsr is not installed here (it needs Python 3.11 or 3.12)")
     from basicsr.metrics.niqe import calculate_niqe
 

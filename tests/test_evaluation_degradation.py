@@ -11,14 +11,14 @@ from skimage import data
 from app.evaluation import degradation
 from app.evaluation.degradation import bicubic_down, bicubic_to, bicubic_up, imresize, jpeg, noise
 from app.evaluation.metrics import rgb_psnr
-from app.restoration.reference import upscaling
+from app.restoration.reference import packages
 
 PHOTO = np.ascontiguousarray(data.astronaut()[100:263, 150:341])  # sides that no factor divides
 
 
 @pytest.fixture(scope="module")
 def matlab_like() -> Any:
-    if not upscaling.is_available():
+    if not packages.is_available():
         pytest.skip("basicsr is not installed here (it needs Python 3.11 or 3.12)")
     from basicsr.utils.matlab_functions import imresize as theirs
 

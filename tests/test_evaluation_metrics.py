@@ -14,7 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from app.errors import Unprocessable
 from app.evaluation import metrics
 from app.evaluation.metrics import Rgb, luma_psnr, luma_ssim, mean_ciede2000, rgb_psnr, rgb_ssim
-from app.restoration.reference import upscaling
+from app.restoration.reference import packages
 
 
 def photo_pair(seed: int = 1, sigma: float = 12.0) -> tuple[Rgb, Rgb]:
@@ -26,7 +26,7 @@ def photo_pair(seed: int = 1, sigma: float = 12.0) -> tuple[Rgb, Rgb]:
 
 @pytest.fixture(scope="module")
 def upstream() -> Any:
-    if not upscaling.is_available():
+    if not packages.is_available():
         pytest.skip("basicsr is not installed here (it needs Python 3.11 or 3.12)")
     from basicsr.metrics import psnr_ssim
 

@@ -15,10 +15,16 @@ from hypothesis import strategies as st
 
 from app.images import Pixels
 from app.restoration.faces import detection
-from app.restoration.faces.detection import Detector, build_detector, decode_boxes, decode_landmarks, make_priors
+from app.restoration.faces.detection import (
+    Detector,
+    build_detector,
+    decode_boxes,
+    decode_landmarks,
+    make_priors,
+    suppress_warnings,
+)
 from app.restoration.faces.gfpgan import NOISE_SEED, build_gfpgan, make_noise
 from app.restoration.faces.parsing import parser_of, plain_mask, soft_mask
-from app.restoration.faces.suppress_warnings import quiet
 from app.restoration.models.registry import ModelRegistry
 from benchmarks.random_weights import DETECTOR_FILE, random_detector, random_gfpgan, random_parser
 from tests.face_harness import noted
@@ -104,7 +110,7 @@ def test_noise_does_not_touch_the_common_generator() -> None:
 
 
 @pytest.mark.parametrize(("dtype", "share"), [(torch.float32, 0.0005), (torch.bfloat16, 0.02)])
-def test_the_running_form_of_the_parser_gives_the_same_outline(dtype: torch.dtype, share: float) -> None:
+def test_the_running_form_of_the_parser_gives_the_same_mask(dtype: torch.dtype, share: float) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(2)
         network = random_parser(64)
@@ -112,7 +118,7 @@ def test_the_running_form_of_the_parser_gives_the_same_outline(dtype: torch.dtyp
     with torch.inference_mode():
         classes = network(x)[0].argmax(1).numpy()
     kept = np.isin(classes, [*range(1, 14), 15])
-    assert 0.1 < kept.mean() < 0.9, "an even outline proves nothing"
+    assert 0.1 < kept.mean() < 0.9, "an even mask proves nothing"
     masks = np.stack(parser_of(network, "cpu", dtype)(x))
     assert set(np.unique(masks)) == {0, 255}
     assert ((masks == 255) != kept).mean() <= share
@@ -214,7 +220,7 @@ def test_the_smallest_photos_have_no_faces(size: tuple[int, int], detector: tupl
 
 
 def test_the_larger_detector_is_built_and_runs_as_facexlibs() -> None:
-    with torch.random.fork_rng(), quiet():
+    with torch.random.fork_rng(), suppress_warnings():
         torch.manual_seed(4)
         network = random_detector("detection_Resnet50_Final.pth")
     ours = build_detector("resnet50", network.state_dict(), "cpu")

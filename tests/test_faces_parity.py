@@ -23,16 +23,17 @@ from app.images import Picture, Pixels
 from app.options import RestoreOptions
 from app.restoration.faces import FaceModels, LoadedFaceModels, find, restore_faces
 from app.restoration.faces.alignment import frame_corners, way_back
-from app.restoration.faces.models import Choice
+from app.restoration.faces.models import FaceModelChoice
 from app.restoration.faces.parsing import Mask
 from app.restoration.models.registry import ModelRegistry
 from app.restoration.reference.faces import make_face_enhancer
-from app.restoration.reference.upscaling import ReferenceRestorer, is_available
+from app.restoration.reference.packages import is_available
+from app.restoration.reference.upscaling import ReferenceRestorer
 from benchmarks.random_weights import DETECTOR_FILE, put_face_weights
 from tests.face_harness import enlarge, read
 
 needs_upstream = pytest.mark.skipif(not is_available(), reason="realesrgan, gfpgan and basicsr are not installed here")
-CHOICE = Choice("GFPGANv1.3", "mobilenet", parses=True)
+CHOICE = FaceModelChoice("GFPGANv1.3", "mobilenet", parses=True)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,7 @@ def mixed(x: Tensor) -> Tensor:
 
 
 class ByBrightness(nn.Module):
-    """A parser whose outline follows the brightness of the restored face."""
+    """A parser whose mask follows the brightness of the restored face."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         logits = torch.zeros(len(x), 19, *x.shape[2:])
@@ -139,7 +140,7 @@ def is_face(x: Tensor) -> Tensor:
     return smooth > smooth.mean()
 
 
-def outline(faces: Tensor) -> list[Mask]:
+def brightness_mask(faces: Tensor) -> list[Mask]:
     return list(is_face(faces).to(torch.uint8).mul(255).numpy())
 
 
@@ -154,7 +155,7 @@ def test_alignment_and_pasting_are_upstreams_on_every_face_photo(
     kept = enhancer.gfpgan, enhancer.face_helper.face_parse
     enhancer.upscale = enhancer.face_helper.upscale_factor = Background.scale = scale
     enhancer.gfpgan, enhancer.face_helper.face_parse = Mixing(), ByBrightness()
-    tools = LoadedFaceModels(face_models._detect("mobilenet"), mixed, parse=outline)
+    tools = LoadedFaceModels(face_models._detect("mobilenet"), mixed, parse=brightness_mask)
     try:
         assert_parity(enhancer, tools, read(real_photos / name), scale, faces)
     finally:

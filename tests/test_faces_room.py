@@ -31,7 +31,7 @@ from tests.face_harness import (
     inverted,
     noted,
     restore,
-    round_outline,
+    round_mask,
     same,
     scene,
     spot,
@@ -41,7 +41,7 @@ from tests.face_harness import (
 
 
 def tools(*found: Found, **more: Any) -> LoadedFaceModels:
-    return LoadedFaceModels(**{"detect": at(*found), "restore": inverted, "parse": round_outline, **more})
+    return LoadedFaceModels(**{"detect": at(*found), "restore": inverted, "parse": round_mask, **more})
 
 
 def changed(plain: Pixels, result: Pixels) -> Any:

@@ -20,9 +20,9 @@ from app.restoration.faces.models import DETECTORS, PARSER
 from app.restoration.models import weights
 from app.restoration.models.registry import ModelRegistry
 from app.restoration.pipeline import Restorer
-from app.restoration.reference.upscaling import is_available
+from app.restoration.reference.packages import is_available
 from benchmarks.random_weights import random_gfpgan
-from tests.face_harness import at, found_at, grey_scene, inverted, noted, round_outline, scene
+from tests.face_harness import at, found_at, grey_scene, inverted, noted, round_mask, scene
 
 V13, V14, RESNET, MOBILENET = "GFPGANv1.3.pth", "GFPGANv1.4.pth", *DETECTORS.values()
 ALL = (V13, V14, RESNET, MOBILENET, PARSER)
@@ -132,9 +132,9 @@ class Ready:
 def restorer(real_weights: Path) -> Any:
     made: Any = Restorer(real_weights, device="cpu", precision="fp32", allow_unverified=True)
     tools = LoadedFaceModels(
-        at(found_at(20, 24, 30), found_at(50, 24, 26)), inverted, parse=round_outline, facts={"model": "x"}
+        at(found_at(20, 24, 30), found_at(50, 24, 26)), inverted, parse=round_mask, facts={"model": "x"}
     )
-    made.face_models = Ready(tools)
+    made.setup.face_models = Ready(tools)
     return made
 
 
@@ -180,21 +180,21 @@ def test_a_stop_in_the_faces_part_stops_within_one_face(restorer: Any) -> None:
     assert seen.count("faces") == 1
 
 
-def test_quality_decides_about_outlines_and_precision(restorer: Any) -> None:
+def test_quality_decides_about_masks_and_precision(restorer: Any) -> None:
     for more in ({"quality": "fast"}, {"quality": "balanced"}, {}, {"face_model": "GFPGANv1.4"}):
         restorer.restore(photo(), options(**more), go_on)
-    assert restorer.face_models.asked == [
+    assert restorer.setup.face_models.asked == [
         (None, False, False),
         (None, True, False),
         (None, True, False),
         ("GFPGANv1.4", True, False),
     ]
-    restorer.face_models.asked.clear()
+    restorer.setup.face_models.asked.clear()
     restorer.restore(photo(), options(face_enhance=False), go_on)
-    assert restorer.face_models.asked == []
-    assert restorer.default_quality == "fast"
+    assert restorer.setup.face_models.asked == []
+    assert restorer.setup.default_quality == "fast"
     restorer.restore(photo(), RestoreOptions(scale=1), go_on)  # the default quality on a CPU
-    assert restorer.face_models.asked == [(None, False, False)]
+    assert restorer.setup.face_models.asked == [(None, False, False)]
 
 
 def test_grey_photos_keep_equal_channels_with_faces_in_them(restorer: Any) -> None:

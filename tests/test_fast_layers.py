@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from app.restoration.models import networks
 from app.restoration.models.dense_blocks import make_trunk
 from app.restoration.models.registry import interpret
-from app.restoration.models.upsample_conv_fusion import Doubling, fuse_upsample_convolutions
+from app.restoration.models.upsample_conv_fusion import UpsampleConv, fuse_upsample_convolutions
 from benchmarks.random_weights import random_state
 
 ANIME = "RealESRGAN_x4plus_anime_6B"
@@ -99,7 +99,7 @@ def test_a_doubling_equals_enlargement_and_convolution_to_the_border(photos: int
     x = torch.randn(photos, 8, height, width)
     with torch.inference_mode():
         right = convolution(nn.functional.interpolate(x, scale_factor=2, mode="nearest"))
-        found = Doubling(convolution)(x)
+        found = UpsampleConv(convolution)(x)
     assert found.shape == right.shape
     assert (found - right).abs().max() < 1e-5
 
@@ -107,7 +107,7 @@ def test_a_doubling_equals_enlargement_and_convolution_to_the_border(photos: int
 def test_only_a_nearest_doubling_before_a_plain_convolution_is_folded() -> None:
     plain = nn.Conv2d(4, 4, 3, padding=1)
     folded = fuse_upsample_convolutions([nn.Upsample(scale_factor=2, mode="nearest"), plain, nn.LeakyReLU(), plain])
-    assert [type(layer) for layer in folded] == [Doubling, nn.LeakyReLU, nn.Conv2d]
+    assert [type(layer) for layer in folded] == [UpsampleConv, nn.LeakyReLU, nn.Conv2d]
     for enlargement, convolution in (
         (nn.Upsample(scale_factor=3, mode="nearest"), plain),
         (nn.Upsample(scale_factor=2, mode="bilinear"), plain),
@@ -122,4 +122,6 @@ def test_the_official_shapes_use_both() -> None:
     for model in ("RealESRGAN_x4plus", "RealESRGAN_x2plus", ANIME):
         module, _ = interpret(random_state(model), "random")
         assert make_trunk(list(module.model[1].sub)[:-1], torch.bfloat16) is not None
-        assert sum(isinstance(layer, Doubling) for layer in fuse_upsample_convolutions(list(module.model)[2:-1])) == 2
+        assert (
+            sum(isinstance(layer, UpsampleConv) for layer in fuse_upsample_convolutions(list(module.model)[2:-1])) == 2
+        )

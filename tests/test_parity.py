@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 
 from app.images import Picture
 from app.options import RestoreOptions
+from app.restoration.host_engine import HostEngine
 from app.restoration.models.networks import build
 from app.restoration.models.registry import ModelRegistry, interpret
 from app.restoration.pipeline import Restorer
+from app.restoration.reference.packages import is_available
 from app.restoration.reference.upscaling import (
     ReferenceRestorer,
     from_upstream,
-    is_available,
     make_upsampler,
     to_upstream,
 )
@@ -149,7 +150,7 @@ def test_bf16_stays_45_db_close_on_the_x4plus_shape(seed: int, gain: float, real
     module, facts = interpret(random_state("RealESRGAN_x4plus", seed, gain), "random")
     rgb = crop(read(real_photos / PHOTOS["colour"]), 64).rgb
     exact, reduced = (
-        upscale(build("x4plus", module, facts, "cpu", precision), rgb, Plan((256, 256)), go_on)[0]
+        upscale(HostEngine(build("x4plus", module, facts, "cpu", precision)), rgb, Plan((256, 256)), go_on)[0]
         for precision in ("fp32", "bf16")
     )
     assert psnr(Picture(reduced), Picture(exact)) >= 45.0
@@ -170,8 +171,8 @@ def test_the_overlap_of_a_compact_network_is_as_small_as_it_can_be(real_weights:
     narrow = dataclasses.replace(network, facts=dataclasses.replace(network.facts, context=10))
     rgb = read(real_photos / PHOTOS["colour, wide"]).rgb
     size = (rgb.shape[0] * 4, rgb.shape[1] * 4)
-    whole, _ = upscale(network, rgb, Plan(size, 4096), go_on)
-    seamy, _ = upscale(narrow, rgb, Plan(size, 96), go_on)
+    whole, _ = upscale(HostEngine(network), rgb, Plan(size, 4096), go_on)
+    seamy, _ = upscale(HostEngine(narrow), rgb, Plan(size, 96), go_on)
     assert np.abs(whole.astype(int) - seamy.astype(int)).max() > 1
 
 
@@ -180,8 +181,8 @@ def test_tiled_is_55_db_close_to_untiled_on_the_x4plus_shape(gain: float, real_p
     module, facts = interpret(random_state("RealESRGAN_x4plus", residual_gain=gain), "random")
     network = build("x4plus", module, facts, "cpu", "fp32")
     rgb = crop(read(real_photos / PHOTOS["colour"]), 96).rgb
-    whole, _ = upscale(network, rgb, Plan((384, 384), 4096), go_on)
-    tiled, report = upscale(network, rgb, Plan((384, 384), 48), go_on)
+    whole, _ = upscale(HostEngine(network), rgb, Plan((384, 384), 4096), go_on)
+    tiled, report = upscale(HostEngine(network), rgb, Plan((384, 384), 48), go_on)
     assert report.tiles == 4
     assert psnr(Picture(tiled), Picture(whole)) >= 55.0
 

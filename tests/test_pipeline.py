@@ -64,7 +64,7 @@ def test_faces_of_a_photo_without_colours_stay_without(small: Path, monkeypatch:
     """A network for faces gives skin a colour, also to a black-and-white photo that its file keeps as RGB."""
     tools = LoadedFaceModels(detect=at(found_at(80, 60, 90)), restore=tinted, parse=None)
     restorer = Restorer(small, device="cpu")
-    monkeypatch.setattr(restorer.face_models, "open", lambda *asked, **ways: (tools, ()))
+    monkeypatch.setattr(restorer.setup.face_models, "open", lambda *asked, **ways: (tools, ()))
     outcome = restorer.restore(Picture(grey_scene().rgb), RestoreOptions(model="own", scale=2), go_on)
     assert [row["restored"] for row in outcome.faces] == [True]
     assert (outcome.picture.rgb == outcome.picture.rgb[:, :, :1]).all()
@@ -101,7 +101,7 @@ def test_without_any_file_at_all_it_says_how_to_get_one(tmp_path: Path, monkeypa
 
 def test_quality_means_a_model_and_best_means_fp32_with_eight_views(random_weights: Path) -> None:
     restorer = Restorer(random_weights, device="cpu", precision="bf16", allow_unverified=True)
-    assert restorer.default_quality == "fast"
+    assert restorer.setup.default_quality == "fast"
     fast = restorer.restore(photo(), RestoreOptions(), go_on)
     balanced = restorer.restore(photo(), RestoreOptions(quality="balanced"), go_on)
     best = restorer.restore(photo(8, 8), RestoreOptions(quality="best"), go_on)
@@ -116,7 +116,7 @@ def test_quality_means_a_model_and_best_means_fp32_with_eight_views(random_weigh
 
 def test_the_default_quality_is_a_setting(random_weights: Path) -> None:
     restorer = Restorer(random_weights, device="cpu", default_quality="balanced", allow_unverified=True)
-    assert restorer.choose(RestoreOptions())[0].name == "RealESRGAN_x4plus"
+    assert restorer.setup.choose(RestoreOptions())[0].name == "RealESRGAN_x4plus"
 
 
 def test_denoise_on_a_model_without_it_is_said(random_weights: Path) -> None:

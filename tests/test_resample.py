@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.restoration.resample import Lanczos, Straight, make_sink
+from app.restoration.resample import CopySink, LanczosSink, make_sink
 
 
-def _bands(picture: np.ndarray[Any, Any], sizes: list[int], sink: Straight | Lanczos) -> np.ndarray[Any, Any]:
+def _bands(picture: np.ndarray[Any, Any], sizes: list[int], sink: CopySink | LanczosSink) -> np.ndarray[Any, Any]:
     top, turn = 0, 0
     while top < len(picture):
         height = sizes[turn % len(sizes)]
@@ -48,7 +48,7 @@ def test_padding_rows_and_columns_are_dropped() -> None:
 
 
 def test_memory_of_a_shrinking_sink_stays_with_the_band() -> None:
-    sink = Lanczos((10_000, 8), (2_500, 2), 1, np.dtype(np.uint8))
+    sink = LanczosSink((10_000, 8), (2_500, 2), 1, np.dtype(np.uint8))
     for _ in range(100):
         sink.add(np.zeros((100, 8, 1), np.uint8))
         assert len(sink._held) < 150

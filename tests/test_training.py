@@ -14,7 +14,7 @@ from PIL import Image
 
 from app.restoration.models.networks import build
 from app.restoration.models.registry import interpret
-from app.restoration.reference.upscaling import is_available
+from app.restoration.reference.packages import is_available
 from training import check, export, run_log
 from training.activation import FastPReLU, quicken
 from training.degradation import KINDS, SCALE, degrade

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.restoration.reference.upscaling import add_shim
+from app.restoration.reference.packages import add_shim
 
 SCALE = 4
 KINDS = ("clean", "light", "second_order")

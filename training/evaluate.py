@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 from app.evaluation.degradation import bicubic_up
 from app.restoration.device import choose_device, choose_precision
+from app.restoration.host_engine import HostEngine
 from app.restoration.models import networks
 from app.restoration.models.networks import Network
 from app.restoration.models.registry import interpret
@@ -66,7 +67,7 @@ class Enlarger:
     def __call__(self, small: Rgb) -> Rgb:
         """Enlarge one picture."""
         size = (small.shape[0] * SCALE, small.shape[1] * SCALE)
-        result, _ = upscale(self._network, small, Plan(size), lambda fraction: True)
+        result, _ = upscale(HostEngine(self._network), small, Plan(size), lambda fraction: True)
         return result.astype(np.uint8)
 
 

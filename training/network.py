@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from app.restoration.reference.upscaling import add_shim
+from app.restoration.reference.packages import add_shim
 from training.degradation import SCALE
 
 FEATURES = 64

@@ -25,7 +25,7 @@ from app.images import Decoder, ImageLimits
 from app.jobs.deletion import Deletion
 from app.jobs.janitor import Janitor
 from app.jobs.reblending import Reblender
-from app.jobs.submission import Submission
+from app.jobs.submission import Submission, SubmissionLimits
 from app.metrics import Metrics
 from app.queue import Queue
 from app.storage import ID_PATTERN, Storage
@@ -49,6 +49,11 @@ class Limits:
     queue_limit: int
     retention_seconds: float
     drain_seconds: float
+
+    @property
+    def submission(self) -> SubmissionLimits:
+        """The part that the use case of submission works by."""
+        return SubmissionLimits(self.image, self.max_output_megapixels, self.queue_limit)
 
 
 @dataclasses.dataclass

@@ -17,7 +17,7 @@ from app.options import BackendName, RestoreOptions
 from app.restoration import device as devices
 from app.restoration.models import weights
 from app.restoration.models.registry import EMBEDDED_MODEL, QUALITY_MODELS, ModelRow
-from app.restoration.pipeline import Restorer
+from app.restoration.pipeline import PhotoRestorer, Restorer, warm_up
 from app.results import RestorationResult
 from app.stages import OnProgress
 
@@ -36,7 +36,7 @@ class LocalBackend:
 
     name = BackendName.LOCAL.value
 
-    def __init__(self, restorer: Restorer, engine: str) -> None:
+    def __init__(self, restorer: PhotoRestorer, engine: str) -> None:
         self._restorer, self._engine = restorer, engine
         self._lock = threading.Lock()
         self._warm_seconds: float | None = None
@@ -46,19 +46,19 @@ class LocalBackend:
 
         Returns the model's name, None with nothing installed.
         """
-        devices.prepare(self._restorer.device.value)
+        devices.prepare(self._restorer.setup.device.value)
         name = self.warm_up()
         if name is not None:
             began = time.monotonic()
             with self._lock:
-                self._restorer.warm_up(PACE_SIDE_PIXELS)
+                warm_up(self._restorer, PACE_SIDE_PIXELS)
             self._warm_seconds = time.monotonic() - began
         return name
 
     def warm_up(self) -> str | None:
         """Run the default model once on a small picture; returns its name, None with nothing installed."""
         with self._lock:
-            return self._restorer.warm_up()
+            return warm_up(self._restorer)
 
     def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
         """Restore one picture; see `Backend`."""
@@ -68,14 +68,14 @@ class LocalBackend:
 
     def describe(self) -> dict[str, Any]:
         """What this machine restores with, JSON-ready; hashes a weight file the first time it is seen."""
-        restorer = self._restorer
-        models = [self._describe_model(row) for row in restorer.registry.rows()]
+        setup = self._restorer.setup
+        models = [self._describe_model(row) for row in setup.registry.rows()]
         usable = [row["name"] for row in models if row["installed"]]
         problems = [row["note"] for row in models if row["note"] and row["present"]]
         if not usable:
             problems.append("No model is installed; run: python3 run.py models download")
-        wanted = QUALITY_MODELS[restorer.default_quality]
-        default = restorer.choose(RestoreOptions())[0].name if usable else None
+        wanted = QUALITY_MODELS[setup.default_quality]
+        default = setup.choose(RestoreOptions())[0].name if usable else None
         notes = []
         if default == EMBEDDED_MODEL:
             notes.append(_EMBEDDED.format(wanted=wanted))
@@ -83,11 +83,11 @@ class LocalBackend:
             problems.append(f"{wanted} is not installed; get it with: python3 run.py models download {wanted}.pth")
         return {
             "engine": self._engine,
-            "device": restorer.device.value,
-            "device_reason": restorer.device.reason,
-            "precision": restorer.precision.value,
-            "precision_reason": restorer.precision.reason,
-            "default_quality": restorer.default_quality,
+            "device": setup.device.value,
+            "device_reason": setup.device.reason,
+            "precision": setup.precision.value,
+            "precision_reason": setup.precision.reason,
+            "default_quality": setup.default_quality,
             "default_model": default,
             "embedded_model": default == EMBEDDED_MODEL,
             "qualities": self._qualities() if usable else [],
@@ -100,7 +100,7 @@ class LocalBackend:
 
     def _describe_faces(self, notes: list[str]) -> dict[str, Any]:
         """The face files, and which of them a restoration would get; adds to `notes` what must be said of them."""
-        face_models = self._restorer.face_models
+        face_models = self._restorer.setup.face_models
         choice, notices = face_models.choose(None)
         said = [notice.message for notice in notices]
         notes += said
@@ -111,7 +111,7 @@ class LocalBackend:
         """Which model runs for each quality, as things are installed now, and for which missing one if it stands in."""
         rows: list[dict[str, str | None]] = []
         for quality, meant in QUALITY_MODELS.items():
-            model = self._restorer.choose(RestoreOptions(quality=quality))[0].name
+            model = self._restorer.setup.choose(RestoreOptions(quality=quality))[0].name
             stands_in_for = None if model == meant else meant
             rows.append({"quality": quality, "model": model, "stands_in_for": stands_in_for})
         return rows
@@ -121,7 +121,7 @@ class LocalBackend:
         return None if self._warm_seconds is None else self._warm_seconds / (PACE_SIDE_PIXELS**2 / 1e6)
 
     def _describe_model(self, row: ModelRow) -> dict[str, Any]:
-        registry, official = self._restorer.registry, weights.official(row.file)
+        registry, official = self._restorer.setup.registry, weights.official(row.file)
         path = registry.path(row.file)
         load_error = registry.load_error(row.file)
         present = path.is_file()
@@ -149,7 +149,7 @@ def open_local_backend(
     face_detector: str = "auto",
 ) -> LocalBackend:
     """Choose device and precision and look at the weights folder; networks load at `load` or first use."""
-    kind: type[Restorer] = Restorer
+    kind: type[Restorer] | type[ReferenceRestorer] = Restorer
     if engine == "reference":
         from app.restoration.reference.upscaling import (
             ReferenceRestorer,  # upstream's packages: slow, and not on every Python
@@ -165,6 +165,6 @@ def open_local_backend(
         allow_unverified=allow_unverified,
         face_detector=face_detector,
     )
-    log.info("device %s (%s)", restorer.device.value, restorer.device.reason)
-    log.info("precision %s (%s)", restorer.precision.value, restorer.precision.reason)
+    log.info("device %s (%s)", restorer.setup.device.value, restorer.setup.device.reason)
+    log.info("precision %s (%s)", restorer.setup.precision.value, restorer.setup.precision.reason)
     return LocalBackend(restorer, engine)

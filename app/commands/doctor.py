@@ -129,8 +129,8 @@ def check_faces(faces: Mapping[str, Any]) -> CheckResult:
     """What faces are restored with, or what is missing for it."""
     if faces["model"] is None or faces["detector"] is None:
         return CheckResult(WARNING, "faces", " ".join(faces["notes"]))
-    outlines = "outlined by parsenet" if faces["parsing"] else "with a plain soft edge"
-    text = f"{faces['model']}, found by {faces['detector']}, {outlines}"
+    edge = "outlined by parsenet" if faces["parsing"] else "with a plain soft edge"
+    text = f"{faces['model']}, found by {faces['detector']}, {edge}"
     return CheckResult(WARNING if faces["notes"] else FINE, "faces", ". ".join([text, *faces["notes"]]))
 
 

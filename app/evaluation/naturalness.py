@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.restoration.reference import upscaling
+from app.restoration.reference import packages
 
 Rgb = NDArray[np.uint8]  # (H, W, 3) RGB in [0, 255]
 
@@ -27,7 +27,7 @@ _LPIPS_MOST_MEGAPIXELS = 4.0
 
 def niqe_refusal() -> str | None:
     """None when NIQE can be computed here, else why not."""
-    if upscaling.is_available():
+    if packages.is_available():
         return None
     return "NIQE is left out: basicsr, whose function computes it, is not installed here (Python 3.11 or 3.12 only)."
 
@@ -48,7 +48,7 @@ def niqe(rgb: Rgb) -> float | None:
     blocks = (height // NIQE_BLOCK_PIXELS) * (width // NIQE_BLOCK_PIXELS)
     if blocks < NIQE_LEAST_BLOCKS or height * width > NIQE_MOST_MEGAPIXELS * 1e6:
         return None
-    upscaling.add_shim()
+    packages.add_shim()
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"

@@ -34,7 +34,12 @@ def _is_flat(rgb: Pixels, hidden: np.typing.NDArray[np.bool_]) -> bool:
 
 
 def unmultiply(rgb: Pixels, alpha: Pixels) -> None:
-    """Undo premultiplied alpha in place; fully transparent pixels stay as they are."""
+    """Undo premultiplied alpha in place; fully transparent pixels stay as they are.
+
+    Args:
+        rgb: (H, W, 3) uint8 or uint16, premultiplied RGB; changed.
+        alpha: (H, W) of the same dtype.
+    """
     peak = np.iinfo(rgb.dtype).max
     for row in range(rgb.shape[0]):
         weight = alpha[row][:, None].astype(np.uint32)

@@ -23,7 +23,7 @@ def channels(picture: Picture) -> int:
 
 
 def bands(picture: Picture) -> Iterator[Pixels]:
-    """Bands of about a mebibyte from top to bottom, each (rows, W, channels), in the picture's own depth."""
+    """Bands of about a mebibyte from top to bottom, each (rows, W, channels), uint8 or uint16 as the picture."""
     row_bytes = picture.width * channels(picture) * picture.rgb.dtype.itemsize
     rows = max(1, _BAND_BYTES // row_bytes)
     for start in range(0, picture.height, rows):
@@ -31,7 +31,7 @@ def bands(picture: Picture) -> Iterator[Pixels]:
 
 
 def band(picture: Picture, start: int, stop: int) -> Pixels:
-    """The rows from `start` to `stop` as (rows, W, channels); a view where nothing has to be mixed."""
+    """The rows from `start` to `stop` as (rows, W, channels), uint8 or uint16; a view where nothing has to be mixed."""
     rgb = picture.rgb[start:stop]
     colour: Any = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None] if picture.grey else rgb
     if picture.alpha is None:
@@ -40,7 +40,7 @@ def band(picture: Picture, start: int, stop: int) -> Pixels:
 
 
 def eight_bit(values: Pixels) -> NDArray[np.uint8]:
-    """Samples rounded to 8 bits; 8-bit samples come back as they are."""
+    """Samples of any shape, uint8 or uint16, rounded to uint8; 8-bit samples come back as they are (a view)."""
     if values.dtype == np.uint8:
         return values.view(np.uint8)
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
@@ -62,6 +62,6 @@ def whole(picture: Picture, *, alpha: bool) -> NDArray[np.uint8]:
 
 
 def on_white(colour: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """8-bit grey or RGB (rows, W, C) laid on white by its alpha (rows, W)."""
+    """uint8 grey or RGB (rows, W, C) laid on white by its straight alpha (rows, W), uint8; the same shape."""
     weight = alpha[..., None].astype(np.uint16)
     return ((colour * weight + 255 * (255 - weight) + 127) // 255).astype(np.uint8)

@@ -30,12 +30,12 @@ from app.jobs.deletion import Deletion
 from app.jobs.janitor import Janitor
 from app.jobs.reblending import Reblender
 from app.jobs.runner import Runner
-from app.jobs.submission import Submission, SubmissionLimits
+from app.jobs.submission import Submission
 from app.metrics import Metrics
-from app.queue import LocalQueue
+from app.queue import LocalQueue, Queue
 from app.settings import Settings
 from app.storage import DiskStorage, Storage, new_id
-from app.store import SqlStore
+from app.store import SqlStore, Store
 from app.worker import Worker
 
 if TYPE_CHECKING:
@@ -118,35 +118,12 @@ class Service:
         pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="request")
         runner = Runner(store, storage, decoder, self._backends, metrics)
         self._open_cloud(decoder, storage)
-        worker = Worker(
-            runner,
-            store,
-            metrics,
-            queue,
-            waiting={CLOUD: settings.siliconflow_concurrency},
-            hang_timeout_seconds=settings.hang_timeout_seconds,
-            on_hang=on_hang,
-        )
-        janitor = Janitor(
-            store,
-            storage,
-            metrics,
-            retention_seconds=limits.retention_seconds,
-            interval_seconds=settings.janitor_interval_minutes * 60,
-        )
 
         async def count_queued() -> int:
             counts = await asyncio.get_running_loop().run_in_executor(pool, store.counts)
             return counts.queued
 
         catalog = Catalog(lambda: self._describe(), lambda: self._warm_up(), backends=self._backend_rows())
-        submission = Submission(
-            store,
-            storage,
-            queue,
-            check_options=catalog.check,
-            limits=SubmissionLimits(limits.image, limits.max_output_megapixels, limits.queue_limit),
-        )
         return AppContext(
             limits=limits,
             store=store,
@@ -155,14 +132,14 @@ class Service:
             storage=storage,
             decoder=decoder,
             metrics=metrics,
-            worker=worker,
-            janitor=janitor,
+            worker=self._make_worker(runner, store, metrics, queue, on_hang),
+            janitor=self._make_janitor(store, storage, metrics),
             catalog=catalog,
             keys=ApiKeys([key.get_secret_value() for key in settings.api_keys]),
             rate_limits=RateLimits(settings.rate_limit),
             job_events=JobEvents(),
             reblender=Reblender(store, storage, Decoder(result_limits_of(limits)), metrics),
-            submission=submission,
+            submission=Submission(store, storage, queue, check_options=catalog.check, limits=limits.submission),
             deletion=Deletion(store, storage),
             admission=Admission(storage, limits.queue_limit, count_queued, time.monotonic),
             connections=Connections(),
@@ -170,6 +147,28 @@ class Service:
             clock=time.monotonic,
             wall=time.time,
             started_at=time.monotonic(),
+        )
+
+    def _make_worker(
+        self, runner: Runner, store: Store, metrics: Metrics, queue: Queue, on_hang: Callable[[], None] | None
+    ) -> Worker:
+        return Worker(
+            runner,
+            store,
+            metrics,
+            queue,
+            waiting={CLOUD: self._settings.siliconflow_concurrency},
+            hang_timeout_seconds=self._settings.hang_timeout_seconds,
+            on_hang=on_hang,
+        )
+
+    def _make_janitor(self, store: Store, storage: Storage, metrics: Metrics) -> Janitor:
+        return Janitor(
+            store,
+            storage,
+            metrics,
+            retention_seconds=self._settings.retention_minutes * 60,
+            interval_seconds=self._settings.janitor_interval_minutes * 60,
         )
 
     def _open_cloud(self, decoder: Decoder, storage: Storage) -> None:

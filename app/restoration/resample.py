@@ -26,7 +26,7 @@ class Sink(Protocol):
         ...
 
 
-class Straight:
+class CopySink:
     """Keeps the network's own size; rows and columns beyond (height, width) are padding and dropped."""
 
     def __init__(self, height: int, width: int, channels: int, dtype: np.dtype[Any]) -> None:
@@ -34,13 +34,13 @@ class Straight:
         self._row = 0
 
     def add(self, rows: NDArray[Any]) -> None:
-        """Copy the band."""
+        """Copy the band, (h, W_network, C) of the result's dtype."""
         count = min(len(rows), len(self.result) - self._row)
         self.result[self._row : self._row + count] = rows[:count, : self.result.shape[1]]
         self._row += count
 
 
-class Lanczos:
+class LanczosSink:
     """Resizes (height_in, width_in) to (height, width) with an antialiased Lanczos-3 kernel, band by band.
 
     Pillow's `resize` takes a fractional box and reads beyond it, so a band resized with its neighbours' rows at hand
@@ -59,7 +59,7 @@ class Lanczos:
         self._done = 0  # output rows written
 
     def add(self, rows: NDArray[Any]) -> None:
-        """Write every output row whose support is complete, then drop what no later row needs."""
+        """Take (h, W_network, C): write every output row whose support is complete, drop what no later row needs."""
         room = self._height_in - self._held_top - len(self._held)
         self._held = np.concatenate([self._held, rows[:room, : self._width_in]])
         have = self._held_top + len(self._held)
@@ -98,8 +98,8 @@ def _resize(
 
 def make_sink(
     size_in: tuple[int, int], size_out: tuple[int, int], channels: int, dtype: np.dtype[Any]
-) -> Straight | Lanczos:
+) -> CopySink | LanczosSink:
     """The sink that turns rows of a (height, width) network canvas into a picture of `size_out`."""
     if size_in == size_out:
-        return Straight(*size_out, channels, dtype)
-    return Lanczos(size_in, size_out, channels, dtype)
+        return CopySink(*size_out, channels, dtype)
+    return LanczosSink(size_in, size_out, channels, dtype)

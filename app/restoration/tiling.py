@@ -70,7 +70,7 @@ def _snap_up(value: int, multiple: int) -> int:
 
 
 def ramp(width: int) -> NDArray[np.float32]:
-    """Weights (width,) of the newer tile, rising inside (0, 1) without reaching either end."""
+    """Weights (width,) float32 of the newer tile, rising inside (0, 1) without reaching either end."""
     return ((np.arange(width, dtype=np.float32) + 0.5) / max(1, width)).astype(np.float32)
 
 

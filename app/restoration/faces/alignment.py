@@ -31,7 +31,14 @@ Matrix = NDArray[np.float64]  # (2, 3), takes (x, y, 1)
 
 
 def similarity(landmarks: NDArray[np.float64]) -> Matrix | None:
-    """The turn, scale and shift that lay five landmarks on the template; None when they lie on top of each other."""
+    """The similarity transform (rotation, scale, shift) that lays five landmarks on the template of facexlib.
+
+    Args:
+        landmarks: (5, 2) float64, x and y in the photo's pixels.
+
+    Returns:
+        (2, 3) float64; None when the landmarks lie on top of each other.
+    """
     matrix = cv2.estimateAffinePartial2D(landmarks, TEMPLATE, method=cv2.LMEDS)[0]
     if matrix is None or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:, :2])) < 1e-9:
         return None
@@ -39,7 +46,7 @@ def similarity(landmarks: NDArray[np.float64]) -> Matrix | None:
 
 
 def scale_of(matrix: Matrix) -> float:
-    """How many times larger the matrix makes things."""
+    """How many times larger a (2, 3) float64 matrix makes things."""
     return math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))
 
 
@@ -86,13 +93,13 @@ def inside(size: tuple[int, int], matrix: Matrix) -> NDArray[np.uint8] | None:
 
 
 def frame_corners(back: Matrix, left: float, top: float, right: float, bottom: float) -> NDArray[np.float64]:
-    """Where a rectangle of the frame lands: (4, 2) points. `back` takes the frame's pixels to the picture's."""
+    """Where a rectangle of the frame lands, as (4, 2) float64 x and y; `back` (2, 3) leads from frame to picture."""
     points = np.array([[left, top, 1.0], [right, top, 1.0], [right, bottom, 1.0], [left, bottom, 1.0]])
     return points @ back.T
 
 
 def way_back(matrix: Matrix, scale_x: float, scale_y: float) -> Matrix:
-    """From the frame's pixels to the enlarged photo's, with upstream's shift by half an input pixel."""
+    """(2, 3) float64 from the frame's pixels to the enlarged photo's, with upstream's shift by half an input pixel."""
     back: Matrix = cv2.invertAffineTransform(matrix) * np.array([[scale_x], [scale_y]])
     back[0, 2] += 0.5 * scale_x if scale_x > 1 else 0.0
     back[1, 2] += 0.5 * scale_y if scale_y > 1 else 0.0

@@ -6,8 +6,10 @@ it knows nothing of weight files, of restoring or of pasting.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import cv2
@@ -15,9 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from app.images import Pixels
-from app.restoration.faces.batchnorm_fusion import fold_batch_norms
 
 # The largest anchors are 512 pixels. Measured on photos enlarged to 4000 pixels: at 1280 landmarks stay within a
 # tenth of the face's width, at 2048 within a sixth, and at full size, as upstream looks, large faces are lost.
@@ -89,12 +91,10 @@ def build_detector(kind: str, state: Mapping[str, Tensor], device: str) -> Detec
     """
     from facexlib.detection.retinaface import RetinaFace
 
-    from app.restoration.faces.suppress_warnings import quiet
-
-    with quiet():  # torchvision warns of the words that facexlib uses
+    with suppress_warnings():  # torchvision warns of the words that facexlib uses
         network = RetinaFace(kind, device=torch.device("cpu"))
     network.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
-    fold_batch_norms(network)
+    fuse_batch_norms(network)
     first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
     first.weight.data = first.weight.data.flip(1)  # trained on BGR; from here on it takes RGB
     network.requires_grad_(False).to(device, memory_format=torch.channels_last)
@@ -115,7 +115,7 @@ def _shrink(rgb: Pixels, longest_side: int) -> NDArray[Any]:
 
 
 def make_priors(height: int, width: int) -> NDArray[np.float32]:
-    """The network's anchors for a picture of that size: (P, 4) centre x, y, width, height in pixels.
+    """The network's anchors for a picture of that size: (P, 4) float32 centre x, y, width, height in pixels.
 
     In the network's own order: feature maps from fine to coarse, rows, columns, two sizes at each place.
     """
@@ -162,3 +162,28 @@ def suppress(boxes: NDArray[np.float64], threshold: float) -> list[int]:
         shared = np.clip(high - low, 0, None).prod(axis=1)
         waiting = waiting[shared <= threshold * (areas[best] + areas[waiting] - shared)]
     return kept
+
+
+def fuse_batch_norms(module: nn.Module) -> None:
+    """Fold every batch norm that follows a convolution among the children of one parent, at any depth, in place.
+
+    The same function up to rounding, without a pass over memory for each norm. The module must be in eval mode and
+    its children must run in the order in which they are registered (true of facexlib's and torchvision's networks).
+    """
+    module.eval()
+    before: tuple[str, nn.Conv2d] | None = None
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.BatchNorm2d) and before is not None:
+            setattr(module, before[0], fuse_conv_bn_eval(before[1], child))
+            setattr(module, name, nn.Identity())
+        elif not isinstance(child, nn.Conv2d):
+            fuse_batch_norms(child)
+        before = (name, child) if isinstance(child, nn.Conv2d) else None
+
+
+@contextlib.contextmanager
+def suppress_warnings() -> Iterator[None]:
+    """No warnings of Python meanwhile; used only while a network is loaded, never while photos are restored."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

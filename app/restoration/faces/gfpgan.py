@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from app.restoration.device import profile_of
+
 NOISE_SEED = 20210111
 _SLOPE = 0.2
 _GAIN = math.sqrt(2.0)  # upstream's "for conversion" after every styled convolution
@@ -34,7 +36,7 @@ def build_gfpgan(module: Any, device: str, dtype: torch.dtype, *, face_by_face: 
         dtype: float32 or bfloat16.
         face_by_face: run one face after another with the style in the weights, which are smaller than the
             activations; a face then comes out the same to the bit in any company. False: the batch as a whole, the
-            style in the activations before and after each convolution. None: True on a CPU.
+            style in the activations before and after each convolution. None: by the device's profile.
 
     Returns:
         A function of (N, 3, 512, 512) fp32 RGB in [-1, 1] to the restored faces in the same form, not clamped. It
@@ -43,7 +45,7 @@ def build_gfpgan(module: Any, device: str, dtype: torch.dtype, *, face_by_face: 
     if dtype == torch.float16:
         raise ValueError("GFPGAN does not run in float16")
     encoder = _Encoder(module, torch.device(device), dtype)
-    by_face = device == "cpu" if face_by_face is None else face_by_face
+    by_face = profile_of(device).faces_one_by_one if face_by_face is None else face_by_face
     decoder = _Decoder(module.stylegan_decoder, torch.device(device), dtype, face_by_face=by_face)
 
     def restore(faces: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 
 from app.errors import RestoreError, Unavailable
 from app.notices import Notice
-from app.restoration.device import DTYPES, free_memory_bytes
+from app.restoration.device import DTYPES, free_memory_bytes, profile_of
 from app.restoration.faces.detection import Detect, build_detector
 from app.restoration.faces.gfpgan import Restore, build_gfpgan
 from app.restoration.faces.parsing import Parse, build_parser
@@ -38,7 +38,7 @@ _MOST_AT_ONCE = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
+class FaceModelChoice:
     """What is installed of what was meant: names, or None."""
 
     restorer: str | None
@@ -55,17 +55,17 @@ class FaceModels:
         self._lock = threading.RLock()
         self._networks: OrderedDict[tuple[str, str], Any] = OrderedDict()
 
-    def choose(self, face_model: str | None, *, parse: bool = True) -> tuple[Choice, tuple[Notice, ...]]:
+    def choose(self, face_model: str | None, *, parse: bool = True) -> tuple[FaceModelChoice, tuple[Notice, ...]]:
         """What a restoration would get, and what must be said about it.
 
         Args:
             face_model: GFPGANv1.3 or GFPGANv1.4; None for the first.
-            parse: whether faces shall be outlined.
+            parse: whether restored faces get a segmentation mask by face parsing.
         """
         wanted = face_model or RESTORERS[0]
         found = next((name for name in (wanted, *RESTORERS) if self._has(f"{name}.pth")), None)
         if found is None:
-            return Choice(None, None, parses=False), (_restorer_missing(self._why_not(f"{wanted}.pth")),)
+            return FaceModelChoice(None, None, parses=False), (_restorer_missing(self._why_not(f"{wanted}.pth")),)
         notices = [] if found == wanted else [_other_restorer(wanted, found)]
         meant = "mobilenet" if self._detector == "mobilenet" else "resnet50"
         detector = next((name for name in (meant, *DETECTORS) if self._has(DETECTORS[name])), None)
@@ -76,7 +76,7 @@ class FaceModels:
         parses = parse and self._has(PARSER)
         if parse and not parses and detector is not None:
             notices.append(_parser_missing(self._why_not(PARSER)))
-        return Choice(found, detector, parses), tuple(notices)
+        return FaceModelChoice(found, detector, parses), tuple(notices)
 
     def open(
         self, face_model: str | None, *, parse: bool = True, exact: bool = False
@@ -85,7 +85,7 @@ class FaceModels:
 
         Args:
             face_model: as for `choose`.
-            parse: whether faces shall be outlined.
+            parse: whether restored faces get a segmentation mask by face parsing.
             exact: everything in fp32.
 
         Raises:
@@ -159,7 +159,7 @@ class FaceModels:
         return build_gfpgan(descriptor.model.float().eval(), self._device, DTYPES[precision])
 
     def _kept(self, file: str, precision: str, build: Callable[[], Any]) -> Any:
-        """A network from the shelf of loaded ones, built when it is not there."""
+        """A network from the loaded ones, built when it is not there."""
         key = (file, precision)
         with self._lock:
             if key not in self._networks:
@@ -172,7 +172,7 @@ class FaceModels:
 
     def _batch(self) -> int:
         """Faces at once: one on a CPU (measured slower in batches), what fits a quarter of the memory on a card."""
-        if self._device == "cpu":
+        if profile_of(self._device).faces_one_by_one:
             return 1
         return int(max(1, min(_MOST_AT_ONCE, free_memory_bytes(self._device) // 4 // _BYTES_PER_FACE)))
 

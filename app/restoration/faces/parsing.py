@@ -141,7 +141,7 @@ def soft_mask(hard: Mask, *, soft_border: bool) -> Mask:
 
 @functools.cache
 def plain_mask() -> Mask:
-    """The mask of a face that nobody outlined: the whole frame, shrunk and feathered as upstream's square mask."""
+    """The (512, 512) mask of a face without parsing: the whole frame, shrunk and feathered as upstream's square."""
     mask = np.zeros((SIDE_PIXELS, SIDE_PIXELS), np.float32)
     mask[_PLAIN_SHRINK_PIXELS:-_PLAIN_SHRINK_PIXELS, _PLAIN_SHRINK_PIXELS:-_PLAIN_SHRINK_PIXELS] = 255
     soft: Mask = np.rint(cv2.GaussianBlur(mask, (_PLAIN_BLUR_PIXELS, _PLAIN_BLUR_PIXELS), 0)).astype(np.uint8)

@@ -17,7 +17,7 @@ from app.images import Pixels
 from app.images.face_layers import FaceLayer, mix
 from app.restoration.faces.alignment import Matrix, frame_corners, scale_of
 from app.restoration.faces.parsing import Mask
-from app.restoration.upscale import LUMA
+from app.restoration.host_engine import LUMA
 
 _MOST_SHIFT = 0.15  # of the range: a larger difference in colour is content, not a cast
 
@@ -63,7 +63,7 @@ class Rectangle:
     height: int
 
     def of(self, rgb: Pixels) -> Pixels:
-        """That part of a picture, as a view."""
+        """That part of a picture (H, W, C), as a view (height, width, C) of the same dtype."""
         return rgb[self.top : self.top + self.height, self.left : self.left + self.width]
 
 
@@ -142,7 +142,7 @@ def match_colours(restored: NDArray[np.float32], crop: Pixels, mask: Mask) -> No
 
 
 def to_pixels(restored: NDArray[np.float32], dtype: np.dtype[Any], *, grey: bool) -> Pixels:
-    """(512, 512, 3) in [0, 1] to integer pixels, with three equal channels for a grey photo."""
+    """(512, 512, 3) float32 RGB in [0, 1] to integer pixels (uint8, uint16); a grey photo gets equal channels."""
     if grey:
         restored = np.repeat((restored @ np.array(LUMA, np.float32))[:, :, None], 3, axis=2)
     peak = np.iinfo(dtype).max

@@ -45,7 +45,7 @@ class LoadedFaceModels:
         detect: finds faces.
         restore: (N, 3, 512, 512) RGB in [-1, 1] to the same, restored.
         exact: gives `restore` in fp32, for faces that reduced precision spoiled; None where it is exact already.
-        parse: outlines restored faces; None for the plain mask.
+        parse: segmentation masks of restored faces by face parsing; None for the plain mask.
         batch: how many faces go through a network at once.
         match_surroundings: fit colours, and fade the mask towards its frame; False is upstream's way.
         facts: what the record of a restoration says about them.
@@ -90,10 +90,10 @@ def find(tools: LoadedFaceModels, rgb: Pixels) -> tuple[Face, ...]:
     largest = sorted(found, key=_eye_distance, reverse=True)
     places = {id(one): place for place, one in enumerate(largest)}
     ordered = sorted(found, key=lambda one: (one.box[0] + one.box[2], one.box[1]))
-    return tuple(_judge(one, places[id(one)]) for one in ordered)
+    return tuple(_classify(one, places[id(one)]) for one in ordered)
 
 
-def _judge(found: Found, place: int) -> Face:
+def _classify(found: Found, place: int) -> Face:
     if _eye_distance(found) < SMALLEST_EYE_DISTANCE_PIXELS:
         return Face(found, None, FaceReason.TOO_SMALL)
     if place >= MOST_FACES:
@@ -197,14 +197,14 @@ class _Run:
         crops = [alignment.crop(self._picture.rgb, matrix) for matrix in matrices]
         out, good = self._sane(to_faces(crops))
         self._tell(len(places))
-        outlines: Sequence[Mask | None] = [None] * len(places)
+        masks: Sequence[Mask | None] = [None] * len(places)
         if self._tools.parse is not None:
-            outlines = self._tools.parse(out)
+            masks = self._tools.parse(out)
             self._tell(len(places))
         made = []
         for number, place in enumerate(places):
             if good[number]:
-                made.append(self._patch(place, crops[number], matrices[number], out[number], outlines[number]))
+                made.append(self._patch(place, crops[number], matrices[number], out[number], masks[number]))
             else:
                 self.failed[place] = FaceReason.FAILED
         return made

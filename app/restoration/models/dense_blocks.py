@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from app.restoration.models.convolutions import is_plain
+from app.restoration.models.upsample_conv_fusion import is_plain
 
 RESIDUAL = 0.2  # ESRGAN, arXiv:1809.00219
 _LAST = torch.channels_last_3d

@@ -2,8 +2,8 @@
 
 The first convolution and the skip connections (and the last convolution of ESRGAN) stay in fp32, the body runs in the
 asked precision, channels-last: measured 1 dB (compact) to 6 dB (ESRGAN) closer to fp32 than all-bf16, at no cost. On a
-CPU, ESRGAN's trunk and end run rewritten (`dense_blocks`, `doubling`): 6.55 -> 5.77 s at 256x256 on two cores. It knows
-nothing of files, tiles or photos. Tried and dropped on a CPU: torch.compile (at most 1.1 times faster, for 5 to
+CPU, ESRGAN's trunk and end run rewritten (`dense_blocks`, `upsample_conv_fusion`): 6.55 -> 5.77 s at 256x256 on two
+cores. Tried and dropped on a CPU: torch.compile (at most 1.1 times faster, for 5 to
 32 s of compiling each shape), input-split dense blocks (slower: the extra adds cost more than the saved
 concatenations), int8 (26 dB), oneDNN's fused convolutions with the residual factors folded into the weights (1.02
 times; 1.3 dB worse), Winograd F(2,3) by rows around 1x3 convolutions (1.09 times on compact networks; 5 dB worse).
@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from app.restoration.device import DTYPES
+from app.restoration.device import DTYPES, DeviceProfile, profile_of
 from app.restoration.models.dense_blocks import RESIDUAL, Trunk, make_trunk
 from app.restoration.models.upsample_conv_fusion import fuse_upsample_convolutions
 
-_BAND_ROWS, _BAND_REACH_ROWS = 64, 2
+_BAND_REACH_ROWS = 2
 _PLENTY_CONTEXT_PIXELS, _PLENTY_BLEND_PIXELS = 16, 8
 _LAYERS_A_PART = 16
 _TRUNK_SHARE = 0.9  # of ESRGAN's time
@@ -62,8 +62,8 @@ class Facts:
 class Network:
     """A ready network: (N, 3, H, W) fp32 RGB in [0, 1] on `device` to (N, 3, scale*H, scale*W) fp32, not clamped.
 
-    `exact` is the same network in fp32, made when first needed, for tiles that reduced precision spoiled. On a CPU,
-    where one run may take many seconds, `run` tells how far it is; on a card nobody knows before it ends.
+    `exact` is the same network in fp32, made when first needed, for tiles that reduced precision spoiled. Where the
+    device's profile says so, `run` tells how far it is.
     """
 
     name: str
@@ -72,6 +72,7 @@ class Network:
     precision: str
     run: Run
     exact: Callable[[], Network]
+    profile: DeviceProfile
 
     def __call__(self, x: Tensor, on_part: OnPart = lambda fraction: None) -> Tensor:
         """Run it without recording gradients."""
@@ -88,7 +89,7 @@ def build(name: str, module: nn.Module, facts: Facts, device: str, precision: st
         return build(name, module, facts, device, "fp32")
 
     run = forward(module, facts, target, DTYPES[precision])
-    return Network(name, facts, device, precision, run, exact)
+    return Network(name, facts, device, precision, run, exact, profile_of(target))
 
 
 def compact_facts(module: Any) -> Facts:
@@ -117,6 +118,7 @@ def _copy(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mod
 
 def _compact(module: Any, facts: Facts, device: torch.device, dtype: torch.dtype) -> Run:
     """SRVGGNetCompact: convolutions with activations, pixel shuffle, plus the nearest-enlarged input."""
+    profile = profile_of(device)
     first = _copy(module.body[0], device, torch.float32)
     layers = list(module.body)[1:]
     starts = range(0, len(layers), _LAYERS_A_PART)
@@ -127,7 +129,7 @@ def _compact(module: Any, facts: Facts, device: torch.device, dtype: torch.dtype
         features = first(x).to(dtype)  # (N, 64, H, W)
         for number, part in enumerate(parts, 1):
             features = part(features)
-            if device.type == "cpu":
+            if profile.reports_parts:
                 on_part(number / len(parts))
         residual = features.float()  # (N, 3*s*s, H, W)
         # Adding each input pixel to its s*s outputs before the shuffle equals adding the nearest-enlarged input after
@@ -143,8 +145,9 @@ def _esrgan(module: Any, facts: Facts, device: torch.device, dtype: torch.dtype)
     layers = list(module.model)
     *inner, trunk_last = layers[1].sub
     first, trunk_last, last = (_copy(layer, device, torch.float32) for layer in (layers[0], trunk_last, layers[-1]))
-    trunk = (make_trunk(inner, dtype) if device.type == "cpu" else None) or _stacked(inner, device, dtype)
-    enlarging = fuse_upsample_convolutions(layers[2:-1]) if device.type == "cpu" else layers[2:-1]
+    profile = profile_of(device)
+    trunk = (make_trunk(inner, dtype) if profile.fuses_layers else None) or _stacked(inner, device, dtype)
+    enlarging = fuse_upsample_convolutions(layers[2:-1]) if profile.fuses_layers else layers[2:-1]
     tail = _copy(nn.Sequential(*enlarging), device, dtype)
 
     def run(x: Tensor, on_part: OnPart) -> Tensor:
@@ -154,30 +157,32 @@ def _esrgan(module: Any, facts: Facts, device: torch.device, dtype: torch.dtype)
         done, all_blocks = itertools.count(1), len(inner) * len(x)
 
         def on_block() -> None:
-            if device.type == "cpu":
+            if profile.reports_parts:
                 on_part(_TRUNK_SHARE * next(done) / all_blocks)
 
         features = features + trunk_last(trunk(features, on_block))
-        return _in_bands(lambda rows: last(tail(rows.to(dtype)).float()), features)  # (N, 3, sH, sW)
+        return _in_bands(
+            lambda rows: last(tail(rows.to(dtype)).float()), features, profile.tail_band_rows
+        )  # (N, 3, sH, sW)
 
     return run
 
 
-def _in_bands(tail: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
+def _in_bands(tail: Callable[[Tensor], Tensor], features: Tensor, band_rows: int) -> Tensor:
     """Run the enlarging end of the network over bands of rows: the same numbers in an eighth of the memory.
 
     Whole, a 256x256 tile makes 64-channel maps of 1024x1024, up to 268 MB each. The four convolutions, enlarged twice
     in between, reach 1.25 rows of the input.
     """
     height = features.shape[2]
-    if features.device.type != "cpu" or height <= _BAND_ROWS:
+    if not band_rows or height <= band_rows:
         return tail(features)
     pieces = []
-    for top in range(0, height, _BAND_ROWS):
-        first, last = max(0, top - _BAND_REACH_ROWS), min(height, top + _BAND_ROWS + _BAND_REACH_ROWS)
+    for top in range(0, height, band_rows):
+        first, last = max(0, top - _BAND_REACH_ROWS), min(height, top + band_rows + _BAND_REACH_ROWS)
         piece = tail(features[:, :, first:last])
         factor = piece.shape[2] // (last - first)
-        pieces.append(piece[:, :, (top - first) * factor :][:, :, : min(_BAND_ROWS, height - top) * factor])
+        pieces.append(piece[:, :, (top - first) * factor :][:, :, : min(band_rows, height - top) * factor])
     return torch.cat(pieces, 2)
 
 

@@ -141,7 +141,7 @@ class ModelRegistry:
         return build(row.name, module, facts, device, precision)
 
     def read(self, file: str) -> Mapping[str, Tensor]:
-        """The tensors of a weight file, verified before it is opened and read with a restricted unpickler.
+        """The tensors of a weight file on the CPU, as stored; verified first, and read with a restricted unpickler.
 
         Raises:
             Conflict: `model_not_installed`. Unavailable: `weights_unreadable`.
@@ -160,7 +160,15 @@ class ModelRegistry:
 
 
 def blend_states(a: Mapping[str, Tensor], b: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """`share * a + (1 - share) * b` for every tensor of two networks of one shape."""
+    """Deep network interpolation (arXiv:1811.10515): `share * a + (1 - share) * b` for every tensor.
+
+    Args:
+        a, b: state dicts with the same keys and shapes, any float dtype.
+        share: 0..1.
+
+    Returns:
+        The same keys and shapes in float32.
+    """
     return {key: share * tensor.float() + (1.0 - share) * b[key].float() for key, tensor in a.items()}
 
 

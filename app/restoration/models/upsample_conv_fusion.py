@@ -12,21 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from app.restoration.models.convolutions import is_plain
-
 
 def fuse_upsample_convolutions(layers: list[Any]) -> list[nn.Module]:
-    """Replace each nearest enlargement by two and its 3x3 convolution by a `Doubling`; the other layers stay."""
+    """Replace each nearest enlargement by two and its 3x3 convolution by a `UpsampleConv`; the other layers stay."""
     folded: list[nn.Module] = []
     for layer in layers:
-        if folded and _doubles(folded[-1]) and is_plain(layer):
-            folded[-1] = Doubling(layer)
+        if folded and _is_doubling(folded[-1]) and is_plain(layer):
+            folded[-1] = UpsampleConv(layer)
         else:
             folded.append(layer)
     return folded
 
 
-class Doubling(nn.Module):
+class UpsampleConv(nn.Module):
     """(N, C, H, W) to (N, O, 2H, 2W): what `convolution(nearest(x, 2))` gives, up to rounding."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -38,7 +36,7 @@ class Doubling(nn.Module):
         self.bias = nn.Parameter(convolution.bias.detach().repeat(4), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """(N, C, H, W) to (N, O, 2H, 2W), any float dtype of the weights."""
         photos, _, height, width = x.shape
         made = functional.conv2d(x, self.weight, self.bias, padding=1)  # (N, 4 * O, H + 1, W + 1)
         wide = made.shape[1] // 4
@@ -58,5 +56,13 @@ def _rows(weight: Tensor, down: int) -> Tensor:
     return torch.stack((above + middle, below) if down else (above, middle + below), 2)
 
 
-def _doubles(layer: Any) -> bool:
+def _is_doubling(layer: Any) -> bool:
     return isinstance(layer, nn.Upsample) and layer.mode == "nearest" and layer.scale_factor in (2, 2.0)
+
+
+def is_plain(layer: object) -> bool:
+    """Whether a layer is a 3x3 convolution with bias, zero padding of 1, and neither stride, dilation nor groups."""
+    if not isinstance(layer, nn.Conv2d) or layer.bias is None or layer.groups != 1 or layer.padding_mode != "zeros":
+        return False
+    sizes = (layer.kernel_size, layer.padding, layer.stride, layer.dilation)
+    return sizes == ((3, 3), (1, 1), (1, 1), (1, 1))

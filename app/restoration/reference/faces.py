@@ -14,13 +14,16 @@ from typing import Any
 import torch
 
 from app.errors import Conflict, Unavailable
+from app.restoration.faces.detection import suppress_warnings
 from app.restoration.faces.gfpgan import NOISE_SEED
-from app.restoration.faces.models import DETECTORS, KINDS, PARSER, Choice
-from app.restoration.faces.suppress_warnings import quiet
+from app.restoration.faces.models import DETECTORS, KINDS, PARSER, FaceModelChoice
 from app.restoration.models.registry import ModelRegistry
+from app.restoration.reference.packages import MISSING, is_available
 
 
-def make_face_enhancer(registry: ModelRegistry, choice: Choice, device: str, scale: float, upsampler: Any) -> Any:
+def make_face_enhancer(
+    registry: ModelRegistry, choice: FaceModelChoice, device: str, scale: float, upsampler: Any
+) -> Any:
     """Upstream's `GFPGANer` in fp32, its noise drawn from the same seed for every face so that results can be compared.
 
     Args:
@@ -33,8 +36,6 @@ def make_face_enhancer(registry: ModelRegistry, choice: Choice, device: str, sca
     Raises:
         Unavailable: `reference_unavailable` when gfpgan is not installed, `model_not_installed`.
     """
-    from app.restoration.reference.upscaling import MISSING, is_available
-
     if not is_available() or choice.restorer is None or choice.detector is None:
         raise Unavailable("reference_unavailable", MISSING)
     from gfpgan import GFPGANer
@@ -43,7 +44,7 @@ def make_face_enhancer(registry: ModelRegistry, choice: Choice, device: str, sca
     refused = registry.load_error(path.name)
     if refused is not None:
         raise Conflict("model_not_installed", refused)
-    with _files_from(registry, choice.detector, parses=choice.parses), quiet():
+    with _files_from(registry, choice.detector, parses=choice.parses), suppress_warnings():
         enhancer = GFPGANer(str(path), upscale=scale, bg_upsampler=upsampler, device=torch.device(device))
     enhancer.face_helper.use_parse = choice.parses
     enhancer.gfpgan.register_forward_pre_hook(lambda *_: _seed())

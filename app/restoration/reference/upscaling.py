@@ -1,7 +1,6 @@
 """The same restoration through the untouched upstream classes: the yardstick of parity tests and benchmarks.
 
-`ENGINE=reference` serves with it. The one shim that upstream's packages need on today's torchvision stands here, before
-their first import. It knows nothing of our own networks, tiles or precision; photos go in and out as `Picture`s.
+`ENGINE=reference` serves with it. Photos go in and out as `Picture`s.
 """
 
 from __future__ import annotations
@@ -9,9 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import sys
 import time
-import types
 from pathlib import Path
 from typing import Any
 
@@ -25,34 +22,11 @@ from app.images import Picture
 from app.notices import Notice
 from app.options import RestoreOptions
 from app.restoration.models.registry import ModelRegistry, ModelRow
-from app.restoration.pipeline import Restorer
 from app.restoration.reference.faces import face_rows, make_face_enhancer
+from app.restoration.reference.packages import MISSING, is_available
+from app.restoration.setup import Setup
 from app.results import RestorationResult
 from app.stages import OnProgress, Stage
-
-MISSING = "The packages realesrgan and basicsr are not installed (they need Python 3.11 or 3.12); use ENGINE=fast."
-
-
-def add_shim() -> None:
-    """Give basicsr `torchvision.transforms.functional_tensor`, which left torchvision in 0.17 (BasicSR #649)."""
-    name = "torchvision.transforms.functional_tensor"
-    if name in sys.modules:
-        return
-    from torchvision.transforms import functional
-
-    shim = types.ModuleType(name)
-    shim.rgb_to_grayscale = functional.rgb_to_grayscale  # type: ignore[attr-defined]
-    sys.modules[name] = shim
-
-
-def is_available() -> bool:
-    """Whether upstream's packages can be imported here."""
-    try:
-        add_shim()
-        import realesrgan  # noqa: F401
-    except Exception:  # noqa: BLE001 - old packages fail in many ways on new Pythons
-        return False
-    return True
 
 
 def make_network(row: ModelRow) -> tuple[Any, int]:
@@ -125,7 +99,12 @@ def to_upstream(picture: Picture) -> NDArray[Any]:
 
 
 def from_upstream(pixels: NDArray[Any], source: Picture) -> Picture:
-    """Upstream's result back into a picture with the source's colour profile and metadata."""
+    """Upstream's result as a picture with the source's dtype, colour profile and metadata.
+
+    Args:
+        pixels: (H, W) grey, (H, W, 3) BGR or (H, W, 4) BGRA, integers in the source's range.
+        source: the photo it was made from.
+    """
     pixels = pixels.astype(source.rgb.dtype)
     if pixels.ndim == 2:
         return dataclasses.replace(source, rgb=np.repeat(pixels[:, :, None], 3, axis=2))
@@ -136,38 +115,46 @@ def from_upstream(pixels: NDArray[Any], source: Picture) -> Picture:
     return dataclasses.replace(source, rgb=rgb, alpha=alpha)
 
 
-class ReferenceRestorer(Restorer):
-    """A `Restorer` whose work upstream's classes do; they keep the photo on themselves, so each gets a fresh one."""
+class ReferenceRestorer:
+    """A `PhotoRestorer` whose work upstream's classes do; they keep the photo on themselves, so each gets a fresh one.
 
-    def __init__(self, weights_folder: Path, **options: Any) -> None:
+    Arguments are those of `Setup`; precision and default tile are upstream's own.
+    """
+
+    def __init__(self, weights_folder: Path, **choices: Any) -> None:
         if not is_available():
             raise Unavailable("reference_unavailable", MISSING)
-        super().__init__(weights_folder, **options)
+        self.setup = Setup(weights_folder, **choices)
 
     def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
-        """Restore one picture in one step (upstream tells no progress and cannot be stopped midway)."""
-        row, warnings = self.choose(options)
-        notices = warnings + self._denoise_warnings(row, options)
+        """See `PhotoRestorer`; in one step, since upstream tells no progress and cannot be stopped midway."""
+        setup = self.setup
+        row, stand_in = setup.choose(options)
+        denoise, ignored = setup.denoise_of(row, options)
         if not on_progress(0.0, Stage.LOADING):
             raise Cancelled
-        denoise = None if any(c.code.startswith("denoise") for c in notices) else options.denoise
-        upsampler = make_upsampler(self.registry, row, denoise, self.device.value, self.tile)
-        enhancer, said = self._enhancer(picture, options, upsampler)
+        upsampler = make_upsampler(setup.registry, row, denoise, setup.device.value, setup.tile)
+        enhancer, missing = self._enhancer(picture, options, upsampler)
         started = time.monotonic()
         if not on_progress(0.0, Stage.UPSCALING):
             raise Cancelled
-        with contextlib.redirect_stdout(io.StringIO()):  # upstream prints
-            if enhancer is None:
-                pixels, _ = upsampler.enhance(to_upstream(picture), outscale=options.scale)
-            else:  # upstream fails on grey photos here, so it gets three channels
-                *_, pixels = enhancer.enhance(to_upstream(dataclasses.replace(picture, grey=False)))
+        pixels = _enhance(picture, options, upsampler, enhancer)
         seconds = time.monotonic() - started
         if not on_progress(1.0, Stage.UPSCALING):
             raise Cancelled
-        notices += (*said, *_tiny_notice(picture))
-        params = {"device": self.device.value, "precision": "fp32", "engine": "reference", "scale": options.scale}
-        rows = () if enhancer is None else face_rows(enhancer, picture.width, picture.height)
-        return RestorationResult(from_upstream(pixels, picture), row.name, seconds, params, rows, notices)
+        return RestorationResult(
+            picture=from_upstream(pixels, picture),
+            model=row.name,
+            seconds=seconds,
+            params={
+                "device": setup.device.value,
+                "precision": "fp32",
+                "engine": "reference",
+                "scale": options.scale,
+            },
+            faces=() if enhancer is None else face_rows(enhancer, picture.width, picture.height),
+            warnings=(*stand_in, *ignored, *missing, *_tiny_notice(picture)),
+        )
 
     def _enhancer(
         self, picture: Picture, options: RestoreOptions, upsampler: Any
@@ -175,7 +162,7 @@ class ReferenceRestorer(Restorer):
         """Upstream's GFPGANer where faces are asked for and it can do them, and what must be said."""
         if not options.face_enhance:
             return None, ()
-        choice, notices = self.face_models.choose(options.face_model)
+        choice, notices = self.setup.face_models.choose(options.face_model)
         if choice.restorer is None or choice.detector is None:
             return None, notices
         if picture.rgb.dtype == np.uint16:
@@ -184,8 +171,19 @@ class ReferenceRestorer(Restorer):
         if options.face_strength < 1:
             text = "Upstream cannot blend faces, so it pasted them in full; use ENGINE=fast for face_strength."
             notices += (Notice("reference_face_strength", text),)
-        enhancer = make_face_enhancer(self.registry, choice, self.device.value, options.scale, upsampler)
+        enhancer = make_face_enhancer(self.setup.registry, choice, self.setup.device.value, options.scale, upsampler)
         return enhancer, notices
+
+
+def _enhance(picture: Picture, options: RestoreOptions, upsampler: Any, enhancer: Any | None) -> NDArray[Any]:
+    """Upstream's own call; gives its pixels, (H, W), (H, W, 3) or (H, W, 4) in BGR order."""
+    with contextlib.redirect_stdout(io.StringIO()):  # upstream prints
+        if enhancer is None:
+            pixels, _ = upsampler.enhance(to_upstream(picture), outscale=options.scale)
+        else:  # upstream fails on grey photos here, so it gets three channels
+            *_, pixels = enhancer.enhance(to_upstream(dataclasses.replace(picture, grey=False)))
+    upstreams: NDArray[Any] = pixels
+    return upstreams
 
 
 def _tiny_notice(picture: Picture) -> list[Notice]:

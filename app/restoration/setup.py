@@ -1,0 +1,86 @@
+"""What every local restorer starts from: device, precision, models and faces, chosen once, and the choice of a model.
+
+Nothing of a photo is kept here; one `Setup` serves all photos.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from app.errors import Unavailable
+from app.notices import Notice
+from app.options import RestoreOptions
+from app.restoration import device as devices
+from app.restoration.faces import FaceModels
+from app.restoration.models.registry import EMBEDDED_MODEL, FALLBACKS, QUALITY_MODELS, TABLE, ModelRegistry, ModelRow
+
+
+class Setup:
+    """A device, a precision and a registry of models, with the reasons of their choice.
+
+    Attributes:
+        registry: the upscaling models of the weights folder.
+        face_models: the face networks of the same folder.
+        device, precision: chosen values with their reasons.
+        tile: side of a tile in pixels; 0: chosen for each plane.
+        default_quality: what a photo gets when its options name neither quality nor model.
+    """
+
+    def __init__(
+        self,
+        weights_folder: Path,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        tile: int = 0,
+        default_quality: str = "auto",
+        allow_unverified: bool = False,
+        face_detector: str = "auto",
+    ) -> None:
+        self.registry = ModelRegistry(weights_folder, allow_unverified=allow_unverified)
+        self.device = devices.choose_device(device)
+        self.precision = devices.choose_precision(precision, self.device.value)
+        self.tile = tile
+        self.face_models = FaceModels(self.registry, self.device.value, self.precision.value, face_detector)
+        chosen = devices.default_quality_of(self.device.value).value
+        self.default_quality = chosen if default_quality == "auto" else default_quality
+
+    def choose(self, options: RestoreOptions) -> tuple[ModelRow, tuple[Notice, ...]]:
+        """The model that these options mean, or the best installed one with a warning.
+
+        Raises:
+            Unprocessable: `unknown_model`. Conflict: `model_not_installed` for a model asked for by name.
+            Unavailable: `no_model` when nothing is installed.
+        """
+        if options.model is not None:
+            return self.registry.find(options.model), ()
+        wanted = QUALITY_MODELS[options.quality or self.default_quality]
+        if self.registry.installed(wanted):
+            return self.registry.find(wanted), ()
+        known = [row.name for row in TABLE]
+        dropped_in = [row.name for row in self.registry.rows() if row.name not in known]
+        for name in (*FALLBACKS, *dropped_in, EMBEDDED_MODEL, *known):
+            if self.registry.installed(name):
+                return self.registry.find(name), (_stand_in(name, wanted),)
+        raise Unavailable("no_model", "No model is installed; run: python3 run.py models download")
+
+    def denoise_of(self, row: ModelRow, options: RestoreOptions) -> tuple[float | None, tuple[Notice, ...]]:
+        """The denoise strength that the model can follow, and the warning when it cannot follow the asked one."""
+        if options.denoise is None:
+            return None, ()
+        if row.denoise_partner is None:
+            text = f"{row.name} has no denoise setting, so it was ignored; use realesr-general-x4v3."
+            return None, (Notice("denoise_ignored", text),)
+        load_error = self.registry.load_error(row.denoise_partner)
+        if options.denoise < 1.0 and load_error is not None:
+            return None, (Notice("denoise_unavailable", f"The denoise setting was ignored: {load_error}"),)
+        return options.denoise, ()
+
+
+def _stand_in(name: str, wanted: str) -> Notice:
+    """The warning that another model ran than the one that was meant."""
+    how = f"get it with: python3 run.py models download {wanted}"
+    if name == EMBEDDED_MODEL:
+        text = f"The small model that ships with the project ({name}) ran, since {wanted} is not installed; {how}"
+        return Notice("embedded_model", text)
+    return Notice("model_fallback", f"{wanted} is not installed, so {name} ran; {how}")
