@@ -9,7 +9,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 RUN python -m venv /opt/venv
 ENV PATH="/opt/venv/bin:$PATH"
-COPY requirements.txt constraints.txt requirements-models.txt ./
+COPY requirements.txt constraints.txt ./
 # The CPU builds of torch stand in their own index and are four gigabytes smaller; the versions are those of the file.
 # The plain wheels of PyPI bring CUDA along.
 RUN case "$DEVICE" in \
@@ -18,8 +18,9 @@ RUN case "$DEVICE" in \
       cuda) ;; \
       *) echo "DEVICE must be cpu or cuda, not $DEVICE" >&2; exit 1 ;; \
     esac \
-    && pip install -r requirements.txt \
-    && pip install --no-deps --no-build-isolation -r requirements-models.txt
+    && grep -vE '^(facexlib|basicsr|gfpgan|realesrgan)==' requirements.txt > first.txt \
+    && pip install -r first.txt \
+    && pip install --no-deps --no-build-isolation -r requirements.txt
 
 FROM python:3.12-slim-bookworm
 
@@ -37,7 +38,7 @@ WORKDIR /srv/restore
 COPY app ./app
 COPY static ./static
 COPY weights/nir-embedded-x4.safetensors ./weights/
-COPY requirements.txt constraints.txt requirements-models.txt ./
+COPY requirements.txt constraints.txt ./
 
 # Everything that is written lies in /data, /weights or /tmp, so the root may be read-only.
 ENV PATH="/opt/venv/bin:$PATH" \

@@ -19,6 +19,9 @@ if sys.version_info < OLDEST_PYTHON:
 
 def main() -> None:
     """Set up if needed, then evaluate."""
+    from app.commands import platform_check
+
+    platform_check.refuse_windows()
     from app.commands import bootstrap
 
     bootstrap.enter(sys.argv[1:], script="evaluate.py")

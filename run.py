@@ -18,6 +18,9 @@ if sys.version_info < OLDEST_PYTHON:
 
 def main() -> None:
     """Set up if needed, then run the command."""
+    from app.commands import platform_check
+
+    platform_check.refuse_windows()
     from app.commands import bootstrap
 
     bootstrap.enter(sys.argv[1:])

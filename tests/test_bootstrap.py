@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
-from app.commands import bootstrap
+from app.commands import bootstrap, platform_check, torch_build
+from app.commands.torch_build import TorchBuild
 
 ROOT = Path(__file__).resolve().parents[1]
 # Stands in for the commands: says where it runs and with which words.
@@ -49,12 +53,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("clone")
     (root / "app" / "commands").mkdir(parents=True)
     shutil.copy(ROOT / "run.py", root)
-    shutil.copy(ROOT / "app" / "commands" / "bootstrap.py", root / "app" / "commands")
+    for name in ("bootstrap", "platform_check", "torch_build"):
+        shutil.copy(ROOT / "app" / "commands" / f"{name}.py", root / "app" / "commands")
     for package in ("app", "app/commands"):
         (root / package / "__init__.py").touch()
     (root / "app" / "commands" / "dispatch.py").write_text(_DISPATCH)
-    (root / "requirements.txt").write_text(make_wheel(root, "probe") + "\n")
-    (root / "requirements-models.txt").write_text(make_wheel(root, "late") + "\n")
+    (root / "requirements.txt").write_text("\n".join(make_wheel(root, name) for name in ("probe", "late")) + "\n")
+    (root / "requirements-dev.txt").write_text(make_wheel(root, "checker") + "\n")
     (root / "constraints.txt").touch()
     return root
 
@@ -86,6 +91,14 @@ def test_the_first_start_installs_and_the_next_start_does_not(project: Path) -> 
     # An installation that broke off has no stamp: the next start does it again.
     (project / ".venv" / "requirements.sha256").unlink()
     assert "Installing" in start(project).stdout
+
+    # What only checks comes with the test command, and the service is not installed again for it.
+    assert not list((project / ".venv").rglob("checker.py"))
+    tested = start(project, "test", "-x")
+    assert f"READY {project / '.venv'} test -x" in tested.stdout
+    assert "Installing packages" not in tested.stdout
+    assert list((project / ".venv").rglob("checker.py"))
+    assert "checker" not in start(project, "test").stdout
 
     # An environment whose Python went away (an upgrade of the system) is made anew.
     for python in (project / ".venv" / "bin").glob("python*"):
@@ -126,7 +139,7 @@ def test_enter_starts_again_inside_and_stays_when_it_is_there(
 def test_a_setup_that_fails_ends_with_a_sentence(
     error: BaseException, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(folder: Path, root: Path) -> None:
+    def fail(folder: Path, root: Path, *, checks: bool) -> None:
         raise error
 
     monkeypatch.setattr(bootstrap, "make_ready", fail)
@@ -154,9 +167,10 @@ def test_two_starts_at_once_install_once(tmp_path: Path, monkeypatch: pytest.Mon
         "import sys, time; from pathlib import Path; from app.commands import bootstrap as b\n"
         "root, folder = Path(sys.argv[1]), Path(sys.argv[1]) / 'venv'\n"
         "b._has_pip = lambda folder: True\n"
-        "def install(folder, root):\n"
+        "def install(folder, root, wanted, installed):\n"
         "    with (root / 'log').open('a') as log: log.write('installed\\n')\n"
         "    (folder / 'bin').mkdir(parents=True, exist_ok=True); b.python_of(folder).touch(); time.sleep(0.3)\n"
+        "    return wanted\n"
         "b._install = install\n"
         "b.make_ready(folder, root)\n"
     )
@@ -174,32 +188,202 @@ def test_the_environment_may_lie_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_
     assert bootstrap.venv_folder(ROOT) == ROOT / ".venv"
 
 
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What the set-up would run; the index of CPU builds answers."""
+    run: list[list[str]] = []
+    monkeypatch.setattr(bootstrap, "_run", run.append)
+    monkeypatch.setattr(torch_build, "index_answers", lambda: True)
+    return run
+
+
 def test_python_313_is_told_once_what_it_goes_without(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    commands: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    commands: list[list[str]] = []
-    monkeypatch.setattr(bootstrap, "_run", commands.append)
     for version, told in (("3.12.9", False), ("3.13.0", True), ("3.14.1", True)):
         (tmp_path / "pyvenv.cfg").write_text(f"home = somewhere\nversion = {version}\n")
-        bootstrap._install(tmp_path, ROOT)
+        bootstrap._install(tmp_path, ROOT, TorchBuild.PLAIN, "")
         assert ("ENGINE=reference are left out" in capsys.readouterr().out) is told
     assert "--no-deps" in commands[1]
+    assert "--no-build-isolation" in commands[1]
+    first = (tmp_path / "requirements-first.txt").read_text(encoding="utf-8")
+    assert "torch==" in first
+    assert not any(f"\n{name}==" in first for name in bootstrap.MODEL_PACKAGES)
 
 
-def test_the_models_file_leaves_out_what_cannot_be_built() -> None:
-    lines = (ROOT / "requirements-models.txt").read_text(encoding="utf-8").splitlines()
-    wanted = [Requirement(line) for line in lines if line and not line.startswith("#")]
+def test_the_model_packages_leave_out_what_cannot_be_built() -> None:
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    wanted = [Requirement(line) for line in lines if line and not line.startswith(("#", "-c"))]
 
     def names(version: str) -> set[str]:
-        return {r.name for r in wanted if r.marker is None or r.marker.evaluate({"python_version": version})}
+        found = {r.name for r in wanted if r.marker is None or r.marker.evaluate({"python_version": version})}
+        return found & set(bootstrap.MODEL_PACKAGES)
 
     assert names("3.11") == names("3.12") == {"facexlib", "basicsr", "gfpgan", "realesrgan"}
     assert names("3.13") == names("3.14") == {"facexlib"}
 
 
+def test_what_checks_is_apart_from_what_runs() -> None:
+    def names(file: str) -> set[str]:
+        lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+        return {Requirement(line).name.lower() for line in lines if line and not line.startswith(("#", "-c"))}
+
+    runs, checks = names("requirements.txt"), names("requirements-dev.txt")
+    fixed = {"fastapi", "uvicorn", "torch", "torchvision", "basicsr", "realesrgan", "gfpgan", "facexlib", "pillow"}
+    assert fixed | {"python-multipart", "python-dotenv", "scikit-image"} <= runs
+    assert {"pytest", "hypothesis", "coverage", "mypy", "ruff", "playwright"} <= checks
+    assert not runs & checks
+
+
+# Which build of torch.
+
+
+def test_the_cpu_build_comes_from_its_own_index_and_is_exchanged_for_a_card(
+    commands: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pyvenv.cfg").write_text("version = 3.12.1\n")
+    assert bootstrap._install(tmp_path, ROOT, TorchBuild.CPU, "") is TorchBuild.CPU
+    first = commands[0]
+    assert first[-4:-2] == ["--index-url", torch_build.CPU_INDEX_URL]
+    assert [pin.partition("==")[0] for pin in first[-2:]] == ["torch", "torchvision"]
+    assert "CPU build was installed" in capsys.readouterr().out
+    commands.clear()
+    assert bootstrap._install(tmp_path, ROOT, TorchBuild.PLAIN, TorchBuild.CPU) is TorchBuild.PLAIN
+    assert commands[0][-4:] == ["uninstall", "--yes", "torch", "torchvision"]
+
+
+@pytest.mark.parametrize("trouble", ["no answer", "no wheel"])
+def test_without_that_index_the_plain_wheels_come_and_one_line_says_so(
+    trouble: str,
+    commands: list[list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(command: list[str]) -> None:
+        if "--index-url" in command:
+            raise subprocess.CalledProcessError(1, command)
+        commands.append(command)
+
+    monkeypatch.setattr(torch_build, "index_answers", lambda: trouble == "no wheel")
+    monkeypatch.setattr(bootstrap, "_run", refuse)
+    (tmp_path / "pyvenv.cfg").write_text("version = 3.12.1\n")
+    assert bootstrap._install(tmp_path, ROOT, TorchBuild.CPU, "") is TorchBuild.PLAIN
+    assert capsys.readouterr().out.count("so the plain wheels come") == 1
+    assert len(commands) == 2
+
+
+def test_a_plain_build_serves_a_processor_too_and_is_never_taken_away(tmp_path: Path) -> None:
+    folder = tmp_path / "venv"
+    bootstrap.python_of(folder).parent.mkdir(parents=True)
+    bootstrap.python_of(folder).touch()
+    for build, wanted, ready in (
+        (TorchBuild.PLAIN, TorchBuild.PLAIN, True),
+        (TorchBuild.PLAIN, TorchBuild.CPU, True),
+        (TorchBuild.CPU, TorchBuild.CPU, True),
+        (TorchBuild.CPU, TorchBuild.PLAIN, False),
+    ):
+        bootstrap._write_stamp(folder / "requirements.sha256", f"{bootstrap.fingerprint(ROOT)} {build}")
+        assert bootstrap._runs_are_ready(folder, ROOT, wanted) is ready
+
+
+@pytest.fixture
+def no_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without a card, and a project that needs torch; gives its folder of device files."""
+    monkeypatch.setattr(torch_build, "_nvml_count", lambda: 0)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("DEVICE", raising=False)
+    (tmp_path / "requirements.txt").write_text("numpy==1.0\ntorch==2.0.0\ntorchvision==0.1.0\n")
+    devices = tmp_path / "dev"
+    devices.mkdir()
+    return devices
+
+
+def test_a_card_or_a_wish_for_one_brings_the_plain_build(
+    no_card: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert torch_build.pins(tmp_path) == ["torch==2.0.0", "torchvision==0.1.0"]
+    assert torch_build.wanted_build(tmp_path, no_card) is TorchBuild.CPU
+    (no_card / "nvidia0").touch()
+    assert torch_build.wanted_build(tmp_path, no_card) is TorchBuild.PLAIN
+    (no_card / "nvidia0").unlink()
+    monkeypatch.setattr(torch_build, "_nvml_count", lambda: 1)  # WSL2 has no such device file
+    assert torch_build.wanted_build(tmp_path, no_card) is TorchBuild.PLAIN
+    monkeypatch.setattr(torch_build, "_nvml_count", lambda: 0)
+    for text, build in (
+        ("DEVICE=cuda:1\n", TorchBuild.PLAIN),
+        ("#DEVICE=cuda\nDEVICE = cpu\n", TorchBuild.CPU),
+        ("MY_DEVICE=cuda\n", TorchBuild.CPU),
+        ('export DEVICE="cuda"\n', TorchBuild.PLAIN),
+    ):
+        (tmp_path / ".env").write_text(text)
+        assert torch_build.wanted_build(tmp_path, no_card) is build, text
+    monkeypatch.setenv("DEVICE", "cpu")  # the environment wins
+    assert torch_build.wanted_build(tmp_path, no_card) is TorchBuild.CPU
+
+
+@pytest.mark.parametrize(("system", "machine"), [("darwin", "arm64"), ("linux", "riscv64"), ("linux", "armv7l")])
+def test_where_no_cpu_index_is_needed_the_plain_build_comes(
+    system: str, machine: str, no_card: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert torch_build.wanted_build(tmp_path, no_card) is TorchBuild.PLAIN
+
+
+def test_a_project_without_torch_asks_nobody(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("numpy==1.0\n")
+    assert torch_build.wanted_build(tmp_path, tmp_path) is TorchBuild.PLAIN
+
+
+def test_the_index_is_asked_once_and_given_up_in_time() -> None:
+    asked: list[tuple[str, float]] = []
+    released = threading.Event()
+
+    def answer(url: str, timeout: float) -> contextlib.AbstractContextManager[None]:
+        asked.append((url, timeout))
+        return contextlib.nullcontext()
+
+    def refuse(url: str, timeout: float) -> contextlib.AbstractContextManager[None]:
+        raise OSError("no such name")
+
+    def hang(url: str, timeout: float) -> contextlib.AbstractContextManager[None]:
+        released.wait(60)  # a name server that says nothing knows no timeout
+        return contextlib.nullcontext()
+
+    assert torch_build.index_answers(answer)
+    assert asked == [(f"{torch_build.CPU_INDEX_URL}/torch/", 5.0)]
+    assert not torch_build.index_answers(refuse)
+    assert not torch_build.index_answers(hang, seconds=0.05)
+    released.set()
+
+
+# Native Windows.
+
+
+@pytest.mark.parametrize("script", ["run.py", "evaluate.py", "-m app.commands"])
+def test_native_windows_is_sent_to_wsl_or_docker_with_a_sentence(script: str) -> None:
+    program = (
+        "import runpy, sys\n"
+        "sys.platform = 'win32'\n"
+        "sys.modules['fcntl'] = None\n"  # does not exist there
+        + (
+            "runpy.run_module('app.commands', run_name='__main__')"
+            if script.startswith("-m")
+            else f"runpy.run_path({script!r}, run_name='__main__')"
+        )
+    )
+    told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert told.returncode == 1
+    assert told.stderr.strip() == platform_check.WINDOWS
+    assert "WSL2" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
 def test_every_requirement_is_pinned_exactly_and_constrained() -> None:
     pins: dict[str, str] = {}
-    for name in ("requirements.txt", "requirements-models.txt", "requirements-heic.txt"):
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-heic.txt"):
         for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
             if line and not line.startswith(("#", "-c")):
                 found = Requirement(line)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from app.commands.bootstrap import MODEL_PACKAGES
+from app.commands.torch_build import CPU_INDEX_URL
 from app.restoration.models.weights import EMBEDDED
 from app.settings import Settings
 
@@ -95,6 +97,15 @@ def test_the_image_copies_what_the_program_needs_and_the_context_lets_it_in() ->
     assert copied == allowed
     for name in allowed - {"static"}:
         assert (ROOT / name).exists(), name
+
+
+def test_the_image_installs_what_runs_and_nothing_that_checks() -> None:
+    assert "requirements-dev" not in DOCKERFILE
+    left_out = re.search(r"grep -vE '\^\(([a-z|]+)\)=='", DOCKERFILE)
+    assert left_out is not None
+    assert set(left_out[1].split("|")) == set(MODEL_PACKAGES)
+    assert "--no-deps --no-build-isolation -r requirements.txt" in DOCKERFILE
+    assert CPU_INDEX_URL in DOCKERFILE
 
 
 def test_the_settings_of_the_image_exist_and_match_the_compose_file(compose: dict[str, Any]) -> None:

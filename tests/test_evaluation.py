@@ -315,7 +315,7 @@ def test_evaluate_is_an_entrance_that_starts_itself_again_in_the_environment(tmp
     venv.create(folder, with_pip=False)
     (packages,) = folder.glob("lib/python*/site-packages")
     (packages / "borrowed.pth").write_text("\n".join(site.getsitepackages()), encoding="utf-8")
-    (folder / "requirements.sha256").write_text(bootstrap.fingerprint(ROOT), encoding="ascii")
+    (folder / "requirements.sha256").write_text(f"{bootstrap.fingerprint(ROOT)} plain", encoding="ascii")
     command = [sys.executable, str(ROOT / "evaluate.py"), "--help"]
     environment = {**os.environ, "VENV_FOLDER": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     answer = subprocess.run(

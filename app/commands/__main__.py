@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import sys
 
-from app.commands import dispatch
+from app.commands import platform_check
 
 if __name__ == "__main__":
+    platform_check.refuse_windows()
+    from app.commands import dispatch
+
     sys.exit(dispatch.main(sys.argv[1:]))

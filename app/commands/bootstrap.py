@@ -1,12 +1,14 @@
 """Sets up the virtual environment: makes it, installs pinned requirements when they changed, and starts again in it.
 
-Uses the standard library only, since nothing is installed yet; it knows nothing of what the commands do. A stamp that
-is written last says which requirement files are installed, so an interrupted installation is done again.
+Uses the standard library only, since nothing is installed yet. A stamp that is written last says what is installed (the
+requirement files and the build of torch), so an interrupted installation is done again. What only checks is installed
+for `run.py test` alone, with a stamp of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -14,13 +16,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-if sys.platform != "win32":
-    import fcntl
+from app.commands import torch_build
+from app.commands.torch_build import TorchBuild
 
 ROOT = Path(__file__).resolve().parents[2]
-REQUIREMENT_FILES = ("requirements.txt", "constraints.txt", "requirements-models.txt")
+REQUIREMENT_FILES = ("requirements.txt", "constraints.txt")
+DEV_REQUIREMENT_FILES = ("requirements-dev.txt", "constraints.txt")
+# Their own metadata must not be followed, and basicsr imports torch while it builds; see requirements.txt.
+MODEL_PACKAGES = ("facexlib", "basicsr", "gfpgan", "realesrgan")
 NO_REFERENCE_FROM = (3, 13)
-_STAMP = "requirements.sha256"
+_STAMP, _DEV_STAMP = "requirements.sha256", "requirements-dev.sha256"
+_FIRST = "requirements-first.txt"
 _WITHOUT_REFERENCE = (
     "Python 3.13 and newer cannot build basicsr, so it, gfpgan, realesrgan and ENGINE=reference are left out; "
     "everything else works."
@@ -34,7 +40,7 @@ def enter(arguments: Sequence[str], root: Path = ROOT, script: str = "run.py") -
     """
     folder = venv_folder(root)
     try:
-        make_ready(folder, root)
+        make_ready(folder, root, checks=script == "run.py" and arguments[:1] == ["test"])
     except KeyboardInterrupt:
         sys.exit("The setup was interrupted; start again and it goes on where it stopped.")
     except (subprocess.CalledProcessError, OSError) as error:
@@ -54,49 +60,106 @@ def is_inside(folder: Path) -> bool:
     return Path(sys.prefix).resolve() == folder.resolve()
 
 
-def fingerprint(root: Path) -> str:
-    """Hex digest over the requirement files; equal texts give equal digests."""
+def fingerprint(root: Path, names: Sequence[str] = REQUIREMENT_FILES) -> str:
+    """Hex digest over requirement files; equal texts give equal digests."""
     digest = hashlib.sha256()
-    for name in REQUIREMENT_FILES:
+    for name in names:
         content = (root / name).read_bytes()
         digest.update(f"{name} {len(content)}\n".encode())
         digest.update(content)
     return digest.hexdigest()
 
 
-def make_ready(folder: Path, root: Path) -> None:
-    """Create the environment and install what the requirement files name, unless the stamp says it is all there.
+def make_ready(folder: Path, root: Path, *, checks: bool = False) -> None:
+    """Create the environment and install what the requirement files name, unless the stamps say it is all there.
+
+    Args:
+        folder: the environment.
+        root: where the requirement files stand.
+        checks: also what only checks needs.
 
     Two starts at once wait for each other: the second finds the work done.
     """
-    wanted = fingerprint(root)
-    if _stamp_of(folder) == wanted and python_of(folder).exists():
+    wanted = torch_build.wanted_build(root)
+    if _is_ready(folder, root, wanted, checks=checks):
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _lock(folder.with_name(f"{folder.name}.lock")):
-        if _stamp_of(folder) == wanted and python_of(folder).exists():
+        if _is_ready(folder, root, wanted, checks=checks):
             return
-        (folder / _STAMP).unlink(missing_ok=True)
         if not _has_pip(folder):
             _say(f"Making a virtual environment in {folder.name} ...")
             _run([sys.executable, "-m", "venv", "--clear", str(folder)])
-        _install(folder, root)
-        _write_stamp(folder, wanted)
+        if not _runs_are_ready(folder, root, wanted):
+            installed = _installed_build(folder)
+            (folder / _STAMP).unlink(missing_ok=True)
+            build = _install(folder, root, wanted, installed)
+            _write_stamp(folder / _STAMP, f"{fingerprint(root)} {build}")
+        if checks and not _checks_are_ready(folder, root):
+            (folder / _DEV_STAMP).unlink(missing_ok=True)
+            _run([*_pip(folder), "-r", str(root / "requirements-dev.txt")])
+            _write_stamp(folder / _DEV_STAMP, fingerprint(root, DEV_REQUIREMENT_FILES))
+
+
+def _is_ready(folder: Path, root: Path, wanted: TorchBuild, *, checks: bool) -> bool:
+    return _runs_are_ready(folder, root, wanted) and (not checks or _checks_are_ready(folder, root))
+
+
+def _runs_are_ready(folder: Path, root: Path, wanted: TorchBuild) -> bool:
+    """Whether what runs is installed. The plain build serves a CPU too, so it is never taken away again."""
+    digest, _, build = _stamp_of(folder / _STAMP).partition(" ")
+    suits = build in (wanted, TorchBuild.PLAIN)
+    return digest == fingerprint(root) and suits and python_of(folder).exists()
+
+
+def _checks_are_ready(folder: Path, root: Path) -> bool:
+    return _stamp_of(folder / _DEV_STAMP) == fingerprint(root, DEV_REQUIREMENT_FILES)
+
+
+def _installed_build(folder: Path) -> str:
+    return _stamp_of(folder / _STAMP).partition(" ")[2]
 
 
 def python_of(folder: Path) -> Path:
     """The environment's interpreter."""
-    return folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    return folder / "bin/python"
 
 
-def _install(folder: Path, root: Path) -> None:
-    """Install the packages; the model packages come second and without their own metadata's wishes."""
+def _install(folder: Path, root: Path, wanted: TorchBuild, installed: str) -> TorchBuild:
+    """Install what runs and give the build of torch that it became; the model packages come second (see above)."""
     _say("Installing packages; the first time this takes minutes and several gigabytes ...")
-    pip = [str(python_of(folder)), "-m", "pip", "install", "--disable-pip-version-check"]
-    _run([*pip, "-r", str(root / "requirements.txt")])
+    build = _install_torch(folder, root, wanted, installed)
+    lines = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    first = folder / _FIRST
+    rest = [line for line in lines if line.partition("==")[0].strip() not in MODEL_PACKAGES and line[:2] != "-c"]
+    first.write_text("\n".join(rest) + "\n", encoding="utf-8")
+    _run([*_pip(folder), "-c", str(root / "constraints.txt"), "-r", str(first)])
     if _version_of(folder) >= NO_REFERENCE_FROM:
         _say(_WITHOUT_REFERENCE)
-    _run([*pip, "--no-deps", "--no-build-isolation", "-r", str(root / "requirements-models.txt")])
+    _run([*_pip(folder), "--no-deps", "--no-build-isolation", "-r", str(root / "requirements.txt")])
+    return build
+
+
+def _install_torch(folder: Path, root: Path, wanted: TorchBuild, installed: str) -> TorchBuild:
+    """Install torch's own CPU build where it is wanted and can be had; else leave torch to the plain wheels."""
+    if wanted is TorchBuild.PLAIN:
+        if installed == TorchBuild.CPU:  # pip takes 2.15.0+cpu for 2.15.0, so it has to go first
+            _run([str(python_of(folder)), "-m", "pip", "uninstall", "--yes", "torch", "torchvision"])
+        return TorchBuild.PLAIN
+    if not torch_build.index_answers():
+        _say("Torch's index of CPU builds does not answer, so the plain wheels come, with CUDA: about 4 GB more.")
+        return TorchBuild.PLAIN
+    try:
+        _run([*_pip(folder), "--no-deps", "--index-url", torch_build.CPU_INDEX_URL, *torch_build.pins(root)])
+    except subprocess.CalledProcessError:
+        _say("Torch's CPU build could not be installed, so the plain wheels come, with CUDA: about 4 GB more.")
+        return TorchBuild.PLAIN
+    _say("No NVIDIA card was found, so torch's CPU build was installed; with a card, the next start changes it.")
+    return TorchBuild.CPU
+
+
+def _pip(folder: Path) -> list[str]:
+    return [str(python_of(folder)), "-m", "pip", "install", "--disable-pip-version-check"]
 
 
 def _say(text: str) -> None:
@@ -129,37 +192,34 @@ def _version_of(folder: Path) -> tuple[int, ...]:
     return sys.version_info[:2]
 
 
-def _stamp_of(folder: Path) -> str:
+def _stamp_of(path: Path) -> str:
     try:
-        return (folder / _STAMP).read_text(encoding="ascii").strip()
+        return path.read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         return ""
 
 
-def _write_stamp(folder: Path, digest: str) -> None:
-    fresh = folder / f"{_STAMP}.new"
-    fresh.write_text(f"{digest}\n", encoding="ascii")
-    fresh.replace(folder / _STAMP)
+def _write_stamp(path: Path, text: str) -> None:
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.write_text(f"{text}\n", encoding="ascii")
+    fresh.replace(path)
 
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path` (the kernel frees it if this process dies); no lock on Windows."""
+    """Hold an exclusive lock on `path`; the kernel frees it if this process dies."""
     with path.open("a") as file:
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                _say("Waiting for another start that is installing packages ...")
-                fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say("Waiting for another start that is installing packages ...")
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _start_again(folder: Path, script: Path, arguments: Sequence[str]) -> None:
     command = [str(python_of(folder)), str(script), *arguments]
     sys.stdout.flush()
-    if sys.platform == "win32":  # exec there returns to the shell at once and leaves the terminal in a muddle
-        sys.exit(subprocess.call(command))  # noqa: S603 - as below
     os.execv(command[0], command)  # noqa: S606 - our own interpreter and script, no shell
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
 from rich.markup import escape
 from rich.table import Table
 
@@ -32,7 +32,6 @@ from app.restoration.models.weights import Verdict
 from app.settings import Settings
 
 Check = Callable[[Settings], Iterator[CheckResult]]
-_PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?==([^;\s]+)")
 
 
 def run() -> int:
@@ -72,16 +71,18 @@ def check_packages(settings: Settings, requirements: Path = ROOT / "requirements
     """Every package of requirements.txt is there, in the version that was tested."""
     absent, other = [], []
     for line in requirements.read_text(encoding="utf-8").splitlines():
-        pin = _PIN.match(line)
-        if pin is None:
+        if not line or line.startswith(("#", "-")):
+            continue
+        pin = Requirement(line)
+        if pin.marker is not None and not pin.marker.evaluate():
             continue
         try:
-            version = importlib.metadata.version(pin[1])
+            version = importlib.metadata.version(pin.name)
         except importlib.metadata.PackageNotFoundError:
-            absent.append(pin[1])
+            absent.append(pin.name)
             continue
-        if version.partition("+")[0] != pin[2]:
-            other.append(f"{pin[1]} {version} instead of {pin[2]}")
+        if f"=={version.partition('+')[0]}" != str(pin.specifier):
+            other.append(f"{pin.name} {version} instead of {str(pin.specifier)[2:]}")
     if absent:
         yield CheckResult(BAD, "packages", f"missing: {', '.join(absent)}; run: python3 run.py setup")
     elif other:
