@@ -100,7 +100,7 @@ def test_the_first_start_installs_and_the_next_start_does_not(project: Path) -> 
     assert list((project / ".venv").rglob("checker.py"))
     assert "checker" not in start(project, "test").stdout
 
-    # An environment whose Python went away (an upgrade of the system) is made anew.
+    # An environment whose Python went away (an upgrade of the system) is made again.
     for python in (project / ".venv" / "bin").glob("python*"):
         python.unlink()
     fifth = start(project)

@@ -1,4 +1,4 @@
-"""Blending the faces of a finished result anew: right pixels, no piling up, no mixing, and never a half version."""
+"""Blending the faces of a finished result again: right pixels, no piling up, no mixing, and never a half version."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ def _run(command: list[str]) -> None:
 
 
 def _has_pip(folder: Path) -> bool:
-    """Whether the environment is whole enough to install into (a broken or half-made one is made anew)."""
+    """Whether the environment is whole enough to install into (a broken or half-made one is made again)."""
     if not python_of(folder).exists():
         return False
     try:

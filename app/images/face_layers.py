@@ -76,7 +76,7 @@ def mix(region: Pixels, restored: Pixels, mask: NDArray[np.uint8], strength: flo
 
 
 def blend_layers(rgb: Pixels, layers: Sequence[FaceLayer], strengths: Mapping[int, float]) -> Pixels:
-    """A result with its faces blended anew; equals what the restoration itself would have given at these strengths.
+    """A result with its faces blended again; equals what the restoration itself would have given at these strengths.
 
     Args:
         rgb: (H, W, 3) uint8 or uint16, the finished result with its faces in it; not changed.

@@ -12,7 +12,7 @@ import unicodedata
 from app.errors import NotFound
 
 ID_PATTERN = re.compile(r"[0-9a-f]{32}")
-# A result's first version bears its attempt's id alone; later ones, with faces blended anew, add their number.
+# A result's first version bears its attempt's id alone; later ones, with faces blended again, add their number.
 RESULT_PATTERN = re.compile(
     r"(?P<id>[0-9a-f]{32})(-v(?P<version>[2-9]|[1-9][0-9]{1,5}))?\.(?P<ending>jpg|png|webp|tif|avif)"
 )

@@ -166,7 +166,7 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class NewVersion:
-    """What changes in the row when the faces of a finished result are blended anew."""
+    """What changes in the row when the faces of a finished result are blended again."""
 
     name: str  # "<attempt id>-v<version>.<ext>"
     bytes: int

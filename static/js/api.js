@@ -82,7 +82,7 @@ export const archiveAddress = (jobId) => `/api/v1/batch/${jobId}/results`;
 export const socketAddress = (jobId) =>
   `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${JOBS}/${jobId}/status`;
 
-/** A JPEG of the original or the result, at most `side` pixels a side; `version` changes when faces were blended anew. */
+/** A JPEG of the original or the result, at most `side` pixels a side; `version` changes when faces were blended again. */
 export function displayAddress(jobId, attempt, which, side) {
   const kind = which === "original" ? "original?preview=true&" : "preview?";
   return `${JOBS}/${jobId}/${kind}attempt=${attempt.id}&size=${side}&v=${attempt.version ?? 1}`;

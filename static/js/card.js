@@ -5,7 +5,8 @@ import { displayAddress } from "./api.js";
 import { button, el, icon, setAttribute, setText } from "./dom.js";
 import { forget, lazyPicture } from "./picture.js";
 import { discard } from "./thumbnail.js";
-import { exactSeconds, percent, size, stageWords } from "./words.js";
+import { exactSeconds, percent, size } from "./format.js";
+import { stageWords } from "./status_text.js";
 
 const PREVIEW_PIXELS = 400;
 

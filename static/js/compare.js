@@ -3,7 +3,7 @@
 
 import { el, oncePerFrame, setAttribute, setText } from "./dom.js";
 import { watchGestures } from "./gestures.js";
-import { percent } from "./words.js";
+import { percent } from "./format.js";
 import { View } from "./zoom.js";
 
 const SLIDER_STEPS = { ArrowLeft: -0.01, ArrowRight: 0.01, ArrowDown: -0.01, ArrowUp: 0.01, PageDown: -0.1, PageUp: 0.1 };

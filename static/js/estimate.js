@@ -1,7 +1,7 @@
 // How long it takes: before the start from what this machine measured per megapixel, during the work from the pace so
 // far. Pure arithmetic on plain values.
 
-import { duration } from "./words.js";
+import { duration } from "./format.js";
 
 const QUALITIES = ["fast", "balanced", "best"];
 const ENOUGH_PROGRESS = 0.02;

@@ -1,9 +1,10 @@
 // The strip of faces below a comparison: each with its own before and after and a slider for its strength, which
-// blends the result anew at once. It knows the faces route; which pictures are shown then is for the viewer.
+// blends the result again at once. It knows the faces route; which pictures are shown then is for the viewer.
 
 import * as api from "./api.js";
 import { el, find, setAttribute, setText } from "./dom.js";
-import { faceReason, percent, plural } from "./words.js";
+import { percent, plural } from "./format.js";
+import { faceReason } from "./status_text.js";
 
 const REST_MILLISECONDS = 180;
 
@@ -48,7 +49,7 @@ export class Faces {
     this.rows = new Map();
     const restored = faces.filter((face) => face.restored).length;
     setText(find("faces-title"), plural(faces.length, "face"));
-    setText(find("faces-note"), reblendable ? "Move a slider to blend a face anew."
+    setText(find("faces-note"), reblendable ? "Move a slider to blend a face again."
       : restored ? "Their strengths cannot be changed any more." : "None was restored.");
     this.list.replaceChildren(...faces.map((face) => this.#row(face, reblendable, version)));
   }

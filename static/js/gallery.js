@@ -6,7 +6,8 @@ import { Card } from "./card.js";
 import { button, el, find, icon, oncePerFrame, setText } from "./dom.js";
 import { Pace } from "./estimate.js";
 import { ended } from "./jobs.js";
-import { duration, factor, moment, percent, plural, stageWords } from "./words.js";
+import { duration, factor, moment, percent, plural } from "./format.js";
+import { stageWords } from "./status_text.js";
 
 const QUALITY_WORDS = { fast: "Fast", balanced: "Balanced", best: "Best" };
 const TICK_MILLISECONDS = 1000;

@@ -30,7 +30,7 @@ export class Jobs extends EventTarget {
     this.#tell("changed", news.job_id);
   }
 
-  /** One attempt got new facts (its faces were blended anew). */
+  /** One attempt got new facts (its faces were blended again). */
   mergeAttempt(jobId, attempt) {
     const job = this.#known.get(jobId);
     if (!job) return;

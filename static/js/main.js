@@ -4,12 +4,12 @@ import * as api from "./api.js";
 import { announce, find, setText } from "./dom.js";
 import { secondsFor, timeWords } from "./estimate.js";
 import { Gallery } from "./gallery.js";
-import { openIntake } from "./intake.js";
+import { openFileInput } from "./file_input.js";
 import { Jobs, ended } from "./jobs.js";
-import { formatNames } from "./judge.js";
-import { Live } from "./live.js";
-import { Repeats } from "./repeats.js";
-import { Sending } from "./sending.js";
+import { formatNames } from "./validation.js";
+import { LiveUpdates } from "./live_updates.js";
+import { JobActions } from "./job_actions.js";
+import { Submission } from "./submission.js";
 import { Service } from "./service.js";
 import { Settings } from "./settings.js";
 import { openSignIn } from "./signin.js";
@@ -21,20 +21,20 @@ const SAMPLE = "sample.jpg";
 const jobs = new Jobs();
 const working = new Set(); // jobs that were seen at work
 const early = []; // files that came before the service's limits were known
-const live = new Live(jobs);
+const live = new LiveUpdates(jobs);
 const service = new Service();
 const settings = new Settings(find("settings-form"));
 const tray = new Tray({
   scale: () => settings.scale, seconds: (pixels) => secondsFor(pixels, settings.quality, service.speeds),
 });
-const repeats = new Repeats(jobs, tell);
-const viewer = new Viewer(jobs, { again: (id, attempt) => repeats.again(id, attempt, settings.options()), problem: tell });
+const jobActions = new JobActions(jobs, tell);
+const viewer = new Viewer(jobs, { again: (id, attempt) => jobActions.again(id, attempt, settings.options()), problem: tell });
 const gallery = new Gallery(jobs, {
   open: (jobId, attemptId) => viewer.open(jobId, attemptId),
-  retry: (jobId, attempt) => repeats.retry(jobId, attempt),
-  remove: (jobId, pressed) => repeats.remove(jobId, pressed),
+  retry: (jobId, attempt) => jobActions.retry(jobId, attempt),
+  remove: (jobId, pressed) => jobActions.remove(jobId, pressed),
 }, () => service.speeds);
-const sending = new Sending(tray, {
+const sending = new Submission(tray, {
   onjob: (job, pictures) => {
     gallery.lend(pictures);
     jobs.merge(job);
@@ -91,11 +91,11 @@ jobs.addEventListener("changed", ({ detail }) => {
   if (!ended(job)) working.add(detail);
   else if (working.delete(detail)) {
     announce(job.status === "completed" ? "Restored." : `The job ${job.status}.`);
-    service.look(); // the speed has been measured anew
+    service.look(); // the speed has been measured again
   }
 });
 
-openIntake((files) => {
+openFileInput((files) => {
   if (service.config) tray.add(files);
   else early.push(...files);
 });

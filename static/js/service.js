@@ -1,10 +1,10 @@
 // The state of the service, always in sight: a word with a colour and the model at work, reasons and figures behind it,
-// and the notice with the command that mends what is missing. It asks every few seconds and knows nothing of photos.
+// and the notice with the command that fixes what is missing. It asks every few seconds and knows nothing of photos.
 
 import * as api from "./api.js";
-import { withCommand } from "./command.js";
+import { withCommand } from "./shell_command.js";
 import { el, find, setAttribute, setText } from "./dom.js";
-import { bytes, duration, plural } from "./words.js";
+import { bytes, duration, plural } from "./format.js";
 
 const EVERY_SECONDS = 10;
 const SOON_SECONDS = 2;

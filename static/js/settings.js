@@ -2,7 +2,7 @@
 // restoration. It knows options and words for them; photos, estimates and sending are for others.
 
 import { el, find, setText } from "./dom.js";
-import { factor, percent } from "./words.js";
+import { factor, percent } from "./format.js";
 
 const MEMORY = "neural-image-restore.settings";
 const LOSSY_FORMATS = new Set(["auto", "jpg", "webp", "avif"]);

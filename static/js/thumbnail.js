@@ -7,7 +7,7 @@ const AT_ONCE = 2;
 const waiting = [];
 let running = 0;
 
-/** A canvas that shows the file as soon as it is decoded; `facts` are those of `sniff`. */
+/** A canvas that shows the file as soon as it is decoded; `facts` are those of `readImageHeader`. */
 export function thumbnail(file, facts) {
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = 1;

@@ -2,10 +2,10 @@
 // cannot be restored with the reason. It knows files; sending them is for others.
 
 import { button, el, find, oncePerFrame, setText } from "./dom.js";
-import { refusal, scaleRefusal } from "./judge.js";
-import { sniff } from "./sniff.js";
+import { validationError, scaleError } from "./validation.js";
+import { readImageHeader } from "./image_header.js";
 import { discard, thumbnail } from "./thumbnail.js";
-import { bytes, duration, plural, size } from "./words.js";
+import { bytes, duration, plural, size } from "./format.js";
 
 const READ_AT_ONCE = 8;
 let number = 0;
@@ -24,14 +24,14 @@ export class Tray extends EventTarget {
   async add(files) {
     for (let start = 0; start < files.length; start += READ_AT_ONCE) {
       const some = files.slice(start, start + READ_AT_ONCE);
-      const facts = await Promise.all(some.map((file) => sniff(file).catch(() => null)));
+      const facts = await Promise.all(some.map((file) => readImageHeader(file).catch(() => null)));
       some.forEach((file, place) => this.#take(file, facts[place]));
     }
   }
 
   /** The photos that can be sent at the chosen scale. */
   ready() {
-    return this.photos.filter((photo) => !scaleRefusal(photo.facts, this.scale(), this.config));
+    return this.photos.filter((photo) => !scaleError(photo.facts, this.scale(), this.config));
   }
 
   get pixels() {
@@ -65,7 +65,7 @@ export class Tray extends EventTarget {
   }
 
   #take(file, facts) {
-    const sentence = facts ? refusal(file, facts, this.config)
+    const sentence = facts ? validationError(file, facts, this.config)
       : "It cannot be read; it may have been moved or be a folder.";
     if (sentence) return this.#turnAway(file, sentence);
     const photo = { id: (number += 1), file, facts, canvas: thumbnail(file, facts) };
@@ -121,7 +121,7 @@ export class Tray extends EventTarget {
 
   #drawScales() {
     for (const photo of this.photos) {
-      const sentence = scaleRefusal(photo.facts, this.scale(), this.config);
+      const sentence = scaleError(photo.facts, this.scale(), this.config);
       if (sentence === photo.sentence) continue;
       photo.sentence = sentence;
       photo.tile.classList.toggle("too-large", sentence !== null);

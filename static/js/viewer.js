@@ -1,13 +1,13 @@
 // One restored photo, large: the comparison with its tools, the numbers, what should be known, and its faces. It leads
 // from photo to photo; what is restored and removed is for others.
 
-import { withCommand } from "./command.js";
+import { withCommand } from "./shell_command.js";
 import { Compare } from "./compare.js";
 import { announce, el, find, setAttribute, setText } from "./dom.js";
 import { Faces } from "./faces.js";
-import { factRows } from "./facts.js";
-import { LARGEST_PIXELS, isTrue, originalAddress, resultAddress } from "./sources.js";
-import { percent } from "./words.js";
+import { factRows } from "./result_facts.js";
+import { LARGEST_PIXELS, isFullResolution, originalAddress, resultAddress } from "./image_sources.js";
+import { percent } from "./format.js";
 
 const MODES = ["slider", "side", "hold"];
 const ZOOMS = { "zoom-fit": null, "zoom-100": 1, "zoom-400": 4 };
@@ -145,7 +145,7 @@ export class Viewer {
     }
     const longer = Math.max(view.width, view.height);
     const pixels = longer * view.zoom;
-    find("reduced").hidden = isTrue(attempt) || longer <= LARGEST_PIXELS || pixels <= LARGEST_PIXELS;
+    find("reduced").hidden = isFullResolution(attempt) || longer <= LARGEST_PIXELS || pixels <= LARGEST_PIXELS;
     if (pixels <= (this.shown.pixels ?? 2048)) return;
     this.shown.pixels = pixels;
     this.#sharpen("before", originalAddress(job.job_id, attempt, pixels));
@@ -169,6 +169,6 @@ export class Viewer {
     this.shown.job = this.jobs.get(jobId);
     this.#fillDownload();
     this.#sharpen("after", resultAddress(jobId, attempt, this.shown.pixels ?? this.#screenPixels()));
-    announce("The face was blended anew.");
+    announce("The face was blended again.");
   }
 }

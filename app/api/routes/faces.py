@@ -41,7 +41,7 @@ async def show_faces(request: Request, job_id: JobId) -> Response:
 
 @router.post(
     FACES,
-    summary="Blend the faces of a finished photo anew",
+    summary="Blend the faces of a finished photo again",
     responses={200: {"model": schemas.AttemptFaces}, **_PROBLEMS, **schemas.problems(400, 422, 503)},
     openapi_extra=schemas.object_body(_STRENGTHS),
 )

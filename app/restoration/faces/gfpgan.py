@@ -1,6 +1,6 @@
 """GFPGAN (arXiv:2101.04061, the "clean" architecture of GFPGANv1.3 and v1.4) in a form made to run, channels-last.
 
-Weights come in spandrel's module; here they are laid out anew: the style is moved from the weights' batch dimension to
+Weights come in spandrel's module; here they are laid out again: the style is moved from the weights' batch dimension to
 where channels-last survives, what commutes with enlarging runs before it, scale and shift share their first
 convolution, and the unused intermediate pictures are left out. The noise is the same for every face, so equal input
 gives equal output whatever ran before or beside it. It knows nothing of files, photos or pasting.

@@ -3,14 +3,14 @@
 
 import * as api from "./api.js";
 import { announce, find, setText } from "./dom.js";
-import { percent, plural } from "./words.js";
+import { percent, plural } from "./format.js";
 
 const ROOM_WAIT_SECONDS = 3;
 const HOPELESS = new Set([400, 413, 415, 422]);
 
 const seconds = (count) => new Promise((resolve) => setTimeout(resolve, 1000 * count));
 
-export class Sending {
+export class Submission {
   /** `onjob` gets each accepted job and the small pictures by attempt; `onproblem` what stopped the sending. */
   constructor(tray, { onjob, onproblem }) {
     Object.assign(this, { tray, onjob, onproblem, active: false });
@@ -85,7 +85,7 @@ export class Sending {
 
   #show(photos, share) {
     find("sending-bar").value = share;
-    this.#say(share < 1 ? `Sending ${plural(photos.length, "photo")}: ${percent(share)}` : "Sent; the service looks at them.");
+    this.#say(share < 1 ? `Submission ${plural(photos.length, "photo")}: ${percent(share)}` : "Sent; the service looks at them.");
   }
 
   #say(words) {

@@ -7,7 +7,7 @@ const BY_NAME = new Intl.Collator(undefined, { numeric: true });
 const PICTURE_NAME = /\.(jpe?g|jfif|png|webp|tiff?|bmp|avif|hei[cf])$/i;
 
 /** Watch all ways in; `onfiles` gets a list of files each time. */
-export function openIntake(onfiles) {
+export function openFileInput(onfiles) {
   for (const id of ["choose-files", "choose-folder"]) {
     find(id).addEventListener("change", (event) => {
       const chosen = [...event.target.files];

@@ -1,15 +1,15 @@
 // Which photos cannot be restored, and why, judged by the service's own limits before anything is sent. Pure functions
 // from a file's facts to one plain sentence, or null when nothing speaks against it.
 
-import { bytes, factor, listed } from "./words.js";
+import { bytes, factor, listed } from "./format.js";
 
 const NAMES = { JPEG: "JPEG", PNG: "PNG", WEBP: "WebP", TIFF: "TIFF", BMP: "BMP", AVIF: "AVIF", HEIF: "HEIC" };
 
 /** The formats as people write them. */
 export const formatNames = (formats) => listed(formats.map((name) => NAMES[name] ?? name));
 
-/** What is wrong with a photo whatever the settings; `facts` as `sniff` gives them. */
-export function refusal(file, facts, { limits, formats }) {
+/** What is wrong with a photo whatever the settings; `facts` as `readImageHeader` gives them. */
+export function validationError(file, facts, { limits, formats }) {
   if (file.size === 0) return "The file is empty.";
   if (facts.format === null) return `This is no picture that can be opened here; ${formatNames(formats)} can.`;
   if (!formats.includes(facts.format))
@@ -26,7 +26,7 @@ export function refusal(file, facts, { limits, formats }) {
 }
 
 /** What is wrong with it at the chosen scale, and the scale that fits. */
-export function scaleRefusal(facts, scale, { limits }) {
+export function scaleError(facts, scale, { limits }) {
   if (facts.width === null) return null;
   const pixels = facts.width * facts.height, most = limits.max_output_megapixels * 1e6;
   if (pixels * scale * scale <= most) return null;

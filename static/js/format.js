@@ -1,21 +1,4 @@
-// Numbers, times and the service's own words as plain English. Pure functions: they touch neither page nor network.
-
-const STAGES = {
-  waiting: "Waiting", queued: "Waiting", decoding: "Reading the photo", loading: "Loading the model",
-  upscaling: "Restoring", restoring: "Restoring", faces: "Restoring faces", detecting: "Looking for faces",
-  encoding: "Saving", sending: "Sending to the provider", sent: "At the provider", fetching: "Fetching the result",
-};
-
-const REASONS = {
-  too_small: "too small to restore", too_many: "left as it is, since there are too many faces",
-  low_score: "not clearly a face", turned_away: "turned away too far", no_landmarks: "its features were not found",
-};
-
-/** A stage of the worker as words; an unknown one is shown as it is. */
-export const stageWords = (stage) => STAGES[stage] ?? sentenceCase(String(stage ?? "").replaceAll("_", " "));
-
-/** Why a face was left alone. */
-export const faceReason = (reason) => REASONS[reason] ?? String(reason ?? "").replaceAll("_", " ");
+// Numbers, sizes and times as plain English. Pure functions: they touch neither page nor network.
 
 export const sentenceCase = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 

@@ -8,7 +8,7 @@ import { ended } from "./jobs.js";
 const SURE_MILLISECONDS = 4000;
 const NO_PHOTO_ROUTE = new Set([404, 405]);
 
-export class Repeats {
+export class JobActions {
   /** `onproblem` gets what went wrong. */
   constructor(jobs, onproblem) {
     Object.assign(this, { jobs, onproblem });

@@ -1,7 +1,7 @@
 // The numbers of a restored photo as rows of words: sizes, time, model, faces, and what the user should know of it.
 // Pure: from a job and an attempt to texts.
 
-import { bytes, duration, exactSeconds, factor, megapixels, plural, sentenceCase, size } from "./words.js";
+import { bytes, duration, exactSeconds, factor, megapixels, plural, sentenceCase, size } from "./format.js";
 
 /** Pairs of a name and its value, in reading order. */
 export function factRows(job, attempt) {

@@ -10,7 +10,7 @@ const SOCKET_AGAIN_SECONDS = 20;
 const ENDED_CLOSE = 1000, UNAUTHORIZED_CLOSE = 4401, NOT_FOUND_CLOSE = 4404;
 const SINGLE_ASKS = 4;
 
-export class Live {
+export class LiveUpdates {
   #sockets = new Map();
   #polled = new Map(); // job id -> when a socket may be tried again, by the page's clock in milliseconds
   #timer = 0;

@@ -7,7 +7,7 @@ const AVIF_BRANDS = new Set(["avif", "avis"]);
 const TIFF_WIDTH = 256, TIFF_HEIGHT = 257, TIFF_SHORT = 3;
 
 /** {format, width, height}: the service's format name, or null for what is no known picture. */
-export async function sniff(file) {
+export async function readImageHeader(file) {
   const view = new DataView(await file.slice(0, HEAD_BYTES).arrayBuffer());
   const format = formatOf(view);
   let found = null;

@@ -10,14 +10,14 @@ const MOST_PIXELS = 32e6; // 128 MB once decoded
 const SHOWABLE = /\.(jpe?g|png|webp|avif)$/;
 
 /** Whether the browser is given the result itself when one looks closely. */
-export function isTrue({ result }) {
+export function isFullResolution({ result }) {
   return SHOWABLE.test(result.url) && result.width * result.height <= MOST_PIXELS;
 }
 
 /** Address of the result for a view that shows its longer side over `pixels` screen pixels. */
 export function resultAddress(jobId, attempt, pixels) {
   const { result } = attempt;
-  if (isTrue(attempt) && (result.width * result.height <= AT_ONCE_PIXELS || pixels > SCREEN_PIXELS)) return result.url;
+  if (isFullResolution(attempt) && (result.width * result.height <= AT_ONCE_PIXELS || pixels > SCREEN_PIXELS)) return result.url;
   return displayAddress(jobId, attempt, "result", pixels > SCREEN_PIXELS ? LARGEST_PIXELS : SCREEN_PIXELS);
 }
 
