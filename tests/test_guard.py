@@ -164,10 +164,19 @@ def test_a_cookie_does_not_let_a_foreign_page_act(keyed: Service) -> None:
     assert_problem(own, 404, "job_not_found")
 
 
-def test_signing_out_forgets_the_cookie(keyed: Service) -> None:
-    answer = keyed.client.delete("/api/v1/session")
-    assert answer.status_code == 204
-    assert "Max-Age=0" in answer.headers["set-cookie"]
+def test_signing_out_takes_the_cookie_out_of_the_browser(tmp_path: Path) -> None:
+    with running(tmp_path, key=KEY) as service:
+        browser = service.client
+        del browser.headers["x-api-key"]
+        assert browser.get("/api/v1/jobs").status_code == 401
+        assert browser.post("/api/v1/session", json={"key": KEY}).status_code == 200
+        assert browser.cookies.get("restore_session")
+        assert browser.get("/api/v1/jobs").status_code == 200
+        answer = browser.delete("/api/v1/session")
+        assert answer.status_code == 204
+        assert "Max-Age=0" in answer.headers["set-cookie"]
+        assert browser.cookies.get("restore_session") is None
+        assert browser.get("/api/v1/jobs").status_code == 401
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"key": 5}', b"[" * 30_000, b'"key"'])

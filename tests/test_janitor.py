@@ -108,7 +108,7 @@ def test_rows_go_before_files(harness: Harness, janitor: Janitor, monkeypatch: p
 
 def test_files_that_no_row_names_go_once_they_are_old(harness: Harness, janitor: Janitor) -> None:
     harness.upload(b"its row was never written")
-    harness.storage.open_upload(new_id()).write(b"cut off")
+    (harness.folder / "uploads" / f"{new_id()}.part").write_bytes(b"its process was killed")
     scratch_name(harness.storage, new_id()).write_bytes(b"cut off")
     result(harness, f"{new_id()}.webp", START)
     stranger = harness.folder / "uploads" / "family.jpg"
@@ -120,6 +120,18 @@ def test_files_that_no_row_names_go_once_they_are_old(harness: Harness, janitor:
     assert janitor.sweep(START + HOUR + 1) == Sweep(orphans=4)
     assert files(harness) == (0, 0, 0)
     assert stranger.exists()
+
+
+def test_an_upload_that_is_still_coming_is_spared(harness: Harness) -> None:
+    """Its part is young as long as bytes come; the sweep is as eager as can be set."""
+    eager = Janitor(harness.store, harness.storage, harness.metrics, retention_seconds=1.0)
+    with harness.storage.open_upload(new_id()) as writer:
+        writer.write(b"first half, ")
+        written_at = writer.path.stat().st_mtime
+        assert eager.sweep(written_at + GRACE_SECONDS - 1) == Sweep()
+        writer.write(b"second half")
+        stored = writer.commit()
+    assert upload_file(harness.storage, stored.id).read_bytes() == b"first half, second half"
 
 
 def test_an_upload_whose_row_is_about_to_come_is_spared_even_with_a_tiny_retention(harness: Harness) -> None:

@@ -16,6 +16,7 @@ from app.options import RestoreOptions
 from app.results import RestorationResult
 from app.stages import OnProgress, Stage
 from app.store import Job, SqlStore
+from app.threads import ThreadState
 from app.worker import Worker
 from app.worker.active_runs import Step
 from tests.harness import OWNER, Gate, Harness, photo_bytes, until
@@ -118,7 +119,8 @@ def test_no_more_than_the_set_number_are_with_the_provider_or_in_memory(
     worker.start()
     job = submit(harness, worker, CLOUD, 6)
     until(lambda: provider.at_once == most)
-    time.sleep(0.15)  # time enough to take more, if it did
+    # Each thread of the lane holds one photo until it has ended, so nobody is left to take another.
+    assert len([thread for thread in worker._lanes[1].threads if thread.state is ThreadState.RUNNING]) == most
     assert harness.states(job) == ["processing"] * most + ["queued"] * (6 - most)
     provider.gate.set()
     until(lambda: harness.ended(job))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -105,6 +107,31 @@ def test_a_pickle_that_runs_code_is_refused_and_runs_nothing(suffix: str, tmp_pa
             registry.load(registry.find(name), None, "cpu", "fp32")
         assert caught.value.code == "weights_unreadable"
     assert not target.exists()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt"])
+def test_a_torchscript_archive_is_refused_by_name_before_it_is_loaded(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jit: Any = torch.jit
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch would rather have nobody make them
+        jit.save(jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / f"evil{suffix}")
+        assert jit.load(tmp_path / f"evil{suffix}")(torch.zeros(1, 2)).shape == (1, 2)  # it is one, and it runs
+    loaded: list[object] = []
+    monkeypatch.setattr(torch.jit, "load", loaded.append)
+    registry = shelf_of(tmp_path)
+    with pytest.raises(Unavailable, match="TorchScript") as caught:
+        registry.load(registry.find("evil"), None, "cpu", "fp32")
+    assert caught.value.code == "weights_unreadable"
+    assert not loaded
+
+
+def test_a_file_of_tensors_may_be_called_code(random_weights: Path, tmp_path: Path) -> None:
+    shutil.copy(random_weights / "realesr-animevideov3.pth", tmp_path / "original.pth")
+    torch.save(torch.load(tmp_path / "original.pth", weights_only=True), tmp_path / "code.pth")
+    registry = shelf_of(tmp_path)
+    assert registry.load(registry.find("code"), None, "cpu", "fp32").facts.architecture == "compact"
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04broken"])

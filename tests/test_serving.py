@@ -170,6 +170,55 @@ def test_a_head_that_does_not_come_is_not_waited_for(ports: Ports, monkeypatch: 
         assert time.monotonic() - began < 3
 
 
+def test_a_head_that_trickles_is_not_waited_for(ports: Ports, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes in time, the whole does not: what counts is when the head began."""
+    monkeypatch.setattr(TimedProtocol, "head_seconds", 0.4)
+    with ports.raw("") as plain:
+        began = time.monotonic()
+        assert drip(plain, b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 100, began + 5)
+        assert 0.3 < time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("stray", [b"\r\n", b"\r\n\r\n", b"\n", b"G"])
+def test_an_empty_line_after_a_request_resets_nothing(
+    ports: Ports, monkeypatch: pytest.MonkeyPatch, stray: bytes
+) -> None:
+    """The server's own keep-alive timer ends with the first byte, so the head's timer has to begin with it."""
+    monkeypatch.setattr(TimedProtocol, "head_seconds", 0.3)
+    with ports.raw("GET /health/live HTTP/1.1\nHost: localhost\n\n") as plain:
+        assert answer_of(plain).startswith(b"HTTP/1.1 200")
+        plain.sendall(stray)
+        began = time.monotonic()
+        assert plain.recv(100) == b""
+        assert time.monotonic() - began < 3
+
+
+def test_a_request_after_an_empty_line_is_answered(ports: Ports, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TimedProtocol, "head_seconds", 5.0)
+    ask = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with ports.raw("") as plain:
+        for stray in (b"", b"\r\n", b"\r\n"):
+            plain.sendall(stray + ask)
+            assert answer_of(plain).startswith(b"HTTP/1.1 200")
+
+
+def drip(plain: socket.socket, data: bytes, deadline: float) -> bool:
+    """Send byte by byte until the other side closes; whether it did before the deadline."""
+    plain.settimeout(0.01)
+    for byte in data:
+        if time.monotonic() > deadline:
+            return False
+        try:
+            plain.sendall(bytes([byte]))
+            if plain.recv(100) == b"":
+                return True
+        except TimeoutError:
+            continue
+        except OSError:
+            return True
+    return False
+
+
 def test_a_head_that_never_ends_is_cut_off(ports: Ports) -> None:
     ports.bytes_read = 0
     with ports.raw("GET /health/live HTTP/1.1\nHost: localhost\n") as plain:
@@ -322,7 +371,9 @@ def test_a_second_process_on_the_same_data_is_told_so(tmp_path: Path) -> None:
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(RestoreError) as caught:
-        serve(settings_for(tmp_path, port=taken.getsockname()[1], dashboard_port=free_port()))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(RestoreError) as caught:
+            serve(settings_for(tmp_path, port=port, dashboard_port=free_port()))
     assert caught.value.code == "port_taken"
-    assert str(taken.getsockname()[1] if taken.fileno() > 0 else "") in caught.value.detail
+    assert f"Port {port} on 127.0.0.1 " in caught.value.detail

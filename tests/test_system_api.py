@@ -126,10 +126,12 @@ def test_config_names_every_option_with_its_bounds(service: Service) -> None:
     assert found["key_required"] is False
 
 
-def test_warm_up_runs_the_default_model(service: Service) -> None:
-    found = service.client.post("/api/v1/models/warmup").json()
-    assert found["model"] == "lanczos"
-    assert found["seconds"] >= 0
+def test_warm_up_runs_the_default_model_and_says_how_long_it_took(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter((100.0, 102.5))
+    monkeypatch.setattr(service.context, "clock", lambda: next(times))
+    assert service.client.post("/api/v1/models/warmup").json() == {"model": "lanczos", "seconds": 2.5}
 
 
 def test_metrics_are_in_the_prometheus_format(service: Service) -> None:

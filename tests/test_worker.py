@@ -71,8 +71,7 @@ def test_the_next_photo_is_decoded_while_one_is_restored_and_only_one(make: Make
     job = submit(harness, worker, photos=4)
     worker.start()
     until(gate.reached.is_set)
-    until(lambda: worker._local._ready.qsize() == 1)
-    time.sleep(0.1)  # time enough to take more, if it did
+    until(lambda: worker._active_runs.waiting("local") == 1)  # the third one waits: it is let in nowhere
     assert harness.states(job) == ["processing", "processing", "queued", "queued"]
     health = worker.health()
     assert (health.word, health.current_attempt) == ("busy", job.attempts[0].id)
@@ -96,7 +95,7 @@ def test_the_next_photo_is_restored_while_the_last_is_encoded_and_no_further(
     worker.start()
     until(lambda: harness.backend.runs == 2)
     until(lambda: len(worker._active_runs.at(Step.RESTORED)) == 1)
-    time.sleep(0.1)
+    until(lambda: worker._active_runs.waiting("local") == 1)  # the fourth one waits: it is let in nowhere
     assert harness.backend.runs == 2  # one is being encoded, one waits for that, one is decoded
     assert harness.states(job) == ["processing"] * 3 + ["queued"] * 2
     hold.set()

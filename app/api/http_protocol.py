@@ -44,6 +44,8 @@ class TimedProtocol(HttpToolsProtocol):
                 self._give_up()
                 return
         super().data_received(data)
+        if self._is_idle() and not self.transport.is_closing():  # bytes that begin no request, such as an empty line
+            self._await_head()
 
     def on_message_begin(self) -> None:
         """A request begins: the first, or the next one on a kept connection."""
@@ -73,6 +75,11 @@ class TimedProtocol(HttpToolsProtocol):
         """The client is gone."""
         self._stop_timers()
         super().connection_lost(exc)
+
+    def _is_idle(self) -> bool:
+        """Whether nothing is under way that has a timer or an answer of its own."""
+        answered = self.cycle is None or self.cycle.response_complete
+        return answered and not self._body_comes and self._head_timer is None and self._rest_timer is None
 
     def _await_head(self) -> None:
         self._head_bytes = 0

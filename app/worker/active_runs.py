@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from app.storage import new_id
@@ -53,14 +54,17 @@ class ActiveRuns:
         self._moved = threading.Condition()
         self._open, self._force_stop = True, False
         self._want_to_be_alone = 0
+        self._waiting: Counter[str] = Counter()
 
     def admit(self, attempt_id: str, lane: str, has_room: HasRoom, *, alone: bool) -> str | None:
         """Wait for room in the lane (until nothing is active when `alone`); the new run's token, None once closed."""
         with self._moved:
             self._want_to_be_alone += alone
+            self._waiting[lane] += 1
             self._moved.wait_for(
                 lambda: not self._open or (self._is_empty() if alone else self._lets_in(lane, has_room))
             )
+            self._waiting[lane] -= 1
             self._want_to_be_alone -= alone
             if not self._open:
                 return None
@@ -132,6 +136,11 @@ class ActiveRuns:
         """The run of this token, if it is still active."""
         with self._moved:
             return self._runs.get(token)
+
+    def waiting(self, lane: str) -> int:
+        """How many attempts of a lane wait to be admitted; they are not claimed yet."""
+        with self._moved:
+            return self._waiting[lane]
 
     def is_empty(self) -> bool:
         """Whether nothing is in work."""

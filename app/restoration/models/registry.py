@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -149,6 +150,7 @@ class ModelRegistry:
         refused = self.load_error(file)
         if refused is not None:
             raise Conflict("model_not_installed", refused)
+        refuse_code(self.path(file))
         try:
             state: Mapping[str, Tensor] = (
                 import_spandrel().ModelLoader("cpu").load_state_dict_from_file(self.path(file))
@@ -157,6 +159,23 @@ class ModelRegistry:
             log.warning("cannot read %s: %s", file, error)
             raise _unreadable(file) from error
         return state
+
+
+def refuse_code(path: Path) -> None:
+    """Refuse an archive that holds code besides tensors, before torch opens it: TorchScript runs when it is loaded.
+
+    Raises `Unavailable` `weights_unreadable`.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    # All members lie below one folder with the archive's name; a program lies in `code` and `constants.pkl` there.
+    if any(name.split("/")[1:2] in (["code"], ["constants.pkl"]) for name in names):
+        raise Unavailable(
+            "weights_unreadable",
+            f"{path.name} is a TorchScript archive, which holds a program; remove it and use a file of tensors only.",
+        )
 
 
 def blend_states(a: Mapping[str, Tensor], b: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
