@@ -1,7 +1,6 @@
 """The options of one restoration, and the one place where their bounds stand.
 
-It knows the words and numbers a user may say; it knows nothing of HTTP, files or networks. Interfaces (forms, command
-line, OpenAPI) are generated from `FIELDS`, so that a bound is written once.
+Interfaces (forms, command line, OpenAPI) are generated from `FIELDS`, so that a bound is written once.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A thread that is started again when it dies, with growing pauses, and that says so when it dies too often.
 
-It knows nothing of what its body does; the worker, the watchdog and the janitor run in such threads.
+The worker, the watchdog and the janitor run in such threads.
 """
 
 from __future__ import annotations

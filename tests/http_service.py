@@ -34,7 +34,7 @@ BASE_URL = "http://localhost:8001"
 TILES = 4
 
 
-class LanczosBackend:
+class GatedBackend:
     """Enlarges by Lanczos, strip by strip. `gate` holds it before each strip while cleared."""
 
     name = "local"
@@ -103,7 +103,7 @@ def settings_for(folder: Path, **changes: Any) -> Settings:
 class Service:
     """A running service and a client to talk to it."""
 
-    def __init__(self, client: TestClient, app: FastAPI, backend: LanczosBackend, folder: Path) -> None:
+    def __init__(self, client: TestClient, app: FastAPI, backend: GatedBackend, folder: Path) -> None:
         self.client, self.app, self.backend, self.folder = client, app, backend, folder
         self.context = app.state.context
 
@@ -146,7 +146,7 @@ def running(
 ) -> Iterator[Service]:
     """A service behind a client that calls it without sockets. With a key set the client sends it."""
     settings = settings_for(folder, **changes)
-    lanczos = LanczosBackend()
+    lanczos = GatedBackend()
     backends = {"local": backend or lanczos, **(others or {})}
     app = create_app(settings, backends=backends, describe=describe, warm_up=lambda: "lanczos")
     headers = {"X-API-KEY": settings.api_keys[0].get_secret_value()} if settings.api_keys else {}

@@ -15,10 +15,10 @@ from app.main import create_app, serve, serving
 from app.options import RestoreOptions
 from app.results import RestorationResult
 from app.stages import OnProgress, Stage
-from tests.http_service import LanczosBackend, describe, settings_for
+from tests.http_service import GatedBackend, describe, settings_for
 
 
-class SlowBackend(LanczosBackend):
+class SlowBackend(GatedBackend):
     """Takes its time before each strip, and says nothing meanwhile but progress."""
 
     def __init__(self, seconds: float) -> None:

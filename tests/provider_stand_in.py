@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from app.backends.siliconflow.backend import SiliconFlowBackend, open_siliconflow_backend
-from app.backends.siliconflow.ssrf_safe_transport import Network
+from app.backends.siliconflow.ssrf_safe_transport import GuardedNetwork
 from app.images import Picture
 
 KEY = "sk-standin-4f9c2ab87de31065"
@@ -129,10 +129,10 @@ class StandIn:
         return f"http://127.0.0.1:{self._api.server_address[1]}/v1/images/generations"
 
     @property
-    def network(self) -> Network:
+    def network(self) -> GuardedNetwork:
         """How the client under test reaches the world."""
         authority = _CERTIFICATE.findall(_PEM.read_text())[-1]
-        return Network(self._resolve, self._dial, ssl.create_default_context(cadata=authority))
+        return GuardedNetwork(self._resolve, self._dial, ssl.create_default_context(cadata=authority))
 
     def backend(self, decode: Callable[[Path], Picture], **changes: Any) -> SiliconFlowBackend:
         """A backend that asks this stand-in."""

@@ -19,7 +19,7 @@ from tests.http_service import (
     BASE_URL,
     KEY,
     OTHER_KEY,
-    LanczosBackend,
+    GatedBackend,
     Service,
     assert_problem,
     describe,
@@ -456,7 +456,7 @@ def test_photos_outlive_the_service(tmp_path: Path) -> None:
         attempt = restore(service, photo_id, scale=2)["attempt_id"]
         service.client.post(f"{PHOTOS}/{photo_id}/select", json={"attempt_id": attempt})
         before = shown(service, photo_id)
-    app = create_app(settings_for(tmp_path), backends={"local": LanczosBackend()}, describe=describe)
+    app = create_app(settings_for(tmp_path), backends={"local": GatedBackend()}, describe=describe)
     with TestClient(app, base_url=BASE_URL) as client:
         assert client.get(f"{PHOTOS}/{photo_id}").json() == before
         assert client.post(PHOTOS, files={"file": ("x.png", photo())}).json()["id"] == photo_id

@@ -26,7 +26,7 @@ from app.api.http_protocol import HEAD_BYTES, TimedProtocol
 from app.errors import RestoreError
 from app.main import create_app, create_dashboard, serve
 from app.main.serving import _listening, _server
-from tests.http_service import KEY, LanczosBackend, assert_problem, describe, free_port, photo, settings_for
+from tests.http_service import KEY, GatedBackend, assert_problem, describe, free_port, photo, settings_for
 
 ROOT = Path(__file__).resolve().parents[1]
 MEGABYTE = 1024 * 1024
@@ -52,7 +52,7 @@ class Ports:
 def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
     """Both servers in one event loop in a thread, as `serve` has them, save the signals."""
     settings = settings_for(tmp_path_factory.mktemp("ports"), key=KEY, max_file_size_mb=1)
-    app = create_app(settings, backends={"local": LanczosBackend()}, describe=describe)
+    app = create_app(settings, backends={"local": GatedBackend()}, describe=describe)
     sockets = [_listening("127.0.0.1", 0), _listening("127.0.0.1", 0)]
     servers = [_server(app), _server(create_dashboard(app))]
 

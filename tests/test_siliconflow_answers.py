@@ -29,7 +29,7 @@ from PIL import Image
 from app.backends.siliconflow import backend as backend_module
 from app.backends.siliconflow import download, failures, request
 from app.backends.siliconflow.request import read_answer
-from app.backends.siliconflow.ssrf_safe_transport import Network
+from app.backends.siliconflow.ssrf_safe_transport import GuardedNetwork
 from app.error_codes import facts_of
 from app.errors import BadGateway, Cancelled, RestoreError
 from app.images import Decoder, ImageLimits, Picture
@@ -245,7 +245,9 @@ def test_a_resolver_that_never_answers_ends_with_the_deadline(provider: StandIn,
         provider.stopping.wait(20.0)
         return []
 
-    backend = provider.backend(decoder.decode, network=Network(resolve, bent.dial, bent.trust), timeout_seconds=0.3)
+    backend = provider.backend(
+        decoder.decode, network=GuardedNetwork(resolve, bent.dial, bent.trust), timeout_seconds=0.3
+    )
     with pytest.raises(RestoreError) as caught:
         backend.restore(picture(), RestoreOptions(), keep_on)
     assert_outcome(caught.value, TIMEOUT)
@@ -263,7 +265,7 @@ def test_a_server_that_does_not_take_the_photo_ends_with_the_deadline(provider: 
         backend = provider.backend(
             decoder.decode,
             api_url=address,
-            network=Network(bent.resolve, dial, bent.trust),
+            network=GuardedNetwork(bent.resolve, dial, bent.trust),
             timeout_seconds=0.5,
         )
         with pytest.raises(RestoreError) as caught:
@@ -422,7 +424,9 @@ def test_the_store_must_prove_its_name(provider: StandIn, decoder: Decoder) -> N
         backend.restore(picture(), RestoreOptions(), keep_on)
     assert_outcome(caught.value, UNAVAILABLE)
     assert provider.asked("store") == []
-    unknown = provider.backend(decoder.decode, network=Network(provider._resolve, provider._dial, _trusts_nobody()))
+    unknown = provider.backend(
+        decoder.decode, network=GuardedNetwork(provider._resolve, provider._dial, _trusts_nobody())
+    )
     provider.api = provider.paint
     with pytest.raises(RestoreError) as caught:
         unknown.restore(picture(), RestoreOptions(), keep_on)

@@ -1,7 +1,6 @@
 """Whether a new photo can be taken at all, answered before a byte of its body is read.
 
-The exact count stands in the store's transaction; this is the cheap look ahead that keeps a flood off the disk. It
-knows nothing of requests.
+The exact count stands in the store's transaction; this is the cheap look ahead that keeps a flood off the disk.
 """
 
 from __future__ import annotations

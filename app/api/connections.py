@@ -1,4 +1,4 @@
-"""How many WebSockets are held, in all and by each owner. It knows owners as words and nothing of sockets."""
+"""How many WebSockets are held, in all and by each owner."""
 
 from __future__ import annotations
 

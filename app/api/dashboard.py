@@ -1,6 +1,6 @@
 """The dashboard's port: the static pages, and beside them the same API, so that a browser needs one origin.
 
-The pages carry nothing secret and need no key; it knows folders and headers, and nothing of jobs.
+The pages carry nothing secret and need no key.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PAGE_POLICY = (
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 PERMISSIONS = "camera=(), microphone=(), geolocation=(), payment=(), usb=()"
-SMALLEST_SQUEEZED_BYTES = 1000
+SMALLEST_COMPRESSED_BYTES = 1000
 _API_PREFIXES = ("/api/", "/status/", "/processed/", "/health/")
 _API_PATHS = frozenset(("/enhance", "/metrics", "/openapi.json"))
 
@@ -33,9 +33,9 @@ class Dashboard:
 
     def __init__(self, api: ASGIApp, static_folder: Path) -> None:
         self._api = api
-        # Nothing secret is in the pages, so squeezing them tells nobody anything.
+        # Nothing secret is in the pages, so compressing them gives nothing away.
         pages = StaticFiles(directory=static_folder, html=True, check_dir=False)
-        self._pages = GZipMiddleware(pages, minimum_size=SMALLEST_SQUEEZED_BYTES)
+        self._pages = GZipMiddleware(pages, minimum_size=SMALLEST_COMPRESSED_BYTES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""

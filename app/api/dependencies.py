@@ -97,7 +97,7 @@ def get_context(connection: HTTPConnection) -> AppContext:
 
 
 def get_owner(connection: HTTPConnection) -> str:
-    """Who is asking, as the guard found out."""
+    """Who is asking, as `AccessControlMiddleware` found out."""
     return cast(str, connection.scope["state"]["owner"])
 
 

@@ -1,6 +1,6 @@
 """uvicorn's HTTP protocol with two limits that it lacks: how long and how large the head of a request may be.
 
-Bodies are timed elsewhere (`body`). It knows sockets and nothing of requests.
+Bodies are timed elsewhere (`body`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The bridge from the store's changes, which come in any thread, to those who wait for a job in the event loop.
 
-A watcher is only woken, and reads the row itself: so a slow one skips states and never queues them. It knows job ids
-and nothing else.
+A watcher is only woken, and reads the row itself: so a slow one skips states and never queues them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Small bodies that are no upload: a JSON object, or options as JSON or as a form.
 
-The guard has counted their length already; here they are read, and refused when they are not what they claim. It knows
-nothing of photos.
+The guard has counted their length already; here they are read, and refused when they are not what they claim.
 """
 
 from __future__ import annotations

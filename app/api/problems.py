@@ -1,7 +1,6 @@
 """Every error as `application/problem+json`: `type`, `title`, `status`, `detail`, `code` and `request_id`.
 
-It turns the errors of `app.errors` (and those of the web framework) into answers; it knows nothing of who raised them
-and lets no trace, path or version out.
+It turns the errors of `app.errors` (and those of the web framework) into answers, without traces, paths or versions.
 """
 
 from __future__ import annotations
@@ -84,7 +83,7 @@ def internal_error(request_id: str | None) -> Response:
 
 
 def get_request_id(request: Request) -> str | None:
-    """The id that the frame gave this request."""
+    """The id that `RequestContextMiddleware` gave this request."""
     found = request.scope.get("state", {}).get("request_id")
     return found if isinstance(found, str) else None
 

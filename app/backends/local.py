@@ -1,6 +1,6 @@
 """The local backend: restores on this machine, behind the same border as every other backend.
 
-It joins a `Restorer` to the border's types and describes what is installed; it knows nothing of rows, HTTP or settings.
+It joins a `Restorer` to the border's types and describes what is installed.
 """
 
 from __future__ import annotations

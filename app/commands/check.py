@@ -1,6 +1,6 @@
 """`run.py test`: style, types and tests, one after another; all of them run, and any failure makes the exit code 1.
 
-With further words only pytest runs, with those words. It knows the tools' names and nothing of what they look at.
+With further words only pytest runs, with those words.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Reads the settings for a command, and turns what pydantic says about a bad one into plain lines.
 
-It knows nothing of what the settings are for; values never appear in the lines, since one may be a key.
+Values never appear in the lines, since one may be a key.
 """
 
 from __future__ import annotations

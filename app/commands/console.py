@@ -1,7 +1,4 @@
-"""What the commands show on a terminal: plain lines, and one place that makes rich consoles and progress bars.
-
-It knows nothing of what is shown.
-"""
+"""What the commands show on a terminal: plain lines, and one place that makes rich consoles and progress bars."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Reads the command line and hands over to one command; a command's own packages are imported only when it runs.
-
-It knows the commands' names and options, nothing of what they do.
-"""
+"""Reads the command line and hands over to one command; a command's own packages are imported only when it runs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The golden image: a small picture with a known answer, which proves that the real network computes what it should.
 
 The answer needs no stored file: every upscaling network, shrunk back to the size it was given, must give the picture it
-was given. It knows nothing of devices or of how a failure is shown.
+was given.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ _ALL_EXTENSIONS = ("jpg", "png", "webp", "tif", "avif")
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class RestoreTask:
     """One photo and its place: the result is `folder/stem.EXTENSION`, or exactly `exact` when the user named a file."""
 
     source: Path
@@ -51,7 +51,7 @@ class Job:
         return any(place.is_file() and place.stat().st_mtime >= changed for place in places)
 
 
-def find_jobs(source: Path, target: Path, options: RestoreOptions) -> list[Job]:
+def find_tasks(source: Path, target: Path, options: RestoreOptions) -> list[RestoreTask]:
     """All photos of `source`, in order of their names, with their places in `target`.
 
     Raises:
@@ -59,9 +59,9 @@ def find_jobs(source: Path, target: Path, options: RestoreOptions) -> list[Job]:
         Conflict: `would_overwrite` when a result would take the place of a photo.
     """
     if source.is_dir():
-        jobs = _folder_jobs(source, target, options)
+        jobs = _folder_tasks(source, target, options)
     elif source.is_file():
-        jobs = [_file_job(source, target, options)]
+        jobs = [_file_task(source, target, options)]
     else:
         raise BadRequest("no_such_file", f"There is no file or folder {source}.")
     for job in jobs:
@@ -69,27 +69,27 @@ def find_jobs(source: Path, target: Path, options: RestoreOptions) -> list[Job]:
     return jobs
 
 
-def _file_job(source: Path, target: Path, options: RestoreOptions) -> Job:
+def _file_task(source: Path, target: Path, options: RestoreOptions) -> RestoreTask:
     suffix = target.suffix.lower()
     if target.is_dir() or suffix not in _FORMAT_OF_SUFFIX:
-        return Job(source, source.name, target, source.stem, options.output_format)
+        return RestoreTask(source, source.name, target, source.stem, options.output_format)
     named = _FORMAT_OF_SUFFIX[suffix]
     if options.output_format not in ("auto", named):
         raise BadRequest(
             "format_mismatch",
             f"OUT ends in {suffix} but --output-format is {options.output_format}; leave one of them out.",
         )
-    return Job(source, source.name, target.parent, target.stem, named, exact=target)
+    return RestoreTask(source, source.name, target.parent, target.stem, named, exact=target)
 
 
-def _folder_jobs(source: Path, target: Path, options: RestoreOptions) -> list[Job]:
+def _folder_tasks(source: Path, target: Path, options: RestoreOptions) -> list[RestoreTask]:
     """The photos below a folder, with the same folders below `target`; `target` and hidden names are left out."""
     if target.is_file():
         raise BadRequest("format_mismatch", f"{source.name} is a folder, so OUT must be a folder too.")
     names = [path.relative_to(source) for path in sorted(source.rglob("*")) if _is_photo(path, source, target)]
     sharing = Counter(str(name.with_suffix("")).lower() for name in names)
     return [
-        Job(
+        RestoreTask(
             source / name,
             str(name),
             target / name.parent,
@@ -109,7 +109,7 @@ def _is_photo(path: Path, source: Path, target: Path) -> bool:
     return path.is_file() and not is_result
 
 
-def _refuse_overwriting(job: Job) -> None:
+def _refuse_overwriting(job: RestoreTask) -> None:
     places = [job.exact] if job.exact else [job.result(extension) for extension in _ALL_EXTENSIONS]
     if job.source.resolve() in {place.resolve() for place in places}:
         raise Conflict("would_overwrite", f"The result of {job.label} would take its own place; choose another OUT.")

@@ -21,7 +21,7 @@ from app.atomic_files import part_beside, publish
 from app.backends.local import LocalBackend
 from app.commands.configure import read_settings
 from app.commands.console import complain, console, say, work_bar
-from app.commands.photos import Job, find_jobs
+from app.commands.photos import RestoreTask, find_tasks
 from app.errors import Cancelled, RestoreError
 from app.exit_codes import EXIT_INTERRUPTED
 from app.images import Decoder, ImageLimits, encode, read_header
@@ -61,7 +61,7 @@ def run(source: Path, target: Path, fields: Mapping[str, object], machine: Machi
     settings = read_settings()
     try:
         options = RestoreOptions.from_fields(fields)
-        jobs = find_jobs(source, target, options)
+        jobs = find_tasks(source, target, options)
         if not jobs:
             complain("No photos found there (jpg, png, webp, tiff, bmp, avif; heic with the optional package).")
             return 1
@@ -91,7 +91,7 @@ class Restoration:
         self._backend = open_loaded_backend(settings, machine)
         self._stopping = False
 
-    def run(self, jobs: Sequence[Job]) -> None:
+    def run(self, jobs: Sequence[RestoreTask]) -> None:
         """Restore one photo after another until all are done or Ctrl-C was pressed."""
         before = signal.signal(signal.SIGINT, self._on_interrupt)
         decoder = Decoder(self._limits)
@@ -110,7 +110,7 @@ class Restoration:
             decoder.close()
             signal.signal(signal.SIGINT, before)
 
-    def _one(self, job: Job, decoder: Decoder, display: _Display) -> None:
+    def _one(self, job: RestoreTask, decoder: Decoder, display: _Display) -> None:
         try:
             notices = self._restore(job, decoder, display)
         except Cancelled:
@@ -126,7 +126,7 @@ class Restoration:
             self._tally.done += 1
             self._tally.notices.update(notices)
 
-    def _restore(self, job: Job, decoder: Decoder, display: _Display) -> list[str]:
+    def _restore(self, job: RestoreTask, decoder: Decoder, display: _Display) -> list[str]:
         """Decode, restore, write beside the result's place, rename; returns the warnings."""
         header = read_header(job.source, self._limits)
         check_output(header.width * header.height, self._options.scale, self._settings.max_output_megapixels)
@@ -142,14 +142,14 @@ class Restoration:
         notes = self._write(job, restored)
         return [notice.message for notice in (*picture.notes, *restored.warnings, *notes)]
 
-    def _write(self, job: Job, restored: RestorationResult) -> Sequence[Notice]:
+    def _write(self, job: RestoreTask, restored: RestorationResult) -> Sequence[Notice]:
         options = self._options
         with part_beside(job.folder / job.stem) as part:
             encoded = encode(restored.picture, part, job.output_format, options.output_quality, options.metadata)
             publish(part, job.result(encoded.extension))
         return encoded.notes
 
-    def _megapixels(self, job: Job) -> float:
+    def _megapixels(self, job: RestoreTask) -> float:
         """The photo's share of the overall bar; a file that cannot be read counts as nothing and fails later."""
         try:
             header = read_header(job.source, self._limits)

@@ -1,6 +1,6 @@
 """Keeps one child process running: starts it, starts it again after a crash or a hang, and passes signals on.
 
-It knows nothing of what the child does; a child that ends with 0 or with `EXIT_BAD_SETTINGS` is left ended.
+A child that ends with 0 or with `EXIT_BAD_SETTINGS` is left ended.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The columns of a report: which ways of restoring are compared in one run, each with its options and a name.
-
-It knows options and their bounds, nothing of photos or backends.
-"""
+"""The columns of a report: which ways of restoring are compared in one run, each with its options and a name."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Makes the small, worse partner of a photo: MATLAB's bicubic, noise and JPEG, each repeatable.
 
 The bicubic is MATLAB's `imresize` (antialiasing on, mirrored borders, size rounded up), which the field's test sets are
-made with; OpenCV's and Pillow's differ. It knows nothing of files, networks or figures.
+made with; OpenCV's and Pillow's differ.
 """
 
 from __future__ import annotations

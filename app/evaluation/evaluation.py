@@ -1,7 +1,7 @@
 """Restores every photo every asked way, measures the results and collects the rows of a report.
 
 It works through the same backends as the service. One bad photo never stops the run: whatever goes wrong becomes its
-row's trouble. It knows nothing of terminals, settings or how a report is written.
+row's trouble.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The figures of a report: what each is called, in which convention it is measured, and how a photo gets them.
 
-Facts about figures are rows of a table here; tables, pages and plots read them. It knows nothing of files or networks.
+Facts about figures are rows of a table here; tables, pages and plots read them.
 """
 
 from __future__ import annotations

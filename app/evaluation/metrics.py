@@ -2,7 +2,7 @@
 
 The conventions are BasicSR's (`basicsr/metrics/psnr_ssim.py`): 8-bit range, a border cut off each side, luma as
 MATLAB's `rgb2ycbcr`, SSIM with an 11x11 Gaussian window of sigma 1.5 over whole windows only. scikit-image does the
-arithmetic, in bands of rows, so that a large photo costs no gigabytes. It knows nothing of files, networks or reports.
+arithmetic, in bands of rows, so that a large photo costs no gigabytes.
 """
 
 from __future__ import annotations

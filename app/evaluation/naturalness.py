@@ -1,6 +1,6 @@
 """Figures that need packages or files of others: NIQE through basicsr, LPIPS through lpips, each only if it is at hand.
 
-Nothing is ever downloaded for them; what is missing is said in one sentence. It knows nothing of files of users.
+Nothing is ever downloaded for them; what is missing is said in one sentence.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Plots as inline SVG: one dot per photo and column, and before against after. No script, no font, no library.
 
-Colours come from the page's classes (`c0` to `c5`), so that a plot reads in dark and in light. It knows nothing of
-reports; it gets names and numbers.
+Colours come from the page's classes (`c0` to `c5`), so that a plot reads in dark and in light. It gets names and
+numbers.
 """
 
 from __future__ import annotations

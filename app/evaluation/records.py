@@ -1,6 +1,6 @@
 """What an evaluation found: one row per photo, one cell per photo and column, and the run they belong to.
 
-Plain data; it knows nothing of how it was measured or how it is shown.
+Plain data.
 """
 
 from __future__ import annotations

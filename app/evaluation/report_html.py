@@ -1,7 +1,7 @@
 """A report as one self-contained page: summary, plots, and every photo before and after, worst first.
 
 Pictures stand in the page; nothing is fetched, and the page's own policy forbids it. File names, models and sentences
-are texts: all are escaped. It knows nothing of how anything was measured.
+are texts: all are escaped.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A report as JSON for machines and as CSV for spreadsheets.
 
-Both hold the same rows. A text that a spreadsheet would take for a formula is disarmed. It knows nothing of HTML.
+Both hold the same rows. A text that a spreadsheet would take for a formula is disarmed.
 """
 
 from __future__ import annotations

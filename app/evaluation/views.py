@@ -1,7 +1,4 @@
-"""Pictures for comparing and for the page: a `Picture` as plain sRGB on white, small copies, and a telling detail.
-
-It knows nothing of figures, columns or HTML.
-"""
+"""Pictures for comparing and for the page: a `Picture` as plain sRGB on white, small copies, and a telling detail."""
 
 from __future__ import annotations
 

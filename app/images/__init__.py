@@ -1,4 +1,4 @@
-"""Bytes to `Picture` and back. It knows formats, colour and depth; it knows nothing of networks, rows or HTTP."""
+"""Bytes to `Picture` and back: formats, colour, depth and metadata."""
 
 from app.images.decoder import Decoder
 from app.images.encoding import Encoded, choose_format, encode

@@ -1,7 +1,7 @@
 """The decoding child: reads requests from stdin, decodes, and puts pixels into a file it inherited.
 
 It runs in a process of its own, with a memory limit and an empty environment, and dies with its parent. It answers one
-JSON line a request; everything large goes through the file. It knows nothing of rows, networks or HTTP.
+JSON line a request; everything large goes through the file.
 """
 
 from __future__ import annotations

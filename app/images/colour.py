@@ -1,6 +1,6 @@
 """Colour: ICC profiles, CMYK, Lab and grey, brought to the RGB that the network sees, and what to tag it with.
 
-A result must look as the photo looked. It knows arrays and profiles; it knows nothing of files, metadata or networks.
+A result must look as the photo looked.
 """
 
 from __future__ import annotations

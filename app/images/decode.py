@@ -1,6 +1,6 @@
 """One file to one `Picture`: every mode and depth of the formats we open, upright, colours settled.
 
-This is the work that happens inside the killable child. It knows nothing of processes, limits of time or networks.
+This is the work that happens inside the killable child.
 """
 
 from __future__ import annotations

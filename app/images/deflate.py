@@ -1,7 +1,4 @@
-"""Deflate for PNG and TIFF: ISA-L's, or zlib's at its fastest where that is missing (a machine with only torch).
-
-It knows nothing of files or pixels.
-"""
+"""Deflate for PNG and TIFF: ISA-L's, or zlib's at its fastest where that is missing (a machine with only torch)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Face layers: what was pasted where, so that a finished result can be blended again without a network.
 
 Each face of a result is kept as the upscaled background of its rectangle, the restored face and a mask; blending is
-arithmetic on these. It knows arrays and one file format; it knows nothing of networks, rows, results or HTTP.
+arithmetic on these.
 """
 
 from __future__ import annotations

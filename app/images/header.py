@@ -1,7 +1,7 @@
 """The cheap look at a file: is it a picture we open, how large is it, is it a bomb; no pixel is decoded here.
 
 The real bytes decide, never a name or a MIME type, and only the one Pillow plugin that belongs to those bytes is let
-near the file. It knows nothing of colour, networks, rows or HTTP.
+near the file.
 """
 
 from __future__ import annotations

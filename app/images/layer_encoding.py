@@ -1,7 +1,6 @@
 """Face layers as the written file holds them, so that they can later be laid onto what is read back from it.
 
-A format may take less than the picture had: fewer bits, no transparency, other greys. It knows layers and formats; it
-knows nothing of where either is kept.
+A format may take less than the picture had: fewer bits, no transparency, other greys.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The `Picture`: what crosses the backend border. It is plain data, and knows nothing of files, HTTP or networks."""
+"""The `Picture`: plain data, which crosses the backend border."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Keeps the disk tidy: ended jobs past their retention go, rows first, then files, then files that no row names.
 
-Nothing active is ever touched. Time is passed in; the module knows nothing of HTTP or restoration.
+Nothing active is ever touched. Time is passed in.
 """
 
 from __future__ import annotations

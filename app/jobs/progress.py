@@ -1,7 +1,6 @@
 """The progress of one run on its way to the row: at most two writes a second, and every change of stage.
 
-It also carries the way back: whether the run was asked to stop or has lost its claim. It knows the store; it knows
-nothing of steps, pictures or threads.
+It also carries the way back: whether the run was asked to stop or has lost its claim.
 """
 
 from __future__ import annotations

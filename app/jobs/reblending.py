@@ -1,7 +1,7 @@
 """Blends the faces of a finished result again, from the layers that were kept, as the next version of that result.
 
 No network runs: the first version is decoded, the faces are laid over it at the wished strengths, and the outcome is
-made safe under a name of its own before the row shows it. It knows rows, files and pictures; it knows nothing of HTTP.
+made safe under a name of its own before the row shows it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """One restoration from a waiting row to a result on disk, in three steps that neighbouring attempts may overlap.
 
-Every expected failure ends in the row. It knows the order of the steps and of writing; it knows nothing of threads,
-queues or HTTP: a worker thread, a command or another queue may call it.
+Every expected failure ends in the row.
 """
 
 from __future__ import annotations

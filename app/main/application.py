@@ -80,7 +80,7 @@ def create_app(
 
 
 def _rules(settings: Settings, context: AppContext) -> AccessRules:
-    """What the guard judges by. With a key and no list of hosts any host will do: the key is the protection."""
+    """What access is decided by. With a key and no list of hosts any host will do: the key is the protection."""
     one = settings.max_file_size_bytes + FORM_OVERHEAD_BYTES
     many = settings.max_file_size_bytes * settings.max_batch_size + FORM_OVERHEAD_BYTES
     hosts = (*settings.allowed_hosts, settings.host)

@@ -1,7 +1,4 @@
-"""The parts of a running service: built from settings, started in order, stopped in the reverse order.
-
-It knows every room; it knows nothing of routes, ports or signals.
-"""
+"""The parts of a running service: built from settings, started in order, stopped in the reverse order."""
 
 from __future__ import annotations
 

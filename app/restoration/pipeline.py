@@ -1,6 +1,6 @@
 """Restores one `Picture`: colour, grey, alpha, 8 or 16 bits, to the asked size, with the model that the options mean.
 
-It joins the choice of a model, upscaling and faces. One `Restorer` serves all photos; nothing of a photo is kept on it.
+It joins the choice of a model, upscaling and faces. One `Restorer` serves all photos.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Sinks for finished rows of the network's output: straight into the result, or through Lanczos to another size.
 
-Rows arrive from top to bottom in bands, so that memory grows with the band and the result, never with the network's
-own (often larger) canvas. It knows nothing of networks or tiles.
+Rows arrive from top to bottom in bands, so that memory grows with the band and the result, never with the network's own
+(often larger) canvas.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The geometry of tiles: where a photo is cut, which window each tile reads, and how its edge blends into the canvas.
 
-Pure arithmetic on NumPy arrays; it knows nothing of torch, networks or photos. Windows have one fixed shape for the
-whole photo and never leave it, so that a network sees the photo's true border exactly as it would untiled.
+Pure arithmetic on NumPy arrays. Windows have one fixed shape for the whole photo and never leave it, so that a network
+sees the photo's true border exactly as it would untiled.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The names of things on disk: ids, results and their versions, layers, and clients' file names made harmless.
-
-It knows patterns and texts only; it knows nothing of folders, rows or pictures.
-"""
+"""The names of things on disk: ids, results and their versions, layers, and clients' file names made harmless."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Group commit: submissions that arrive while one is being written are written together in the next transaction.
 
 A commit waits for the disk, and the lock is held meanwhile; a hundred clients at once would wait for a hundred commits
-in a row. Each caller still returns only after the commit that holds its rows. It knows nothing of what is written.
+in a row. Each caller still returns only after the commit that holds its rows.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The rows of the store as plain, frozen records, and the words for their states.
 
-Other rooms read these; only the store writes them. It knows nothing of SQL, files or HTTP.
+Other rooms read these; only the store writes them.
 """
 
 from __future__ import annotations

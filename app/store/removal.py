@@ -1,6 +1,6 @@
 """How rows go: by a user's wish or by age, never while an attempt is active. It names the files that may go after them.
 
-Functions take the open transaction's connection; they know nothing of the files themselves.
+Functions take the open transaction's connection.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The tables, their indexes, and how a row becomes a record. Portable SQL; it knows nothing of connections or moves."""
+"""The tables, their indexes, and how a row becomes a record. Portable SQL."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""One SQLite connection behind one lock: opened carefully, checked after a crash, never shared between processes.
-
-It knows pragmas, locks and transactions, and turns the driver's errors into ours; it knows nothing of photos or jobs.
-"""
+"""One SQLite connection behind one lock: opened carefully, checked after a crash, never shared between processes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """How a job comes in: counted against the queue's limit and written whole, in one transaction.
 
-Functions take the open transaction's connection; they know nothing of locks, files or HTTP.
+Functions take the open transaction's connection.
 """
 
 from __future__ import annotations

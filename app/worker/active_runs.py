@@ -1,6 +1,6 @@
 """The attempts that are in work right now: who holds each, where it stands, and when it last gave a sign of life.
 
-Its condition is where the lanes' threads wait for room. It knows nothing of threads, rows or pictures.
+Its condition is where the lanes' threads wait for room.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The lane of this machine's own networks: one thread restores, and two beside it decode the next and encode the last.
 
-At most three of its photos are in memory. It knows threads and steps; it knows nothing of pictures, SQL or HTTP.
+At most three of its photos are in memory.
 """
 
 from __future__ import annotations

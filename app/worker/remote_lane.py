@@ -1,7 +1,6 @@
 """The lane of a backend that only waits (a provider's answer): some threads, each with one photo from start to end.
 
-It runs beside the machine's own networks and never behind them. At most as many photos as threads are in memory. It
-knows threads and steps; it knows nothing of pictures, SQL or HTTP.
+It runs beside the machine's own networks and never behind them. At most as many photos as threads are in memory.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The `Worker`: a lane for this machine's networks, one for each backend that only waits, and a watchdog over all.
 
-It starts, drains, stops and watches; what the lanes' threads do stands in `pipeline` and `waiting`. It knows threads
-and their deaths; it knows nothing of pictures, SQL or HTTP.
+It starts, drains, stops and watches; what the lanes' threads do stands in `local_lane` and `remote_lane`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-// The service as functions: each call gives JSON or throws a `Problem` with one plain sentence. It knows addresses and
-// nothing of the page; whoever wants to know that the session ended listens to `session`.
+// The service as functions: each call gives JSON or throws a `Problem` with one plain sentence. Whoever wants to know
+// that the session ended listens to `session`.
 
 const TRY_AGAIN_SECONDS = 5;
 

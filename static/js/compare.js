@@ -1,5 +1,5 @@
 // The comparison of two pictures of one scene: a slider, side by side, or held to see the one before; both sides share
-// one view, so they zoom and move together. It knows addresses of pictures and nothing of jobs.
+// one view, so they zoom and move together.
 
 import { el, oncePerFrame, setAttribute, setText } from "./dom.js";
 import { watchGestures } from "./gestures.js";

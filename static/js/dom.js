@@ -1,5 +1,5 @@
 // Makes and finds elements. Text from outside only ever becomes a text node or an attribute's value, so no name or
-// message can turn into markup; it knows nothing of photos, jobs or requests.
+// message can turn into markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 

@@ -1,5 +1,4 @@
-// The ways in: drop files or folders anywhere on the page, choose them, pick a folder, paste a picture. It hands over
-// plain files and knows nothing of what becomes of them.
+// The ways in: drop files or folders anywhere on the page, choose them, pick a folder, paste a picture.
 
 import { find } from "./dom.js";
 

@@ -1,5 +1,5 @@
 // Mouse, touch and wheel on the stage of a comparison: drag the divider, drag the picture, pinch, turn the wheel,
-// double-click, hold. It translates gestures into moves of the comparison and knows nothing of pictures.
+// double-click, hold.
 
 const WHEEL_STEP = 120;
 const CLOSE_PIXELS = 28;

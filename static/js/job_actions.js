@@ -1,5 +1,4 @@
-// What is done with jobs that exist: restore a photo again, cancel, delete. It joins the API and the jobs, and knows
-// nothing of how they are shown.
+// What is done with jobs that exist: restore a photo again, cancel, delete.
 
 import * as api from "./api.js";
 import { announce, setText } from "./dom.js";

@@ -1,5 +1,5 @@
 // The jobs that this page knows: one copy of each, brought up to date by whoever hears news. It tells listeners which
-// job changed or went; it knows nothing of requests and elements.
+// job changed or went.
 
 const ENDED = new Set(["completed", "failed", "cancelled"]);
 

@@ -1,5 +1,5 @@
 // Keeps the active jobs up to date: over a WebSocket each while there are few, else and whenever a socket breaks by
-// asking every few seconds. It brings news to `Jobs` and knows nothing of the page.
+// asking every few seconds.
 
 import * as api from "./api.js";
 import { ended } from "./jobs.js";

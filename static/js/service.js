@@ -1,5 +1,5 @@
 // The state of the service, always in sight: a word with a colour and the model at work, reasons and figures behind it,
-// and the notice with the command that fixes what is missing. It asks every few seconds and knows nothing of photos.
+// and the notice with the command that fixes what is missing.
 
 import * as api from "./api.js";
 import { withCommand } from "./shell_command.js";

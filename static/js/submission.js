@@ -1,5 +1,5 @@
 // Sends the photos of the tray: in jobs as large as the service takes, one after another, waiting for room in its
-// queue, and again without those that it refuses. It knows the tray and the API, and nothing of what is shown later.
+// queue, and again without those that it refuses.
 
 import * as api from "./api.js";
 import { announce, find, setText } from "./dom.js";

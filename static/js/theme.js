@@ -1,5 +1,5 @@
 // Light or dark: as the system says, until somebody chooses. A plain script in the head, so that the first paint is
-// right already; it knows nothing else of the page.
+// right already.
 
 (() => {
   const MEMORY = "neural-image-restore.theme";

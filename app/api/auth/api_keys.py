@@ -1,7 +1,7 @@
 """Who is asking: keys compared in constant time, and signed session cookies that stand for a key.
 
 Keys are kept only as SHA-256 digests. An owner is a short word derived from a key; rows carry it, and it cannot be
-turned back. This module knows nothing of requests or rates.
+turned back.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which web pages and host names may talk to the service: the shield against other pages in a user's own browser.
 
 A browser always says truthfully which host it thinks it talks to and which page sent it. This module reads those
-headers; it knows nothing of keys.
+headers.
 """
 
 from __future__ import annotations

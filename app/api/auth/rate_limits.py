@@ -1,6 +1,6 @@
 """How often a client may ask, and how many wrong keys an address may try.
 
-Counting is in memory, for one process. It knows clients only as words; it knows nothing of requests or keys.
+Counting is in memory, for one process.
 """
 
 from __future__ import annotations

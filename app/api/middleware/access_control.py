@@ -1,4 +1,4 @@
-"""The guard: host, origin, key, rate and length are judged here, before one byte of a body is read.
+"""Access control: host, origin, key, rate and length are checked here, before one byte of a body is read.
 
 It is a pure ASGI layer around the whole API. It knows routes only as a short table of who may come and how much they
 may send; what a body means is for others.
@@ -35,7 +35,7 @@ _LENGTH = re.compile(r"[0-9]{1,18}")
 
 @dataclasses.dataclass(frozen=True)
 class AccessRules:
-    """What the guard judges by. `submit_limits` maps the path of each upload call to its largest body in bytes."""
+    """What access is decided by. `submit_limits` maps the path of each upload call to its largest body in bytes."""
 
     keys: ApiKeys
     origins: Origins

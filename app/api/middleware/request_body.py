@@ -1,6 +1,6 @@
-"""The body of a request on its way in: counted on the wire, and not waited for without end.
+"""The body of a request on its way in: counted as it comes, and not waited for without end.
 
-It wraps the ASGI `receive` callable; it knows a limit and a pace, and nothing of what the bytes mean.
+It wraps the ASGI `receive` callable.
 """
 
 from __future__ import annotations

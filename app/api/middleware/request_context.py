@@ -1,6 +1,6 @@
 """The outermost layer: gives each request its id, each answer its headers, and each surprise a plain 500.
 
-It also counts requests by route template. It knows nothing of keys, bodies or jobs.
+It also counts requests by route template.
 """
 
 from __future__ import annotations

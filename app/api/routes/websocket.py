@@ -1,7 +1,7 @@
-"""The WebSocket that tells a job's state at every change, and ends with it.
+"""The WebSocket that sends a job's state at every change, and ends with it.
 
 Only the newest state is sent: a slow reader skips what it missed, and one that does not read at all is let go. Who may
-come at all was judged by the guard.
+connect was decided by the access control.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ async def live_status(socket: WebSocket, job_id: str) -> None:
             await socket.close(TOO_MANY_CLOSE, "too_many_connections")
             return
         listening = asyncio.create_task(_listen(socket))
-        telling = asyncio.create_task(_send_updates(context, socket, owner, job_id))
+        sending = asyncio.create_task(_send_updates(context, socket, owner, job_id))
         try:
-            done, _ = await asyncio.wait((listening, telling), return_when=asyncio.FIRST_COMPLETED)
-            close = telling.result() if telling in done else listening.result()
+            done, _ = await asyncio.wait((listening, sending), return_when=asyncio.FIRST_COMPLETED)
+            close = sending.result() if sending in done else listening.result()
         finally:
-            for task in (listening, telling):
+            for task in (listening, sending):
                 task.cancel()
-            await asyncio.wait((listening, telling))
+            await asyncio.wait((listening, sending))
         if close is not None:
             with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # gone in the same moment
                 await socket.close(*close)

@@ -20,12 +20,12 @@ from typing import Any
 import httpcore2
 
 from app.backends.siliconflow import NAME, failures, request
-from app.backends.siliconflow.deadline import Watch
+from app.backends.siliconflow.deadline import Deadline
 from app.backends.siliconflow.download import Decode, fetch_result
 from app.backends.siliconflow.exchange import Answer, TooMuch, exchange
 from app.backends.siliconflow.fitting import fit
 from app.backends.siliconflow.preparation import Submission, prepare
-from app.backends.siliconflow.ssrf_safe_transport import Network
+from app.backends.siliconflow.ssrf_safe_transport import GuardedNetwork
 from app.errors import Cancelled
 from app.images import Picture
 from app.notices import Notice
@@ -59,7 +59,7 @@ class SiliconFlowBackend:
 
     Args:
         account: whom to ask and as whom.
-        decode: decodes a fetched file under the guard of an upload.
+        decode: decodes a fetched file with the limits of an upload.
         network: how to reach the world.
         scratch: gives a fresh name for the fetched file.
         clock: monotonic seconds.
@@ -71,7 +71,7 @@ class SiliconFlowBackend:
         self,
         account: Account,
         decode: Decode,
-        network: Network,
+        network: GuardedNetwork,
         *,
         scratch: Callable[[], AbstractContextManager[Path]],
         clock: Callable[[], float] = time.monotonic,
@@ -95,7 +95,7 @@ class SiliconFlowBackend:
                 made.url,
                 self._account.result_hosts,
                 self._network,
-                Watch(DOWNLOAD_SECONDS, lambda: on_progress(_ANSWERED, Stage.DOWNLOADING), self._clock),
+                Deadline(DOWNLOAD_SECONDS, lambda: on_progress(_ANSWERED, Stage.DOWNLOADING), self._clock),
                 self._decode,
                 scratch,
             )
@@ -114,10 +114,10 @@ class SiliconFlowBackend:
             "Accept-Encoding": "identity",
             "User-Agent": "neural-image-restore",
         }
-        watch = Watch(self._account.timeout_seconds, keep_on, self._clock)
+        deadline = Deadline(self._account.timeout_seconds, keep_on, self._clock)
         address = httpcore2.URL(self._account.api_url)
         try:
-            with exchange(self._network, _anywhere, watch, "POST", address, headers, body) as answer:
+            with exchange(self._network, _anywhere, deadline, "POST", address, headers, body) as answer:
                 trace = failures.printable(answer.header(TRACE_HEADER), self._account.key)
                 said = b"".join(answer.pieces(MAX_ANSWER_BYTES))
                 self._judge(answer, said, trace)
@@ -169,11 +169,11 @@ def open_siliconflow_backend(
     result_hosts: Collection[str],
     decode: Decode,
     scratch: Callable[[], AbstractContextManager[Path]] | None = None,
-    network: Network | None = None,
+    network: GuardedNetwork | None = None,
 ) -> SiliconFlowBackend:
     """The backend from plain values; connects to nothing. `scratch` is the system's temporary folder when None."""
     account = Account(api_key, api_url, model, timeout_seconds, tuple(result_hosts))
-    return SiliconFlowBackend(account, decode, network or Network(), scratch=scratch or _temporary_name)
+    return SiliconFlowBackend(account, decode, network or GuardedNetwork(), scratch=scratch or _temporary_name)
 
 
 @contextlib.contextmanager
@@ -187,7 +187,7 @@ def _temporary_name() -> Iterator[Path]:
 
 
 def _anywhere(_address: str) -> bool:
-    """The API's address is the operator's own word: a gateway inside the house is his right."""
+    """The operator chose the API's address, so a gateway on a private network is allowed."""
     return True
 
 

@@ -1,7 +1,4 @@
-"""The time that one exchange may take in all, and the word that stops it: every wait on the wire is cut into slices.
-
-It knows a clock and a callable; it knows nothing of sockets, HTTP or rows.
-"""
+"""The time that one exchange may take in all, and the callback that stops it: every wait is cut into slices."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ class OutOfTime(Exception):
     """The total time is used up, whatever came in the meantime."""
 
 
-class Watch:
+class Deadline:
     """Total deadline and stop sign of one exchange.
 
     Args:

@@ -16,9 +16,9 @@ import httpcore2
 
 from app.backends.siliconflow import failures
 from app.backends.siliconflow.addresses import ResultAddress, is_public, read_url
-from app.backends.siliconflow.deadline import Watch
+from app.backends.siliconflow.deadline import Deadline
 from app.backends.siliconflow.exchange import Answer, TooMuch, exchange
-from app.backends.siliconflow.ssrf_safe_transport import AddressRefused, Network
+from app.backends.siliconflow.ssrf_safe_transport import AddressRefused, GuardedNetwork
 from app.errors import RestoreError, Unavailable
 from app.images import Picture
 
@@ -34,8 +34,8 @@ Decode = Callable[[Path], Picture]
 def fetch_result(
     url: str,
     hosts: Collection[str],
-    network: Network,
-    watch: Watch,
+    network: GuardedNetwork,
+    deadline: Deadline,
     decode: Decode,
     scratch: Path,
 ) -> Picture:
@@ -44,22 +44,22 @@ def fetch_result(
     Raises:
         RestoreError: `provider_result_refused`, `provider_result_missing`, `provider_unavailable`,
             `provider_timeout`, or `interrupted` when the service stops.
-        Cancelled: the watch's caller wants no more.
+        Cancelled: the deadline's caller wants no more.
     """
     address = read_url(url, hosts)
     if address is None:
         log.warning("a result was not fetched: its address is not https to a host of SILICONFLOW_RESULT_HOSTS")
         raise failures.result_refused()
-    _fetch(address, network, watch, scratch)
+    _fetch(address, network, deadline, scratch)
     return _decoded(scratch, decode)
 
 
-def _fetch(address: ResultAddress, network: Network, watch: Watch, scratch: Path) -> None:
+def _fetch(address: ResultAddress, network: GuardedNetwork, deadline: Deadline, scratch: Path) -> None:
     target = httpcore2.URL(
         scheme=b"https", host=address.host.encode("ascii"), port=None, target=address.target.encode("ascii")
     )
     try:
-        with exchange(network, is_public, watch, "GET", target, _HEADERS) as answer:
+        with exchange(network, is_public, deadline, "GET", target, _HEADERS) as answer:
             if answer.status != 200:
                 log.warning("the result at %s answered %d", address.host, answer.status)
                 raise _refusal(answer.status)
@@ -109,7 +109,7 @@ def _no_room_told() -> Iterator[None]:
 
 
 def _decoded(scratch: Path, decode: Decode) -> Picture:
-    """Decode under the guard of an upload, whose sentences speak of the user's own photo, so ours replace them."""
+    """Decode with the limits of an upload, whose sentences speak of the user's own photo, so ours replace them."""
     try:
         return decode(scratch)
     except Unavailable as error:

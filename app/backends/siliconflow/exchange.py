@@ -1,6 +1,6 @@
 """One HTTP request and its answer, once: no redirect is followed, nothing sent twice, nothing read beyond a limit.
 
-It turns everything that can happen on a wire into our errors; it knows nothing of what is asked or answered.
+It turns everything that can go wrong on a connection into our errors.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 import httpcore2
 
 from app.backends.siliconflow import failures
-from app.backends.siliconflow.deadline import OutOfTime, Watch
-from app.backends.siliconflow.ssrf_safe_transport import AddressRefused, CheckedConnections, Network
+from app.backends.siliconflow.deadline import Deadline, OutOfTime
+from app.backends.siliconflow.ssrf_safe_transport import AddressRefused, CheckedConnections, GuardedNetwork
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +51,9 @@ class Answer:
 
 @contextlib.contextmanager
 def exchange(
-    network: Network,
+    network: GuardedNetwork,
     may_contact: Callable[[str], bool],
-    watch: Watch,
+    deadline: Deadline,
     method: str,
     url: httpcore2.URL,
     headers: Mapping[str, str],
@@ -64,9 +64,9 @@ def exchange(
     Raises:
         RestoreError: `provider_timeout` or `provider_unavailable`, also from inside the block.
         AddressRefused: an address of the host may not be contacted.
-        Cancelled: the watch's caller wants no more.
+        Cancelled: the deadline's caller wants no more.
     """
-    connections = CheckedConnections(network, may_contact, watch)
+    connections = CheckedConnections(network, may_contact, deadline)
     try:
         with (
             httpcore2.ConnectionPool(network.trust, max_connections=1, network_backend=connections) as pool,

@@ -1,7 +1,4 @@
-"""A `Picture` made ready to leave the machine: sRGB, 8 bits, bounded, JPEG, and no metadata whatever.
-
-It knows pixels and JPEG; it knows nothing of HTTP or of what the provider does with it.
-"""
+"""A `Picture` made ready to leave the machine: sRGB, 8 bits, bounded, JPEG, and no metadata whatever."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Connections for the HTTP client: a host is resolved once, every address is judged, and only a judged one is dialled.
 
 Between the check and the connection nobody asks the resolver again, so a name cannot change its mind; TLS still
-verifies the name. How to resolve and dial are plain values, so that tests need no network. It knows nothing of HTTP.
+verifies the name. How to resolve and dial are plain values, so that tests need no network.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Self
 import certifi
 import httpcore2
 
-from app.backends.siliconflow.deadline import Watch
+from app.backends.siliconflow.deadline import Deadline
 
 CONNECT_SECONDS = 10.0
 HANDSHAKE_SECONDS = 15.0
@@ -56,7 +56,7 @@ def public_trust() -> ssl.SSLContext:
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class GuardedNetwork:
     """How to reach the world: who answers for names, who connects, and whose certificates count."""
 
     resolve: Resolve = resolve_by_system
@@ -67,8 +67,8 @@ class Network:
 class CheckedConnections(httpcore2.NetworkBackend):
     """Opens connections for one exchange; `may_contact` judges each address that the resolver names."""
 
-    def __init__(self, network: Network, may_contact: Callable[[str], bool], watch: Watch) -> None:
-        self._network, self._may_contact, self._watch = network, may_contact, watch
+    def __init__(self, network: GuardedNetwork, may_contact: Callable[[str], bool], deadline: Deadline) -> None:
+        self._network, self._may_contact, self._deadline = network, may_contact, deadline
 
     def connect_tcp(
         self,
@@ -83,12 +83,14 @@ class CheckedConnections(httpcore2.NetworkBackend):
         if not all(self._may_contact(address) for address in addresses):
             raise AddressRefused
         for address in addresses[:MOST_ADDRESSES_TRIED]:
-            self._watch.check()
+            self._deadline.check()
             try:
-                return WatchedStream(self._network.dial(address, port, self._watch.share(CONNECT_SECONDS)), self._watch)
+                return WatchedStream(
+                    self._network.dial(address, port, self._deadline.share(CONNECT_SECONDS)), self._deadline
+                )
             except OSError:
                 continue
-        self._watch.check()
+        self._deadline.check()
         raise httpcore2.ConnectError("no address answers")
 
     def _resolved(self, host: str, port: int) -> list[str]:
@@ -103,9 +105,9 @@ class CheckedConnections(httpcore2.NetworkBackend):
 
         threading.Thread(target=ask, name="resolver", daemon=True).start()
         while True:
-            self._watch.check()
+            self._deadline.check()
             try:
-                found = answers.get(timeout=self._watch.share())
+                found = answers.get(timeout=self._deadline.share())
             except queue.Empty:
                 continue
             if not found:
@@ -114,16 +116,16 @@ class CheckedConnections(httpcore2.NetworkBackend):
 
 
 class WatchedStream(httpcore2.NetworkStream):
-    """A socket whose every wait is a slice of the watch's time, so that drips and silences end with the deadline."""
+    """A socket whose every wait is a slice of the deadline's time, so that drips and silences end with the deadline."""
 
-    def __init__(self, connection: socket.socket, watch: Watch) -> None:
-        self._socket, self._watch = connection, watch
+    def __init__(self, connection: socket.socket, deadline: Deadline) -> None:
+        self._socket, self._deadline = connection, deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """At most `max_bytes`, empty at the end; the client's own timeout counts for nothing here."""
         while True:
-            self._watch.check()
-            self._socket.settimeout(self._watch.share())
+            self._deadline.check()
+            self._socket.settimeout(self._deadline.share())
             try:
                 return self._socket.recv(max_bytes)
             except TimeoutError:
@@ -135,8 +137,8 @@ class WatchedStream(httpcore2.NetworkStream):
         """All of the buffer."""
         left = memoryview(buffer)
         while left:
-            self._watch.check()
-            self._socket.settimeout(self._watch.share())
+            self._deadline.check()
+            self._socket.settimeout(self._deadline.share())
             try:
                 left = left[self._socket.send(left) :]
             except TimeoutError:
@@ -148,13 +150,13 @@ class WatchedStream(httpcore2.NetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> Self:
         """Verify the certificate against the name, whatever address was dialled."""
-        self._watch.check()
-        self._socket.settimeout(self._watch.share(HANDSHAKE_SECONDS))
+        self._deadline.check()
+        self._socket.settimeout(self._deadline.share(HANDSHAKE_SECONDS))
         try:
             self._socket = ssl_context.wrap_socket(self._socket, server_hostname=server_hostname)
         except OSError as error:  # ssl.SSLError is one
             self.close()
-            self._watch.check()
+            self._deadline.check()
             raise httpcore2.ConnectError(type(error).__name__) from None
         return self
 

@@ -1,7 +1,7 @@
 """EXIF blocks, read and edited in place: orientation, sizes, thumbnail and GPS.
 
-Nothing is re-serialised, so maker notes keep their offsets and unknown tags survive. It knows the TIFF structure of a
-block and nothing of pictures, files or Pillow; a block that cannot be understood raises ValueError.
+Nothing is re-serialised, so maker notes keep their offsets and unknown tags survive. A block that cannot be understood
+raises ValueError.
 """
 
 from __future__ import annotations

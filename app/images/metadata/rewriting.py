@@ -1,6 +1,6 @@
 """EXIF, XMP and DPI: collected from an opened photo, and made fit for its result (kept, without the place, or none).
 
-Metadata never fails a photo: what cannot be understood is dropped with a note. It knows nothing of pixels or colour.
+Metadata never fails a photo: what cannot be understood is dropped with a note.
 """
 
 from __future__ import annotations

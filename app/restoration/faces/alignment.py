@@ -1,7 +1,6 @@
 """Brings a face into the network's frame: 512 x 512, eyes and mouth where the FFHQ template has them, and back.
 
-Upstream's similarity (least median of squares over five points), computed per face. It knows points and pixels; it
-knows nothing of networks or of blending.
+Upstream's similarity (least median of squares over five points), computed per face.
 """
 
 from __future__ import annotations

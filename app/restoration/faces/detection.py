@@ -1,7 +1,6 @@
 """Finds faces: facexlib's RetinaFace network (arXiv:1905.00641) with our own preparation and reading of its answer.
 
-Big photos are looked at on a copy with a capped side, and positions are mapped back. It knows a network and pixels;
-it knows nothing of weight files, of restoring or of pasting.
+Big photos are looked at on a copy with a capped side, and positions are mapped back.
 """
 
 from __future__ import annotations

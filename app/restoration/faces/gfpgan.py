@@ -3,7 +3,7 @@
 Weights come in spandrel's module; here they are laid out again: the style is moved from the weights' batch dimension to
 where channels-last survives, what commutes with enlarging runs before it, scale and shift share their first
 convolution, and the unused intermediate pictures are left out. The noise is the same for every face, so equal input
-gives equal output whatever ran before or beside it. It knows nothing of files, photos or pasting.
+gives equal output whatever ran before or beside it.
 """
 
 from __future__ import annotations

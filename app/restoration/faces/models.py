@@ -1,7 +1,6 @@
 """Which face networks are installed, which of them a restoration gets, and loading them once.
 
-It joins the weights folder to the networks' builders; every file is verified before it is read. It knows nothing of
-photos.
+It joins the weights folder to the networks' builders; every file is verified before it is read.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Outlines a face: facexlib's ParseNet (from PSFRGAN, CC BY-NC-SA 4.0) in a form made to run, and the masks made of it.
 
-Also the plain mask that stands in where the network is not installed or not wanted. It knows faces in their frame of
-512 x 512; it knows nothing of photos, files or colours.
+Also the plain mask that stands in where the network is not installed or not wanted.
 """
 
 from __future__ import annotations

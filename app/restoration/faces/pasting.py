@@ -1,6 +1,6 @@
 """Pastes a restored face into the enlarged photo, inside the face's own rectangle and nowhere else.
 
-Cost grows with the face's area in the result. It knows pixels, masks and geometry; it knows nothing of networks.
+Cost grows with the face's area in the result.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The faces of one photo, from finding to pasting: which are restored, in which order, and what is said about each.
 
 It joins detection, alignment, the restoring network, parsing and pasting. Everything about a photo lives in arguments
-and results; a `LoadedFaceModels` is shared by all. It knows nothing of weight files, options or HTTP.
+and results; a `LoadedFaceModels` is shared by all.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The table of upscaling models, what of it is installed, and loading a row into a ready `Network`.
 
 Facts about models are rows here, not branches in code. Loading goes through spandrel (architecture read from the file,
-restricted unpickler) after the file was verified. It knows nothing of photos, tiles or who asked.
+restricted unpickler) after the file was verified.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Nearest enlargement by two and the 3x3 convolution behind it as one, at the small size: 4 of 9 of the work.
 
 The four output pixels that come from one input pixel see it and its neighbours through kernels of two by two, whose
-taps are sums of the original ones (sub-pixel decomposition, arXiv:1609.07009). It knows nothing of networks or photos.
+taps are sums of the original ones (sub-pixel decomposition, arXiv:1609.07009).
 """
 
 from __future__ import annotations

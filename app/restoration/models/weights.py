@@ -1,7 +1,6 @@
 """The official weight files: where they come from, what they must be, and how they get into the folder.
 
-It knows names, addresses, sizes and hashes, and verifies before anything is loaded; it knows nothing of networks,
-settings or the screen (progress goes to a callback). Hashes agree in several independent public sources.
+Hashes agree in several independent public sources.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Faces through the untouched `GFPGANer` of the gfpgan package, fed with our verified files: the yardstick for faces.
 
 Upstream fetches its detector and parser by itself, unverified, and knows only one of each; while its object is built,
-those two makers answer with the same upstream classes loaded from the weights folder. It knows nothing of our own
-faces room.
+those two makers answer with the same upstream classes loaded from the weights folder.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def make_face_enhancer(
     """Upstream's `GFPGANer` in fp32, its noise drawn from the same seed for every face so that results can be compared.
 
     Args:
-        shelf: the weights folder.
+        registry: the weights folder.
         choice: which files; without a parser upstream's square mask is used.
         device: torch device name.
         scale: factor of the result.
