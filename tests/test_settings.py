@@ -1,4 +1,4 @@
-"""Settings: bounds, the refusal to bind openly, and that `.env.example` and the README name every one of them."""
+"""Settings: bounds, the refusal to bind openly, and that `.env.example` and the docs name every one of them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_every_setting_of_the_example_is_explained() -> None:
 
 
 def test_the_readme_table_names_every_setting_and_no_other() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     section = text.split("\n## Settings\n", 1)[1].split("\n## ", 1)[0]
     rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", section, re.MULTILINE))
     assert set(rows) == set(names())
