@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from app.api.middleware import access_control
+from app.api.routes import websocket
 from app.error_codes import ERROR_CODES
+from app.main import create_app
 from app.options import FIELDS
 from app.restoration.models.weights import EMBEDDED, MANIFEST
 from tests.documentation import FILES, PAGES, README, ROOT, blocks, section
+from tests.face_backend import FaceBackend
+from tests.http_service import describe, settings_for
 
 MOST_README_LINES = 150
 KNOWN_STATUSES = {(code, facts.status) for code, facts in ERROR_CODES.items()}
@@ -34,6 +39,27 @@ def test_the_pages_name_every_option_and_every_weight_file() -> None:
     models = PAGES["models.md"]
     assert all(row.file in models for row in (*MANIFEST, EMBEDDED))
     assert all(row.licence.split(";")[0] in models for row in (*MANIFEST, EMBEDDED))
+
+
+def test_the_page_of_the_api_lists_every_route_with_its_method(tmp_path: Path) -> None:
+    app = create_app(settings_for(tmp_path), backends={"local": FaceBackend()}, describe=describe)
+    paths = app.openapi()["paths"]
+    routes = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+    routes.add(f"WS {websocket.router.url_path_for('live_status', job_id='JOB')}".replace("JOB", "{job_id}"))
+    listed = re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", section("api.md", "Routes"), re.M)
+    assert len(listed) > 30
+    assert sorted(listed) == sorted(routes)
+
+
+def test_the_page_of_the_api_lists_every_close_code_of_the_websocket() -> None:
+    codes = {
+        value
+        for module in (access_control, websocket)
+        for name, value in vars(module).items()
+        if name.endswith("_CLOSE")
+    }
+    said = section("api.md", "WebSocket").split("Close codes:", 1)[1].split("\n\n", 1)[0]
+    assert {int(code) for code in re.findall(r"\b[14]\d{3}\b", said)} == codes | {1000}
 
 
 def test_the_page_of_the_api_lists_every_error_code_as_the_table_has_it() -> None:
