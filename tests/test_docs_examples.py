@@ -28,11 +28,14 @@ import pytest
 import uvicorn
 from PIL import Image
 
+from app.backends.protocol import Backend
+from app.images import Decoder
 from app.main import create_app
 from tests.documentation import ROOT, blocks
 from tests.face_backend import PLACES, FaceBackend
 from tests.harness import until
 from tests.http_service import describe, settings_for
+from tests.provider_stand_in import StandIn
 
 KEY = "0123456789abcdef0123456789abcdef"
 SIDES = {"restored.jpg": 128, "restored.png": 128, "before.jpg": 32}  # of what the examples save, pixels
@@ -107,10 +110,19 @@ def run_example(command: list[str], running: Running, desk: Path) -> subprocess.
     return subprocess.run(command, cwd=desk, env=environment, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed, so its examples cannot run")
-@pytest.mark.parametrize("number", range(len(blocks("bash"))))
+needs_curl = pytest.mark.skipif(
+    shutil.which("curl") is None, reason="curl is not installed, so its examples cannot run"
+)
+LITERAL_ADDRESS = "http://127.0.0.1:8001"
+KEYLESS = [example for example in blocks("bash") if LITERAL_ADDRESS in example]
+PROVIDER = [example for example in blocks("bash") if "backend=siliconflow" in example]
+CURL = [example for example in blocks("bash") if example not in (*KEYLESS, *PROVIDER)]
+
+
+@needs_curl
+@pytest.mark.parametrize("number", range(len(CURL)))
 def test_the_curl_examples_work(number: int, running: Running, desk: Path) -> None:
-    example = blocks("bash")[number]
+    example = CURL[number]
     done = run_example(["bash", "-euo", "pipefail", "-c", example], running, desk)
     assert done.returncode == 0, done.stdout + done.stderr
     check_what_was_saved(example, desk)
@@ -150,10 +162,43 @@ def _colour(path: Path) -> Any:
         return np.asarray(image).astype(int)[y, x]
 
 
+@needs_curl
+def test_the_first_call_works_on_a_service_without_a_key(desk: Path, tmp_path: Path) -> None:
+    (example,) = KEYLESS
+    with serving(tmp_path / "open", key="") as address:
+        done = run_bash(example.replace(LITERAL_ADDRESS, address), desk, address)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {"job.json", "restored.jpg"} <= saved_names(example)
+    check_what_was_saved(example, desk)
+
+
+@needs_curl
+def test_the_example_of_the_provider_sends_the_photo_there(
+    desk: Path, tmp_path: Path, provider: StandIn, decoder: Decoder
+) -> None:
+    (example,) = PROVIDER
+    with serving(tmp_path / "cloud", siliconflow=provider.backend(decoder.decode)) as address:
+        done = run_bash(example, desk, address)
+    assert done.returncode == 0, done.stdout + done.stderr
+    check_what_was_saved(example, desk)
+    (result,) = json.loads((desk / "job.json").read_text())["results"]
+    assert (result["backend"], result["width"]) == ("siliconflow", 64)
+    (asked,) = provider.asked("api")
+    assert asked.fields["prompt"] == "Remove the crease and keep the sepia tone."
+
+
+def run_bash(example: str, desk: Path, address: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "API": address, "API_KEY": KEY}
+    command = ["bash", "-euo", "pipefail", "-c", example]
+    return subprocess.run(command, cwd=desk, env=environment, capture_output=True, text=True, timeout=120)
+
+
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """A real server around a backend that finds faces, in a thread; gives its address."""
-    app = create_app(settings_for(folder, key=KEY), backends={"local": FaceBackend()}, describe=describe)
+def serving(folder: Path, *, key: str = KEY, **others: Backend) -> Iterator[str]:
+    """A real server around a backend that finds faces, and others, in a thread; gives its address."""
+    local = {name: value for name, value in describe().items() if name != "backends"}
+    backends: dict[str, Backend] = {"local": FaceBackend(), **others}
+    app = create_app(settings_for(folder, key=key), backends=backends, describe=lambda: local)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="on"))
     thread = threading.Thread(target=server.run)
     thread.start()
