@@ -91,6 +91,21 @@ def test_a_status_beside_a_code_is_that_of_the_table(path: Path) -> None:
     ]
 
 
+def unknown_messages(page: str, sources: str) -> list[str]:
+    """What a table says in quotes that a user sees, and that no string of the code says; `...` stands for a value."""
+    quoted = re.findall(r'"([^"]+)"', "\n".join(re.findall(r"^\| ([^|]*) \|", page, re.M)))
+    return [text for text in quoted if not all(part.strip() in sources for part in text.split("..."))]
+
+
+def test_the_messages_that_the_troubleshooting_page_quotes_are_said_by_the_code() -> None:
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "app").rglob("*.py")))
+    sources = re.sub(r'"\n\s*f?"', "", sources)  # a sentence over two lines
+    page = PAGES["troubleshooting.md"]
+    assert len(re.findall(r'"[^"]+"', page)) > 5
+    assert not unknown_messages(page, sources)
+    assert unknown_messages('| "port ... is on fire" | x |', sources) == ["port ... is on fire"]
+
+
 def anchors(text: str) -> set[str]:
     """The anchors that a page's headings give."""
     headings = re.findall(r"^#+ (.+)$", text, re.M)
