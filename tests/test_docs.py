@@ -143,6 +143,26 @@ def test_the_architecture_names_every_room() -> None:
     assert {room for room in rooms if f"`app/{room}" not in table} == set()
 
 
+def names_in_the_code() -> set[str]:
+    """Every module, folder, class, function, method and attribute of the app, and every module of the page."""
+    files = [*(ROOT / "app").rglob("*"), *(ROOT / "static" / "js").glob("*.js")]
+    names = {path.stem for path in files}
+    for path in files:
+        if path.suffix == ".py":
+            source = path.read_text(encoding="utf-8")
+            names |= set(re.findall(r"^\s*(?:async )?(?:class|def) (\w+)", source, re.M))
+            names |= set(re.findall(r"^\s*(?:self\.)?(\w+)(?:: [^=\n]+)? = ", source, re.M))
+    return names
+
+
+def test_the_new_names_of_the_glossary_stand_in_the_code() -> None:
+    rows = re.findall(r"^\| .* \| (.*) \|$", section("glossary.md", "Old names in the code"), re.M)
+    new = [name.removesuffix(".py") for row in rows for name in re.findall(r"`([\w./]+)`", row)]
+    parts = {part for name in new for part in re.split(r"[./]", name) if part}
+    assert len(parts) > 60
+    assert parts - names_in_the_code() - {"app"} == set()
+
+
 def test_the_licence_is_apache_and_names_the_embedded_model_and_its_data() -> None:
     assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")[:200]
     notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
