@@ -77,7 +77,6 @@ export const picture = async (address, signal) => (await ask(address, { signal }
 /** The upload behind an attempt, as it was sent. */
 export const original = (jobId, attemptId) => picture(`${JOBS}/${jobId}/original?attempt=${attemptId}`);
 
-export const originalAddress = (jobId, attempt) => `${JOBS}/${jobId}/original?attempt=${attempt.id}`;
 export const archiveAddress = (jobId) => `/api/v1/batch/${jobId}/results`;
 export const socketAddress = (jobId) =>
   `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${JOBS}/${jobId}/status`;

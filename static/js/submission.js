@@ -85,7 +85,7 @@ export class Submission {
 
   #show(photos, share) {
     find("sending-bar").value = share;
-    this.#say(share < 1 ? `Submission ${plural(photos.length, "photo")}: ${percent(share)}` : "Sent; the service looks at them.");
+    this.#say(share < 1 ? `Sending ${plural(photos.length, "photo")}: ${percent(share)}` : "Sent; the service looks at them.");
   }
 
   #say(words) {
