@@ -1,45 +1,153 @@
-"""The dashboard's tables of words against the enums of the service: neither side knows a word that the other lacks."""
+"""Words that the dashboard and the service share: neither side has one that the other lacks.
+
+The scripts are read as text, and a table only passes whole: an entry that cannot be read fails instead of being skipped.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+import typing
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from starlette.status import WS_1000_NORMAL_CLOSURE
 
-from app.options import BackendName
+from app.api import schemas
+from app.api.middleware import access_control
+from app.api.routes import websocket
+from app.error_codes import ERROR_CODES
+from app.images.header import MIME_TYPES
+from app.main import STATIC_FOLDER
+from app.options import FIELDS, BackendName, Quality
 from app.results import FaceReason
 from app.stages import Stage
 from app.store import AttemptStatus
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "static" / "js"
+SCRIPTS = sorted((STATIC_FOLDER / "js").glob("*.js"))
+SHEETS = sorted((STATIC_FOLDER / "style").glob("*.css"))
+PAGE = (STATIC_FOLDER / "index.html").read_text(encoding="utf-8")
+TEXT = r'"[^"]*"'
+ENTRY = rf"(\w+): ({TEXT}|\[{TEXT}(?:, {TEXT})*\]|\w+)"
+# What the page itself finds, beside what the service says.
+PAGE_HEALTH = {"offline"}
+PAGE_CODES = {"unreachable", "unknown"}
+
+
+def literal_values(shape: type[schemas.BaseModel], field: str) -> set[str]:
+    return set(typing.get_args(shape.model_fields[field].annotation))
+
+
+HEALTH = literal_values(schemas.HealthShape, "status")
+REMOVALS = literal_values(schemas.Removed, "status")
+
+
+def source(script: str) -> str:
+    return (STATIC_FOLDER / "js" / script).read_text(encoding="utf-8")
 
 
 def table(script: str, name: str) -> dict[str, str]:
-    """An object literal of plain keys and texts, as it stands in a script."""
-    source = (SCRIPTS / script).read_text(encoding="utf-8")
-    found = re.search(rf"const {name} = \{{(.*?)\n\}};", source, re.DOTALL)
-    assert found is not None, name
-    return dict(re.findall(r'^\s*(\w+): "([^"]+)",$', found[1], re.MULTILINE))
+    """The entries of one object literal of plain keys; each value as it is written."""
+    found = re.search(rf"const {name} = \{{([^}}]*)\}};", source(script))
+    assert found is not None, f"{script} has no table {name}"
+    body = found[1].strip().rstrip(",")
+    assert re.fullmatch(rf"{ENTRY}(,\s+{ENTRY})*", body), f"{name} is no plain table"
+    entries: list[tuple[str, str]] = re.findall(ENTRY, body)
+    assert len(dict(entries)) == len(entries), f"{name} has a key twice"
+    return dict(entries)
+
+
+def choices(option: str) -> set[str]:
+    found = FIELDS[option].choices
+    assert found, option
+    return set(found)
 
 
 @pytest.mark.parametrize(
-    ("name", "enum"), [("STAGES", Stage), ("FACE_REASONS", FaceReason)], ids=["stages", "reasons of faces"]
+    ("script", "name", "words"),
+    [
+        ("status_text.js", "STAGES", set(Stage)),
+        ("status_text.js", "STATUSES", set(AttemptStatus)),
+        ("status_text.js", "FACE_REASONS", set(FaceReason)),
+        ("status_text.js", "QUALITIES", set(Quality)),
+        ("status_text.js", "BACKENDS", set(BackendName)),
+        ("service.js", "HEALTH", HEALTH | PAGE_HEALTH),
+        ("settings.js", "FORMAT_LABELS", choices("output_format")),
+        ("settings.js", "METADATA_LABELS", choices("metadata")),
+        ("result_facts.js", "METADATA_TEXT", choices("metadata")),
+        ("validation.js", "FORMAT_NAMES", set(MIME_TYPES)),
+        ("image_header.js", "SIZES", set(MIME_TYPES)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_table_of_the_page_holds_what_the_service_can_say(name: str, enum: type[Stage] | type[FaceReason]) -> None:
-    words = table("status_text.js", name)
-    assert set(words) == {word.value for word in enum}
-    assert all(text.strip() for text in words.values())
+def test_a_table_has_exactly_the_words_of_the_service(script: str, name: str, words: Iterable[str]) -> None:
+    entries = table(script, name)
+    assert set(entries) == {str(word) for word in words}
+    assert all(value.strip('"[] ') for value in entries.values())
 
 
-def test_every_statement_about_a_state_or_a_backend_is_one_that_exists() -> None:
-    """Words that scripts compare with: `status === "..."`, `backend === "..."`."""
-    compared: dict[str, set[str]] = {"status": set(), "backend": set()}
-    for path in SCRIPTS.glob("*.js"):
-        for field, word in re.findall(r'\b(status|backend) [!=]== "(\w+)"', path.read_text(encoding="utf-8")):
-            compared[field].add(word)
-    states = {status.value for status in AttemptStatus} | {"uploaded", "ready", "archived", "removed"}
-    assert compared["backend"] <= {name.value for name in BackendName}
-    assert compared["status"] <= states | {"starting", "busy", "degraded", "failing", "draining"}
-    assert compared["backend"]
-    assert compared["status"]
+def test_the_order_of_qualities_is_that_of_the_service_and_each_can_be_chosen() -> None:
+    ordered = [quality.value for quality in Quality]
+    assert list(table("status_text.js", "QUALITIES")) == ordered
+    assert re.findall(r'name="quality" value="(\w+)"', PAGE) == ordered
+    for quality in ordered:
+        assert f'id="time-{quality}"' in PAGE
+        assert f'id="note-{quality}"' in PAGE
+
+
+def test_every_tone_of_health_has_a_colour() -> None:
+    tones = {json.loads(value)[1] for value in table("service.js", "HEALTH").values()}
+    styled = {tone for sheet in SHEETS for tone in re.findall(r'\[data-tone="(\w+)"\] \.dot', sheet.read_text("utf-8"))}
+    assert tones == styled
+
+
+def test_jobs_end_on_the_page_when_they_end_in_the_service() -> None:
+    found = re.search(r"const ENDED = new Set\((\[.*?\])\);", source("jobs.js"))
+    assert found is not None
+    assert set(json.loads(found[1])) == {status.value for status in AttemptStatus if status.ended}
+
+
+# Where scripts compare a value of the service with a text: the pattern, and the texts that exist.
+COMPARISONS: list[tuple[str, set[str]]] = [
+    (r'\bstatus [!=]== "(\w+)"', {*AttemptStatus, *REMOVALS}),
+    (r'\b(?:backend|row\.name) [!=]== "(\w+)"', set(BackendName)),
+    (r'\bquality [!=]== "(\w+)"', set(Quality)),
+    (r'\bcode [!=]== "(\w+)"', set(ERROR_CODES)),
+    (r'\b#?word [!=]== "(\w+)"', HEALTH | PAGE_HEALTH),
+]
+
+
+@pytest.mark.parametrize(("pattern", "words"), COMPARISONS, ids=["status", "backend", "quality", "code", "health"])
+def test_scripts_compare_only_with_words_of_the_service(pattern: str, words: set[str]) -> None:
+    compared = {word for path in SCRIPTS for word in re.findall(pattern, path.read_text(encoding="utf-8"))}
+    assert compared, "the pattern finds nothing any more"
+    assert compared <= {str(word) for word in words}
+
+
+def test_scripts_ask_for_lists_of_health_words_that_exist() -> None:
+    lists = re.findall(r"(\[[^\]]*\])\.includes\(word\)", source("service.js"))
+    assert len(lists) == 2
+    assert {word for found in lists for word in json.loads(found)} <= HEALTH | PAGE_HEALTH
+
+
+def test_styles_name_only_statuses_that_exist() -> None:
+    named = {word for sheet in SHEETS for word in re.findall(r'data-status="(\w+)"', sheet.read_text(encoding="utf-8"))}
+    assert named
+    assert named <= {status.value for status in AttemptStatus}
+
+
+def test_codes_of_the_page_itself_are_none_of_the_service() -> None:
+    made = set(re.findall(r'new Problem\(\d+, "(\w+)"', source("api.js")))
+    made |= set(re.findall(r'body\?\.code \?\? "(\w+)"', source("api.js")))
+    assert made == PAGE_CODES
+    assert not PAGE_CODES & set(ERROR_CODES)
+
+
+def test_close_codes_of_the_websocket_are_the_same_on_both_sides() -> None:
+    found: dict[str, str] = dict(re.findall(r"\b(\w+_CLOSE) = (\d+)", source("live_updates.js")))
+    assert {name: int(code) for name, code in found.items()} == {
+        "ENDED_CLOSE": WS_1000_NORMAL_CLOSURE,
+        "UNAUTHORIZED_CLOSE": access_control.UNAUTHORIZED_CLOSE,
+        "NOT_FOUND_CLOSE": websocket.NOT_FOUND_CLOSE,
+    }

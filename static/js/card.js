@@ -6,7 +6,7 @@ import { button, el, icon, setAttribute, setText } from "./dom.js";
 import { forget, lazyPicture } from "./picture.js";
 import { discard } from "./thumbnail.js";
 import { exactSeconds, percent, size } from "./format.js";
-import { stageWords } from "./status_text.js";
+import { stageText, statusText } from "./status_text.js";
 
 const PREVIEW_PIXELS = 400;
 
@@ -87,8 +87,9 @@ export class Card {
       setText(words, `${size(attempt.result.width, attempt.result.height)} · ${exactSeconds(attempt.result.seconds ?? 0)}`);
       setAttribute(this.open, "aria-label", `Compare ${name} before and after`);
     } else {
-      setText(words, { queued: "Waiting", failed: "Failed", cancelled: "Cancelled" }[attempt.status] ?? stageWords(attempt.stage));
-      const far = attempt.status === "processing" ? percent(attempt.progress) : "not restored yet";
+      const working = attempt.status === "processing";
+      setText(words, working ? stageText(attempt.stage) : statusText(attempt.status));
+      const far = working ? percent(attempt.progress) : "not restored yet";
       setAttribute(this.open, "aria-label", `${name}: ${far}`);
     }
     setText(this.note, attempt.error?.message ?? "");

@@ -2,8 +2,8 @@
 // far. Pure arithmetic on plain values.
 
 import { duration } from "./format.js";
+import { QUALITIES } from "./status_text.js";
 
-const QUALITIES = ["fast", "balanced", "best"];
 const ENOUGH_PROGRESS = 0.02;
 const ENOUGH_SECONDS = 2;
 
@@ -15,7 +15,7 @@ export function secondsFor(pixels, quality, speeds) {
 
 /** Words beside each quality: for the photos that wait, or per megapixel while there are none. */
 export function timeWords(pixels, speeds) {
-  return Object.fromEntries(QUALITIES.map((quality) => {
+  return Object.fromEntries(Object.keys(QUALITIES).map((quality) => {
     const seconds = secondsFor(pixels || 1e6, quality, speeds);
     if (seconds === null) return [quality, ""];
     return [quality, pixels ? `about ${duration(seconds)}` : `about ${duration(seconds)} / MP`];

@@ -4,7 +4,7 @@
 import * as api from "./api.js";
 import { el, find, setAttribute, setText } from "./dom.js";
 import { percent, plural } from "./format.js";
-import { faceReason } from "./status_text.js";
+import { faceReasonText } from "./status_text.js";
 
 const REST_MILLISECONDS = 180;
 
@@ -68,7 +68,7 @@ export class Faces {
     this.rows.set(face.index, { face, after, value });
     return el("li", { class: "face" }, look, el("div", { class: "face-words" },
       el("span", { class: "face-name" }, words, " ", input ? value : null),
-      input || el("span", { class: "face-note" }, face.restored ? "restored" : faceReason(face.reason))));
+      input || el("span", { class: "face-note" }, face.restored ? "restored" : faceReasonText(face.reason))));
   }
 
   /** The face's rectangle as fractions of the photo. */

@@ -7,9 +7,8 @@ import { button, el, find, icon, oncePerFrame, setText } from "./dom.js";
 import { Pace } from "./estimate.js";
 import { ended } from "./jobs.js";
 import { duration, factor, moment, percent, plural } from "./format.js";
-import { stageWords } from "./status_text.js";
+import { QUALITIES, stageText, statusText } from "./status_text.js";
 
-const QUALITY_WORDS = { fast: "Fast", balanced: "Balanced", best: "Best" };
 const TICK_MILLISECONDS = 1000;
 
 export class Gallery {
@@ -140,7 +139,7 @@ class JobView {
 
 function titleOf(job) {
   const { options, attempts } = job;
-  const made = options?.backend === "siliconflow" ? "SiliconFlow" : QUALITY_WORDS[options?.quality] ?? "Chosen by the service";
+  const made = options?.backend === "siliconflow" ? "SiliconFlow" : QUALITIES[options?.quality] ?? "Chosen by the service";
   const words = options?.model && options.backend === "local" ? options.model : made;
   const photos = attempts.length > 1 ? `${plural(attempts.length, "photo")} · ` : "";
   return `${photos}${words} · ${factor(options?.scale ?? 4)}`;
@@ -149,12 +148,11 @@ function titleOf(job) {
 function stateOf(job) {
   const done = job.attempts.filter(ended).length;
   const failed = job.attempts.filter(({ status }) => status === "failed").length;
-  if (job.status === "queued") return job.queue_position > 0 ? `Place ${job.queue_position} in the queue` : "Waiting";
+  if (job.status === "queued" && job.queue_position > 0) return `Place ${job.queue_position} in the queue`;
   if (job.status === "processing") {
     const count = job.attempts.length > 1 ? `${done} of ${job.attempts.length} done · ` : "";
-    return `${count}${stageWords(job.stage)} · ${percent(job.progress)}`;
+    return `${count}${stageText(job.stage)} · ${percent(job.progress)}`;
   }
-  if (job.status === "failed") return "Failed";
-  if (job.status === "cancelled") return "Cancelled";
-  return failed ? `Restored, ${failed} failed` : "Restored";
+  const text = statusText(job.status);
+  return job.status === "completed" && failed ? `${text}, ${failed} failed` : text;
 }

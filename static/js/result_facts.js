@@ -3,6 +3,8 @@
 
 import { bytes, duration, exactSeconds, factor, megapixels, plural, sentenceCase, size } from "./format.js";
 
+const METADATA_TEXT = { keep: "kept", strip_gps: "kept without the place", strip: "removed" };
+
 /** Pairs of a name and its value, in reading order. */
 export function factRows(job, attempt) {
   const { result } = attempt;
@@ -15,7 +17,7 @@ export function factRows(job, attempt) {
     ["Where", result.backend === "local" ? whereOf(result.params) : sentenceCase(result.backend)],
     ["Faces", faceWords(job, result)],
     ["Format", result.url.split(".").at(-1).toUpperCase()],
-    ["Metadata", { keep: "kept", strip_gps: "kept without the place", strip: "removed" }[job.options?.metadata] ?? "kept"],
+    ["Metadata", METADATA_TEXT[job.options?.metadata] ?? METADATA_TEXT.keep],
   ];
   return rows.filter(([, value]) => value);
 }

@@ -4,11 +4,12 @@
 import * as api from "./api.js";
 import { withCommand } from "./shell_command.js";
 import { el, find, setAttribute, setText } from "./dom.js";
-import { bytes, duration, plural } from "./format.js";
+import { bytes, duration, plural, sentenceCase } from "./format.js";
 
 const EVERY_SECONDS = 10;
 const SOON_SECONDS = 2;
-const WORDS = {
+/** Each word of health with what the chip says and its tone; `offline` is what the page itself finds. */
+const HEALTH = {
   ready: ["Ready", "good"], busy: ["Restoring", "good"], starting: ["Starting", "waiting"],
   degraded: ["Limited", "flawed"], failing: ["Cannot restore", "bad"], draining: ["Shutting down", "waiting"],
   offline: ["Not reachable", "bad"],
@@ -60,7 +61,7 @@ export class Service extends EventTarget {
   }
 
   #draw(word) {
-    const [words, tone] = WORDS[word] ?? [word, "waiting"];
+    const [words, tone] = HEALTH[word] ?? [sentenceCase(word), "waiting"];
     const chip = find("service-chip");
     setAttribute(chip, "data-tone", tone);
     setText(find("service-word"), words);

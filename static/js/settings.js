@@ -3,13 +3,14 @@
 
 import { el, find, setText } from "./dom.js";
 import { factor, percent } from "./format.js";
+import { backendText } from "./status_text.js";
 
 const MEMORY = "neural-image-restore.settings";
 const LOSSY_FORMATS = new Set(["auto", "jpg", "webp", "avif"]);
-const FORMAT_WORDS = {
+const FORMAT_LABELS = {
   auto: "Same as the photo", jpg: "JPEG", png: "PNG, lossless", webp: "WebP", tiff: "TIFF, lossless", avif: "AVIF",
 };
-const METADATA_WORDS = {
+const METADATA_LABELS = {
   keep: "Keep everything", strip_gps: "Remove the place (GPS)", strip: "Remove everything",
 };
 
@@ -28,8 +29,8 @@ export class Settings extends EventTarget {
   describe(config) {
     this.config = config;
     const { options } = config;
-    this.#choices("output_format", options.output_format.choices, FORMAT_WORDS);
-    this.#choices("metadata", options.metadata.choices, METADATA_WORDS);
+    this.#choices("output_format", options.output_format.choices, FORMAT_LABELS);
+    this.#choices("metadata", options.metadata.choices, METADATA_LABELS);
     this.#models(config.models.filter((model) => model.installed).map((model) => model.name));
     this.#faceModels(options.face_model?.choices ?? []);
     for (const name of ["scale", "output_quality"]) {
@@ -115,7 +116,7 @@ export class Settings extends EventTarget {
     find("backend-row").hidden = usable.length < 2;
     find("backends").replaceChildren(...usable.map((row) => el("label", { class: "choice" },
       el("input", { type: "radio", name: "backend", value: row.name, checked: row.name === "local" }),
-      el("span", { class: "choice-name" }, row.name === "local" ? "On this machine" : "SiliconFlow, in the cloud"),
+      el("span", { class: "choice-name" }, backendText(row.name)),
       el("span", { class: "choice-note" }, [row.leaves_machine, row.price_note].filter(Boolean).join(" ")
         || (row.name === "local" ? "Nothing leaves it." : "The photo leaves this machine and the provider charges for it.")),
     )));

@@ -1,5 +1,6 @@
-// The service's own words (stages of a restoration, why a face was left alone) as plain English. The tables hold exactly
-// what `app/stages.py` and `app/results.py` can say; a test compares them.
+// The single words that the service sends (stages, statuses, why a face was not restored, qualities, backends) as plain
+// English. Each table has exactly the values of the service's own enum; a test compares them in both directions. A
+// value that is newer than this page is shown as it is, with spaces for underscores.
 
 import { sentenceCase } from "./format.js";
 
@@ -19,6 +20,14 @@ const STAGES = {
   cancelled: "Cancelled",
 };
 
+const STATUSES = {
+  queued: "Waiting",
+  processing: "Restoring",
+  completed: "Restored",
+  failed: "Failed",
+  cancelled: "Cancelled",
+};
+
 const FACE_REASONS = {
   too_small: "too small to restore",
   too_many: "left as it is, since there are too many faces",
@@ -27,10 +36,28 @@ const FACE_REASONS = {
   nothing_to_paste: "no part of it could be pasted",
 };
 
-/** A stage as words; one that this page does not know yet is shown as it is. */
-export const stageWords = (stage) => STAGES[stage] ?? sentenceCase(asWords(stage));
+/** Qualities by their names, from the fastest to the best. */
+export const QUALITIES = {
+  fast: "Fast",
+  balanced: "Balanced",
+  best: "Best",
+};
 
-/** Why a face was left alone. */
-export const faceReason = (reason) => FACE_REASONS[reason] ?? asWords(reason);
+const BACKENDS = {
+  local: "On this machine",
+  siliconflow: "SiliconFlow, in the cloud",
+};
 
-const asWords = (word) => String(word ?? "").replaceAll("_", " ");
+/** What the worker does with a photo, or for a job with the photo at work. */
+export const stageText = (stage) => STAGES[stage] ?? sentenceCase(spaced(stage));
+
+/** The status of a job or an attempt. */
+export const statusText = (status) => STATUSES[status] ?? sentenceCase(spaced(status));
+
+/** Why a face was not restored. */
+export const faceReasonText = (reason) => FACE_REASONS[reason] ?? spaced(reason);
+
+/** Where a photo is restored. */
+export const backendText = (backend) => BACKENDS[backend] ?? sentenceCase(spaced(backend));
+
+const spaced = (word) => String(word ?? "").replaceAll("_", " ");

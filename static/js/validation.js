@@ -3,17 +3,17 @@
 
 import { bytes, factor, listed } from "./format.js";
 
-const NAMES = { JPEG: "JPEG", PNG: "PNG", WEBP: "WebP", TIFF: "TIFF", BMP: "BMP", AVIF: "AVIF", HEIF: "HEIC" };
+const FORMAT_NAMES = { JPEG: "JPEG", PNG: "PNG", WEBP: "WebP", TIFF: "TIFF", BMP: "BMP", AVIF: "AVIF", HEIF: "HEIC" };
 
 /** The formats as people write them. */
-export const formatNames = (formats) => listed(formats.map((name) => NAMES[name] ?? name));
+export const formatNames = (formats) => listed(formats.map((name) => FORMAT_NAMES[name] ?? name));
 
 /** What is wrong with a photo whatever the settings; `facts` as `readImageHeader` gives them. */
 export function validationError(file, facts, { limits, formats }) {
   if (file.size === 0) return "The file is empty.";
   if (facts.format === null) return `This is no picture that can be opened here; ${formatNames(formats)} can.`;
   if (!formats.includes(facts.format))
-    return `${NAMES[facts.format]} photos cannot be opened here; save it as JPEG and add that.`;
+    return `${FORMAT_NAMES[facts.format]} photos cannot be opened here; save it as JPEG and add that.`;
   if (file.size > limits.max_file_bytes)
     return `It has ${bytes(file.size)}, and ${bytes(limits.max_file_bytes)} are allowed; save it smaller.`;
   if (facts.width === null) return null;
