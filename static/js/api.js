@@ -1,7 +1,7 @@
-// The service as functions: each call gives JSON or throws a `Problem` with one plain sentence. Whoever wants to know
-// that the session ended listens to `session`.
+// The client of the HTTP API: each call gives JSON or throws a `Problem` with one plain sentence; `session` tells when
+// the service wants a key.
 
-const TRY_AGAIN_SECONDS = 5;
+const DEFAULT_RETRY_SECONDS = 5;
 
 /** What went wrong, as the service said it; `status` 0 means that it could not be reached. */
 export class Problem extends Error {
@@ -14,68 +14,68 @@ export class Problem extends Error {
 /** Tells `signed-out` whenever a call is refused for want of a key. */
 export const session = new EventTarget();
 
-let clockLeadSeconds = 0;
+let clockOffsetSeconds = 0;
 
 /** The service's idea of now, in epoch seconds: this machine's clock may be wrong. */
-export const serverNow = () => Date.now() / 1000 + clockLeadSeconds;
+export const serverNow = () => Date.now() / 1000 + clockOffsetSeconds;
 
-async function ask(path, { method = "GET", json, signal } = {}) {
-  const request = { method, signal, headers: {} };
+async function request(path, { method = "GET", json, signal } = {}) {
+  const init = { method, signal, headers: {} };
   if (json !== undefined) {
-    request.headers["Content-Type"] = "application/json";
-    request.body = JSON.stringify(json);
+    init.headers["Content-Type"] = "application/json";
+    init.body = JSON.stringify(json);
   }
   let answer;
   try {
-    answer = await fetch(path, request);
+    answer = await fetch(path, init);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw unreachable();
+    throw unreachableProblem();
   }
-  const said = Date.parse(answer.headers.get("Date"));
-  if (said) clockLeadSeconds = (said - Date.now()) / 1000;
-  if (!answer.ok) throw problemOf(answer.status, await answer.json().catch(() => null), answer.headers.get("Retry-After"));
+  const serverTime = Date.parse(answer.headers.get("Date"));
+  if (serverTime) clockOffsetSeconds = (serverTime - Date.now()) / 1000;
+  if (!answer.ok) throw toProblem(answer.status, await answer.json().catch(() => null), answer.headers.get("Retry-After"));
   return answer;
 }
 
-const asked = async (path, options) => {
-  const answer = await ask(path, options);
+const requestJson = async (path, options) => {
+  const answer = await request(path, options);
   return answer.status === 204 ? null : answer.json();
 };
 
-function unreachable() {
+function unreachableProblem() {
   return new Problem(0, "unreachable", "The service cannot be reached. It may be starting again; this page keeps trying.");
 }
 
-function problemOf(status, body, retryAfter) {
+function toProblem(status, body, retryAfter) {
   const sentence = body?.detail ?? `The service answered with error ${status}; try again.`;
   const problem = new Problem(status, body?.code ?? "unknown", sentence, {
     rows: body?.errors ?? [],
-    retryAfterSeconds: retryAfter === null ? null : Number(retryAfter) || TRY_AGAIN_SECONDS,
+    retryAfterSeconds: retryAfter === null ? null : Number(retryAfter) || DEFAULT_RETRY_SECONDS,
   });
   if (status === 401 && problem.code !== "wrong_key") session.dispatchEvent(new Event("signed-out"));
   return problem;
 }
 
 const JOBS = "/api/v1/jobs";
-export const config = () => asked("/api/v1/config");
-export const status = () => asked("/api/v1/status");
-export const jobs = (limit = 100, before = null) => asked(`${JOBS}?limit=${limit}${before ? `&before=${before}` : ""}`);
-export const job = (id) => asked(`${JOBS}/${id}`);
-export const removeJob = (id) => asked(`${JOBS}/${id}`, { method: "DELETE" });
-export const signIn = (key) => asked("/api/v1/session", { method: "POST", json: { key } });
-export const signOut = () => asked("/api/v1/session", { method: "DELETE" });
-export const faces = (jobId) => asked(`${JOBS}/${jobId}/faces`);
+export const config = () => requestJson("/api/v1/config");
+export const status = () => requestJson("/api/v1/status");
+export const jobs = (limit = 100, before = null) => requestJson(`${JOBS}?limit=${limit}${before ? `&before=${before}` : ""}`);
+export const job = (id) => requestJson(`${JOBS}/${id}`);
+export const removeJob = (id) => requestJson(`${JOBS}/${id}`, { method: "DELETE" });
+export const signIn = (key) => requestJson("/api/v1/session", { method: "POST", json: { key } });
+export const signOut = () => requestJson("/api/v1/session", { method: "DELETE" });
+export const faces = (jobId) => requestJson(`${JOBS}/${jobId}/faces`);
 export const blendFaces = (jobId, attemptId, strengths, signal) =>
-  asked(`${JOBS}/${jobId}/faces?attempt=${attemptId}`, { method: "POST", json: strengths, signal });
+  requestJson(`${JOBS}/${jobId}/faces?attempt=${attemptId}`, { method: "POST", json: strengths, signal });
 export const restoreAgain = (photoId, options) =>
-  asked(`/api/v1/photos/${photoId}/restore`, { method: "POST", json: options });
+  requestJson(`/api/v1/photos/${photoId}/restore`, { method: "POST", json: options });
 
 /** A picture's bytes. */
-export const picture = async (address, signal) => (await ask(address, { signal })).blob();
+export const fetchImage = async (address, signal) => (await request(address, { signal })).blob();
 
 /** The upload behind an attempt, as it was sent. */
-export const original = (jobId, attemptId) => picture(`${JOBS}/${jobId}/original?attempt=${attemptId}`);
+export const original = (jobId, attemptId) => fetchImage(`${JOBS}/${jobId}/original?attempt=${attemptId}`);
 
 export const archiveAddress = (jobId) => `/api/v1/batch/${jobId}/results`;
 export const socketAddress = (jobId) =>
@@ -102,9 +102,9 @@ export function submit(files, options, onProgress, signal) {
     request.upload.onprogress = (event) => event.lengthComputable && onProgress(event.loaded / event.total);
     request.onload = () => {
       if (request.status === 202) resolve(request.response);
-      else reject(problemOf(request.status, request.response, request.getResponseHeader("Retry-After")));
+      else reject(toProblem(request.status, request.response, request.getResponseHeader("Retry-After")));
     };
-    request.onerror = () => reject(unreachable());
+    request.onerror = () => reject(unreachableProblem());
     request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
     signal?.addEventListener("abort", () => request.abort());
     request.send(form);

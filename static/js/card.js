@@ -1,9 +1,9 @@
-// One photo of a job as a card: its picture, how far it is, and what can be done with it. It knows one attempt and its
-// elements; jobs and requests are for others.
+// One photo of a job as a card: its picture, how far it is, and what can be done with it. It gets one attempt and
+// sends no requests: opening and retrying are callbacks.
 
 import { displayAddress } from "./api.js";
 import { button, el, icon, setAttribute, setText } from "./dom.js";
-import { forget, lazyPicture } from "./picture.js";
+import { lazyImage, releaseImage } from "./lazy_image.js";
 import { discard } from "./thumbnail.js";
 import { exactSeconds, percent, size } from "./format.js";
 import { stageText, statusText } from "./status_text.js";
@@ -28,7 +28,7 @@ export class Card {
       el("div", { class: "card-text" },
         el("span", { class: "card-name", title: attempt.original_filename }, attempt.original_filename),
         this.words, this.note), this.actions);
-    this.#first(local);
+    this.#showInitial(local);
   }
 
   /** Bring the card up to date; nothing is touched when nothing changed. */
@@ -45,7 +45,7 @@ export class Card {
       setText(this.ring.firstChild, percent(attempt.progress));
     }
     this.#label();
-    if (this.status !== attempt.status || this.url !== attempt.result?.url) this.#settle();
+    if (this.status !== attempt.status || this.url !== attempt.result?.url) this.#statusChanged();
   }
 
   /** The card leaves: give its pictures back. */
@@ -54,13 +54,13 @@ export class Card {
     this.element.remove();
   }
 
-  #first(local) {
+  #showInitial(local) {
     if (local) this.#show(local);
     else if (!this.attempt.result) this.#load("original");
   }
 
   /** What changes only with the status: actions and picture. */
-  #settle() {
+  #statusChanged() {
     const { attempt } = this;
     this.status = attempt.status;
     this.url = attempt.result?.url;
@@ -96,7 +96,7 @@ export class Card {
   }
 
   #load(which) {
-    const image = lazyPicture(displayAddress(this.jobId, this.attempt, which, PREVIEW_PIXELS), {
+    const image = lazyImage(displayAddress(this.jobId, this.attempt, which, PREVIEW_PIXELS), {
       onready: (loaded) => this.#show(loaded),
     });
     image.className = "card-picture arriving";
@@ -116,14 +116,14 @@ export class Card {
   #discard(picture) {
     if (!picture) return;
     if (picture instanceof HTMLCanvasElement) discard(picture);
-    else forget(picture);
+    else releaseImage(picture);
     picture.remove();
   }
 
   /** A pointer over a restored photo wipes between before and after. */
   #prepareWipe() {
     if (!this.attempt.result || this.before) return;
-    this.before = lazyPicture(displayAddress(this.jobId, this.attempt, "original", PREVIEW_PIXELS));
+    this.before = lazyImage(displayAddress(this.jobId, this.attempt, "original", PREVIEW_PIXELS));
     this.before.className = "card-picture card-before";
     this.frame.append(this.before);
   }

@@ -1,10 +1,10 @@
 // The comparison of two pictures of one scene: a slider, side by side, or held to see the one before; both sides share
-// one view, so they zoom and move together.
+// one viewport, so they zoom and move together.
 
 import { el, oncePerFrame, setAttribute, setText } from "./dom.js";
 import { watchGestures } from "./gestures.js";
 import { percent } from "./format.js";
-import { View } from "./zoom.js";
+import { Viewport } from "./viewport.js";
 
 const SLIDER_STEPS = { ArrowLeft: -0.01, ArrowRight: 0.01, ArrowDown: -0.01, ArrowUp: 0.01, PageDown: -0.1, PageUp: 0.1 };
 const PAN_PIXELS = 60;
@@ -33,7 +33,7 @@ export class Compare {
 
   /** Show two pictures; size is that of the result in its own pixels. Addresses are loaded as they are. */
   show({ before, after, width, height, name }) {
-    this.view = new View(width, height, devicePixelRatio);
+    this.view = new Viewport(width, height, devicePixelRatio);
     this.cut = 0.5;
     this.hold(false);
     this.mark(null);

@@ -4,8 +4,8 @@
 import { duration } from "./format.js";
 import { QUALITIES } from "./status_text.js";
 
-const ENOUGH_PROGRESS = 0.02;
-const ENOUGH_SECONDS = 2;
+const MIN_PROGRESS = 0.02;
+const MIN_SECONDS = 2;
 
 /** Seconds for so many pixels of originals at a quality; null while this machine has not measured anything. */
 export function secondsFor(pixels, quality, speeds) {
@@ -23,19 +23,19 @@ export function timeWords(pixels, speeds) {
 }
 
 /** The pace of the jobs in work, by this machine's steady clock. */
-export class Pace {
-  #begun = new Map();
+export class RemainingTime {
+  #started = new Map();
 
   /** Seconds that a job still needs, or null while nobody can tell. `now` in seconds. */
-  left(job, now, speeds) {
+  secondsLeft(job, now, speeds) {
     if (job.status !== "processing") {
-      this.#begun.delete(job.job_id);
+      this.#started.delete(job.job_id);
       return null;
     }
-    if (!this.#begun.has(job.job_id)) this.#begun.set(job.job_id, { now, progress: job.progress });
-    const begun = this.#begun.get(job.job_id);
-    const done = job.progress - begun.progress, passed = now - begun.now;
-    if (done >= ENOUGH_PROGRESS && passed >= ENOUGH_SECONDS) return (passed / done) * (1 - job.progress);
+    if (!this.#started.has(job.job_id)) this.#started.set(job.job_id, { now, progress: job.progress });
+    const start = this.#started.get(job.job_id);
+    const done = job.progress - start.progress, passed = now - start.now;
+    if (done >= MIN_PROGRESS && passed >= MIN_SECONDS) return (passed / done) * (1 - job.progress);
     return this.#planned(job, speeds);
   }
 

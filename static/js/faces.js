@@ -1,17 +1,17 @@
 // The strip of faces below a comparison: each with its own before and after and a slider for its strength, which
-// blends the result again at once. It knows the faces route; which pictures are shown then is for the viewer.
+// blends the result again at once. The viewer shows the new result.
 
 import * as api from "./api.js";
 import { el, find, setAttribute, setText } from "./dom.js";
 import { percent, plural } from "./format.js";
 import { faceReasonText } from "./status_text.js";
 
-const REST_MILLISECONDS = 180;
+const DEBOUNCE_MILLISECONDS = 180;
 
 export class Faces {
-  /** `onblend` gets the new facts of the attempt; `onlook` a rectangle (fractions) to look at, or null. */
-  constructor({ onblend, onlook, onproblem }) {
-    Object.assign(this, { onblend, onlook, onproblem });
+  /** `onblend` gets the new facts of the attempt; `onhighlight` a rectangle (fractions) to look at, or null. */
+  constructor({ onblend, onhighlight, onproblem }) {
+    Object.assign(this, { onblend, onhighlight, onproblem });
     this.section = find("faces");
     this.list = find("faces-list");
     this.pending = {};
@@ -57,14 +57,14 @@ export class Faces {
   #row(face, reblendable, version) {
     const words = `Face ${face.index + 1}`;
     const value = el("output", { class: "value" }, percent(face.strength ?? 1));
-    const after = face.after_url && el("img", { class: "face-after", alt: `${words}, restored`, src: fresh(face.after_url, version) });
+    const after = face.after_url && el("img", { class: "face-after", alt: `${words}, restored`, src: versioned(face.after_url, version) });
     const look = el("button", { type: "button", class: "face-look", "aria-label": `Look at ${words.toLowerCase()}`,
-      on: { click: () => this.onlook(this.#box(face), true), pointerenter: () => this.onlook(this.#box(face)),
-        pointerleave: () => this.onlook(null), focus: () => this.onlook(this.#box(face)), blur: () => this.onlook(null) } },
-    face.before_url && el("img", { class: "face-before", alt: `${words}, before`, src: fresh(face.before_url, 1) }), after || null);
+      on: { click: () => this.onhighlight(this.#box(face), true), pointerenter: () => this.onhighlight(this.#box(face)),
+        pointerleave: () => this.onhighlight(null), focus: () => this.onhighlight(this.#box(face)), blur: () => this.onhighlight(null) } },
+    face.before_url && el("img", { class: "face-before", alt: `${words}, before`, src: versioned(face.before_url, 1) }), after || null);
     const input = face.restored && reblendable && el("input", { type: "range", min: 0, max: 100, step: 5,
       value: 100 * (face.strength ?? 1), "aria-label": `Strength of ${words.toLowerCase()}`,
-      "aria-valuetext": percent(face.strength ?? 1), on: { input: (event) => this.#moved(face.index, event.target) } });
+      "aria-valuetext": percent(face.strength ?? 1), on: { input: (event) => this.#strengthChanged(face.index, event.target) } });
     this.rows.set(face.index, { face, after, value });
     return el("li", { class: "face" }, look, el("div", { class: "face-words" },
       el("span", { class: "face-name" }, words, " ", input ? value : null),
@@ -77,13 +77,13 @@ export class Faces {
     return [box[0] / width, box[1] / height, box[2] / width, box[3] / height].map((share) => Math.min(1, Math.max(0, share)));
   }
 
-  #moved(index, input) {
+  #strengthChanged(index, input) {
     const strength = input.value / 100;
     this.pending[index] = strength;
     setText(this.rows.get(index).value, percent(strength));
     setAttribute(input, "aria-valuetext", percent(strength));
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.#blend(), REST_MILLISECONDS);
+    this.timer = setTimeout(() => this.#blend(), DEBOUNCE_MILLISECONDS);
   }
 
   /** One blend at a time; what was moved meanwhile follows in the next. */
@@ -109,7 +109,7 @@ export class Faces {
     const { attempt } = this.token;
     for (const index of Object.keys(strengths)) {
       const { face, after } = this.rows.get(Number(index));
-      if (after) after.src = fresh(face.after_url, answer.version);
+      if (after) after.src = versioned(face.after_url, answer.version);
     }
     const result = { ...attempt.result, ...answer.result, url: answer.url ?? answer.result?.url ?? attempt.result.url };
     const known = answer.faces ?? answer.result?.faces;
@@ -120,4 +120,4 @@ export class Faces {
 }
 
 /** A picture whose content changes with each blend has an address that does so too. */
-const fresh = (address, version) => `${address}${address.includes("?") ? "&" : "?"}v=${version}`;
+const versioned = (address, version) => `${address}${address.includes("?") ? "&" : "?"}v=${version}`;

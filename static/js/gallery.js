@@ -4,7 +4,7 @@
 import { archiveAddress, serverNow } from "./api.js";
 import { Card } from "./card.js";
 import { button, el, find, icon, oncePerFrame, setText } from "./dom.js";
-import { Pace } from "./estimate.js";
+import { RemainingTime } from "./estimate.js";
 import { ended } from "./jobs.js";
 import { duration, factor, moment, percent, plural } from "./format.js";
 import { QUALITIES, stageText, statusText } from "./status_text.js";
@@ -18,20 +18,20 @@ export class Gallery {
 
   /** `act` has open, retry, remove (by job id); `speeds` gives what this machine measured. */
   constructor(jobs, act, speeds) {
-    Object.assign(this, { jobs, act, speeds, pace: new Pace() });
+    Object.assign(this, { jobs, act, speeds, remainingTime: new RemainingTime() });
     this.draw = oncePerFrame(() => this.#draw());
-    jobs.addEventListener("changed", ({ detail }) => this.#note(detail));
-    jobs.addEventListener("dropped", ({ detail }) => this.#note(detail));
+    jobs.addEventListener("changed", ({ detail }) => this.#markChanged(detail));
+    jobs.addEventListener("dropped", ({ detail }) => this.#markChanged(detail));
     setInterval(() => this.#tick(), TICK_MILLISECONDS);
     this.draw();
   }
 
   /** Small pictures that cards of this job may use until the service has better ones. */
-  lend(pictures) {
+  addThumbnails(pictures) {
     for (const [id, picture] of pictures) this.#pictures.set(id, picture);
   }
 
-  #note(id) {
+  #markChanged(id) {
     this.#changed.add(id);
     this.draw();
   }
@@ -110,7 +110,7 @@ class JobView {
 
   drawTime(job) {
     if (!ended(job)) {
-      const left = this.gallery.pace.left(job, performance.now() / 1000, this.gallery.speeds());
+      const left = this.gallery.remainingTime.secondsLeft(job, performance.now() / 1000, this.gallery.speeds());
       setText(this.time, left === null ? "" : `about ${duration(left)} left`);
     } else if (job.expires_at) {
       const left = job.expires_at - serverNow();

@@ -2,7 +2,7 @@
 // double-click, hold.
 
 const WHEEL_STEP = 120;
-const CLOSE_PIXELS = 28;
+const HANDLE_REACH_PIXELS = 28;
 
 /** Watch the stage; `compare` has view, mode, slideTo, hold, draw. */
 export function watchGestures(stage, handle, compare) {
@@ -26,7 +26,7 @@ export function watchGestures(stage, handle, compare) {
     stage.setPointerCapture(event.pointerId);
     pinch = pointers.size === 2 ? { ...span(), zoom: compare.view.zoom } : null;
     if (pinch) return void compare.hold(false);
-    const near = Math.abs(at.x - compare.cut * at.width) < CLOSE_PIXELS;
+    const near = Math.abs(at.x - compare.cut * at.width) < HANDLE_REACH_PIXELS;
     sliding = compare.mode === "slider" && (near || !compare.view.canPan || handle.contains(event.target));
     if (sliding) {
       compare.slideTo(at.x / at.width);

@@ -1,14 +1,14 @@
-// Reads the first bytes of a file: which format it is and how many pixels it has, as the service itself would judge.
+// Reads the first bytes of a file: which format it is and how many pixels it has, as the service itself reads it.
 // No pixel is decoded; what cannot be found out here is null, and the service decides.
 
-const HEAD_BYTES = 512 * 1024;
+const HEADER_BYTES = 512 * 1024;
 const HEIF_BRANDS = new Set(["heic", "heix", "heim", "heis", "hevc", "hevx", "mif1", "msf1"]);
 const AVIF_BRANDS = new Set(["avif", "avis"]);
 const TIFF_WIDTH = 256, TIFF_HEIGHT = 257, TIFF_SHORT = 3;
 
 /** {format, width, height}: the service's format name, or null for what is no known picture. */
 export async function readImageHeader(file) {
-  const view = new DataView(await file.slice(0, HEAD_BYTES).arrayBuffer());
+  const view = new DataView(await file.slice(0, HEADER_BYTES).arrayBuffer());
   const format = formatOf(view);
   let found = null;
   try {
@@ -30,10 +30,10 @@ function formatOf(view) {
   if (text(view, 0, 4) === "RIFF" && text(view, 8, 4) === "WEBP") return "WEBP";
   if (["II*\0", "MM\0*", "II+\0", "MM\0+"].includes(text(view, 0, 4))) return "TIFF";
   if (text(view, 0, 2) === "BM") return "BMP";
-  return text(view, 4, 4) === "ftyp" ? boxedFormat(view) : null;
+  return text(view, 4, 4) === "ftyp" ? isobmffFormat(view) : null;
 }
 
-function boxedFormat(view) {
+function isobmffFormat(view) {
   const brands = [text(view, 8, 4)];
   const end = Math.min(view.getUint32(0), 256, view.byteLength);
   for (let at = 16; at + 4 <= end; at += 4) brands.push(text(view, at, 4));
@@ -42,7 +42,7 @@ function boxedFormat(view) {
   return brands.some((brand) => AVIF_BRANDS.has(brand)) ? "AVIF" : "HEIF";
 }
 
-const SIZES = { JPEG: jpegSize, PNG: pngSize, WEBP: webpSize, TIFF: tiffSize, BMP: bmpSize, AVIF: boxedSize, HEIF: boxedSize };
+const SIZES = { JPEG: jpegSize, PNG: pngSize, WEBP: webpSize, TIFF: tiffSize, BMP: bmpSize, AVIF: isobmffSize, HEIF: isobmffSize };
 
 /** The first frame header; markers C4, C8 and CC in that range mean other things. */
 function jpegSize(view) {
@@ -91,7 +91,7 @@ function tiffSize(view) {
 }
 
 /** AVIF and HEIC: the largest of the sizes ("ispe" boxes) in the header; tiles and thumbnails have smaller ones. */
-function boxedSize(view) {
+function isobmffSize(view) {
   let best = null;
   const end = Math.min(view.byteLength - 16, 64 * 1024);
   for (let at = 0; at < end; at += 1) {

@@ -5,19 +5,19 @@ import { displayAddress } from "./api.js";
 
 const SCREEN_PIXELS = 2048;
 export const LARGEST_PIXELS = 4096;
-const AT_ONCE_PIXELS = 4e6; // a result this small is shown as it is
-const MOST_PIXELS = 32e6; // 128 MB once decoded
-const SHOWABLE = /\.(jpe?g|png|webp|avif)$/;
+const ALWAYS_FULL_PIXELS = 4e6; // a result this small is shown as it is
+const MAX_DECODED_PIXELS = 32e6; // 128 MB once decoded
+const BROWSER_FORMATS = /\.(jpe?g|png|webp|avif)$/;
 
 /** Whether the browser is given the result itself when one looks closely. */
 export function isFullResolution({ result }) {
-  return SHOWABLE.test(result.url) && result.width * result.height <= MOST_PIXELS;
+  return BROWSER_FORMATS.test(result.url) && result.width * result.height <= MAX_DECODED_PIXELS;
 }
 
 /** Address of the result for a view that shows its longer side over `pixels` screen pixels. */
 export function resultAddress(jobId, attempt, pixels) {
   const { result } = attempt;
-  if (isFullResolution(attempt) && (result.width * result.height <= AT_ONCE_PIXELS || pixels > SCREEN_PIXELS)) return result.url;
+  if (isFullResolution(attempt) && (result.width * result.height <= ALWAYS_FULL_PIXELS || pixels > SCREEN_PIXELS)) return result.url;
   return displayAddress(jobId, attempt, "result", pixels > SCREEN_PIXELS ? LARGEST_PIXELS : SCREEN_PIXELS);
 }
 

@@ -4,8 +4,8 @@ import * as api from "./api.js";
 import { announce, setText } from "./dom.js";
 import { ended } from "./jobs.js";
 
-const SURE_MILLISECONDS = 4000;
-const NO_PHOTO_ROUTE = new Set([404, 405]);
+const CONFIRM_MILLISECONDS = 4000;
+const PHOTO_GONE_STATUSES = new Set([404, 405]);
 
 export class JobActions {
   /** `onproblem` gets what went wrong. */
@@ -22,7 +22,7 @@ export class JobActions {
   async again(jobId, attempt, options) {
     const wanted = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== null && value !== ""));
     try {
-      const accepted = await this.#fromCopy(attempt, wanted) ?? await this.#resend(jobId, attempt, wanted);
+      const accepted = await this.#restoreStoredPhoto(attempt, wanted) ?? await this.#uploadAgain(jobId, attempt, wanted);
       this.jobs.merge(await api.job(accepted.job_id));
       announce(`${attempt.original_filename} is restored again.`);
     } catch (problem) {
@@ -32,7 +32,7 @@ export class JobActions {
 
   /** The first press on Delete asks, the second deletes; Cancel acts at once. */
   async remove(jobId, pressed) {
-    if (ended(this.jobs.get(jobId)) && !this.#sure(pressed)) return;
+    if (ended(this.jobs.get(jobId)) && !this.#confirmed(pressed)) return;
     try {
       const fresh = await api.job(jobId);
       const meant = ended(this.jobs.get(jobId));
@@ -48,7 +48,7 @@ export class JobActions {
     }
   }
 
-  #sure(pressed) {
+  #confirmed(pressed) {
     if (pressed.dataset.asked) return true;
     const words = pressed.querySelector("span");
     const before = words.textContent, label = pressed.getAttribute("aria-label");
@@ -60,21 +60,21 @@ export class JobActions {
       delete pressed.dataset.asked;
       setText(words, before);
       pressed.setAttribute("aria-label", label);
-    }, SURE_MILLISECONDS);
+    }, CONFIRM_MILLISECONDS);
     return false;
   }
 
-  async #fromCopy(attempt, options) {
+  async #restoreStoredPhoto(attempt, options) {
     if (!attempt.photo_id) return null;
     try {
       return await api.restoreAgain(attempt.photo_id, options);
     } catch (problem) {
-      if (NO_PHOTO_ROUTE.has(problem.status)) return null;
+      if (PHOTO_GONE_STATUSES.has(problem.status)) return null;
       throw problem;
     }
   }
 
-  async #resend(jobId, attempt, options) {
+  async #uploadAgain(jobId, attempt, options) {
     const copy = await api.original(jobId, attempt.id);
     return api.submit([new File([copy], attempt.original_filename)], options, () => {});
   }

@@ -1,5 +1,5 @@
-// The jobs that this page knows: one copy of each, brought up to date by whoever hears news. It tells listeners which
-// job changed or went.
+// The jobs that this page knows: one copy of each, updated from HTTP answers and WebSocket messages alike. It
+// dispatches `changed` and `dropped` with the id of the job.
 
 const ENDED = new Set(["completed", "failed", "cancelled"]);
 
@@ -14,10 +14,6 @@ export class Jobs extends EventTarget {
     return [...this.#known.values()].sort((one, other) => other.created_at - one.created_at);
   }
 
-  active() {
-    return this.all().filter((job) => !ended(job));
-  }
-
   get(id) {
     return this.#known.get(id);
   }
@@ -27,7 +23,7 @@ export class Jobs extends EventTarget {
     const before = this.#known.get(news.job_id);
     if (!before && news.created_at === undefined) return; // news of a job that was just removed
     this.#known.set(news.job_id, { ...before, ...news });
-    this.#tell("changed", news.job_id);
+    this.#emit("changed", news.job_id);
   }
 
   /** One attempt got new facts (its faces were blended again). */
@@ -39,11 +35,7 @@ export class Jobs extends EventTarget {
   }
 
   drop(id) {
-    if (this.#known.delete(id)) this.#tell("dropped", id);
-  }
-
-  clear() {
-    for (const id of [...this.#known.keys()]) this.drop(id);
+    if (this.#known.delete(id)) this.#emit("dropped", id);
   }
 
   /** Every completed attempt with its job, in the order of the page. */
@@ -52,7 +44,7 @@ export class Jobs extends EventTarget {
       job.attempts.filter((attempt) => attempt.result).map((attempt) => ({ job, attempt })));
   }
 
-  #tell(what, id) {
+  #emit(what, id) {
     this.dispatchEvent(new CustomEvent(what, { detail: id }));
   }
 }

@@ -4,11 +4,11 @@
 import * as api from "./api.js";
 import { ended } from "./jobs.js";
 
-const MOST_SOCKETS = 4;
+const MAX_SOCKETS = 4;
 const POLL_SECONDS = 2;
-const SOCKET_AGAIN_SECONDS = 20;
+const SOCKET_RETRY_SECONDS = 20;
 const ENDED_CLOSE = 1000, UNAUTHORIZED_CLOSE = 4401, NOT_FOUND_CLOSE = 4404;
-const SINGLE_ASKS = 4;
+const MAX_SINGLE_REQUESTS = 4;
 
 export class LiveUpdates {
   #sockets = new Map();
@@ -17,22 +17,22 @@ export class LiveUpdates {
 
   constructor(jobs) {
     this.jobs = jobs;
-    jobs.addEventListener("changed", ({ detail }) => this.#consider(detail));
-    jobs.addEventListener("dropped", ({ detail }) => this.#leave(detail));
+    jobs.addEventListener("changed", ({ detail }) => this.#follow(detail));
+    jobs.addEventListener("dropped", ({ detail }) => this.#unfollow(detail));
     addEventListener("online", () => this.#poll());
     document.addEventListener("visibilitychange", () => document.hidden || this.#poll());
   }
 
   /** Stop following everything, as when the session ended. */
   stop() {
-    for (const id of [...this.#sockets.keys(), ...this.#polled.keys()]) this.#leave(id);
+    for (const id of [...this.#sockets.keys(), ...this.#polled.keys()]) this.#unfollow(id);
   }
 
-  #consider(id) {
+  #follow(id) {
     const job = this.jobs.get(id);
     if (ended(job)) return void this.#polled.delete(id);
     if (this.#sockets.has(id) || this.#polled.has(id)) return;
-    if (this.#sockets.size < MOST_SOCKETS) this.#open(id);
+    if (this.#sockets.size < MAX_SOCKETS) this.#open(id);
     else this.#fallBack(id, 0);
   }
 
@@ -49,15 +49,15 @@ export class LiveUpdates {
     if (code === NOT_FOUND_CLOSE) this.jobs.drop(id);
     else if (code === UNAUTHORIZED_CLOSE) api.session.dispatchEvent(new Event("signed-out"));
     else if (code === ENDED_CLOSE) this.#refresh(id);
-    else this.#fallBack(id, performance.now() + 1000 * SOCKET_AGAIN_SECONDS);
+    else this.#fallBack(id, performance.now() + 1000 * SOCKET_RETRY_SECONDS);
   }
 
-  #fallBack(id, socketAgainAt) {
-    this.#polled.set(id, socketAgainAt);
+  #fallBack(id, socketRetryAt) {
+    this.#polled.set(id, socketRetryAt);
     this.#timer ||= setTimeout(() => this.#poll(), 1000 * POLL_SECONDS);
   }
 
-  #leave(id) {
+  #unfollow(id) {
     this.#polled.delete(id);
     const socket = this.#sockets.get(id);
     this.#sockets.delete(id);
@@ -68,10 +68,10 @@ export class LiveUpdates {
     clearTimeout(this.#timer);
     this.#timer = -1; // this round is under way
     const ids = [...this.#polled.keys()];
-    if (ids.length > SINGLE_ASKS) await this.#refreshMany();
+    if (ids.length > MAX_SINGLE_REQUESTS) await this.#refreshMany();
     else await Promise.all(ids.map((id) => this.#refresh(id)));
-    for (const [id, socketAgainAt] of this.#polled) {
-      if (this.#sockets.size >= MOST_SOCKETS || performance.now() < socketAgainAt) continue;
+    for (const [id, socketRetryAt] of this.#polled) {
+      if (this.#sockets.size >= MAX_SOCKETS || performance.now() < socketRetryAt) continue;
       this.#polled.delete(id);
       this.#open(id);
     }

@@ -1,4 +1,4 @@
-// The entrance: makes the parts, joins them, and starts them once the service lets us in. It holds no rules of its own.
+// The entry point: creates the modules of the page, connects them, and starts once the service lets us in.
 
 import * as api from "./api.js";
 import { announce, find, setText } from "./dom.js";
@@ -10,7 +10,7 @@ import { formatNames } from "./validation.js";
 import { LiveUpdates } from "./live_updates.js";
 import { JobActions } from "./job_actions.js";
 import { Submission } from "./submission.js";
-import { Service } from "./service.js";
+import { ServiceStatus } from "./service_status.js";
 import { Settings } from "./settings.js";
 import { openSignIn } from "./signin.js";
 import { Tray } from "./tray.js";
@@ -19,31 +19,31 @@ import { Viewer } from "./viewer.js";
 const SAMPLE = "sample.jpg";
 
 const jobs = new Jobs();
-const working = new Set(); // jobs that were seen at work
-const early = []; // files that came before the service's limits were known
+const activeIds = new Set(); // jobs that were seen at work
+const pendingFiles = []; // files that came before the service's limits were known
 const live = new LiveUpdates(jobs);
-const service = new Service();
+const service = new ServiceStatus();
 const settings = new Settings(find("settings-form"));
 const tray = new Tray({
   scale: () => settings.scale, seconds: (pixels) => secondsFor(pixels, settings.quality, service.speeds),
 });
-const jobActions = new JobActions(jobs, tell);
-const viewer = new Viewer(jobs, { again: (id, attempt) => jobActions.again(id, attempt, settings.options()), problem: tell });
+const jobActions = new JobActions(jobs, showProblem);
+const viewer = new Viewer(jobs, { again: (id, attempt) => jobActions.again(id, attempt, settings.options()), problem: showProblem });
 const gallery = new Gallery(jobs, {
   open: (jobId, attemptId) => viewer.open(jobId, attemptId),
   retry: (jobId, attempt) => jobActions.retry(jobId, attempt),
   remove: (jobId, pressed) => jobActions.remove(jobId, pressed),
 }, () => service.speeds);
-const sending = new Submission(tray, {
+const submission = new Submission(tray, {
   onjob: (job, pictures) => {
-    gallery.lend(pictures);
+    gallery.addThumbnails(pictures);
     jobs.merge(job);
   },
-  onproblem: tell,
+  onproblem: showProblem,
 });
 
 /** Say what went wrong, in the page and to screen readers; a missing session has its own box. */
-function tell(problem) {
+function showProblem(problem) {
   if (problem.status === 401 || problem.name === "AbortError") return;
   setText(find("message-words"), problem.message);
   find("message").hidden = false;
@@ -54,7 +54,7 @@ function drawTimes() {
   tray.draw();
 }
 
-async function recall(before = null) {
+async function loadJobs(before = null) {
   const page = await api.jobs(before ? 50 : 20, before);
   page.jobs.forEach((job) => jobs.merge(job));
   find("older").hidden = page.next === null;
@@ -63,59 +63,59 @@ async function recall(before = null) {
 
 async function start() {
   try {
-    await service.look();
-    if (service.config) await recall();
+    await service.poll();
+    if (service.config) await loadJobs();
     document.body.dataset.state = "started"; // jobs that were there are shown
   } catch (problem) {
-    tell(problem);
+    showProblem(problem);
   }
 }
 
-function configured() {
+function applyConfig() {
   const { config } = service;
   const { limits } = config;
   tray.config = config;
-  settings.describe(config);
+  settings.applyConfig(config);
   setText(find("limits"), `${formatNames(config.formats)}, up to ${Number(limits.max_file_megabytes)} MB and `
     + `${limits.max_input_megapixels} megapixels each`);
   find("sign-out").hidden = !config.key_required;
-  if (early.length) tray.add(early.splice(0));
+  if (pendingFiles.length) tray.add(pendingFiles.splice(0));
 }
 
-service.addEventListener("configured", configured);
-service.addEventListener("looked", drawTimes);
+service.addEventListener("configured", applyConfig);
+service.addEventListener("polled", drawTimes);
 settings.addEventListener("change", drawTimes);
 tray.addEventListener("change", drawTimes);
 jobs.addEventListener("changed", ({ detail }) => {
   const job = jobs.get(detail);
-  if (!ended(job)) working.add(detail);
-  else if (working.delete(detail)) {
+  if (!ended(job)) activeIds.add(detail);
+  else if (activeIds.delete(detail)) {
     announce(job.status === "completed" ? "Restored." : `The job ${job.status}.`);
-    service.look(); // the speed has been measured again
+    service.poll(); // the speed has been measured again
   }
 });
 
 openFileInput((files) => {
   if (service.config) tray.add(files);
-  else early.push(...files);
+  else pendingFiles.push(...files);
 });
 openSignIn(start);
 api.session.addEventListener("signed-out", () => {
   live.stop();
-  service.rest();
+  service.stop();
 });
 find("restore").addEventListener("click", () => {
   find("message").hidden = true;
-  sending.run(settings.options());
+  submission.run(settings.options());
 });
 find("message-close").addEventListener("click", () => (find("message").hidden = true));
-find("older").addEventListener("click", (event) => recall(event.currentTarget.dataset.before).catch(tell));
+find("older").addEventListener("click", (event) => loadJobs(event.currentTarget.dataset.before).catch(showProblem));
 find("sample").addEventListener("click", async () => {
-  const blob = await api.picture(SAMPLE).catch(tell);
+  const blob = await api.fetchImage(SAMPLE).catch(showProblem);
   if (blob) tray.add([new File([blob], SAMPLE, { type: blob.type })]);
 });
 find("sign-out").addEventListener("click", async () => {
-  await api.signOut().catch(tell);
+  await api.signOut().catch(showProblem);
   location.reload();
 });
 if (matchMedia("(min-width: 62rem)").matches) find("settings").open = true;

@@ -1,4 +1,4 @@
-// The numbers of a restored photo as rows of words: sizes, time, model, faces, and what the user should know of it.
+// The facts of a restored photo as rows of text: sizes, time, model, faces, and what the user should know of it.
 // Pure: from a job and an attempt to texts.
 
 import { bytes, duration, exactSeconds, factor, megapixels, plural, sentenceCase, size } from "./format.js";

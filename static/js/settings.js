@@ -1,11 +1,11 @@
 // The settings form: filled from the service's own description, remembered in this browser, read as options of a
-// restoration. It knows options and words for them; photos, estimates and sending are for others.
+// restoration. It holds the labels of the choices.
 
 import { el, find, setText } from "./dom.js";
 import { factor, percent } from "./format.js";
 import { backendText } from "./status_text.js";
 
-const MEMORY = "neural-image-restore.settings";
+const STORAGE_KEY = "neural-image-restore.settings";
 const LOSSY_FORMATS = new Set(["auto", "jpg", "webp", "avif"]);
 const FORMAT_LABELS = {
   auto: "Same as the photo", jpg: "JPEG", png: "PNG, lossless", webp: "WebP", tiff: "TIFF, lossless", avif: "AVIF",
@@ -15,7 +15,7 @@ const METADATA_LABELS = {
 };
 
 export class Settings extends EventTarget {
-  /** `form` is the element in the page; nothing works before `describe`. */
+  /** `form` is the element in the page; nothing works before `applyConfig`. */
   constructor(form) {
     super();
     this.form = form;
@@ -26,7 +26,7 @@ export class Settings extends EventTarget {
   }
 
   /** Take over what the service offers, then what was chosen at the last visit. */
-  describe(config) {
+  applyConfig(config) {
     this.config = config;
     const { options } = config;
     this.#choices("output_format", options.output_format.choices, FORMAT_LABELS);
@@ -41,8 +41,8 @@ export class Settings extends EventTarget {
     this.form.elements.face_strength.value = 100 * options.face_strength.default;
     this.form.elements.quality.value = config.default_quality ?? "fast";
     this.#backends(config.backends);
-    this.#standIns(config.qualities ?? []);
-    this.#recall();
+    this.#showSubstitutes(config.qualities ?? []);
+    this.#restoreSaved();
     this.#changed(false);
   }
 
@@ -91,7 +91,7 @@ export class Settings extends EventTarget {
   }
 
   /** A quality whose network is not installed says what runs in its place, so that nobody waits for finer hair. */
-  #standIns(rows) {
+  #showSubstitutes(rows) {
     for (const { quality, model, stands_in_for: missing } of rows) {
       const note = find(`note-${quality}`);
       note.dataset.usual ??= note.textContent;
@@ -136,26 +136,26 @@ export class Settings extends EventTarget {
     find("output-quality-row").hidden = !LOSSY_FORMATS.has(elements.output_format.value);
     find("prompt-row").hidden = local;
     find("local-only").hidden = !local;
-    if (remember) this.#remember();
+    if (remember) this.#save();
     this.dispatchEvent(new Event("change"));
   }
 
-  #remember() {
+  #save() {
     const kept = {};
     for (const field of this.form.elements) {
       if (!field.name || (field.type === "radio" && !field.checked)) continue;
       kept[field.name] = field.type === "checkbox" ? field.checked : field.value;
     }
     try {
-      localStorage.setItem(MEMORY, JSON.stringify(kept));
+      localStorage.setItem(STORAGE_KEY, JSON.stringify(kept));
     } catch { /* storage is off: the settings last as long as the page */ }
   }
 
   /** Only values that the form still offers are taken back. */
-  #recall() {
+  #restoreSaved() {
     let kept = {};
     try {
-      kept = JSON.parse(localStorage.getItem(MEMORY)) ?? {};
+      kept = JSON.parse(localStorage.getItem(STORAGE_KEY)) ?? {};
     } catch { /* never kept, or not ours */ }
     for (const [name, value] of Object.entries(kept)) {
       const field = this.form.elements[name];
@@ -172,9 +172,9 @@ export class Settings extends EventTarget {
 
   #reset() {
     try {
-      localStorage.removeItem(MEMORY);
+      localStorage.removeItem(STORAGE_KEY);
     } catch { /* nothing was kept */ }
     this.form.reset();
-    this.describe(this.config);
+    this.applyConfig(this.config);
   }
 }

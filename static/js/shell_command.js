@@ -1,4 +1,4 @@
-// Sentences that name a command to run: the command stands out and can be copied. It knows texts and the clipboard.
+// Sentences that name a command to run: the command stands out and can be copied.
 
 import { button, el, setText } from "./dom.js";
 

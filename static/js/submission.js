@@ -5,10 +5,10 @@ import * as api from "./api.js";
 import { announce, find, setText } from "./dom.js";
 import { percent, plural } from "./format.js";
 
-const ROOM_WAIT_SECONDS = 3;
-const HOPELESS = new Set([400, 413, 415, 422]);
+const QUEUE_POLL_SECONDS = 3;
+const PHOTO_REFUSED_STATUSES = new Set([400, 413, 415, 422]);
 
-const seconds = (count) => new Promise((resolve) => setTimeout(resolve, 1000 * count));
+const sleep = (count) => new Promise((resolve) => setTimeout(resolve, 1000 * count));
 
 export class Submission {
   /** `onjob` gets each accepted job and the small pictures by attempt; `onproblem` what stopped the sending. */
@@ -33,40 +33,40 @@ export class Submission {
   }
 
   async #send(photos, options, limits) {
-    await this.#room(photos.length, limits.queue_limit);
+    await this.#waitForQueueRoom(photos.length, limits.queue_limit);
     try {
-      const accepted = await api.submit(photos.map(({ file }) => file), options, (share) => this.#show(photos, share));
+      const accepted = await api.submit(photos.map(({ file }) => file), options, (share) => this.#showProgress(photos, share));
       const job = await api.job(accepted.job_id);
       const pictures = new Map(photos.map((photo, place) => [job.attempts[place]?.id, this.tray.release(photo)]));
       announce(`${plural(photos.length, "photo")} sent.`);
       this.onjob(job, pictures);
     } catch (problem) {
-      await this.#refused(photos, problem);
+      await this.#handleRefusal(photos, problem);
     }
   }
 
   /** The queue takes only so many photos; better to wait here than to send megabytes in vain. */
-  async #room(count, limit) {
+  async #waitForQueueRoom(count, limit) {
     while (true) {
       const { queue } = await api.status();
       if (queue.queued + count <= limit) return;
-      this.#say(`Waiting for room: ${queue.queued} photos are in the queue.`);
-      await seconds(ROOM_WAIT_SECONDS);
+      this.#showStatus(`Waiting for room: ${queue.queued} photos are in the queue.`);
+      await sleep(QUEUE_POLL_SECONDS);
     }
   }
 
   /** Take out what was refused, wait when asked to, and give up on anything else. */
-  async #refused(photos, problem) {
+  async #handleRefusal(photos, problem) {
     if (problem.rows?.length) {
       for (const row of problem.rows) {
         const photo = photos[row.index] ?? photos.find(({ file }) => file.name === row.original_filename);
         if (photo) this.tray.refuse(photo, row.message);
       }
-    } else if (HOPELESS.has(problem.status) && problem.code !== "invalid_option" && photos.length === 1) {
+    } else if (PHOTO_REFUSED_STATUSES.has(problem.status) && problem.code !== "invalid_option" && photos.length === 1) {
       this.tray.refuse(photos[0], problem.message);
     } else if (problem.retryAfterSeconds) {
-      this.#say(problem.message);
-      await seconds(problem.retryAfterSeconds);
+      this.#showStatus(problem.message);
+      await sleep(problem.retryAfterSeconds);
     } else throw problem;
   }
 
@@ -74,7 +74,7 @@ export class Submission {
     this.active = this.tray.sending = true;
     find("sending").hidden = false;
     this.tray.draw();
-    this.#say("Sending…");
+    this.#showStatus("Sending…");
   }
 
   #end() {
@@ -83,12 +83,12 @@ export class Submission {
     this.tray.draw();
   }
 
-  #show(photos, share) {
+  #showProgress(photos, share) {
     find("sending-bar").value = share;
-    this.#say(share < 1 ? `Sending ${plural(photos.length, "photo")}: ${percent(share)}` : "Sent; the service looks at them.");
+    this.#showStatus(share < 1 ? `Sending ${plural(photos.length, "photo")}: ${percent(share)}` : "Sent; the service looks at them.");
   }
 
-  #say(words) {
+  #showStatus(words) {
     setText(find("sending-words"), words);
   }
 }

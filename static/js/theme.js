@@ -2,11 +2,11 @@
 // right already.
 
 (() => {
-  const MEMORY = "neural-image-restore.theme";
+  const STORAGE_KEY = "neural-image-restore.theme";
   const system = matchMedia("(prefers-color-scheme: dark)");
   let chosen = null;
   try {
-    chosen = localStorage.getItem(MEMORY);
+    chosen = localStorage.getItem(STORAGE_KEY);
   } catch { /* storage is off */ }
 
   const current = () => (["light", "dark"].includes(chosen) ? chosen : system.matches ? "dark" : "light");
@@ -23,7 +23,7 @@
     toggle.addEventListener("click", () => {
       chosen = current() === "dark" ? "light" : "dark";
       try {
-        localStorage.setItem(MEMORY, chosen);
+        localStorage.setItem(STORAGE_KEY, chosen);
       } catch { /* it lasts as long as the page */ }
       apply();
       label();

@@ -1,8 +1,8 @@
-// Small pictures of files that were just chosen, decoded in the background at small size, a few at a time. It knows
-// files and canvases; pictures that the browser cannot open (TIFF, HEIC) stay blank until the service shows them.
+// Small pictures of files that were just chosen, decoded in the background at small size, a few at a time.
+// Pictures that the browser cannot open (TIFF, HEIC) stay blank until the service shows them.
 
 const SIDE_PIXELS = 280;
-const AT_ONCE = 2;
+const MAX_CONCURRENT = 2;
 
 const waiting = [];
 let running = 0;
@@ -25,7 +25,7 @@ export function discard(canvas) {
 }
 
 async function next() {
-  if (running >= AT_ONCE || !waiting.length) return;
+  if (running >= MAX_CONCURRENT || !waiting.length) return;
   running += 1;
   const task = waiting.shift();
   try {

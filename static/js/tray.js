@@ -1,5 +1,5 @@
 // The tray: photos that were chosen and not sent yet, as small pictures that can be taken out again, and those that
-// cannot be restored with the reason. It knows files; sending them is for others.
+// cannot be restored with the reason. Sending is in `submission`.
 
 import { button, el, find, oncePerFrame, setText } from "./dom.js";
 import { validationError, scaleError } from "./validation.js";
@@ -7,8 +7,8 @@ import { readImageHeader } from "./image_header.js";
 import { discard, thumbnail } from "./thumbnail.js";
 import { bytes, duration, plural, size } from "./format.js";
 
-const READ_AT_ONCE = 8;
-let number = 0;
+const READ_CONCURRENCY = 8;
+let lastId = 0;
 
 export class Tray extends EventTarget {
   /** `scale` gives the scale chosen just now; `seconds` the expected time of so many pixels, or null. */
@@ -17,15 +17,15 @@ export class Tray extends EventTarget {
     Object.assign(this, { scale, seconds, config: null, photos: [], refused: [], sending: false });
     this.draw = oncePerFrame(() => this.#draw());
     find("tray-clear").addEventListener("click", () => this.clear());
-    find("refused-clear").addEventListener("click", () => this.#forgive());
+    find("refused-clear").addEventListener("click", () => this.#clearRefused());
   }
 
-  /** Judge new files and show them, in the order in which they came. */
+  /** Check new files and show them, in the order in which they came. */
   async add(files) {
-    for (let start = 0; start < files.length; start += READ_AT_ONCE) {
-      const some = files.slice(start, start + READ_AT_ONCE);
+    for (let start = 0; start < files.length; start += READ_CONCURRENCY) {
+      const some = files.slice(start, start + READ_CONCURRENCY);
       const facts = await Promise.all(some.map((file) => readImageHeader(file).catch(() => null)));
-      some.forEach((file, place) => this.#take(file, facts[place]));
+      some.forEach((file, place) => this.#addPhoto(file, facts[place]));
     }
   }
 
@@ -49,7 +49,7 @@ export class Tray extends EventTarget {
   /** The service refused it with a sentence. */
   refuse(photo, sentence) {
     this.photos = this.photos.filter((other) => other !== photo);
-    this.#turnAway(photo.file, sentence);
+    this.#reject(photo.file, sentence);
     photo.tile.remove();
     discard(photo.canvas);
     this.#changed();
@@ -64,15 +64,15 @@ export class Tray extends EventTarget {
     this.#changed();
   }
 
-  #take(file, facts) {
+  #addPhoto(file, facts) {
     const sentence = facts ? validationError(file, facts, this.config)
       : "It cannot be read; it may have been moved or be a folder.";
-    if (sentence) return this.#turnAway(file, sentence);
-    const photo = { id: (number += 1), file, facts, canvas: thumbnail(file, facts) };
+    if (sentence) return this.#reject(file, sentence);
+    const photo = { id: (lastId += 1), file, facts, canvas: thumbnail(file, facts) };
     photo.tile = this.#tile(photo);
     this.photos.push(photo);
-    this.fresh ??= document.createDocumentFragment();
-    this.fresh.append(photo.tile);
+    this.pendingTiles ??= document.createDocumentFragment();
+    this.pendingTiles.append(photo.tile);
     this.#changed();
   }
 
@@ -93,12 +93,12 @@ export class Tray extends EventTarget {
     (neighbour?.querySelector("button") ?? find("choose-files")).focus();
   }
 
-  #turnAway(file, sentence) {
+  #reject(file, sentence) {
     this.refused.push({ name: file.name, sentence });
     this.#changed();
   }
 
-  #forgive() {
+  #clearRefused() {
     this.refused = [];
     this.#changed();
     find("choose-files").focus();
@@ -110,8 +110,8 @@ export class Tray extends EventTarget {
   }
 
   #draw() {
-    if (this.fresh) find("tiles").append(this.fresh);
-    this.fresh = null;
+    if (this.pendingTiles) find("tiles").append(this.pendingTiles);
+    this.pendingTiles = null;
     find("tray").hidden = this.photos.length === 0;
     document.body.classList.toggle("has-tray", this.photos.length > 0);
     if (this.config) this.#drawScales();

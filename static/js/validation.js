@@ -1,4 +1,4 @@
-// Which photos cannot be restored, and why, judged by the service's own limits before anything is sent. Pure functions
+// Which photos cannot be restored, and why, checked against the service's own limits before anything is sent. Pure functions
 // from a file's facts to one plain sentence, or null when nothing speaks against it.
 
 import { bytes, factor, listed } from "./format.js";

@@ -1,5 +1,5 @@
-// One restored photo, large: the comparison with its tools, the numbers, what should be known, and its faces. It leads
-// from photo to photo; what is restored and removed is for others.
+// One restored photo, large: the comparison with its tools, its facts and warnings, and its faces; previous and next
+// photo, and the browser's back button.
 
 import { withCommand } from "./shell_command.js";
 import { Compare } from "./compare.js";
@@ -17,14 +17,14 @@ export class Viewer {
   constructor(jobs, act) {
     Object.assign(this, { jobs, act, shown: null });
     this.dialog = find("viewer");
-    this.compare = new Compare(() => this.#looked());
+    this.compare = new Compare(() => this.#viewChanged());
     find("viewer-stage").replaceWith(this.compare.stage);
     this.faces = new Faces({
       onblend: (jobId, attempt) => this.#blended(jobId, attempt),
-      onlook: (box, near) => this.#look(box, near),
+      onhighlight: (box, near) => this.#highlightFace(box, near),
       onproblem: (problem) => act.problem(problem),
     });
-    this.#wire();
+    this.#addListeners();
   }
 
   /** Show an attempt; the browser's back button closes it again. */
@@ -47,7 +47,7 @@ export class Viewer {
     if (this.dialog.open) this.dialog.close();
   }
 
-  #wire() {
+  #addListeners() {
     this.dialog.addEventListener("close", () => this.#closed());
     find("viewer-close").addEventListener("click", () => this.close());
     find("viewer-previous").addEventListener("click", () => this.#step(-1));
@@ -55,7 +55,7 @@ export class Viewer {
     find("viewer-again").addEventListener("click", () => this.act.again(this.shown.job.job_id, this.shown.attempt));
     addEventListener("popstate", () => {
       this.close();
-      setTimeout(() => this.#giveFocusBack()); // the browser first goes to the address's own mark, such as #main
+      setTimeout(() => this.#restoreFocus()); // the browser first goes to the address's own mark, such as #main
     });
     for (const mode of MODES) find(`mode-${mode}`).addEventListener("click", () => this.#setMode(mode));
     for (const [id, zoom] of Object.entries(ZOOMS))
@@ -79,12 +79,12 @@ export class Viewer {
     this.shown = null;
     this.faces.hide();
     this.compare.clear();
-    this.#giveFocusBack();
+    this.#restoreFocus();
     if (history.state?.viewer) history.back();
   }
 
   /** To where it was before; going back in the history takes it away once more, so this is called after that too. */
-  #giveFocusBack() {
+  #restoreFocus() {
     if (!this.dialog.open) this.opener?.focus({ preventScroll: true });
   }
 
@@ -134,7 +134,7 @@ export class Viewer {
   }
 
   /** The view changed: tell the zoom, and fetch sharper pictures when one looks closer than those that are there. */
-  #looked() {
+  #viewChanged() {
     if (!this.shown) return;
     const { job, attempt } = this.shown;
     const { view } = this.compare;
@@ -148,17 +148,17 @@ export class Viewer {
     find("reduced").hidden = isFullResolution(attempt) || longer <= LARGEST_PIXELS || pixels <= LARGEST_PIXELS;
     if (pixels <= (this.shown.pixels ?? 2048)) return;
     this.shown.pixels = pixels;
-    this.#sharpen("before", originalAddress(job.job_id, attempt, pixels));
-    this.#sharpen("after", resultAddress(job.job_id, attempt, pixels));
+    this.#loadSharper("before", originalAddress(job.job_id, attempt, pixels));
+    this.#loadSharper("after", resultAddress(job.job_id, attempt, pixels));
   }
 
-  #sharpen(which, address) {
+  #loadSharper(which, address) {
     if (this.shown[which] === address) return;
     this.shown[which] = address;
     this.compare.load(which, address);
   }
 
-  #look(box, near = false) {
+  #highlightFace(box, near = false) {
     this.compare.mark(box);
     if (box && near) this.compare.showBox(box);
   }
@@ -168,7 +168,7 @@ export class Viewer {
     this.jobs.mergeAttempt(jobId, attempt);
     this.shown.job = this.jobs.get(jobId);
     this.#fillDownload();
-    this.#sharpen("after", resultAddress(jobId, attempt, this.shown.pixels ?? this.#screenPixels()));
+    this.#loadSharper("after", resultAddress(jobId, attempt, this.shown.pixels ?? this.#screenPixels()));
     announce("The face was blended again.");
   }
 }

@@ -6,8 +6,8 @@ import { withCommand } from "./shell_command.js";
 import { el, find, setAttribute, setText } from "./dom.js";
 import { bytes, duration, plural, sentenceCase } from "./format.js";
 
-const EVERY_SECONDS = 10;
-const SOON_SECONDS = 2;
+const POLL_SECONDS = 10;
+const FAST_POLL_SECONDS = 2;
 /** Each word of health with what the chip says and its tone; `offline` is what the page itself finds. */
 const HEALTH = {
   ready: ["Ready", "good"], busy: ["Restoring", "good"], starting: ["Starting", "waiting"],
@@ -15,18 +15,18 @@ const HEALTH = {
   offline: ["Not reachable", "bad"],
 };
 
-export class Service extends EventTarget {
+export class ServiceStatus extends EventTarget {
   #timer = 0;
   #word = "";
 
   constructor() {
     super();
     Object.assign(this, { state: null, config: null });
-    document.addEventListener("visibilitychange", () => document.hidden || (this.#timer && this.look()));
+    document.addEventListener("visibilitychange", () => document.hidden || (this.#timer && this.poll()));
   }
 
-  /** Look now and from then on; tells `configured` when the service offers something else than before. */
-  async look() {
+  /** Ask now and from then on; tells `configured` when the service offers something else than before. */
+  async poll() {
     clearTimeout(this.#timer);
     let word = "offline";
     try {
@@ -39,13 +39,13 @@ export class Service extends EventTarget {
     }
     this.#word = word;
     this.#draw(word);
-    this.dispatchEvent(new Event("looked"));
+    this.dispatchEvent(new Event("polled"));
     const soon = ["offline", "starting", "draining"].includes(word);
-    this.#timer = setTimeout(() => this.look(), 1000 * (soon ? SOON_SECONDS : EVERY_SECONDS));
+    this.#timer = setTimeout(() => this.poll(), 1000 * (soon ? FAST_POLL_SECONDS : POLL_SECONDS));
   }
 
-  /** Stop looking, as when the session ended. */
-  rest() {
+  /** Stop asking, as when the session ended. */
+  stop() {
     clearTimeout(this.#timer);
     this.#timer = 0;
   }

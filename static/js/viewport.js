@@ -1,10 +1,10 @@
-// Where one looks at a picture: how large it is shown and which part. Pure geometry in CSS pixels of the stage and the
-// picture's own pixels; it knows no elements, and both sides of a comparison share one view.
+// Zoom and pan of a picture: how large it is shown and which part. Pure geometry in CSS pixels of the stage and the
+// picture's own pixels; both sides of a comparison share one viewport.
 
-const MOST_ZOOM = 8;
+const MAX_ZOOM = 8;
 const STEP = 1.25;
 
-export class View {
+export class Viewport {
   /** The picture's size in its own pixels; `ratio` is how many screen pixels make one CSS pixel. */
   constructor(width, height, ratio = 1) {
     Object.assign(this, { width, height, ratio, stage: { width: 1, height: 1 }, scale: 1, x: 0, y: 0, fitted: true });
@@ -26,7 +26,7 @@ export class View {
     const middle = this.#pointAt(this.stage.width / 2, this.stage.height / 2);
     this.stage = { width, height };
     if (this.fitted) return this.fit();
-    this.#put(middle, width / 2, height / 2);
+    this.#placeAt(middle, width / 2, height / 2);
   }
 
   fit() {
@@ -39,9 +39,9 @@ export class View {
   zoomTo(zoom, x = this.stage.width / 2, y = this.stage.height / 2) {
     const point = this.#pointAt(x, y);
     const least = Math.min(this.fitScale, 1 / this.ratio);
-    this.scale = Math.min(Math.max(zoom / this.ratio, least), MOST_ZOOM / this.ratio);
+    this.scale = Math.min(Math.max(zoom / this.ratio, least), MAX_ZOOM / this.ratio);
     this.fitted = Math.abs(this.scale - this.fitScale) < 1e-9;
-    this.#put(point, x, y);
+    this.#placeAt(point, x, y);
   }
 
   zoomBy(steps, x, y) {
@@ -60,7 +60,7 @@ export class View {
     const width = (right - left) * this.width * (1 + room), height = (bottom - top) * this.height * (1 + room);
     const scale = Math.min(this.stage.width / width, this.stage.height / height);
     this.zoomTo(scale * this.ratio);
-    this.#put({ x: ((left + right) / 2) * this.width, y: ((top + bottom) / 2) * this.height },
+    this.#placeAt({ x: ((left + right) / 2) * this.width, y: ((top + bottom) / 2) * this.height },
       this.stage.width / 2, this.stage.height / 2);
   }
 
@@ -73,7 +73,7 @@ export class View {
     return { x: (x - this.x) / this.scale, y: (y - this.y) / this.scale };
   }
 
-  #put(point, x, y) {
+  #placeAt(point, x, y) {
     this.x = x - point.x * this.scale;
     this.y = y - point.y * this.scale;
     this.#clamp();

@@ -1,11 +1,11 @@
-// Pictures of the service that load when they come near the screen, a few at a time, and wait when the service asks
-// for patience. It knows addresses and image elements; what they show is for others.
+// Images of the service that load when they come near the screen, a few at a time, and pause when the
+// service answers with Retry-After.
 
-import { picture } from "./api.js";
+import { fetchImage } from "./api.js";
 
-const AT_ONCE = 4;
-const MOST_TRIES = 5;
-const AHEAD = "400px";
+const MAX_CONCURRENT = 4;
+const MAX_TRIES = 5;
+const ROOT_MARGIN = "400px";
 
 const waiting = [];
 const wanted = new WeakMap(); // image -> its address and what to do once it is there
@@ -19,10 +19,10 @@ const observer = new IntersectionObserver((entries) => {
     waiting.push({ image: entry.target, ...wanted.get(entry.target), tries: 0 });
   }
   next();
-}, { rootMargin: AHEAD });
+}, { rootMargin: ROOT_MARGIN });
 
 /** An image that loads `address` when it comes near the screen. It is decoration: what it shows stands beside it. */
-export function lazyPicture(address, { onready = () => {} } = {}) {
+export function lazyImage(address, { onready = () => {} } = {}) {
   const image = document.createElement("img");
   image.alt = "";
   image.decoding = "async";
@@ -33,14 +33,14 @@ export function lazyPicture(address, { onready = () => {} } = {}) {
 }
 
 /** The picture is not needed any more. */
-export function forget(image) {
+export function releaseImage(image) {
   observer.unobserve(image);
   wanted.delete(image);
   if (image.src) URL.revokeObjectURL(image.src);
 }
 
 async function next() {
-  if (running >= AT_ONCE || !waiting.length) return;
+  if (running >= MAX_CONCURRENT || !waiting.length) return;
   const pause = pausedUntil - Date.now();
   if (pause > 0) return void setTimeout(next, pause);
   running += 1;
@@ -53,13 +53,13 @@ async function next() {
 
 async function load(task) {
   try {
-    const blob = await picture(task.address);
+    const blob = await fetchImage(task.address);
     if (!wanted.has(task.image)) return;
     task.image.src = URL.createObjectURL(blob);
     await task.image.decode().catch(() => {});
     task.onready(task.image);
   } catch (problem) {
-    if (problem.retryAfterSeconds === null || task.tries >= MOST_TRIES) return; // gone: its words remain
+    if (problem.retryAfterSeconds === null || task.tries >= MAX_TRIES) return; // gone: its words remain
     pausedUntil = Date.now() + 1000 * problem.retryAfterSeconds;
     waiting.unshift({ ...task, tries: task.tries + 1 });
   }
