@@ -89,7 +89,7 @@ def test_twenty_cloud_and_twenty_local_photos_at_once_each_get_their_own_result(
     service: Service, provider: StandIn
 ) -> None:
     met, at_once, most = threading.Event(), [0], [0]
-    lock, active_runs = threading.Lock(), service.context.worker._active_runs
+    lock, active_runs = threading.Lock(), service.context.worker.active_runs
 
     def paint(wire: Wire) -> None:
         """The first two photos at the provider stay until they have seen each other and a local one in work."""
@@ -329,7 +329,7 @@ threading.Event().wait(60)
 
 
 def test_a_process_killed_while_a_photo_is_at_the_provider_does_not_pay_twice(
-    tmp_path: Path, provider: StandIn, decoder: Decoder
+    tmp_path: Path, provider: StandIn, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provider.api = Wire.hang
     process = subprocess.Popen(
@@ -355,8 +355,17 @@ def test_a_process_killed_while_a_photo_is_at_the_provider_does_not_pay_twice(
             waiting={"siliconflow": 1},
             rescan_seconds=0.02,
         )
+        rescans: list[str | None] = []
+        queued_ids = harness.store.queued_ids
+
+        def counted(**which: Any) -> list[str]:
+            found = queued_ids(**which)
+            rescans.append(which["only"])
+            return found
+
+        monkeypatch.setattr(harness.store, "queued_ids", counted)
         worker.start()
-        time.sleep(0.3)
+        until(lambda: rescans.count("siliconflow") > 1 and rescans.count(None) > 1)  # after the first, it would be sent
         worker.stop()
         (job,) = harness.store.jobs(OWNER, 9)
         (attempt,) = job.attempts

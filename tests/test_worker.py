@@ -49,6 +49,11 @@ def submit(harness: Harness, worker: Worker, photos: int = 1) -> Job:
     return job
 
 
+def working_threads() -> list[str]:
+    """The worker's threads that have not ended."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("worker-")]
+
+
 def test_a_batch_is_restored_in_order_and_the_worker_is_idle_again(make: Make) -> None:
     harness, worker = make()
     assert worker.health().word == "stopped"
@@ -71,7 +76,7 @@ def test_the_next_photo_is_decoded_while_one_is_restored_and_only_one(make: Make
     job = submit(harness, worker, photos=4)
     worker.start()
     until(gate.reached.is_set)
-    until(lambda: worker._active_runs.waiting("local") == 1)  # the third one waits: it is let in nowhere
+    until(lambda: worker.active_runs.waiting("local") == 1)  # the third one waits: it is let in nowhere
     assert harness.states(job) == ["processing", "processing", "queued", "queued"]
     health = worker.health()
     assert (health.word, health.current_attempt) == ("busy", job.attempts[0].id)
@@ -94,8 +99,8 @@ def test_the_next_photo_is_restored_while_the_last_is_encoded_and_no_further(
     job = submit(harness, worker, photos=5)
     worker.start()
     until(lambda: harness.backend.runs == 2)
-    until(lambda: len(worker._active_runs.at(Step.RESTORED)) == 1)
-    until(lambda: worker._active_runs.waiting("local") == 1)  # the fourth one waits: it is let in nowhere
+    until(lambda: len(worker.active_runs.at(Step.RESTORED)) == 1)
+    until(lambda: worker.active_runs.waiting("local") == 1)  # the fourth one waits: it is let in nowhere
     assert harness.backend.runs == 2  # one is being encoded, one waits for that, one is decoded
     assert harness.states(job) == ["processing"] * 3 + ["queued"] * 2
     hold.set()
@@ -245,10 +250,9 @@ def test_what_crashed_once_runs_alone(make: Make) -> None:
     together: list[int] = []
 
     def look(_: int) -> None:
-        current = worker.health().current_attempt
-        if current == suspect:
+        if worker.health().current_attempt == suspect:
+            until(lambda: worker.active_runs.waiting("local") or harness.store.counts().processing > 1)
             together.append(harness.store.counts().processing)
-            time.sleep(0.05)
 
     harness.backend.on_tile = look
     for attempt in job.attempts:
@@ -368,7 +372,7 @@ def test_a_run_that_does_not_listen_is_given_back_and_its_late_result_dropped(ma
     assert not worker.drain(0.05)
     assert (harness.states(job), harness.attempts(job)[0].tries) == (["queued"], 0)
     gate.opened.set()
-    time.sleep(0.1)
+    until(lambda: not working_threads())
     assert harness.states(job) == ["queued"]
     assert harness.result_files() == []
 

@@ -53,7 +53,7 @@ def srgb_profile() -> bytes:
 
 
 def normalize_color(pixels: Bytes8, mode: str, icc_profile: bytes | None) -> Settled:
-    """Bring 8-bit pixels of a mode (L, RGB, CMYK, LAB) to grey or RGB; never fails for a profile.
+    """Bring pixels of a mode (L, RGB, CMYK, LAB), (H, W) or (H, W, C) uint8, to grey or RGB, however broken its profile.
 
     Grey, CMYK and Lab become sRGB. RGB in another space becomes sRGB if that is faithful, and stays as it is, with its
     own profile, if colours would be clipped.
@@ -73,7 +73,7 @@ def normalize_color(pixels: Bytes8, mode: str, icc_profile: bytes | None) -> Set
 
 
 def to_srgb(rgb: Bytes8, icc_profile: bytes | None) -> Bytes8:
-    """RGB in a profile's space to sRGB, clipping what sRGB cannot show; unchanged if the profile is unusable."""
+    """RGB (H, W, 3) uint8 in a profile's space to sRGB, clipped to it; unchanged if the profile is unusable."""
     if icc_profile is None:
         return rgb
     try:
