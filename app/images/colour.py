@@ -53,7 +53,7 @@ def srgb_profile() -> bytes:
 
 
 def normalize_color(pixels: Bytes8, mode: str, icc_profile: bytes | None) -> Settled:
-    """Bring pixels of a mode (L, RGB, CMYK, LAB), (H, W) or (H, W, C) uint8, to grey or RGB, however broken its profile.
+    """Pixels of a mode (L, RGB, CMYK, LAB), (H, W) or (H, W, C) uint8, to grey or RGB; no profile makes it fail.
 
     Grey, CMYK and Lab become sRGB. RGB in another space becomes sRGB if that is faithful, and stays as it is, with its
     own profile, if colours would be clipped.
