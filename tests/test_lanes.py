@@ -61,7 +61,8 @@ def make(tmp_path: Path, decoder: Decoder) -> Iterator[Make]:
     def build(provider: Any = None, most: int = 2, **options: Any) -> tuple[Harness, Worker]:
         harness = Harness(tmp_path, None, decoder)
         harness.open()
-        harness.runner._backends = {"local": harness.backend, **({} if provider is None else {CLOUD: provider})}
+        if provider is not None:
+            harness.backends[CLOUD] = provider
         options = {"rescan_seconds": 0.05, "stop_grace_seconds": 5.0, "waiting": {CLOUD: most}, **options}
         worker = Worker(harness.runner, harness.store, harness.metrics, harness.queue, **options)
         made.append((harness, worker))
@@ -69,7 +70,7 @@ def make(tmp_path: Path, decoder: Decoder) -> Iterator[Make]:
 
     yield build
     for harness, worker in made:
-        provider = harness.runner._backends.get(CLOUD)
+        provider = harness.backends.get(CLOUD)
         if isinstance(provider, Provider):
             provider.gate.set()
         worker.stop()
@@ -133,7 +134,7 @@ def test_each_lane_keeps_its_order_and_its_places(make: Make, provider: Provider
     jobs = [submit(harness, worker, backend) for backend in ("local", CLOUD) * 3]
     assert [harness.store.queue_position(job.id) for job in jobs] == [1, 1, 2, 2, 3, 3]
     worker.start()
-    until(lambda: provider.at_once == 1 and gate.reached.is_set() and worker._local._ready.qsize() == 1)
+    until(lambda: provider.at_once == 1 and gate.reached.is_set() and len(worker.active_runs.at(Step.READY)) == 1)
     assert [harness.store.queue_position(job.id) for job in jobs] == [0, 0, 0, 1, 1, 2]
     provider.gate.set()
     gate.opened.set()
@@ -298,7 +299,12 @@ def test_waiting_for_a_provider_is_no_hang_and_silence_is_one(make: Make, provid
         assert not worker.watch(now[0])
     assert told == []
     silent = threading.Event()
-    provider.before_sending = lambda: silent.set() or provider.gate.wait(20.0)
+
+    def say_nothing() -> None:
+        silent.set()
+        provider.gate.wait(20.0)
+
+    provider.before_sending = say_nothing
     submit(harness, worker, CLOUD)
     until(silent.is_set)
     now[0] += 0.6

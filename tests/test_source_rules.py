@@ -218,7 +218,7 @@ SLEEPS = {
     "fault_service:_submit_for_ever": "a client that tries again",
     "harness:until": "waits for what another thread or process does",
     "lanczos_server:slowly": "a slow backend",
-    "test_docs:running": "looks whether the process still lives while it waits for it",
+    "test_docs_examples:running": "looks whether the process still lives while it waits for it",
     "test_guard:receive": "a slow client",
     "test_guard:scenario": "lets the other tasks of the loop run",
     "test_live:send_text": "a slow client",

@@ -181,11 +181,11 @@ def test_an_end_the_store_refused_is_settled_as_soon_as_it_can(make: Make, monke
 
 def poison(harness: Harness, deadly: bytes) -> None:
     """Let the decoder's thread-mates die of one photo: the restoring thread raises what no run may catch."""
-    size = 99
+    size, decoder = 99, harness.decoder
 
     class Poisoned:
         def decode(self, path: Path) -> Picture:
-            picture = harness.decoder.decode(path)
+            picture: Picture = decoder.decode(path)
             marked = path.read_bytes() == deadly
             return Picture(picture.rgb, dpi=(size, size)) if marked else picture
 
@@ -196,7 +196,7 @@ def poison(harness: Harness, deadly: bytes) -> None:
             raise SystemExit("the thread dies")
         return restore(picture, *rest)
 
-    harness.runner._decoder = Poisoned()
+    harness.decoder = Poisoned()
     harness.backend.restore = dying
 
 
@@ -335,7 +335,7 @@ def test_draining_ends_what_runs_and_leaves_the_rest_waiting(make: Make) -> None
     worker.start()
     job = submit(harness, worker, photos=4)
     until(gate.reached.is_set)
-    until(lambda: worker._local._ready.qsize() == 1)
+    until(lambda: len(worker.active_runs.at(Step.READY)) == 1)
     threading.Timer(0.1, gate.opened.set).start()
     assert worker.drain(20.0)
     assert harness.states(job) == ["completed", "queued", "queued", "queued"]
