@@ -241,7 +241,7 @@ def draw_lace(picture: Unit, rng: Rng) -> Unit:
 
 
 def draw_white_frame(picture: Unit, rng: Rng) -> Unit:
-    """The straight frame of a print or of an album page on some of the sides, white, cream or black, with a thin line."""
+    """The straight frame of a print on some of its sides: white, cream or black, sometimes with a thin line."""
     height, width = _size(picture)
     depth = int(rng.integers(2, max(3, round(0.08 * width))))
     color = scene_color(picture, rng, light=rng.random() < 0.75)

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from training.damage.ageing import choose_scan, make_print
 from training.damage.kinds import SHARES, TRAINED, DamageKind, Draw
-from training.damage.layers import Layer, Print, Rng, Unit, paste
+from training.damage.layers import Layer, Rng, Unit, paste
 from training.damage.negative_pages import PAGES, draw_caption
 from training.damage.negatives import SCENES
 from training.photos import read_rgb
@@ -38,15 +38,20 @@ Mask = NDArray[np.bool_]
 class Sample:
     """One scan and what is known of it.
 
-    `scan` is (H, W, 3) uint8 RGB; `clean` is what the same scanner makes of the undamaged print, without noise, (H, W, 3)
-    float32 in [0, 1]; `mask` (H, W) is damage that can be seen; `unsure` (H, W) is damage drawn where it cannot be seen,
-    which counts neither as damage nor as none.
+    `scan` is (H, W, 3) uint8 RGB; `clean` is what the same scanner makes of the undamaged print, without noise,
+    (H, W, 3) float32 in [0, 1]; `contrast` (H, W) float32 in [0, 1] is how far the damage differs from it; `unsure`
+    (H, W) is damage drawn where it cannot be seen, which counts neither as damage nor as none.
     """
 
     scan: NDArray[np.uint8]
     clean: Unit
-    mask: Mask
+    contrast: NDArray[np.float32]
     unsure: Mask
+
+    @property
+    def mask(self) -> Mask:
+        """Damage that can be seen, (H, W) bool."""
+        return self.contrast > VISIBLE_CONTRAST
 
 
 def contrast(before: Unit, after: Unit) -> NDArray[np.float32]:
@@ -77,8 +82,8 @@ def scan_sample(scene: Unit, draws: Sequence[Draw], rng: Rng) -> Sample:
     damaged, drawn = apply_damage(undamaged, [layer for draw in draws for layer in draw(canvas, rng)])
     scan = choose_scan(rng)
     clean, seen = scan.see(undamaged), scan.see(damaged)
-    mask = contrast(clean, seen) > VISIBLE_CONTRAST
-    return Sample(scan.store(seen, rng), clean, mask, drawn & ~mask)
+    difference = contrast(clean, seen)
+    return Sample(scan.store(seen, rng), clean, difference, drawn & (difference <= VISIBLE_CONTRAST))
 
 
 def draw_scene(picture: Unit, rng: Rng) -> Unit:
@@ -115,7 +120,7 @@ def make_damaged(picture: Unit, rng: Rng) -> Sample:
 
 
 def crop(photo: NDArray[np.uint8], side: int, rng: Rng) -> Unit:
-    """A random square of a photo, (H, W, 3) uint8, scaled 0.6 to 1.8, laid in one of eight ways: (side, side, 3) float32."""
+    """A random square of a photo, (H, W, 3) uint8, scaled and turned: (side, side, 3) float32 RGB in [0, 1]."""
     smallest = side / min(photo.shape[:2])
     factor = max(smallest, float(np.exp(rng.uniform(math.log(0.6), math.log(1.8)))))
     cut = min(*photo.shape[:2], math.ceil(side / factor))
