@@ -7,12 +7,13 @@ lies between the two, so it has the scan's blur and noise and not the print's.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.damage.layers import Print, Rng, Unit
+from training.damage.layers import Print, Rng, Unit, clipped
 
 GREY_SHARE = 0.7
 TONED_SHARE = 0.7  # of the grey ones
@@ -40,7 +41,7 @@ def make_print(picture: Unit, rng: Rng, with_grain: bool = True) -> tuple[Unit, 
         picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.3, 1.8))), dtype=np.float32)
     if with_grain and rng.random() < 0.6:
         picture = picture + _grain(picture.shape[:2], float(rng.uniform(0.005, 0.045)), rng)[:, :, None]
-    return np.clip(picture, 0.0, 1.0, dtype=np.float32), _colors(picture.shape[:2], white, black, rng)
+    return clipped(picture), _colors(picture.shape[:2], white, black, rng)
 
 
 def _grain(shape: tuple[int, ...], strength: float, rng: Rng) -> NDArray[np.float32]:
@@ -57,9 +58,8 @@ def _colors(shape: tuple[int, ...], white: NDArray[np.float32], black: NDArray[n
     paper = 0.95 + 0.05 * white if way < 0.2 else white + rng.uniform(0.1, 0.9) * (tone * white.max() - white)
     paper = paper + rng.normal(0.0, 0.015, 3)
     background = np.asarray(_BACKGROUNDS[rng.integers(len(_BACKGROUNDS))]) + rng.normal(0.0, 0.02, 3)
-    colors = (paper, black * rng.uniform(0.4, 1.0), background)
-    paper, dark, background = (np.clip(color, 0.0, 1.0).astype(np.float32) for color in colors)
-    return Print(shape[0], shape[1], paper, dark, background)
+    dark = black * rng.uniform(0.4, 1.0)
+    return Print(shape[0], shape[1], clipped(paper), clipped(dark), clipped(background))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Scan:
         if self.is_grey:
             grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), dtype=np.float32)
             picture = np.repeat(grey[:, :, None], 3, axis=2)
-        return np.clip(picture, 0.0, 1.0, dtype=np.float32)
+        return clipped(picture)
 
     def store(self, seen: Unit, rng: Rng) -> NDArray[np.uint8]:
         """What `see` gave with noise and through JPEG: (H, W, 3) uint8 RGB."""
@@ -94,7 +94,8 @@ class Scan:
         if self.quality >= 100:
             return pixels
         _, data = cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, self.quality])
-        return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1], dtype=np.uint8)
+        stored: Any = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        return np.ascontiguousarray(stored[:, :, ::-1], dtype=np.uint8)
 
 
 def choose_scan(rng: Rng) -> Scan:

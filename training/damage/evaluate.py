@@ -1,7 +1,7 @@
 """`python -m training.damage.evaluate CHECKPOINT --photos FOLDER`: how much damage a network finds.
 
 Held-out photos with drawn damage of other seeds, the two kinds kept out of training among them: precision, recall and
-F1 by kind, over thresholds. Undamaged photos, pages and drawings: the share of pixels marked wrongly. Sheets to look at.
+F1 by kind, over thresholds. Undamaged photos, pages and drawings: the share of pixels marked. Sheets to look at.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from training.damage import sheets
 from training.damage.finder import Finder
 from training.damage.held_out_kinds import HELD_OUT
 from training.damage.kinds import TRAINED, DamageKind
+from training.damage.layers import clipped
 from training.damage.metrics import Agreement, agreement
 from training.damage.negative_pages import draw_line_drawing, draw_page
 from training.damage.negatives import draw_collars, draw_jewellery, draw_lace
@@ -66,7 +67,7 @@ def damaged_samples(photos: Sequence[NDArray[np.uint8]], kind: DamageKind, count
     """Held-out photos, (H, W, 3) uint8, under one kind of damage; equal calls give equal samples."""
     for index in range(count):
         rng = np.random.default_rng([SEED, list(KINDS).index(kind), index])
-        picture = crop(photos[rng.integers(len(photos))], SIDE, rng)
+        picture = crop(photos[int(rng.integers(len(photos)))], SIDE, rng)
         yield scan_sample(picture, [KINDS[kind]], rng)
 
 
@@ -88,7 +89,7 @@ def undamaged_pictures(photos: Mapping[str, NDArray[np.uint8]]) -> Iterator[tupl
         for index in range(PAGES_A_KIND):
             rng = np.random.default_rng([SEED, 1000 + number, index])
             scene = draw(crop(pictures[rng.integers(len(pictures))], SIDE, rng), rng)
-            scene = np.clip(scene, 0.0, 1.0, dtype=np.float32)
+            scene = clipped(scene)
             yield group, f"{group} {index}", scan_sample(scene, (), rng).scan
 
 

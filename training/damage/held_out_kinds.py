@@ -14,7 +14,7 @@ import numpy as np
 from skimage.graph import MCP_Geometric
 
 from training.damage.kinds import DamageKind, Draw, bare_color
-from training.damage.layers import Layer, Plane, Points, Print, Rng, place, shifted, smooth_noise, textured
+from training.damage.layers import Layer, Plane, Points, Print, Rng, clipped, place, shifted, smooth_noise, textured
 
 
 def draw_percolation_crack(canvas: Print, rng: Rng) -> list[Layer]:
@@ -52,7 +52,7 @@ def _grown(path: Points, shape: tuple[int, int], width: float, rng: Rng) -> Plan
     empty[rows, columns] = 0
     distance = np.asarray(cv2.distanceTransform(empty, cv2.DIST_L2, 5), dtype=np.float32)
     half = 0.5 * width * np.exp(0.5 * smooth_noise(shape, 6.0, rng))
-    return np.clip(half - distance + 0.5, 0.0, 1.0).astype(np.float32)
+    return clipped(half - distance + 0.5)
 
 
 def draw_lint(canvas: Print, rng: Rng) -> list[Layer]:

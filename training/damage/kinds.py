@@ -22,6 +22,7 @@ from training.damage.layers import (
     Print,
     Rng,
     Stroke,
+    clipped,
     curve,
     place,
     ragged,
@@ -62,8 +63,8 @@ LIGHT_SHARE = 0.78
 def bare_color(canvas: Print, rng: Rng, light_share: float = LIGHT_SHARE) -> NDArray[np.float32]:
     """(3,) float32: mostly the print's paper, fresh or dirty; sometimes dark."""
     if rng.random() < light_share:
-        return np.clip(canvas.paper * rng.uniform(0.8, 1.08) + rng.normal(0.0, 0.02, 3), 0.0, 1.0).astype(np.float32)
-    return np.clip(canvas.dark + rng.uniform(-0.03, 0.08), 0.0, 1.0).astype(np.float32)
+        return clipped(canvas.paper * rng.uniform(0.8, 1.08) + rng.normal(0.0, 0.02, 3))
+    return clipped(canvas.dark + rng.uniform(-0.03, 0.08))
 
 
 def draw_scratch(canvas: Print, rng: Rng) -> list[Layer]:
@@ -110,7 +111,7 @@ def cracked(coverage: Plane, canvas: Print, rng: Rng) -> list[Layer]:
     if rng.random() < 0.55:
         layers.append(Layer(shifted(coverage, -dx, -dy) * np.float32(rng.uniform(0.3, 0.9)), canvas.dark))
     if rng.random() < 0.5:
-        edge = np.clip(canvas.paper * rng.uniform(0.95, 1.12), 0.0, 1.0).astype(np.float32)
+        edge = clipped(canvas.paper * rng.uniform(0.95, 1.12))
         layers.append(Layer(shifted(coverage, dx, dy) * np.float32(rng.uniform(0.4, 1.0)), edge))
     strength = float(rng.uniform(0.01, 0.09)) if is_light else 0.02
     layers.append(Layer(coverage * np.float32(rng.uniform(0.7, 1.0)), textured(color, canvas.shape, strength, rng)))
@@ -221,7 +222,7 @@ def _spots(canvas: Print, rng: Rng, share: float) -> Plane:
     distance = np.hypot(x - window[0], y - window[1]) / (canvas.side * rng.uniform(0.2, 0.6))
     noise = noise - distance.astype(np.float32)
     limit = np.quantile(noise[::4, ::4], 1.0 - share)
-    return np.clip(0.5 + (noise - limit) * rng.uniform(4.0, 16.0), 0.0, 1.0).astype(np.float32)
+    return clipped(0.5 + (noise - limit) * rng.uniform(4.0, 16.0))
 
 
 def draw_blotch(canvas: Print, rng: Rng) -> list[Layer]:
@@ -239,7 +240,7 @@ def draw_stain(canvas: Print, rng: Rng) -> list[Layer]:
     seam = np.clip(coverage - inner, 0.0, 1.0) * np.float32(rng.uniform(0.5, 1.5))
     tint = canvas.dark + rng.uniform(0.0, 0.25) * np.array([1.0, 0.7, 0.35])
     opacity = np.float32(rng.uniform(0.35, 0.9))
-    return [Layer(np.clip(coverage * opacity + seam, 0.0, 1.0), np.clip(tint, 0.0, 1.0).astype(np.float32))]
+    return [Layer(np.clip(coverage * opacity + seam, 0.0, 1.0), clipped(tint))]
 
 
 def torn(outside: Plane, canvas: Print, rng: Rng) -> list[Layer]:
@@ -251,7 +252,7 @@ def torn(outside: Plane, canvas: Print, rng: Rng) -> list[Layer]:
     cell = float(rng.uniform(4.0, 20.0))
     wavy = outside + np.float32(rng.uniform(0.2, 2.5)) * smooth_noise(canvas.shape, cell, rng)
     seam = np.clip(wavy + 0.5 + rim * np.clip(1.0 + 0.6 * smooth_noise(canvas.shape, cell, rng), 0.0, 3.0), 0.0, 1.0)
-    gone = np.clip(wavy + 0.5, 0.0, 1.0).astype(np.float32)
+    gone = clipped(wavy + 0.5)
     seam = np.asarray(seam, dtype=np.float32)
     layers = []
     if rim and rng.random() < 0.6:

@@ -62,12 +62,17 @@ class Stroke:
     widths: NDArray[np.float32]
 
 
+def clipped(values: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Values of any shape, cut to [0, 1]."""
+    return np.asarray(np.clip(values, 0.0, 1.0), dtype=np.float32)
+
+
 def paste(picture: Unit, layers: Sequence[Layer]) -> Unit:
     """The picture, (H, W, 3) float32 in [0, 1], with the layers over it, the first lowest."""
     for layer in layers:
         coverage = layer.coverage[:, :, None]
         picture = picture + coverage * (layer.color - picture)
-    return np.clip(picture, 0.0, 1.0, dtype=np.float32)
+    return clipped(picture)
 
 
 def rasterize(strokes: Sequence[Stroke], shape: tuple[int, int]) -> Plane:
@@ -115,7 +120,7 @@ def shifted(coverage: Plane, dx: float, dy: float) -> Plane:
 def textured(color: NDArray[np.float32], shape: tuple[int, int], strength: float, rng: Rng) -> Unit:
     """A colour, (3,), with the unevenness of bare paper: (H, W, 3) float32 in [0, 1]."""
     noise = 0.6 * smooth_noise(shape, 9.0, rng) + 0.8 * smooth_noise(shape, 1.3, rng)
-    return np.clip(color + strength * noise[:, :, None], 0.0, 1.0).astype(np.float32)
+    return clipped(color + strength * noise[:, :, None])
 
 
 def uneven(coverage: Plane, rng: Rng, deepest: float = 0.7) -> Plane:

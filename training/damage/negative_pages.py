@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from training.damage.layers import Plane, Rng, Stroke, Unit, curve, rasterize, smooth_noise, wander
+from training.damage.layers import Plane, Rng, Stroke, Unit, clipped, curve, rasterize, smooth_noise, wander
 from training.damage.negatives import scene_color
 
 _LETTERS = np.array(list(string.ascii_letters + string.digits + "     .,;:-!?'"))
@@ -60,7 +60,7 @@ def _ground(picture: Unit, rng: Rng, is_light: bool) -> Unit:
     """A sheet of paper in place of the picture, of one tone with soft unevenness."""
     shape = (picture.shape[0], picture.shape[1])
     shade = np.float32(rng.uniform(0.0, 0.04)) * smooth_noise(shape, 80.0, rng)[:, :, None]
-    return np.clip(scene_color(picture, rng, is_light) + shade, 0.0, 1.0).astype(np.float32)
+    return clipped(scene_color(picture, rng, is_light) + shade)
 
 
 def draw_page(picture: Unit, rng: Rng) -> Unit:
@@ -107,7 +107,7 @@ def _hatching(shape: tuple[int, int], rng: Rng) -> Plane:
     turn, step = rng.uniform(0.0, math.pi), rng.uniform(3.0, 9.0)
     wave = np.cos((x * math.cos(turn) + y * math.sin(turn)) * (2 * math.pi / step))
     area = smooth_noise(shape, 0.3 * shape[1], rng) > rng.uniform(-0.5, 1.0)
-    return (np.clip((wave - 0.4) * 2.0, 0.0, 1.0) * area).astype(np.float32)
+    return clipped((wave - 0.4) * 2.0 * area)
 
 
 PAGES = (draw_page, draw_line_drawing)

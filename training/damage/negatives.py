@@ -20,6 +20,7 @@ from training.damage.layers import (
     Rng,
     Stroke,
     Unit,
+    clipped,
     curve,
     rasterize,
     reduced,
@@ -36,7 +37,7 @@ def scene_color(picture: Unit, rng: Rng, light: bool) -> NDArray[np.float32]:
     else:
         color = np.repeat(rng.uniform(0.0, 1.0), 3) + rng.normal(0.0, 0.05, 3)
     level = rng.uniform(0.75, 1.0) if light else rng.uniform(0.0, 0.3)
-    return np.clip(color + (level - color.mean()), 0.0, 1.0).astype(np.float32)
+    return clipped(color + (level - color.mean()))
 
 
 def _over(picture: Unit, coverage: Plane, color: NDArray[np.float32]) -> Unit:
@@ -102,7 +103,7 @@ def draw_strands(picture: Unit, rng: Rng) -> Unit:
             path = path + rng.normal(0.0, spread, 2).astype(np.float32)
             strokes.append(Stroke(path, np.full(len(path), rng.uniform(0.4, 1.4), np.float32)))
         coverage = rasterize(strokes, _size(picture)) * np.float32(rng.uniform(0.4, 1.0))
-        picture = _over(picture, coverage, np.clip(color + shade, 0.0, 1.0).astype(np.float32))
+        picture = _over(picture, coverage, clipped(color + shade))
     return picture
 
 
@@ -171,7 +172,7 @@ def draw_collars(picture: Unit, rng: Rng) -> Unit:
         cv2.fillPoly(canvas, [np.rint(corners * SUPERSAMPLING).astype(np.int32)], 255)
         shading = 0.06 * smooth_noise(_size(picture), float(rng.uniform(20.0, 80.0)), rng)[:, :, None]
         color = scene_color(picture, rng, light=rng.random() < 0.85) + shading
-        picture = _over(picture, reduced(canvas), np.clip(color, 0.0, 1.0).astype(np.float32))
+        picture = _over(picture, reduced(canvas), clipped(color))
     return picture
 
 
@@ -205,7 +206,7 @@ def draw_stars(picture: Unit, rng: Rng) -> Unit:
     points[rows, columns] = rng.pareto(1.5, count).astype(np.float32) * np.float32(0.4)
     spread = (float(rng.uniform(0.5, 1.6)), float(rng.uniform(0.5, 1.6)))
     soft = np.asarray(cv2.GaussianBlur(np.minimum(points, 8.0), (0, 0), spread[0], sigmaY=spread[1]), dtype=np.float32)
-    return np.clip(picture + 4.0 * soft[:, :, None], 0.0, 1.0).astype(np.float32)
+    return clipped(picture + 4.0 * soft[:, :, None])
 
 
 def draw_frames(picture: Unit, rng: Rng) -> Unit:

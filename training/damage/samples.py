@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from training.damage.ageing import choose_scan, make_print
 from training.damage.kinds import SHARES, TRAINED, DamageKind, Draw
-from training.damage.layers import Layer, Rng, Unit, paste
+from training.damage.layers import Layer, Rng, Unit, clipped, paste
 from training.damage.negative_pages import PAGES, draw_caption
 from training.damage.negatives import SCENES
 from training.photos import read_rgb
@@ -58,7 +58,7 @@ def contrast(before: Unit, after: Unit) -> NDArray[np.float32]:
     """Difference of two pictures, (H, W, 3) float32 in [0, 1], in the channel that differs most: (H, W) float32."""
     difference = np.abs(after - before)
     red, green, blue = difference[:, :, 0], difference[:, :, 1], difference[:, :, 2]
-    return np.maximum(np.maximum(red, green), blue)  # four times faster than max(axis=2)
+    return np.asarray(np.maximum(np.maximum(red, green), blue))  # four times faster than max(axis=2)
 
 
 def apply_damage(undamaged: Unit, layers: Sequence[Layer]) -> tuple[Unit, Mask]:
@@ -91,14 +91,14 @@ def draw_scene(picture: Unit, rng: Rng) -> Unit:
     for _ in range(rng.choice([1, 1, 2])):
         draw = (*SCENES, draw_caption)[rng.integers(len(SCENES) + 1)]
         picture = draw(picture, rng)
-    return np.clip(picture, 0.0, 1.0, dtype=np.float32)
+    return clipped(picture)
 
 
 def make_undamaged(picture: Unit, rng: Rng) -> Sample:
     """A plain photo, one with hard negatives, or a page."""
     way = rng.random()
     if way < PAGE_SHARE:
-        picture = np.clip(PAGES[rng.integers(len(PAGES))](picture, rng), 0.0, 1.0, dtype=np.float32)
+        picture = clipped(PAGES[rng.integers(len(PAGES))](picture, rng))
     elif way < 1.0 - PLAIN_SHARE:
         picture = draw_scene(picture, rng)
     return scan_sample(picture, (), rng)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-WIDTHS = (40, 56, 80, 104, 128)  # channels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the sides
+# Channels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the sides; multiples of 32 run nearly twice as fast on CPUs with AMX.
+WIDTHS = (32, 64, 96, 96, 128)
 PACKED = 2
 MULTIPLE = PACKED * 2 ** (len(WIDTHS) - 1)  # of which the sides must be
 PRIOR_SHARE = 0.02  # of damaged pixels: where the untrained network starts
@@ -83,4 +84,5 @@ def probabilities(network: nn.Module, scan: Tensor) -> Tensor:
     height, width = scan.shape[-2:]
     padding = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
     padded = functional.pad(scan, padding, mode="replicate")
-    return network(padded)[0, 0, :height, :width].float().sigmoid()
+    logits: Tensor = network(padded)
+    return logits[0, 0, :height, :width].float().sigmoid()

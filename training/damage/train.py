@@ -74,7 +74,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, device: str, precision: str) -> None:
         self.recipe, self.device, self.precision = recipe, device, PRECISIONS[precision]
         self.network = make_segmentation(recipe.seed, recipe.widths).to(device)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.to(memory_format=torch.channels_last)
         self.average = AveragedModel(
             self.network, multi_avg_fn=exponential_mean(recipe.ema_decay), use_buffers=True
         ).eval()
@@ -137,7 +137,7 @@ def averaged_network(checkpoint: Path, device: str = "cpu") -> DamageSegmentatio
     network = make_segmentation(0, tuple(state["recipe"]["widths"]))
     weights = {name: value for name, value in state["average"].items() if name.startswith("module.")}
     network.load_state_dict({name.removeprefix("module."): value for name, value in weights.items()})
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(device).to(memory_format=torch.channels_last)
     return network.eval()
 
 
@@ -174,7 +174,7 @@ def _batches(samples: Samples, recipe: Recipe, first_step: int, loaders: int) ->
     ahead: dict[str, Any] = {"prefetch_factor": 6, "multiprocessing_context": "spawn"} if loaders else {}
     numbers = range(first_step * recipe.batch, recipe.steps * recipe.batch)
     loader: DataLoader[Batch] = DataLoader(
-        samples,  # type: ignore[arg-type]
+        samples,
         recipe.batch,
         sampler=numbers,
         num_workers=loaders,
