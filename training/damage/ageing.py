@@ -95,7 +95,7 @@ class Scan:
             return pixels
         _, data = cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, self.quality])
         stored: Any = cv2.imdecode(data, cv2.IMREAD_COLOR)
-        return np.ascontiguousarray(stored[:, :, ::-1], dtype=np.uint8)
+        return np.asarray(np.ascontiguousarray(stored[:, :, ::-1]), dtype=np.uint8)
 
 
 def choose_scan(rng: Rng) -> Scan:

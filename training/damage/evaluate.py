@@ -34,7 +34,7 @@ from training.photos import read_rgb, scikit_photos, split
 SEED = 4242  # no training draws from it
 SIDE = 320
 SAMPLES_A_KIND = 24
-PAGES_A_KIND = 12
+DRAWN_A_KIND = 12
 SHEET_ROWS = 6
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 KINDS = {**TRAINED, **HELD_OUT}
@@ -71,7 +71,9 @@ def damaged_samples(photos: Sequence[NDArray[np.uint8]], kind: DamageKind, count
         yield scan_sample(picture, [KINDS[kind]], rng)
 
 
-def undamaged_pictures(photos: Mapping[str, NDArray[np.uint8]]) -> Iterator[tuple[str, str, NDArray[np.uint8]]]:
+def undamaged_pictures(
+    photos: Mapping[str, NDArray[np.uint8]], drawn_a_kind: int
+) -> Iterator[tuple[str, str, NDArray[np.uint8]]]:
     """(group, name, picture (H, W, 3) uint8): photos as they are, and drawn pages and scenes without damage."""
     for name, photo in photos.items():
         yield "held-out photos", name, photo
@@ -86,7 +88,7 @@ def undamaged_pictures(photos: Mapping[str, NDArray[np.uint8]]) -> Iterator[tupl
         "lace": draw_lace,
     }
     for number, (group, draw) in enumerate(drawn.items()):
-        for index in range(PAGES_A_KIND):
+        for index in range(min(DRAWN_A_KIND, drawn_a_kind)):
             rng = np.random.default_rng([SEED, 1000 + number, index])
             scene = draw(crop(pictures[rng.integers(len(pictures))], SIDE, rng), rng)
             scene = clipped(scene)
@@ -123,7 +125,7 @@ class Evaluation:
 
     def measure_undamaged(self, photos: Mapping[str, NDArray[np.uint8]]) -> None:
         """Held-out photos by name, (H, W, 3) uint8, scikit-image's and the drawn ones."""
-        for group, name, picture in track(list(undamaged_pictures(photos)), "undamaged"):
+        for group, name, picture in track(list(undamaged_pictures(photos, self._samples_a_kind)), "undamaged"):
             probability = self._finder(picture)
             shares = [100.0 * float(self._finder.mark(probability, limit).mean()) for limit in THRESHOLDS]
             self.marked.setdefault(group, {})[name] = shares
@@ -139,6 +141,12 @@ class Evaluation:
         shares = {name: row[column] for each in chosen for name, row in self.marked[each].items()}
         worst = max(shares, key=lambda name: shares[name])
         return float(np.mean(list(shares.values()))), shares[worst], worst
+
+    def most_marked(self, threshold: float) -> list[str]:
+        """Undamaged pictures by name, the one with most marks first."""
+        column = THRESHOLDS.index(threshold)
+        shares = {name: row[column] for pictures in self.marked.values() for name, row in pictures.items()}
+        return sorted(shares, key=lambda name: -shares[name])
 
     def facts(self) -> dict[str, Any]:
         """Everything, JSON-ready, by threshold."""
@@ -190,35 +198,24 @@ def show(facts: dict[str, Any], threshold: float) -> None:
 
 
 def write_sheets(
-    finder: Finder, photos: Mapping[str, NDArray[np.uint8]], scans: Sequence[Path], folder: Path, threshold: float
+    finder: Finder, photos: Sequence[NDArray[np.uint8]], folder: Path, threshold: float, rows_a_kind: int
 ) -> None:
-    """For each kind a sheet of scan, drawn damage and marks; the undamaged pictures marked most; the real scans."""
+    """A sheet for each kind, on held-out photos, (H, W, 3) uint8: scan, drawn damage, what is marked."""
     for kind in KINDS:
         rows = []
-        for sample in damaged_samples(list(photos.values()), kind, SHEET_ROWS):
+        for sample in damaged_samples(photos, kind, rows_a_kind):
             marked = finder.mark(finder(sample.scan), threshold)
             truth = sheets.overlay(sample.scan, sample.mask, sample.unsure)
             rows.append([sample.scan, truth, sheets.overlay(sample.scan, marked)])
         sheets.write_sheet(folder / f"{kind}.png", rows)
-    for number, (_, name, picture) in enumerate(_worst_first(finder, photos, threshold)[:SHEET_ROWS]):
-        marked = finder.mark(finder(picture), threshold)
-        path = folder / f"undamaged_{number}_{name.replace(' ', '_')}.png"
-        sheets.write_sheet(path, [[picture, sheets.overlay(picture, marked)]])
-    for path in scans:
-        scan = read_rgb(path)
-        probability = finder(scan)
-        row = [scan, sheets.as_grey(probability), sheets.overlay(scan, finder.mark(probability, threshold))]
-        sheets.write_sheet(folder / f"scan_{path.stem}.png", [row])
 
 
-def _worst_first(
-    finder: Finder, photos: Mapping[str, NDArray[np.uint8]], threshold: float
-) -> list[tuple[float, str, NDArray[np.uint8]]]:
-    pictures = [
-        (float(finder.mark(finder(picture), threshold).mean()), name, picture)
-        for _, name, picture in undamaged_pictures(photos)
-    ]
-    return sorted(pictures, key=lambda each: -each[0])
+def write_pictures(finder: Finder, pictures: Mapping[str, NDArray[np.uint8]], folder: Path, threshold: float) -> None:
+    """A sheet for each picture by name, (H, W, 3) uint8: the picture, probabilities, what is marked."""
+    for name, picture in pictures.items():
+        probability = finder(picture)
+        marked = sheets.overlay(picture, finder.mark(probability, threshold))
+        sheets.write_sheet(folder / f"{name.replace(' ', '_')}.png", [[picture, sheets.as_grey(probability), marked]])
 
 
 def main() -> None:
@@ -240,15 +237,22 @@ def main() -> None:
     precision = choose_precision(asked.precision, device).value
     finder = Finder(averaged_network(asked.checkpoint, device), device, precision, asked.scales)
     photos = {path.stem: read_rgb(path) for path in split(asked.photos)[1]}
-    if not asked.only_sheets:
-        evaluation = Evaluation(finder, asked.samples)
-        evaluation.measure_damaged(list(photos.values()))
-        evaluation.measure_undamaged(photos)
-        show(evaluation.facts(), asked.threshold)
-        if asked.json is not None:
-            asked.json.write_text(json.dumps(evaluation.facts(), indent=1))
     if asked.sheets is not None:
-        write_sheets(finder, photos, asked.scans, asked.sheets, asked.threshold)
+        write_sheets(finder, list(photos.values()), asked.sheets, asked.threshold, min(SHEET_ROWS, asked.samples))
+        scans = {f"scan {path.stem}": read_rgb(path) for path in asked.scans}
+        write_pictures(finder, scans, asked.sheets, asked.threshold)
+    if asked.only_sheets:
+        return
+    evaluation = Evaluation(finder, asked.samples)
+    evaluation.measure_damaged(list(photos.values()))
+    evaluation.measure_undamaged(photos)
+    show(evaluation.facts(), asked.threshold)
+    if asked.json is not None:
+        asked.json.write_text(json.dumps(evaluation.facts(), indent=1))
+    if asked.sheets is not None:
+        worst = evaluation.most_marked(asked.threshold)[:SHEET_ROWS]
+        pictures = {name: picture for _, name, picture in undamaged_pictures(photos, asked.samples) if name in worst}
+        write_pictures(finder, pictures, asked.sheets / "undamaged", asked.threshold)
 
 
 if __name__ == "__main__":

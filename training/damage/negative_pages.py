@@ -91,7 +91,7 @@ def _edges(picture: Unit, rng: Rng) -> Plane:
     grey = cv2.cvtColor((picture * 255).astype(np.uint8), cv2.COLOR_RGB2GRAY)
     grey = cv2.GaussianBlur(grey, (0, 0), float(rng.uniform(1.0, 2.5)))
     edges = np.asarray(cv2.Canny(grey, 40, 110), dtype=np.float32) / np.float32(255.0)
-    return np.clip(2.0 * np.asarray(cv2.GaussianBlur(edges, (0, 0), 0.7), dtype=np.float32), 0.0, 1.0)
+    return clipped(2.0 * np.asarray(cv2.GaussianBlur(edges, (0, 0), 0.7), dtype=np.float32))
 
 
 def _pen_stroke(shape: tuple[int, int], rng: Rng) -> Stroke:

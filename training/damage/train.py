@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import logging
 import math
 import time
 from collections import deque
@@ -37,10 +38,13 @@ PANELS = {
     "held-out, threshold 0.5": ("f1", "precision", "recall"),
     "marked of undamaged, %": ("undamaged_mean_percent", "undamaged_worst_percent"),
 }
+SAY_EVERY = 100  # steps
 CHECKED_SAMPLES = 96
 CHECKED_SIDE = 256
 CHECKED_SEED = 77
 THRESHOLD = 0.5
+
+_log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor, Tensor]  # (N, 3, s, s) uint8, (N, 1, s, s) bool, (N, 1, s, s) bool
 
@@ -161,6 +165,8 @@ def train(
     for batch in _batches(Samples(seen, recipe.side, recipe.seed), recipe, trainer.step, loaders):
         losses.append(trainer.advance(batch))
         trainer.seconds = time.monotonic() - started
+        if trainer.step % SAY_EVERY == 0:
+            _log.info("step %d, %.2f h, loss %.4f", trainer.step, trainer.seconds / 3600, np.mean(losses))
         if trainer.step % check_every == 0 or trainer.step == recipe.steps:
             trainer.save(out / "checkpoint.pt")
             row = {"step": trainer.step, "hours": trainer.seconds / 3600, "loss": sum(losses) / len(losses)}
@@ -215,6 +221,7 @@ def main() -> None:
     parser.add_argument("--check-every", type=int, default=500, help="steps between two checkpoints with figures")
     parser.add_argument("--loaders", type=int, default=1, help="processes that draw samples")
     asked = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     device = choose_device(asked.device).value
     precision = choose_precision(asked.precision, device).value
     precision = "bf16" if precision == "fp16" else precision  # a gradient leaves the range of fp16
