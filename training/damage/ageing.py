@@ -90,7 +90,7 @@ class Scan:
             channels = 1 if self.is_grey or rng.random() < 0.5 else 3
             noise = rng.standard_normal((*seen.shape[:2], channels), np.float32)
             seen = seen + np.float32(self.noise) * noise
-        pixels = np.clip(np.rint(seen * 255.0), 0, 255).astype(np.uint8)
+        pixels = np.asarray(np.clip(np.rint(seen * 255.0), 0, 255), dtype=np.uint8)
         if self.quality >= 100:
             return pixels
         _, data = cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, self.quality])
