@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,7 @@ def test_equal_seeds_and_numbers_give_equal_samples_in_any_order(folder: Path) -
     for one, two in zip(first, again, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
     assert not torch.equal(first[0][0], other[0][0])
+    assert not torch.equal(first[0][0], first[1][0])
     scan, mask, unsure = first[0]
     assert (scan.shape, scan.dtype) == ((3, 96, 96), torch.uint8)
     assert (mask.shape, mask.dtype, unsure.shape) == ((1, 96, 96), torch.bool, (1, 96, 96))
@@ -150,6 +152,8 @@ def test_a_scanner_shows_equal_prints_equally_and_adds_noise_only_when_it_stores
     np.testing.assert_array_equal(scan.see(scene), scan.see(scene.copy()))
     stored = scan.store(scan.see(scene), np.random.default_rng(0))
     assert 0.2 < np.abs(stored - 255.0 * scan.see(scene)).mean() < 12.0
+    squeezed = dataclasses.replace(scan, noise=0.0, quality=20).store(scene, np.random.default_rng(0))
+    assert np.abs(squeezed - 255.0 * scene).mean() > 0.5, "JPEG leaves its marks"
     exact = Scan(blur=0.0, sharpening=0.0, is_grey=False, noise=0.0, quality=100)
     np.testing.assert_array_equal(exact.store(exact.see(scene), np.random.default_rng(0)), np.rint(scene * 255))
 
