@@ -18,10 +18,13 @@ from training.damage.finder import Finder
 from training.damage.losses import clean_price, dice_loss, segmentation_loss
 from training.damage.metrics import Agreement, agreement
 from training.damage.segmentation import MULTIPLE, WIDTHS, make_segmentation, probabilities
-from training.damage.train import Recipe, Trainer, averaged_network, train
+from training.damage.segmentation_task import SegmentationTask
+from training.damage.trainer import Batch, Trainer, averaged_network, train
 from training.photos import is_held_out
 
-TINY = Recipe(steps=4, batch=2, side=64, warm_up_steps=1, widths=(8, 8, 8, 8, 8))
+TASK = SegmentationTask()
+TINY = dataclasses.replace(TASK.recipe, steps=4, batch=2, side=64, warm_up_steps=1, widths=(8, 8, 8, 8, 8))
+EXACT = torch.autocast("cpu", torch.bfloat16, enabled=False)
 
 
 @pytest.fixture
@@ -116,7 +119,7 @@ def test_marks_within_two_pixels_are_right_and_others_are_not() -> None:
 
 
 def test_a_mark_keeps_its_faint_ends_and_faint_marks_alone_are_dropped() -> None:
-    finder = Finder(make_segmentation(1), "cpu", "fp32")
+    finder = Finder(make_segmentation(1), EXACT)
     probability = np.zeros((12, 12), np.float32)
     probability[2, 2:9] = [0.3, 0.3, 0.6, 0.3, 0.3, 0.2, 0.3]
     probability[8, 2:9] = 0.4
@@ -129,10 +132,10 @@ def test_a_stopped_training_ends_as_an_uninterrupted_one(
     folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     whole, parts = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("parts")
-    straight = train(folder, whole, TINY, "cpu", "fp32", check_every=2, loaders=0)
+    straight = train(TASK, folder, whole, TINY, "cpu", "fp32", check_every=2, loaders=0)
     batches_seen = _stop_after(folder, parts, steps=2)
     assert batches_seen == 2
-    resumed = train(folder, parts, TINY, "cpu", "fp32", check_every=2, loaders=1)
+    resumed = train(TASK, folder, parts, TINY, "cpu", "fp32", check_every=2, loaders=1)
     assert resumed.step == straight.step == 4
     for part in ("network", "average"):
         one, two = getattr(straight, part).state_dict(), getattr(resumed, part).state_dict()
@@ -152,7 +155,7 @@ def _stop_after(folder: Path, out: Path, steps: int) -> int:
     taken = 0
     advance = Trainer.advance
 
-    def counted(self: Trainer, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> float:
+    def counted(self: Trainer, batch: Batch) -> float:
         nonlocal taken
         if taken == steps:
             raise Stopped
@@ -162,27 +165,27 @@ def _stop_after(folder: Path, out: Path, steps: int) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "advance", counted)
         with pytest.raises(Stopped):
-            train(folder, out, TINY, "cpu", "fp32", check_every=2, loaders=0)
+            train(TASK, folder, out, TINY, "cpu", "fp32", check_every=2, loaders=0)
     return taken
 
 
 def test_forty_steps_learn_to_find_a_line_and_leave_a_clean_picture() -> None:
     recipe = dataclasses.replace(TINY, steps=40, learning_rate=1e-2, ema_decay=0.5)
-    trainer = Trainer(recipe, "cpu", "fp32")
+    trainer = Trainer(TASK, recipe, "cpu", "fp32")
     scans = torch.full((2, 3, 64, 64), 90, dtype=torch.uint8)
     mask = torch.zeros(2, 1, 64, 64, dtype=torch.bool)
     mask[0, :, 10:54, 30:33] = True
     scans[0, :, 10:54, 30:33] = 220
     losses = [trainer.advance((scans, mask, torch.zeros_like(mask))) for _ in range(40)]
     assert losses[-1] < 0.25 * losses[0]
-    finder = Finder(trainer.average.module, "cpu", "fp32")
+    finder = Finder(trainer.average.module, EXACT)
     found, clean = (finder(scan.permute(1, 2, 0).numpy()) > 0.5 for scan in scans)
     assert agreement(found, mask[0, 0].numpy(), np.zeros_like(found)).f1 > 0.9
     assert clean.mean() < 0.01
 
 
 def test_the_learning_rate_warms_up_and_falls_to_a_hundredth() -> None:
-    recipe = Recipe(steps=1000, warm_up_steps=100, learning_rate=1.0)
+    recipe = dataclasses.replace(TINY, steps=1000, warm_up_steps=100, learning_rate=1.0)
     assert recipe.rate(0) == pytest.approx(0.01)
     assert recipe.rate(100) == pytest.approx(1.0)
     assert recipe.rate(1000) == pytest.approx(0.01)
@@ -192,8 +195,8 @@ def test_a_checkpoint_is_evaluated_from_the_command_line(
     folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     out = tmp_path_factory.mktemp("run")
-    trainer = train(folder, out, TINY, "cpu", "fp32", check_every=4, loaders=0)
-    network = averaged_network(out / "checkpoint.pt")
+    trainer = train(TASK, folder, out, TINY, "cpu", "fp32", check_every=4, loaders=0)
+    network = averaged_network(TASK, out / "checkpoint.pt")
     expected = trainer.average.module.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
     scan = out / "a_scan.png"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
@@ -28,7 +29,8 @@ from training.damage.metrics import Agreement, agreement
 from training.damage.negative_pages import draw_line_drawing, draw_page
 from training.damage.negatives import draw_collars, draw_jewellery, draw_lace
 from training.damage.samples import VISIBLE_CONTRAST, Sample, crop, scan_sample
-from training.damage.train import averaged_network
+from training.damage.segmentation_task import SegmentationTask
+from training.damage.trainer import averaged_network
 from training.photos import read_rgb, scikit_photos, split
 
 SEED = 4242  # no training draws from it
@@ -36,6 +38,7 @@ SIDE = 320
 SAMPLES_A_KIND = 24
 DRAWN_A_KIND = 12
 SHEET_ROWS = 6
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 KINDS = {**TRAINED, **HELD_OUT}
 GROUPS: dict[str, tuple[DamageKind, ...]] = {
@@ -235,7 +238,8 @@ def main() -> None:
     asked = parser.parse_args()
     device = choose_device(asked.device).value
     precision = choose_precision(asked.precision, device).value
-    finder = Finder(averaged_network(asked.checkpoint, device), device, precision, asked.scales)
+    autocast = torch.autocast(device, DTYPES[precision], enabled=precision != "fp32")
+    finder = Finder(averaged_network(SegmentationTask(), asked.checkpoint, device), autocast, asked.scales)
     photos = {path.stem: read_rgb(path) for path in split(asked.photos)[1]}
     if asked.sheets is not None:
         write_sheets(finder, list(photos.values()), asked.sheets, asked.threshold, min(SHEET_ROWS, asked.samples))

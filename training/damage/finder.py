@@ -10,7 +10,6 @@ from torch import nn
 
 from training.damage.segmentation import probabilities
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LOW_SHARE = 0.5  # a mark reaches as far as the probability is over this share of the threshold
 
 Mask = NDArray[np.bool_]
@@ -19,8 +18,8 @@ Mask = NDArray[np.bool_]
 class Finder:
     """(H, W, 3) uint8 RGB to damage probabilities (H, W) float32 in [0, 1]."""
 
-    def __init__(self, network: nn.Module, device: str, precision: str, scales: int = 1) -> None:
-        self._network, self._device, self._dtype, self._scales = network, device, DTYPES[precision], scales
+    def __init__(self, network: nn.Module, autocast: torch.autocast, scales: int = 1) -> None:
+        self._network, self._autocast, self._scales = network, autocast, scales
 
     def __call__(self, scan: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities of one picture; with two scales the greater one, for damage wider than a crop of training."""
@@ -33,10 +32,9 @@ class Finder:
         return np.maximum(found, wide)
 
     def _at_one_scale(self, scan: NDArray[np.uint8]) -> NDArray[np.float32]:
-        x = torch.from_numpy(np.ascontiguousarray(scan.transpose(2, 0, 1)))[None].to(self._device).float().div_(255.0)
-        x = x.contiguous(memory_format=torch.channels_last)  # (1, 3, H, W)
-        enabled = self._dtype is not torch.float32
-        with torch.inference_mode(), torch.autocast(self._device, self._dtype, enabled=enabled):
+        x = torch.from_numpy(np.ascontiguousarray(scan.transpose(2, 0, 1)))[None]  # (1, 3, H, W)
+        x = x.to(self._autocast.device).float().div_(255.0).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode(), self._autocast:
             found: NDArray[np.float32] = probabilities(self._network, x).cpu().numpy()
         return found
 
