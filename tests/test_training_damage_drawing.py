@@ -69,8 +69,8 @@ def test_every_kind_can_be_seen_and_leaves_most_of_the_print(kind: DamageKind) -
         shares.append(float(sample.mask.mean()))
         off = np.abs(sample.scan / 255.0 - sample.clean).max(axis=2)
         if sample.mask.sum() > 40:  # noise and JPEG come on top of the damage, so single pixels may differ
-            assert np.median(off[sample.mask]) > VISIBLE_CONTRAST
-            assert np.median(off[~sample.mask]) < np.median(off[sample.mask])
+            assert np.median(off[sample.mask]) > 0.5 * VISIBLE_CONTRAST
+            assert np.median(off[~sample.mask]) < 0.7 * np.median(off[sample.mask])
     assert np.mean([share > 0 for share in shares]) > 0.6
     assert 0.0005 < np.mean(shares) < 0.4
     assert max(shares) < 0.8

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from training.damage.layers import Print, Rng, Unit, clipped
 
+MODERN_SHARE = 0.2  # of the prints, which are as sharp and as colourful as the photo itself
 GREY_SHARE = 0.7
 TONED_SHARE = 0.7  # of the grey ones
 _PAPERS = ((0.97, 0.95, 0.90), (0.93, 0.86, 0.70), (0.82, 0.70, 0.50), (0.88, 0.78, 0.52), (0.76, 0.74, 0.70))
@@ -24,6 +25,8 @@ _BACKGROUNDS = ((0.98, 0.98, 0.98), (0.04, 0.04, 0.04), (0.10, 0.14, 0.09), (0.4
 def make_print(picture: Unit, rng: Rng, with_grain: bool = True) -> tuple[Unit, Print]:
     """A picture, (H, W, 3) float32 RGB in [0, 1], as an old print of the same shape, and the print's colours."""
     white, black = np.ones(3, np.float32), np.zeros(3, np.float32)
+    if rng.random() < MODERN_SHARE:
+        return picture, _colors(picture.shape[:2], white, black, rng)
     if rng.random() < GREY_SHARE:
         grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), dtype=np.float32)
         picture = np.repeat(grey[:, :, None], 3, axis=2)
@@ -40,7 +43,7 @@ def make_print(picture: Unit, rng: Rng, with_grain: bool = True) -> tuple[Unit, 
     if rng.random() < 0.6:
         picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.3, 1.8))), dtype=np.float32)
     if with_grain and rng.random() < 0.6:
-        picture = picture + _grain(picture.shape[:2], float(rng.uniform(0.005, 0.045)), rng)[:, :, None]
+        picture = picture + _grain(picture.shape[:2], float(rng.uniform(0.003, 0.03)), rng)[:, :, None]
     return clipped(picture), _colors(picture.shape[:2], white, black, rng)
 
 
@@ -101,9 +104,9 @@ class Scan:
 def choose_scan(rng: Rng) -> Scan:
     """A scanner and its settings by chance."""
     return Scan(
-        blur=float(rng.uniform(0.3, 0.9)) if rng.random() < 0.65 else 0.0,
+        blur=float(rng.uniform(0.3, 0.9)) if rng.random() < 0.55 else 0.0,
         sharpening=float(rng.uniform(0.2, 1.2)) if rng.random() < 0.3 else 0.0,
         is_grey=bool(rng.random() < 0.12),
-        noise=float(rng.uniform(0.0, 0.025)) if rng.random() < 0.7 else 0.0,
+        noise=float(rng.uniform(0.0, 0.018)) if rng.random() < 0.6 else 0.0,
         quality=int(rng.integers(50, 98)) if rng.random() < 0.85 else 100,
     )

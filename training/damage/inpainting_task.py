@@ -79,7 +79,7 @@ class PooledPsnr:
 class InpaintingTask:
     """See `Task`. A sample is (library's fill (3, s, s) uint8, hole (1, s, s) bool, target (3, s, s) uint8)."""
 
-    recipe = Recipe(steps=30_000, batch=8, side=192, learning_rate=6e-4, widths=WIDTHS, weight_decay=0.0)
+    recipe = Recipe(steps=30_000, batch=8, side=192, learning_rate=6e-4, widths=WIDTHS)
     panels: Mapping[str, Sequence[str]] = {
         "training loss": ("loss",),
         "dB inside all holes, held-out photos": ("network_db", "navier_stokes_db", "telea_db"),

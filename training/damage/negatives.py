@@ -156,11 +156,12 @@ def draw_jewellery(picture: Unit, rng: Rng) -> Unit:
 
 
 def draw_collars(picture: Unit, rng: Rng) -> Unit:
-    """One to four bright, softly shaded shapes with sharp edges and corners: collars, cuffs, paper, teeth, shirts."""
-    for _ in range(rng.integers(1, 5)):
-        middle, size = _point(picture, rng), rng.uniform(0.02, 0.3) * picture.shape[1]
+    """One to five bright, softly shaded shapes with sharp edges: collars, cuffs, ribbons, cigarettes, paper, teeth."""
+    for _ in range(rng.integers(1, 6)):
+        middle = _point(picture, rng)
+        size = float(np.exp(rng.uniform(math.log(0.015), math.log(0.35)))) * picture.shape[1]
         angles = np.sort(rng.uniform(0.0, 2 * math.pi, rng.integers(3, 8)))
-        stretch = rng.uniform(0.2, 1.0)
+        stretch = rng.uniform(0.08, 1.0)
         corners = np.stack([np.cos(angles) * size, np.sin(angles) * size * stretch], axis=1) * rng.uniform(
             0.6, 1.3, (len(angles), 1)
         )
@@ -259,7 +260,8 @@ def draw_white_frame(picture: Unit, rng: Rng) -> Unit:
     return picture
 
 
-SCENES: tuple[DrawScene, ...] = (
+SCENES: tuple[DrawScene, ...] = (  # collars twice: what a first network marked most
+    draw_collars,
     draw_wires,
     draw_twigs,
     draw_strands,

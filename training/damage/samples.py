@@ -28,7 +28,8 @@ from training.photos import read_rgb
 VISIBLE_CONTRAST = 0.06  # of the range, in the channel that differs most
 UNDAMAGED_SHARE = 0.45
 PAGE_SHARE = 0.18  # of the undamaged
-PLAIN_SHARE = 0.3  # of the undamaged: photos with nothing drawn on them
+NATIVE_SHARE = 0.3  # of the crops, which are not scaled and so stay sharp
+PLAIN_SHARE = 0.4  # of the undamaged: photos with nothing drawn on them
 SCENE_SHARE = 0.4  # of the damaged: with a hard negative beside the damage
 
 Mask = NDArray[np.bool_]
@@ -122,7 +123,9 @@ def make_damaged(picture: Unit, rng: Rng) -> Sample:
 def crop(photo: NDArray[np.uint8], side: int, rng: Rng) -> Unit:
     """A random square of a photo, (H, W, 3) uint8, scaled and turned: (side, side, 3) float32 RGB in [0, 1]."""
     smallest = side / min(photo.shape[:2])
-    factor = max(smallest, float(np.exp(rng.uniform(math.log(0.6), math.log(1.8)))))
+    factor = max(smallest, float(np.exp(rng.uniform(math.log(0.6), math.log(1.6)))))
+    if rng.random() < NATIVE_SHARE:
+        factor = max(smallest, 1.0)
     cut = min(*photo.shape[:2], math.ceil(side / factor))
     y, x = rng.integers(photo.shape[0] - cut + 1), rng.integers(photo.shape[1] - cut + 1)
     square = np.rot90(photo[y : y + cut, x : x + cut], int(rng.integers(4)))

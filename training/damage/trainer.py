@@ -1,4 +1,4 @@
-"""Training of either network: AdamW with warm-up and cosine, averaged weights, checkpoints to go on from, and a log.
+"""Training of either network: Muon and Adam with warm-up and cosine, averaged weights, checkpoints to go on from, and a log.
 
 What is learned is a `Task`: a network, samples, a loss and figures. A batch hangs on its step alone, so a resumed
 training sees what an uninterrupted one sees.
@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from training import run_log
 from training.averaging import exponential_mean
+from training.optimizer import Optimizer
 from training.photos import split
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -44,7 +45,6 @@ class Recipe:
     learning_rate: float
     widths: tuple[int, ...]
     warm_up_steps: int = 500
-    weight_decay: float = 0.01
     ema_decay: float = 0.999
     clip_norm: float = 1.0
     seed: int = 20261125
@@ -86,21 +86,17 @@ class Trainer:
         self.network = task.make_network(recipe.seed, recipe.widths).to(device).to(memory_format=torch.channels_last)
         mean = exponential_mean(recipe.ema_decay)
         self.average = AveragedModel(self.network, multi_avg_fn=mean, use_buffers=True).eval()
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
+        self.optimizer = Optimizer(self.network, recipe.learning_rate)
         self.step = 0
         self.seconds = 0.0
 
     def advance(self, batch: Batch) -> float:
         """One step on a batch of the task's samples, (N, C, s, s) each; returns the loss."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.rate(self.step)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss = self.task.loss(self.network, [part.to(self.device) for part in batch], self.autocast)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
-        self.optimizer.step()
+        self.optimizer.step(self.recipe.rate(self.step))
         self.average.update_parameters(self.network)
         self.step += 1
         return float(loss.detach())
