@@ -147,7 +147,8 @@ def test_a_training_logs_the_network_beside_both_libraries(
 ) -> None:
     monkeypatch.setattr("training.damage.inpainting_task.CHECKED_SAMPLES", 3)
     out = tmp_path_factory.mktemp("run")
-    trainer = train(TASK, folder, out, TINY, "cpu", "fp32", check_every=2, loaders=0)
+    recipe = dataclasses.replace(TINY, learning_rate=1e-4)
+    trainer = train(TASK, folder, out, recipe, "cpu", "fp32", check_every=2, loaders=0)
     assert trainer.step == 2
     columns, row = ((out / "log.csv").read_text().splitlines()[line].split(",") for line in (0, 1))
     figures = dict(zip(columns, map(float, row), strict=True))

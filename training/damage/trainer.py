@@ -1,4 +1,4 @@
-"""Training of either network: Muon and Adam with warm-up and cosine, averaged weights, checkpoints to go on from, and a log.
+"""Training of either network: Muon and Adam, warm-up and cosine, averaged weights, checkpoints to go on from, a log.
 
 What is learned is a `Task`: a network, samples, a loss and figures. A batch hangs on its step alone, so a resumed
 training sees what an uninterrupted one sees.
