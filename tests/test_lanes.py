@@ -333,5 +333,5 @@ def test_a_run_that_lost_its_claim_before_sending_sends_nothing(make: Make, prov
     provider.before_sending = lambda: harness.store.cancel_or_remove(OWNER, job.id, 5.0)
     worker.start()
     until(lambda: harness.ended(job))
-    until(lambda: worker.health().word == "idle")
+    until(lambda: worker.health().status == "idle")
     assert provider.calls == 0

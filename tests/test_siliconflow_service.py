@@ -204,7 +204,7 @@ def test_a_photo_cancelled_at_the_provider_is_cancelled_at_once_and_its_answer_d
     assert 0 < state["progress"] < 0.5
     assert service.client.delete(f"/api/v1/jobs/{job}").json()["status"] == "cancelled"
     assert service.finish(job)["status"] == "cancelled"
-    until(lambda: service.context.worker.health().word == "idle")
+    until(lambda: service.context.worker.health().status == "idle")
     assert len(provider.asked("api")) == 1
 
 
