@@ -236,7 +236,7 @@ PRIVATE_IMPORTS = {
     "app.main.serving._listening": "the socket before a server listens on it",
     "app.main.serving._server": "the server's own settings, without a process",
 }
-MOST_PRIVATE_TOUCHES = 56
+MOST_PRIVATE_TOUCHES = 51
 # A contract suite sees the protocol and the constructors of its implementations, nothing else of the room.
 CONTRACT_IMPORTS = {
     "test_storage_contract": {"app.errors", "app.storage"},

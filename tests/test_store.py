@@ -127,10 +127,10 @@ def test_a_photo_has_at_most_one_active_attempt(store: SqlStore, file: Path) -> 
         f"INSERT INTO attempts (number, id, position, status, params_json, {copied}) "
         f"SELECT 99, '{{}}', 1, '{{}}', params_json, {copied} FROM attempts"
     )
-    with pytest.raises(Exception, match="UNIQUE"), store._database.writing() as connection:
-        connection.exec_driver_sql(query.format(new_id(), "processing"))
-    with store._database.writing() as connection:
-        connection.exec_driver_sql(query.format(new_id(), "failed"))
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+            connection.execute(query.format(new_id(), "processing"))
+        connection.execute(query.format(new_id(), "failed"))
     assert len(store.job(ME, job.id).attempts) == 2
 
 
