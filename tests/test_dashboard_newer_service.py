@@ -30,7 +30,8 @@ RECORD = """
 () => {
   window.sentences = [];
   const words = document.getElementById('sending-words');
-  new MutationObserver(() => window.sentences.push(words.textContent)).observe(words, { childList: true, subtree: true });
+  const keep = () => window.sentences.push(words.textContent);
+  new MutationObserver(keep).observe(words, { childList: true, characterData: true, subtree: true });
 }
 """
 
