@@ -11,6 +11,7 @@ import typing
 from collections.abc import Iterable
 
 import pytest
+from pydantic import BaseModel
 from starlette.status import WS_1000_NORMAL_CLOSURE
 
 from app.api import schemas
@@ -34,7 +35,7 @@ PAGE_HEALTH = {"offline"}
 PAGE_CODES = {"unreachable", "unknown"}
 
 
-def literal_values(shape: type[schemas.BaseModel], field: str) -> set[str]:
+def literal_values(shape: type[BaseModel], field: str) -> set[str]:
     return set(typing.get_args(shape.model_fields[field].annotation))
 
 
