@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import ctypes
 import os
 import platform
 import re
@@ -13,6 +14,7 @@ import sys
 import threading
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -31,13 +33,13 @@ def main(words):
 """
 
 
-def make_wheel(folder: Path, name: str) -> str:
+def make_wheel(folder: Path, name: str, version: str = "1.0") -> str:
     """A wheel with one empty module, as a requirement line that needs no index."""
-    path = folder / f"{name}-1.0-py3-none-any.whl"
-    info = f"{name}-1.0.dist-info"
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    info = f"{name}-{version}.dist-info"
     files = {
         f"{name}.py": "",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = "".join(f"{file},,\n" for file in [*files, f"{info}/RECORD"])
@@ -167,7 +169,7 @@ def test_two_starts_at_once_install_once(tmp_path: Path, monkeypatch: pytest.Mon
         "import sys, time; from pathlib import Path; from app.commands import bootstrap as b\n"
         "root, folder = Path(sys.argv[1]), Path(sys.argv[1]) / 'venv'\n"
         "b._has_pip = lambda folder: True\n"
-        "def install(folder, root, wanted, installed):\n"
+        "def install(folder, root, wanted):\n"
         "    with (root / 'log').open('a') as log: log.write('installed\\n')\n"
         "    (folder / 'bin').mkdir(parents=True, exist_ok=True); b.python_of(folder).touch(); time.sleep(0.3)\n"
         "    return wanted\n"
@@ -202,7 +204,7 @@ def test_python_313_is_told_once_what_it_goes_without(
 ) -> None:
     for version, told in (("3.12.9", False), ("3.13.0", True), ("3.14.1", True)):
         (tmp_path / "pyvenv.cfg").write_text(f"home = somewhere\nversion = {version}\n")
-        bootstrap._install(tmp_path, ROOT, TorchBuild.PLAIN, "")
+        bootstrap._install(tmp_path, ROOT, TorchBuild.PLAIN)
         assert ("ENGINE=reference are left out" in capsys.readouterr().out) is told
     assert "--no-deps" in commands[1]
     assert "--no-build-isolation" in commands[1]
@@ -238,18 +240,72 @@ def test_what_checks_is_apart_from_what_runs() -> None:
 # Which build of torch.
 
 
-def test_the_cpu_build_comes_from_its_own_index_and_is_exchanged_for_a_card(
+def put_torch(folder: Path, version: str) -> None:
+    """The metadata that pip leaves of an installed torch."""
+    info = folder / "lib" / "python3.12" / "site-packages" / f"torch-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n", encoding="utf-8")
+
+
+def test_the_cpu_build_comes_from_its_own_index(
     commands: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "pyvenv.cfg").write_text("version = 3.12.1\n")
-    assert bootstrap._install(tmp_path, ROOT, TorchBuild.CPU, "") is TorchBuild.CPU
+    assert bootstrap._install(tmp_path, ROOT, TorchBuild.CPU) is TorchBuild.CPU
     first = commands[0]
     assert first[-4:-2] == ["--index-url", torch_build.CPU_INDEX_URL]
     assert [pin.partition("==")[0] for pin in first[-2:]] == ["torch", "torchvision"]
     assert "CPU build was installed" in capsys.readouterr().out
-    commands.clear()
-    assert bootstrap._install(tmp_path, ROOT, TorchBuild.PLAIN, TorchBuild.CPU) is TorchBuild.PLAIN
-    assert commands[0][-4:] == ["uninstall", "--yes", "torch", "torchvision"]
+
+
+@pytest.mark.parametrize(("local", "build"), [("+cpu", TorchBuild.CPU), ("", TorchBuild.PLAIN)])
+def test_an_interrupted_setup_keeps_the_build_that_is_there_and_stamps_that_one(
+    local: str, build: TorchBuild, commands: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask() -> bool:
+        raise AssertionError("the index was asked")
+
+    monkeypatch.setattr(torch_build, "index_answers", ask)
+    (pin,) = (pin for pin in torch_build.pins(ROOT) if pin.startswith("torch=="))
+    put_torch(tmp_path, pin.removeprefix("torch==") + local)
+    assert bootstrap.install_torch(tmp_path, ROOT, TorchBuild.CPU) is build
+    assert commands == []
+
+
+def test_an_older_torch_is_replaced_by_the_cpu_build_of_the_pinned_one(
+    commands: list[list[str]], tmp_path: Path
+) -> None:
+    put_torch(tmp_path, "2.0.0")
+    assert bootstrap.install_torch(tmp_path, ROOT, TorchBuild.CPU) is TorchBuild.CPU
+    assert torch_build.CPU_INDEX_URL in commands[0]
+
+
+def test_the_cpu_build_is_exchanged_only_once_the_other_is_downloaded(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With pip itself: wheels of the two builds in a folder, no index."""
+    assert start(project).returncode == 7
+    folder, wheels = project / ".venv", tmp_path / "wheels"
+    wheels.mkdir()
+    (tmp_path / "requirements.txt").write_text("torch==2.0.0\ntorchvision==0.1.0\n")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    for name, version in (("torch", "2.0.0+cpu"), ("torchvision", "0.1.0+cpu")):
+        make_wheel(wheels, name, version)
+    pip = [str(bootstrap.python_of(folder)), "-m", "pip", "install", *torch_build.pins(tmp_path)]
+    subprocess.run(pip, check=True, capture_output=True, timeout=120)
+    assert torch_build.installed_version(folder) == "2.0.0+cpu"
+    for wheel in wheels.iterdir():
+        wheel.unlink()
+
+    with pytest.raises(subprocess.CalledProcessError):
+        bootstrap.install_torch(folder, tmp_path, TorchBuild.PLAIN)
+    assert torch_build.installed_version(folder) == "2.0.0+cpu"  # without a network it still runs
+
+    for name, version in (("torch", "2.0.0"), ("torchvision", "0.1.0")):
+        make_wheel(wheels, name, version)
+    assert bootstrap.install_torch(folder, tmp_path, TorchBuild.PLAIN) is TorchBuild.PLAIN
+    assert torch_build.installed_version(folder) == "2.0.0"
 
 
 @pytest.mark.parametrize("trouble", ["no answer", "no wheel"])
@@ -268,23 +324,76 @@ def test_without_that_index_the_plain_wheels_come_and_one_line_says_so(
     monkeypatch.setattr(torch_build, "index_answers", lambda: trouble == "no wheel")
     monkeypatch.setattr(bootstrap, "_run", refuse)
     (tmp_path / "pyvenv.cfg").write_text("version = 3.12.1\n")
-    assert bootstrap._install(tmp_path, ROOT, TorchBuild.CPU, "") is TorchBuild.PLAIN
+    assert bootstrap._install(tmp_path, ROOT, TorchBuild.CPU) is TorchBuild.PLAIN
     assert capsys.readouterr().out.count("so the plain wheels come") == 1
     assert len(commands) == 2
 
 
-def test_a_plain_build_serves_a_processor_too_and_is_never_taken_away(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cards", [0, 1])
+def test_only_a_cpu_build_with_device_cuda_is_installed_again(
+    cards: int, commands: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_build, "_nvml_count", lambda: cards)
+    monkeypatch.setattr(bootstrap, "_has_pip", lambda folder: True)
     folder = tmp_path / "venv"
     bootstrap.python_of(folder).parent.mkdir(parents=True)
     bootstrap.python_of(folder).touch()
-    for build, wanted, ready in (
-        (TorchBuild.PLAIN, TorchBuild.PLAIN, True),
-        (TorchBuild.PLAIN, TorchBuild.CPU, True),
-        (TorchBuild.CPU, TorchBuild.CPU, True),
-        (TorchBuild.CPU, TorchBuild.PLAIN, False),
+    (folder / "pyvenv.cfg").write_text("version = 3.12.1\n")
+    for build, device, ready in (
+        (TorchBuild.PLAIN, "auto", True),
+        (TorchBuild.PLAIN, "cpu", True),
+        (TorchBuild.PLAIN, "cuda", True),
+        (TorchBuild.CPU, "auto", True),  # also with a card that came later: no start without a network may fail
+        (TorchBuild.CPU, "cpu", True),
+        (TorchBuild.CPU, "cuda:1", False),
+        ("", "auto", False),  # a stamp of an older revision
     ):
-        bootstrap._write_stamp(folder / "requirements.sha256", f"{bootstrap.fingerprint(ROOT)} {build}")
-        assert bootstrap._runs_are_ready(folder, ROOT, wanted) is ready
+        monkeypatch.setenv("DEVICE", device)
+        (folder / "requirements.sha256").write_text(f"{bootstrap.fingerprint(ROOT)} {build}\n", encoding="ascii")
+        bootstrap.make_ready(folder, ROOT)
+        assert (commands == []) is ready, (build, device)
+        commands.clear()
+
+
+@pytest.mark.parametrize(
+    ("build", "device", "cards", "told"),
+    [
+        (TorchBuild.CPU, "auto", 1, True),
+        (TorchBuild.CPU, "", 1, True),
+        (TorchBuild.CPU, "cpu", 1, False),
+        (TorchBuild.CPU, "auto", 0, False),
+        (TorchBuild.PLAIN, "auto", 1, False),
+    ],
+)
+def test_a_card_that_came_later_is_told_of_in_one_line(
+    build: TorchBuild,
+    device: str,
+    cards: int,
+    told: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "venv"
+    bootstrap.python_of(folder).parent.mkdir(parents=True)
+    bootstrap.python_of(folder).touch()
+    for name in ("requirements.txt", "constraints.txt"):
+        (tmp_path / name).touch()
+    (folder / "requirements.sha256").write_text(f"{bootstrap.fingerprint(tmp_path)} {build}\n", encoding="ascii")
+    monkeypatch.setenv("VENV_FOLDER", str(folder))
+    monkeypatch.setenv("DEVICE", device)
+    monkeypatch.setattr(torch_build, "has_nvidia_card", lambda: cards > 0)
+    started: list[str] = []
+    monkeypatch.setattr(os, "execv", lambda path, words: started.append(path))
+    bootstrap.enter([], tmp_path)
+    assert len(started) == 1
+    assert capsys.readouterr().err == ""  # the process that starts again leaves it to the one that it starts
+
+    monkeypatch.setattr(sys, "prefix", str(folder))
+    bootstrap.enter([], tmp_path)
+    said = capsys.readouterr().err
+    assert said.count("\n") == int(told)
+    assert ("delete the folder venv" in said) is told
 
 
 @pytest.fixture
@@ -316,6 +425,7 @@ def test_a_card_or_a_wish_for_one_brings_the_plain_build(
         ("#DEVICE=cuda\nDEVICE = cpu\n", TorchBuild.CPU),
         ("MY_DEVICE=cuda\n", TorchBuild.CPU),
         ('export DEVICE="cuda"\n', TorchBuild.PLAIN),
+        ("device=cuda\n", TorchBuild.PLAIN),  # the settings read names in any case
     ):
         (tmp_path / ".env").write_text(text)
         assert torch_build.wanted_build(tmp_path, no_card) is build, text
@@ -357,6 +467,39 @@ def test_the_index_is_asked_once_and_given_up_in_time() -> None:
     assert not torch_build.index_answers(refuse)
     assert not torch_build.index_answers(hang, seconds=0.05)
     released.set()
+
+
+def test_an_index_that_hangs_does_not_keep_the_process_alive() -> None:
+    program = (
+        "import time\n"
+        "from app.commands import torch_build\n"
+        "print(torch_build.index_answers(lambda url, timeout: time.sleep(600), seconds=0.05))\n"
+    )
+    asked = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert asked.stdout == "False\n", asked.stderr
+
+
+@pytest.mark.parametrize(
+    ("present", "seen"), [("", False), ("libnvidia-ml.so.1", True), ("/usr/lib/wsl/lib/libnvidia-ml.so.1", True)]
+)
+def test_nvml_is_asked_by_name_and_in_the_folder_of_wsl(
+    present: str, seen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Library:
+        def nvmlInit_v2(self) -> int:  # noqa: N802 - NVML's own name
+            return 0
+
+        def nvmlDeviceGetCount_v2(self, count: Any) -> int:  # noqa: N802 - NVML's own name
+            ctypes.cast(count, ctypes.POINTER(ctypes.c_uint))[0] = 2
+            return 0
+
+    def load(name: str) -> Library:
+        if name != present:
+            raise OSError("no such library")
+        return Library()
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    assert torch_build.has_nvidia_card(tmp_path) is seen
 
 
 # Native Windows.

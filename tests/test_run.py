@@ -24,7 +24,7 @@ import pytest
 from PIL import Image
 
 from app.backends.local import open_local_backend
-from app.commands import check, dispatch, doctor, doctor_machine, golden, models, serve
+from app.commands import check, dispatch, doctor, doctor_machine, golden, models, serve, torch_build
 from app.commands.configure import EXIT_BAD_SETTINGS
 from app.commands.doctor_machine import BAD, FINE, WARNING
 from app.options import FIELDS, RestoreOptions
@@ -481,6 +481,27 @@ def test_the_doctor_sees_packages_that_are_missing_or_other(tmp_path: Path) -> N
     (finding,) = doctor.check_packages(Settings(), file)
     assert finding.word == BAD
     assert "missing: no-such-package; run: python3 run.py setup" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("version", "cards", "device", "told"),
+    [
+        ("2.15.0+cpu", True, "auto", True),
+        ("2.15.0+cpu", True, "cuda", True),
+        ("2.15.0+cpu", True, "cpu", False),
+        ("2.15.0+cpu", False, "auto", False),
+        ("2.15.0", True, "auto", False),
+    ],
+)
+def test_the_doctor_sees_a_card_that_the_installed_torch_cannot_use(
+    version: str, cards: bool, device: str, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_build, "installed_version", lambda folder: version)
+    monkeypatch.setattr(torch_build, "has_nvidia_card", lambda: cards)
+    monkeypatch.setenv("DEVICE", device)
+    found = list(doctor.check_torch_build(Settings()))
+    assert [finding.word for finding in found] == [WARNING] * told
+    assert all("delete the folder of the virtual environment" in finding.text for finding in found)
 
 
 def test_the_golden_image_passes_real_networks_and_no_spoiled_result(real_weights: Path) -> None:

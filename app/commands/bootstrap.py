@@ -47,6 +47,8 @@ def enter(arguments: Sequence[str], root: Path = ROOT, script: str = "run.py") -
         sys.exit(_sentence(error))
     if not is_inside(folder):
         _start_again(folder, root / script, arguments)
+        return
+    _tell_of_unused_card(folder, root)
 
 
 def venv_folder(root: Path) -> Path:
@@ -80,20 +82,18 @@ def make_ready(folder: Path, root: Path, *, checks: bool = False) -> None:
 
     Two starts at once wait for each other: the second finds the work done.
     """
-    wanted = torch_build.wanted_build(root)
-    if _is_ready(folder, root, wanted, checks=checks):
+    if _is_ready(folder, root, checks=checks):
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _lock(folder.with_name(f"{folder.name}.lock")):
-        if _is_ready(folder, root, wanted, checks=checks):
+        if _is_ready(folder, root, checks=checks):
             return
         if not _has_pip(folder):
             _say(f"Making a virtual environment in {folder.name} ...")
             _run([sys.executable, "-m", "venv", "--clear", str(folder)])
-        if not _runs_are_ready(folder, root, wanted):
-            installed = _installed_build(folder)
+        if not _runs_are_ready(folder, root):
             (folder / _STAMP).unlink(missing_ok=True)
-            build = _install(folder, root, wanted, installed)
+            build = _install(folder, root, torch_build.wanted_build(root))
             _write_stamp(folder / _STAMP, f"{fingerprint(root)} {build}")
         if checks and not _checks_are_ready(folder, root):
             (folder / _DEV_STAMP).unlink(missing_ok=True)
@@ -101,23 +101,21 @@ def make_ready(folder: Path, root: Path, *, checks: bool = False) -> None:
             _write_stamp(folder / _DEV_STAMP, fingerprint(root, DEV_REQUIREMENT_FILES))
 
 
-def _is_ready(folder: Path, root: Path, wanted: TorchBuild, *, checks: bool) -> bool:
-    return _runs_are_ready(folder, root, wanted) and (not checks or _checks_are_ready(folder, root))
+def _is_ready(folder: Path, root: Path, *, checks: bool) -> bool:
+    return _runs_are_ready(folder, root) and (not checks or _checks_are_ready(folder, root))
 
 
-def _runs_are_ready(folder: Path, root: Path, wanted: TorchBuild) -> bool:
-    """Whether what runs is installed. The plain build serves a CPU too, so it is never taken away again."""
+def _runs_are_ready(folder: Path, root: Path) -> bool:
+    """Whether what runs is installed, in a build of torch that may stay.
+
+    A card that is found later changes nothing by itself: a service that worked must start without a network too.
+    """
     digest, _, build = _stamp_of(folder / _STAMP).partition(" ")
-    suits = build in (wanted, TorchBuild.PLAIN)
-    return digest == fingerprint(root) and suits and python_of(folder).exists()
+    return digest == fingerprint(root) and torch_build.serves(build, root) and python_of(folder).exists()
 
 
 def _checks_are_ready(folder: Path, root: Path) -> bool:
     return _stamp_of(folder / _DEV_STAMP) == fingerprint(root, DEV_REQUIREMENT_FILES)
-
-
-def _installed_build(folder: Path) -> str:
-    return _stamp_of(folder / _STAMP).partition(" ")[2]
 
 
 def python_of(folder: Path) -> Path:
@@ -125,10 +123,10 @@ def python_of(folder: Path) -> Path:
     return folder / "bin/python"
 
 
-def _install(folder: Path, root: Path, wanted: TorchBuild, installed: str) -> TorchBuild:
+def _install(folder: Path, root: Path, wanted: TorchBuild) -> TorchBuild:
     """Install what runs and give the build of torch that it became; the model packages come second (see above)."""
     _say("Installing packages; the first time this takes minutes and several gigabytes ...")
-    build = _install_torch(folder, root, wanted, installed)
+    build = install_torch(folder, root, wanted)
     lines = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
     first = folder / _FIRST
     rest = [line for line in lines if line.partition("==")[0].strip() not in MODEL_PACKAGES and line[:2] != "-c"]
@@ -140,22 +138,42 @@ def _install(folder: Path, root: Path, wanted: TorchBuild, installed: str) -> To
     return build
 
 
-def _install_torch(folder: Path, root: Path, wanted: TorchBuild, installed: str) -> TorchBuild:
-    """Install torch's own CPU build where it is wanted and can be had; else leave torch to the plain wheels."""
+def install_torch(folder: Path, root: Path, wanted: TorchBuild) -> TorchBuild:
+    """Install torch's own CPU build where it is wanted and can be had; else leave torch to the plain wheels.
+
+    Returns the build that is there in the end. One that is there in the pinned version stays, so nothing is fetched
+    for it and no index is asked; only a CPU build gives way when the plain one is wanted.
+    """
+    pins = torch_build.pins(root)
+    installed = torch_build.installed_version(folder)
     if wanted is TorchBuild.PLAIN:
-        if installed == TorchBuild.CPU:  # pip takes 2.15.0+cpu for 2.15.0, so it has to go first
-            _run([str(python_of(folder)), "-m", "pip", "uninstall", "--yes", "torch", "torchvision"])
+        if torch_build.is_cpu_build(installed):
+            # pip takes 2.15.0+cpu for 2.15.0; forced, it removes the old build only once the new one is downloaded
+            _run([*_pip(folder), "--no-deps", "--force-reinstall", *pins])
         return TorchBuild.PLAIN
+    if f"torch=={installed.partition('+')[0]}" in pins:
+        return TorchBuild.CPU if torch_build.is_cpu_build(installed) else TorchBuild.PLAIN
     if not torch_build.index_answers():
         _say("Torch's index of CPU builds does not answer, so the plain wheels come, with CUDA: about 4 GB more.")
         return TorchBuild.PLAIN
     try:
-        _run([*_pip(folder), "--no-deps", "--index-url", torch_build.CPU_INDEX_URL, *torch_build.pins(root)])
+        _run([*_pip(folder), "--no-deps", "--index-url", torch_build.CPU_INDEX_URL, *pins])
     except subprocess.CalledProcessError:
         _say("Torch's CPU build could not be installed, so the plain wheels come, with CUDA: about 4 GB more.")
         return TorchBuild.PLAIN
-    _say("No NVIDIA card was found, so torch's CPU build was installed; with a card, the next start changes it.")
+    _say("No NVIDIA card was found, so torch's CPU build was installed; DEVICE=cuda brings the build for a card.")
     return TorchBuild.CPU
+
+
+def _tell_of_unused_card(folder: Path, root: Path) -> None:
+    """One line on stderr when a card has come since the CPU build was installed and DEVICE leaves the choice open."""
+    if _stamp_of(folder / _STAMP).partition(" ")[2] != TorchBuild.CPU:
+        return
+    if torch_build.asked_device(root) in ("", "auto") and torch_build.has_nvidia_card():
+        sys.stderr.write(
+            f"An NVIDIA card is here, but torch's CPU build is installed: delete the folder {folder.name} and start "
+            "again to get the build for the card (about 4 GB more), or set DEVICE=cpu.\n"
+        )
 
 
 def _pip(folder: Path) -> list[str]:

@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.backends.local import LocalBackend
+from app.commands import torch_build
 from app.commands.bootstrap import NO_REFERENCE_FROM, ROOT
 from app.commands.configure import read_settings
 from app.commands.console import console, say
@@ -40,6 +41,7 @@ def run() -> int:
     checks: tuple[Check, ...] = (
         check_python,
         check_packages,
+        check_torch_build,
         check_weights,
         check_restoration,
         check_disk,
@@ -91,6 +93,19 @@ def check_packages(settings: Settings, requirements: Path = ROOT / "requirements
         )
     else:
         yield CheckResult(FINE, "packages", "all there, in the tested versions")
+
+
+def check_torch_build(settings: Settings) -> Iterator[CheckResult]:
+    """A card is there that the installed build of torch cannot use; nothing to say in any other case."""
+    version = torch_build.installed_version(Path(sys.prefix))
+    if settings.device == "cpu" or not torch_build.is_cpu_build(version) or not torch_build.has_nvidia_card():
+        return
+    yield CheckResult(
+        WARNING,
+        "torch",
+        f"{version} cannot use the NVIDIA card that is here; delete the folder of the virtual environment and run: "
+        "python3 run.py setup (in Docker: the image built with DEVICE=cuda)",
+    )
 
 
 def check_weights(settings: Settings) -> Iterator[CheckResult]:

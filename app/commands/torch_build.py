@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import importlib.metadata
 import os
 import platform
 import re
@@ -20,8 +21,9 @@ from typing import Any
 CPU_INDEX_URL = "https://download.pytorch.org/whl/cpu"
 PROBE_SECONDS = 5.0
 _PACKAGES = ("torch", "torchvision")
-_DEVICE_LINE = re.compile(r"^\s*(?:export\s+)?DEVICE\s*=\s*[\"']?([\w:]*)", re.MULTILINE)
-_NVML = "libnvidia-ml.so.1"
+_DEVICE_LINE = re.compile(r"^\s*(?:export\s+)?DEVICE\s*=\s*[\"']?([\w:]*)", re.MULTILINE | re.IGNORECASE)
+# WSL2 keeps the driver's library in a folder of its own, which the loader does not always search.
+_NVML_NAMES = ("libnvidia-ml.so.1", "/usr/lib/wsl/lib/libnvidia-ml.so.1")
 
 OpenUrl = Callable[..., Any]
 
@@ -51,6 +53,28 @@ def pins(root: Path) -> list[str]:
     return [line.strip() for line in lines if line.partition("==")[0].strip() in _PACKAGES]
 
 
+def installed_version(folder: Path) -> str:
+    """Torch's version in a virtual environment, such as "2.15.0+cpu", read from its metadata; empty when absent.
+
+    What is there counts, not what a set-up meant to do: it may have been interrupted.
+    """
+    packages = [str(path) for path in folder.glob("lib/python*/site-packages")]
+    found = list(importlib.metadata.distributions(name="torch", path=packages)) if packages else []
+    return found[0].version if found else ""
+
+
+def is_cpu_build(version: str) -> bool:
+    """Whether a version of torch is that of a build without CUDA from torch's own index."""
+    return version.endswith("+cpu")
+
+
+def serves(build: str, root: Path) -> bool:
+    """Whether an installed build may stay: the plain one always, the CPU build unless DEVICE asks for a card."""
+    if build == TorchBuild.CPU:
+        return not asked_device(root).startswith("cuda")
+    return build == TorchBuild.PLAIN
+
+
 def asked_device(root: Path) -> str:
     """What DEVICE says, in the environment or in .env; empty when it says nothing."""
     named = os.environ.get("DEVICE", "")
@@ -71,8 +95,12 @@ def has_nvidia_card(device_folder: Path = Path("/dev")) -> bool:
 
 
 def _nvml_count() -> int:
+    return max(_cards_seen_by(name) for name in _NVML_NAMES)
+
+
+def _cards_seen_by(library: str) -> int:
     try:
-        nvml = ctypes.CDLL(_NVML)
+        nvml = ctypes.CDLL(library)
         count = ctypes.c_uint(0)
         if nvml.nvmlInit_v2() != 0 or nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
             return 0
