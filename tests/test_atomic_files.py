@@ -15,12 +15,28 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+def write(target: Path, text: str) -> None:
+    with part_beside(target) as part:
+        part.write_text(text)
+        publish(part, target)
+
+
+def fail_halfway(target: Path) -> None:
+    with part_beside(target) as part:
+        part.write_text("half")
+        raise ZeroDivisionError
+
+
+def publish_link(target: Path, foreign: Path) -> None:
+    with part_beside(target) as part:
+        part.symlink_to(foreign)
+        publish(part, target)
+
+
 def test_a_published_file_takes_the_place_of_the_old_one_and_leaves_no_part(tmp_path: Path) -> None:
     target = tmp_path / "made on the way" / "report.json"
-    for text in ("old", "new"):
-        with part_beside(target) as part:
-            part.write_text(text)
-            publish(part, target)
+    write(target, "old")
+    write(target, "new")
     assert target.read_text() == "new"
     assert names(target.parent) == {"report.json"}
 
@@ -28,18 +44,16 @@ def test_a_published_file_takes_the_place_of_the_old_one_and_leaves_no_part(tmp_
 def test_a_failure_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
     target = tmp_path / "report.json"
     target.write_text("old")
-    with pytest.raises(ZeroDivisionError), part_beside(target) as part:
-        part.write_text("half")
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        fail_halfway(target)
     assert target.read_text() == "old"
     assert names(tmp_path) == {"report.json"}
 
 
 def test_a_file_that_cannot_take_its_name_leaves_no_part(tmp_path: Path) -> None:
     (tmp_path / "report.json" / "in the way").mkdir(parents=True)
-    with pytest.raises(OSError), part_beside(tmp_path / "report.json") as part:
-        part.write_text("new")
-        publish(part, tmp_path / "report.json")
+    with pytest.raises(IsADirectoryError):
+        write(tmp_path / "report.json", "new")
     assert names(tmp_path) == {"report.json"}
 
 
@@ -55,16 +69,13 @@ def test_the_bytes_are_durable_before_the_name_and_the_name_before_the_return(
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", recorded)
-    with part_beside(target) as part:
-        part.write_bytes(b"pixels")
-        publish(part, target)
+    write(target, "pixels")
     assert synced == [("file", False), ("folder", True)]
 
 
 def test_a_part_that_became_a_symbolic_link_is_not_published(tmp_path: Path) -> None:
     foreign = tmp_path / "foreign"
     foreign.write_text("foreign")
-    with pytest.raises(OSError), part_beside(tmp_path / "photo.png") as part:
-        part.symlink_to(foreign)
-        publish(part, tmp_path / "photo.png")
+    with pytest.raises(OSError, match="symbolic links"):
+        publish_link(tmp_path / "photo.png", foreign)
     assert names(tmp_path) == {"foreign"}

@@ -144,7 +144,8 @@ def check_golden(backend: LocalBackend) -> CheckResult:
     except RestoreError as error:
         return CheckResult(BAD, "golden image", error.detail)
     similarity = compare(restored.picture, golden)
-    text = f"{restored.model} in {restored.params['precision']}: {similarity.psnr_db:.1f} dB in {restored.seconds:.2f} s"
+    precision = restored.params["precision"]
+    text = f"{restored.model} in {precision}: {similarity.psnr_db:.1f} dB in {restored.seconds:.2f} s"
     if similarity.passed:
         return CheckResult(FINE, "golden image", text)
     return CheckResult(

@@ -13,7 +13,7 @@ import httpcore2
 
 from app.backends.siliconflow import failures
 from app.backends.siliconflow.deadline import Deadline, DeadlineExceeded
-from app.backends.siliconflow.ssrf_safe_transport import AddressRefused, SsrfSafeNetworkBackend, GuardedNetwork
+from app.backends.siliconflow.ssrf_safe_transport import AddressRefused, GuardedNetwork, SsrfSafeNetworkBackend
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Answer:
         return self._headers.get(name.lower().encode(), "")
 
     def pieces(self, limit_bytes: int) -> Iterator[bytes]:
-        """The body. Raises `BodyTooLarge` before more than the limit is given out, at once if the header announces it."""
+        """The body. Raises `BodyTooLarge` before more than the limit is given out, or when a header says more."""
         announced = self.header("content-length")
         if announced.isdecimal() and int(announced[:20]) > limit_bytes:
             raise BodyTooLarge

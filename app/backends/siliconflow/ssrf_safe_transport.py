@@ -1,4 +1,4 @@
-"""Connections for the HTTP client: a host is resolved once, every address is checked, and only a checked one is dialled.
+"""Connections for the HTTP client: a host is resolved once, and only addresses that passed a check are dialled.
 
 The resolver is not asked again between check and connection, so DNS rebinding cannot change the address; TLS still
 verifies the name. How to resolve and dial are plain values, so that tests need no network.
