@@ -1,6 +1,6 @@
 """Files that get their name only when they are whole: written beside their place, synced, renamed, the folder synced.
 
-Standard library only, since the set-up uses it before anything is installed.
+Standard library only, so that the set-up can use it before anything is installed.
 """
 
 from __future__ import annotations

@@ -140,11 +140,13 @@ _TABLE = {
     "needs_degrade": ErrorFacts(400, "the option goes with --degrade only"),
     "out_of_bounds": ErrorFacts(400, "an argument is out of bounds"),
     "whole_scale": ErrorFacts(400, "--degrade takes whole scales only"),
-    "would_overwrite": ErrorFacts(409, "two photos would get the same result"),
+    "would_overwrite": ErrorFacts(409, "a result would take the place of its own photo"),
     "no_photo": ErrorFacts(404, "no photo was found"),
     "no_reference": ErrorFacts(404, "a photo has no reference"),
     "sizes_differ": ErrorFacts(422, "a result and its reference differ in size"),
     "too_small_to_compare": ErrorFacts(422, "the photo is too small for the metric"),
+    "file_error": ErrorFacts(500, "a photo or its result cannot be read or written"),
+    "internal": ErrorFacts(500, "something unexpected broke at one photo of a report"),
 }
 ERROR_CODES: Mapping[str, ErrorFacts] = MappingProxyType(_TABLE)
 

@@ -117,3 +117,8 @@ class OutOfMemory(Unavailable):
 
 class Cancelled(Exception):
     """Not an error: whoever listens to the progress asked to stop."""
+
+
+def file_error(error: OSError) -> Internal:
+    """`file_error`: what the commands say when a photo or its result fails on the disk; without its path."""
+    return Internal("file_error", f"The file could not be read or written: {error.strerror}")

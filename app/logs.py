@@ -1,6 +1,6 @@
 """Logging for a service: lines of text or JSON on standard error, and no key ever in one.
 
-It knows secrets only as words to blot out. Nothing is set up at import time.
+Nothing is set up at import time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 
 REDACTED = "[hidden]"
-_SAID_ALOUD = re.compile(
+_NAMED_SECRET = re.compile(
     r"(?i)(x-api-key|authorization|cookie|restore_session|api_key)([\"']?\s*[:=,]\s*)(\S[^\s,;)]*)"
 )
 _SHORTEST_SECRET = 6
@@ -22,7 +22,7 @@ _NOISY = ("python_multipart", "python_multipart.multipart", "multipart", "PIL")
 
 
 class RedactingFormatter(logging.Formatter):
-    """A formatter that blots out the given secrets, and whatever follows the name of a header that carries one."""
+    """A formatter that redacts the given secrets, and whatever follows the name of a header that carries one."""
 
     def __init__(self, log_format: str, secrets: Iterable[str]) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -48,7 +48,7 @@ class RedactingFormatter(logging.Formatter):
     def _redact(self, line: str) -> str:
         for secret in self._secrets:
             line = line.replace(secret, REDACTED)
-        return _SAID_ALOUD.sub(rf"\1\2{REDACTED}", line)
+        return _NAMED_SECRET.sub(rf"\1\2{REDACTED}", line)
 
 
 def set_up(log_format: str, secrets: Iterable[str]) -> logging.Handler:

@@ -25,8 +25,8 @@ from PIL import Image
 
 from app.backends.local import open_local_backend
 from app.commands import check, dispatch, doctor, doctor_machine, golden, models, serve, torch_build
-from app.commands.configure import EXIT_BAD_SETTINGS
 from app.commands.doctor_machine import BAD, FINE, WARNING
+from app.exit_codes import EXIT_BAD_SETTINGS
 from app.options import FIELDS, RestoreOptions
 from app.restoration.models import weights
 from app.restoration.models.weights import WeightFile

@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
 from app.commands import configure
+from app.exit_codes import EXIT_BAD_SETTINGS
+from app.options import Quality
 from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -123,6 +126,10 @@ def test_a_value_out_of_bounds_is_refused(name: str, value: str, monkeypatch: py
         Settings()
 
 
+def test_the_default_quality_may_be_every_quality_there_is() -> None:
+    assert get_args(Settings.model_fields["default_quality"].annotation) == ("auto", *Quality)
+
+
 def test_an_unknown_name_in_the_file_is_refused_in_plain_words(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,7 +137,7 @@ def test_an_unknown_name_in_the_file_is_refused_in_plain_words(
     with pytest.raises(SystemExit) as left:
         configure.read_settings()
     said = capsys.readouterr().err
-    assert left.value.code == configure.EXIT_BAD_SETTINGS
+    assert left.value.code == EXIT_BAD_SETTINGS
     assert "PROT: there is no setting of this name" in said
     assert KEY[:10] not in said
 

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app.commands.configure import EXIT_BAD_SETTINGS
 from app.commands.supervisor import Policy, Supervisor
-from app.exit_codes import EXIT_HUNG
+from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_HUNG
 from tests.harness import until
 
 ROOT = Path(__file__).resolve().parents[1]

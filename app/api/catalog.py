@@ -72,7 +72,7 @@ class Catalog:
 
     def backends(self) -> list[dict[str, Any]]:
         """One row a backend: name, available, reason, leaves_machine, price_note; known before anything is loaded."""
-        return list(self.description().get("backends", self._backends))
+        return list(self._backends)
 
     def warm_up(self) -> str | None:
         """Load and run the default model once; its name, None with nothing installed."""

@@ -64,8 +64,7 @@ class Dashboard:
             await self._pages(whole, receive, send_guarded)
         except HTTPException as error:
             code, detail = ("method_not_allowed", "Pages are only read.") if error.status_code == 405 else _NOT_FOUND
-            status = 405 if error.status_code == 405 else 404
-            await problems.problem(status, code, detail)(scope, receive, send_guarded)
+            await problems.problem(code, detail)(scope, receive, send_guarded)
 
 
 _NOT_FOUND = ("not_found", "There is no such page; the dashboard is at /.")

@@ -16,15 +16,17 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from app.error_codes import facts_of
 from app.errors import RestoreError
 
 MEDIA_TYPE = "application/problem+json"
 
-_HTTP_CODES = {
-    400: ("bad_request", "The request could not be read; check its form."),
-    404: ("not_found", "There is nothing at this address; the calls are listed in /openapi.json."),
-    405: ("method_not_allowed", "This address does not take that method; see the Allow header."),
-    416: ("range_not_satisfiable", "The asked range lies outside the file."),
+# What the web framework refuses by itself, by our codes.
+_FRAMEWORK_ERRORS = {
+    "bad_request": "The request could not be read; check its form.",
+    "not_found": "There is nothing at this address; the calls are listed in /openapi.json.",
+    "method_not_allowed": "This address does not take that method; see the Allow header.",
+    "range_not_satisfiable": "The asked range lies outside the file.",
 }
 
 
@@ -37,16 +39,27 @@ class Refusal(RestoreError):
 
 
 def problem(
-    status: int,
     code: str,
     detail: str,
     *,
+    status: int | None = None,
     request_id: str | None = None,
     retry_after_seconds: int | None = None,
     members: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """One problem as a response; `members` are further keys of the JSON object."""
+    """One problem as a response.
+
+    Args:
+        code: the stable code.
+        detail: one plain sentence.
+        status: the HTTP status; None takes that of the code from the table.
+        request_id: the id of the request, None where it has none.
+        retry_after_seconds: for the Retry-After header.
+        members: further keys of the JSON object.
+        headers: further headers of the answer.
+    """
+    status = facts_of(code).status if status is None else status
     body = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -67,9 +80,9 @@ def problem(
 def from_error(error: RestoreError, request_id: str | None) -> Response:
     """The answer for one of our errors."""
     return problem(
-        error.status,
         error.code,
         error.detail,
+        status=error.status,
         request_id=request_id,
         retry_after_seconds=error.retry_after_seconds,
         members=error.members,
@@ -79,7 +92,7 @@ def from_error(error: RestoreError, request_id: str | None) -> Response:
 def internal_error(request_id: str | None) -> Response:
     """The answer when something broke that nobody expected."""
     detail = "Something went wrong in the service; the operator finds the reason in the log under this request id."
-    return problem(500, "internal_error", detail, request_id=request_id)
+    return problem("internal_error", detail, request_id=request_id)
 
 
 def get_request_id(request: Request) -> str | None:
@@ -102,9 +115,11 @@ async def _on_restore_error(request: Request, error: Exception) -> Response:
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    fallback = (f"http_{error.status_code}", HTTPStatus(error.status_code).phrase + ".")
-    code, detail = _HTTP_CODES.get(error.status_code, fallback)
-    return problem(error.status_code, code, detail, request_id=get_request_id(request), headers=error.headers)
+    status = error.status_code
+    fallback = f"http_{status}", f"{HTTPStatus(status).phrase}."
+    known = (row for row in _FRAMEWORK_ERRORS.items() if facts_of(row[0]).status == status)
+    code, detail = next(known, fallback)
+    return problem(code, detail, status=status, request_id=get_request_id(request), headers=error.headers)
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
@@ -113,4 +128,4 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     name = re.sub(r"[^\w.-]", "", str(first["loc"][-1]))[:40]
     detail = f"Parameter '{name}' is not valid: {first['msg'].lower()}."
-    return problem(422, "invalid_parameter", detail, request_id=get_request_id(request))
+    return problem("invalid_parameter", detail, request_id=get_request_id(request))

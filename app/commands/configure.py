@@ -9,13 +9,12 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from app.commands.console import complain
+from app.exit_codes import EXIT_BAD_SETTINGS
 from app.settings import Settings
-
-EXIT_BAD_SETTINGS = 78  # EX_CONFIG: a restart would not help
 
 
 def read_settings() -> Settings:
-    """The settings from the environment and `.env`. Exits with code 78 and one line per mistake."""
+    """The settings from the environment and `.env`. Exits with `EXIT_BAD_SETTINGS` and one line per mistake."""
     try:
         return Settings()
     except ValidationError as error:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.commands.bootstrap import ROOT
+from app.exit_codes import EXIT_OK
 from app.options import FIELDS, Field
 
 Command = Callable[[argparse.Namespace], int]
@@ -122,4 +123,4 @@ def _setup(asked: argparse.Namespace) -> int:
     from app.commands.console import say
 
     say("Everything is installed. Start with: python3 run.py")
-    return 0
+    return EXIT_OK

@@ -26,6 +26,7 @@ from app.commands.doctor_machine import BAD, FINE, WARNING, CheckResult, check_d
 from app.commands.golden import compare, make_golden
 from app.commands.models import missing_defaults
 from app.errors import RestoreError
+from app.exit_codes import EXIT_FAILED, EXIT_OK
 from app.main.service import open_backend
 from app.options import RestoreOptions
 from app.restoration.models import weights
@@ -36,7 +37,7 @@ Check = Callable[[Settings], Iterator[CheckResult]]
 
 
 def run() -> int:
-    """Run all checks; 1 when one of them is bad."""
+    """Run all checks; `EXIT_FAILED` when one of them is bad."""
     settings = read_settings()
     checks: tuple[Check, ...] = (
         check_python,
@@ -55,7 +56,7 @@ def run() -> int:
     console().print(table)
     bad = sum(result.word == BAD for result in results)
     say("Everything that is needed works." if not bad else f"{bad} of {len(results)} checks failed.")
-    return 1 if bad else 0
+    return EXIT_FAILED if bad else EXIT_OK
 
 
 def check_python(settings: Settings) -> Iterator[CheckResult]:
@@ -157,9 +158,10 @@ def check_golden(backend: LocalBackend) -> CheckResult:
         restored = backend.restore(golden, RestoreOptions(face_enhance=False), lambda fraction, stage: True)
     except RestoreError as error:
         return CheckResult(BAD, "golden image", error.detail)
-    likeness = compare(restored.picture, golden)
-    text = f"{restored.model} in {restored.params['precision']}: {likeness.psnr_db:.1f} dB in {restored.seconds:.2f} s"
-    if likeness.passed:
+    similarity = compare(restored.picture, golden)
+    precision = restored.params["precision"]
+    text = f"{restored.model} in {precision}: {similarity.psnr_db:.1f} dB in {restored.seconds:.2f} s"
+    if similarity.passed:
         return CheckResult(FINE, "golden image", text)
     return CheckResult(
         BAD, "golden image", f"{text}, which is wrong; try PRECISION=fp32, then python3 run.py models verify"

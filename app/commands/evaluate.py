@@ -31,7 +31,7 @@ from app.evaluation.evaluation import Degradation, Evaluation, Task, as_json
 from app.evaluation.inputs import find_photos
 from app.evaluation.machine import describe_machine
 from app.evaluation.records import Report, worst_first
-from app.exit_codes import EXIT_INTERRUPTED
+from app.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from app.images import Decoder, ImageLimits, read_header
 from app.options import FIELDS, BackendName
 from app.settings import Settings
@@ -40,7 +40,7 @@ _MOST_TABLE_FIGURES = 7
 
 
 def main(arguments: Sequence[str], root: Path = ROOT) -> int:
-    """Evaluate and return the exit code: 0 all went well, 1 something failed, 2 a mistyped call, 130 interrupted."""
+    """Evaluate and return one of the codes of `app.exit_codes`."""
     parser = make_parser()
     asked = parser.parse_args(arguments)
     os.chdir(root)  # settings name folders relative to the project's own
@@ -51,10 +51,10 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> int:
         return EXIT_INTERRUPTED
     except NotFound as error:
         complain(error.detail)
-        return 1
+        return EXIT_FAILED
     except RestoreError as error:
         complain(error.detail)
-        return 2
+        return EXIT_USAGE
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -133,7 +133,7 @@ def run(asked: argparse.Namespace) -> int:
     say(f"Written to {task.output}: {', '.join(file.name for file in files)} and the results.")
     if evaluation.stopped:
         return EXIT_INTERRUPTED
-    return 1 if report.failures else 0
+    return EXIT_FAILED if report.failures else EXIT_OK
 
 
 def make_task(asked: argparse.Namespace, settings: Settings) -> tuple[Task, tuple[str, ...]]:

@@ -1,6 +1,6 @@
 """`run.py models`: lists the weight files, downloads them with a progress bar, and verifies them.
 
-It knows the manifest, the folder and the terminal; it loads no network, so it starts without torch.
+No network is loaded, so it starts without torch.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from rich.table import Table
 from app.commands.configure import read_settings
 from app.commands.console import complain, console, download_bar, say
 from app.errors import RestoreError
+from app.exit_codes import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from app.restoration.models import weights
 from app.restoration.models.weights import EMBEDDED, MANIFEST, Verdict, WeightFile
 from app.settings import MEGABYTE, Settings
@@ -34,23 +35,23 @@ def run(action: str, names: Sequence[str]) -> int:
     folder = settings.weights_folder
     if action == "list":
         _show(folder)
-        return 0
+        return EXIT_OK
     if action == "verify":
         return _verify(folder)
     if settings.offline:
         complain("OFFLINE is true, so nothing is downloaded; set OFFLINE=false to download.")
-        return 1
+        return EXIT_FAILED
     try:
         rows = choose(names or ["default"])
     except KeyError as error:
         known = ", ".join(row.file for row in MANIFEST)
         complain(f"There is no weight file '{error.args[0]}'. Known are default, faces, all, {known}.")
-        return 2
+        return EXIT_USAGE
     wanted = [row for row in rows if weights.verify(folder / row.file) is not Verdict.VERIFIED]
     for row in rows:
         if row not in wanted:
             say(f"{row.file} is already there.")
-    return 0 if fetch(wanted, settings) else 1
+    return EXIT_OK if fetch(wanted, settings) else EXIT_FAILED
 
 
 def choose(names: Iterable[str]) -> list[WeightFile]:
@@ -124,7 +125,7 @@ def _show(folder: Path) -> None:
 
 
 def _verify(folder: Path) -> int:
-    """Hash every file that is there; 1 when an official name holds something else, or nothing is there at all."""
+    """Hash every file that is there; `EXIT_FAILED` when an official name holds something else, or nothing is there."""
     places = [weights.place(folder, row.file) for row in (*MANIFEST, EMBEDDED)]
     found = [(path, weights.verify(path)) for path in places]
     present = [(path, verdict) for path, verdict in found if verdict is not Verdict.MISSING]
@@ -134,8 +135,8 @@ def _verify(folder: Path) -> int:
         say(f"{path.name}: your own file, sha256 {weights.sha256(path)}")
     if all(path.name == EMBEDDED.file for path, _ in present):
         complain("None of the official files is installed; get them with: python3 run.py models download")
-        return 1
-    return 1 if any(verdict in _WRONG for _, verdict in present) else 0
+        return EXIT_FAILED
+    return EXIT_FAILED if any(verdict in _WRONG for _, verdict in present) else EXIT_OK
 
 
 def _own_files(folder: Path) -> list[Path]:

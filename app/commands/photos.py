@@ -59,14 +59,14 @@ def find_tasks(source: Path, target: Path, options: RestoreOptions) -> list[Rest
         Conflict: `would_overwrite` when a result would take the place of a photo.
     """
     if source.is_dir():
-        jobs = _folder_tasks(source, target, options)
+        tasks = _folder_tasks(source, target, options)
     elif source.is_file():
-        jobs = [_file_task(source, target, options)]
+        tasks = [_file_task(source, target, options)]
     else:
         raise BadRequest("no_such_file", f"There is no file or folder {source}.")
-    for job in jobs:
-        _refuse_overwriting(job)
-    return jobs
+    for task in tasks:
+        _refuse_overwriting(task)
+    return tasks
 
 
 def _file_task(source: Path, target: Path, options: RestoreOptions) -> RestoreTask:
@@ -109,7 +109,7 @@ def _is_photo(path: Path, source: Path, target: Path) -> bool:
     return path.is_file() and not is_result
 
 
-def _refuse_overwriting(job: RestoreTask) -> None:
-    places = [job.exact] if job.exact else [job.result(extension) for extension in _ALL_EXTENSIONS]
-    if job.source.resolve() in {place.resolve() for place in places}:
-        raise Conflict("would_overwrite", f"The result of {job.label} would take its own place; choose another OUT.")
+def _refuse_overwriting(task: RestoreTask) -> None:
+    places = [task.exact] if task.exact else [task.result(extension) for extension in _ALL_EXTENSIONS]
+    if task.source.resolve() in {place.resolve() for place in places}:
+        raise Conflict("would_overwrite", f"The result of {task.label} would take its own place; choose another OUT.")

@@ -22,8 +22,8 @@ from app.backends.local import LocalBackend
 from app.commands.configure import read_settings
 from app.commands.console import complain, console, say, work_bar
 from app.commands.photos import RestoreTask, find_tasks
-from app.errors import Cancelled, RestoreError
-from app.exit_codes import EXIT_INTERRUPTED
+from app.errors import Cancelled, RestoreError, file_error
+from app.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from app.images import Decoder, ImageLimits, encode, read_header
 from app.main.service import open_backend
 from app.notices import Notice
@@ -57,25 +57,25 @@ class Tally:
 
 
 def run(source: Path, target: Path, fields: Mapping[str, object], machine: Machine, *, overwrite: bool) -> int:
-    """Restore a photo or a folder into `target`; 0 when all went well, 1 when a photo failed, 2 for a mistyped call."""
+    """Restore a photo or a folder into `target`; returns one of the codes of `app.exit_codes`."""
     settings = read_settings()
     try:
         options = RestoreOptions.from_fields(fields)
-        jobs = find_tasks(source, target, options)
-        if not jobs:
+        tasks = find_tasks(source, target, options)
+        if not tasks:
             complain("No photos found there (jpg, png, webp, tiff, bmp, avif; heic with the optional package).")
-            return 1
-        waiting = [job for job in jobs if overwrite or not job.is_done()]
-        tally = Tally(skipped=len(jobs) - len(waiting))
+            return EXIT_FAILED
+        waiting = [task for task in tasks if overwrite or not task.is_done()]
+        tally = Tally(skipped=len(tasks) - len(waiting))
         if waiting:
             Restoration(settings, options, machine, tally).run(waiting)
     except RestoreError as error:  # the options, the folders or the machine; a photo's own failure is in the tally
         complain(error.detail)
-        return 2
+        return EXIT_USAGE
     _report(tally)
     if tally.interrupted:
         return EXIT_INTERRUPTED
-    return 1 if tally.failed else 0
+    return EXIT_FAILED if tally.failed else EXIT_OK
 
 
 class Restoration:
@@ -91,68 +91,67 @@ class Restoration:
         self._backend = open_loaded_backend(settings, machine)
         self._stopping = False
 
-    def run(self, jobs: Sequence[RestoreTask]) -> None:
+    def run(self, tasks: Sequence[RestoreTask]) -> None:
         """Restore one photo after another until all are done or Ctrl-C was pressed."""
         before = signal.signal(signal.SIGINT, self._on_interrupt)
         decoder = Decoder(self._limits)
         try:
-            sizes = [self._megapixels(job) for job in jobs]
+            sizes = [self._megapixels(task) for task in tasks]
             with work_bar() as bar:
-                overall = bar.add_task(f"0 of {len(jobs)} photos", total=sum(sizes) or 1.0)
+                overall = bar.add_task(f"0 of {len(tasks)} photos", total=sum(sizes) or 1.0)
                 current = bar.add_task("", total=1.0)
-                for number, (job, size) in enumerate(zip(jobs, sizes, strict=True)):
-                    self._one(job, decoder, _Display(bar, overall, current, size, sum(sizes[:number])))
+                for number, (task, size) in enumerate(zip(tasks, sizes, strict=True)):
+                    self._one(task, decoder, _Display(bar, overall, current, size, sum(sizes[:number])))
                     if self._stopping:
                         break
-                    bar.update(overall, completed=sum(sizes[: number + 1]), description=f"{number + 1} of {len(jobs)}")
+                    bar.update(overall, completed=sum(sizes[: number + 1]), description=f"{number + 1} of {len(tasks)}")
         finally:
             self._tally.interrupted = self._stopping
             decoder.close()
             signal.signal(signal.SIGINT, before)
 
-    def _one(self, job: RestoreTask, decoder: Decoder, display: _Display) -> None:
+    def _one(self, task: RestoreTask, decoder: Decoder, display: _Display) -> None:
         try:
-            notices = self._restore(job, decoder, display)
+            notices = self._restore(task, decoder, display)
         except Cancelled:
             return
         except RestoreError as error:
             if not self._stopping:  # Ctrl-C reaches the decoder too; its complaint is then no news
-                self._tally.failed.append((job.label, error.code, error.detail))
+                self._tally.failed.append((task.label, error.code, error.detail))
         except OSError as error:
-            self._tally.failed.append(
-                (job.label, "file_error", f"The file could not be read or written: {error.strerror}")
-            )
+            failure = file_error(error)
+            self._tally.failed.append((task.label, failure.code, failure.detail))
         else:
             self._tally.done += 1
             self._tally.notices.update(notices)
 
-    def _restore(self, job: RestoreTask, decoder: Decoder, display: _Display) -> list[str]:
+    def _restore(self, task: RestoreTask, decoder: Decoder, display: _Display) -> list[str]:
         """Decode, restore, write beside the result's place, rename; returns the warnings."""
-        header = read_header(job.source, self._limits)
+        header = read_header(task.source, self._limits)
         check_output(header.width * header.height, self._options.scale, self._settings.max_output_megapixels)
-        picture = decoder.decode(job.source)
+        picture = decoder.decode(task.source)
 
         def on_progress(fraction: float, stage: Stage) -> bool:
-            display.show(job.label, fraction, stage)
+            display.show(task.label, fraction, stage)
             return not self._stopping
 
         restored = self._backend.restore(picture, self._options, on_progress)
         if self._stopping:
             raise Cancelled
-        notes = self._write(job, restored)
+        notes = self._write(task, restored)
         return [notice.message for notice in (*picture.notes, *restored.warnings, *notes)]
 
-    def _write(self, job: RestoreTask, restored: RestorationResult) -> Sequence[Notice]:
+    def _write(self, task: RestoreTask, restored: RestorationResult) -> Sequence[Notice]:
         options = self._options
-        with part_beside(job.folder / job.stem) as part:
-            encoded = encode(restored.picture, part, job.output_format, options.output_quality, options.metadata)
-            publish(part, job.result(encoded.extension))
+        with part_beside(task.folder / task.stem) as part:
+            encoded = encode(restored.picture, part, task.output_format, options.output_quality, options.metadata)
+            publish(part, task.result(encoded.extension))
         return encoded.notes
 
-    def _megapixels(self, job: RestoreTask) -> float:
+    def _megapixels(self, task: RestoreTask) -> float:
         """The photo's share of the overall bar; a file that cannot be read counts as nothing and fails later."""
         try:
-            header = read_header(job.source, self._limits)
+            header = read_header(task.source, self._limits)
         except (RestoreError, OSError):
             return 0.0
         return header.width * header.height / _PIXELS_PER_MEGAPIXEL

@@ -12,11 +12,12 @@ from typing import Any
 
 from app.commands import models
 from app.commands.bootstrap import ROOT
-from app.commands.configure import EXIT_BAD_SETTINGS, read_settings
+from app.commands.configure import read_settings
 from app.commands.console import complain, say
 from app.commands.doctor_machine import port_error
 from app.commands.supervisor import Supervisor, die_with
 from app.errors import RestoreError
+from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_FAILED, EXIT_OK
 from app.settings import Settings
 
 # glibc's allocator in the server process. One arena from the start: in another than the main one large blocks are
@@ -31,7 +32,7 @@ def run(*, download: bool = True) -> int:
     taken = _taken_port(settings)
     if taken is not None:
         complain(taken)
-        return 1
+        return EXIT_FAILED
     _provide_weights(settings, download=download and not settings.offline)
     command = [sys.executable, "-m", "app.commands", "serve", "--child-of", str(os.getpid())]
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
@@ -50,7 +51,7 @@ def run_child(parent_pid: int) -> int:
     except RestoreError as error:  # DEVICE names a card that is not there, and the like: starting again would not help
         complain(error.detail)
         return EXIT_BAD_SETTINGS
-    return 0
+    return EXIT_OK
 
 
 def banner(settings: Settings, facts: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,6 @@
 """Keeps one child process running: starts it, starts it again after a crash or a hang, and passes signals on.
 
-A child that ends with 0 or with `EXIT_BAD_SETTINGS` is left ended.
+A child that ends with `EXIT_OK` or with `EXIT_BAD_SETTINGS` is left ended.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
-from app.commands.configure import EXIT_BAD_SETTINGS
-from app.exit_codes import EXIT_HUNG
+from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_FAILED, EXIT_HUNG, EXIT_OK
 
 _PR_SET_PDEATHSIG = 1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT) + ((signal.SIGHUP,) if sys.platform != "win32" else ())
@@ -63,7 +62,7 @@ class Supervisor:
     def _keep_running(self) -> int:
         while True:
             code = self._run_once()
-            if code in (0, EXIT_BAD_SETTINGS) or self._stopping.is_set():
+            if code in (EXIT_OK, EXIT_BAD_SETTINGS) or self._stopping.is_set():
                 return code if code >= 0 else 128 - code
             wait = self.wait_before_restart(time.monotonic())
             reason = "did not answer any more" if code == EXIT_HUNG else f"ended with {_words(code)}"
@@ -72,7 +71,7 @@ class Supervisor:
                 return code if code > 0 else 128 - code
             self._say(f"The service {reason}; starting it again in {wait:g} s.")
             if self._stopping.wait(wait):
-                return 0
+                return EXIT_OK
 
     def _run_once(self) -> int:
         # Its own process group: Ctrl-C in a terminal then reaches only this process, which passes it on once.
@@ -117,7 +116,7 @@ def die_with(parent_pid: int) -> None:
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent_pid:
-        os._exit(1)
+        os._exit(EXIT_FAILED)
 
 
 def _words(code: int) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 
 from app.atomic_files import part_beside, publish
 from app.backends.protocol import Backend
-from app.errors import Cancelled, NotFound, RestoreError, Unprocessable
+from app.errors import Cancelled, NotFound, RestoreError, Unprocessable, file_error
 from app.evaluation import degradation, figures, views
 from app.evaluation.columns import BASELINE, INPUTS_FOLDER, Column
 from app.evaluation.figures import Figure, Lpips
@@ -269,10 +269,10 @@ def _fitting(truth: Rgb, result: Rgb, scale: float) -> Rgb:
 
 def _trouble(error: Exception, label: str) -> Trouble:
     """An error as a code and a sentence; what nobody foresaw goes to the log with its trace."""
+    if isinstance(error, OSError):
+        error = file_error(error)
     if isinstance(error, RestoreError):
         return Trouble(error.code, error.detail)
-    if isinstance(error, OSError):
-        return Trouble("file_error", f"The file could not be read or written: {error.strerror}")
     log.error("evaluating %s failed", label, exc_info=error)
     return Trouble("internal", f"Something unforeseen went wrong ({type(error).__name__}); the log above says more.")
 

@@ -1,7 +1,6 @@
-"""The SiliconFlow backend behind the common border: prepare, say "sent", ask once, fetch, fit.
+"""The SiliconFlow backend: prepare the photo, send it once, download the result, fit it to the photo.
 
-It never repeats a call, since each one is charged. It knows no rows and no settings: the key, the address and the way
-into the network are handed to it, and the key goes into one header and nowhere else.
+A call is never repeated, since each one is charged. The key goes into one header and nowhere else.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import httpcore2
 from app.backends.siliconflow import NAME, failures, request
 from app.backends.siliconflow.deadline import Deadline
 from app.backends.siliconflow.download import Decode, fetch_result
-from app.backends.siliconflow.exchange import Answer, TooMuch, exchange
+from app.backends.siliconflow.exchange import Answer, BodyTooLarge, exchange
 from app.backends.siliconflow.fitting import fit
 from app.backends.siliconflow.preparation import Submission, prepare
 from app.backends.siliconflow.ssrf_safe_transport import GuardedNetwork
@@ -38,14 +37,14 @@ log = logging.getLogger(__name__)
 MAX_ANSWER_BYTES = 1024 * 1024
 DOWNLOAD_SECONDS = 60.0
 TRACE_HEADER = "x-siliconcloud-trace-id"
-# A waiting call has no parts to count: progress stands still while the provider works, and never pretends.
+# The provider reports no progress, so the fraction stands still while it works.
 _PREPARED, _SENT, _ANSWERED, _FETCHED = 0.05, 0.1, 0.9, 0.95
 _LOCAL_ONLY = ("quality", "model", "denoise")
 
 
 @dataclasses.dataclass(frozen=True)
 class Account:
-    """Whom to ask and as whom: the key never appears in the text of this object."""
+    """The provider's address, model and limits, and the key, which is left out of the repr."""
 
     key: str = dataclasses.field(repr=False)
     api_url: str
@@ -58,9 +57,9 @@ class SiliconFlowBackend:
     """Restores pictures at the provider; any number of threads may call it at once, since it keeps nothing of a photo.
 
     Args:
-        account: whom to ask and as whom.
+        account: address, model and key.
         decode: decodes a fetched file with the limits of an upload.
-        network: how to reach the world.
+        network: how names are resolved and connections made.
         scratch: gives a fresh name for the fetched file.
         clock: monotonic seconds.
     """
@@ -105,7 +104,7 @@ class SiliconFlowBackend:
         seconds = self._clock() - began
         return RestorationResult(fitted, self._account.model, seconds, params, warnings=(*notices, *_unused(options)))
 
-    def _ask(self, body: bytes, keep_on: Callable[[], bool]) -> tuple[request.Made, str]:
+    def _ask(self, body: bytes, keep_on: Callable[[], bool]) -> tuple[request.GeneratedImage, str]:
         """The one call that is charged; gives what was made and the provider's trace id."""
         headers = {
             "Authorization": f"Bearer {self._account.key}",
@@ -121,7 +120,7 @@ class SiliconFlowBackend:
                 trace = failures.printable(answer.header(TRACE_HEADER), self._account.key)
                 said = b"".join(answer.pieces(MAX_ANSWER_BYTES))
                 self._judge(answer, said, trace)
-        except TooMuch:
+        except BodyTooLarge:
             log.warning("the provider's answer is larger than %d bytes", MAX_ANSWER_BYTES)
             raise failures.bad_answer() from None
         return request.read_answer(said), trace
@@ -139,7 +138,7 @@ class SiliconFlowBackend:
         self,
         options: RestoreOptions,
         submission: Submission,
-        made: request.Made,
+        made: request.GeneratedImage,
         waited_seconds: float,
         trace: str,
         answer: Picture,
@@ -197,7 +196,7 @@ def _say(on_progress: OnProgress, fraction: float, stage: Stage) -> None:
 
 
 def _unused(options: RestoreOptions) -> list[Notice]:
-    """A choice that only the local backend understands is not dropped in silence."""
+    """A notice for options that only the local backend has."""
     named = [name for name in _LOCAL_ONLY if getattr(options, name) is not None]
     if not named:
         return []

@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 from app.errors import Cancelled
 
-SLICE_SECONDS = 0.5  # how long nobody listens to a cancellation, and how often a sign of life is given
+SLICE_SECONDS = 0.5  # the longest delay of a cancellation, and the interval of heartbeats
 _SHORTEST_SLICE_SECONDS = 0.001
 
 
-class OutOfTime(Exception):
+class DeadlineExceeded(Exception):
     """The total time is used up, whatever came in the meantime."""
 
 
 class Deadline:
-    """Total deadline and stop sign of one exchange.
+    """Total deadline and cancellation of one exchange.
 
     Args:
         seconds: the time for everything: resolving, connecting, TLS, sending, waiting and reading.
@@ -32,10 +32,10 @@ class Deadline:
         self._asked_at = float("-inf")
 
     def check(self) -> None:
-        """Raises `OutOfTime` after the deadline, `Cancelled` when the caller does not want it any more."""
+        """Raises `DeadlineExceeded` after the deadline, `Cancelled` when the caller does not want it any more."""
         now = self._clock()
         if now >= self._ends_at:
-            raise OutOfTime
+            raise DeadlineExceeded
         if now - self._asked_at >= SLICE_SECONDS:
             self._asked_at = now
             if not self._keep_on():

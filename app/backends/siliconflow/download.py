@@ -1,6 +1,6 @@
 """Fetching the provider's result: one GET to a listed public host, bounded in time and size, decoded like an upload.
 
-Nothing of it is believed before the decoder's child has looked at it. It knows files and addresses, not rows.
+The file is opened in the decoder's child process only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import httpcore2
 from app.backends.siliconflow import failures
 from app.backends.siliconflow.addresses import ResultAddress, is_public, read_url
 from app.backends.siliconflow.deadline import Deadline
-from app.backends.siliconflow.exchange import Answer, TooMuch, exchange
+from app.backends.siliconflow.exchange import Answer, BodyTooLarge, exchange
 from app.backends.siliconflow.ssrf_safe_transport import AddressRefused, GuardedNetwork
 from app.errors import RestoreError, Unavailable
 from app.images import Picture
@@ -67,7 +67,7 @@ def _fetch(address: ResultAddress, network: GuardedNetwork, deadline: Deadline, 
     except AddressRefused:
         log.warning("a result was not fetched: %s does not lead to public addresses only", address.host)
         raise failures.result_refused() from None
-    except TooMuch:
+    except BodyTooLarge:
         log.warning("the result at %s is larger than %d bytes", address.host, MAX_RESULT_BYTES)
         raise failures.result_refused() from None
 
@@ -81,11 +81,11 @@ def _refusal(status: int) -> RestoreError:
 
 
 def _write(answer: Answer, scratch: Path) -> None:
-    with _no_room_told():
+    with _translate_disk_error():
         handle = os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
     with os.fdopen(handle, "wb", buffering=0) as file:
         for piece in answer.pieces(MAX_RESULT_BYTES):
-            with _no_room_told():
+            with _translate_disk_error():
                 _write_whole(file, piece)
 
 
@@ -96,8 +96,8 @@ def _write_whole(file: BinaryIO, piece: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _no_room_told() -> Iterator[None]:
-    """An error of the disk is none of the connection, which the same block reads from."""
+def _translate_disk_error() -> Iterator[None]:
+    """A full disk as `storage_full`, so that the connection, read in the same block, is not blamed for it."""
     try:
         yield
     except OSError as error:

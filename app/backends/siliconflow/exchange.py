@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterator, Mapping
 import httpcore2
 
 from app.backends.siliconflow import failures
-from app.backends.siliconflow.deadline import Deadline, OutOfTime
-from app.backends.siliconflow.ssrf_safe_transport import AddressRefused, CheckedConnections, GuardedNetwork
+from app.backends.siliconflow.deadline import Deadline, DeadlineExceeded
+from app.backends.siliconflow.ssrf_safe_transport import AddressRefused, GuardedNetwork, SsrfSafeNetworkBackend
 
 log = logging.getLogger(__name__)
 
-_WIRE_FAILED = (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.UnsupportedProtocol, OSError)
+_CONNECTION_ERRORS = (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.UnsupportedProtocol, OSError)
 
 
-class TooMuch(Exception):
+class BodyTooLarge(Exception):
     """A body is larger than it may be."""
 
 
@@ -37,15 +37,15 @@ class Answer:
         return self._headers.get(name.lower().encode(), "")
 
     def pieces(self, limit_bytes: int) -> Iterator[bytes]:
-        """The body. Raises `TooMuch` before more than the limit is given out, at once if the header announces it."""
+        """The body. Raises `BodyTooLarge` before more than the limit is given out, or when a header says more."""
         announced = self.header("content-length")
         if announced.isdecimal() and int(announced[:20]) > limit_bytes:
-            raise TooMuch
+            raise BodyTooLarge
         count = 0
         for piece in self._response.iter_stream():
             count += len(piece)
             if count > limit_bytes:
-                raise TooMuch
+                raise BodyTooLarge
             yield piece
 
 
@@ -66,17 +66,17 @@ def exchange(
         AddressRefused: an address of the host may not be contacted.
         Cancelled: the deadline's caller wants no more.
     """
-    connections = CheckedConnections(network, may_contact, deadline)
+    connections = SsrfSafeNetworkBackend(network, may_contact, deadline)
     try:
         with (
             httpcore2.ConnectionPool(network.trust, max_connections=1, network_backend=connections) as pool,
             pool.stream(method, url, headers=list(headers.items()), content=content) as response,
         ):
             yield Answer(response)
-    except OutOfTime:
+    except DeadlineExceeded:
         raise failures.timeout() from None
     except AddressRefused:
         raise
-    except _WIRE_FAILED as error:  # its text may hold what was sent, so only its kind is told
+    except _CONNECTION_ERRORS as error:  # its text may hold what was sent, so only its kind is told
         log.warning("the connection to %s failed: %s", url.host.decode("ascii"), type(error).__name__)
         raise failures.unavailable() from None

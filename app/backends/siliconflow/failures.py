@@ -1,7 +1,7 @@
 """What can go wrong with the provider, as errors a user can read: stable codes, agreed sentences, HTTP statuses.
 
-Answers are judged by their status first, since the provider's error bodies have no common form. It knows statuses and
-bodies; it sends nothing, and no word of a body ever becomes part of an error.
+Answers are judged by their status first, since the provider's error bodies have no common form. No text of
+a body becomes part of an error.
 """
 
 from __future__ import annotations

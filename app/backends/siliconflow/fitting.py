@@ -1,7 +1,7 @@
 """The provider's picture fitted to the photo it was made from: the asked size, the photo's alpha, grey and metadata.
 
 The provider answers in sizes of its own (about a megapixel, sides in steps), so geometry and contract are restored
-here: a result is `scale` times the photo, like every other backend's. It knows pictures only.
+here: a result is `scale` times the photo, like every other backend's.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The provider's request and answer as JSON: what is asked of the model, and what of its answer is believed.
+"""The provider's request and answer as JSON: what is asked of the model, and what is taken from its answer.
 
-Every field of an answer is checked for its kind before it goes anywhere. It knows JSON; it sends nothing.
+Every field of an answer is checked for its type before it is used.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ DEFAULT_PROMPT = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Made:
-    """What the provider says it made: where the picture lies, and two facts if they are what they should be."""
+class GeneratedImage:
+    """The provider's result: the address of the picture, and time and seed where they are valid."""
 
     url: str
     inference_seconds: float | None
@@ -53,7 +53,7 @@ def body_of(model: str, image: str, options: RestoreOptions) -> bytes:
     return json.dumps(fields).encode("ascii")
 
 
-def read_answer(body: bytes) -> Made:
+def read_answer(body: bytes) -> GeneratedImage:
     """The first picture of an answer. Raises `provider_bad_answer`."""
     try:
         answer = json.loads(body)
@@ -63,7 +63,7 @@ def read_answer(body: bytes) -> Made:
     if not isinstance(url, str):
         raise failures.bad_answer()
     timings = answer.get("timings")
-    return Made(url, _seconds(timings.get("inference") if isinstance(timings, dict) else None), _seed(answer))
+    return GeneratedImage(url, _seconds(timings.get("inference") if isinstance(timings, dict) else None), _seed(answer))
 
 
 def _seconds(value: object) -> float | None:

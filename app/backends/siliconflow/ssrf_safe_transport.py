@@ -1,6 +1,6 @@
-"""Connections for the HTTP client: a host is resolved once, every address is judged, and only a judged one is dialled.
+"""Connections for the HTTP client: a host is resolved once, and only addresses that passed a check are dialled.
 
-Between the check and the connection nobody asks the resolver again, so a name cannot change its mind; TLS still
+The resolver is not asked again between check and connection, so DNS rebinding cannot change the address; TLS still
 verifies the name. How to resolve and dial are plain values, so that tests need no network.
 """
 
@@ -57,15 +57,15 @@ def public_trust() -> ssl.SSLContext:
 
 @dataclasses.dataclass(frozen=True)
 class GuardedNetwork:
-    """How to reach the world: who answers for names, who connects, and whose certificates count."""
+    """How names are resolved, how connections are made, and which certificates are trusted."""
 
     resolve: Resolve = resolve_by_system
     dial: Dial = dial_by_system
     trust: ssl.SSLContext = dataclasses.field(default_factory=public_trust)
 
 
-class CheckedConnections(httpcore2.NetworkBackend):
-    """Opens connections for one exchange; `may_contact` judges each address that the resolver names."""
+class SsrfSafeNetworkBackend(httpcore2.NetworkBackend):
+    """Opens connections for one exchange; `may_contact` decides on each address that the resolver gives."""
 
     def __init__(self, network: GuardedNetwork, may_contact: Callable[[str], bool], deadline: Deadline) -> None:
         self._network, self._may_contact, self._deadline = network, may_contact, deadline
@@ -85,7 +85,7 @@ class CheckedConnections(httpcore2.NetworkBackend):
         for address in addresses[:MOST_ADDRESSES_TRIED]:
             self._deadline.check()
             try:
-                return WatchedStream(
+                return DeadlineStream(
                     self._network.dial(address, port, self._deadline.share(CONNECT_SECONDS)), self._deadline
                 )
             except OSError:
@@ -94,7 +94,7 @@ class CheckedConnections(httpcore2.NetworkBackend):
         raise httpcore2.ConnectError("no address answers")
 
     def _resolved(self, host: str, port: int) -> list[str]:
-        """Ask the resolver in a thread of its own: it cannot be told when to give up."""
+        """Resolve in a thread of its own, since the system's resolver takes no timeout."""
         answers: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
 
         def ask() -> None:
@@ -115,8 +115,8 @@ class CheckedConnections(httpcore2.NetworkBackend):
             return found
 
 
-class WatchedStream(httpcore2.NetworkStream):
-    """A socket whose every wait is a slice of the deadline's time, so that drips and silences end with the deadline."""
+class DeadlineStream(httpcore2.NetworkStream):
+    """A socket that waits in slices of the deadline's time, so that slow or silent peers end with the deadline."""
 
     def __init__(self, connection: socket.socket, deadline: Deadline) -> None:
         self._socket, self._deadline = connection, deadline
