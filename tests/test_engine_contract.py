@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -52,7 +54,7 @@ def noise(height: int, width: int, dtype: type = np.uint8) -> NDArray[Any]:
 
 
 def grid_of(engine: Engine, pixels: NDArray[Any], tile: int) -> Grid:
-    return cut_grid(engine, pixels, tile, strict=True)
+    return cut_grid(engine.facts, pixels.shape[:2], tile, strict=True)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -92,7 +94,7 @@ def test_the_ensemble_is_the_mean_over_eight_symmetries(open_engine: Callable[..
     assert set(np.unique(rows.pixels)) == {100}
 
 
-def test_tell_grows_to_one_and_false_cancels(open_engine: Callable[..., Engine]) -> None:
+def test_on_fraction_grows_to_one_and_false_cancels(open_engine: Callable[..., Engine]) -> None:
     engine, pixels = open_engine(enlarge), noise(60, 60)
     grid = grid_of(engine, pixels, 20)
     told: list[float] = []
@@ -119,8 +121,65 @@ def test_nothing_is_computed_before_rows_are_asked_for_nor_after_they_are_closed
     assert not runs
     next(rows)
     first = len(runs)
-    rows.close()  # type: ignore[attr-defined]
+    rows.close()
     assert len(runs) == first == 1
+
+
+def test_no_tile_is_begun_after_on_fraction_said_stop(open_engine: Callable[..., Engine]) -> None:
+    runs = []
+
+    def count(x: Tensor) -> Tensor:
+        runs.append(len(x))
+        return enlarge(x)
+
+    engine, pixels = open_engine(count), noise(60, 60)
+    with pytest.raises(Cancelled):
+        list(engine.rows(Plane(pixels), grid_of(engine, pixels, 20), lambda fraction: False))
+    assert len(runs) == 1
+
+
+def test_on_fraction_is_called_in_the_thread_that_asks_for_rows(open_engine: Callable[..., Engine]) -> None:
+    engine, pixels = open_engine(enlarge), noise(60, 20)
+    threads: list[int] = []
+    rows = engine.rows(Plane(pixels), grid_of(engine, pixels, 20), lambda _: not threads.append(threading.get_ident()))  # type: ignore[func-returns-value]
+    asking = threading.Thread(target=lambda: list(rows))
+    asking.start()
+    asking.join()
+    assert set(threads) == {asking.ident}
+
+
+def test_the_plane_is_never_written_to_nor_kept(open_engine: Callable[..., Engine]) -> None:
+    engine, pixels = open_engine(enlarge), noise(60, 20)
+    pixels.setflags(write=False)
+    grid, kept = grid_of(engine, pixels, 20), weakref.ref(pixels)
+    assert sum(len(rows.pixels) for rows in engine.rows(Plane(pixels), grid, go_on)) == 120
+    closed = engine.rows(Plane(pixels), grid, go_on)
+    next(closed)
+    closed.close()
+    del pixels
+    assert kept() is None
+
+
+def test_an_engine_takes_the_next_plane_however_the_last_one_ended(open_engine: Callable[..., Engine]) -> None:
+    nan = float("nan")
+    # The last two are one plane: in reduced precision, and again in fp32.
+    ends: list[Exception | float] = [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("a fault"), nan, nan]
+
+    def fail_first(x: Tensor) -> Tensor:
+        end = ends.pop(0) if ends else 1.0
+        if isinstance(end, Exception):
+            raise end
+        return enlarge(x) * end
+
+    engine, pixels = open_engine(fail_first), noise(20, 20)
+    grid = grid_of(engine, pixels, 100)
+    for expected in (TileTooLarge, RuntimeError, Internal):
+        with pytest.raises(expected):
+            list(engine.rows(Plane(pixels), grid, go_on))
+    with pytest.raises(Cancelled):
+        list(engine.rows(Plane(pixels), grid, lambda fraction: False))
+    (rows,) = engine.rows(Plane(pixels), grid, go_on)
+    assert np.array_equal(rows.pixels, pixels.repeat(2, axis=0).repeat(2, axis=1))
 
 
 def test_gradients_are_neither_recorded_nor_switched_off_for_the_caller(open_engine: Callable[..., Engine]) -> None:

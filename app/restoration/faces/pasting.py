@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from app.images import Pixels
 from app.images.face_layers import FaceLayer, mix
+from app.restoration.engine import LUMA
 from app.restoration.faces.alignment import Matrix, frame_corners, scale_of
 from app.restoration.faces.parsing import Mask
-from app.restoration.host_engine import LUMA
 
 _MOST_SHIFT = 0.15  # of the range: a larger difference in colour is content, not a cast
 

@@ -27,14 +27,13 @@ from app.restoration.faces.gfpgan import Restore
 from app.restoration.faces.parsing import Mask, Parse, plain_mask, soft_mask
 from app.restoration.faces.pasting import Patch, match_colours, paste, to_pixels
 from app.results import FaceReason
+from app.stages import OnFraction
 
 log = logging.getLogger(__name__)
 
 SMALLEST_EYE_DISTANCE_PIXELS = 5.0  # upstream's
 MOST_FACES = 64
 MOST_KEPT_BYTES = 384 * 1024 * 1024
-
-OnStep = Callable[[float], bool]  # fraction of the faces' work done; False: stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +106,12 @@ def _eye_distance(found: Found) -> float:
 
 
 def restore_faces(
-    tools: LoadedFaceModels, picture: Picture, result: Pixels, faces: Sequence[Face], strength: float, on_step: OnStep
+    tools: LoadedFaceModels,
+    picture: Picture,
+    result: Pixels,
+    faces: Sequence[Face],
+    strength: float,
+    on_fraction: OnFraction,
 ) -> FacesDone:
     """Restore the faces that nothing speaks against, and paste them into the enlarged photo in place.
 
@@ -117,13 +121,13 @@ def restore_faces(
         result: (H', W', 3) of the same dtype, the enlarged photo; changed.
         faces: what `find` gave for that photo.
         strength: 0..1, how much of the restored face is taken.
-        on_step: told the fraction done after every network.
+        on_fraction: told the fraction done after every network.
 
     Raises:
-        Cancelled: `on_step` said stop. OutOfMemory: not even one face fits the device.
+        Cancelled: `on_fraction` said stop. OutOfMemory: not even one face fits the device.
     """
     wanted = [index for index, face in enumerate(faces) if face.reason is None]
-    run = _Run(tools, picture, result.shape[:2], faces, on_step, max(1, len(wanted)))
+    run = _Run(tools, picture, result.shape[:2], faces, on_fraction, max(1, len(wanted)))
     patches = list(run.patches(wanted))
     done = paste(result, patches, strength, MOST_KEPT_BYTES)
     failures = {patch.index: FaceReason.NOTHING_TO_PASTE for patch in patches if patch.index not in done.places}
@@ -157,10 +161,10 @@ class _Run:
         picture: Picture,
         size_out: tuple[int, ...],
         faces: Sequence[Face],
-        on_step: OnStep,
+        on_fraction: OnFraction,
         count: int,
     ) -> None:
-        self._tools, self._picture, self._faces, self._on_step = tools, picture, faces, on_step
+        self._tools, self._picture, self._faces, self._on_fraction = tools, picture, faces, on_fraction
         self._scale_y, self._scale_x = size_out[0] / picture.height, size_out[1] / picture.width
         self._steps, self._done = count * (2 if tools.parse is not None else 1), 0
         self._batch = tools.batch
@@ -240,7 +244,7 @@ class _Run:
 
     def _tell(self, faces: int) -> None:
         self._done = min(self._done + faces, self._steps)
-        if not self._on_step(self._done / self._steps):
+        if not self._on_fraction(self._done / self._steps):
             raise Cancelled
 
 
