@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import weakref
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from app.errors import Cancelled, Internal
-from app.restoration.device import profile_of
+from app.restoration.device import DeviceProfile, profile_of
 from app.restoration.engine import Engine, Grid, Plane, TileTooLarge
 from app.restoration.host_engine import HostEngine
 from app.restoration.models.networks import Facts, Network
@@ -25,14 +26,19 @@ Run = Callable[[Tensor], Tensor]
 FACTS = Facts("compact", 2, 4, 0, 1, 1.0)
 
 
-def open_host(run: Run, facts: Facts = FACTS) -> Engine:
+def open_host(profile: DeviceProfile, run: Run, facts: Facts = FACTS) -> Engine:
+    """The host loop on the CPU, doing what a profile asks for (batches, bands) on any device."""
+
     def exact() -> Network:
-        return Network("exact", facts, "cpu", "fp32", lambda x, on_part: run(x), exact, profile_of("cpu"))
+        return Network("exact", facts, "cpu", "fp32", lambda x, on_part: run(x), exact, profile)
 
-    return HostEngine(Network("test", facts, "cpu", "bf16", lambda x, on_part: run(x), exact, profile_of("cpu")))
+    return HostEngine(Network("test", facts, "cpu", "bf16", lambda x, on_part: run(x), exact, profile))
 
 
-IMPLEMENTATIONS: dict[str, Callable[..., Engine]] = {"host": open_host}
+IMPLEMENTATIONS: dict[str, Callable[..., Engine]] = {
+    "host with the CPU's profile": functools.partial(open_host, profile_of("cpu")),
+    "host with the profile of a card": functools.partial(open_host, profile_of("cuda:0")),
+}
 
 
 @pytest.fixture(params=sorted(IMPLEMENTATIONS))
@@ -95,14 +101,21 @@ def test_the_ensemble_is_the_mean_over_eight_symmetries(open_engine: Callable[..
 
 
 def test_on_fraction_grows_to_one_and_false_cancels(open_engine: Callable[..., Engine]) -> None:
-    engine, pixels = open_engine(enlarge), noise(60, 60)
+    runs = []
+
+    def count(x: Tensor) -> Tensor:
+        runs.append(len(x))
+        return enlarge(x)
+
+    engine, pixels = open_engine(count), noise(60, 60)
     grid = grid_of(engine, pixels, 20)
     told: list[float] = []
     for _ in engine.rows(Plane(pixels), grid, lambda fraction: not told.append(fraction)):  # type: ignore[func-returns-value]
         pass
     assert told == sorted(told)
     assert told[-1] == 1.0
-    assert len(set(told)) >= 9
+    assert len(set(told)) >= len(runs) >= 3
+    assert sum(runs) == 9
     with pytest.raises(Cancelled):
         list(engine.rows(Plane(pixels), grid, lambda fraction: fraction < 0.5))
 

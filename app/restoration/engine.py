@@ -95,8 +95,8 @@ class Engine(Protocol):
         Args:
             plane: what to enlarge; never written to.
             grid: spans that cover the plane, cut with this engine's `facts`.
-            on_fraction: called in the thread that asks for rows, at least once a tile, with growing values; after it
-                said stop, no tile is begun.
+            on_fraction: called in the thread that asks for rows, after each run of the network (of one or a few
+                tiles) or oftener, with growing values; after it said stop, no tile is begun.
 
         Raises:
             Cancelled: `on_fraction` said stop.

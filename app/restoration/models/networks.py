@@ -31,7 +31,7 @@ _LAYERS_A_PART = 16
 _TRUNK_SHARE = 0.9  # of ESRGAN's time
 
 OnPart = Callable[[float], None]  # fraction of one run done; may raise to end it
-Run = Callable[[Tensor, OnPart], Tensor]
+Forward = Callable[[Tensor, OnPart], Tensor]  # (N, 3, H, W) to (N, 3, scale*H, scale*W); see `Network`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Network:
     facts: Facts
     device: str
     precision: str
-    run: Run
+    run: Forward
     exact: Callable[[], Network]
     profile: DeviceProfile
 
@@ -83,13 +83,13 @@ class Network:
 def build(name: str, module: nn.Module, facts: Facts, device: str, precision: str) -> Network:
     """Wrap a loaded spandrel module (fp32, left untouched) for `device` and `precision`."""
     forward = {"compact": _compact, "esrgan": _esrgan}[facts.architecture]
-    target = torch.device(device)
+    profile = profile_of(device)
 
     def exact() -> Network:
         return build(name, module, facts, device, "fp32")
 
-    run = forward(module, facts, target, DTYPES[precision])
-    return Network(name, facts, device, precision, run, exact, profile_of(target))
+    run = forward(module, facts, profile, torch.device(device), DTYPES[precision])
+    return Network(name, facts, device, precision, run, exact, profile)
 
 
 def compact_facts(module: Any) -> Facts:
@@ -116,9 +116,8 @@ def _copy(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mod
     return moved.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
-def _compact(module: Any, facts: Facts, device: torch.device, dtype: torch.dtype) -> Run:
+def _compact(module: Any, facts: Facts, profile: DeviceProfile, device: torch.device, dtype: torch.dtype) -> Forward:
     """SRVGGNetCompact: convolutions with activations, pixel shuffle, plus the nearest-enlarged input."""
-    profile = profile_of(device)
     first = _copy(module.body[0], device, torch.float32)
     layers = list(module.body)[1:]
     starts = range(0, len(layers), _LAYERS_A_PART)
@@ -140,12 +139,11 @@ def _compact(module: Any, facts: Facts, device: torch.device, dtype: torch.dtype
     return run
 
 
-def _esrgan(module: Any, facts: Facts, device: torch.device, dtype: torch.dtype) -> Run:
+def _esrgan(module: Any, facts: Facts, profile: DeviceProfile, device: torch.device, dtype: torch.dtype) -> Forward:
     """RRDBNet: first convolution, trunk with skip, nearest up-sampling convolutions, last convolution."""
     layers = list(module.model)
     *inner, trunk_last = layers[1].sub
     first, trunk_last, last = (_copy(layer, device, torch.float32) for layer in (layers[0], trunk_last, layers[-1]))
-    profile = profile_of(device)
     trunk = (make_trunk(inner, dtype) if profile.fuses_layers else None) or _stacked(inner, device, dtype)
     enlarging = fuse_upsample_convolutions(layers[2:-1]) if profile.fuses_layers else layers[2:-1]
     tail = _copy(nn.Sequential(*enlarging), device, dtype)
