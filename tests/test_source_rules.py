@@ -114,7 +114,8 @@ def undocumented_arrays(source: str) -> list[str]:
         text = ast.get_docstring(node) or ""
         has_array = any(word in words.replace("Callable", "") for word in ARRAYS)
         refers = text.startswith("See `")  # to the protocol, which says it
-        if not node.name.startswith("_") and has_array and not refers and not any(shape in text for shape in SHAPES):
+        is_public = not node.name.startswith("_") or node.name == "__call__"
+        if is_public and has_array and not refers and not any(shape in text for shape in SHAPES):
             found.append(node.name)
     return found
 
@@ -128,6 +129,7 @@ def test_functions_on_arrays_name_shapes_or_dtypes(room: str) -> None:
     ]
     assert not found
     assert undocumented_arrays('def f(x: Tensor) -> Tensor:\n    """Turn it."""') == ["f"]
+    assert undocumented_arrays("class N:\n    def __call__(self, x: Tensor) -> Tensor: ...") == ["__call__"]
     assert not undocumented_arrays('def f(x: Tensor) -> Tensor:\n    """(N, 3, H, W) to the same."""')
 
 

@@ -24,8 +24,15 @@ log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """How to run: tile size in pixels (0: chosen here), self-ensemble or not, and the result's (height, width)."""
+class UpscalePlan:
+    """How to run.
+
+    Attributes:
+        size_out: (height, width) of the result, in pixels.
+        tile: side of a tile in input pixels; 0: the engine's own.
+        ensemble: the mean over the 8 symmetries of the square.
+        grey: one channel, the BT.601 luma, instead of three.
+    """
 
     size_out: tuple[int, int]
     tile: int = 0
@@ -34,8 +41,15 @@ class Plan:
 
 
 @dataclasses.dataclass
-class Report:
-    """What happened on the way."""
+class UpscaleReport:
+    """What happened on the way.
+
+    Attributes:
+        tile: side of the tiles of the last pass, in input pixels.
+        tiles: how many were computed in it.
+        redone_in_fp32: how many of those reduced precision had spoiled.
+        restarts: how often memory ran out, and the plane was started again.
+    """
 
     tile: int = 0
     tiles: int = 0
@@ -43,7 +57,9 @@ class Report:
     restarts: int = 0
 
 
-def upscale(engine: Engine, pixels: NDArray[Any], plan: Plan, on_fraction: OnFraction) -> tuple[NDArray[Any], Report]:
+def upscale(
+    engine: Engine, pixels: NDArray[Any], plan: UpscalePlan, on_fraction: OnFraction
+) -> tuple[NDArray[Any], UpscaleReport]:
     """Upscale one plane.
 
     Args:
@@ -58,7 +74,7 @@ def upscale(engine: Engine, pixels: NDArray[Any], plan: Plan, on_fraction: OnFra
     Raises:
         Cancelled: `on_fraction` said stop. OutOfMemory: the smallest tile does not fit. Internal: `bad_network_output`.
     """
-    report = Report(tile=plan.tile or engine.tile_pixels())
+    report = UpscaleReport(tile=plan.tile or engine.tile_pixels())
     while True:
         report.tiles = report.redone_in_fp32 = 0
         try:
@@ -74,7 +90,7 @@ def upscale(engine: Engine, pixels: NDArray[Any], plan: Plan, on_fraction: OnFra
 
 
 def _one_pass(
-    engine: Engine, pixels: NDArray[Any], plan: Plan, on_fraction: OnFraction, report: Report
+    engine: Engine, pixels: NDArray[Any], plan: UpscalePlan, on_fraction: OnFraction, report: UpscaleReport
 ) -> NDArray[Any]:
     """The whole plane at one tile size; counts in the report."""
     facts = engine.facts
@@ -101,7 +117,10 @@ def cut_grid(facts: Facts, size: tuple[int, ...], tile: int, *, strict: bool) ->
 
 
 def _pad(pixels: NDArray[Any], multiple: int) -> NDArray[Any]:
-    """Reflect-pad bottom and right to a multiple, as RealESRGANer's mod_pad; tiny sides repeat their edge."""
+    """(H, W, 3) to sides that are multiples, reflected at bottom and right as RealESRGANer's mod_pad.
+
+    Tiny sides repeat their edge.
+    """
     height, width = pixels.shape[:2]
     pad = ((0, -height % multiple), (0, -width % multiple), (0, 0))
     if not any(after for _, after in pad):

@@ -33,7 +33,7 @@ PARSER = "parsing_parsenet.pth"
 KINDS = {"resnet50": "resnet50", "mobilenet": "mobile0.25"}  # facexlib's names
 _KEPT_NETWORKS = 5  # a detector, and restorer and parser in two precisions
 _BYTES_PER_FACE = 700 * 1024 * 1024  # one face in GFPGAN or ParseNet on a card, at the peak
-_MOST_AT_ONCE = 8
+_MAX_BATCH = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +162,7 @@ class FaceModels:
         key = (file, precision)
         with self._lock:
             if key not in self._networks:
-                self._networks[key] = _built(file, build)
+                self._networks[key] = _guarded_build(file, build)
                 log.info("loaded %s on %s in %s", file, self._device, precision)
             self._networks.move_to_end(key)
             while len(self._networks) > _KEPT_NETWORKS:
@@ -173,10 +173,10 @@ class FaceModels:
         """Faces at once: one on a CPU (measured slower in batches), what fits a quarter of the memory on a card."""
         if profile_of(self._device).faces_one_by_one:
             return 1
-        return int(max(1, min(_MOST_AT_ONCE, free_memory_bytes(self._device) // 4 // _BYTES_PER_FACE)))
+        return int(max(1, min(_MAX_BATCH, free_memory_bytes(self._device) // 4 // _BYTES_PER_FACE)))
 
 
-def _built(file: str, build: Callable[[], Any]) -> Any:
+def _guarded_build(file: str, build: Callable[[], Any]) -> Any:
     try:
         with torch.inference_mode():
             return build()

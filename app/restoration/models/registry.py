@@ -89,7 +89,7 @@ class ModelRegistry:
 
     def path(self, file: str) -> Path:
         """Where a weight file lies or would lie."""
-        return weights.place(self._folder, file)
+        return weights.path_of(self._folder, file)
 
     def load_error(self, file: str) -> str | None:
         """None when a file can be loaded, else one sentence why not and what to do."""
@@ -97,11 +97,11 @@ class ModelRegistry:
         try:
             stat = path.stat()
         except FileNotFoundError:
-            return weights.trusted(path, allow_unverified=self._allow_unverified)
+            return weights.load_error(path, allow_unverified=self._allow_unverified)
         key = (file, stat.st_size, stat.st_mtime_ns)
         with self._lock:
             if key not in self._load_errors:
-                self._load_errors[key] = weights.trusted(path, allow_unverified=self._allow_unverified)
+                self._load_errors[key] = weights.load_error(path, allow_unverified=self._allow_unverified)
             return self._load_errors[key]
 
     def installed(self, name: str) -> bool:
@@ -137,7 +137,7 @@ class ModelRegistry:
         state = self.read(row.file)
         if strength < 1.0 and row.denoise_partner is not None:
             state = blend_states(state, self.read(row.denoise_partner), strength)
-        module, facts = interpret(state, row.file)
+        module, facts = load_module(state, row.file)
         log.info("loaded %s on %s in %s", row.name, device, precision)
         return build(row.name, module, facts, device, precision)
 
@@ -150,7 +150,7 @@ class ModelRegistry:
         refused = self.load_error(file)
         if refused is not None:
             raise Conflict("model_not_installed", refused)
-        refuse_code(self.path(file))
+        reject_programs(self.path(file))
         try:
             state: Mapping[str, Tensor] = (
                 import_spandrel().ModelLoader("cpu").load_state_dict_from_file(self.path(file))
@@ -161,7 +161,7 @@ class ModelRegistry:
         return state
 
 
-def refuse_code(path: Path) -> None:
+def reject_programs(path: Path) -> None:
     """Refuse an archive that holds code besides tensors, before torch opens it: TorchScript runs when it is loaded.
 
     Raises `Unavailable` `weights_unreadable`.
@@ -191,8 +191,12 @@ def blend_states(a: Mapping[str, Tensor], b: Mapping[str, Tensor], share: float)
     return {key: share * tensor.float() + (1.0 - share) * b[key].float() for key, tensor in a.items()}
 
 
-def interpret(state: Mapping[str, Tensor], file: str) -> tuple[Any, Facts]:
-    """A state dict to (spandrel module in fp32, facts).
+def load_module(state: Mapping[str, Tensor], file: str) -> tuple[Any, Facts]:
+    """A state dict to spandrel's module in fp32, on the CPU and in eval mode, and its facts.
+
+    Args:
+        state: tensors by name, any float dtype, as `ModelRegistry.read` gives them.
+        file: its name, for the error.
 
     Raises:
         Unavailable: `weights_unreadable` when it is no RGB network of the ESRGAN family or a compact one.
