@@ -21,7 +21,7 @@ from app.errors import RestoreError
 from app.images import Decoder
 from app.jobs.runner import Finished, Runner
 from app.storage import DiskStorage, disk
-from app.storage.disk import DiskUploadWriter
+from app.storage.disk_upload import DiskUploadWriter
 from app.store import SqlStore, leases, submissions, transitions
 from app.worker import Worker
 from tests.harness import OWNER, Harness, LanczosBackend, photo_bytes

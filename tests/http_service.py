@@ -27,6 +27,7 @@ from app.options import RestoreOptions
 from app.results import RestorationResult
 from app.settings import Settings
 from app.stages import OnProgress, Stage
+from tests.harness import until
 
 KEY = "correct-horse-battery-staple"
 OTHER_KEY = "another-key-of-somebody-else"
@@ -115,20 +116,17 @@ class Service:
 
     def finish(self, job_id: str, seconds: float = 10) -> dict[str, Any]:
         """Wait for the end of a job; gives its full state."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            state: dict[str, Any] = self.client.get(f"/api/v1/jobs/{job_id}").json()
-            if state["status"] in ("completed", "failed", "cancelled"):
-                return state
-            time.sleep(0.01)
-        raise AssertionError(f"the job did not end: {state}")
+
+        def state() -> dict[str, Any]:
+            found: dict[str, Any] = self.client.get(f"/api/v1/jobs/{job_id}").json()
+            return found
+
+        until(lambda: state()["status"] in ("completed", "failed", "cancelled"), seconds)
+        return state()
 
     def wait_for(self, job_id: str, status: str, seconds: float = 10) -> None:
         """Wait until a job has a status."""
-        deadline = time.monotonic() + seconds
-        while self.client.get(f"/status/{job_id}").json()["status"] != status:
-            assert time.monotonic() < deadline, f"the job never was {status}"
-            time.sleep(0.01)
+        until(lambda: self.client.get(f"/status/{job_id}").json()["status"] == status, seconds)
 
     def uploads(self) -> list[str]:
         """Names of the files in the upload folder."""

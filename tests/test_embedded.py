@@ -23,7 +23,7 @@ from app.restoration.models import weights
 from app.restoration.models.registry import EMBEDDED_MODEL, ModelRegistry
 from app.restoration.models.weights import EMBEDDED, Verdict
 from app.settings import Settings
-from tests.test_docs import ROOT
+from tests.documentation import ROOT
 
 
 def go_on(fraction: float, stage: str) -> bool:

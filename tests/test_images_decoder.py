@@ -22,6 +22,7 @@ from app.images.child import _answer
 from app.images.decode import decode_file
 from app.images.decoder import _Died, _read_picture
 from tests import picture_factory as make
+from tests.harness import until
 from tests.hostile_files import HOSTILE, scan_bomb
 
 LIMITS = ImageLimits()
@@ -47,18 +48,27 @@ def written(folder: Path, data: bytes, name: str = "upload") -> Path:
     return folder / name
 
 
-def gone(pid: int, seconds: float = 10) -> bool:
-    """Wait until a process has ended (a zombie nobody reaps counts as ended)."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.01)
-    return False
+def process_facts(pid: int) -> list[str]:
+    """What Linux says of a process, from its state on; a zombie that nobody reaps counts as ended, like none."""
+    try:
+        facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [] if facts[0] == "Z" else facts
+
+
+def wait_until_gone(pid: int, seconds: float = 10) -> None:
+    until(lambda: not process_facts(pid), seconds)
+
+
+def wait_until_at_work(pid: int) -> None:
+    """Wait until an idle process has computed for a tenth of a second."""
+
+    def ticks() -> int:
+        return sum(int(number) for number in process_facts(pid)[11:13])  # in user and kernel mode
+
+    idle = ticks()
+    until(lambda: ticks() >= idle + os.sysconf("SC_CLK_TCK") / 10)
 
 
 @pytest.mark.parametrize("kind", make.KINDS)
@@ -167,7 +177,7 @@ def test_a_photo_that_takes_too_long_is_killed_and_the_next_one_works(bomb: Path
             decoder.decode(bomb)
         assert caught.value.code == "decode_timeout"
         assert time.monotonic() - started < 2.5
-        assert gone(child)
+        wait_until_gone(child)
         assert decoder.decode(good).width == make.WIDTH
     finally:
         decoder.close()
@@ -191,7 +201,7 @@ def test_a_child_killed_between_two_photos_is_replaced(decoder: Decoder, tmp_pat
     child = decoder.child_pid
     assert child
     os.kill(child, signal.SIGKILL)
-    assert gone(child)
+    wait_until_gone(child)
     assert decoder.decode(path).width == make.WIDTH
     assert decoder.child_pid != child
 
@@ -219,11 +229,11 @@ def test_closing_ends_a_decode_and_the_child(bomb: Path) -> None:
     assert child
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         running = pool.submit(decoder.decode, bomb)
-        time.sleep(0.2)
+        wait_until_at_work(child)
         decoder.close()
         with pytest.raises(Unavailable):
             running.result(timeout=5)
-    assert gone(child)
+    wait_until_gone(child)
     with pytest.raises(Unavailable):
         decoder.decode(bomb)
     decoder.close()
@@ -275,9 +285,10 @@ def test_a_killed_parent_leaves_neither_child_nor_files(busy: bool, bomb: Path, 
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, cwd=tmp_path) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
-        time.sleep(0.2)
+        if busy:
+            wait_until_at_work(child)
         parent.kill()
-    assert gone(child, seconds=2)  # the bomb alone would keep it for far longer
+    wait_until_gone(child, seconds=2)  # the bomb alone would keep it for far longer
     assert list(scratch.iterdir()) == []
 
 

@@ -236,6 +236,7 @@ PRIVATE_IMPORTS = {
     "app.main.serving._listening": "the socket before a server listens on it",
     "app.main.serving._server": "the server's own settings, without a process",
 }
+MOST_PRIVATE_TOUCHES = 56
 # A contract suite sees the protocol and the constructors of its implementations, nothing else of the room.
 CONTRACT_IMPORTS = {
     "test_storage_contract": {"app.errors", "app.storage"},
@@ -265,6 +266,24 @@ def test_tests_import_no_private_names_but_the_listed_ones() -> None:
     assert private_imports("from app.store.sqlite import _translate_error, SAFE_SQLITE") == {
         "app.store.sqlite._translate_error"
     }
+
+
+def private_touches(source: str) -> int:
+    """How often a private attribute of something else than `self` is read or set."""
+    return sum(
+        isinstance(node, ast.Attribute)
+        and node.attr.startswith("_")
+        and not node.attr.startswith("__")
+        and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls", "os", "sys", "row"))
+        for node in ast.walk(ast.parse(source))
+    )
+
+
+def test_tests_touch_few_private_attributes() -> None:
+    """A ratchet: the number may only go down. Most of what is left plays faults that no public way can cause."""
+    found = sum(private_touches(path.read_text()) for path in sources(ROOT / "tests"))
+    assert found <= MOST_PRIVATE_TOUCHES
+    assert private_touches("a._b\na.c._d = 1\nself._e") == 2
 
 
 def contract_breaches(source: str, allowed: set[str]) -> set[str]:

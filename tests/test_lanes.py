@@ -61,7 +61,8 @@ def make(tmp_path: Path, decoder: Decoder) -> Iterator[Make]:
     def build(provider: Any = None, most: int = 2, **options: Any) -> tuple[Harness, Worker]:
         harness = Harness(tmp_path, None, decoder)
         harness.open()
-        harness.runner._backends = {"local": harness.backend, **({} if provider is None else {CLOUD: provider})}
+        if provider is not None:
+            harness.backends[CLOUD] = provider
         options = {"rescan_seconds": 0.05, "stop_grace_seconds": 5.0, "waiting": {CLOUD: most}, **options}
         worker = Worker(harness.runner, harness.store, harness.metrics, harness.queue, **options)
         made.append((harness, worker))
@@ -69,7 +70,7 @@ def make(tmp_path: Path, decoder: Decoder) -> Iterator[Make]:
 
     yield build
     for harness, worker in made:
-        provider = harness.runner._backends.get(CLOUD)
+        provider = harness.backends.get(CLOUD)
         if isinstance(provider, Provider):
             provider.gate.set()
         worker.stop()
@@ -133,7 +134,7 @@ def test_each_lane_keeps_its_order_and_its_places(make: Make, provider: Provider
     jobs = [submit(harness, worker, backend) for backend in ("local", CLOUD) * 3]
     assert [harness.store.queue_position(job.id) for job in jobs] == [1, 1, 2, 2, 3, 3]
     worker.start()
-    until(lambda: provider.at_once == 1 and gate.reached.is_set() and worker._local._ready.qsize() == 1)
+    until(lambda: provider.at_once == 1 and gate.reached.is_set() and len(worker.active_runs.at(Step.READY)) == 1)
     assert [harness.store.queue_position(job.id) for job in jobs] == [0, 0, 0, 1, 1, 2]
     provider.gate.set()
     gate.opened.set()
@@ -176,7 +177,7 @@ def test_what_crashed_once_runs_alone_with_nothing_in_any_lane(make: Make, provi
     beside: list[list[str]] = []
 
     def look(*_: object) -> None:
-        runs = worker._active_runs.at(*Step)
+        runs = worker.active_runs.at(*Step)
         if any(run.attempt_id == crashed for run in runs):
             beside.append([run.attempt_id for run in runs])
             time.sleep(0.05)  # time for others to come in, if they could
@@ -204,7 +205,7 @@ def test_a_suspect_is_not_kept_waiting_by_a_busy_other_lane(make: Make, provider
     harness.store.claim(job.attempts[0].id, "a", 1.0)
     harness.store.crashed(job.attempts[0].id, "a", 2.0)
     harness.queue.publish(job.attempts[0].id)
-    until(lambda: worker._active_runs._want_to_be_alone == 1)
+    until(lambda: worker.active_runs._want_to_be_alone == 1)
     provider.gate.set()
     until(lambda: harness.ended(job))
     assert harness.states(job) == ["completed"]

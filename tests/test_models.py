@@ -5,6 +5,8 @@ from __future__ import annotations
 import pickle
 import shutil
 import warnings
+import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,15 +111,57 @@ def test_a_pickle_that_runs_code_is_refused_and_runs_nothing(suffix: str, tmp_pa
     assert not target.exists()
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".pt"])
-def test_a_torchscript_archive_is_refused_by_name_before_it_is_loaded(
-    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    jit: Any = torch.jit
+class Program(torch.nn.Module):
+    """TorchScript that says so when it runs, which it does while it is loaded."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    @torch.jit.export
+    def __getstate__(self) -> bool:
+        return self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: bool) -> None:
+        self.training = state
+        raise RuntimeError("the program ran")
+
+
+def torchscript(path: Path, rename: Callable[[str], str] = str, beside: Sequence[str] = ()) -> Path:
+    """A TorchScript archive of `Program` whose members are renamed, with more members beside them."""
+    plain = path.with_name("plain")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch would rather have nobody make them
-        jit.save(jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / f"evil{suffix}")
-        assert jit.load(tmp_path / f"evil{suffix}")(torch.zeros(1, 2)).shape == (1, 2)  # it is one, and it runs
+        jit: Any = torch.jit
+        jit.script(Program()).save(plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w") as target:
+        for member in source.infolist():
+            target.writestr(rename(member.filename), source.read(member))
+        for name in beside:
+            target.writestr(name, b"")
+    plain.unlink()
+    return path
+
+
+DISGUISES: dict[str, Callable[[Path], Path]] = {
+    "as it is written": torchscript,
+    "names in capitals": lambda path: torchscript(
+        path, lambda name: name.replace("constants.pkl", "CONSTANTS.PKL").replace("/code/", "/CODE/")
+    ),
+    "a member outside of its folder": lambda path: torchscript(path, beside=["stray"]),
+}
+
+
+@pytest.mark.parametrize("disguise", DISGUISES)
+@pytest.mark.parametrize("suffix", [".pth", ".pt"])
+def test_a_torchscript_archive_is_refused_by_name_before_it_is_loaded(
+    suffix: str, disguise: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = DISGUISES[disguise](tmp_path / f"evil{suffix}")
+    jit: Any = torch.jit
+    monkeypatch.setattr(warnings, "warn", lambda *_, **__: None)  # torch would rather have nobody load them
+    with pytest.raises(jit.Error, match="the program ran"):
+        jit.load(path)
     loaded: list[object] = []
     monkeypatch.setattr(torch.jit, "load", loaded.append)
     registry = shelf_of(tmp_path)

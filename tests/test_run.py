@@ -32,6 +32,7 @@ from app.restoration.models import weights
 from app.restoration.models.weights import WeightFile
 from app.settings import Settings
 from benchmarks.random_weights import put_weights
+from tests.harness import until
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "realesr-general-x4v3"
@@ -211,10 +212,7 @@ def test_ctrl_c_stops_within_a_tile_and_leaves_no_half_file(project: Path) -> No
         "64",
     ]
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    deadline = time.monotonic() + 60
-    while not (project / "out" / "a.png").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until((project / "out" / "a.png").exists, 60)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=60)

@@ -86,10 +86,10 @@ def test_options_reach_the_backend_and_the_encoder(harness: Harness) -> None:
 def test_what_was_given_up_becomes_warnings(harness: Harness) -> None:
     class Noting(Decoder):
         def decode(self, path: Path, *, as_stored: bool = False) -> Picture:
-            picture: Picture = harness.decoder.decode(path, as_stored=as_stored)
+            picture = super().decode(path, as_stored=as_stored)
             return dataclasses.replace(picture, notes=(Notice("photo_changed", "The profile is broken."),))
 
-    harness.runner._decoder = Noting(ImageLimits())
+    harness.decoder = Noting(ImageLimits())
     attempt = run(harness, harness.submit())
     assert Notice("photo_changed", "The profile is broken.") in attempt.warnings
 
@@ -137,7 +137,7 @@ def test_options_that_cannot_be_read_back_fail(harness: Harness) -> None:
 def test_every_failure_ends_in_the_row(
     harness: Harness, error: Exception, code: str, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    harness.runner._backends = {"local": Raising(error)}
+    harness.backends["local"] = Raising(error)
     attempt = run(harness, harness.submit())
     assert (attempt.status, attempt.error_code) == (AttemptStatus.FAILED, code)
     assert attempt.error_message is not None
@@ -146,7 +146,7 @@ def test_every_failure_ends_in_the_row(
     if str(error).startswith("secret"):
         assert "Traceback" in caplog.text
     assert harness.result_files() == harness.scratch_files() == []
-    harness.runner._backends = {"local": LanczosBackend()}
+    harness.backends["local"] = LanczosBackend()
     assert run(harness, harness.submit()).status is AttemptStatus.COMPLETED
 
 
@@ -270,7 +270,7 @@ def test_a_run_that_is_asked_to_stop_is_given_back_whole(harness: Harness) -> No
 def test_a_decoder_that_is_closed_gives_the_attempt_back(harness: Harness) -> None:
     closed = Decoder(ImageLimits())
     closed.close()
-    harness.runner._decoder = closed
+    harness.decoder = closed
     attempt = run(harness, harness.submit())
     assert (attempt.status, attempt.tries) == (AttemptStatus.QUEUED, 0)
 

@@ -51,7 +51,7 @@ def test_every_setting_of_the_example_is_explained() -> None:
             assert before.startswith("# "), f"{line} stands without a comment"
 
 
-def test_the_readme_table_names_every_setting_and_no_other() -> None:
+def test_the_configuration_page_names_every_setting_and_no_other() -> None:
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     section = text.split("\n## Settings\n", 1)[1].split("\n## ", 1)[0]
     rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", section, re.MULTILINE))

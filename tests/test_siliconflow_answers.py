@@ -34,6 +34,7 @@ from app.error_codes import facts_of
 from app.errors import BadGateway, Cancelled, RestoreError
 from app.images import Decoder, ImageLimits, Picture
 from app.options import RestoreOptions
+from tests.harness import until
 from tests.provider_stand_in import HOST, KEY, MODEL, PUBLIC, SIGNATURE, TRACE, Play, StandIn, Wire
 
 CONFIGURATION = ("provider_configuration", 401, "Service configuration error")
@@ -291,7 +292,7 @@ def test_a_cancelled_call_is_dropped_within_a_second(where: str, provider: Stand
 
 def test_a_waiting_call_gives_signs_of_life_and_honest_progress(provider: StandIn, decoder: Decoder) -> None:
     def late(wire: Wire) -> None:
-        time.sleep(1.3)
+        until(lambda: [stage for _, stage in said].count("provider") >= 3)
         provider.paint(wire)
 
     provider.api = late

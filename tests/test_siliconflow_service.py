@@ -89,7 +89,7 @@ def test_twenty_cloud_and_twenty_local_photos_at_once_each_get_their_own_result(
     service: Service, provider: StandIn
 ) -> None:
     met, at_once, most = threading.Event(), [0], [0]
-    lock, active_runs = threading.Lock(), service.context.worker._active_runs
+    lock, active_runs = threading.Lock(), service.context.worker.active_runs
 
     def paint(wire: Wire) -> None:
         """The first two photos at the provider stay until they have seen each other and a local one in work."""
@@ -317,7 +317,7 @@ cloud = open_siliconflow_backend(
     api_key="sk-x", api_url=sys.argv[2], model="m", timeout_seconds=60, result_hosts=("s3.siliconflow.cn",),
     decode=harness.decoder.decode,
 )
-harness.runner._backends = {"siliconflow": cloud}
+harness.backends["siliconflow"] = cloud
 photo = harness.upload(photo_bytes())
 harness.store.add_job(OWNER, [photo], "{}", "siliconflow", 9, 1.0)
 worker = Worker(
@@ -346,7 +346,7 @@ def test_a_process_killed_while_a_photo_is_at_the_provider_does_not_pay_twice(
     harness = Harness(tmp_path, None, decoder)
     try:
         assert harness.open() == []
-        harness.runner._backends = {"siliconflow": provider.backend(decoder.decode)}
+        harness.backends["siliconflow"] = provider.backend(decoder.decode)
         worker = Worker(
             harness.runner,
             harness.store,

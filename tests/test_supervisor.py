@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ import pytest
 from app.commands.configure import EXIT_BAD_SETTINGS
 from app.commands.supervisor import Policy, Supervisor
 from app.exit_codes import EXIT_HUNG
+from tests.harness import until
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = Policy(restarts=3, window_seconds=600, first_wait_seconds=0.01, longest_wait_seconds=0.02)
@@ -77,13 +76,6 @@ def host(script: str, log: Path) -> subprocess.Popen[bytes]:
     process = subprocess.Popen([sys.executable, "-c", _HOST, _HEAD + script, str(log)], cwd=ROOT)
     until(lambda: log.exists() and "ready" in log.read_text())
     return process
-
-
-def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 _READY = """

@@ -71,7 +71,7 @@ def test_the_next_photo_is_decoded_while_one_is_restored_and_only_one(make: Make
     job = submit(harness, worker, photos=4)
     worker.start()
     until(gate.reached.is_set)
-    until(lambda: worker._active_runs.waiting("local") == 1)  # the third one waits: it is let in nowhere
+    until(lambda: worker.active_runs.waiting("local") == 1)  # the third one waits: it is let in nowhere
     assert harness.states(job) == ["processing", "processing", "queued", "queued"]
     health = worker.health()
     assert (health.word, health.current_attempt) == ("busy", job.attempts[0].id)
@@ -94,8 +94,8 @@ def test_the_next_photo_is_restored_while_the_last_is_encoded_and_no_further(
     job = submit(harness, worker, photos=5)
     worker.start()
     until(lambda: harness.backend.runs == 2)
-    until(lambda: len(worker._active_runs.at(Step.RESTORED)) == 1)
-    until(lambda: worker._active_runs.waiting("local") == 1)  # the fourth one waits: it is let in nowhere
+    until(lambda: len(worker.active_runs.at(Step.RESTORED)) == 1)
+    until(lambda: worker.active_runs.waiting("local") == 1)  # the fourth one waits: it is let in nowhere
     assert harness.backend.runs == 2  # one is being encoded, one waits for that, one is decoded
     assert harness.states(job) == ["processing"] * 3 + ["queued"] * 2
     hold.set()
@@ -176,11 +176,11 @@ def test_an_end_the_store_refused_is_settled_as_soon_as_it_can(make: Make, monke
 
 def poison(harness: Harness, deadly: bytes) -> None:
     """Let the decoder's thread-mates die of one photo: the restoring thread raises what no run may catch."""
-    size = 99
+    size, decoder = 99, harness.decoder
 
     class Poisoned:
         def decode(self, path: Path) -> Picture:
-            picture = harness.decoder.decode(path)
+            picture: Picture = decoder.decode(path)
             marked = path.read_bytes() == deadly
             return Picture(picture.rgb, dpi=(size, size)) if marked else picture
 
@@ -191,7 +191,7 @@ def poison(harness: Harness, deadly: bytes) -> None:
             raise SystemExit("the thread dies")
         return restore(picture, *rest)
 
-    harness.runner._decoder = Poisoned()
+    harness.decoder = Poisoned()
     harness.backend.restore = dying
 
 
@@ -331,7 +331,7 @@ def test_draining_ends_what_runs_and_leaves_the_rest_waiting(make: Make) -> None
     worker.start()
     job = submit(harness, worker, photos=4)
     until(gate.reached.is_set)
-    until(lambda: worker._local._ready.qsize() == 1)
+    until(lambda: len(worker.active_runs.at(Step.READY)) == 1)
     threading.Timer(0.1, gate.opened.set).start()
     assert worker.drain(20.0)
     assert harness.states(job) == ["completed", "queued", "queued", "queued"]

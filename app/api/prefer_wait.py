@@ -1,6 +1,6 @@
 """Waiting for a job inside a request: `Prefer: wait=SECONDS` (RFC 7240).
 
-It knows the hub and the store; a client that hangs up ends its wait.
+It knows the events and the store; a client that hangs up ends its wait.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Where the bytes of photos and results are kept: the `Storage` protocol, the names in it, and `DiskStorage`."""
 
-from app.storage.disk import DiskStorage, translate_disk_full
+from app.storage.disk import DiskStorage
+from app.storage.disk_upload import translate_disk_full
 from app.storage.names import (
     ID_PATTERN,
     LABEL_LIMIT_CHARACTERS,

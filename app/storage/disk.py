@@ -6,9 +6,6 @@ A file is written under a temporary name, synced, renamed, and its folder synced
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
-import logging
 import os
 import re
 import secrets
@@ -16,106 +13,23 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 from app import atomic_files
-from app.errors import NotFound, Unavailable
+from app.errors import NotFound
+from app.storage.disk_upload import DiskUploadWriter, translate_disk_full
 from app.storage.names import (
     ID_PATTERN,
     LAYERS_PATTERN,
     RESULT_PATTERN,
     related_files,
 )
-from app.storage.protocol import FoundFile, OpenedFile, StoredUpload
-
-log = logging.getLogger(__name__)
+from app.storage.protocol import FoundFile, OpenedFile
 
 _UPLOAD_PART_PATTERN = re.compile(r"[0-9a-f]{32}\.part")
 _PART_PATTERN = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{8}\.part")
 _GONE = "There is no such file; it may have expired."
 _SCRATCH = ".scratch"
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FULL_RETRY_SECONDS = 60
 _MEGABYTE = 1024 * 1024
-
-
-@contextlib.contextmanager
-def translate_disk_full() -> Iterator[None]:
-    """Turn "no space left" from inside the block into `Unavailable` `storage_full`; other errors pass through."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        log.warning("the disk is full: %s", error)
-        raise Unavailable(
-            "storage_full",
-            "There is no free disk space left for photos; try again later or ask the operator to free some.",
-            retry_after_seconds=_FULL_RETRY_SECONDS,
-        ) from error
-
-
-class DiskUploadWriter:
-    """One upload on its way to disk; see `UploadWriter`."""
-
-    def __init__(self, part: Path, final: Path) -> None:
-        self._part, self._final = part, final
-        self._hash = hashlib.sha256()
-        self._bytes = 0
-        with translate_disk_full():
-            self._file: int | None = _create(part)
-
-    @property
-    def path(self) -> Path:
-        """See `UploadWriter`."""
-        return self._part
-
-    @property
-    def bytes_written(self) -> int:
-        """See `UploadWriter`."""
-        return self._bytes
-
-    def write(self, chunk: bytes | bytearray | memoryview) -> None:
-        """See `UploadWriter`."""
-        if self._file is None:
-            raise ValueError("this upload has ended")
-        try:
-            with translate_disk_full():
-                _write_all(self._file, chunk)
-        except BaseException:
-            self.abort()
-            raise
-        self._hash.update(chunk)
-        self._bytes += len(chunk)
-
-    def commit(self) -> StoredUpload:
-        """See `UploadWriter`: sync the file, give it its final name, sync the folder."""
-        if self._file is None:
-            raise ValueError("this upload has ended")
-        try:
-            with translate_disk_full():
-                os.fsync(self._file)
-                atomic_files.rename(self._part, self._final)
-        except BaseException:
-            self.abort()
-            self._final.unlink(missing_ok=True)  # no row names it yet
-            raise
-        os.close(self._file)
-        self._file = None
-        return StoredUpload(self._final.name, self._hash.hexdigest(), self._bytes)
-
-    def abort(self) -> None:
-        """See `UploadWriter`."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-            self._part.unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.abort()
 
 
 class DiskStorage:
@@ -266,16 +180,6 @@ class DiskStorage:
         if path is None or path.is_symlink() or path.resolve().parent != folder.resolve():
             raise NotFound(code, _GONE)
         return path
-
-
-def _create(path: Path) -> int:
-    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
-
-
-def _write_all(handle: int, chunk: bytes | bytearray | memoryview) -> None:
-    rest = memoryview(chunk)
-    while rest:
-        rest = rest[os.write(handle, rest) :]
 
 
 def _publish(temporary: Path, final: Path) -> None:

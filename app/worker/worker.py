@@ -82,8 +82,8 @@ class Worker:
         self._runner, self._store, self._metrics = runner, store, metrics
         self._hang_timeout, self._on_hang = hang_timeout_seconds, on_hang
         self._clock, self._stop_grace = clock, stop_grace_seconds
-        self._active_runs = ActiveRuns(clock)
-        self._context = WorkerContext(runner, store, metrics, self._active_runs, queue, clock, wall, rescan_seconds)
+        self.active_runs = ActiveRuns(clock)
+        self._context = WorkerContext(runner, store, metrics, self.active_runs, queue, clock, wall, rescan_seconds)
         self._hung = False
         others = dict(waiting or {})
         self._local = LocalLane(BackendName.LOCAL, self._context, LaneFilter(but=tuple(others)))
@@ -109,22 +109,22 @@ class Worker:
         What is given back burns no try. True when nothing had to be stopped. `stop` from another thread cuts it short.
         """
         self._context.draining = True
-        self._active_runs.close()
-        ended = self._active_runs.wait_idle(deadline_seconds)
+        self.active_runs.close()
+        ended = self.active_runs.wait_idle(deadline_seconds)
         self._end(join_seconds=1.0)
         return ended
 
     def stop(self) -> None:
         """Stop at once: what runs is asked to stop and given back. Harmless after `drain`, and during it."""
         self._context.draining = True
-        self._active_runs.close()
-        self._active_runs.force_stop()
+        self.active_runs.close()
+        self.active_runs.force_stop()
         self._end(join_seconds=0.1)
 
     def health(self, now: float | None = None) -> WorkerHealth:
         """How it is at the monotonic time `now` (the present when None)."""
-        silence, _ = self._active_runs.silence(self._clock() if now is None else now)
-        restoring = self._active_runs.at(Step.RESTORING, lane=BackendName.LOCAL) or self._active_runs.at(Step.RESTORING)
+        silence, _ = self.active_runs.silence(self._clock() if now is None else now)
+        restoring = self.active_runs.at(Step.RESTORING, lane=BackendName.LOCAL) or self.active_runs.at(Step.RESTORING)
         word, reasons = self._word()
         return WorkerHealth(
             word,
@@ -136,7 +136,7 @@ class Worker:
 
     def watch(self, now: float) -> bool:
         """Look for a hung run at the monotonic time `now`: dump all stacks, then call `on_hang`. True if one hangs."""
-        silence, attempt_id = self._active_runs.silence(now)
+        silence, attempt_id = self.active_runs.silence(now)
         if attempt_id is None or silence <= self._hang_timeout:
             return False
         if not self._hung:
@@ -159,8 +159,8 @@ class Worker:
     def _end(self, join_seconds: float) -> None:
         """Ask what still runs to stop, give back what does not end by itself, and end the threads."""
         self._context.stop_requested = True
-        self._active_runs.wait_idle(self._stop_grace)
-        left = self._active_runs.drain_all()
+        self.active_runs.wait_idle(self._stop_grace)
+        left = self.active_runs.drain_all()
         for run in left:
             self._runner.give_back(run.attempt_id, run.token)
         for lane in self._lanes:
@@ -185,7 +185,7 @@ class Worker:
             return "draining", ["The service is stopping."]
         if ThreadState.STOPPED in states.values():
             return "stopped", ["The worker is not running."]
-        return ("idle" if self._active_runs.is_empty() else "busy"), []
+        return ("idle" if self.active_runs.is_empty() else "busy"), []
 
     def _depth(self, status: AttemptStatus) -> float:
         try:

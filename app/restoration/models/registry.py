@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 import threading
-import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from app.errors import Conflict, Unavailable, Unprocessable
@@ -26,6 +27,10 @@ from app.restoration.models.spandrel_loading import import_spandrel
 log = logging.getLogger(__name__)
 
 _KEPT_NETWORKS = 4
+# What `torch.save` writes, in all versions of its format. A program needs more: `constants.pkl`, formerly `model.json`.
+_TENSOR_RECORD = re.compile(
+    r"data\.pkl|data/\d+|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +155,7 @@ class ModelRegistry:
         refused = self.load_error(file)
         if refused is not None:
             raise Conflict("model_not_installed", refused)
-        reject_programs(self.path(file))
+        refuse_code(self.path(file))
         try:
             state: Mapping[str, Tensor] = (
                 import_spandrel().ModelLoader("cpu").load_state_dict_from_file(self.path(file))
@@ -161,20 +166,26 @@ class ModelRegistry:
         return state
 
 
-def reject_programs(path: Path) -> None:
-    """Refuse an archive that holds code besides tensors, before torch opens it: TorchScript runs when it is loaded.
+def refuse_code(path: Path) -> None:
+    """Refuse an archive that holds anything but tensors, before torch loads it: TorchScript runs while it is loaded.
 
     Raises `Unavailable` `weights_unreadable`.
     """
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    # All members lie below one folder with the archive's name; a program lies in `code` and `constants.pkl` there.
-    if any(name.split("/")[1:2] in (["code"], ["constants.pkl"]) for name in names):
+    # Torch's own reader: another one could find other members (names in any case, a second directory of members).
+    try:
+        archive = torch._C.PyTorchFileReader(str(path))
+    except RuntimeError:
+        return  # no archive, for `torch.jit.load` neither
+    try:
+        foreign = [name for name in archive.get_all_records() if not _TENSOR_RECORD.fullmatch(name)]
+    except RuntimeError:
+        foreign = ["members outside of its folder"]
+    if foreign:
+        log.warning("refused %s, it holds %s", path.name, ", ".join(sorted(foreign)[:5]))
         raise Unavailable(
             "weights_unreadable",
-            f"{path.name} is a TorchScript archive, which holds a program; remove it and use a file of tensors only.",
+            f"{path.name} is a TorchScript archive or another that holds more than tensors, which could run a program; "
+            "remove it and use a file of tensors only.",
         )
 
 

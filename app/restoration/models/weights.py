@@ -151,7 +151,7 @@ EMBEDDED = WeightFile(
     "",
     1842120,
     "8630e174e3286a091bed5dc5e20cae01bb17cf3971026713fdb902bae6e5979e",
-    "the project's own; trained on BSDS500 photos, which are given for research and education",
+    "the project's own; trained on BSDS500 photos, which are given for non-commercial research and education",
     "photos, ships with the project; runs when nothing better is installed",
 )
 SHIPPED_FOLDER = Path(__file__).resolve().parents[3] / "weights"
