@@ -21,7 +21,6 @@ from app.restoration.faces.detection import Detect, build_detector
 from app.restoration.faces.gfpgan import Restore, build_gfpgan
 from app.restoration.faces.parsing import Parse, build_parser
 from app.restoration.faces.pipeline import LoadedFaceModels
-from app.restoration.models import weights
 from app.restoration.models.registry import ModelRegistry
 from app.restoration.models.spandrel_loading import import_spandrel
 
@@ -108,23 +107,7 @@ class FaceModels:
     def rows(self) -> list[dict[str, Any]]:
         """Every face file, JSON-ready: name, file, bytes, licence, purpose, whether it is there and can be loaded."""
         files = [*(f"{name}.pth" for name in RESTORERS), *DETECTORS.values(), PARSER]
-        return [self._row(file) for file in files]
-
-    def _row(self, file: str) -> dict[str, Any]:
-        official, load_error = weights.official(file), self._registry.load_error(file)
-        assert official is not None, file
-        path = self._registry.path(file)
-        present = path.is_file()
-        return {
-            "name": path.stem,
-            "file": file,
-            "bytes": path.stat().st_size if present else official.bytes,
-            "licence": official.licence,
-            "purpose": official.purpose,
-            "present": present,
-            "installed": load_error is None,
-            "note": load_error,
-        }
+        return [{"name": file.removesuffix(".pth"), **self._registry.describe_file(file)} for file in files]
 
     def _has(self, file: str) -> bool:
         return self._registry.load_error(file) is None

@@ -109,6 +109,20 @@ class ModelRegistry:
                 self._load_errors[key] = weights.load_error(path, allow_unverified=self._allow_unverified)
             return self._load_errors[key]
 
+    def describe_file(self, file: str) -> dict[str, Any]:
+        """A weight file, JSON-ready: file, bytes, licence, purpose, whether it is there and can be loaded."""
+        official, path, load_error = weights.official(file), self.path(file), self.load_error(file)
+        present = path.is_file()
+        return {
+            "file": file,
+            "bytes": path.stat().st_size if present else (official.bytes if official else 0),
+            "licence": official.licence if official else "unknown: dropped in by you",
+            "purpose": official.purpose if official else "your own file",
+            "present": present,
+            "installed": load_error is None,
+            "note": load_error,
+        }
+
     def installed(self, name: str) -> bool:
         """Whether the model of that name can be loaded."""
         return any(row.name == name and self.load_error(row.file) is None for row in self.rows())
