@@ -20,7 +20,7 @@ from app.backends.protocol import Backend
 from app.errors import RestoreError
 from app.images import Decoder
 from app.jobs.runner import Finished, Runner
-from app.storage import DiskStorage, disk
+from app.storage import DiskStorage, disk_upload
 from app.storage.disk_upload import DiskUploadWriter
 from app.store import SqlStore, leases, submissions, transitions
 from app.worker import Worker
@@ -32,8 +32,8 @@ TILE_SECONDS = 0.002  # so that a kill at a random moment often falls into the m
 
 # name -> (owner, attribute, whether the kill comes before or after the real call)
 POINTS: dict[str, tuple[Any, str, str]] = {
-    "upload opened": (disk, "_create", "after"),
-    "upload half written": (disk, "_write_all", "after"),
+    "upload opened": (disk_upload, "_create", "after"),
+    "upload half written": (disk_upload, "_write_all", "after"),
     "upload written": (DiskUploadWriter, "commit", "before"),
     "file synced, not renamed": (Path, "replace", "before"),
     "file renamed, folder not synced": (atomic_files, "sync_folder", "before"),

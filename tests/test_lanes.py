@@ -175,22 +175,26 @@ def test_what_crashed_once_runs_alone_with_nothing_in_any_lane(make: Make, provi
     harness.store.claim(crashed, "a", 1.0)
     harness.store.recover(2.0)
     beside: list[list[str]] = []
+    others = [submit(harness, worker, "local", 3, notify=False)]
 
     def look(*_: object) -> None:
-        runs = worker.active_runs.at(*Step)
-        if any(run.attempt_id == crashed for run in runs):
-            beside.append([run.attempt_id for run in runs])
-            time.sleep(0.05)  # time for others to come in, if they could
+        """While the suspect runs, others come in both lanes; it ends once they wait, or were let in."""
+        if not any(run.attempt_id == crashed for run in worker.active_runs.at(*Step)):
+            return
+        if not beside:
+            others.extend(submit(harness, worker, backend, 3) for backend in ("local", CLOUD))
+        waiting = worker.active_runs.waiting
+        until(lambda: (waiting("local") and waiting(CLOUD)) or len(worker.active_runs.at(*Step)) > 1)
+        beside.append([run.attempt_id for run in worker.active_runs.at(*Step)])
 
     harness.backend.on_tile = provider.before_sending = look
-    others = [submit(harness, worker, backend, 3, notify=False) for backend in ("local", CLOUD)]
-    for each in (others[0], job, others[1]):
+    for each in (others[0], job):
         for attempt in each.attempts:
             harness.queue.publish(attempt.id)
     worker.start()
     until(lambda: harness.ended(job) and all(harness.ended(other) for other in others))
     assert harness.states(job) == ["completed"]
-    assert [harness.states(other) for other in others] == [["completed"] * 3] * 2
+    assert [harness.states(other) for other in others] == [["completed"] * 3] * 3
     assert beside
     assert all(runs == [crashed] for runs in beside)
 
@@ -284,15 +288,27 @@ def test_a_cancelled_photo_leaves_its_place_to_the_next(make: Make, provider: Pr
 
 def test_waiting_for_a_provider_is_no_hang_and_silence_is_one(make: Make, provider: Provider) -> None:
     told: list[int] = []
-    harness, worker = make(provider, hang_timeout_seconds=0.5, on_hang=lambda: told.append(1))
+    now = [0.0]
+    harness, worker = make(provider, hang_timeout_seconds=0.5, on_hang=lambda: told.append(1), clock=lambda: now[0])
     worker.start()
     submit(harness, worker, CLOUD)
     until(lambda: provider.at_once == 1)
-    time.sleep(1.0)
-    assert told == []  # it waits, and says so
-    provider.before_sending = lambda: provider.gate.wait(20.0)
+    for _ in range(10):  # six times the timeout, in steps that are shorter
+        now[0] += 0.3
+        until(lambda: worker.health().silence_seconds == 0.0)  # it waits, and says so
+        assert not worker.watch(now[0])
+    assert told == []
+    silent = threading.Event()
+
+    def say_nothing() -> None:
+        silent.set()
+        provider.gate.wait(20.0)
+
+    provider.before_sending = say_nothing
     submit(harness, worker, CLOUD)
-    until(lambda: told == [1])
+    until(silent.is_set)
+    now[0] += 0.6
+    until(lambda: told == [1])  # by the watchdog itself
     provider.gate.set()
 
 
@@ -318,5 +334,5 @@ def test_a_run_that_lost_its_claim_before_sending_sends_nothing(make: Make, prov
     provider.before_sending = lambda: harness.store.cancel_or_remove(OWNER, job.id, 5.0)
     worker.start()
     until(lambda: harness.ended(job))
-    until(lambda: worker.health().word == "idle")
+    until(lambda: worker.health().status == "idle")
     assert provider.calls == 0

@@ -181,6 +181,14 @@ def test_a_head_that_trickles_is_not_waited_for(ports: Ports, monkeypatch: pytes
         assert 0.3 < time.monotonic() - began < 3
 
 
+def test_a_head_that_comes_whole_byte_by_byte_is_answered(ports: Ports) -> None:
+    with ports.raw("") as plain:
+        assert not drip(plain, b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r", time.monotonic() + 5)
+        plain.settimeout(10)
+        plain.sendall(b"\n")
+        assert answer_of(plain).startswith(b"HTTP/1.1 200")
+
+
 @pytest.mark.parametrize("stray", [b"\r\n", b"\r\n\r\n", b"\n", b"G"])
 def test_an_empty_line_after_a_request_resets_nothing(
     ports: Ports, monkeypatch: pytest.MonkeyPatch, stray: bytes

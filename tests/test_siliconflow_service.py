@@ -204,7 +204,7 @@ def test_a_photo_cancelled_at_the_provider_is_cancelled_at_once_and_its_answer_d
     assert 0 < state["progress"] < 0.5
     assert service.client.delete(f"/api/v1/jobs/{job}").json()["status"] == "cancelled"
     assert service.finish(job)["status"] == "cancelled"
-    until(lambda: service.context.worker.health().word == "idle")
+    until(lambda: service.context.worker.health().status == "idle")
     assert len(provider.asked("api")) == 1
 
 
@@ -329,7 +329,7 @@ threading.Event().wait(60)
 
 
 def test_a_process_killed_while_a_photo_is_at_the_provider_does_not_pay_twice(
-    tmp_path: Path, provider: StandIn, decoder: Decoder
+    tmp_path: Path, provider: StandIn, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provider.api = Wire.hang
     process = subprocess.Popen(
@@ -355,8 +355,17 @@ def test_a_process_killed_while_a_photo_is_at_the_provider_does_not_pay_twice(
             waiting={"siliconflow": 1},
             rescan_seconds=0.02,
         )
+        rescans: list[str | None] = []
+        queued_ids = harness.store.queued_ids
+
+        def counted(**which: Any) -> list[str]:
+            found = queued_ids(**which)
+            rescans.append(which["only"])
+            return found
+
+        monkeypatch.setattr(harness.store, "queued_ids", counted)
         worker.start()
-        time.sleep(0.3)
+        until(lambda: rescans.count("siliconflow") > 1 and rescans.count(None) > 1)  # after the first, it would be sent
         worker.stop()
         (job,) = harness.store.jobs(OWNER, 9)
         (attempt,) = job.attempts

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import functools
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,7 @@ from tests.test_imports import APP, ROOT, imported_modules, package_of, sources
 MAX_LINES = 350
 SMALL_LINES = 30
 MAX_FUNCTION_LINES = 50
-LEAST_SHARE_WITH_DOCSTRING = 0.95
-ARRAYS = ("NDArray", "Tensor", "Pixels", "Mask", "Rgb", "Matrix")
+ARRAYS = {"NDArray", "Tensor"}  # and every alias of them in the app
 SHAPES = (
     *("(H", "(h", "(N", "(n", "(C", "(rows", "(1,", "(2,", "(4,", "(5,", "(P", "(512", "(width"),
     *("uint8", "uint16", "fp32", "float32", "float64", "state dict", "tensors of"),
@@ -52,19 +53,28 @@ def test_a_module_says_what_it_does_and_stays_small(path: Path) -> None:
     assert path.name == "__init__.py" or ast.get_docstring(ast.parse(text)), "no docstring"
 
 
+def crumbs(files: Mapping[str, tuple[str, list[str]]]) -> list[str]:
+    """Short modules that at most one other imports, of `{module: (source, package)}`."""
+    users: dict[str, set[str]] = {}
+    for user, (source, package) in files.items():
+        for name in set(imported_modules(ast.parse(source), package)) - {user}:
+            users.setdefault(name, set()).add(user)
+    short = [name for name, (source, _) in files.items() if source.count("\n") < SMALL_LINES]
+    return [name for name in short if len(users.get(name, ())) < 2]
+
+
 def test_a_small_file_has_more_than_one_user() -> None:
-    graph: dict[str, set[str]] = {}
-    for path in [*sources(), ROOT / "run.py", ROOT / "evaluate.py"]:
-        for name in imported_modules(ast.parse(path.read_text()), package_of(path)):
-            graph.setdefault(name, set()).add(str(path))
-    small = [
-        path
-        for path in sources()
-        if path.name not in ("__init__.py", "__main__.py") and path.read_text().count("\n") < SMALL_LINES
-    ]
-    names = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in small}
-    crumbs = [name for path, name in names.items() if len(graph.get(name, set()) - {str(path)}) < 2]
-    assert not crumbs, f"move them to their only user: {crumbs}"
+    paths = [*sources(), ROOT / "run.py", ROOT / "evaluate.py"]
+    files = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): (path.read_text(), package_of(path)) for path in paths
+    }
+    entrances = {"run", "evaluate"}
+    found = [name for name in crumbs(files) if name.split(".")[-1] not in {"__init__", "__main__"} | entrances]
+    assert not found, f"move them to their only user: {found}"
+    long = "pass\n" * SMALL_LINES
+    pair = {"p.a": (f"{long}from p import c", ["p"]), "p.b": (long, ["p"]), "p.c": ("", ["p"])}
+    assert crumbs(pair) == ["p.c"]
+    assert not crumbs(pair | {"p.b": (f"def f():\n    from .c import x\n{long}", ["p"])})
 
 
 def long_functions(source: str) -> list[str]:
@@ -87,22 +97,44 @@ def test_a_long_function_gives_its_reason() -> None:
     assert not long_functions(f"# One list, read in one place.\ndef f():\n{body}")
 
 
+def without_annotations(source: str) -> list[str]:
+    """Functions, closures too, whose result or any argument but `self` and `cls` has no annotation."""
+    found = []
+    for node in functions(ast.parse(source)):
+        own = node.args
+        given = (*own.posonlyargs, *own.args, *own.kwonlyargs, *filter(None, (own.vararg, own.kwarg)))
+        bare = [one for one in given if one.annotation is None and one.arg not in ("self", "cls")]
+        if bare or node.returns is None:
+            found.append(node.name)
+    return found
+
+
 def test_every_function_is_annotated() -> None:
-    bare = [
-        f"{path.relative_to(APP)}:{node.name}"
-        for path in sources()
-        for node in functions(ast.parse(path.read_text()))
-        if node.returns is None
-    ]
-    assert not bare
+    found = [f"{path.relative_to(APP)}:{name}" for path in sources() for name in without_annotations(path.read_text())]
+    assert not found
+    for source in ("def f(): ...", "def f(x) -> None: ...", "def f(*x) -> None: ...", "def f(*, x) -> None: ..."):
+        assert without_annotations(source) == ["f"], source
+    assert not without_annotations("class A:\n    def f(self, x: int) -> None: ...")
+
+
+def without_docstrings(source: str) -> list[str]:
+    """Public functions and methods that do not say what they do."""
+    public = [node for node in top_level(ast.parse(source)) if not node.name.startswith("_")]
+    return [node.name for node in public if not ast.get_docstring(node)]
 
 
 def test_public_functions_have_docstrings() -> None:
-    public = [
-        node for path in sources() for node in functions(ast.parse(path.read_text())) if not node.name.startswith("_")
-    ]
-    share = sum(ast.get_docstring(node) is not None for node in public) / len(public)
-    assert share >= LEAST_SHARE_WITH_DOCSTRING
+    found = [f"{path.relative_to(APP)}:{name}" for path in sources() for name in without_docstrings(path.read_text())]
+    assert not found
+    assert without_docstrings("class A:\n    def f(self): ...\n    def _g(self): ...") == ["f"]
+
+
+@functools.cache
+def array_types() -> re.Pattern[str]:
+    """Matches every name of a type of arrays in the app, such as `Pixels = NDArray[...]`."""
+    lines = "\n".join(path.read_text() for path in sources())
+    aliases = set(re.findall(r"(?m)^(\w+) = NDArray", lines))
+    return re.compile(rf"\b({'|'.join(sorted(ARRAYS | aliases))})\b")
 
 
 def undocumented_arrays(source: str) -> list[str]:
@@ -112,7 +144,7 @@ def undocumented_arrays(source: str) -> list[str]:
         annotations = [a.annotation for a in (*node.args.args, *node.args.kwonlyargs)] + [node.returns]
         words = " ".join(ast.unparse(annotation) for annotation in annotations if annotation is not None)
         text = ast.get_docstring(node) or ""
-        has_array = any(word in words.replace("Callable", "") for word in ARRAYS)
+        has_array = array_types().search(words) is not None
         refers = text.startswith("See `")  # to the protocol, which says it
         is_public = not node.name.startswith("_") or node.name == "__call__"
         if is_public and has_array and not refers and not any(shape in text for shape in SHAPES):
@@ -128,6 +160,7 @@ def test_functions_on_arrays_name_shapes_or_dtypes(room: str) -> None:
         for name in undocumented_arrays(path.read_text())
     ]
     assert not found
+    assert undocumented_arrays('def f(x: Pixels) -> None:\n    """Turn it."""') == ["f"]
     assert undocumented_arrays('def f(x: Tensor) -> Tensor:\n    """Turn it."""') == ["f"]
     assert undocumented_arrays("class N:\n    def __call__(self, x: Tensor) -> Tensor: ...") == ["__call__"]
     assert not undocumented_arrays('def f(x: Tensor) -> Tensor:\n    """(N, 3, H, W) to the same."""')
@@ -200,6 +233,47 @@ def test_pictures_are_opened_with_named_formats_only() -> None:
     assert opens_pictures_carelessly("Image.open(path)")
     assert opens_pictures_carelessly("cv2.imread(name)")
     assert not opens_pictures_carelessly("Image.open(path, formats=['PNG'])")
+
+
+# Where tests let real time pass. A sleep never proves that nothing happens, and `until` waits for what will.
+SLEEPS = {
+    "browser:_process": "looks whether the process still lives while it waits for it",
+    "browser:forget_jobs": "asks a service again and again to remove what ends",
+    "fault_http:serve_http": "a slow backend",
+    "fault_http:load": "a client that tries again",
+    "fault_http:_submit": "a client that tries again",
+    "fault_service:serve": "a slow backend, and a process that ends with its work",
+    "fault_service:_submit_for_ever": "a client that tries again",
+    "harness:until": "waits for what another thread or process does",
+    "lanczos_server:slowly": "a slow backend",
+    "test_docs_examples:running": "looks whether the process still lives while it waits for it",
+    "test_guard:receive": "a slow client",
+    "test_guard:scenario": "lets the other tasks of the loop run",
+    "test_live:send_text": "a slow client",
+    "test_run:test_ctrl_c_stops_within_a_tile_and_leaves_no_half_file": "the signal comes in the middle of a photo",
+    "test_serving:test_a_connection_is_kept_for_several_requests": "a client idle for longer than a head may take",
+    "test_serving:test_a_second_sigterm_ends_it_at_once_and_the_photo_waits_again": "signals one after another",
+    "test_siliconflow_service:paint": "a slow provider",
+    "test_worker:slow": "a slow backend",
+}
+
+
+def sleeping(source: str) -> set[str]:
+    """Names of the innermost functions that call a `sleep`."""
+    found = set()
+    for node in functions(ast.parse(source)):
+        inner = {call for other in functions(node) if other is not node for call in ast.walk(other)}
+        own = [call for module in ("time", "asyncio") for call in calls(node, module, "sleep") if call not in inner]
+        if own:
+            found.add(node.name)
+    return found
+
+
+def test_tests_sleep_only_where_the_reason_is_listed() -> None:
+    tests = sources(ROOT / "tests")
+    assert {f"{path.stem}:{name}" for path in tests for name in sleeping(path.read_text())} == set(SLEEPS)
+    assert sleeping("def f():\n    def g():\n        time.sleep(1)\n    g()") == {"g"}
+    assert sleeping("async def f():\n    await asyncio.sleep(0.1)") == {"f"}
 
 
 def unpickles(source: str) -> bool:

@@ -49,9 +49,14 @@ def submit(harness: Harness, worker: Worker, photos: int = 1) -> Job:
     return job
 
 
+def working_threads() -> list[str]:
+    """The worker's threads that have not ended."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("worker-")]
+
+
 def test_a_batch_is_restored_in_order_and_the_worker_is_idle_again(make: Make) -> None:
     harness, worker = make()
-    assert worker.health().word == "stopped"
+    assert worker.health().status == "stopped"
     worker.start()
     job = submit(harness, worker, photos=5)
     until(lambda: harness.ended(job))
@@ -60,7 +65,7 @@ def test_a_batch_is_restored_in_order_and_the_worker_is_idle_again(make: Make) -
     started = [attempt.started_at or 0.0 for attempt in done]
     assert started == sorted(started)
     assert sorted(harness.result_files()) == sorted(attempt.result_name or "" for attempt in done)
-    until(lambda: worker.health().word == "idle")
+    until(lambda: worker.health().status == "idle")
     assert worker.health().reasons == ()
     assert b"restore_queued_attempts 0.0" in harness.metrics.render()
 
@@ -74,7 +79,7 @@ def test_the_next_photo_is_decoded_while_one_is_restored_and_only_one(make: Make
     until(lambda: worker.active_runs.waiting("local") == 1)  # the third one waits: it is let in nowhere
     assert harness.states(job) == ["processing", "processing", "queued", "queued"]
     health = worker.health()
-    assert (health.word, health.current_attempt) == ("busy", job.attempts[0].id)
+    assert (health.status, health.current_attempt) == ("busy", job.attempts[0].id)
     assert b"restore_processing_attempts 2.0" in harness.metrics.render()
     gate.opened.set()
     until(lambda: harness.ended(job))
@@ -169,7 +174,7 @@ def test_an_end_the_store_refused_is_settled_as_soon_as_it_can(make: Make, monke
         patch.setattr(SqlStore, "complete", refuse)
         job = submit(harness, worker)
         until(lambda: harness.result_files())
-        until(lambda: worker.health().word == "idle")
+        until(lambda: worker.health().status == "idle")
         assert harness.states(job) == ["processing"]
     until(lambda: harness.states(job) == ["completed"])
 
@@ -245,10 +250,9 @@ def test_what_crashed_once_runs_alone(make: Make) -> None:
     together: list[int] = []
 
     def look(_: int) -> None:
-        current = worker.health().current_attempt
-        if current == suspect:
+        if worker.health().current_attempt == suspect:
+            until(lambda: worker.active_runs.waiting("local") or harness.store.counts().processing > 1)
             together.append(harness.store.counts().processing)
-            time.sleep(0.05)
 
     harness.backend.on_tile = look
     for attempt in job.attempts:
@@ -269,11 +273,11 @@ def test_a_worker_whose_threads_keep_dying_is_failing(make: Make, monkeypatch: p
     with monkeypatch.context() as patch:
         patch.setattr(SqlStore, "queued_ids", die)
         worker.start()
-        until(lambda: worker.health().word == "failing")
+        until(lambda: worker.health().status == "failing")
     assert "keeps dying" in worker.health().reasons[0]
     job = submit(harness, worker)
     until(lambda: harness.ended(job))  # it works again, and says that it is not well
-    assert worker.health().word == "failing"
+    assert worker.health().status == "failing"
 
 
 def test_silence_beyond_the_limit_is_a_hang_and_told_once(make: Make, capfd: pytest.CaptureFixture[str]) -> None:
@@ -291,7 +295,7 @@ def test_silence_beyond_the_limit_is_a_hang_and_told_once(make: Make, capfd: pyt
     assert worker.watch(now + 301.0)
     assert worker.watch(now + 302.0)
     assert told == [1]
-    assert worker.health().word == "failing"
+    assert worker.health().status == "failing"
     assert "hangs" in worker.health().reasons[0]
     assert "most recent call first" in capfd.readouterr().err
     gate.opened.set()
@@ -336,7 +340,7 @@ def test_draining_ends_what_runs_and_leaves_the_rest_waiting(make: Make) -> None
     assert worker.drain(20.0)
     assert harness.states(job) == ["completed", "queued", "queued", "queued"]
     assert [attempt.tries for attempt in harness.attempts(job)] == [1, 0, 0, 0]
-    assert worker.health().word == "draining"
+    assert worker.health().status == "draining"
     assert worker.drain(1.0)
 
 
@@ -368,7 +372,7 @@ def test_a_run_that_does_not_listen_is_given_back_and_its_late_result_dropped(ma
     assert not worker.drain(0.05)
     assert (harness.states(job), harness.attempts(job)[0].tries) == (["queued"], 0)
     gate.opened.set()
-    time.sleep(0.1)
+    until(lambda: not working_threads())
     assert harness.states(job) == ["queued"]
     assert harness.result_files() == []
 
@@ -382,7 +386,7 @@ def test_a_second_stop_is_immediate(make: Make) -> None:
     drained: list[bool] = []
     draining = threading.Thread(target=lambda: drained.append(worker.drain(600.0)))
     draining.start()
-    until(lambda: worker.health().word == "draining")
+    until(lambda: worker.health().status == "draining")
     began = time.monotonic()
     worker.stop()
     draining.join(5.0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,8 @@ from app.restoration.models.registry import load_module
 from app.restoration.upscale import UpscalePlan, upscale
 from training.check import KINDS, Gain, Rgb, cropped, make_input, measure
 from training.degradation import SCALE
-from training.photos import read_rgb, split
+from training.photos import read_rgb, scikit_photos, split
 
-# Photographs among scikit-image's bundled pictures; drawings, test charts, and second pictures of a pair are left out.
-SCIKIT_PHOTOS = (
-    *("astronaut", "brick", "camera", "chelsea", "clock_motion", "coffee", "coins", "grass", "gravel"),
-    *("hubble_deep_field", "ihc", "moon", "motorcycle_left", "page", "retina", "rocket", "text"),
-)
 TEXTS = ("page", "text")
 FLAT_COLOURS = (
     (0, 0, 0),
@@ -47,15 +41,6 @@ FLAT_COLOURS = (
     (235, 205, 170),
 )
 FLAT_SIDE = 64
-
-
-def scikit_photos() -> Iterator[tuple[str, Rgb]]:
-    """(name, photo) of the photographs bundled with scikit-image."""
-    import skimage
-
-    folder = Path(skimage.__file__).parent / "data"
-    for name in SCIKIT_PHOTOS:
-        yield name, read_rgb(next(path for path in sorted(folder.iterdir()) if path.stem == name))
 
 
 class Enlarger:

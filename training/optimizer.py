@@ -1,7 +1,7 @@
 """The optimizer: Muon (orthogonalized momentum, arXiv:2502.16982) for the inner convolutions, Adam for all the rest.
 
 A training of some thousand steps stays far from convergence, where Muon gains more a step than Adam alone; see the
-model card for the figures. It knows nothing of losses or data.
+model card for the figures. It serves every network here that has convolutions at both ends.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ degradation or networks.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ from PIL import Image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 HELD_OUT_OF = 10  # one photo of ten
+# Photographs among scikit-image's bundled pictures; drawings, test charts, and second pictures of a pair are left out.
+SCIKIT_PHOTOS = (
+    *("astronaut", "brick", "camera", "chelsea", "clock_motion", "coffee", "coins", "grass", "gravel"),
+    *("hubble_deep_field", "ihc", "moon", "motorcycle_left", "page", "retina", "rocket", "text"),
+)
 
 Rgb = NDArray[np.uint8]
 
@@ -58,3 +64,12 @@ def read_rgb(path: Path) -> Rgb:
     with Image.open(path) as image:
         pixels: NDArray[Any] = np.asarray(image.convert("RGB"))
     return np.ascontiguousarray(pixels, dtype=np.uint8)
+
+
+def scikit_photos() -> Iterator[tuple[str, Rgb]]:
+    """(name, photo) of the photographs bundled with scikit-image."""
+    import skimage
+
+    folder = Path(skimage.__file__).parent / "data"
+    for name in SCIKIT_PHOTOS:
+        yield name, read_rgb(next(path for path in sorted(folder.iterdir()) if path.stem == name))

@@ -14,7 +14,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 from app.restoration.device import choose_device, choose_precision
 from training import processes, run_log
 from training.activation import quicken
+from training.averaging import exponential_mean
 from training.check import KINDS, Rgb, cropped, mean_gain_db
 from training.export import averaged_weights
 from training.losses import restoration_loss
@@ -37,6 +38,10 @@ from training.pairs import POOL_PATCHES, Pairs
 from training.photos import read_rgb, split
 
 CHECKED_PHOTOS = 8
+PANELS = {
+    "root of the mean square + spectrum": ("loss",),
+    "dB over bicubic, held-out photos": tuple(f"{kind}_gain_db" for kind in KINDS),
+}
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -73,7 +78,7 @@ class Trainer:
             device, memory_format=torch.channels_last
         )  # type: ignore[call-overload]
         quicken(self.network)
-        self.average = AveragedModel(self.network, multi_avg_fn=_averaging(recipe.ema_decay))
+        self.average = AveragedModel(self.network, multi_avg_fn=exponential_mean(recipe.ema_decay))
         self.optimizer = Optimizer(self.network, recipe.learning_rate)
         self.step = 0
         self.seconds = 0.0
@@ -134,16 +139,6 @@ class Trainer:
         self.recipe = dataclasses.replace(self.recipe, started_from=before)
 
 
-def _averaging(decay: float) -> Callable[[Any, Any, Any], None]:
-    """The exponential mean of the weights; it begins short, so that it soon forgets the untrained network."""
-
-    def average(means: list[Tensor], weights: list[Tensor], updates: Tensor | int) -> None:
-        share = 1.0 - min(decay, (1.0 + int(updates)) / (10.0 + int(updates)))
-        torch._foreach_lerp_(means, weights, share)
-
-    return average
-
-
 def train(
     folder: Path,
     out: Path,
@@ -199,7 +194,7 @@ def _check(trainer: Trainer, photos: list[Rgb], loss: float, out: Path) -> None:
     gains = {f"{kind}_gain_db": mean_gain_db(photos, kind, trainer.enlarge) for kind in KINDS}
     row = {"step": trainer.step, "hours": trainer.seconds / 3600, "loss": loss, **gains}
     run_log.append(out / "log.csv", row)
-    run_log.draw(out / "log.csv", out / "curve.png")
+    run_log.draw(out / "log.csv", out / "curve.png", PANELS)
 
 
 def _progress(disable: bool) -> Progress:

@@ -1,4 +1,4 @@
-"""Health as a word with reasons, and what the machine has left. It reads the parts and changes nothing."""
+"""Health as a status with reasons, and what the machine has left. It reads the parts and changes nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _judged(context: AppContext) -> dict[str, Any]:
         return _health("starting", ["The network is being loaded."])
     worker = context.worker.health()
     failing = _failures(context)
-    if worker.word in ("failing", "stopped"):
+    if worker.status in ("failing", "stopped"):
         failing += list(worker.reasons)
     complaints = _complaints(context)
     if failing:
@@ -35,7 +35,7 @@ def _judged(context: AppContext) -> dict[str, Any]:
     degraded = complaints + list(worker.reasons)
     if degraded:
         return _health("degraded", degraded)
-    return _health("busy" if worker.word == "busy" else "ready", [])
+    return _health("busy" if worker.status == "busy" else "ready", [])
 
 
 def get_resources(context: AppContext) -> dict[str, Any]:

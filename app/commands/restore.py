@@ -175,6 +175,7 @@ class _Display:
     before: float
 
     def show(self, label: str, fraction: float, stage: Stage) -> None:
+        """Put the photo's bar at a fraction of 0 to 1, and the whole run's bar by the photo's share."""
         self.bar.update(self.current, completed=fraction, description=f"{escape(label)}: {stage}")
         self.bar.update(self.overall, completed=self.before + self.size * fraction)
 

@@ -29,7 +29,7 @@ BROKEN_PROFILE = "The photo's colour profile is broken or does not fit the photo
 
 
 @dataclasses.dataclass(frozen=True)
-class Settled:
+class NormalizedColor:
     """Colours ready for the network.
 
     Attributes:
@@ -52,28 +52,28 @@ def srgb_profile() -> bytes:
     return bytes(data)
 
 
-def normalize_color(pixels: Bytes8, mode: str, icc_profile: bytes | None) -> Settled:
-    """Bring 8-bit pixels of a mode (L, RGB, CMYK, LAB) to grey or RGB; never fails for a profile.
+def normalize_color(pixels: Bytes8, mode: str, icc_profile: bytes | None) -> NormalizedColor:
+    """Pixels of a mode (L, RGB, CMYK, LAB), (H, W) or (H, W, C) uint8, to grey or RGB; no profile makes it fail.
 
     Grey, CMYK and Lab become sRGB. RGB in another space becomes sRGB if that is faithful, and stays as it is, with its
     own profile, if colours would be clipped.
     """
     if icc_profile is not None:
         try:
-            return _settle_with(pixels, mode, icc_profile)
+            return _normalize_with(pixels, mode, icc_profile)
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            settled = normalize_color(pixels, mode, None)
-            return dataclasses.replace(settled, notes=(BROKEN_PROFILE,))
+            normalized = normalize_color(pixels, mode, None)
+            return dataclasses.replace(normalized, notes=(BROKEN_PROFILE,))
     if mode in ("L", "RGB"):
-        return Settled(pixels)
+        return NormalizedColor(pixels)
     if mode == "CMYK":
-        return Settled(_cmyk_to_rgb(pixels))
+        return NormalizedColor(_cmyk_to_rgb(pixels))
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
-    return Settled(_apply(pixels, _transform(lab, _srgb(), "LAB", "RGB"), "LAB"))
+    return NormalizedColor(_apply(pixels, _transform(lab, _srgb(), "LAB", "RGB"), "LAB"))
 
 
 def to_srgb(rgb: Bytes8, icc_profile: bytes | None) -> Bytes8:
-    """RGB in a profile's space to sRGB, clipping what sRGB cannot show; unchanged if the profile is unusable."""
+    """RGB (H, W, 3) uint8 in a profile's space to sRGB, clipped to it; unchanged if the profile is unusable."""
     if icc_profile is None:
         return rgb
     try:
@@ -98,28 +98,28 @@ def is_usable(icc_profile: bytes, space: str) -> bool:
     return profile_space(icc_profile) == space
 
 
-def _settle_with(pixels: Bytes8, mode: str, icc_profile: bytes) -> Settled:
+def _normalize_with(pixels: Bytes8, mode: str, icc_profile: bytes) -> NormalizedColor:
     source = _open(icc_profile)
     space = str(source.profile.xcolor_space).strip()
     if mode == "RGB" and space == "RGB":
-        return _settle_rgb(pixels, icc_profile, source)
+        return _normalize_rgb(pixels, icc_profile, source)
     if mode == "L" and space == "GRAY":
-        return Settled(_apply(pixels, _transform(source, _srgb(), "L", "RGB"), "L")[..., 1])
+        return NormalizedColor(_apply(pixels, _transform(source, _srgb(), "L", "RGB"), "L")[..., 1])
     if mode == "L" and space == "RGB":
         # Common: a grey JPEG tagged as RGB. Its greys are the equal triples of that space.
         ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
         table = _apply(ramp, _transform(source, _srgb(), "RGB", "RGB"), "RGB")[0, :, 1]
-        return Settled(pixels if _is_srgb(source) else table[pixels])
+        return NormalizedColor(pixels if _is_srgb(source) else table[pixels])
     if mode == "CMYK" and space == "CMYK":
-        return Settled(_apply(pixels, _transform(source, _srgb(), "CMYK", "RGB"), "CMYK"), srgb_profile())
+        return NormalizedColor(_apply(pixels, _transform(source, _srgb(), "CMYK", "RGB"), "CMYK"), srgb_profile())
     if mode == "LAB":
         return dataclasses.replace(normalize_color(pixels, mode, None), icc_profile=srgb_profile())
     raise ValueError("the profile is for another kind of picture")
 
 
-def _settle_rgb(rgb: Bytes8, icc_profile: bytes, source: ImageCms.ImageCmsProfile) -> Settled:
+def _normalize_rgb(rgb: Bytes8, icc_profile: bytes, source: ImageCms.ImageCmsProfile) -> NormalizedColor:
     if _is_srgb(source):
-        return Settled(rgb, icc_profile)
+        return NormalizedColor(rgb, icc_profile)
     there = _transform(source, _srgb(), "RGB", "RGB")
     back = _transform(_srgb(), source, "RGB", "RGB")
     converted = np.empty_like(rgb)
@@ -129,8 +129,8 @@ def _settle_rgb(rgb: Bytes8, icc_profile: bytes, source: ImageCms.ImageCmsProfil
         returned = _convert(converted[band], back, "RGB").astype(np.int16)
         faithful += int((np.abs(returned - rgb[band]).max(axis=2) <= _FAITHFUL_STEPS).sum())
     if faithful >= _FAITHFUL_SHARE * rgb.shape[0] * rgb.shape[1]:
-        return Settled(converted, srgb_profile())
-    return Settled(rgb, icc_profile)
+        return NormalizedColor(converted, srgb_profile())
+    return NormalizedColor(rgb, icc_profile)
 
 
 def _is_srgb(source: ImageCms.ImageCmsProfile) -> bool:

@@ -1,4 +1,4 @@
-"""One file to one `Picture`: every mode and depth of the formats we open, upright, colours settled.
+"""One file to one `Picture`: every mode and depth of the formats we open, upright, colours normalized.
 
 This is the work that happens inside the killable child.
 """
@@ -190,9 +190,9 @@ def _deep_colour(values: Any, image: Image.Image, *, grey: bool = False) -> Chan
 
 def _picture(image: Image.Image, channels: Channels, as_stored: bool) -> Picture:
     source = rewriting.collect(image)
-    settled = _settle(channels, image.info.get("icc_profile"), as_stored)
-    grey = settled.pixels.ndim == 2
-    pixels = turn(settled.pixels, source.orientation)
+    normalized = _normalize(channels, image.info.get("icc_profile"), as_stored)
+    grey = normalized.pixels.ndim == 2
+    pixels = turn(normalized.pixels, source.orientation)
     rgb: Any = np.repeat(pixels[..., None], 3, axis=2) if grey else pixels
     alpha = None if channels.alpha is None else turn(channels.alpha, source.orientation)
     if alpha is not None and not as_stored:
@@ -201,17 +201,17 @@ def _picture(image: Image.Image, channels: Channels, as_stored: bool) -> Picture
         rgb=rgb,
         alpha=alpha,
         grey=grey,
-        icc_profile=settled.icc_profile,
+        icc_profile=normalized.icc_profile,
         exif=source.exif,
         xmp=source.xmp,
         dpi=source.dpi,
         source_format=format_name(image),
-        notes=notices_of(PHOTO_CHANGED, channels.notes + settled.notes + source.notes),
+        notes=notices_of(PHOTO_CHANGED, channels.notes + normalized.notes + source.notes),
     )
 
 
-def _settle(channels: Channels, icc_profile: object, as_stored: bool) -> colour.Settled:
-    """Colours of 8-bit photos are settled; 16-bit photos, and results of ours, keep their numbers and their profile."""
+def _normalize(channels: Channels, icc_profile: object, as_stored: bool) -> colour.NormalizedColor:
+    """Colours of 8-bit photos are normalized; 16-bit photos, and our results, keep their numbers and their profile."""
     profile = icc_profile if isinstance(icc_profile, bytes) and icc_profile else None
     plain = channels.mode in ("L", "RGB")
     if channels.colour.dtype == np.uint8 and not (as_stored and plain):
@@ -219,7 +219,7 @@ def _settle(channels: Channels, icc_profile: object, as_stored: bool) -> colour.
     notes: tuple[str, ...] = ()
     if profile and not colour.is_usable(profile, "GRAY" if channels.mode == "L" else "RGB"):
         profile, notes = None, (colour.BROKEN_PROFILE,)
-    return colour.Settled(channels.colour, profile, notes)
+    return colour.NormalizedColor(channels.colour, profile, notes)
 
 
 def turn(pixels: Pixels, orientation: int) -> Pixels:

@@ -37,14 +37,14 @@ class WorkerHealth:
     """How the worker is.
 
     Attributes:
-        word: `stopped`, `idle`, `busy`, `draining` or `failing` (threads keep dying, or a run hangs).
+        status: `stopped`, `idle`, `busy`, `draining` or `failing` (threads keep dying, or a run hangs).
         reasons: plain sentences, empty when all is well.
         restarts: threads that died and were started again.
         current_attempt: the attempt that is being restored, or None.
         silence_seconds: time since the last sign of life of the work in hand, 0 when there is none.
     """
 
-    word: str
+    status: str
     reasons: tuple[str, ...]
     restarts: int
     current_attempt: str | None
@@ -125,9 +125,9 @@ class Worker:
         """How it is at the monotonic time `now` (the present when None)."""
         silence, _ = self.active_runs.silence(self._clock() if now is None else now)
         restoring = self.active_runs.at(Step.RESTORING, lane=BackendName.LOCAL) or self.active_runs.at(Step.RESTORING)
-        word, reasons = self._word()
+        status, reasons = self._status()
         return WorkerHealth(
-            word,
+            status,
             tuple(reasons),
             sum(thread.restarts for thread in self._threads),
             restoring[0].attempt_id if restoring else None,
@@ -147,7 +147,7 @@ class Worker:
                 self._on_hang()
         return True
 
-    # The watchdog's loop, ends and words.
+    # The watchdog's loop, ends and status.
 
     def _watch_loop(self, stop: threading.Event) -> None:
         while not stop.wait(min(5.0, self._hang_timeout / 4)):
@@ -170,7 +170,7 @@ class Worker:
         for thread in self._threads:
             thread.join(0.0 if left else join_seconds)
 
-    def _word(self) -> tuple[str, list[str]]:
+    def _status(self) -> tuple[str, list[str]]:
         states = {thread.name: thread.state for thread in self._threads}
         reasons = [
             f"The thread {name} keeps dying; the log says why."

@@ -1,0 +1,165 @@
+"""Drawn damage: masks that are exact, kinds that can be seen, undamaged pictures that stay so, seeds that repeat."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from training.damage.ageing import Scan, make_print
+from training.damage.held_out_kinds import HELD_OUT
+from training.damage.kinds import SHARES, TRAINED, DamageKind
+from training.damage.layers import Layer, Stroke, paste, rasterize
+from training.damage.negative_pages import PAGES, draw_caption
+from training.damage.negatives import SCENES, DrawScene
+from training.damage.samples import (
+    UNDAMAGED_SHARE,
+    VISIBLE_CONTRAST,
+    Samples,
+    apply_damage,
+    contrast,
+    crop,
+    draw_scene,
+    make_damaged,
+    make_undamaged,
+    scan_sample,
+)
+
+SIDE = 128
+KINDS = {**TRAINED, **HELD_OUT}
+
+
+def a_photo(seed: int, height: int = 150, width: int = 190) -> np.ndarray:
+    """Smooth structure in middle tones, (height, width, 3) uint8, on which light and dark damage can be seen."""
+    coarse = np.random.default_rng(seed).integers(70, 170, (height // 15, width // 15, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def a_scene(seed: int) -> np.ndarray:
+    return crop(a_photo(seed), SIDE, np.random.default_rng(seed))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(4):
+        Image.fromarray(a_photo(number)).save(tmp_path / f"photo{number}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_outside_what_was_drawn_no_pixel_of_the_print_changes(kind: DamageKind) -> None:
+    for seed in range(4):
+        rng = np.random.default_rng([seed, 1])
+        undamaged, canvas = make_print(a_scene(seed), rng)
+        damaged, drawn = apply_damage(undamaged, KINDS[kind](canvas, rng))
+        np.testing.assert_array_equal(damaged[~drawn], undamaged[~drawn])
+        assert (contrast(undamaged, damaged)[drawn] > VISIBLE_CONTRAST).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_can_be_seen_and_leaves_most_of_the_print(kind: DamageKind) -> None:
+    shares = []
+    for seed in range(12):
+        rng = np.random.default_rng([seed, 2])
+        sample = scan_sample(a_scene(seed), [KINDS[kind]], rng)
+        shares.append(float(sample.mask.mean()))
+        off = np.abs(sample.scan / 255.0 - sample.clean).max(axis=2)
+        if sample.mask.sum() > 40:  # noise and JPEG come on top of the damage, so single pixels may differ
+            assert np.median(off[sample.mask]) > 0.5 * VISIBLE_CONTRAST
+            assert np.median(off[~sample.mask]) < 0.7 * np.median(off[sample.mask])
+    assert np.mean([share > 0 for share in shares]) > 0.6
+    assert 0.0005 < np.mean(shares) < 0.4
+    assert max(shares) < 0.8
+
+
+def test_the_kinds_kept_out_are_not_trained_and_all_the_others_are() -> None:
+    assert set(HELD_OUT) == {DamageKind.PERCOLATION_CRACK, DamageKind.LINT}
+    assert set(TRAINED) == set(SHARES) == set(DamageKind) - set(HELD_OUT)
+    assert sum(SHARES.values()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("draw", [*SCENES, draw_caption, *PAGES], ids=lambda draw: draw.__name__)
+def test_a_hard_negative_changes_the_scene_and_marks_nothing(draw: DrawScene) -> None:
+    changed = 0
+    for seed in range(6):
+        rng = np.random.default_rng([seed, 3])
+        scene = a_scene(seed)
+        before = scene.copy()
+        drawn = np.clip(draw(scene, rng), 0.0, 1.0, dtype=np.float32)
+        np.testing.assert_array_equal(scene, before)
+        assert drawn.shape == scene.shape
+        changed += int((np.abs(drawn - scene).max(axis=2) > VISIBLE_CONTRAST).mean() > 0.0005)
+        sample = scan_sample(drawn, (), rng)
+        assert not sample.mask.any()
+        assert not sample.unsure.any()
+    assert changed >= 4
+
+
+def test_samples_are_damaged_and_undamaged_as_they_say() -> None:
+    for seed in range(20):
+        undamaged = make_undamaged(a_scene(seed), np.random.default_rng([seed, 4]))
+        assert not undamaged.mask.any()
+        assert not undamaged.unsure.any()
+    damaged = [make_damaged(a_scene(seed), np.random.default_rng([seed, 5])) for seed in range(20)]
+    assert np.mean([sample.mask.any() for sample in damaged]) > 0.8
+    assert not any((sample.mask & sample.unsure).any() for sample in damaged)
+
+
+def test_equal_seeds_and_numbers_give_equal_samples_in_any_order(folder: Path) -> None:
+    paths = sorted(folder.glob("*.png"))
+    forward, backward, other = Samples(paths, 96, 1), Samples(paths, 96, 1), Samples(paths, 96, 2)
+    first = [forward[index] for index in range(6)]
+    again = [backward[index] for index in reversed(range(6))][::-1]
+    for one, two in zip(first, again, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    assert not torch.equal(first[0][0], other[0][0])
+    assert not torch.equal(first[0][0], first[1][0])
+    scan, mask, unsure = first[0]
+    assert (scan.shape, scan.dtype) == ((3, 96, 96), torch.uint8)
+    assert (mask.shape, mask.dtype, unsure.shape) == ((1, 96, 96), torch.bool, (1, 96, 96))
+
+
+def test_about_as_many_samples_are_undamaged_as_the_recipe_says(folder: Path) -> None:
+    samples = Samples(sorted(folder.glob("*.png")), 64, 3)
+    undamaged = np.mean([not samples[index][1].any() for index in range(150)])
+    assert UNDAMAGED_SHARE - 0.1 < undamaged < UNDAMAGED_SHARE + 0.2  # some drawn damage cannot be seen
+
+
+def test_layers_are_pasted_in_order_by_their_coverage() -> None:
+    ground = np.full((2, 2, 3), 0.5, np.float32)
+    half = np.array([[0.0, 1.0], [0.5, 0.0]], np.float32)
+    white, black = np.ones(3, np.float32), np.zeros(3, np.float32)
+    below = Layer(np.ones((2, 2), np.float32), black)
+    np.testing.assert_allclose(paste(ground, [below, Layer(half, white)])[:, :, 0], [[0.0, 1.0], [0.5, 0.0]])
+    np.testing.assert_allclose(paste(ground, [Layer(half, white)])[:, :, 2], [[0.5, 1.0], [0.75, 0.5]])
+
+
+@pytest.mark.parametrize("width", [1.0, 3.0, 8.0])
+def test_a_stroke_is_as_wide_as_asked(width: float) -> None:
+    points = np.array([[10.0, 32.0], [54.0, 32.0]], np.float32)
+    coverage = rasterize([Stroke(points, np.full(2, width, np.float32))], (64, 64))
+    assert coverage[:, 30].sum() == pytest.approx(width, abs=0.7)
+    assert coverage[:, 60].sum() == 0.0 or width > 6.0
+
+
+def test_a_scanner_shows_equal_prints_equally_and_adds_noise_only_when_it_stores() -> None:
+    scene = a_scene(1)
+    scan = Scan(blur=0.6, sharpening=0.5, is_grey=False, noise=0.02, quality=70)
+    np.testing.assert_array_equal(scan.see(scene), scan.see(scene.copy()))
+    stored = scan.store(scan.see(scene), np.random.default_rng(0))
+    assert 0.2 < np.abs(stored - 255.0 * scan.see(scene)).mean() < 12.0
+    squeezed = dataclasses.replace(scan, noise=0.0, quality=20).store(scene, np.random.default_rng(0))
+    assert np.abs(squeezed - 255.0 * scene).mean() > 0.5, "JPEG leaves its marks"
+    exact = Scan(blur=0.0, sharpening=0.0, is_grey=False, noise=0.0, quality=100)
+    np.testing.assert_array_equal(exact.store(exact.see(scene), np.random.default_rng(0)), np.rint(scene * 255))
+
+
+def test_two_hard_negatives_never_leave_the_range() -> None:
+    for seed in range(10):
+        drawn = draw_scene(a_scene(seed), np.random.default_rng([seed, 6]))
+        assert drawn.dtype == np.float32
+        assert 0.0 <= drawn.min() <= drawn.max() <= 1.0

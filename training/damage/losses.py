@@ -1,0 +1,50 @@
+"""The segmentation's loss: cross-entropy, soft Dice of each damaged sample, and a price on marks in undamaged ones.
+
+Cross-entropy alone is content with thin damage half found, Dice alone with a few marks on clean pictures; the third
+term looks only at the most suspicious pixels of an undamaged picture. Pixels that are unsure count nowhere.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+POSITIVE_WEIGHT = 1.5
+DICE_WEIGHT = 0.7
+CLEAN_WEIGHT = 0.5
+CLEAN_SHARE = 0.005  # of an undamaged picture's pixels, the most suspicious ones
+
+
+def dice_loss(probability: Tensor, mask: Tensor, known: Tensor) -> Tensor:
+    """One minus soft Dice of each sample; all (N, 1, H, W) fp32, result (N,)."""
+    found = (probability * known).sum(dim=(1, 2, 3))
+    both = (probability * mask).sum(dim=(1, 2, 3))
+    return 1.0 - (2.0 * both + 1.0) / (found + mask.sum(dim=(1, 2, 3)) + 1.0)
+
+
+def clean_price(probability: Tensor) -> Tensor:
+    """Mean probability of the most suspicious pixels of each sample; (N, 1, H, W) fp32 to (N,)."""
+    flat = probability.flatten(1)
+    return flat.topk(max(1, round(CLEAN_SHARE * flat.shape[1])), dim=1).values.mean(dim=1)
+
+
+def segmentation_loss(logits: Tensor, mask: Tensor, unsure: Tensor) -> Tensor:
+    """What is made small.
+
+    Args:
+        logits: (N, 1, H, W) fp32.
+        mask: (N, 1, H, W) bool, visible damage.
+        unsure: (N, 1, H, W) bool, pixels that do not count.
+
+    Returns:
+        A scalar.
+    """
+    target, known = mask.float(), (~unsure).float()
+    weight = known * (1.0 + (POSITIVE_WEIGHT - 1.0) * target)
+    entropy = functional.binary_cross_entropy_with_logits(logits, target, weight)
+    probability = logits.sigmoid()
+    is_damaged = mask.flatten(1).any(dim=1).float()  # (N,)
+    dice = dice_loss(probability, target, known) * is_damaged
+    clean = clean_price(probability * known) * (1.0 - is_damaged)
+    return entropy + torch.mean(DICE_WEIGHT * dice + CLEAN_WEIGHT * clean)
