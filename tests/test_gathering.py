@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from app.errors import Unavailable
 from app.store.group_commit import GroupCommit
 from app.store.sqlite import Database
+from tests.harness import until
 
 
 @pytest.fixture
@@ -68,8 +69,7 @@ def run_together(database: Database, jobs: list[str]) -> tuple[list[object], int
         first = pool.submit(work, jobs[0])
         assert counting.begun.wait(10)
         rest = [pool.submit(work, word) for word in jobs[1:]]
-        while len(gathering._waiting) < len(jobs) - 1:
-            pass
+        until(lambda: len(gathering._waiting) == len(jobs) - 1)
         counting.go.set()
         outcomes = [first.result(), *(future.result() for future in rest)]
     return outcomes, counting.count

@@ -195,7 +195,14 @@ def test_the_thread_sweeps_at_once_survives_its_death_and_stops(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wall = START + 2 * HOUR
-    janitor = Janitor(harness.store, harness.storage, harness.metrics, retention_seconds=HOUR, wall=lambda: wall)
+    janitor = Janitor(
+        harness.store,
+        harness.storage,
+        harness.metrics,
+        retention_seconds=HOUR,
+        interval_seconds=0.01,
+        wall=lambda: wall,
+    )
     completed(harness, START)
     faults = [RuntimeError("a bug"), Unavailable("database_busy", "Busy.")]
     sweep = Janitor.sweep
@@ -208,7 +215,6 @@ def test_the_thread_sweeps_at_once_survives_its_death_and_stops(
         return sweep(self, now)
 
     monkeypatch.setattr(Janitor, "sweep", faulty)
-    janitor._interval = 0.01
     janitor.start()
     assert swept.wait(5.0)
     until(lambda: harness.store.jobs(OWNER, 9) == [])

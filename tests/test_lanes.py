@@ -16,7 +16,6 @@ from app.options import RestoreOptions
 from app.results import RestorationResult
 from app.stages import OnProgress, Stage
 from app.store import Job, SqlStore
-from app.threads import ThreadState
 from app.worker import Worker
 from app.worker.active_runs import Step
 from tests.harness import OWNER, Gate, Harness, photo_bytes, until
@@ -121,7 +120,7 @@ def test_no_more_than_the_set_number_are_with_the_provider_or_in_memory(
     job = submit(harness, worker, CLOUD, 6)
     until(lambda: provider.at_once == most)
     # Each thread of the lane holds one photo until it has ended, so nobody is left to take another.
-    assert len([thread for thread in worker._lanes[1].threads if thread.state is ThreadState.RUNNING]) == most
+    assert len([thread for thread in threading.enumerate() if thread.name.startswith(f"worker-{CLOUD}-")]) == most
     assert harness.states(job) == ["processing"] * most + ["queued"] * (6 - most)
     provider.gate.set()
     until(lambda: harness.ended(job))
@@ -209,7 +208,7 @@ def test_a_suspect_is_not_kept_waiting_by_a_busy_other_lane(make: Make, provider
     harness.store.claim(job.attempts[0].id, "a", 1.0)
     harness.store.crashed(job.attempts[0].id, "a", 2.0)
     harness.queue.publish(job.attempts[0].id)
-    until(lambda: worker.active_runs._want_to_be_alone == 1)
+    until(lambda: worker.active_runs.waiting("local") == 1)
     provider.gate.set()
     until(lambda: harness.ended(job))
     assert harness.states(job) == ["completed"]

@@ -1,7 +1,7 @@
 """The store border: photos, jobs and attempts as rows. The docstrings are the contract of every implementation.
 
 One call is one transaction: after a return it is committed, after any error nothing was changed. The contract suite is
-`tests/test_store.py` with the stateful model in `tests/test_store_model.py`.
+`tests/test_store_contract.py` with the stateful model in `tests/test_store_model.py`.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class Library(Protocol):
         ...
 
     def select(self, owner: str, photo_id: str, attempt_id: str, now: float) -> Photo:
-        """Choose the attempt to keep; see `photo_moves.select_attempt` for the errors."""
+        """Choose the attempt to keep; see `photo_transitions.select_attempt` for the errors."""
         ...
 
     def archive(self, owner: str, photo_id: str, now: float) -> Photo:
-        """Set a restored photo aside: no attempts any more; see `photo_moves.archive` for the errors."""
+        """Set a restored photo aside: no attempts any more; see `photo_transitions.archive` for the errors."""
         ...
 
     def remove(self, owner: str, photo_id: str) -> Removal:
