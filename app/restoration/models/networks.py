@@ -15,7 +15,7 @@ import copy
 import dataclasses
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ _ESRGAN_CONTEXT_PIXELS, _ESRGAN_BLEND_PIXELS = 16, 8
 _LAYERS_PER_PART = 16
 _TRUNK_SHARE = 0.9  # of ESRGAN's time
 
+Module = TypeVar("Module", bound=nn.Module)
 OnPart = Callable[[float], None]  # fraction of one run done; may raise to end it
 Forward = Callable[[Tensor, OnPart], Tensor]  # (N, 3, H, W) to (N, 3, scale*H, scale*W); see `Network`
 
@@ -129,7 +130,7 @@ def esrgan_facts(module: Any, scale: int) -> Facts:
     return Facts("esrgan", scale, context, _ESRGAN_BLEND_PIXELS * multiple, multiple, work)
 
 
-def copy_channels_last(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def copy_channels_last(module: Module, device: torch.device, dtype: torch.dtype) -> Module:
     """A copy on the device in `dtype`, its weights channels-last, without gradients; the source stays as it was."""
     moved = copy.deepcopy(module).to(device=device, dtype=dtype)
     return moved.to(memory_format=torch.channels_last).eval().requires_grad_(False)
