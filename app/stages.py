@@ -6,7 +6,10 @@ The order is that of a run; the dashboard's table of words is held against this 
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Protocol
+
+OnFraction = Callable[[float], bool]  # fraction of one part of the work done, in [0, 1]; False: stop
 
 
 class Stage(enum.StrEnum):

@@ -1,4 +1,4 @@
-"""The faces room against the untouched `GFPGANer`, part by part and as a whole, in one interleaved run.
+"""Face restoration against the untouched `GFPGANer`, part by part and as a whole, in one interleaved run.
 
 Each engine is a process of its own; rounds go through all in turn. Two faces of a photo of 700x464 are pasted into
 2800x1856, and for the whole stage also those of 350x232 into 1400x928. Both engines look for faces and then work on the
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.restoration.faces.alignment import TEMPLATE
-from app.restoration.faces.detection import Found
+from app.restoration.faces.detection import DetectedFace
 from app.restoration.faces.pipeline import LoadedFaceModels
 from app.restoration.reference.packages import is_available
 from benchmarks.random_weights import DETECTOR_FILE, put_face_weights
@@ -45,10 +45,10 @@ _FILES = ("GFPGANv1.3.pth", "parsing_parsenet.pth", DETECTOR_FILE)
 Part = Callable[[], Callable[[], object]]  # prepares one run, which is then timed
 
 
-def drawn(places: tuple[tuple[float, float, float], ...]) -> list[Found]:
+def drawn(places: tuple[tuple[float, float, float], ...]) -> list[DetectedFace]:
     """Faces at these places."""
     return [
-        Found(
+        DetectedFace(
             (x - side * 0.3, y - side * 0.4, x + side * 0.3, y + side * 0.4),
             0.99,
             (TEMPLATE - 256) / 512 * side + (x, y),
@@ -57,7 +57,7 @@ def drawn(places: tuple[tuple[float, float, float], ...]) -> list[Found]:
     ]
 
 
-def drawn_on(pixels: NDArray[Any]) -> list[Found]:
+def drawn_on(pixels: NDArray[Any]) -> list[DetectedFace]:
     """The two faces of the photo, at any size of it; (H, W, 3)."""
     factor = pixels.shape[1] / _SIZE[0]
     return drawn(tuple((x * factor, y * factor, side * factor) for x, y, side in _PLACES))
@@ -100,34 +100,34 @@ def our_parts(task: dict[str, Any]) -> dict[str, Part]:
     """What is timed of ours."""
     from app.images import Picture
     from app.restoration import device as devices
-    from app.restoration.faces import find, restore_faces
-    from app.restoration.faces.alignment import crop, way_back
+    from app.restoration.faces import find_faces, restore_faces
+    from app.restoration.faces.alignment import align_face, inverse_affine
     from app.restoration.faces.parsing import plain_mask
     from app.restoration.faces.pasting import Patch, paste
-    from app.restoration.faces.pipeline import MOST_KEPT_BYTES, to_faces
+    from app.restoration.faces.pipeline import MAX_LAYERS_BYTES, to_faces
 
     real = open_tools(task)
     devices.prepare(task["device"])
     rgb = np.load(task["photo"])
     background, big = enlarge(rgb), resize(rgb, (4243, 2828))
     tools = dataclasses.replace(real, detect=lambda pixels: (real.detect(pixels), drawn_on(pixels))[1])
-    faces = find(tools, rgb)
+    faces = find_faces(tools, rgb)
     matrices = [face.matrix for face in faces if face.matrix is not None]
-    crops = [crop(rgb, matrix) for matrix in matrices]
+    crops = [align_face(rgb, matrix) for matrix in matrices]
     batch = to_faces(crops[:1])
-    backs = [way_back(matrix, SCALE, SCALE) for matrix in matrices]
+    backs = [inverse_affine(matrix, SCALE, SCALE) for matrix in matrices]
     patches = [Patch(n, crops[n], plain_mask(), back) for n, back in enumerate(backs)]
     assert tools.parse is not None
     parse = tools.parse
 
     def pasting() -> Callable[[], object]:
         canvas = background.copy()
-        return lambda: paste(canvas, patches, 1.0, MOST_KEPT_BYTES)
+        return lambda: paste(canvas, patches, 1.0, MAX_LAYERS_BYTES)
 
     def stage(size: tuple[int, int]) -> Callable[[], object]:
         photo = resize(rgb, size)
         canvas = enlarge(photo)
-        return lambda: restore_faces(tools, Picture(photo), canvas, find(tools, photo), 1.0, lambda f: True)
+        return lambda: restore_faces(tools, Picture(photo), canvas, find_faces(tools, photo), 1.0, lambda f: True)
 
     return {
         PASTE: pasting,
@@ -269,13 +269,13 @@ def _engine(name: str, task: dict[str, Any], environment: dict[str, str] | None 
 def thirty_faces(task: dict[str, Any]) -> dict[str, Any]:
     """Peak memory of thirty faces in this process, above what the networks, the photo and the result take."""
     from app.images import Picture
-    from app.restoration.faces import find, restore_faces
+    from app.restoration.faces import find_faces, restore_faces
 
     tools = open_tools(task)
     rgb = resize(np.load(task["photo"]), (1400, 928))
     found = drawn(tuple((120 + 230 * (i % 6), 110 + 175 * (i // 6), 220) for i in range(30)))
     picture, result = Picture(rgb), enlarge(rgb)
-    faces = find(dataclasses.replace(tools, detect=lambda pixels: found), rgb)
+    faces = find_faces(dataclasses.replace(tools, detect=lambda pixels: found), rgb)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = round(resident_mb("self", "VmRSS"))
     started = time.perf_counter()

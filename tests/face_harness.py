@@ -1,4 +1,4 @@
-"""Cheap networks for the faces room: real alignment and pasting around arithmetic that stands where networks would.
+"""Cheap networks for the faces pipeline: real alignment and pasting around arithmetic that stands where networks would.
 
 `spotted` draws faces that `spot` finds by colour, so a test says where faces are, how large and how turned.
 """
@@ -15,25 +15,25 @@ import torch
 from torch import Tensor
 
 from app.images import Picture, Pixels
-from app.restoration.faces import LoadedFaceModels, find, restore_faces
+from app.restoration.faces import LoadedFaceModels, find_faces, restore_faces
 from app.restoration.faces.alignment import TEMPLATE
-from app.restoration.faces.detection import Found
+from app.restoration.faces.detection import DetectedFace
 from app.restoration.faces.parsing import Mask
-from app.restoration.faces.pipeline import FacesDone
+from app.restoration.faces.pipeline import FacesResult
 
 Colour = tuple[int, int, int]
 
 
-def found_at(x: float, y: float, side: float, degrees: float = 0.0, score: float = 0.99) -> Found:
+def found_at(x: float, y: float, side: float, degrees: float = 0.0, score: float = 0.99) -> DetectedFace:
     """A face whose 512-frame is a square of `side` pixels around (x, y), turned by `degrees`."""
     angle = np.deg2rad(degrees)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = (TEMPLATE - 256) / 512 * side @ turn.T + (x, y)
     half = side * 0.3
-    return Found((x - half, y - half, x + half, y + half), score, points)
+    return DetectedFace((x - half, y - half, x + half, y + half), score, points)
 
 
-def at(*found: Found) -> Callable[[Pixels], list[Found]]:
+def at(*found: DetectedFace) -> Callable[[Pixels], list[DetectedFace]]:
     """A detector that always sees these."""
     return lambda rgb: list(found)
 
@@ -88,11 +88,11 @@ def enlarge(rgb: Pixels, scale: float = 2) -> Pixels:
 
 def restore(
     tools: LoadedFaceModels, picture: Picture, scale: float = 2, strength: float = 1.0
-) -> tuple[Pixels, Pixels, FacesDone]:
+) -> tuple[Pixels, Pixels, FacesResult]:
     """The whole way: (the enlarged photo, the same with faces, what was done)."""
     plain = enlarge(picture.rgb, scale)
     result = plain.copy()
-    done = restore_faces(tools, picture, result, find(tools, picture.rgb), strength, lambda fraction: True)
+    done = restore_faces(tools, picture, result, find_faces(tools, picture.rgb), strength, lambda fraction: True)
     return plain, result, done
 
 
@@ -104,7 +104,7 @@ def spotted(spots: Sequence[tuple[int, int, Colour]], size: tuple[int, int] = (9
     return Picture(rgb)
 
 
-def spot(rgb: Pixels) -> list[Found]:
+def spot(rgb: Pixels) -> list[DetectedFace]:
     """The squares of `spotted`, as faces whose frame is the square."""
     is_spot = (rgb != 128).any(axis=2).astype(np.uint8)
     count, _, stats, _ = cv2.connectedComponentsWithStats(is_spot)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import pytest
 import torch
 
@@ -89,3 +91,15 @@ def test_only_memory_errors_count_as_out_of_memory() -> None:
 
 def test_free_memory_is_a_positive_number() -> None:
     assert device.free_memory_bytes("cpu") > 1_000_000
+
+
+def test_a_device_has_one_profile_whatever_its_number() -> None:
+    assert device.profile_of("cuda") is device.profile_of("cuda:1") is not device.profile_of("cpu")
+    assert device.profile_of("cpu").batch == 1 < device.profile_of("cuda").batch
+
+
+def test_a_card_is_described_by_its_properties(monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = types.SimpleNamespace(name="NVIDIA H200", total_memory=150_754_820_096)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda d: properties)
+    assert device.describe_card("cuda:0") == {"card": "NVIDIA H200", "card_memory_gb": 151, "cuda": torch.version.cuda}
+    assert device.describe_card("cpu") == {}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from app.errors import Cancelled, Internal
-from app.restoration.device import profile_of
+from app.restoration.device import DeviceProfile, profile_of
 from app.restoration.engine import Engine, Grid, Plane, TileTooLarge
 from app.restoration.host_engine import HostEngine
 from app.restoration.models.networks import Facts, Network
@@ -23,14 +26,19 @@ Run = Callable[[Tensor], Tensor]
 FACTS = Facts("compact", 2, 4, 0, 1, 1.0)
 
 
-def open_host(run: Run, facts: Facts = FACTS) -> Engine:
+def open_host(profile: DeviceProfile, run: Run, facts: Facts = FACTS) -> Engine:
+    """The host loop on the CPU, doing what a profile asks for (batches, bands) on any device."""
+
     def exact() -> Network:
-        return Network("exact", facts, "cpu", "fp32", lambda x, on_part: run(x), exact, profile_of("cpu"))
+        return Network("exact", facts, "cpu", "fp32", lambda x, on_part: run(x), exact, profile)
 
-    return HostEngine(Network("test", facts, "cpu", "bf16", lambda x, on_part: run(x), exact, profile_of("cpu")))
+    return HostEngine(Network("test", facts, "cpu", "bf16", lambda x, on_part: run(x), exact, profile))
 
 
-IMPLEMENTATIONS: dict[str, Callable[..., Engine]] = {"host": open_host}
+IMPLEMENTATIONS: dict[str, Callable[..., Engine]] = {
+    "host with the CPU's profile": functools.partial(open_host, profile_of("cpu")),
+    "host with the profile of a card": functools.partial(open_host, profile_of("cuda:0")),
+}
 
 
 @pytest.fixture(params=sorted(IMPLEMENTATIONS))
@@ -52,7 +60,7 @@ def noise(height: int, width: int, dtype: type = np.uint8) -> NDArray[Any]:
 
 
 def grid_of(engine: Engine, pixels: NDArray[Any], tile: int) -> Grid:
-    return cut_grid(engine, pixels, tile, strict=True)
+    return cut_grid(engine.facts, pixels.shape[:2], tile, strict=True)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -92,15 +100,22 @@ def test_the_ensemble_is_the_mean_over_eight_symmetries(open_engine: Callable[..
     assert set(np.unique(rows.pixels)) == {100}
 
 
-def test_tell_grows_to_one_and_false_cancels(open_engine: Callable[..., Engine]) -> None:
-    engine, pixels = open_engine(enlarge), noise(60, 60)
+def test_on_fraction_grows_to_one_and_false_cancels(open_engine: Callable[..., Engine]) -> None:
+    runs = []
+
+    def count(x: Tensor) -> Tensor:
+        runs.append(len(x))
+        return enlarge(x)
+
+    engine, pixels = open_engine(count), noise(60, 60)
     grid = grid_of(engine, pixels, 20)
     told: list[float] = []
     for _ in engine.rows(Plane(pixels), grid, lambda fraction: not told.append(fraction)):  # type: ignore[func-returns-value]
         pass
     assert told == sorted(told)
     assert told[-1] == 1.0
-    assert len(set(told)) >= 9
+    assert len(set(told)) >= len(runs) >= 3
+    assert sum(runs) == 9
     with pytest.raises(Cancelled):
         list(engine.rows(Plane(pixels), grid, lambda fraction: fraction < 0.5))
 
@@ -119,8 +134,65 @@ def test_nothing_is_computed_before_rows_are_asked_for_nor_after_they_are_closed
     assert not runs
     next(rows)
     first = len(runs)
-    rows.close()  # type: ignore[attr-defined]
+    rows.close()
     assert len(runs) == first == 1
+
+
+def test_no_tile_is_begun_after_on_fraction_said_stop(open_engine: Callable[..., Engine]) -> None:
+    runs = []
+
+    def count(x: Tensor) -> Tensor:
+        runs.append(len(x))
+        return enlarge(x)
+
+    engine, pixels = open_engine(count), noise(60, 60)
+    with pytest.raises(Cancelled):
+        list(engine.rows(Plane(pixels), grid_of(engine, pixels, 20), lambda fraction: False))
+    assert len(runs) == 1
+
+
+def test_on_fraction_is_called_in_the_thread_that_asks_for_rows(open_engine: Callable[..., Engine]) -> None:
+    engine, pixels = open_engine(enlarge), noise(60, 20)
+    threads: list[int] = []
+    rows = engine.rows(Plane(pixels), grid_of(engine, pixels, 20), lambda _: not threads.append(threading.get_ident()))  # type: ignore[func-returns-value]
+    asking = threading.Thread(target=lambda: list(rows))
+    asking.start()
+    asking.join()
+    assert set(threads) == {asking.ident}
+
+
+def test_the_plane_is_never_written_to_nor_kept(open_engine: Callable[..., Engine]) -> None:
+    engine, pixels = open_engine(enlarge), noise(60, 20)
+    pixels.setflags(write=False)
+    grid, kept = grid_of(engine, pixels, 20), weakref.ref(pixels)
+    assert sum(len(rows.pixels) for rows in engine.rows(Plane(pixels), grid, go_on)) == 120
+    closed = engine.rows(Plane(pixels), grid, go_on)
+    next(closed)
+    closed.close()
+    del pixels
+    assert kept() is None
+
+
+def test_an_engine_takes_the_next_plane_however_the_last_one_ended(open_engine: Callable[..., Engine]) -> None:
+    nan = float("nan")
+    # The last two are one plane: in reduced precision, and again in fp32.
+    ends: list[Exception | float] = [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("a fault"), nan, nan]
+
+    def fail_first(x: Tensor) -> Tensor:
+        end = ends.pop(0) if ends else 1.0
+        if isinstance(end, Exception):
+            raise end
+        return enlarge(x) * end
+
+    engine, pixels = open_engine(fail_first), noise(20, 20)
+    grid = grid_of(engine, pixels, 100)
+    for expected in (TileTooLarge, RuntimeError, Internal):
+        with pytest.raises(expected):
+            list(engine.rows(Plane(pixels), grid, go_on))
+    with pytest.raises(Cancelled):
+        list(engine.rows(Plane(pixels), grid, lambda fraction: False))
+    (rows,) = engine.rows(Plane(pixels), grid, go_on)
+    assert np.array_equal(rows.pixels, pixels.repeat(2, axis=0).repeat(2, axis=1))
 
 
 def test_gradients_are_neither_recorded_nor_switched_off_for_the_caller(open_engine: Callable[..., Engine]) -> None:

@@ -259,4 +259,4 @@ def test_overlapping_boxes_are_dropped_as_torchvision_does(corners: list[tuple[f
     boxes = np.array([(x, y, x + w, y + h) for x, y, w, h in corners], np.float64).reshape(-1, 4)
     scores = torch.linspace(1, 0.5, len(boxes), dtype=torch.float64)
     expected = nms(torch.from_numpy(boxes), scores, 0.4).tolist()
-    assert detection.suppress(boxes, 0.4) == expected
+    assert detection.non_max_suppression(boxes, 0.4) == expected

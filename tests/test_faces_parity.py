@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from app.images import Picture, Pixels
 from app.options import RestoreOptions
-from app.restoration.faces import FaceModels, LoadedFaceModels, find, restore_faces
-from app.restoration.faces.alignment import frame_corners, way_back
+from app.restoration.faces import FaceModels, LoadedFaceModels, find_faces, restore_faces
+from app.restoration.faces.alignment import frame_corners, inverse_affine
 from app.restoration.faces.models import FaceModelChoice
 from app.restoration.faces.parsing import Mask
 from app.restoration.models.registry import ModelRegistry
@@ -73,7 +73,7 @@ def upstream(enhancer: Any, picture: Picture) -> Pixels:
 def ours(tools: LoadedFaceModels, picture: Picture, scale: float) -> tuple[Pixels, Any]:
     tools = dataclasses.replace(tools, match_surroundings=False)
     result = enlarge(picture.rgb, scale)
-    faces = find(tools, picture.rgb)
+    faces = find_faces(tools, picture.rgb)
     restore_faces(tools, picture, result, faces, 1.0, lambda fraction: True)
     return result, faces
 
@@ -87,7 +87,7 @@ def assert_parity(enhancer: Any, tools: LoadedFaceModels, picture: Picture, scal
     plain = enlarge(picture.rgb, scale)
     for face, row in zip(found, theirs, strict=True):
         assert np.abs(np.array(face.found.box) - row[:4]).max() <= 2.0
-        corners = frame_corners(way_back(face.matrix, scale, scale), -1, -1, 512, 512)
+        corners = frame_corners(inverse_affine(face.matrix, scale, scale), -1, -1, 512, 512)
         (x0, y0), (x1, y1) = np.floor(corners.min(0)).astype(int), np.ceil(corners.max(0)).astype(int) + 1
         rectangle = (slice(max(0, y0), y1), slice(max(0, x0), x1))
         outside[rectangle] = False
@@ -178,7 +178,7 @@ def test_a_red_and_a_blue_face_are_found_and_keep_their_colour(
     rgb = (read(real_photos / "one_face.jpg").rgb * np.array(colour)).astype(np.uint8)
     picture = Picture(rgb)
     tools = LoadedFaceModels(face_models._detect("mobilenet"), lambda x: x * 0.9, parse=None)
-    faces = find(tools, rgb)
+    faces = find_faces(tools, rgb)
     assert len(faces) == 1
     plain = enlarge(rgb)
     result = plain.copy()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from app.restoration.models import networks
 from app.restoration.models.dense_blocks import make_trunk
-from app.restoration.models.registry import interpret
+from app.restoration.models.registry import load_module
 from app.restoration.models.upsample_conv_fusion import UpsampleConv, fuse_upsample_convolutions
 from benchmarks.random_weights import random_state
 
@@ -18,7 +18,7 @@ ANIME = "RealESRGAN_x4plus_anime_6B"
 
 
 def blocks(model: str = ANIME) -> list[Any]:
-    module, _ = interpret(random_state(model), "random")
+    module, _ = load_module(random_state(model), "random")
     return list(module.model[1].sub)[:-1]
 
 
@@ -84,7 +84,7 @@ def _wide_kernel(part: Any) -> None:
 
 
 def test_a_network_with_unknown_blocks_still_runs_in_bf16() -> None:
-    module, facts = interpret(random_state(ANIME), "random")
+    module, facts = load_module(random_state(ANIME), "random")
     part = list(module.model[1].sub)[2].RDB1
     part.conv2[1] = nn.PReLU(init=0.2)
     x = torch.rand(1, 3, 16, 20)
@@ -120,7 +120,7 @@ def test_only_a_nearest_doubling_before_a_plain_convolution_is_folded() -> None:
 def test_the_official_shapes_use_both() -> None:
     """A change of spandrel's layers must not quietly bring the slow way back."""
     for model in ("RealESRGAN_x4plus", "RealESRGAN_x2plus", ANIME):
-        module, _ = interpret(random_state(model), "random")
+        module, _ = load_module(random_state(model), "random")
         assert make_trunk(list(module.model[1].sub)[:-1], torch.bfloat16) is not None
         assert (
             sum(isinstance(layer, UpsampleConv) for layer in fuse_upsample_convolutions(list(module.model)[2:-1])) == 2

@@ -9,7 +9,7 @@ import torch
 
 from app.restoration.device import profile_of
 from app.restoration.models import networks
-from app.restoration.models.registry import interpret
+from app.restoration.models.registry import load_module
 from benchmarks.random_weights import random_state
 
 
@@ -18,7 +18,7 @@ from benchmarks.random_weights import random_state
 def test_the_end_of_the_network_in_bands_gives_the_same_numbers(
     model: str, height: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module, facts = interpret(random_state(model), "random")
+    module, facts = load_module(random_state(model), "random")
     network = networks.build(model, module, facts, "cpu", "fp32")
     x = torch.rand(1, 3, height * facts.multiple, 24)
     in_bands = network(x)
@@ -30,7 +30,7 @@ def test_the_end_of_the_network_in_bands_gives_the_same_numbers(
 
 def test_bands_that_reach_too_little_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control: with one row of reach less the bands' borders differ."""
-    module, facts = interpret(random_state("RealESRGAN_x4plus_anime_6B"), "random")
+    module, facts = load_module(random_state("RealESRGAN_x4plus_anime_6B"), "random")
     network = networks.build("anime", module, facts, "cpu", "fp32")
     x = torch.rand(1, 3, 128, 24)
     right = network(x)

@@ -22,7 +22,7 @@ from app.images import Picture
 from app.options import RestoreOptions
 from app.restoration.host_engine import HostEngine
 from app.restoration.models.networks import build
-from app.restoration.models.registry import ModelRegistry, interpret
+from app.restoration.models.registry import ModelRegistry, load_module
 from app.restoration.pipeline import Restorer
 from app.restoration.reference.packages import is_available
 from app.restoration.reference.upscaling import (
@@ -31,7 +31,7 @@ from app.restoration.reference.upscaling import (
     make_upsampler,
     to_upstream,
 )
-from app.restoration.upscale import Plan, upscale
+from app.restoration.upscale import UpscalePlan, upscale
 from benchmarks.random_weights import random_state
 
 needs_upstream = pytest.mark.skipif(not is_available(), reason="realesrgan and basicsr are not installed here")
@@ -147,10 +147,10 @@ def test_bf16_stays_48_db_close_on_a_compact_network(kind: str, real_weights: Pa
 
 @pytest.mark.parametrize(("seed", "gain"), [(3704057815, 1.0), (3704057815, 10.0), (0, 10.0)])
 def test_bf16_stays_45_db_close_on_the_x4plus_shape(seed: int, gain: float, real_photos: Path) -> None:
-    module, facts = interpret(random_state("RealESRGAN_x4plus", seed, gain), "random")
+    module, facts = load_module(random_state("RealESRGAN_x4plus", seed, gain), "random")
     rgb = crop(read(real_photos / PHOTOS["colour"]), 64).rgb
     exact, reduced = (
-        upscale(HostEngine(build("x4plus", module, facts, "cpu", precision)), rgb, Plan((256, 256)), go_on)[0]
+        upscale(HostEngine(build("x4plus", module, facts, "cpu", precision)), rgb, UpscalePlan((256, 256)), go_on)[0]
         for precision in ("fp32", "bf16")
     )
     assert psnr(Picture(reduced), Picture(exact)) >= 45.0
@@ -171,18 +171,18 @@ def test_the_overlap_of_a_compact_network_is_as_small_as_it_can_be(real_weights:
     narrow = dataclasses.replace(network, facts=dataclasses.replace(network.facts, context=10))
     rgb = read(real_photos / PHOTOS["colour, wide"]).rgb
     size = (rgb.shape[0] * 4, rgb.shape[1] * 4)
-    whole, _ = upscale(HostEngine(network), rgb, Plan(size, 4096), go_on)
-    seamy, _ = upscale(HostEngine(narrow), rgb, Plan(size, 96), go_on)
+    whole, _ = upscale(HostEngine(network), rgb, UpscalePlan(size, 4096), go_on)
+    seamy, _ = upscale(HostEngine(narrow), rgb, UpscalePlan(size, 96), go_on)
     assert np.abs(whole.astype(int) - seamy.astype(int)).max() > 1
 
 
 @pytest.mark.parametrize("gain", [1.0, 10.0])
 def test_tiled_is_55_db_close_to_untiled_on_the_x4plus_shape(gain: float, real_photos: Path) -> None:
-    module, facts = interpret(random_state("RealESRGAN_x4plus", residual_gain=gain), "random")
+    module, facts = load_module(random_state("RealESRGAN_x4plus", residual_gain=gain), "random")
     network = build("x4plus", module, facts, "cpu", "fp32")
     rgb = crop(read(real_photos / PHOTOS["colour"]), 96).rgb
-    whole, _ = upscale(HostEngine(network), rgb, Plan((384, 384), 4096), go_on)
-    tiled, report = upscale(HostEngine(network), rgb, Plan((384, 384), 48), go_on)
+    whole, _ = upscale(HostEngine(network), rgb, UpscalePlan((384, 384), 4096), go_on)
+    tiled, report = upscale(HostEngine(network), rgb, UpscalePlan((384, 384), 48), go_on)
     assert report.tiles == 4
     assert psnr(Picture(tiled), Picture(whole)) >= 55.0
 
@@ -202,7 +202,7 @@ def test_an_opaque_photo_stays_opaque(real_weights: Path, real_photos: Path) -> 
 
 
 def test_the_source_module_is_left_in_fp32_by_a_bf16_network() -> None:
-    module, facts = interpret(random_state("realesr-animevideov3"), "random")
+    module, facts = load_module(random_state("realesr-animevideov3"), "random")
     network = build("anime", module, facts, "cpu", "bf16")
     network(torch.zeros(1, 3, 16, 16))
     assert {p.dtype for p in module.parameters()} == {torch.float32}

@@ -146,7 +146,8 @@ def undocumented_arrays(source: str) -> list[str]:
         text = ast.get_docstring(node) or ""
         has_array = array_types().search(words) is not None
         refers = text.startswith("See `")  # to the protocol, which says it
-        if not node.name.startswith("_") and has_array and not refers and not any(shape in text for shape in SHAPES):
+        is_public = not node.name.startswith("_") or node.name == "__call__"
+        if is_public and has_array and not refers and not any(shape in text for shape in SHAPES):
             found.append(node.name)
     return found
 
@@ -161,21 +162,48 @@ def test_functions_on_arrays_name_shapes_or_dtypes(room: str) -> None:
     assert not found
     assert undocumented_arrays('def f(x: Pixels) -> None:\n    """Turn it."""') == ["f"]
     assert undocumented_arrays('def f(x: Tensor) -> Tensor:\n    """Turn it."""') == ["f"]
+    assert undocumented_arrays("class N:\n    def __call__(self, x: Tensor) -> Tensor: ...") == ["__call__"]
     assert not undocumented_arrays('def f(x: Tensor) -> Tensor:\n    """(N, 3, H, W) to the same."""')
 
 
 def test_only_the_device_module_asks_what_kind_of_device_there_is() -> None:
-    asking = [
-        str(path.relative_to(APP))
-        for path in sources(APP / "restoration")
-        if any(compares_with_cpu(node) for node in ast.walk(ast.parse(path.read_text())))
-    ]
-    assert asking == ["restoration/device.py"]
+    asking = {path.relative_to(APP).as_posix() for path in sources() if asks_device_kind(path.read_text())}
+    # The start reads the setting DEVICE before torch is there.
+    assert asking == {"restoration/device.py", "commands/torch_build.py"}
+    for source in (
+        "if device == 'cpu': pass",
+        "if 'cuda:0' != device: pass",
+        "if torch.device(device).type in ('cpu', 'mps'): pass",
+        "if device.startswith('cuda'): pass",
+        "if tensor.is_cuda: pass",
+        "match device:\n    case 'cuda': pass",
+        "{'cpu': 1, 'cuda': 4}[device]",
+    ):
+        assert asks_device_kind(source), source
+    assert not asks_device_kind("torch.zeros(1, device='cpu')\ndevice = 'cuda'\nif device == other: pass")
 
 
-def compares_with_cpu(node: ast.AST) -> bool:
-    return isinstance(node, ast.Compare) and any(
-        isinstance(side, ast.Constant) and side.value in ("cpu", "cuda") for side in (node.left, *node.comparators)
+def asks_device_kind(source: str) -> bool:
+    """Whether code branches on the kind of a device: comparing, matching or looking up its name."""
+    return any(_asks_device_kind(node) for node in ast.walk(ast.parse(source)))
+
+
+def _asks_device_kind(node: ast.AST) -> bool:
+    if isinstance(node, ast.Compare):
+        return names_device(node)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return node.func.attr in ("startswith", "endswith", "partition") and any(map(names_device, node.args))
+    if isinstance(node, ast.Dict):
+        return any(key is not None and names_device(key) for key in node.keys)
+    if isinstance(node, ast.Attribute):
+        return node.attr in ("is_cuda", "is_cpu")
+    return isinstance(node, ast.MatchValue) and names_device(node)
+
+
+def names_device(node: ast.AST) -> bool:
+    return any(
+        isinstance(part, ast.Constant) and str(part.value).partition(":")[0] in ("cpu", "cuda")
+        for part in ast.walk(node)
     )
 
 

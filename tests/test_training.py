@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from app.restoration.models.networks import build
-from app.restoration.models.registry import interpret
+from app.restoration.models.registry import load_module
 from app.restoration.reference.packages import is_available
 from training import check, export
 from training.activation import FastPReLU, quicken
@@ -230,7 +230,7 @@ def test_what_is_exported_is_what_was_trained(tmp_path: Path) -> None:
     with safe_open(target, "pt") as file:
         facts = file.metadata()
     assert {"recipe", "data", "seed", "steps", "metrics", "architecture"} <= facts.keys()
-    module, network_facts = interpret(load_file(target), target.name)
+    module, network_facts = load_module(load_file(target), target.name)
     assert network_facts.scale == SCALE
     small = a_photo(4, 24, 36)
     x = torch.from_numpy(small.transpose(2, 0, 1).copy())[None].float() / 255

@@ -16,8 +16,8 @@ from app.errors import Cancelled, Internal, OutOfMemory
 from app.restoration.device import profile_of
 from app.restoration.host_engine import HostEngine
 from app.restoration.models.networks import Facts, Network, build
-from app.restoration.models.registry import interpret
-from app.restoration.upscale import Plan, upscale
+from app.restoration.models.registry import load_module
+from app.restoration.upscale import UpscalePlan, upscale
 from benchmarks.random_weights import random_state
 
 FACTS = Facts("compact", scale=2, context=2, blend=0, multiple=1, work=1.0)
@@ -49,20 +49,20 @@ def noise(height: int, width: int, dtype: Any = np.uint8) -> NDArray[Any]:
 @pytest.mark.parametrize("tile", [0, 32, 50])
 def test_values_pass_through_tiles_unchanged(dtype: Any, tile: int) -> None:
     pixels = noise(131, 77, dtype)
-    result, report = upscale(HostEngine(make_network(enlarge)), pixels, Plan((262, 154), tile), go_on)
+    result, report = upscale(HostEngine(make_network(enlarge)), pixels, UpscalePlan((262, 154), tile), go_on)
     np.testing.assert_array_equal(result, pixels.repeat(2, 0).repeat(2, 1))
     assert result.dtype == dtype
     assert report.tiles == (1 if tile == 0 else -(-131 // tile) * -(-77 // tile))
 
 
 def test_one_pixel_is_a_picture() -> None:
-    result, _ = upscale(HostEngine(make_network(enlarge)), noise(1, 1), Plan((2, 2)), go_on)
+    result, _ = upscale(HostEngine(make_network(enlarge)), noise(1, 1), UpscalePlan((2, 2)), go_on)
     assert result.shape == (2, 2, 3)
 
 
 def test_grey_becomes_the_luma_of_the_three_channels() -> None:
     pixels = np.full((8, 8, 3), (255, 0, 0), np.uint8)
-    result, _ = upscale(HostEngine(make_network(enlarge)), pixels, Plan((16, 16), grey=True), go_on)
+    result, _ = upscale(HostEngine(make_network(enlarge)), pixels, UpscalePlan((16, 16), grey=True), go_on)
     assert result.shape == (16, 16, 1)
     assert (result == 76).all()
 
@@ -75,7 +75,7 @@ def test_a_tile_with_unusable_numbers_is_done_again_in_fp32(poison: float) -> No
         return out
 
     pixels = noise(40, 40)
-    result, report = upscale(HostEngine(make_network(broken, enlarge)), pixels, Plan((80, 80)), go_on)
+    result, report = upscale(HostEngine(make_network(broken, enlarge)), pixels, UpscalePlan((80, 80)), go_on)
     np.testing.assert_array_equal(result, pixels.repeat(2, 0).repeat(2, 1))
     assert report.redone_in_fp32 == 1
 
@@ -83,20 +83,22 @@ def test_a_tile_with_unusable_numbers_is_done_again_in_fp32(poison: float) -> No
 def test_a_flat_tile_from_a_lively_photo_is_done_again_in_fp32() -> None:
     pixels = noise(40, 40)
     black = make_network(lambda x: torch.zeros_like(enlarge(x)), enlarge)
-    result, report = upscale(HostEngine(black), pixels, Plan((80, 80), 32), go_on)
+    result, report = upscale(HostEngine(black), pixels, UpscalePlan((80, 80), 32), go_on)
     np.testing.assert_array_equal(result, pixels.repeat(2, 0).repeat(2, 1))
     assert report.redone_in_fp32 == report.tiles == 4
 
 
 def test_a_flat_tile_of_a_flat_photo_is_fine() -> None:
     pixels = np.full((40, 40, 3), 9, np.uint8)
-    _, report = upscale(HostEngine(make_network(enlarge)), pixels, Plan((80, 80)), go_on)
+    _, report = upscale(HostEngine(make_network(enlarge)), pixels, UpscalePlan((80, 80)), go_on)
     assert report.redone_in_fp32 == 0
 
 
 def test_numbers_unusable_in_fp32_too_end_in_an_error_and_no_picture() -> None:
     with pytest.raises(Internal) as caught:
-        upscale(HostEngine(make_network(lambda x: enlarge(x) * float("nan"))), noise(40, 40), Plan((80, 80)), go_on)
+        upscale(
+            HostEngine(make_network(lambda x: enlarge(x) * float("nan"))), noise(40, 40), UpscalePlan((80, 80)), go_on
+        )
     assert caught.value.code == "bad_network_output"
 
 
@@ -118,7 +120,7 @@ def test_out_of_memory_halves_the_tile_and_starts_the_photo_again(error: Excepti
         return enlarge(x)
 
     pixels = noise(200, 150)
-    result, report = upscale(HostEngine(make_network(hungry)), pixels, Plan((400, 300)), go_on)
+    result, report = upscale(HostEngine(make_network(hungry)), pixels, UpscalePlan((400, 300)), go_on)
     np.testing.assert_array_equal(result, pixels.repeat(2, 0).repeat(2, 1))
     assert report.restarts == 2
     assert report.tile == 50
@@ -136,7 +138,7 @@ def test_out_of_memory_midway_leaves_no_stale_tile() -> None:
         return enlarge(x)
 
     pixels = noise(200, 330)
-    result, report = upscale(HostEngine(make_network(fails_on_third)), pixels, Plan((400, 660), 100), go_on)
+    result, report = upscale(HostEngine(make_network(fails_on_third)), pixels, UpscalePlan((400, 660), 100), go_on)
     np.testing.assert_array_equal(result, pixels.repeat(2, 0).repeat(2, 1))
     assert report.tile == 50
 
@@ -146,7 +148,7 @@ def test_the_smallest_tile_out_of_memory_is_a_named_error() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(OutOfMemory) as caught:
-        upscale(HostEngine(make_network(never)), noise(100, 100), Plan((200, 200)), go_on)
+        upscale(HostEngine(make_network(never)), noise(100, 100), UpscalePlan((200, 200)), go_on)
     assert caught.value.code == "out_of_memory"
 
 
@@ -155,7 +157,7 @@ def test_another_error_of_the_network_is_not_swallowed() -> None:
         raise RuntimeError("shape mismatch")
 
     with pytest.raises(RuntimeError, match="shape mismatch"):
-        upscale(HostEngine(make_network(wrong)), noise(10, 10), Plan((20, 20)), go_on)
+        upscale(HostEngine(make_network(wrong)), noise(10, 10), UpscalePlan((20, 20)), go_on)
 
 
 def test_cancel_stops_within_one_tile() -> None:
@@ -167,20 +169,27 @@ def test_cancel_stops_within_one_tile() -> None:
         return enlarge(x)
 
     with pytest.raises(Cancelled):
-        upscale(HostEngine(make_network(count)), noise(200, 200), Plan((400, 400), 50), lambda fraction: runs < 3)
+        upscale(
+            HostEngine(make_network(count)), noise(200, 200), UpscalePlan((400, 400), 50), lambda fraction: runs < 3
+        )
     assert runs == 3
 
 
 def test_progress_rises_to_one_with_every_tile() -> None:
     told: list[float] = []
-    upscale(HostEngine(make_network(enlarge)), noise(100, 100), Plan((200, 200), 50), lambda f: not told.append(f))  # type: ignore[func-returns-value]
+
+    def note(fraction: float) -> bool:
+        told.append(fraction)
+        return True
+
+    upscale(HostEngine(make_network(enlarge)), noise(100, 100), UpscalePlan((200, 200), 50), note)
     assert told == [0.25, 0.5, 0.75, 1.0]
 
 
 @pytest.mark.parametrize("model", ["realesr-general-x4v3", "RealESRGAN_x4plus_anime_6B"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_long_tile_tells_how_far_it_is_and_can_be_stopped(model: str, precision: str) -> None:
-    module, facts = interpret(random_state(model), "random")
+    module, facts = load_module(random_state(model), "random")
     network = build(model, module, facts, "cpu", precision)
     told: list[float] = []
 
@@ -188,13 +197,17 @@ def test_a_long_tile_tells_how_far_it_is_and_can_be_stopped(model: str, precisio
         told.append(fraction)
         return len(told) < 16
 
-    upscale(HostEngine(network), noise(40, 40), Plan((160, 160), 20), lambda fraction: told.append(fraction) or True)  # type: ignore[func-returns-value]
+    def note(fraction: float) -> bool:
+        told.append(fraction)
+        return True
+
+    upscale(HostEngine(network), noise(40, 40), UpscalePlan((160, 160), 20), note)
     assert told == sorted(told)
     assert len(told) >= 4 * 5
     assert told[-1] == 1.0
     told.clear()
     with pytest.raises(Cancelled):
-        upscale(HostEngine(network), noise(40, 40), Plan((160, 160), 20), on_tile)
+        upscale(HostEngine(network), noise(40, 40), UpscalePlan((160, 160), 20), on_tile)
     assert told[-1] not in (0.25, 0.5, 0.75, 1.0), "stopped between the ends of two tiles"
 
 
@@ -207,7 +220,7 @@ def test_the_self_ensemble_undoes_each_of_its_eight_turns() -> None:
         return enlarge(x)
 
     pixels = noise(33, 47)
-    result, _ = upscale(HostEngine(make_network(count)), pixels, Plan((66, 94), ensemble=True), go_on)
+    result, _ = upscale(HostEngine(make_network(count)), pixels, UpscalePlan((66, 94), ensemble=True), go_on)
     np.testing.assert_array_equal(result, pixels.repeat(2, 0).repeat(2, 1))
     assert runs == 8
 
@@ -219,6 +232,9 @@ def test_the_self_ensemble_averages_what_depends_on_direction() -> None:
         return out
 
     result, _ = upscale(
-        HostEngine(make_network(darkens_left)), np.full((8, 8, 3), 200, np.uint8), Plan((16, 16), ensemble=True), go_on
+        HostEngine(make_network(darkens_left)),
+        np.full((8, 8, 3), 200, np.uint8),
+        UpscalePlan((16, 16), ensemble=True),
+        go_on,
     )
     assert set(np.unique(result)) == {150}

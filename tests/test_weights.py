@@ -14,7 +14,7 @@ import pytest
 
 from app.errors import Unavailable
 from app.restoration.models import weights
-from app.restoration.models.weights import Verdict, WeightFile, download, trusted, verify
+from app.restoration.models.weights import Verdict, WeightFile, download, load_error, verify
 
 BODY = bytes(range(256)) * 8192  # 2 MiB
 ROW = dataclasses.replace(
@@ -130,17 +130,17 @@ def test_an_official_name_with_other_bytes_is_refused_unless_allowed(tmp_path: P
     assert verify(path) is Verdict.WRONG_SIZE
     path.write_bytes(BODY[:-1] + b"!")
     assert verify(path) is Verdict.WRONG_HASH
-    assert "not the official file" in (trusted(path, allow_unverified=False) or "")
-    assert trusted(path, allow_unverified=True) is None
+    assert "not the official file" in (load_error(path, allow_unverified=False) or "")
+    assert load_error(path, allow_unverified=True) is None
     path.write_bytes(BODY)
-    assert trusted(path, allow_unverified=False) is None
+    assert load_error(path, allow_unverified=False) is None
 
 
 def test_a_file_of_the_users_own_name_is_the_users_own_choice(tmp_path: Path) -> None:
     path = tmp_path / "my_own.pth"
     path.write_bytes(b"anything")
     assert verify(path) is Verdict.UNKNOWN
-    assert trusted(path, allow_unverified=False) is None
+    assert load_error(path, allow_unverified=False) is None
 
 
 @pytest.mark.parametrize("row", weights.MANIFEST, ids=lambda row: row.file)

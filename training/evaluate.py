@@ -24,8 +24,8 @@ from app.restoration.device import choose_device, choose_precision
 from app.restoration.host_engine import HostEngine
 from app.restoration.models import networks
 from app.restoration.models.networks import Network
-from app.restoration.models.registry import interpret
-from app.restoration.upscale import Plan, upscale
+from app.restoration.models.registry import load_module
+from app.restoration.upscale import UpscalePlan, upscale
 from training.check import KINDS, Gain, Rgb, cropped, make_input, measure
 from training.degradation import SCALE
 from training.photos import read_rgb, scikit_photos, split
@@ -52,7 +52,7 @@ class Enlarger:
     def __call__(self, small: Rgb) -> Rgb:
         """Enlarge one picture."""
         size = (small.shape[0] * SCALE, small.shape[1] * SCALE)
-        result, _ = upscale(HostEngine(self._network), small, Plan(size), lambda fraction: True)
+        result, _ = upscale(HostEngine(self._network), small, UpscalePlan(size), lambda fraction: True)
         return result.astype(np.uint8)
 
 
@@ -65,7 +65,7 @@ def open_network(path: Path, device: str, precision: str) -> Network:
     )
     for wrapper in ("params_ema", "params"):
         state = state.get(wrapper, state)
-    module, facts = interpret(state, path.name)
+    module, facts = load_module(state, path.name)
     return networks.build(path.stem, module, facts, device, precision)
 
 

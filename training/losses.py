@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from app.restoration.host_engine import LUMA
+from app.restoration.engine import LUMA
 
 EPSILON = 2e-3
 SPECTRUM_WEIGHT = 0.05

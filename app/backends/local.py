@@ -9,14 +9,14 @@ import dataclasses
 import logging
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from app.images import Picture
 from app.options import BackendName, RestoreOptions
 from app.restoration import device as devices
-from app.restoration.models import weights
-from app.restoration.models.registry import EMBEDDED_MODEL, QUALITY_MODELS, ModelRow
+from app.restoration.models.registry import EMBEDDED_MODEL, QUALITY_MODELS
 from app.restoration.pipeline import PhotoRestorer, Restorer, warm_up
 from app.results import RestorationResult
 from app.stages import OnProgress
@@ -69,7 +69,7 @@ class LocalBackend:
     def describe(self) -> dict[str, Any]:
         """What this machine restores with, JSON-ready; hashes a weight file the first time it is seen."""
         setup = self._restorer.setup
-        models = [self._describe_model(row) for row in setup.registry.rows()]
+        models = [{"name": row.name, **setup.registry.describe_file(row.file)} for row in setup.registry.rows()]
         usable = [row["name"] for row in models if row["installed"]]
         problems = [row["note"] for row in models if row["note"] and row["present"]]
         if not usable:
@@ -120,22 +120,6 @@ class LocalBackend:
         """Seconds per megapixel of photo on the small warm-up picture: a first guess, until photos were restored."""
         return None if self._warm_seconds is None else self._warm_seconds / (PACE_SIDE_PIXELS**2 / 1e6)
 
-    def _describe_model(self, row: ModelRow) -> dict[str, Any]:
-        registry, official = self._restorer.setup.registry, weights.official(row.file)
-        path = registry.path(row.file)
-        load_error = registry.load_error(row.file)
-        present = path.is_file()
-        return {
-            "name": row.name,
-            "file": row.file,
-            "bytes": path.stat().st_size if present else (official.bytes if official else 0),
-            "licence": official.licence if official else "unknown: dropped in by you",
-            "purpose": official.purpose if official else "your own file",
-            "present": present,
-            "installed": load_error is None,
-            "note": load_error,
-        }
-
 
 def open_local_backend(
     weights_folder: Path,
@@ -149,14 +133,12 @@ def open_local_backend(
     face_detector: str = "auto",
 ) -> LocalBackend:
     """Choose device and precision and look at the weights folder; networks load at `load` or first use."""
-    kind: type[Restorer] | type[ReferenceRestorer] = Restorer
-    if engine == "reference":
-        from app.restoration.reference.upscaling import (
-            ReferenceRestorer,  # upstream's packages: slow, and not on every Python
-        )
+    make: Callable[..., PhotoRestorer] = Restorer
+    if engine == "reference":  # upstream's packages: slow, and not on every Python
+        from app.restoration.reference.upscaling import ReferenceRestorer
 
-        kind = ReferenceRestorer
-    restorer = kind(
+        make = ReferenceRestorer
+    restorer = make(
         weights_folder,
         device=device,
         precision=precision,

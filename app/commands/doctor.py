@@ -113,7 +113,7 @@ def check_weights(settings: Settings) -> Iterator[CheckResult]:
     """Official files are what they should be, and those of the first start are there."""
     folder = settings.weights_folder
     known = (*weights.MANIFEST, weights.EMBEDDED)
-    verdicts = {row.file: weights.verify(weights.place(folder, row.file)) for row in known}
+    verdicts = {row.file: weights.verify(weights.path_of(folder, row.file)) for row in known}
     wrong = [name for name, verdict in verdicts.items() if verdict in (Verdict.WRONG_SIZE, Verdict.WRONG_HASH)]
     verified = [name for name, verdict in verdicts.items() if verdict is Verdict.VERIFIED]
     if wrong and settings.allow_unverified_weights:
@@ -146,7 +146,7 @@ def check_faces(faces: Mapping[str, Any]) -> CheckResult:
     """What faces are restored with, or what is missing for it."""
     if faces["model"] is None or faces["detector"] is None:
         return CheckResult(WARNING, "faces", " ".join(faces["notes"]))
-    edge = "outlined by parsenet" if faces["parsing"] else "with a plain soft edge"
+    edge = "with a segmentation mask by parsenet" if faces["parsing"] else "with a plain soft edge"
     text = f"{faces['model']}, found by {faces['detector']}, {edge}"
     return CheckResult(WARNING if faces["notes"] else FINE, "faces", ". ".join([text, *faces["notes"]]))
 

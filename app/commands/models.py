@@ -115,7 +115,7 @@ def _fetch_one(row: WeightFile, settings: Settings) -> None:
 def _show(folder: Path) -> None:
     table = Table("file", "MB", "installed", "fetched first", "for", "licence", box=None, pad_edge=False)
     for row in (*MANIFEST, EMBEDDED):
-        verdict = _WORDS[weights.verify(weights.place(folder, row.file))]
+        verdict = _WORDS[weights.verify(weights.path_of(folder, row.file))]
         size = f"{row.bytes / MEGABYTE:.1f}"
         table.add_row(row.file, size, verdict, "yes" if row.default else "", row.purpose, escape(row.licence))
     for path in _own_files(folder):
@@ -127,6 +127,7 @@ def _show(folder: Path) -> None:
 def _verify(folder: Path) -> int:
     """Hash every file that is there; `EXIT_FAILED` when an official name holds something else, or nothing is there."""
     places = [weights.place(folder, row.file) for row in (*MANIFEST, EMBEDDED)]
+    places = [weights.path_of(folder, row.file) for row in (*MANIFEST, EMBEDDED)]
     found = [(path, weights.verify(path)) for path in places]
     present = [(path, verdict) for path, verdict in found if verdict is not Verdict.MISSING]
     for path, verdict in present:

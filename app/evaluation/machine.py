@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from app.restoration.device import describe_card
+
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
 
 
@@ -22,7 +24,7 @@ def describe_machine(device: str = "cpu") -> dict[str, Any]:
     Args:
         device: the torch device that was measured.
     """
-    facts: dict[str, Any] = {
+    return {
         "processor": _cpu_value("model name") or platform.processor() or platform.machine(),
         "instructions": [
             flag for flag in _FLAGS if flag in _cpu_value("flags").split() + _cpu_value("Features").split()
@@ -34,13 +36,8 @@ def describe_machine(device: str = "cpu") -> dict[str, Any]:
         "python": sys.version.split()[0],
         "torch": torch.__version__,
         "device": device,
+        **describe_card(device),
     }
-    if device != "cpu":
-        properties = torch.cuda.get_device_properties(torch.device(device))
-        facts["card"] = properties.name
-        facts["card_memory_gb"] = round(properties.total_memory / 1e9)
-        facts["cuda"] = torch.version.cuda
-    return facts
 
 
 def in_words(facts: dict[str, Any]) -> str:

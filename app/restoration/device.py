@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -66,8 +67,8 @@ _CPU = DeviceProfile({"esrgan": 384, "compact": 640}, 1, True, True, 64, 64, Tru
 _CUDA = DeviceProfile({"esrgan": 512, "compact": 1024}, 4, False, False, 0, 0, False)
 
 
-def profile_of(device: str | torch.device) -> DeviceProfile:
-    """The profile of a torch device."""
+def profile_of(device: str) -> DeviceProfile:
+    """The profile of a torch device, by its name: the networks that are built for it keep it."""
     return _CPU if torch.device(device).type == "cpu" else _CUDA
 
 
@@ -177,6 +178,14 @@ def _available_bytes() -> int:
     except ImportError:  # a machine with torch and the model packages alone
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return int(psutil.virtual_memory().available)
+
+
+def describe_card(device: str) -> dict[str, Any]:
+    """The graphics card behind `device`, JSON-ready: `card`, `card_memory_gb`, `cuda`; empty without one."""
+    if device == "cpu":
+        return {}
+    card = torch.cuda.get_device_properties(torch.device(device))
+    return {"card": card.name, "card_memory_gb": round(card.total_memory / 1e9), "cuda": torch.version.cuda}
 
 
 def release_memory(device: str) -> None:

@@ -7,15 +7,16 @@ contract suite is `tests/test_engine_contract.py`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Generator
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from app.restoration.models.networks import Facts
 from app.restoration.tiling import Span
+from app.stages import OnFraction
 
-Tell = Callable[[float], bool]  # fraction of this plane done, in [0, 1]; False: stop
+LUMA = (0.299, 0.587, 0.114)  # BT.601 full range, for RGB; as cv2.COLOR_RGB2GRAY
 
 
 class TileTooLarge(Exception):
@@ -61,30 +62,47 @@ class Rows:
 
 
 class Engine(Protocol):
-    """One network, ready to run on one device. `rows` may be asked for from one thread at a time."""
+    """One network, ready to run on one device. Between two planes it holds its weights and nothing of a photo.
+
+    The properties may be read from any thread. One plane is enlarged at a time, and one thread asks for all its rows;
+    the next plane may come from another thread.
+    """
 
     @property
     def facts(self) -> Facts:
-        """Scale, context, blend and multiple of the network, which the grid must respect."""
+        """Scale, context, blend and multiple of the network, which the grid must respect; never change."""
         ...
 
     @property
     def precision(self) -> str:
-        """fp32, bf16 or fp16."""
+        """fp32, bf16 or fp16: what the body of the network runs in; never changes."""
         ...
 
     def tile_pixels(self) -> int:
-        """The tile side that suits the network and the device's memory."""
+        """The tile side, in input pixels, that suits the network and the device's memory; `MIN_TILE_PIXELS` or more.
+
+        May change from call to call with the memory that is free, so a caller asks once for each plane.
+        """
         ...
 
-    def rows(self, plane: Plane, grid: Grid, tell: Tell) -> Iterator[Rows]:
-        """Enlarge the plane by `facts.scale`; computing goes on only while rows are asked for.
+    def rows(self, plane: Plane, grid: Grid, on_fraction: OnFraction) -> Generator[Rows, None, None]:
+        """Enlarge the plane by `facts.scale`, and give its rows from top to bottom as they are finished.
 
-        `tell` is called from the asking thread at least once a tile. Closing the iterator ends the work.
+        Nothing is computed before the first rows are asked for, and no tile is begun after the iterator was closed.
+        After the last rows H * `facts.scale` of them have been given, and the last call of `on_fraction` said 1. After
+        the end, closing or an error, the engine holds nothing of the plane and takes the next one.
+
+        Args:
+            plane: what to enlarge; never written to.
+            grid: spans that cover the plane, cut with this engine's `facts`.
+            on_fraction: called in the thread that asks for rows, after each run of the network (of one or a few
+                tiles) or oftener, with growing values; after it said stop, no tile is begun.
 
         Raises:
-            Cancelled: `tell` said stop.
-            TileTooLarge: out of memory; whatever was allocated for the plane has been given back.
-            Internal: `bad_network_output`, when a tile is unusable in fp32 too. No bad tile is ever let through.
+            Cancelled: `on_fraction` said stop.
+            TileTooLarge: out of memory; what was allocated for the plane has been given back before it is raised.
+            Internal: `bad_network_output`, when a tile is not finite, or flat where the photo is not, in fp32 too.
+                No such tile is ever given.
+            RuntimeError: any other failure of the device, as torch raised it.
         """
         ...

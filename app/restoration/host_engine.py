@@ -7,7 +7,7 @@ knows; a loop that keeps the canvas on a card would be an engine beside it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,12 @@ from torch import Tensor
 from app.errors import Cancelled, Internal
 from app.restoration import tiling
 from app.restoration.device import free_memory_bytes, is_out_of_memory, release_memory
-from app.restoration.engine import Grid, Plane, Rows, Tell, TileTooLarge
+from app.restoration.engine import LUMA, Grid, Plane, Rows, TileTooLarge
 from app.restoration.models.networks import Facts, Network, OnPart
+from app.stages import OnFraction
 
 log = logging.getLogger(__name__)
 
-SMALLEST_TILE_PIXELS = 32
-LUMA = (0.299, 0.587, 0.114)  # BT.601 full range, as cv2.COLOR_RGB2GRAY
 _SYMMETRIES = 8
 _FLAT = 1.0 / 1024  # a spread below this is flat
 _NOT_FLAT = 16.0 / 255
@@ -56,14 +55,14 @@ class HostEngine:
         maps = 1 if facts.architecture == "compact" else 4 if profile.tail_band_rows else facts.scale**2
         bytes_per_pixel = 4 * _BYTES_PER_FEATURE_MAP * maps
         room = free_memory_bytes(self._network.device) // 4
-        while tile > SMALLEST_TILE_PIXELS and (tile + 2 * facts.context) ** 2 * bytes_per_pixel > room:
+        while tile > tiling.MIN_TILE_PIXELS and (tile + 2 * facts.context) ** 2 * bytes_per_pixel > room:
             tile //= 2
         return tile
 
-    def rows(self, plane: Plane, grid: Grid, tell: Tell) -> Iterator[Rows]:
+    def rows(self, plane: Plane, grid: Grid, on_fraction: OnFraction) -> Generator[Rows, None, None]:
         """See `Engine`."""
         try:
-            yield from _Pass(self._network, plane, grid, tell).rows()
+            yield from _Pass(self._network, plane, grid, on_fraction).rows()
             return
         except Exception as error:
             if not is_out_of_memory(error):
@@ -77,8 +76,8 @@ class HostEngine:
 class _Pass:
     """One pass over one plane with one grid. Lives for one call; holds nothing between photos."""
 
-    def __init__(self, network: Network, plane: Plane, grid: Grid, tell: Tell) -> None:
-        self._network, self._plane, self._grid, self._tell = network, plane, grid, tell
+    def __init__(self, network: Network, plane: Plane, grid: Grid, on_fraction: OnFraction) -> None:
+        self._network, self._plane, self._grid, self._on_fraction = network, plane, grid, on_fraction
         self._runs = len(grid.rows) * len(grid.columns) * (_SYMMETRIES if plane.ensemble else 1)
         self._done = 0
         self._channels = 1 if plane.grey else 3
@@ -165,7 +164,7 @@ class _Pass:
         """What a network calls while it computes `runs` samples."""
 
         def report(fraction: float) -> None:
-            if not self._tell(min(self._done + fraction * runs, self._runs) / self._runs):
+            if not self._on_fraction(min(self._done + fraction * runs, self._runs) / self._runs):
                 raise Cancelled
 
         return report

@@ -18,11 +18,11 @@ from app.images import Picture
 from app.notices import Notice
 from app.options import Quality, RestoreOptions
 from app.restoration.engine import Engine
-from app.restoration.faces import Face, FacesDone, LoadedFaceModels, find, restore_faces
+from app.restoration.faces import Face, FacesResult, LoadedFaceModels, find_faces, restore_faces
 from app.restoration.host_engine import HostEngine
 from app.restoration.models.registry import ModelRow
 from app.restoration.setup import Setup
-from app.restoration.upscale import Plan, Report, upscale
+from app.restoration.upscale import UpscalePlan, UpscaleReport, upscale
 from app.results import FaceReason, RestorationResult
 from app.stages import OnProgress, Stage
 
@@ -44,23 +44,28 @@ class PhotoRestorer(Protocol):
         Args:
             picture: any decoded photo.
             options: what was asked; scale, quality or model, denoise and the face options count here.
-            on_progress: told (fraction, stage) at least once a tile and a face; False stops.
+            on_progress: told (fraction, stage) in the calling thread, after each run of a network (a few tiles or
+                faces) or oftener; False stops.
+
+        Returns:
+            The picture with dtype, colour profile and metadata of the source, (round(H * scale), round(W * scale)),
+            the model that really ran, and a warning for every fallback. Nothing of the photo is kept.
 
         Raises:
             Cancelled: `on_progress` said stop.
-            RestoreError: why the photo cannot be restored.
+            RestoreError: why the photo cannot be restored; no partial result is ever given.
         """
         ...
 
 
 @dataclasses.dataclass(frozen=True)
-class _Run:
+class _PreparedRun:
     """One restoration, ready to compute: what was chosen for it, and the warnings so far."""
 
     row: ModelRow
     denoise: float | None
     engine: Engine
-    plan: Plan
+    plan: UpscalePlan
     faces: LoadedFaceModels | None
     warnings: tuple[Notice, ...]
 
@@ -76,9 +81,11 @@ class Restorer:
         photo = dataclasses.replace(picture, grey=picture.is_colourless())
         run = self._prepare(photo, options, on_progress)
         started = time.monotonic()
-        found = find(run.faces, photo.rgb) if run.faces is not None else ()
+        found = find_faces(run.faces, photo.rgb) if run.faces is not None else ()
         share = _share_of_faces(run, found, photo)
-        upscaled, reports = _planes(run.engine, photo, run.plan, lambda f, stage: on_progress(f * (1 - share), stage))
+        upscaled, reports = _upscale_planes(
+            run.engine, photo, run.plan, lambda f, stage: on_progress(f * (1 - share), stage)
+        )
         done = _restore_faces(run, photo, upscaled, found, options, share, on_progress)
         return RestorationResult(
             picture=dataclasses.replace(upscaled, grey=picture.grey),
@@ -90,7 +97,7 @@ class Restorer:
             face_layers=done.layers,
         )
 
-    def _prepare(self, photo: Picture, options: RestoreOptions, on_progress: OnProgress) -> _Run:
+    def _prepare(self, photo: Picture, options: RestoreOptions, on_progress: OnProgress) -> _PreparedRun:
         """Choose and load everything that the photo needs."""
         setup = self.setup
         row, stand_in = setup.choose(options)
@@ -100,8 +107,8 @@ class Restorer:
         precision = "fp32" if is_best else setup.precision.value
         network = setup.registry.load(row, denoise, setup.device.value, precision)
         faces, missing = self._open_faces(options, exact=is_best)
-        plan = Plan(_size_out(photo, options.scale), setup.tile, ensemble=is_best)
-        return _Run(row, denoise, HostEngine(network), plan, faces, (*stand_in, *ignored, *missing))
+        plan = UpscalePlan(_size_out(photo, options.scale), setup.tile, ensemble=is_best)
+        return _PreparedRun(row, denoise, HostEngine(network), plan, faces, (*stand_in, *ignored, *missing))
 
     def _open_faces(
         self, options: RestoreOptions, *, exact: bool
@@ -116,7 +123,7 @@ class Restorer:
         return self.setup.face_models.open(options.face_model, parse=quality != Quality.FAST, exact=exact)
 
     def _params(
-        self, run: _Run, options: RestoreOptions, reports: tuple[Report, ...], done: FacesDone
+        self, run: _PreparedRun, options: RestoreOptions, reports: tuple[UpscaleReport, ...], done: FacesResult
     ) -> dict[str, Any]:
         """The facts for the record."""
         return {
@@ -147,7 +154,7 @@ def warm_up(restorer: PhotoRestorer, side: int = WARM_UP_SIDE_PIXELS) -> str | N
     return row.name
 
 
-def _share_of_faces(run: _Run, faces: tuple[Face, ...], photo: Picture) -> float:
+def _share_of_faces(run: _PreparedRun, faces: tuple[Face, ...], photo: Picture) -> float:
     """Which part of the whole work the faces are, 0..1, by multiply-adds; it paces the progress."""
     wanted = sum(face.reason is None for face in faces)
     if run.faces is None or not wanted:
@@ -158,17 +165,17 @@ def _share_of_faces(run: _Run, faces: tuple[Face, ...], photo: Picture) -> float
 
 
 def _restore_faces(
-    run: _Run,
+    run: _PreparedRun,
     photo: Picture,
     upscaled: Picture,
     faces: tuple[Face, ...],
     options: RestoreOptions,
     share: float,
     on_progress: OnProgress,
-) -> FacesDone:
+) -> FacesResult:
     """Restore and paste the faces that were found into the upscaled picture, in place."""
     if run.faces is None or not faces:
-        return FacesDone((), ())
+        return FacesResult((), ())
 
     def tell(fraction: float) -> bool:
         return on_progress(1 - share + fraction * share, Stage.FACES)
@@ -176,7 +183,7 @@ def _restore_faces(
     return restore_faces(run.faces, photo, upscaled.rgb, faces, options.face_strength, tell)
 
 
-def _face_notices(done: FacesDone) -> list[Notice]:
+def _face_notices(done: FacesResult) -> list[Notice]:
     """What must be said of faces that were found, and not treated as the others."""
     notices = []
     left_out = sum(row["reason"] in (FaceReason.TOO_MANY, FaceReason.FAILED) for row in done.rows)
@@ -194,10 +201,10 @@ def _size_out(picture: Picture, scale: float) -> tuple[int, int]:
     return max(1, round(picture.height * scale)), max(1, round(picture.width * scale))
 
 
-def _planes(
-    engine: Engine, picture: Picture, plan: Plan, on_progress: OnProgress
-) -> tuple[Picture, tuple[Report, ...]]:
-    """Colour (or grey) through the network, then alpha likewise, as upstream does."""
+def _upscale_planes(
+    engine: Engine, picture: Picture, plan: UpscalePlan, on_progress: OnProgress
+) -> tuple[Picture, tuple[UpscaleReport, ...]]:
+    """Colour (or grey) through the network, then alpha likewise, as upstream's `RealESRGANer.enhance` does."""
     has_alpha = picture.alpha is not None and not _is_constant(picture.alpha)
     share = 0.5 if has_alpha else 1.0
     colour_plan = dataclasses.replace(plan, grey=picture.grey)
@@ -215,7 +222,7 @@ def _planes(
     def tell(fraction: float) -> bool:
         return on_progress(share + fraction * share, Stage.UPSCALING)
 
-    alpha, alpha_report = upscale(engine, as_colour, alpha_plan, tell)
+    alpha, alpha_report = upscale(engine, as_colour, alpha_plan, tell)  # (H', W', 1)
     return dataclasses.replace(picture, rgb=rgb, alpha=alpha[:, :, 0]), (colour_report, alpha_report)
 
 

@@ -99,7 +99,14 @@ def _resize(
 def make_sink(
     size_in: tuple[int, int], size_out: tuple[int, int], channels: int, dtype: np.dtype[Any]
 ) -> CopySink | LanczosSink:
-    """The sink that turns rows of a (height, width) network canvas into a picture of `size_out`."""
+    """The sink that turns rows of the network's canvas into the result.
+
+    Args:
+        size_in: (height, width) of the canvas; rows and columns beyond are padding.
+        size_out: (height, width) of the result.
+        channels: 1 or 3.
+        dtype: uint8 or uint16, of rows and result.
+    """
     if size_in == size_out:
         return CopySink(*size_out, channels, dtype)
     return LanczosSink(size_in, size_out, channels, dtype)

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+MIN_TILE_PIXELS = 32  # below it the context costs far more than the tile
+
 
 @dataclasses.dataclass(frozen=True)
 class Span:

@@ -5,6 +5,7 @@ Out of memory halves the tile and starts the plane again; no failed tile is ever
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from typing import Any
@@ -14,16 +15,24 @@ from numpy.typing import NDArray
 
 from app.errors import OutOfMemory
 from app.restoration import tiling
-from app.restoration.engine import Engine, Grid, Plane, Tell, TileTooLarge
-from app.restoration.host_engine import SMALLEST_TILE_PIXELS
+from app.restoration.engine import Engine, Grid, Plane, TileTooLarge
+from app.restoration.models.networks import Facts
 from app.restoration.resample import make_sink
+from app.stages import OnFraction
 
 log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """How to run: tile size in pixels (0: chosen here), self-ensemble or not, and the result's (height, width)."""
+class UpscalePlan:
+    """How to run.
+
+    Attributes:
+        size_out: (height, width) of the result, in pixels.
+        tile: side of a tile in input pixels; 0: the engine's own.
+        ensemble: the mean over the 8 symmetries of the square.
+        grey: one channel, the BT.601 luma, instead of three.
+    """
 
     size_out: tuple[int, int]
     tile: int = 0
@@ -32,8 +41,15 @@ class Plan:
 
 
 @dataclasses.dataclass
-class Report:
-    """What happened on the way."""
+class UpscaleReport:
+    """What happened on the way.
+
+    Attributes:
+        tile: side of the tiles of the last pass, in input pixels.
+        tiles: how many were computed in it.
+        redone_in_fp32: how many of those reduced precision had spoiled.
+        restarts: how often memory ran out, and the plane was started again.
+    """
 
     tile: int = 0
     tiles: int = 0
@@ -41,37 +57,41 @@ class Report:
     restarts: int = 0
 
 
-def upscale(engine: Engine, pixels: NDArray[Any], plan: Plan, tell: Tell) -> tuple[NDArray[Any], Report]:
+def upscale(
+    engine: Engine, pixels: NDArray[Any], plan: UpscalePlan, on_fraction: OnFraction
+) -> tuple[NDArray[Any], UpscaleReport]:
     """Upscale one plane.
 
     Args:
         engine: what runs the network.
         pixels: (H, W, 3) uint8 or uint16, RGB.
         plan: sizes and ways; with `plan.grey` the result has one channel, the BT.601 luma of the network's three.
-        tell: told the fraction done after each run of the network, and within it where a run takes long.
+        on_fraction: told the fraction done after each run of the network, and within it where a run takes long.
 
     Returns:
         (H_out, W_out, 3), or (H_out, W_out, 1) with `plan.grey`, of the same dtype, and the report.
 
     Raises:
-        Cancelled: `tell` said stop. OutOfMemory: the smallest tile does not fit. Internal: `bad_network_output`.
+        Cancelled: `on_fraction` said stop. OutOfMemory: the smallest tile does not fit. Internal: `bad_network_output`.
     """
-    report = Report(tile=plan.tile or engine.tile_pixels())
+    report = UpscaleReport(tile=plan.tile or engine.tile_pixels())
     while True:
         report.tiles = report.redone_in_fp32 = 0
         try:
-            return _one_pass(engine, pixels, plan, tell, report), report
+            return _one_pass(engine, pixels, plan, on_fraction, report), report
         except TileTooLarge:
             log.warning("out of memory at tile %d", report.tile)
-        if report.tile <= SMALLEST_TILE_PIXELS:
+        if report.tile <= tiling.MIN_TILE_PIXELS:
             raise OutOfMemory(
                 "out_of_memory", "The device has too little memory for the smallest tile; free some or use a CPU."
             )
-        report.tile = max(SMALLEST_TILE_PIXELS, min(report.tile, max(pixels.shape[:2])) // 2)
+        report.tile = max(tiling.MIN_TILE_PIXELS, min(report.tile, max(pixels.shape[:2])) // 2)
         report.restarts += 1
 
 
-def _one_pass(engine: Engine, pixels: NDArray[Any], plan: Plan, tell: Tell, report: Report) -> NDArray[Any]:
+def _one_pass(
+    engine: Engine, pixels: NDArray[Any], plan: UpscalePlan, on_fraction: OnFraction, report: UpscaleReport
+) -> NDArray[Any]:
     """The whole plane at one tile size; counts in the report."""
     facts = engine.facts
     height, width = pixels.shape[:2]
@@ -79,26 +99,28 @@ def _one_pass(engine: Engine, pixels: NDArray[Any], plan: Plan, tell: Tell, repo
     size_in = (height * facts.scale, width * facts.scale)
     sink = make_sink(size_in, plan.size_out, 1 if plan.grey else 3, pixels.dtype)
     # Where memory has decided once, or the user, no tile may be larger than said.
-    grid = cut_grid(engine, padded, report.tile, strict=bool(plan.tile) or report.restarts > 0)
-    for rows in engine.rows(Plane(padded, plan.grey, plan.ensemble), grid, tell):
-        sink.add(rows.pixels)
-        report.tiles += rows.tiles
-        report.redone_in_fp32 += rows.redone_in_fp32
+    grid = cut_grid(facts, padded.shape[:2], report.tile, strict=bool(plan.tile) or report.restarts > 0)
+    with contextlib.closing(engine.rows(Plane(padded, plan.grey, plan.ensemble), grid, on_fraction)) as finished:
+        for rows in finished:
+            sink.add(rows.pixels)
+            report.tiles += rows.tiles
+            report.redone_in_fp32 += rows.redone_in_fp32
     return sink.result
 
 
-def cut_grid(engine: Engine, pixels: NDArray[Any], tile: int, *, strict: bool) -> Grid:
-    """The grid for a plane (H, W, 3) at tiles of about `tile` pixels a side; `strict`: never above."""
-    facts = engine.facts
+def cut_grid(facts: Facts, size: tuple[int, ...], tile: int, *, strict: bool) -> Grid:
+    """The grid for a plane of `size` (height, width) at tiles of about `tile` pixels a side; `strict`: never above."""
     rows, columns = (
-        tuple(tiling.cut(size, tile, facts.context, facts.blend, facts.multiple, strict=strict))
-        for size in pixels.shape[:2]
+        tuple(tiling.cut(side, tile, facts.context, facts.blend, facts.multiple, strict=strict)) for side in size
     )
     return Grid(rows, columns)
 
 
 def _pad(pixels: NDArray[Any], multiple: int) -> NDArray[Any]:
-    """Reflect-pad bottom and right to a multiple, as RealESRGANer's mod_pad; tiny sides repeat their edge."""
+    """(H, W, 3) to sides that are multiples, reflected at bottom and right as RealESRGANer's mod_pad.
+
+    Tiny sides repeat their edge.
+    """
     height, width = pixels.shape[:2]
     pad = ((0, -height % multiple), (0, -width % multiple), (0, 0))
     if not any(after for _, after in pad):

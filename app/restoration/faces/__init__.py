@@ -1,6 +1,6 @@
-"""Faces: found, restored one by one, and pasted back into the enlarged photo. It knows networks and pixels only."""
+"""Faces: found, restored one by one, and pasted back into the enlarged photo."""
 
 from app.restoration.faces.models import FaceModels
-from app.restoration.faces.pipeline import Face, FacesDone, LoadedFaceModels, find, restore_faces
+from app.restoration.faces.pipeline import Face, FacesResult, LoadedFaceModels, find_faces, restore_faces
 
-__all__ = ["Face", "FaceModels", "FacesDone", "LoadedFaceModels", "find", "restore_faces"]
+__all__ = ["Face", "FaceModels", "FacesResult", "LoadedFaceModels", "find_faces", "restore_faces"]

@@ -1,6 +1,6 @@
 """Brings a face into the network's frame: 512 x 512, eyes and mouth where the FFHQ template has them, and back.
 
-Upstream's similarity (least median of squares over five points), computed per face.
+The similarity transform (least median of squares over five points) is that of facexlib's `align_warp_face`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FILL_RGB = (132, 133, 135)  # upstream's grey beyond the photo's border
 Matrix = NDArray[np.float64]  # (2, 3), takes (x, y, 1)
 
 
-def similarity(landmarks: NDArray[np.float64]) -> Matrix | None:
+def estimate_similarity(landmarks: NDArray[np.float64]) -> Matrix | None:
     """The similarity transform (rotation, scale, shift) that lays five landmarks on the template of facexlib.
 
     Args:
@@ -49,35 +49,35 @@ def scale_of(matrix: Matrix) -> float:
     return math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))
 
 
-def crop(rgb: Pixels, matrix: Matrix) -> Pixels:
-    """The face in its frame.
+def align_face(rgb: Pixels, matrix: Matrix) -> Pixels:
+    """Warp a face into its frame, as facexlib's `FaceRestoreHelper.align_warp_face`.
 
     A face that is at least twice as large in the photo is first averaged down around it, or fine detail would turn
     into noise; upstream reads single pixels there.
 
     Args:
-        rgb: (H, W, 3) uint8 or uint16.
-        matrix: from the photo's pixels to the frame's.
+        rgb: (H, W, 3) uint8 or uint16, RGB.
+        matrix: (2, 3) from the photo's pixels to the frame's.
 
     Returns:
-        (512, 512, 3) of the same dtype; grey where the photo has nothing.
+        (512, 512, 3) RGB of the same dtype; grey where the photo has nothing.
     """
     factor = int(1 / scale_of(matrix))
     pixels: Any = rgb
     if factor >= 2:
-        pixels, matrix = _shrunk(rgb, matrix, factor)
+        pixels, matrix = _downsampled(rgb, matrix, factor)
     unit = 1 if rgb.dtype == np.uint8 else 257
     fill = tuple(value * unit for value in _FILL_RGB)
     frame: Pixels = cv2.warpAffine(pixels, matrix, (SIDE_PIXELS, SIDE_PIXELS), borderValue=fill)
     return frame
 
 
-def inside(size: tuple[int, int], matrix: Matrix) -> NDArray[np.uint8] | None:
+def visible_mask(size: tuple[int, int], matrix: Matrix) -> NDArray[np.uint8] | None:
     """Where the frame shows the photo: (512, 512) uint8 of 1 and 0; None when it does so everywhere.
 
     Args:
         size: (height, width) of the photo.
-        matrix: from the photo's pixels to the frame's.
+        matrix: (2, 3) from the photo's pixels to the frame's.
     """
     corners = frame_corners(cv2.invertAffineTransform(matrix), 0, 0, SIDE_PIXELS, SIDE_PIXELS)
     height, width = size
@@ -97,15 +97,15 @@ def frame_corners(back: Matrix, left: float, top: float, right: float, bottom: f
     return points @ back.T
 
 
-def way_back(matrix: Matrix, scale_x: float, scale_y: float) -> Matrix:
-    """(2, 3) float64 from the frame's pixels to the enlarged photo's, with upstream's shift by half an input pixel."""
+def inverse_affine(matrix: Matrix, scale_x: float, scale_y: float) -> Matrix:
+    """(2, 3) float64 from the frame's pixels to the enlarged photo's, with facexlib's shift by half a pixel."""
     back: Matrix = cv2.invertAffineTransform(matrix) * np.array([[scale_x], [scale_y]])
     back[0, 2] += 0.5 * scale_x if scale_x > 1 else 0.0
     back[1, 2] += 0.5 * scale_y if scale_y > 1 else 0.0
     return back
 
 
-def _shrunk(rgb: Pixels, matrix: Matrix, factor: int) -> tuple[Pixels, Matrix]:
+def _downsampled(rgb: Pixels, matrix: Matrix, factor: int) -> tuple[Pixels, Matrix]:
     """The part of the photo around the frame, averaged down `factor` times, and the matrix from there to the frame."""
     height, width = rgb.shape[:2]
     corners = frame_corners(cv2.invertAffineTransform(matrix), 0, 0, SIDE_PIXELS, SIDE_PIXELS)

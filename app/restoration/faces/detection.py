@@ -25,14 +25,14 @@ from app.images import Pixels
 LONGEST_SIDE_PIXELS = 1280
 SCORE_THRESHOLD = 0.97  # upstream's
 _OVERLAP_THRESHOLD = 0.4  # upstream's
-_MOST_CANDIDATES = 2000
+_MAX_CANDIDATES = 2000
 _MEAN_RGB = (123.0, 117.0, 104.0)
 _CENTRE_VARIANCE, _SIZE_VARIANCE = 0.1, 0.2
 _STEPS_AND_SIZES = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))  # of the three feature maps, pixels
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class DetectedFace:
     """One face, in the photo's own pixels.
 
     Attributes:
@@ -46,7 +46,7 @@ class Found:
     landmarks: NDArray[np.float64]
 
 
-Detect = Callable[[Pixels], list[Found]]
+Detect = Callable[[Pixels], list[DetectedFace]]  # (H, W, 3) uint8 or uint16 RGB; see `Detector`
 
 
 class Detector:
@@ -55,35 +55,43 @@ class Detector:
     def __init__(self, network: nn.Module, device: str, longest_side: int = LONGEST_SIDE_PIXELS) -> None:
         self._network, self._device, self._longest_side = network, device, longest_side
 
-    def __call__(self, rgb: Pixels) -> list[Found]:
-        """Faces with a score above the threshold, best first.
+    def __call__(self, rgb: Pixels) -> list[DetectedFace]:
+        """Faces with a score above the threshold, best first, each at its place in `rgb`.
 
         Args:
-            rgb: (H, W, 3) uint8 or uint16, RGB.
+            rgb: (H, W, 3) uint8 in [0, 255] or uint16 in [0, 65535], RGB.
+
+        Raises:
+            RuntimeError: what torch raises, out of memory included.
         """
-        small = _shrink(rgb, self._longest_side)
+        small = _cap_side(rgb, self._longest_side)
         height, width = small.shape[:2]
         with torch.inference_mode():
-            offsets, scores, marks = self._run(small)
+            offsets, scores, landmarks = self._run(small)
         chosen = np.flatnonzero(scores > SCORE_THRESHOLD)
-        chosen = chosen[np.argsort(-scores[chosen], kind="stable")][:_MOST_CANDIDATES]
+        chosen = chosen[np.argsort(-scores[chosen], kind="stable")][:_MAX_CANDIDATES]
         priors = make_priors(height, width)[chosen]
         to_photo = np.array([rgb.shape[1] / width, rgb.shape[0] / height])
-        boxes = decode_boxes(offsets[chosen], priors) * np.tile(to_photo, 2)
-        points = decode_landmarks(marks[chosen], priors) * to_photo
-        kept = suppress(boxes, _OVERLAP_THRESHOLD)
-        return [Found(tuple(boxes[i].tolist()), float(scores[chosen[i]]), points[i]) for i in kept]
+        boxes = decode_boxes(offsets[chosen], priors) * np.tile(to_photo, 2)  # (N, 4)
+        points = decode_landmarks(landmarks[chosen], priors) * to_photo  # (N, 5, 2)
+        kept = non_max_suppression(boxes, _OVERLAP_THRESHOLD)
+        return [DetectedFace(tuple(boxes[i].tolist()), float(scores[chosen[i]]), points[i]) for i in kept]
 
     def _run(self, small: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """The network's raw answer for every prior: (P, 4) box offsets, (P,) scores, (P, 10) landmark offsets."""
         centred = small.astype(np.float32) - np.array(_MEAN_RGB, np.float32)
         x = torch.from_numpy(centred).to(self._device).permute(2, 0, 1).unsqueeze(0)  # (1, 3, H, W), NHWC in memory
-        boxes, scores, marks = self._network(x)
-        return boxes[0].cpu().numpy(), scores[0, :, 1].cpu().numpy(), marks[0].cpu().numpy()
+        boxes, scores, landmarks = self._network(x)  # (1, P, 4), (1, P, 2) of background and face, (1, P, 10)
+        return boxes[0].cpu().numpy(), scores[0, :, 1].cpu().numpy(), landmarks[0].cpu().numpy()
 
 
 def build_detector(kind: str, state: Mapping[str, Tensor], device: str) -> Detector:
-    """facexlib's RetinaFace of a kind (`resnet50`, `mobile0.25`) with the weights of `state`, ready to run in fp32.
+    """facexlib's RetinaFace with the weights of `state`, ready to run in fp32.
+
+    Args:
+        kind: `resnet50` or `mobile0.25`, facexlib's names.
+        state: state dict of one of facexlib's `detection_*.pth` files; trained on BGR, turned to RGB here.
+        device: torch device name.
 
     Raises:
         RuntimeError: the state's keys or shapes belong to another network.
@@ -100,8 +108,8 @@ def build_detector(kind: str, state: Mapping[str, Tensor], device: str) -> Detec
     return Detector(network, device)
 
 
-def _shrink(rgb: Pixels, longest_side: int) -> NDArray[Any]:
-    """The photo as 8-bit values (uint8, or float32 where it was 16-bit), its longer side capped."""
+def _cap_side(rgb: Pixels, longest_side: int) -> NDArray[Any]:
+    """(H, W, 3) to (h, w, 3), its longer side capped, in [0, 255]: uint8, or float32 where it was 16-bit."""
     height, width = rgb.shape[:2]
     factor = longest_side / max(height, width)
     small: Any = rgb
@@ -139,17 +147,20 @@ def decode_boxes(offsets: NDArray[np.float32], priors: NDArray[np.float32]) -> N
 
 
 def decode_landmarks(offsets: NDArray[np.float32], priors: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(N, 10) offsets to (N, 5, 2) points in pixels."""
+    """(N, 10) offsets to (N, 5, 2) points x, y in pixels, as facexlib's `decode_landm`."""
     points = offsets.reshape(-1, 5, 2).astype(np.float64) * _CENTRE_VARIANCE
     return points * priors[:, None, 2:] + priors[:, None, :2]
 
 
-def suppress(boxes: NDArray[np.float64], threshold: float) -> list[int]:
-    """Places of the boxes that stay: each drops those after it that overlap it by more than `threshold` of the union.
+def non_max_suppression(boxes: NDArray[np.float64], threshold: float) -> list[int]:
+    """Greedy non-maximum suppression: each box drops those after it that overlap it by more than `threshold`.
 
     Args:
-        boxes: (N, 4) corners, best first.
+        boxes: (N, 4) corners x0, y0, x1, y1, best first.
         threshold: of intersection over union, 0..1.
+
+    Returns:
+        Indices of the boxes that stay, best first.
     """
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     waiting, kept = np.arange(len(boxes)), []

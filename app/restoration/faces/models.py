@@ -21,7 +21,6 @@ from app.restoration.faces.detection import Detect, build_detector
 from app.restoration.faces.gfpgan import Restore, build_gfpgan
 from app.restoration.faces.parsing import Parse, build_parser
 from app.restoration.faces.pipeline import LoadedFaceModels
-from app.restoration.models import weights
 from app.restoration.models.registry import ModelRegistry
 from app.restoration.models.spandrel_loading import import_spandrel
 
@@ -33,7 +32,7 @@ PARSER = "parsing_parsenet.pth"
 KINDS = {"resnet50": "resnet50", "mobilenet": "mobile0.25"}  # facexlib's names
 _KEPT_NETWORKS = 5  # a detector, and restorer and parser in two precisions
 _BYTES_PER_FACE = 700 * 1024 * 1024  # one face in GFPGAN or ParseNet on a card, at the peak
-_MOST_AT_ONCE = 8
+_MAX_BATCH = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,23 +107,7 @@ class FaceModels:
     def rows(self) -> list[dict[str, Any]]:
         """Every face file, JSON-ready: name, file, bytes, licence, purpose, whether it is there and can be loaded."""
         files = [*(f"{name}.pth" for name in RESTORERS), *DETECTORS.values(), PARSER]
-        return [self._row(file) for file in files]
-
-    def _row(self, file: str) -> dict[str, Any]:
-        official, load_error = weights.official(file), self._registry.load_error(file)
-        assert official is not None, file
-        path = self._registry.path(file)
-        present = path.is_file()
-        return {
-            "name": path.stem,
-            "file": file,
-            "bytes": path.stat().st_size if present else official.bytes,
-            "licence": official.licence,
-            "purpose": official.purpose,
-            "present": present,
-            "installed": load_error is None,
-            "note": load_error,
-        }
+        return [{"name": file.removesuffix(".pth"), **self._registry.describe_file(file)} for file in files]
 
     def _has(self, file: str) -> bool:
         return self._registry.load_error(file) is None
@@ -162,7 +145,7 @@ class FaceModels:
         key = (file, precision)
         with self._lock:
             if key not in self._networks:
-                self._networks[key] = _built(file, build)
+                self._networks[key] = _guarded_build(file, build)
                 log.info("loaded %s on %s in %s", file, self._device, precision)
             self._networks.move_to_end(key)
             while len(self._networks) > _KEPT_NETWORKS:
@@ -173,10 +156,10 @@ class FaceModels:
         """Faces at once: one on a CPU (measured slower in batches), what fits a quarter of the memory on a card."""
         if profile_of(self._device).faces_one_by_one:
             return 1
-        return int(max(1, min(_MOST_AT_ONCE, free_memory_bytes(self._device) // 4 // _BYTES_PER_FACE)))
+        return int(max(1, min(_MAX_BATCH, free_memory_bytes(self._device) // 4 // _BYTES_PER_FACE)))
 
 
-def _built(file: str, build: Callable[[], Any]) -> Any:
+def _guarded_build(file: str, build: Callable[[], Any]) -> Any:
     try:
         with torch.inference_mode():
             return build()

@@ -1,4 +1,4 @@
-"""Outlines a face: facexlib's ParseNet (from PSFRGAN, CC BY-NC-SA 4.0) in a form made to run, and the masks made of it.
+"""Face parsing: facexlib's ParseNet (from PSFRGAN, CC BY-NC-SA 4.0) in a form made to run, and segmentation masks.
 
 Also the plain mask that stands in where the network is not installed or not wanted.
 """
@@ -27,14 +27,20 @@ _SOFT_BORDER_PIXELS = 48
 _SIGMA_PIXELS = 11 * 2**0.5  # upstream blurs twice with 11
 _PLAIN_SHRINK_PIXELS, _PLAIN_BLUR_PIXELS = 26, 51  # upstream's square mask: a twentieth of the side, and twice that
 Mask = NDArray[np.uint8]  # (512, 512), 255: all face
-Parse = Callable[[Tensor], list[Mask]]
+Parse = Callable[[Tensor], list[Mask]]  # (N, 3, 512, 512) fp32 RGB in [-1, 1] to N hard masks
 
 
 def build_parser(state: Mapping[str, Tensor], device: str, dtype: torch.dtype) -> Parse:
     """ParseNet with the weights of `state`, as a function for `device` in `dtype`.
 
+    Args:
+        state: state dict of facexlib's `parsing_parsenet.pth`.
+        device: torch device name.
+        dtype: float32 or bfloat16.
+
     Returns:
-        A function of (N, 3, 512, 512) RGB in [-1, 1] to one hard mask (0 or 255) a face. It keeps nothing.
+        A function of (N, 3, 512, 512) fp32 RGB in [-1, 1] to one hard (512, 512) uint8 mask a face, 0 or 255. It keeps
+        nothing between calls.
 
     Raises:
         RuntimeError: the state's keys or shapes belong to another network.
@@ -62,14 +68,14 @@ def parser_of(network: Any, device: str, dtype: torch.dtype) -> Parse:
             x = faces.to(device=target, dtype=dtype, memory_format=torch.channels_last)
             features = encoder(x)  # (N, 256, S / 16, S / 16)
             decoded = decoder(features + body(features))  # (N, 64, S, S)
-            masks = table[last(decoded).argmax(1)].cpu().numpy()  # (N, S, S)
+            masks = table[last(decoded).argmax(1)].cpu().numpy()  # (N, 19, S, S) logits to (N, S, S)
         return list(masks)
 
     return parse
 
 
 def _chain(steps: list[Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor]:
-    """Run one after another."""
+    """The steps one after another, each (N, C, h, w) to (N, C', h', w')."""
 
     def run(x: Tensor) -> Tensor:
         for step in steps:
@@ -104,8 +110,8 @@ def _layer(layer: Any, device: torch.device, dtype: torch.dtype) -> Callable[[Te
 
     def run(x: Tensor) -> Tensor:
         if enlarges:
-            x = functional.interpolate(x, scale_factor=2, mode="nearest")
-        out = functional.conv2d(reflected(x), weight, bias, stride)
+            x = functional.interpolate(x, scale_factor=2, mode="nearest")  # (N, C, 2h, 2w)
+        out = functional.conv2d(pad_reflect(x), weight, bias, stride)  # (N, C', h, w), or half of it with stride 2
         return out if activation is None else functional.leaky_relu_(out, activation.negative_slope)
 
     return run
@@ -116,7 +122,7 @@ def _enlarges(layer: Any) -> bool:
     return bool(layer.scale_func(torch.zeros(1, 1, 2, 2)).shape[2] == 4)
 
 
-def reflected(x: Tensor) -> Tensor:
+def pad_reflect(x: Tensor) -> Tensor:
     """(N, C, h, w) with one pixel reflected on every side; channels-last in, channels-last out."""
     return functional.pad(x, (1, 1, 1, 1), mode="reflect")
 
@@ -125,9 +131,12 @@ def soft_mask(hard: Mask, *, soft_border: bool) -> Mask:
     """Feather a hard mask in the frame, so that the feather's width follows the face's size in the result.
 
     Args:
-        hard: (512, 512) 0 or 255.
+        hard: (512, 512) uint8, 0 or 255.
         soft_border: fade out towards the frame's border. Without it the mask ends hard 10 pixels before the border,
             as upstream's does, which shows as a line where hair reaches it.
+
+    Returns:
+        (512, 512) uint8, 0..255.
     """
     mask = cv2.GaussianBlur(hard.astype(np.float32), (0, 0), _SIGMA_PIXELS)
     if soft_border:
@@ -140,7 +149,7 @@ def soft_mask(hard: Mask, *, soft_border: bool) -> Mask:
 
 @functools.cache
 def plain_mask() -> Mask:
-    """The (512, 512) mask of a face without parsing: the whole frame, shrunk and feathered as upstream's square."""
+    """The (512, 512) uint8 mask of a face without parsing: the frame, shrunk and feathered as upstream's square."""
     mask = np.zeros((SIDE_PIXELS, SIDE_PIXELS), np.float32)
     mask[_PLAIN_SHRINK_PIXELS:-_PLAIN_SHRINK_PIXELS, _PLAIN_SHRINK_PIXELS:-_PLAIN_SHRINK_PIXELS] = 255
     soft: Mask = np.rint(cv2.GaussianBlur(mask, (_PLAIN_BLUR_PIXELS, _PLAIN_BLUR_PIXELS), 0)).astype(np.uint8)

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from app.images import Pixels
 from app.images.face_layers import FaceLayer, mix
+from app.restoration.engine import LUMA
 from app.restoration.faces.alignment import Matrix, frame_corners, scale_of
 from app.restoration.faces.parsing import Mask
-from app.restoration.host_engine import LUMA
 
-_MOST_SHIFT = 0.15  # of the range: a larger difference in colour is content, not a cast
+_MAX_SHIFT = 0.15  # of the range: a larger difference in colour is content, not a cast
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,9 +28,9 @@ class Patch:
 
     Attributes:
         index: place from left to right.
-        pixels: (512, 512, 3), dtype of the photo.
-        mask: (512, 512) uint8.
-        back: from the frame's pixels to the result's.
+        pixels: (512, 512, 3) RGB, dtype of the photo.
+        mask: (512, 512) uint8, 255: all face.
+        back: (2, 3) from the frame's pixels to the result's.
     """
 
     index: int
@@ -84,8 +84,8 @@ def rectangle_of(patch: Patch, size: tuple[int, int]) -> Rectangle | None:
     return Rectangle(x0, y0, x1 - x0, y1 - y0) if x1 > x0 and y1 > y0 else None
 
 
-def lay(patch: Patch, rectangle: Rectangle) -> tuple[Pixels, Mask]:
-    """The patch as it lies in the result: (h, w, 3) pixels and (h, w) mask of the rectangle."""
+def warp_patch(patch: Patch, rectangle: Rectangle) -> tuple[Pixels, Mask]:
+    """The patch as it lies in the result: (h, w, 3) RGB of the photo's dtype and (h, w) uint8 mask of the rectangle."""
     pixels, mask, back = patch.pixels, patch.mask, patch.back
     factor = int(1 / scale_of(back))
     if factor >= 2:  # small in the result: average down first, or fine detail would turn into noise
@@ -98,23 +98,23 @@ def lay(patch: Patch, rectangle: Rectangle) -> tuple[Pixels, Mask]:
     return cv2.warpAffine(pixels, back, target), cv2.warpAffine(mask, back, target)
 
 
-def paste(result: Pixels, patches: list[Patch], strength: float, most_kept_bytes: int) -> Pasted:
+def paste(result: Pixels, patches: list[Patch], strength: float, max_layers_bytes: int) -> Pasted:
     """Blend all patches into the result, in order, in place.
 
     Args:
-        result: (H, W, 3) uint8 or uint16, the enlarged photo.
+        result: (H, W, 3) uint8 or uint16 RGB, the enlarged photo.
         patches: in the order of their index.
         strength: 0..1.
-        most_kept_bytes: when the layers would take more, none is kept (the faces are pasted all the same).
+        max_layers_bytes: when the layers would take more, none is kept (the faces are pasted all the same).
     """
     found = [(patch, rectangle_of(patch, result.shape[:2])) for patch in patches]
     placed = [(patch, rectangle) for patch, rectangle in found if rectangle is not None]
     pixels = sum(rectangle.width * rectangle.height for _, rectangle in placed)
-    keeps = pixels * (6 * result.itemsize + 1) <= most_kept_bytes
+    keeps = pixels * (6 * result.itemsize + 1) <= max_layers_bytes
     before = [rectangle.of(result).copy() if keeps else None for _, rectangle in placed]
     layers = []
     for (patch, rectangle), under in zip(placed, before, strict=True):
-        restored, mask = lay(patch, rectangle)
+        restored, mask = warp_patch(patch, rectangle)
         mix(rectangle.of(result), restored, mask, strength)
         if under is not None:
             layers.append(FaceLayer(patch.index, rectangle.left, rectangle.top, under, restored, mask))
@@ -128,8 +128,8 @@ def match_colours(restored: NDArray[np.float32], crop: Pixels, mask: Mask) -> No
     so the contrast that the network brought stays.
 
     Args:
-        restored: (512, 512, 3) in [0, 1].
-        crop: (512, 512, 3) uint8 or uint16, the face before.
+        restored: (512, 512, 3) RGB in [0, 1].
+        crop: (512, 512, 3) uint8 or uint16 RGB, the face before.
         mask: (512, 512) uint8, what counts; 0 where the crop shows nothing of the photo.
     """
     total = float(mask.sum())
@@ -138,7 +138,7 @@ def match_colours(restored: NDArray[np.float32], crop: Pixels, mask: Mask) -> No
     weights = mask.astype(np.float32).ravel() / total
     peak = np.iinfo(crop.dtype).max
     shift = weights @ (crop.reshape(-1, 3).astype(np.float32) / peak) - weights @ restored.reshape(-1, 3)
-    restored += np.clip(shift, -_MOST_SHIFT, _MOST_SHIFT)
+    restored += np.clip(shift, -_MAX_SHIFT, _MAX_SHIFT)
 
 
 def to_pixels(restored: NDArray[np.float32], dtype: np.dtype[Any], *, grey: bool) -> Pixels:

@@ -22,30 +22,29 @@ from app.images.face_layers import FaceLayer
 from app.restoration.device import is_out_of_memory
 from app.restoration.faces import alignment
 from app.restoration.faces.alignment import Matrix
-from app.restoration.faces.detection import Detect, Found
+from app.restoration.faces.detection import Detect, DetectedFace
 from app.restoration.faces.gfpgan import Restore
 from app.restoration.faces.parsing import Mask, Parse, plain_mask, soft_mask
 from app.restoration.faces.pasting import Patch, match_colours, paste, to_pixels
 from app.results import FaceReason
+from app.stages import OnFraction
 
 log = logging.getLogger(__name__)
 
-SMALLEST_EYE_DISTANCE_PIXELS = 5.0  # upstream's
-MOST_FACES = 64
-MOST_KEPT_BYTES = 384 * 1024 * 1024
-
-OnStep = Callable[[float], bool]  # fraction of the faces' work done; False: stop
+MIN_EYE_DISTANCE_PIXELS = 5.0  # upstream's
+MAX_FACES = 64
+MAX_LAYERS_BYTES = 384 * 1024 * 1024
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadedFaceModels:
-    """The networks of the faces room, shared by all photos.
+    """The loaded face networks, shared by all photos.
 
     Attributes:
-        detect: finds faces.
-        restore: (N, 3, 512, 512) RGB in [-1, 1] to the same, restored.
+        detect: (H, W, 3) RGB to the faces in it.
+        restore: (N, 3, 512, 512) fp32 RGB in [-1, 1] to the same, restored.
         exact: gives `restore` in fp32, for faces that reduced precision spoiled; None where it is exact already.
-        parse: segmentation masks of restored faces by face parsing; None for the plain mask.
+        parse: face parsing of restored faces to (512, 512) segmentation masks; None for the plain mask.
         batch: how many faces go through a network at once.
         match_surroundings: fit colours, and fade the mask towards its frame; False is upstream's way.
         facts: what the record of a restoration says about them.
@@ -62,15 +61,15 @@ class LoadedFaceModels:
 
 @dataclasses.dataclass(frozen=True)
 class Face:
-    """A face that was found, its way into the frame, and why it is not restored (None: it is)."""
+    """A face that was found, its (2, 3) matrix into the frame, and why it is not restored (None: it is)."""
 
-    found: Found
+    found: DetectedFace
     matrix: Matrix | None
     reason: FaceReason | None
 
 
 @dataclasses.dataclass(frozen=True)
-class FacesDone:
+class FacesResult:
     """What became of the faces of one photo: a row for each, and the layers of those that were pasted."""
 
     rows: tuple[dict[str, Any], ...]
@@ -79,57 +78,62 @@ class FacesDone:
     redone_in_fp32: int = 0
 
 
-def find(tools: LoadedFaceModels, rgb: Pixels) -> tuple[Face, ...]:
+def find_faces(models: LoadedFaceModels, rgb: Pixels) -> tuple[Face, ...]:
     """All faces of a photo from left to right, each with what speaks against restoring it.
 
     Args:
-        tools: the networks.
-        rgb: (H, W, 3) uint8 or uint16, the photo before enlarging.
+        models: the networks.
+        rgb: (H, W, 3) uint8 or uint16 RGB, the photo before enlarging.
     """
-    found = tools.detect(rgb)
+    found = models.detect(rgb)
     largest = sorted(found, key=_eye_distance, reverse=True)
     places = {id(one): place for place, one in enumerate(largest)}
     ordered = sorted(found, key=lambda one: (one.box[0] + one.box[2], one.box[1]))
     return tuple(_classify(one, places[id(one)]) for one in ordered)
 
 
-def _classify(found: Found, place: int) -> Face:
-    if _eye_distance(found) < SMALLEST_EYE_DISTANCE_PIXELS:
+def _classify(found: DetectedFace, place: int) -> Face:
+    if _eye_distance(found) < MIN_EYE_DISTANCE_PIXELS:
         return Face(found, None, FaceReason.TOO_SMALL)
-    if place >= MOST_FACES:
+    if place >= MAX_FACES:
         return Face(found, None, FaceReason.TOO_MANY)
-    matrix = alignment.similarity(found.landmarks)
+    matrix = alignment.estimate_similarity(found.landmarks)
     return Face(found, matrix, FaceReason.NOT_ALIGNED if matrix is None else None)
 
 
-def _eye_distance(found: Found) -> float:
+def _eye_distance(found: DetectedFace) -> float:
     return float(np.linalg.norm(found.landmarks[0] - found.landmarks[1]))
 
 
 def restore_faces(
-    tools: LoadedFaceModels, picture: Picture, result: Pixels, faces: Sequence[Face], strength: float, on_step: OnStep
-) -> FacesDone:
+    models: LoadedFaceModels,
+    picture: Picture,
+    result: Pixels,
+    faces: Sequence[Face],
+    strength: float,
+    on_fraction: OnFraction,
+) -> FacesResult:
     """Restore the faces that nothing speaks against, and paste them into the enlarged photo in place.
 
     Args:
-        tools: the networks.
+        models: the networks.
         picture: the photo before enlarging.
-        result: (H', W', 3) of the same dtype, the enlarged photo; changed.
-        faces: what `find` gave for that photo.
+        result: (H', W', 3) RGB of the same dtype, the enlarged photo; changed.
+        faces: what `find_faces` gave for that photo.
         strength: 0..1, how much of the restored face is taken.
-        on_step: told the fraction done after every network.
+        on_fraction: told the fraction done after every network.
 
     Raises:
-        Cancelled: `on_step` said stop. OutOfMemory: not even one face fits the device.
+        Cancelled: `on_fraction` said stop. OutOfMemory: not even one face fits the device.
     """
     wanted = [index for index, face in enumerate(faces) if face.reason is None]
-    run = _Run(tools, picture, result.shape[:2], faces, on_step, max(1, len(wanted)))
+    run = _FacePass(models, picture, result.shape[:2], faces, on_fraction, max(1, len(wanted)))
     patches = list(run.patches(wanted))
-    done = paste(result, patches, strength, MOST_KEPT_BYTES)
+    done = paste(result, patches, strength, MAX_LAYERS_BYTES)
     failures = {patch.index: FaceReason.NOTHING_TO_PASTE for patch in patches if patch.index not in done.places}
     failures |= run.failed
     rows = tuple(_row(index, face, failures.get(index), strength, picture) for index, face in enumerate(faces))
-    return FacesDone(rows, done.layers, bool(done.places) and not done.layers, run.redone)
+    return FacesResult(rows, done.layers, bool(done.places) and not done.layers, run.redone)
 
 
 def _row(index: int, face: Face, failure: FaceReason | None, strength: float, picture: Picture) -> dict[str, Any]:
@@ -148,22 +152,22 @@ def _row(index: int, face: Face, failure: FaceReason | None, strength: float, pi
     }
 
 
-class _Run:
+class _FacePass:
     """The faces of one photo on their way through the networks. Lives for one call."""
 
     def __init__(
         self,
-        tools: LoadedFaceModels,
+        models: LoadedFaceModels,
         picture: Picture,
         size_out: tuple[int, ...],
         faces: Sequence[Face],
-        on_step: OnStep,
+        on_fraction: OnFraction,
         count: int,
     ) -> None:
-        self._tools, self._picture, self._faces, self._on_step = tools, picture, faces, on_step
+        self._models, self._picture, self._faces, self._on_fraction = models, picture, faces, on_fraction
         self._scale_y, self._scale_x = size_out[0] / picture.height, size_out[1] / picture.width
-        self._steps, self._done = count * (2 if tools.parse is not None else 1), 0
-        self._batch = tools.batch
+        self._steps, self._done = count * (2 if models.parse is not None else 1), 0
+        self._batch = models.batch
         self.failed: dict[int, FaceReason] = {}
         self.redone = 0
 
@@ -194,13 +198,13 @@ class _Run:
 
     def _restore(self, places: list[int]) -> list[Patch]:
         matrices = [self._matrix(place) for place in places]
-        crops = [alignment.crop(self._picture.rgb, matrix) for matrix in matrices]
-        out, good = self._sane(to_faces(crops))
-        self._tell(len(places))
+        crops = [alignment.align_face(self._picture.rgb, matrix) for matrix in matrices]
+        out, good = self._restore_checked(to_faces(crops))
+        self._report(len(places))
         masks: Sequence[Mask | None] = [None] * len(places)
-        if self._tools.parse is not None:
-            masks = self._tools.parse(out)
-            self._tell(len(places))
+        if self._models.parse is not None:
+            masks = self._models.parse(out)
+            self._report(len(places))
         made = []
         for number, place in enumerate(places):
             if good[number]:
@@ -214,42 +218,42 @@ class _Run:
         assert matrix is not None, "only aligned faces are restored"
         return matrix
 
-    def _sane(self, faces: Tensor) -> tuple[Tensor, list[bool]]:
+    def _restore_checked(self, faces: Tensor) -> tuple[Tensor, list[bool]]:
         """The restored faces in [-1, 1], those that reduced precision spoiled done again in fp32."""
-        out = self._tools.restore(faces)
+        out = self._models.restore(faces)
         good = _finite(out)
-        if not all(good) and self._tools.exact is not None:
+        if not all(good) and self._models.exact is not None:
             bad = [i for i, fine in enumerate(good) if not fine]
             log.warning("%d faces are done again in fp32", len(bad))
             self.redone += len(bad)
             out = out.clone()
-            out[bad] = self._tools.exact()(faces[bad])
+            out[bad] = self._models.exact()(faces[bad])
             good = _finite(out)
         return out.clamp(-1.0, 1.0), good
 
     def _patch(self, place: int, crop: Pixels, matrix: Matrix, out: Tensor, hard: Mask | None) -> Patch:
-        matches, picture = self._tools.match_surroundings, self._picture
+        matches, picture = self._models.match_surroundings, self._picture
         mask = plain_mask() if hard is None else soft_mask(hard, soft_border=matches)
         restored = np.ascontiguousarray(out.permute(1, 2, 0).float().cpu().numpy())  # (512, 512, 3)
         restored = restored * np.float32(0.5) + np.float32(0.5)
         if matches:
-            shown = alignment.inside((picture.height, picture.width), matrix)
+            shown = alignment.visible_mask((picture.height, picture.width), matrix)
             match_colours(restored, crop, mask if shown is None else mask * shown)
-        back = alignment.way_back(matrix, self._scale_x, self._scale_y)
+        back = alignment.inverse_affine(matrix, self._scale_x, self._scale_y)
         return Patch(place, to_pixels(restored, picture.rgb.dtype, grey=picture.grey), mask, back)
 
-    def _tell(self, faces: int) -> None:
+    def _report(self, faces: int) -> None:
         self._done = min(self._done + faces, self._steps)
-        if not self._on_step(self._done / self._steps):
+        if not self._on_fraction(self._done / self._steps):
             raise Cancelled
 
 
 def to_faces(crops: Sequence[Pixels]) -> Tensor:
-    """(512, 512, 3) crops to one (N, 3, 512, 512) fp32 RGB batch in [-1, 1], channels-last."""
+    """N (512, 512, 3) crops, uint8 or uint16 RGB, to one (N, 3, 512, 512) fp32 batch in [-1, 1], channels-last."""
     stacked: NDArray[np.float32] = np.stack(crops).astype(np.float32)
     stacked *= np.float32(2.0 / np.iinfo(crops[0].dtype).max)
     stacked -= np.float32(1.0)
-    return torch.from_numpy(stacked).permute(0, 3, 1, 2)
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2)  # (N, 3, 512, 512)
 
 
 def _finite(out: Tensor) -> list[bool]:

@@ -62,25 +62,25 @@ def make_trunk(blocks: Sequence[Any], dtype: torch.dtype) -> Trunk | None:
     layers = [[_grouped(layer, width, dtype) for layer in _layers(part)] for part in dense]
 
     def run(features: Tensor, on_block: Callable[[], None]) -> Tensor:
-        return torch.cat([_one(layers, photo, width, dtype, on_block) for photo in torch.split(features, 1)])
+        return torch.cat([_run_blocks(layers, photo, width, dtype, on_block) for photo in torch.split(features, 1)])
 
     return run
 
 
-def _one(
+def _run_blocks(
     layers: list[list[_Convolution]], features: Tensor, width: int, dtype: torch.dtype, on_block: Callable[[], None]
 ) -> Tensor:
-    """All blocks on one photo; (1, C, H, W)."""
+    """All blocks on one photo; (1, C, H, W) fp32 to the same."""
     stream = _as_groups(features, width).clone(memory_format=_LAST)  # (1, 32, C / 32, H, W)
     first = stream.shape[2]
     size = (1, width, first + len(layers[0]) - 1, *stream.shape[3:])
     buffer = torch.empty(size, dtype=dtype, memory_format=_LAST)
-    inner = buffer[:, :, :first]
+    inner = buffer[:, :, :first]  # (1, 32, C / 32, H, W)
     for number, (*growing, last) in enumerate(layers):
         if number % 3 == 0:
             inner.copy_(stream)
         for index, layer in enumerate(growing, first):
-            made = layer(buffer[:, :, :index])
+            made = layer(buffer[:, :, :index])  # (1, width, 1, H, W)
             torch.ops.aten.leaky_relu.out(made, layer.slope, out=buffer[:, :, index : index + 1])
         inner.add_(_as_groups(last(buffer).squeeze(2), width), alpha=RESIDUAL)
         if number % 3 == 2:

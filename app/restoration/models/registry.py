@@ -94,7 +94,7 @@ class ModelRegistry:
 
     def path(self, file: str) -> Path:
         """Where a weight file lies or would lie."""
-        return weights.place(self._folder, file)
+        return weights.path_of(self._folder, file)
 
     def load_error(self, file: str) -> str | None:
         """None when a file can be loaded, else one sentence why not and what to do."""
@@ -102,12 +102,26 @@ class ModelRegistry:
         try:
             stat = path.stat()
         except FileNotFoundError:
-            return weights.trusted(path, allow_unverified=self._allow_unverified)
+            return weights.load_error(path, allow_unverified=self._allow_unverified)
         key = (file, stat.st_size, stat.st_mtime_ns)
         with self._lock:
             if key not in self._load_errors:
-                self._load_errors[key] = weights.trusted(path, allow_unverified=self._allow_unverified)
+                self._load_errors[key] = weights.load_error(path, allow_unverified=self._allow_unverified)
             return self._load_errors[key]
+
+    def describe_file(self, file: str) -> dict[str, Any]:
+        """A weight file, JSON-ready: file, bytes, licence, purpose, whether it is there and can be loaded."""
+        official, path, load_error = weights.official(file), self.path(file), self.load_error(file)
+        present = path.is_file()
+        return {
+            "file": file,
+            "bytes": path.stat().st_size if present else (official.bytes if official else 0),
+            "licence": official.licence if official else "unknown: dropped in by you",
+            "purpose": official.purpose if official else "your own file",
+            "present": present,
+            "installed": load_error is None,
+            "note": load_error,
+        }
 
     def installed(self, name: str) -> bool:
         """Whether the model of that name can be loaded."""
@@ -142,7 +156,7 @@ class ModelRegistry:
         state = self.read(row.file)
         if strength < 1.0 and row.denoise_partner is not None:
             state = blend_states(state, self.read(row.denoise_partner), strength)
-        module, facts = interpret(state, row.file)
+        module, facts = load_module(state, row.file)
         log.info("loaded %s on %s in %s", row.name, device, precision)
         return build(row.name, module, facts, device, precision)
 
@@ -202,8 +216,12 @@ def blend_states(a: Mapping[str, Tensor], b: Mapping[str, Tensor], share: float)
     return {key: share * tensor.float() + (1.0 - share) * b[key].float() for key, tensor in a.items()}
 
 
-def interpret(state: Mapping[str, Tensor], file: str) -> tuple[Any, Facts]:
-    """A state dict to (spandrel module in fp32, facts).
+def load_module(state: Mapping[str, Tensor], file: str) -> tuple[Any, Facts]:
+    """A state dict to spandrel's module in fp32, on the CPU and in eval mode, and its facts.
+
+    Args:
+        state: tensors by name, any float dtype, as `ModelRegistry.read` gives them.
+        file: its name, for the error.
 
     Raises:
         Unavailable: `weights_unreadable` when it is no RGB network of the ESRGAN family or a compact one.

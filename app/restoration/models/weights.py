@@ -140,7 +140,7 @@ MANIFEST: tuple[WeightFile, ...] = (
         85331193,
         "3d558d8d0e42c20224f13cf5a29c79eba2d59913419f945545d8cf7b72920de2",
         "CC BY-NC-SA 4.0 (from PSFRGAN)",
-        "outlines faces",
+        "face parsing (segmentation mask)",
     ),
 )
 # What restoring faces takes. Not fetched first: large, and its licences do not allow every use.
@@ -163,7 +163,7 @@ def official(file: str) -> WeightFile | None:
     return _BY_FILE.get(file)
 
 
-def place(folder: Path, file: str) -> Path:
+def path_of(folder: Path, file: str) -> Path:
     """Where a weight file lies or would lie: in `folder`, or for the embedded one where the project ships it."""
     return SHIPPED_FOLDER / file if file == EMBEDDED.file else folder / file
 
@@ -188,7 +188,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def trusted(path: Path, *, allow_unverified: bool) -> str | None:
+def load_error(path: Path, *, allow_unverified: bool) -> str | None:
     """None when the file may be loaded, else one sentence why not.
 
     A file under an official name must be the official file, unless `allow_unverified`; files under other names are the
@@ -209,7 +209,7 @@ def trusted(path: Path, *, allow_unverified: bool) -> str | None:
     )
 
 
-def address(row: WeightFile, base_url: str) -> str:
+def download_url(row: WeightFile, base_url: str) -> str:
     """Where to fetch a file: the mirror when one is set (files lie there under their own names), else the origin."""
     return f"{base_url.rstrip('/')}/{row.file}" if base_url else row.url
 
@@ -230,7 +230,7 @@ def download(row: WeightFile, folder: Path, base_url: str, on_bytes: Callable[[i
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{row.file}.part"
     try:
-        _fetch(address(row, base_url), part, row.bytes, on_bytes)
+        _fetch(download_url(row, base_url), part, row.bytes, on_bytes)
     except (urllib.error.URLError, OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or type(error).__name__
         raise Unavailable(

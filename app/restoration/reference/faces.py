@@ -33,7 +33,8 @@ def make_face_enhancer(
         upsampler: something with upstream's `enhance(bgr, outscale=...)`, for the background.
 
     Raises:
-        Unavailable: `reference_unavailable` when gfpgan is not installed, `model_not_installed`.
+        Unavailable: `reference_unavailable` when gfpgan is not installed.
+        Conflict: `model_not_installed`.
     """
     if not is_available() or choice.restorer is None or choice.detector is None:
         raise Unavailable("reference_unavailable", MISSING)
@@ -69,7 +70,10 @@ def _files_from(registry: ModelRegistry, detector: str, *, parses: bool) -> Iter
 
 
 def load_detector(registry: ModelRegistry, name: str, device: torch.device) -> Any:
-    """facexlib's RetinaFace as it is, with the file of that name (`resnet50`, `mobilenet`)."""
+    """facexlib's RetinaFace as it is, with the file of that name (`resnet50`, `mobilenet`).
+
+    It takes (H, W, 3) BGR in [0, 255]. Raises `Conflict` `model_not_installed`, `Unavailable` `weights_unreadable`.
+    """
     from facexlib.detection.retinaface import RetinaFace
 
     network = RetinaFace(network_name=KINDS[name], device=device)
@@ -79,7 +83,10 @@ def load_detector(registry: ModelRegistry, name: str, device: torch.device) -> A
 
 
 def load_parser(registry: ModelRegistry, device: torch.device) -> Any:
-    """facexlib's ParseNet as it is."""
+    """facexlib's ParseNet as it is: (N, 3, 512, 512) fp32 RGB in [-1, 1] to (N, 19, 512, 512) logits and a picture.
+
+    Raises `Conflict` `model_not_installed`, `Unavailable` `weights_unreadable`.
+    """
     from facexlib.parsing.parsenet import ParseNet
 
     network = ParseNet(in_size=512, out_size=512, parsing_ch=19)
@@ -88,7 +95,7 @@ def load_parser(registry: ModelRegistry, device: torch.device) -> Any:
 
 
 def face_rows(enhancer: Any, width: int, height: int) -> tuple[dict[str, Any], ...]:
-    """What upstream found in its last photo, as rows from left to right (see `backends.protocol.RestorationResult`)."""
+    """What upstream found in its last photo, as rows from left to right (see `RestorationResult`)."""
     rows = []
     for index, face in enumerate(sorted(enhancer.face_helper.det_faces, key=lambda face: (face[0] + face[2], face[1]))):
         x0, y0, x1, y1, score = (float(value) for value in face[:5])

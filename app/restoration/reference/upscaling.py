@@ -30,7 +30,7 @@ from app.stages import OnProgress, Stage
 
 
 def make_network(row: ModelRow) -> tuple[Any, int]:
-    """Upstream's own network class for a row of the table, and its scale.
+    """Upstream's own network class for a row of the table, (N, 3, H, W) RGB in [0, 1], and its scale.
 
     Raises:
         Unavailable: `reference_unavailable` when upstream's packages are missing or do not know the model.
@@ -63,7 +63,20 @@ def make_network(row: ModelRow) -> tuple[Any, int]:
 
 
 def make_upsampler(registry: ModelRegistry, row: ModelRow, denoise: float | None, device: str, tile: int) -> Any:
-    """Upstream's `RealESRGANer` with pre_pad=0 (the command line's default) in fp32, weights checked as ever."""
+    """Upstream's `RealESRGANer` with pre_pad=0 (the command line's default) in fp32, weights checked as ever.
+
+    Its `enhance` takes what `to_upstream` gives, BGR.
+
+    Args:
+        registry: the weights folder.
+        row: which model.
+        denoise: 0..1, how much of the model itself; None or 1: without its partner.
+        device: torch device name.
+        tile: side of a tile in pixels; 0: no tiles.
+
+    Raises:
+        Unavailable: `reference_unavailable`. Conflict: `model_not_installed`.
+    """
     network, scale = make_network(row)
     from realesrgan import RealESRGANer
 

@@ -1,4 +1,4 @@
-"""The faces room around cheap networks: what is changed, what is not, in which order, and what is said about it."""
+"""The faces pipeline around cheap networks: what is changed, what is not, in which order, and what is said about it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from torch import Tensor
 from app.errors import Cancelled, OutOfMemory
 from app.images import Picture, Pixels
 from app.images.face_layers import blend_layers
-from app.restoration.faces import LoadedFaceModels, find, restore_faces
-from app.restoration.faces.alignment import crop, similarity, way_back
-from app.restoration.faces.detection import Found
-from app.restoration.faces.pipeline import MOST_FACES, to_faces
+from app.restoration.faces import LoadedFaceModels, find_faces, restore_faces
+from app.restoration.faces.alignment import align_face, estimate_similarity, inverse_affine
+from app.restoration.faces.detection import DetectedFace
+from app.restoration.faces.pipeline import MAX_FACES, to_faces
 from tests.face_harness import (
     at,
     enlarge,
@@ -40,7 +40,7 @@ from tests.face_harness import (
 )
 
 
-def tools(*found: Found, **more: Any) -> LoadedFaceModels:
+def tools(*found: DetectedFace, **more: Any) -> LoadedFaceModels:
     return LoadedFaceModels(**{"detect": at(*found), "restore": inverted, "parse": round_mask, **more})
 
 
@@ -112,7 +112,7 @@ def test_a_face_outside_the_photo_is_said_to_have_nothing_to_paste() -> None:
 
 
 def test_landmarks_on_one_point_are_no_face() -> None:
-    flat = Found((1, 1, 9, 9), 0.99, np.array([[5.0, 5], [15, 5], [5, 5], [15, 5], [5, 5]]))
+    flat = DetectedFace((1, 1, 9, 9), 0.99, np.array([[5.0, 5], [15, 5], [5, 5], [15, 5], [5, 5]]))
     lost = dataclasses.replace(flat, landmarks=np.full((5, 2), 7.0))
     plain, result, done = restore(tools(lost), Picture(scene()))
     np.testing.assert_array_equal(plain, result)
@@ -188,16 +188,16 @@ def test_a_large_face_is_averaged_down_into_its_frame() -> None:
     """A fine chequered pattern becomes grey; reading single pixels, as upstream does, would leave noise."""
     pattern = (np.indices((2000, 2000)).sum(0) % 2 * 255).astype(np.uint8)
     rgb = np.repeat(pattern[:, :, None], 3, axis=2)
-    matrix = similarity(found_at(1000, 1000, 1700).landmarks)
+    matrix = estimate_similarity(found_at(1000, 1000, 1700).landmarks)
     assert matrix is not None
-    assert crop(rgb, matrix).std() < 12
+    assert align_face(rgb, matrix).std() < 12
     smooth = scene(1500, 1500)
-    turned = similarity(found_at(700, 800, 1300, 25).landmarks)
+    turned = estimate_similarity(found_at(700, 800, 1300, 25).landmarks)
     assert turned is not None
     import cv2
 
     exact = cv2.warpAffine(smooth, turned, (512, 512), borderValue=(132, 133, 135))
-    inner = np.abs(crop(smooth, turned).astype(int) - exact)[20:-20, 20:-20]
+    inner = np.abs(align_face(smooth, turned).astype(int) - exact)[20:-20, 20:-20]
     assert np.percentile(inner, 99) <= 2
 
 
@@ -224,12 +224,12 @@ def test_what_lies_beyond_the_photo_does_not_count_when_colours_are_matched() ->
 
 
 def test_the_way_back_is_upstreams_with_its_shift_of_half_a_pixel() -> None:
-    matrix = similarity(found_at(80, 60, 90, 10).landmarks)
+    matrix = estimate_similarity(found_at(80, 60, 90, 10).landmarks)
     assert matrix is not None
     point = np.array([80.0, 60.0])
     frame = matrix[:, :2] @ point + matrix[:, 2]
     for scale, expected in ((1, point), (2, point * 2 + 1), (4, point * 4 + 2)):
-        back = way_back(matrix, scale, scale)
+        back = inverse_affine(matrix, scale, scale)
         np.testing.assert_allclose(back[:, :2] @ frame + back[:, 2], expected, atol=1e-6)
 
 
@@ -246,10 +246,10 @@ def test_a_photo_without_faces_is_left_alone() -> None:
 
 
 def test_of_very_many_faces_the_largest_are_restored() -> None:
-    many = [found_at(10 + 2 * i, 60, 30 + i / 2) for i in range(MOST_FACES + 3)]
-    faces = find(tools(*many), scene())
+    many = [found_at(10 + 2 * i, 60, 30 + i / 2) for i in range(MAX_FACES + 3)]
+    faces = find_faces(tools(*many), scene())
     assert [face.reason for face in faces][:3] == ["too_many"] * 3
-    assert sum(face.reason is None for face in faces) == MOST_FACES
+    assert sum(face.reason is None for face in faces) == MAX_FACES
 
 
 def broken_in(bad: set[int]) -> Callable[[Tensor], Tensor]:
@@ -305,7 +305,7 @@ def test_progress_rises_with_every_network_and_a_stop_comes_within_one_face() ->
     three = tools(found_at(30, 60, 40), found_at(80, 60, 40), found_at(130, 60, 40))
     picture = Picture(scene())
     told: list[float] = []
-    faces = find(three, picture.rgb)
+    faces = find_faces(three, picture.rgb)
     restore_faces(three, picture, enlarge(picture.rgb), faces, 1.0, lambda f: noted(told, f))
     assert told == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1])
     runs: list[int] = []
@@ -323,7 +323,7 @@ class Careless:
 
     def restore(self, picture: Picture) -> Pixels:
         self.picture, self.result = picture, enlarge(picture.rgb)
-        self.faces = find(self.shared, self.picture.rgb)
+        self.faces = find_faces(self.shared, self.picture.rgb)
         restore_faces(self.shared, self.picture, self.result, self.faces, 1.0, lambda f: True)
         return self.result
 
@@ -385,7 +385,7 @@ def test_thirty_faces_stay_within_a_gigabyte(side: int) -> None:
     picture = Picture(scene(1500, 2000))
     plain = enlarge(picture.rgb, 2)
     shared = tools(*thirty)
-    faces = find(shared, picture.rgb)
+    faces = find_faces(shared, picture.rgb)
     tracemalloc.start()
     try:
         done = restore_faces(shared, picture, plain, faces, 1.0, lambda f: True)
