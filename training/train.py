@@ -26,7 +26,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from app.restoration.device import choose_device, choose_precision
-from training import processes, run_log
+from training import checkpoints, processes, run_log
 from training.activation import quicken
 from training.averaging import exponential_mean
 from training.check import KINDS, Rgb, cropped, mean_gain_db
@@ -109,26 +109,12 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """All of it into one file, written aside and renamed."""
-        state = {
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "recipe": dataclasses.asdict(self.recipe),
-        }
-        aside = path.with_suffix(".part")
-        torch.save(state, aside)
-        aside.replace(path)
+        checkpoints.save(self, path)
 
     def resume(self, path: Path) -> None:
         """Go on where a checkpoint stands; the number of steps and the rate may have been changed meanwhile."""
-        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds = int(state["step"]), float(state["seconds"])
-        self.recipe = dataclasses.replace(self.recipe, started_from=state["recipe"]["started_from"])
+        recipe = checkpoints.resume(self, path, self.device)
+        self.recipe = dataclasses.replace(self.recipe, started_from=recipe["started_from"])
 
     def start_from(self, path: Path) -> None:
         """Begin with the averaged weights of an earlier, perhaps shallower training of our own, at step 0."""

@@ -126,7 +126,6 @@ def _show(folder: Path) -> None:
 
 def _verify(folder: Path) -> int:
     """Hash every file that is there; `EXIT_FAILED` when an official name holds something else, or nothing is there."""
-    places = [weights.place(folder, row.file) for row in (*MANIFEST, EMBEDDED)]
     places = [weights.path_of(folder, row.file) for row in (*MANIFEST, EMBEDDED)]
     found = [(path, weights.verify(path)) for path in places]
     present = [(path, verdict) for path, verdict in found if verdict is not Verdict.MISSING]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 
-from training import run_log
+from training import checkpoints, run_log
 from training.averaging import exponential_mean
 from training.optimizer import Optimizer
 from training.photos import split
@@ -103,25 +103,11 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """All of it into one file, written aside and renamed."""
-        state = {
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "recipe": dataclasses.asdict(self.recipe),
-        }
-        aside = path.with_suffix(".part")
-        torch.save(state, aside)
-        aside.replace(path)
+        checkpoints.save(self, path)
 
     def resume(self, path: Path) -> None:
         """Go on where a checkpoint stands; the number of steps and the rate may have been changed meanwhile."""
-        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        checkpoints.resume(self, path, self.device)
 
 
 def averaged_network(task: Task, checkpoint: Path, device: str = "cpu") -> nn.Module:
