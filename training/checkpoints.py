@@ -1,4 +1,4 @@
-"""All of a training in one file: network, averaged network, optimizer, step, seconds and recipe, to go on from exactly."""
+"""All of a training in one file: network, averaged network, optimizer, step, seconds and recipe; it goes on exactly."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def check_packages(settings: Settings, requirements: Path = ROOT / "requirements
 def check_torch_build(settings: Settings) -> Iterator[CheckResult]:
     """A card is there that the installed build of torch cannot use; nothing to say in any other case."""
     version = torch_build.installed_version(Path(sys.prefix))
-    if settings.device == "cpu" or not torch_build.is_cpu_build(version) or not torch_build.has_nvidia_card():
+    if not torch_build.leaves_card_unused(settings.device, version):
         return
     yield CheckResult(
         WARNING,

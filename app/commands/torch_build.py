@@ -68,6 +68,11 @@ def is_cpu_build(version: str) -> bool:
     return version.endswith("+cpu")
 
 
+def leaves_card_unused(device: str, version: str) -> bool:
+    """Whether this version of torch cannot use an NVIDIA card that is there, where the setting DEVICE allows one."""
+    return device != "cpu" and is_cpu_build(version) and has_nvidia_card()
+
+
 def serves(build: str, root: Path) -> bool:
     """Whether an installed build may stay: the plain one always, the CPU build unless DEVICE asks for a card."""
     if build == TorchBuild.CPU:
