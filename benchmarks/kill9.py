@@ -2,8 +2,9 @@
 
 Run from the repository's root: `python -m benchmarks.kill9 --kills 200`, and with `--http` for the whole service behind
 real sockets (else the parts below the API, which lives faster). It checks after every kill that each completed
-row has its whole file, and at the end that no accepted job is lost, every attempt has ended after at most two tries,
-uploads are what was sent, and the database is sound. It prints one JSON line and exits 1 on any fault.
+row has its whole file, and at the end that no accepted job is lost, every attempt has ended well (a kill is
+never the photo's fault), uploads are what was sent, and the database is sound. It prints one JSON line and exits 1 on
+any fault.
 """
 
 from __future__ import annotations
@@ -128,8 +129,8 @@ class Campaign:
         known = {row[0] for row in database.execute("SELECT id FROM jobs")}
         self.faults += [f"accepted job {job_id} is lost" for job_id in sorted(self.accepted - known)]
         odd = database.execute(
-            "SELECT id, status, tries, error_code FROM attempts WHERE status IN ('queued', 'processing') OR tries > 2"
-            " OR (status = 'failed' AND error_code != 'worker_crashed')"
+            "SELECT id, status, tries, error_code FROM attempts WHERE tries > 1"
+            " OR status NOT IN ('completed', 'cancelled')"
         )
         self.faults += [f"attempt {row} did not end as it should" for row in odd]
 

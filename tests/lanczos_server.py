@@ -1,11 +1,14 @@
 """A server process for tests: `serve` as `run.py` calls it, with the Lanczos backend held back for a while per strip.
 
-Run as `python -m tests.lanczos_server FOLDER PORT DASHBOARD_PORT SECONDS_PER_STRIP DRAIN_SECONDS`.
+Run as `python -m tests.lanczos_server FOLDER PORT DASHBOARD_PORT SECONDS_PER_STRIP DRAIN_SECONDS [--after-death]`. A
+photo that is `DEADLY_WIDTH` wide kills the process.
 """
 
 from __future__ import annotations
 
 import functools
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -17,6 +20,8 @@ from app.results import RestorationResult
 from app.stages import OnProgress, Stage
 from tests.http_service import GatedBackend, describe, settings_for
 
+DEADLY_WIDTH = 13
+
 
 class SlowBackend(GatedBackend):
     """Takes its time before each strip, and says nothing meanwhile but progress."""
@@ -27,6 +32,8 @@ class SlowBackend(GatedBackend):
 
     def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
         """See `Backend`."""
+        if picture.width == DEADLY_WIDTH:
+            os.kill(os.getpid(), signal.SIGKILL)
 
         def slowly(fraction: float, stage: Stage) -> bool:
             ends = time.monotonic() + self.seconds
@@ -41,11 +48,15 @@ class SlowBackend(GatedBackend):
 
 def main() -> None:
     """Serve until a signal."""
-    folder, port, dashboard_port, seconds, drain = sys.argv[1:]
+    folder, port, dashboard_port, seconds, drain, *words = sys.argv[1:]
     backend = SlowBackend(float(seconds))
     serving.create_app = functools.partial(create_app, backends={"local": backend}, describe=describe)  # type: ignore[attr-defined]
     changes = {"port": int(port), "dashboard_port": int(dashboard_port), "drain_seconds": float(drain)}
-    serve(settings_for(Path(folder), **changes), banner=lambda facts: print("loaded", facts["device"], flush=True))
+    serve(
+        settings_for(Path(folder), **changes),
+        banner=lambda facts: print("loaded", facts["device"], flush=True),
+        after_death="--after-death" in words,
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from app.store import NewPhoto, NewVersion, Result, SqlStore
 
 OWNERS = ("ann", "bob")
 CONTENTS = ("sea",)
-MAX_TRIES = 2
+MAX_TRIES = 3
 QUEUE_LIMIT = 1000
 ACTIVE = ("queued", "processing")
 MOST_PHOTOS = 4  # few, so that much happens to each

@@ -212,20 +212,31 @@ def test_cancelling_is_immediate_for_waiting_and_running_and_spares_the_ended(st
     assert store.known_photo_ids() == set()
 
 
-def test_after_a_crash_a_run_is_repeated_once_and_then_given_up(store: Store) -> None:
+def test_after_a_crash_a_run_is_repeated_twice_and_then_given_up(store: Store) -> None:
     waiting, running = add(store), add(store)
-    store.claim(first(running), "a", 1.0)
-    assert store.recover(2.0) == [first(waiting), first(running)]
-    store.claim(first(running), "b", 3.0)
+    for token in ("a", "b"):
+        store.claim(first(running), token, 1.0)
+        assert store.recover(2.0) == [first(waiting), first(running)]
+    store.claim(first(running), "c", 3.0)
     assert store.recover(4.0) == [first(waiting)]
     attempt = store.job(ME, running.id).attempts[0]
-    assert (attempt.status, attempt.error_code, attempt.tries) == (AttemptStatus.FAILED, "worker_crashed", 2)
+    assert (attempt.status, attempt.error_code, attempt.tries) == (AttemptStatus.FAILED, "worker_crashed", 3)
     assert attempt.ended_at == 4.0
 
 
-def test_a_run_that_died_alone_is_repeated_once_too(store: Store) -> None:
+def test_a_power_cut_burns_no_try_however_often_it_comes(store: Store) -> None:
     attempt_id = first(add(store))
-    for token, state in (("a", "queued"), ("b", "failed")):
+    for moment in range(10):
+        assert store.claim(attempt_id, f"t{moment}", 1.0 + moment) is not None
+        assert store.recover(2.0 + moment, burn_try=False) == [attempt_id]
+    attempt = store.attempt(attempt_id)
+    assert attempt is not None
+    assert (attempt.status, attempt.tries, attempt.claim) == (AttemptStatus.QUEUED, 0, None)
+
+
+def test_a_run_that_died_alone_is_repeated_twice_too(store: Store) -> None:
+    attempt_id = first(add(store))
+    for token, state in (("a", "queued"), ("b", "queued"), ("c", "failed")):
         store.claim(attempt_id, token, 1.0)
         assert store.crashed(attempt_id, token, 2.0)
         assert status_of(store, attempt_id) == state

@@ -17,7 +17,7 @@ from app.store import Attempt, NewPhoto, Result, SqlStore
 
 OWNERS = ("ann", "bob")
 QUEUE_LIMIT = 6
-MAX_TRIES = 2
+MAX_TRIES = 3
 
 
 @dataclasses.dataclass
@@ -118,12 +118,13 @@ class StoreModel(RuleBasedStateMachine):
             return store.fail(attempt_id, token, "code", "message", now)
         return store.give_back(attempt_id, token, now) if how == "give_back" else store.crashed(attempt_id, token, now)
 
-    @rule()
-    def crash_of_the_process(self) -> None:
-        waiting = self.store.recover(self.tick(), MAX_TRIES)
+    @rule(burn_try=st.booleans())
+    def end_of_the_process(self, burn_try: bool) -> None:
+        waiting = self.store.recover(self.tick(), MAX_TRIES, burn_try=burn_try)
         for attempt_id in self.status_of("processing"):
             row = self.rows[attempt_id]
-            row.status = "queued" if row.tries < MAX_TRIES else "failed"
+            row.status = "failed" if burn_try and row.tries >= MAX_TRIES else "queued"
+            row.tries -= not burn_try
             row.ended_at = self.now if row.status == "failed" else None
         assert waiting == self.status_of("queued")
 

@@ -52,6 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-download", action="store_true", help="start without fetching missing weights")
     parser.add_argument("--child-of", type=int, default=None, metavar="PID", help=argparse.SUPPRESS)
+    parser.add_argument("--after-death", action="store_true", help=argparse.SUPPRESS)
     parser.set_defaults(command=_serve)
 
 
@@ -95,7 +96,7 @@ def _serve(asked: argparse.Namespace) -> int:
     from app.commands import serve
 
     if asked.child_of is not None:
-        return serve.run_child(asked.child_of)
+        return serve.run_child(asked.child_of, after_death=asked.after_death)
     return serve.run(download=not asked.no_download)
 
 

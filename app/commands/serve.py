@@ -37,17 +37,20 @@ def run(*, download: bool = True) -> int:
     command = [sys.executable, "-m", "app.commands", "serve", "--child-of", str(os.getpid())]
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     environment = {**ALLOCATOR_ENVIRONMENT, **os.environ, "PYTHONPATH": path}
-    return Supervisor(command, environment, complain).run()
+    return Supervisor(command, environment, complain, after_death=["--after-death"]).run()
 
 
-def run_child(parent_pid: int) -> int:
-    """The server process: runs the service until SIGTERM, and dies with its supervisor."""
+def run_child(parent_pid: int, *, after_death: bool = False) -> int:
+    """The server process: runs the service until SIGTERM, and dies with its supervisor.
+
+    `after_death`: the supervisor saw the process before this one die, so what it had in work is under suspicion.
+    """
     die_with(parent_pid)
     settings = read_settings()
     from app.main import serve  # imports torch: seconds, and hundreds of megabytes the parent does without
 
     try:
-        serve(settings, banner=lambda facts: _print_banner(settings, facts))
+        serve(settings, banner=lambda facts: _print_banner(settings, facts), after_death=after_death)
     except RestoreError as error:  # DEVICE names a card that is not there, and the like: starting again would not help
         complain(error.detail)
         return EXIT_BAD_SETTINGS

@@ -1,6 +1,7 @@
 """Keeps one child process running: starts it, starts it again after a crash or a hang, and passes signals on.
 
-A child that ends with `EXIT_OK` or with `EXIT_BAD_SETTINGS` is left ended.
+A child that ends with `EXIT_OK` or with `EXIT_BAD_SETTINGS` is left ended. One that takes the place of a dead one is
+told so: only a death that was seen here, of the child alone, may count against the photos it had in work.
 """
 
 from __future__ import annotations
@@ -25,16 +26,22 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT) + ((signal.SIGHUP,) if sys.platform !
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """How often a child may be started again, and how long to wait before: doubling, up to the longest wait."""
+    """How often a child may be started again, and how long to wait before: doubling, up to the longest wait.
 
-    restarts: int = 5
+    A photo that kills the process does so three times before it is given up, so that many restarts belong to one photo.
+    """
+
+    restarts: int = 12
     window_seconds: float = 600.0
     first_wait_seconds: float = 1.0
     longest_wait_seconds: float = 30.0
 
 
 class Supervisor:
-    """Runs `command` until it ends for good. One use; `run` must be called from the main thread (signals)."""
+    """Runs `command` until it ends for good. One use; `run` must be called from the main thread (signals).
+
+    `after_death` are the words added to the command when the child before it died, unasked, under this supervisor.
+    """
 
     def __init__(
         self,
@@ -42,9 +49,10 @@ class Supervisor:
         environment: Mapping[str, str],
         say: Callable[[str], None],
         policy: Policy = Policy(),
+        after_death: Sequence[str] = (),
     ) -> None:
         self._command, self._environment = list(command), dict(environment)
-        self._say, self._policy = say, policy
+        self._say, self._policy, self._after_death = say, policy, list(after_death)
         self._child: subprocess.Popen[bytes] | None = None
         self._signals = 0
         self._stopping = threading.Event()
@@ -60,8 +68,9 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def _keep_running(self) -> int:
+        command = self._command
         while True:
-            code = self._run_once()
+            code = self._run_once(command)
             if code in (EXIT_OK, EXIT_BAD_SETTINGS) or self._stopping.is_set():
                 return code if code >= 0 else 128 - code
             wait = self.wait_before_restart(time.monotonic())
@@ -72,11 +81,12 @@ class Supervisor:
             self._say(f"The service {reason}; starting it again in {wait:g} s.")
             if self._stopping.wait(wait):
                 return EXIT_OK
+            command = [*self._command, *self._after_death]
 
-    def _run_once(self) -> int:
+    def _run_once(self, command: Sequence[str]) -> int:
         # Its own process group: Ctrl-C in a terminal then reaches only this process, which passes it on once.
         group = None if sys.platform == "win32" else 0
-        self._child = subprocess.Popen(self._command, env=self._environment, process_group=group)  # noqa: S603
+        self._child = subprocess.Popen(command, env=self._environment, process_group=group)  # noqa: S603
         if self._stopping.is_set():  # the signal came while the child was being made
             self._pass_on()
         return self._child.wait()

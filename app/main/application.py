@@ -27,6 +27,7 @@ def create_app(
     describe: Describe | None = None,
     warm_up: Callable[[], str | None] | None = None,
     on_hang: Callable[[], None] | None = None,
+    after_death: bool = False,
 ) -> FastAPI:
     """The API as an ASGI application; its parts hang on `app.state.parts`, and start and stop with its lifespan.
 
@@ -36,8 +37,9 @@ def create_app(
         describe: what the given backends are (see `app.api.catalog`).
         warm_up: loads and runs the given backends once; returns a model's name.
         on_hang: called when a restoration hangs; the process should end.
+        after_death: the process before this one was seen to die alone, so the runs it left burned a try.
     """
-    service = Service(settings, backends, describe, warm_up, on_hang)
+    service = Service(settings, backends, describe, warm_up, on_hang, after_death=after_death)
     context = service.context
 
     @contextlib.asynccontextmanager

@@ -58,7 +58,10 @@ class Service:
         describe: Describe | None,
         warm_up: Callable[[], str | None] | None,
         on_hang: Callable[[], None] | None,
+        *,
+        after_death: bool = False,
     ) -> None:
+        self._after_death = after_death
         self.load_error: RestoreError | None = None
         self._settings = settings
         self._given = backends is not None
@@ -76,7 +79,7 @@ class Service:
         """Open the store, take back what a crash left, and begin to load; requests are answered meanwhile."""
         context = self.context
         context.store.open()
-        self._waiting = context.store.recover(context.wall())
+        self._waiting = context.store.recover(context.wall(), burn_try=self._after_death)
         context.job_events.start(context.events.subscribe)
         context.janitor.start()
         self._loader.start()

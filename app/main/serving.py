@@ -37,17 +37,20 @@ def create_dashboard(app: FastAPI, static_folder: Path = STATIC_FOLDER) -> Dashb
     return Dashboard(app, static_folder)
 
 
-def serve(settings: Settings, *, banner: Callable[[Mapping[str, Any]], None] | None = None) -> None:
+def serve(
+    settings: Settings, *, banner: Callable[[Mapping[str, Any]], None] | None = None, after_death: bool = False
+) -> None:
     """Serve API and dashboard until SIGTERM or SIGINT; a second signal cuts the drain short.
 
-    `banner` is called once with what the local backend says of itself, when it is loaded.
+    `banner` is called once with what the local backend says of itself, when it is loaded. `after_death`: the process
+    before this one died, and nothing else did; what it had in work burned a try.
 
     Raises:
         RestoreError: the start is not possible: a port is taken, the data folder is in use, the device is not there.
     """
     secrets = [key.get_secret_value() for key in (*settings.api_keys, settings.siliconflow_api_key)]
     logs.set_up(settings.log_format, secrets)
-    app = create_app(settings, on_hang=lambda: os._exit(EXIT_HUNG))
+    app = create_app(settings, on_hang=lambda: os._exit(EXIT_HUNG), after_death=after_death)
     with _listening(settings.host, settings.port) as api, _listening(settings.host, settings.dashboard_port) as pages:
         asyncio.run(_serve(app, api, pages, banner))
 

@@ -17,7 +17,7 @@ from app.store.schema import attempts, photos
 
 CRASHED = "worker_crashed"
 CRASHED_MESSAGE = (
-    "The service stopped twice while it restored this photo, so it was given up; "
+    "The service died three times while it restored this photo, so it was given up; "
     "try a smaller photo or another model, and tell the operator."
 )
 INTERRUPTED = "interrupted"
@@ -90,10 +90,15 @@ def crashed(connection: Connection, attempt_id: str, token: str, now: float, max
     return None if row is None else release_photo(connection, row)
 
 
-def recover(connection: Connection, now: float, max_tries: int) -> set[str]:
-    """At the start of a process: every run of the last one has crashed."""
+def recover(connection: Connection, now: float, max_tries: int, *, burn_try: bool) -> set[str]:
+    """At the start of a process: every run of the last one has ended; whether its try counts is the caller's word."""
+    changed = set()
     running = select(attempts.c.id, attempts.c.claim).where(attempts.c.status == AttemptStatus.PROCESSING.value)
-    changed = (crashed(connection, row.id, row.claim, now, max_tries) for row in connection.execute(running).all())
+    for row in connection.execute(running).all():
+        if burn_try:
+            changed.add(crashed(connection, row.id, row.claim, now, max_tries))
+        else:
+            changed.add(give_back(connection, row.id, row.claim, now))
     return {job_id for job_id in changed if job_id is not None}
 
 

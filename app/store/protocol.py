@@ -13,7 +13,7 @@ from app.store.queries import Counts
 from app.store.records import Attempt, Job, NewPhoto, NewVersion, Photo, Result
 from app.store.removal import Removal
 
-MAX_TRIES = 2
+MAX_TRIES = 3
 EXPIRED_JOBS_A_PASS = 500
 
 
@@ -212,8 +212,12 @@ class Store(Protocol):
         """Show the next version of a result, whose file is safe on disk; False unless version `was` is shown now."""
         ...
 
-    def recover(self, now: float, max_tries: int = MAX_TRIES) -> list[str]:
-        """At start, before any run: runs of the last process crashed. Returns all waiting attempts in order."""
+    def recover(self, now: float, max_tries: int = MAX_TRIES, *, burn_try: bool = True) -> list[str]:
+        """At start, before any run: settle the runs of the last process. Returns all waiting attempts in order.
+
+        Each is `crashed`, or with `burn_try` False (the whole machine went down, say) given back, and its try does not
+        count.
+        """
         ...
 
     def cancel_or_remove(self, owner: str, job_id: str, now: float) -> Removal:

@@ -207,10 +207,10 @@ class SqlStore:
 
     # What concerns many rows.
 
-    def recover(self, now: float, max_tries: int = MAX_TRIES) -> list[str]:
+    def recover(self, now: float, max_tries: int = MAX_TRIES, *, burn_try: bool = True) -> list[str]:
         """See `Store`."""
         with self._database.writing() as connection:
-            changed = leases.recover(connection, now, max_tries)
+            changed = leases.recover(connection, now, max_tries, burn_try=burn_try)
             waiting = queries.queued_ids(connection)
         self._events.publish(changed)
         return waiting
