@@ -109,6 +109,7 @@ _TABLE = {
     "database_busy": ErrorFacts(503, "the job database is busy"),
     "database_unwritable": ErrorFacts(503, "the job database cannot be read or written"),
     "store_closed": ErrorFacts(503, "the service is stopping"),
+    "out_of_resources": ErrorFacts(503, "the service has too few descriptors, threads or memory for this request"),
     "out_of_memory": ErrorFacts(503, "the device or the machine has too little memory"),
     "bad_network_output": ErrorFacts(500, "the network gave an unusable picture"),
     "decoder_unavailable": ErrorFacts(500, "the decoder's process cannot be started"),

@@ -44,6 +44,9 @@ class Settings(BaseSettings):
         default=(), description="Host names that requests may carry besides loopback; empty with a key set: any"
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(default=(), description="origins of other web pages")
+    forwarded_allow_ips: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="addresses or networks of reverse proxies whose X-Forwarded-For is believed; * for any"
+    )
     rate_limit: str = Field(default="600/minute", description="requests of one key, such as 600/minute; 0: no limit")
 
     # limits
@@ -103,7 +106,9 @@ class Settings(BaseSettings):
 
     log_format: Literal["text", "json"] = "text"
 
-    @field_validator("api_keys", "allowed_hosts", "cors_origins", "siliconflow_result_hosts", mode="before")
+    @field_validator(
+        "api_keys", "allowed_hosts", "cors_origins", "forwarded_allow_ips", "siliconflow_result_hosts", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -131,6 +136,18 @@ class Settings(BaseSettings):
             )
         return value
 
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in value:
+            try:
+                _ = proxy == "*" or ipaddress.ip_network(proxy, strict=False)
+            except ValueError:
+                raise ValueError(
+                    "FORWARDED_ALLOW_IPS must be addresses such as 127.0.0.1 or networks such as 172.18.0.0/16"
+                ) from None
+        return value
+
     @field_validator("siliconflow_result_hosts")
     @classmethod
     def _are_host_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -145,6 +162,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"API_KEY must have at least {MIN_KEY_CHARACTERS} characters; make one: openssl rand -hex 32"
             )
+        if not self.api_keys and "*" in self.cors_origins:
+            raise ValueError("CORS_ORIGINS=* lets every web page in, so API_KEY must be set; or name the origins")
         if not self.api_keys and not self.is_loopback:
             raise ValueError("HOST is not a loopback address, so API_KEY must be set; make one: openssl rand -hex 32")
         return self

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from app import images
-from app.errors import Cancelled, OutOfMemory, RestoreError, Unavailable
+from app.errors import Cancelled, Internal, OutOfMemory, RestoreError, Unavailable
 from app.images import Decoder, ImageLimits, Picture
 from app.jobs.runner import Finished
 from app.notices import Notice
@@ -129,7 +129,6 @@ def test_options_that_cannot_be_read_back_fail(harness: Harness) -> None:
     ("error", "code", "said"),
     [
         (OutOfMemory("gpu_out_of_memory", "The smallest tile does not fit."), "gpu_out_of_memory", "smallest tile"),
-        (MemoryError(), "out_of_memory", "not enough memory"),
         (RuntimeError("secret detail at /srv/me"), "internal_error", "reason of ours"),
         (Cancelled(), "internal_error", "reason of ours"),  # nobody asked it to stop
     ],
@@ -148,6 +147,64 @@ def test_every_failure_ends_in_the_row(
     assert harness.result_files() == harness.scratch_files() == []
     harness.backends["local"] = LanczosBackend()
     assert run(harness, harness.submit()).status is AttemptStatus.COMPLETED
+
+
+def exhausted(error: Exception) -> Exception:
+    """An error of ours that was caused by another."""
+    try:
+        try:
+            raise error
+        except Exception:
+            raise Unavailable("weights_unreadable", "The file cannot be read.") from None
+    except Unavailable as caught:
+        return caught
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EMFILE, "Too many open files"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"),
+        RuntimeError("can't start new thread"),
+        exhausted(OSError(errno.ENFILE, "Too many open files in system")),
+    ],
+)
+@pytest.mark.parametrize("where", ["decode", "restore", "encode"])
+def test_what_the_process_lacks_is_never_the_photos_fault(
+    harness: Harness, error: Exception, where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = harness.submit()
+
+    def lacking(*_: Any, **__: Any) -> Any:
+        raise error
+
+    with monkeypatch.context() as patch:
+        place: Any = {"decode": harness.decoder, "restore": harness.backend, "encode": images}[where]
+        patch.setattr(place, where, lacking)
+        for _ in range(5):
+            attempt = run(harness, job)
+            assert (attempt.status, attempt.tries) == (AttemptStatus.QUEUED, 0)
+    assert caplog.text.count("ran out of resources") == 1
+    assert harness.scratch_files() == []
+    assert run(harness, job).status is AttemptStatus.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(MemoryError(), "out_of_memory"), (Internal("decoder_unavailable", "No."), "decoder_unavailable")],
+)
+def test_a_lack_of_memory_is_tried_again_alone_before_it_is_the_photos_own(
+    harness: Harness, error: Exception, code: str
+) -> None:
+    job = harness.submit()
+    harness.backends["local"] = Raising(error)
+    seen = [run(harness, job) for _ in range(3)]
+    assert [(attempt.status.value, attempt.tries, attempt.error_code) for attempt in seen] == [
+        ("queued", 1, None),
+        ("queued", 2, None),
+        ("failed", 3, code),
+    ]
 
 
 def test_the_file_is_published_before_the_row_says_so(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,16 +16,17 @@ from typing import Protocol
 
 from app import images
 from app.backends.protocol import Backend
-from app.errors import Cancelled, Conflict, NotFound, RestoreError
+from app.errors import Cancelled, Conflict, NotFound, RestoreError, is_exhaustion
 from app.images import Picture
 from app.jobs.progress import Progress
+from app.logs import Sparing
 from app.metrics import Metrics
 from app.notices import Notice
 from app.options import RestoreOptions
 from app.results import RestorationResult
 from app.stages import Stage
 from app.storage import Storage, new_id, translate_disk_full
-from app.store import Attempt, Result, Store
+from app.store import MAX_TRIES, Attempt, Result, Store
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ FACES_NOT_KEPT = Notice(
     "There was no room to keep the faces, so their strength cannot be changed without restoring again.",
 )
 SHUTTING_DOWN = "shutting_down"  # the code of a decoder that was closed
+DECODER_UNAVAILABLE = "decoder_unavailable"  # the code of a decoder that cannot be started
 
 
 class PictureDecoder(Protocol):
@@ -93,6 +95,7 @@ class Runner:
         self._clock, self._wall = clock, wall
         self._unsettled: list[Callable[[], object]] = []
         self._unsettled_lock = threading.Lock()
+        self._sparing = Sparing(clock)
 
     def run_attempt(self, attempt_id: str) -> None:
         """All three steps in a row. Does nothing when the attempt does not wait (any more)."""
@@ -277,12 +280,26 @@ class Runner:
             self._fail(attempt, token, error)
 
     def _fail(self, attempt: Attempt, token: str, error: Exception) -> None:
+        """End a run that did not work; where it was the process that lacked something, the attempt waits again."""
+        if is_exhaustion(error):
+            self._sparing.error(log, "attempt %s waits again, the service ran out of resources: %s", attempt.id, error)
+            self.give_back(attempt.id, token)
+            return
+        if _may_fare_better_alone(error) and attempt.tries < MAX_TRIES:
+            log.warning("attempt %s is tried again, alone: %s", attempt.id, type(error).__name__)
+            self.abandon(attempt.id, token)
+            return
         code, message = _reason(attempt, error)
         self._settle(lambda: self._count("failed", self._store.fail(attempt.id, token, code, message, self._wall())))
 
     def _count(self, how: str, changed: bool) -> None:
         if changed:
             self._metrics.attempt_ended(how)
+
+
+def _may_fare_better_alone(error: Exception) -> bool:
+    """What a photo may have met only for its neighbours' or another process's sake."""
+    return isinstance(error, MemoryError) or (isinstance(error, RestoreError) and error.code == DECODER_UNAVAILABLE)
 
 
 def _reason(attempt: Attempt, error: Exception) -> tuple[str, str]:

@@ -24,6 +24,7 @@ from app.worker.active_runs import ActiveRuns, Run
 
 log = logging.getLogger(__name__)
 
+_RESCANNED_AT_ONCE = 20
 REFUSED_PAUSE_SECONDS = 1.0  # after the store refused a claim (a full disk, say)
 NICENESS = 10  # added for the working threads, so that a busy machine still answers requests at once
 
@@ -84,13 +85,19 @@ class Lane:
                 stop.wait(REFUSED_PAUSE_SECONDS)
 
     def _rescanned(self) -> str | None:
-        """No wake-up came: settle what the store refused, and find a waiting row whose wake-up was lost."""
+        """No wake-up came: settle what the store refused, and find waiting rows whose wake-ups were lost.
+
+        The first is returned, for the others there are new wake-ups.
+        """
         try:
             self._context.runner.settle()
-            waiting = self._context.store.queued_ids(limit=1, only=self._filter.only, but=self._filter.but)
+            limit, lane = _RESCANNED_AT_ONCE, self._filter
+            waiting = self._context.store.queued_ids(limit=limit, only=lane.only, but=lane.but)
         except RestoreError as error:
             log.warning("the waiting attempts could not be read: %s", error.detail)
             return None
+        for attempt_id in waiting[1:]:
+            self._context.queue.publish(attempt_id)
         return waiting[0] if waiting else None
 
     def _mine(self, attempt_id: str) -> Attempt | None:
