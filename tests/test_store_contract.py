@@ -13,7 +13,7 @@ from app.errors import Conflict, NotFound, TooLarge, Unavailable
 from app.events import LocalEvents
 from app.notices import Notice
 from app.storage import new_id
-from app.store import Attempt, AttemptStatus, Job, NewPhoto, Result, SqlStore, Store
+from app.store import Attempt, AttemptStatus, Job, JobSummary, NewPhoto, Result, SqlStore, Store
 
 ME = "me"
 
@@ -210,6 +210,24 @@ def test_cancelling_is_immediate_for_waiting_and_running_and_spares_the_ended(st
     with pytest.raises(NotFound):
         store.job(ME, job.id)
     assert store.known_photo_ids() == set()
+
+
+def test_a_long_list_sums_up_jobs_of_many_photos(store: Store) -> None:
+    small, large = add(store, photos=2), add(store, photos=3)
+    foreign = store.page("somebody else", 9, None, 2)
+    failed, running, _ = (attempt.id for attempt in large.attempts)
+    store.claim(failed, "a", 5.0)
+    store.fail(failed, "a", "code", "message", 6.0)
+    store.claim(running, "b", 7.0)
+    store.report_progress(running, "b", 0.5, "upscaling")
+    summed, whole = store.page(ME, 9, None, 2)
+    assert isinstance(summed, JobSummary)
+    assert whole == store.job(ME, small.id)
+    same = store.job(ME, large.id)
+    assert (summed.id, summed.status, summed.progress) == (same.id, same.status, same.progress)
+    assert (summed.stage, summed.ended_at, summed.photos) == ("upscaling", 6.0, 3)
+    assert store.page(ME, 9, summed.id, 1) == [store.page(ME, 9, None, 1)[1]]
+    assert foreign == []
 
 
 def test_after_a_crash_a_run_is_repeated_twice_and_then_given_up(store: Store) -> None:

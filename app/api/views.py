@@ -12,7 +12,7 @@ from typing import Any
 
 from app.options import RestoreOptions
 from app.stages import Stage
-from app.store import Attempt, AttemptStatus, Job, Photo
+from app.store import Attempt, AttemptStatus, Job, JobSummary, Photo
 
 _PROGRESS_DIGITS = 4
 
@@ -64,6 +64,24 @@ def job_view(job: Job, queue_position: int, retention_seconds: float) -> dict[st
         "stage": stage_of(job),
         "options": RestoreOptions.from_json(job.options_json).__dict__,
         "attempts": [attempt_view(attempt) for attempt in job.attempts],
+    }
+
+
+def summary_view(job: JobSummary, queue_position: int, retention_seconds: float) -> dict[str, Any]:
+    """A job of many photos in a long list: what `job_view` says, without what it says of each photo."""
+    expires_at = job.ended_at + retention_seconds if job.ended_at is not None and job.status.ended else None
+    return {
+        "job_id": job.id,
+        "status": job.status.value,
+        "progress": round(job.progress, _PROGRESS_DIGITS),
+        "queue_position": queue_position,
+        "results": None,
+        "errors": None,
+        "created_at": job.created_at,
+        "expires_at": expires_at,
+        "stage": job.status.value if job.status.ended else job.stage or Stage.WAITING.value,
+        "options": RestoreOptions.from_json(job.options_json).__dict__,
+        "attempts": None,
     }
 
 

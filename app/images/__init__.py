@@ -1,6 +1,7 @@
 """Bytes to `Picture` and back: formats, colour, depth and metadata."""
 
 from app.images.decoder import Decoder
+from app.images.decoder_pool import DecoderPool
 from app.images.encoding import Encoded, choose_format, encode
 from app.images.header import Header, ImageLimits, accepted_formats, read_header
 from app.images.layer_encoding import fit_layers, keep_layers
@@ -10,6 +11,7 @@ from app.images.preview import PREVIEW_SIDE_PIXELS, encode_preview, read_profile
 __all__ = [
     "PREVIEW_SIDE_PIXELS",
     "Decoder",
+    "DecoderPool",
     "Encoded",
     "Header",
     "ImageLimits",

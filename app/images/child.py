@@ -23,9 +23,10 @@ from PIL import AvifImagePlugin
 
 from app.errors import NotFound, RestoreError, Unavailable
 from app.images.decode import decode_file
-from app.images.header import ImageLimits, quiet_pillow
+from app.images.face_layers import load_layers, mix
+from app.images.header import Header, ImageLimits, quiet_pillow, read_header
 from app.images.picture import Picture
-from app.images.preview import preview_file, preview_limits
+from app.images.preview import encode_preview, preview_file, preview_limits, read_profile
 
 _MEBIBYTE = 1024 * 1024
 _SET_PARENT_DEATH_SIGNAL = 1
@@ -83,6 +84,10 @@ def _answer(request: dict[str, Any], fd: int, limits: ImageLimits) -> dict[str, 
         path = Path(request["path"])
         if request["do"] == "decode":
             return _send_picture(decode_file(path, limits, as_stored=request.get("as_stored", False)), fd)
+        if request["do"] == "header":
+            return _describe_header(read_header(path, limits))
+        if request["do"] == "face":
+            return {"sizes": _send([_face_preview(path, request)], fd)}
         wide = preview_limits(limits, request["max_megapixels"])
         return {"sizes": _send([preview_file(path, wide, request["max_side"])], fd)}
     except RestoreError as error:
@@ -91,6 +96,21 @@ def _answer(request: dict[str, Any], fd: int, limits: ImageLimits) -> dict[str, 
         return _failure(NotFound("file_missing", "The photo's file is no longer here; upload it again."))
     except OSError:
         return _failure(Unavailable("no_space", "There is no room to decode a photo now; try again later."))
+
+
+def _describe_header(header: Header) -> dict[str, Any]:
+    return {"format": header.format, "width": header.width, "height": header.height}
+
+
+def _face_preview(path: Path, request: dict[str, Any]) -> bytes:
+    """One kept face, blended at its strength; the layers are in the colours of the result's profile."""
+    found = load_layers(path, request["index"])
+    if not found:
+        raise NotFound("face_not_found", "This result has no such restored face.")
+    region = found[0].before.copy()
+    mix(region, found[0].restored, found[0].mask, request["strength"])
+    profile = read_profile(Path(request["result"]))
+    return encode_preview(Picture(region, icc_profile=profile), request["max_side"])
 
 
 def _failure(error: RestoreError) -> dict[str, Any]:

@@ -24,11 +24,12 @@ import numpy as np
 
 from app import errors
 from app.errors import Internal, RestoreError, Unavailable, Unprocessable
-from app.images.header import MIME_TYPES, ImageLimits, undecodable
+from app.images.header import MIME_TYPES, Header, ImageLimits, undecodable
 from app.images.picture import Picture
 from app.images.preview import PREVIEW_SIDE_PIXELS
 from app.notices import PHOTO_CHANGED, notices_of
 
+HEADER_TIMEOUT_SECONDS = 5.0
 _START_TIMEOUT_SECONDS = 60.0
 _MAX_ANSWER_BYTES = 64 * 1024
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
@@ -73,6 +74,25 @@ class Decoder:
         assert isinstance(picture, Picture)
         return picture
 
+    def read_header(self, path: Path) -> Header:
+        """Judge a file by its header, as `header.read_header` does; what takes long is refused as `decode_timeout`."""
+        request = {"do": "header", "path": str(path.absolute())}
+        header = self._submit(lambda: self._ask(request, _read_header, HEADER_TIMEOUT_SECONDS))
+        assert isinstance(header, Header)
+        return header
+
+    def face_preview(self, layers: Path, result: Path, index: int, strength: float, max_side: int) -> bytes:
+        """A JPEG of one kept face of a result, in the colours that the result's own profile means.
+
+        Raises:
+            RestoreError: `face_not_found`, `layers_unreadable`, or what stands at `decode`.
+        """
+        places = {"path": str(layers.absolute()), "result": str(result.absolute())}
+        request = {"do": "face", **places, "index": index, "strength": strength, "max_side": max_side}
+        data = self._submit(lambda: self._ask(request, _read_preview))
+        assert isinstance(data, bytes)
+        return data
+
     def preview(self, path: Path, max_side: int = PREVIEW_SIDE_PIXELS, max_megapixels: float | None = None) -> bytes:
         """A JPEG of at most `max_side` pixels a side; `max_megapixels` lifts the limits for results of our own."""
         request = {"do": "preview", "path": str(path.absolute()), "max_side": max_side}
@@ -115,10 +135,10 @@ class Decoder:
         child.await_ready()
         return child
 
-    def _ask(self, request: dict[str, Any], read: Any) -> object:
+    def _ask(self, request: dict[str, Any], read: Any, timeout_seconds: float | None = None) -> object:
         child = self._warm()
         try:
-            answer = child.ask(request, self._limits.decode_timeout_seconds)
+            answer = child.ask(request, timeout_seconds or self._limits.decode_timeout_seconds)
             if "error" in answer:
                 raise _as_error(answer["error"])
             return read(answer, child.file, self._limits)
@@ -216,6 +236,13 @@ def _as_error(said: dict[str, Any]) -> RestoreError:
 
 def _read_preview(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -> bytes:
     return _read_blocks(answer["sizes"], 1, 0, file)[0]
+
+
+def _read_header(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -> Header:
+    width, height, name = int(answer["width"]), int(answer["height"]), str(answer["format"])
+    if not 0 < width * height <= limits.max_input_megapixels * 1e6 or min(width, height) < 1:
+        raise _Died
+    return Header(name, MIME_TYPES[name], width, height)
 
 
 def _read_picture(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -> Picture:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.errors import NotFound, RestoreError, Unprocessable
-from app.images import Header, ImageLimits, read_header
+from app.images import Header
 from app.options import RestoreOptions, check_output
 from app.queue import Queue
 from app.storage import Storage, StoredUpload, UploadWriter
@@ -30,7 +30,6 @@ class Upload:
 class SubmissionLimits:
     """What a submission is judged by. `queue_limit` is in photos that wait."""
 
-    image: ImageLimits
     max_output_megapixels: float
     queue_limit: int
 
@@ -57,7 +56,8 @@ class BatchRefused(RestoreError):
 class Submission:
     """Accepts jobs and photos. Calls wait for disk and database, so they belong in a thread that may wait.
 
-    `check_options` raises for options that cannot be served now; `now` is epoch seconds.
+    `check_options` raises for options that cannot be served now; `read_header` judges a file by its header, away from
+    this process. `now` is epoch seconds.
     """
 
     def __init__(
@@ -67,10 +67,11 @@ class Submission:
         queue: Queue,
         *,
         check_options: Callable[[RestoreOptions], None],
+        read_header: Callable[[Path], Header],
         limits: SubmissionLimits,
     ) -> None:
         self._store, self._storage, self._queue = store, storage, queue
-        self._limits = limits
+        self._limits, self._read_header = limits, read_header
         self.check_options = check_options
 
     def submit(self, owner: str, uploads: Sequence[Upload], options: RestoreOptions, now: float) -> tuple[Job, int]:
@@ -103,7 +104,7 @@ class Submission:
         """
         stored: list[StoredUpload] = []
         try:
-            header = read_header(_path_of(upload), self._limits.image)
+            header = self._read_header(_path_of(upload))
             stored.append(_writer_of(upload).commit())
             photo, created = self._store.library.add(owner, _new_photo(upload, header, stored[0]), now)
         except BaseException:
@@ -142,7 +143,7 @@ class Submission:
         return headers
 
     def _check_one(self, upload: Upload, options: RestoreOptions) -> Header:
-        header = read_header(_path_of(upload), self._limits.image)
+        header = self._read_header(_path_of(upload))
         check_output(header.width * header.height, options.scale, self._limits.max_output_megapixels)
         return header
 

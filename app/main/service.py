@@ -7,7 +7,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from app.api.admission import Admission
@@ -17,12 +16,14 @@ from app.api.catalog import LOCAL_BACKEND, Catalog
 from app.api.connections import Connections
 from app.api.dependencies import AppContext, Limits
 from app.api.job_events import JobEvents
+from app.api.shared_calls import KeptAnswers, SharedCalls
+from app.api.shared_pool import Pools
 from app.backends.protocol import Backend
 from app.backends.siliconflow import NAME as CLOUD
 from app.backends.siliconflow import describe_siliconflow
 from app.errors import RestoreError
 from app.events import LocalEvents
-from app.images import Decoder, ImageLimits
+from app.images import Decoder, DecoderPool, ImageLimits
 from app.jobs.deletion import Deletion
 from app.jobs.janitor import Janitor
 from app.jobs.reblending import Reblender
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-POOL_THREADS = 8
 LOADER_JOIN_SECONDS = 15.0
 DECODE_BYTES_PER_PIXEL = 24  # 16 bits with transparency, as read, as mixed and as sent
 LONGEST_RESULT_PIXELS = 1 << 20
@@ -105,7 +105,8 @@ class Service:
         await asyncio.to_thread(self._loader.join, LOADER_JOIN_SECONDS)
         await asyncio.to_thread(context.reblender.close)
         await asyncio.to_thread(context.decoder.close)
-        await asyncio.to_thread(context.pool.shutdown)
+        await asyncio.to_thread(context.inspectors.close)
+        await asyncio.to_thread(context.pools.shutdown)
         context.store.close()
 
     def _build(self, on_hang: Callable[[], None] | None) -> AppContext:
@@ -114,13 +115,13 @@ class Service:
         events, queue = LocalEvents(), LocalQueue()
         store = SqlStore(settings.database_url, events)
         storage = DiskStorage(settings.upload_folder, settings.processed_folder, settings.min_free_disk_mb)
-        decoder = Decoder(limits.image)
-        pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="request")
+        decoder, inspectors = Decoder(limits.image), DecoderPool(limits.image)
+        pools = Pools()
         runner = Runner(store, storage, decoder, self._backends, metrics)
         self._open_cloud(decoder, storage)
 
         async def count_queued() -> int:
-            counts = await asyncio.get_running_loop().run_in_executor(pool, store.counts)
+            counts = await pools.system.run("", store.counts)
             return counts.queued
 
         catalog = Catalog(lambda: self._describe(), lambda: self._warm_up(), backends=self._backend_rows())
@@ -131,6 +132,7 @@ class Service:
             queue=queue,
             storage=storage,
             decoder=decoder,
+            inspectors=inspectors,
             metrics=metrics,
             worker=self._make_worker(runner, store, metrics, queue, on_hang),
             janitor=self._make_janitor(store, storage, metrics),
@@ -139,11 +141,20 @@ class Service:
             rate_limits=RateLimits(settings.rate_limit),
             job_events=JobEvents(),
             reblender=Reblender(store, storage, Decoder(result_limits_of(limits)), metrics),
-            submission=Submission(store, storage, queue, check_options=catalog.check, limits=limits.submission),
+            submission=Submission(
+                store,
+                storage,
+                queue,
+                check_options=catalog.check,
+                read_header=inspectors.read_header,
+                limits=limits.submission,
+            ),
             deletion=Deletion(store, storage),
             admission=Admission(storage, limits.queue_limit, count_queued, time.monotonic),
             connections=Connections(),
-            pool=pool,
+            pools=pools,
+            previews=KeptAnswers(),
+            warm_ups=SharedCalls(),
             clock=time.monotonic,
             wall=time.time,
             started_at=time.monotonic(),
@@ -197,7 +208,8 @@ class Service:
     def _load(self) -> None:
         """In its own thread: warm the decoder, open and load the backend, then let the worker begin."""
         failure = None
-        warming = self.context.pool.submit(self._warm_decoder)  # its child loads while we load
+        warming = threading.Thread(target=self._warm_decoders, name="decoder-warm-up", daemon=True)
+        warming.start()  # the children load while we load
         try:
             if not self._given:
                 self._open_local()
@@ -206,7 +218,7 @@ class Service:
         except Exception:
             log.exception("the local backend could not be opened")
             failure = "The restoration backend could not be opened; the log says why."
-        warming.result()
+        warming.join()
         with self._starting:
             if failure is None and not self._stopping:
                 self.context.worker.start()
@@ -225,8 +237,9 @@ class Service:
         except RestoreError as error:  # a damaged weight file, say: other models may do, and each job says its own
             log.warning("the default model could not be loaded: %s", error.detail)
 
-    def _warm_decoder(self) -> None:
+    def _warm_decoders(self) -> None:
         try:
+            self.context.inspectors.start()
             self.context.decoder.start()
         except RestoreError as error:  # the first photo tries again
             log.warning("the decoder could not be started: %s", error.detail)

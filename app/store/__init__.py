@@ -2,7 +2,17 @@
 
 from app.store.protocol import MAX_TRIES, Library, Store
 from app.store.queries import Counts
-from app.store.records import Attempt, AttemptStatus, Job, NewPhoto, NewVersion, Photo, PhotoStatus, Result
+from app.store.records import (
+    Attempt,
+    AttemptStatus,
+    Job,
+    JobSummary,
+    NewPhoto,
+    NewVersion,
+    Photo,
+    PhotoStatus,
+    Result,
+)
 from app.store.removal import Removal
 from app.store.sql_store import SqlStore
 
@@ -12,6 +22,7 @@ __all__ = [
     "AttemptStatus",
     "Counts",
     "Job",
+    "JobSummary",
     "Library",
     "NewPhoto",
     "NewVersion",

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from app.store.queries import Counts
-from app.store.records import Attempt, Job, NewPhoto, NewVersion, Photo, Result
+from app.store.records import Attempt, Job, JobSummary, NewPhoto, NewVersion, Photo, Result
 from app.store.removal import Removal
 
 MAX_TRIES = 3
@@ -131,6 +131,10 @@ class Store(Protocol):
 
         Raises `NotFound` `job_not_found` when `before` is unknown (it may have expired).
         """
+        ...
+
+    def page(self, owner: str, limit: int, before: str | None, most_attempts: int) -> list[Job | JobSummary]:
+        """The same for a long list: a job of more than `most_attempts` photos comes without its attempts."""
         ...
 
     def attempt(self, attempt_id: str) -> Attempt | None:

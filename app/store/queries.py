@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, func, select
 
 from app.errors import NotFound
 from app.options import BackendName
-from app.store.records import Attempt, AttemptStatus, Job
+from app.store.records import Attempt, AttemptStatus, Job, JobSummary
 from app.store.schema import ACTIVE, attempt_of, attempts, jobs, photos, select_attempts
 
 RECENT_ATTEMPTS = 20
@@ -42,6 +42,56 @@ def list_jobs(connection: Connection, owner: str, limit: int, before: str | None
     if before is not None:
         query = query.where(jobs.c.number < _job_row(connection, owner, before).number)
     return _with_attempts(connection, connection.execute(query.order_by(jobs.c.number.desc()).limit(limit)).all())
+
+
+def page_jobs(
+    connection: Connection, owner: str, limit: int, before: str | None, most_attempts: int
+) -> list[Job | JobSummary]:
+    """The same, save that a job of more than `most_attempts` photos is only summed up."""
+    query = select(jobs).where(jobs.c.owner == owner)
+    if before is not None:
+        query = query.where(jobs.c.number < _job_row(connection, owner, before).number)
+    rows = connection.execute(query.order_by(jobs.c.number.desc()).limit(limit)).all()
+    summaries = _summaries(connection, rows)
+    small = [row for row in rows if summaries[row.id].photos <= most_attempts]
+    whole = {job.id: job for job in _with_attempts(connection, small)}
+    return [whole.get(row.id, summaries[row.id]) for row in rows]
+
+
+def _summaries(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, JobSummary]:
+    """One grouped query for all jobs of a page."""
+    query = (
+        select(
+            attempts.c.job_id,
+            attempts.c.status,
+            func.count().label("photos"),
+            func.sum(attempts.c.progress).label("progress"),
+            func.max(attempts.c.stage).label("stage"),
+            func.max(attempts.c.ended_at).label("ended_at"),
+        )
+        .where(attempts.c.job_id.in_([row.id for row in rows]))
+        .group_by(attempts.c.job_id, attempts.c.status)
+    )
+    groups: dict[str, list[Row[Any]]] = {row.id: [] for row in rows}
+    for group in connection.execute(query):
+        groups[group.job_id].append(group)
+    return {row.id: _summary(row, groups[row.id]) for row in rows}
+
+
+def _summary(row: Row[Any], groups: Sequence[Row[Any]]) -> JobSummary:
+    counts = {AttemptStatus(group.status): int(group.photos) for group in groups}
+    done = sum(group.photos if AttemptStatus(group.status).ended else group.progress for group in groups)
+    stages = [str(group.stage) for group in groups if group.status == AttemptStatus.PROCESSING.value]
+    return JobSummary(
+        id=row.id,
+        owner=row.owner,
+        created_at=row.created_at,
+        options_json=row.options_json,
+        counts=counts,
+        progress=float(done) / max(1, sum(counts.values())),
+        stage=stages[0] if stages else None,
+        ended_at=max((group.ended_at for group in groups if group.ended_at is not None), default=None),
+    )
 
 
 def find_attempt(connection: Connection, attempt_id: str) -> Attempt | None:

@@ -13,7 +13,7 @@ from app.store import leases, photo_transitions, queries, removal, submissions, 
 from app.store.group_commit import GroupCommit
 from app.store.protocol import EXPIRED_JOBS_A_PASS, MAX_TRIES
 from app.store.queries import Counts
-from app.store.records import Attempt, Job, NewPhoto, NewVersion, Result
+from app.store.records import Attempt, Job, JobSummary, NewPhoto, NewVersion, Result
 from app.store.removal import Removal
 from app.store.sql_library import SqlLibrary
 from app.store.sqlite import Database
@@ -97,6 +97,11 @@ class SqlStore:
         """See `Store`."""
         with self._database.reading() as connection:
             return queries.list_jobs(connection, owner, limit, before)
+
+    def page(self, owner: str, limit: int, before: str | None, most_attempts: int) -> list[Job | JobSummary]:
+        """See `Store`."""
+        with self._database.reading() as connection:
+            return queries.page_jobs(connection, owner, limit, before, most_attempts)
 
     def attempt(self, attempt_id: str) -> Attempt | None:
         """See `Store`."""

@@ -39,7 +39,7 @@ async def upload_photo(request: Request) -> Response:
     """Take one photo without restoring it. Bytes that are here already give the photo they are, with 200."""
     context = get_context(request)
     form = await uploads.receive(request, 1)
-    photo, created = await context.run(uploads.add_photo, context, get_owner(request), form)
+    photo, created = await context.run_heavy(uploads.add_photo, context, get_owner(request), form)
     return JSONResponse(_view(context, photo), 201 if created else 200, headers={"Location": f"{UPLOAD}/{photo.id}"})
 
 
@@ -56,7 +56,7 @@ async def list_photos(
     if before is not None:
         _check_id(before)
     context = get_context(request)
-    return JSONResponse(await context.run(_page, context, get_owner(request), limit, before, archived))
+    return JSONResponse(await context.run_heavy(_page, context, get_owner(request), limit, before, archived))
 
 
 @router.get(
