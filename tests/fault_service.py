@@ -60,7 +60,13 @@ POINTS: dict[str, tuple[Any, str, str]] = {
 class WrongOrder(Runner):
     """The negative control: the row says completed before the file has its name."""
 
-    def finish(self, finished: Finished, *, heartbeat: Callable[[], None] = lambda: None) -> None:
+    def finish(
+        self,
+        finished: Finished,
+        *,
+        heartbeat: Callable[[], None] = lambda: None,
+        wait_to_retry: Callable[[], bool] = lambda: False,
+    ) -> None:
         with self._storage.scratch(finished.attempt.id) as temporary:
             result = self._encode(finished, temporary)
             self._complete(finished.attempt.id, finished.token, result)

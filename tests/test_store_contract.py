@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -240,6 +241,21 @@ def test_after_a_crash_a_run_is_repeated_twice_and_then_given_up(store: Store) -
     attempt = store.job(ME, running.id).attempts[0]
     assert (attempt.status, attempt.error_code, attempt.tries) == (AttemptStatus.FAILED, "worker_crashed", 3)
     assert attempt.ended_at == 4.0
+
+
+def test_texts_of_others_are_stored_without_what_no_database_takes(store: Store) -> None:
+    failed, completed = first(add(store)), first(add(store))
+    store.claim(failed, "a", 1.0)
+    assert store.fail(failed, "a", "provider_rejected", "half \ud800 and nul \0 end", 2.0)
+    store.claim(completed, "b", 1.0)
+    done = Result(f"{completed}.png", "image/png", 1, 1, 1, "m", 1.0, params={"prompt": "\udc00", "pace": math.nan})
+    assert store.complete(completed, "b", done, 2.0)
+    said = store.attempt(failed)
+    kept = store.attempt(completed)
+    assert said is not None
+    assert kept is not None
+    assert said.error_message == "half ? and nul  end"
+    assert kept.params == {"prompt": "?", "pace": None}
 
 
 def test_a_power_cut_burns_no_try_however_often_it_comes(store: Store) -> None:

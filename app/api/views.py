@@ -6,13 +6,17 @@ Plain functions from records to dicts; they know no requests and read no rows.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from app.errors import RestoreError
 from app.options import RestoreOptions
 from app.stages import Stage
 from app.store import Attempt, AttemptStatus, Job, JobSummary, Photo
+
+log = logging.getLogger(__name__)
 
 _PROGRESS_DIGITS = 4
 
@@ -62,7 +66,7 @@ def job_view(job: Job, queue_position: int, retention_seconds: float) -> dict[st
         "created_at": job.created_at,
         "expires_at": expires_at,
         "stage": stage_of(job),
-        "options": RestoreOptions.from_json(job.options_json).__dict__,
+        "options": options_of(job.options_json).__dict__,
         "attempts": [attempt_view(attempt) for attempt in job.attempts],
     }
 
@@ -80,7 +84,7 @@ def summary_view(job: JobSummary, queue_position: int, retention_seconds: float)
         "created_at": job.created_at,
         "expires_at": expires_at,
         "stage": job.status.value if job.status.ended else job.stage or Stage.WAITING.value,
-        "options": RestoreOptions.from_json(job.options_json).__dict__,
+        "options": options_of(job.options_json).__dict__,
         "attempts": None,
     }
 
@@ -164,6 +168,15 @@ def live_view(job: Job, queue_position: int) -> dict[str, Any]:
     }
 
 
+def options_of(options_json: str) -> RestoreOptions:
+    """The options of a row; the defaults for those that an earlier version took and this one does not."""
+    try:
+        return RestoreOptions.from_json(options_json)
+    except (RestoreError, ValueError):
+        log.warning("options of a row cannot be read, so the defaults are shown")
+        return RestoreOptions()
+
+
 def stage_of(job: Job) -> str:
     """The stage of the photo in work, else `waiting`, else the job's end state."""
     if job.status.ended:
@@ -174,7 +187,7 @@ def stage_of(job: Job) -> str:
 
 def download_name(attempt: Attempt) -> str:
     """The name of a result for saving: the original's stem, the scale, and the result's own ending."""
-    scale = RestoreOptions.from_json(attempt.options_json).scale
+    scale = options_of(attempt.options_json).scale
     ending = PurePosixPath(attempt.result_name or "result.png").suffix
     stem = attempt.original_filename
     if stem.rfind(".") > 0 and len(stem) - stem.rfind(".") <= 6:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +18,8 @@ from app.backends.protocol import Backend
 from app.errors import Cancelled, Conflict, NotFound, RestoreError, is_exhaustion
 from app.images import Picture
 from app.jobs.progress import Progress
+from app.jobs.run_failures import INTERNAL, is_passing, may_fare_better_alone, reason_of
+from app.jobs.settlement import Settlement
 from app.logs import Sparing
 from app.metrics import Metrics
 from app.notices import Notice
@@ -34,8 +35,11 @@ FACES_NOT_KEPT = Notice(
     "faces_not_kept",
     "There was no room to keep the faces, so their strength cannot be changed without restoring again.",
 )
+SURROUNDINGS_NOT_KEPT = Notice(
+    "metadata_not_kept", "Metadata and colour profile could not be written, so the result is without them."
+)
+FACTS_NOT_KEPT = Notice("facts_not_kept", "What is known of this run could not be stored.")
 SHUTTING_DOWN = "shutting_down"  # the code of a decoder that was closed
-DECODER_UNAVAILABLE = "decoder_unavailable"  # the code of a decoder that cannot be started
 
 
 class PictureDecoder(Protocol):
@@ -65,6 +69,7 @@ class Finished:
     options: RestoreOptions
     restored: RestorationResult
     notes: tuple[Notice, ...]  # what had to be given up while decoding
+    paid: bool = False  # a provider was asked for it: it is not given up for trouble of ours
 
 
 def _noop() -> None:
@@ -73,6 +78,11 @@ def _noop() -> None:
 
 def _not_cancelled() -> bool:
     """The stop sign of a caller that never stops a run."""
+    return False
+
+
+def _no_retry() -> bool:
+    """What a caller that cannot wait says to another try."""
     return False
 
 
@@ -93,8 +103,7 @@ class Runner:
         self._store, self._storage, self._decoder = store, storage, decoder
         self._backends, self._metrics = backends, metrics
         self._clock, self._wall = clock, wall
-        self._unsettled: list[Callable[[], object]] = []
-        self._unsettled_lock = threading.Lock()
+        self._settlement = Settlement()
         self._sparing = Sparing(clock)
 
     def run_attempt(self, attempt_id: str) -> None:
@@ -150,51 +159,74 @@ class Runner:
             self._fail(attempt, token, error)
             return None
         self._metrics.observe_stage("restore", self._clock() - began)
-        return Finished(attempt, token, prepared.options, restored, prepared.picture.notes)
+        return Finished(attempt, token, prepared.options, restored, prepared.picture.notes, progress.sent)
 
-    def finish(self, finished: Finished, *, heartbeat: Callable[[], None] = _noop) -> None:
-        """Encode, make the file safe under its name, and only then complete the row."""
+    def finish(
+        self,
+        finished: Finished,
+        *,
+        heartbeat: Callable[[], None] = _noop,
+        wait_to_retry: Callable[[], bool] = _no_retry,
+    ) -> None:
+        """Encode, make the file safe under its name, and only then complete the row.
+
+        What was paid for is not lost to trouble of ours: it is tried again while `wait_to_retry` (which waits a moment)
+        says True, and where the encoding itself fails, without metadata and profile.
+        """
         attempt, token = finished.attempt, finished.token
         progress = Progress(self._store, attempt.id, token, self._clock, heartbeat, _not_cancelled)
         began = self._clock()
-        try:
-            result = self._write_result(finished, progress)
-        except Exception as error:  # noqa: BLE001 - every failure ends in the row
-            self._fail(attempt, token, error)
+        left: Finished | None = finished
+        while left is not None:
+            try:
+                result = self._write_result(left, progress)
+            except Exception as error:  # noqa: BLE001 - every failure ends in the row
+                left = self._next_try(left, error, wait_to_retry)
+                continue
+            self._metrics.observe_stage("encode", self._clock() - began)
+            self._settle_result(attempt, token, result)
             return
+
+    def _settle_result(self, attempt: Attempt, token: str, result: Result | None) -> None:
+        """Complete the row of a result that is safe on disk; None: the run was cancelled meanwhile."""
         if result is None:
             self._metrics.attempt_ended("cancelled")
             return
-        self._metrics.observe_stage("encode", self._clock() - began)
-        self._settle(lambda: self._complete(attempt.id, token, result))
+        bare = dataclasses.replace(result, faces=(), warnings=(FACTS_NOT_KEPT,), params={})
+        self._settlement.settle(
+            lambda: self._complete(attempt.id, token, result),
+            lambda: self._complete(attempt.id, token, bare),
+            lambda: self._fail_plainly(attempt, token),
+        )
+
+    def _next_try(self, finished: Finished, error: Exception, wait_to_retry: Callable[[], bool]) -> Finished | None:
+        """What to write after a failure: the same later, the pixels alone, or nothing, and then the run has failed."""
+        if finished.paid and is_passing(error):
+            self._sparing.error(log, "the result of attempt %s waits to be written: %s", finished.attempt.id, error)
+            if wait_to_retry():
+                return finished
+        elif finished.paid and SURROUNDINGS_NOT_KEPT not in finished.notes:
+            log.error("the result of attempt %s is written without metadata", finished.attempt.id, exc_info=error)
+            return _without_surroundings(finished)
+        self._fail(finished.attempt, finished.token, error)
+        return None
 
     def give_back(self, attempt_id: str, token: str) -> None:
         """Put an attempt whose run was stopped in good order back into the queue; no try is burned.
 
         One that was sent to a provider is failed instead: it would be paid for twice.
         """
-        self._settle(lambda: self._count("given_back", self._store.give_back(attempt_id, token, self._wall())))
+        self._settlement.settle(
+            lambda: self._count("given_back", self._store.give_back(attempt_id, token, self._wall()))
+        )
 
     def abandon(self, attempt_id: str, token: str) -> None:
         """The run died without a word: back into the queue while tries are left, else failed."""
-        self._settle(lambda: self._count("crashed", self._store.crashed(attempt_id, token, self._wall())))
+        self._settlement.settle(lambda: self._count("crashed", self._store.crashed(attempt_id, token, self._wall())))
 
     def settle(self) -> int:
         """Try again what the store could not take (a full disk, say); returns how much is still unsettled."""
-        with self._unsettled_lock:
-            moves, self._unsettled = self._unsettled, []
-        for move in moves:
-            self._settle(move)
-        return len(self._unsettled)
-
-    def _settle(self, move: Callable[[], object]) -> None:
-        """Make one move of a row now, or keep it for `settle`: a run never leaves its row in the middle."""
-        try:
-            move()
-        except RestoreError as error:
-            log.error("the end of a run could not be written yet: %s", error.detail)
-            with self._unsettled_lock:
-                self._unsettled.append(move)
+        return self._settlement.retry()
 
     def _decode(self, attempt: Attempt) -> Picture:
         if not self._storage.has_upload(attempt.photo_id):
@@ -285,33 +317,27 @@ class Runner:
             self._sparing.error(log, "attempt %s waits again, the service ran out of resources: %s", attempt.id, error)
             self.give_back(attempt.id, token)
             return
-        if _may_fare_better_alone(error) and attempt.tries < MAX_TRIES:
+        if may_fare_better_alone(error) and attempt.tries < MAX_TRIES:
             log.warning("attempt %s is tried again, alone: %s", attempt.id, type(error).__name__)
             self.abandon(attempt.id, token)
             return
-        code, message = _reason(attempt, error)
-        self._settle(lambda: self._count("failed", self._store.fail(attempt.id, token, code, message, self._wall())))
+        code, message = reason_of(attempt, error)
+        self._settlement.settle(
+            lambda: self._count("failed", self._store.fail(attempt.id, token, code, message, self._wall())),
+            lambda: self._fail_plainly(attempt, token),
+        )
+
+    def _fail_plainly(self, attempt: Attempt, token: str) -> None:
+        """With words of ours only: nothing in them can keep the store from taking them."""
+        self._count("failed", self._store.fail(attempt.id, token, *INTERNAL, self._wall()))
 
     def _count(self, how: str, changed: bool) -> None:
         if changed:
             self._metrics.attempt_ended(how)
 
 
-def _may_fare_better_alone(error: Exception) -> bool:
-    """What a photo may have met only for its neighbours' or another process's sake."""
-    return isinstance(error, MemoryError) or (isinstance(error, RestoreError) and error.code == DECODER_UNAVAILABLE)
-
-
-def _reason(attempt: Attempt, error: Exception) -> tuple[str, str]:
-    """Stable code and plain sentence of a failure; what nobody expected goes to the log with its trace."""
-    if isinstance(error, RestoreError):
-        log.info("attempt %s failed: %s", attempt.id, error.code)
-        return error.code, error.detail
-    if isinstance(error, MemoryError):
-        log.error("attempt %s ran out of memory", attempt.id)
-        return "out_of_memory", "There was not enough memory for this photo; try a smaller scale or a smaller photo."
-    log.error("attempt %s failed unexpectedly", attempt.id, exc_info=error)
-    return (
-        "internal_error",
-        "The restoration failed for a reason of ours; try again, and tell the operator if it stays.",
-    )
+def _without_surroundings(finished: Finished) -> Finished:
+    """The same pixels without metadata, resolution and profile, any of which may be what cannot be encoded."""
+    picture = dataclasses.replace(finished.restored.picture, icc_profile=None, exif=None, xmp=None, dpi=None)
+    restored = dataclasses.replace(finished.restored, picture=picture)
+    return dataclasses.replace(finished, restored=restored, notes=(*finished.notes, SURROUNDINGS_NOT_KEPT))

@@ -15,6 +15,7 @@ from app.api.dependencies import AppContext, get_context, get_owner
 from app.api.json_bodies import read_object, read_options
 from app.api.routes.jobs import accepted, submitted, waited
 from app.errors import NotFound, Unprocessable
+from app.options import is_plain_text
 from app.storage import ID_PATTERN
 from app.store import Photo
 
@@ -106,7 +107,7 @@ async def restore_photo(request: Request, photo_id: PhotoId) -> Response:
 async def select_attempt(request: Request, photo_id: PhotoId) -> Response:
     """Mark one completed attempt as the result of this photo; the last choice counts."""
     chosen = (await read_object(request)).get("attempt_id")
-    if not isinstance(chosen, str):
+    if not isinstance(chosen, str) or not is_plain_text(chosen):
         raise Unprocessable("no_attempt", 'Send the attempt to keep as {"attempt_id": "..."}.')
     context = get_context(request)
     found = await context.run(
