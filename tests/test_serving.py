@@ -283,6 +283,23 @@ def test_an_answer_that_is_not_read_is_not_waited_for(ports: Ports, monkeypatch:
         until(lambda: ports.limits.total == 0)
 
 
+@pytest.mark.parametrize(
+    ("proxies", "seen"),
+    [((), "127.0.0.1"), (("10.0.0.0/8",), "127.0.0.1"), (("127.0.0.1",), "9.9.9.9"), (("127.0.0.0/8",), "9.9.9.9")],
+)
+def test_a_forwarded_address_counts_only_from_a_named_proxy(proxies: tuple[str, ...], seen: str) -> None:
+    told = list[str]()
+
+    async def look(scope: Any, receive: Any, send: Any) -> None:
+        told.append(scope["client"][0])
+
+    config = _server(look, ConnectionLimits(), proxies).config
+    config.load()
+    headers = [(b"x-forwarded-for", b"9.9.9.9")]
+    asyncio.run(config.loaded_app({"type": "http", "client": ("127.0.0.1", 1), "headers": headers}, None, None))
+    assert told == [seen]
+
+
 def drip(plain: socket.socket, data: bytes, deadline: float) -> bool:
     """Send byte by byte until the other side closes; whether it did before the deadline."""
     plain.settimeout(0.01)

@@ -18,6 +18,8 @@ from app.store import Attempt, AttemptStatus, Job, JobSummary, Photo
 
 log = logging.getLogger(__name__)
 
+LONGEST_FILE_NAME_BYTES = 255  # of nearly every file system
+_NUMBER_IN_ARCHIVE_BYTES = 3
 _PROGRESS_DIGITS = 4
 
 
@@ -188,8 +190,9 @@ def stage_of(job: Job) -> str:
 def download_name(attempt: Attempt) -> str:
     """The name of a result for saving: the original's stem, the scale, and the result's own ending."""
     scale = options_of(attempt.options_json).scale
-    ending = PurePosixPath(attempt.result_name or "result.png").suffix
+    ending = f"_x{scale:g}{PurePosixPath(attempt.result_name or 'result.png').suffix}"
     stem = attempt.original_filename
     if stem.rfind(".") > 0 and len(stem) - stem.rfind(".") <= 6:
         stem = stem[: stem.rfind(".")]
-    return f"{stem}_x{scale:g}{ending}"
+    room = LONGEST_FILE_NAME_BYTES - len(ending.encode()) - _NUMBER_IN_ARCHIVE_BYTES
+    return stem.encode()[:room].decode(errors="ignore") + ending

@@ -80,6 +80,7 @@ class Service:
         context = self.context
         context.store.open()
         self._waiting = context.store.recover(context.wall(), burn_try=self._after_death)
+        context.keys.forget_sessions(context.store.ended_sessions(context.wall()))
         context.job_events.start(context.events.subscribe)
         context.janitor.start()
         self._loader.start()

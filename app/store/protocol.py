@@ -231,6 +231,14 @@ class Store(Protocol):
         """
         ...
 
+    def end_session(self, session_id: str, until: float) -> None:
+        """Remember that a sign-in was ended, until a time (epoch seconds) at which its cookie is too old."""
+        ...
+
+    def ended_sessions(self, now: float) -> set[str]:
+        """The sign-ins that were ended and whose cookies are not too old yet."""
+        ...
+
     def expire(self, before: float, limit: int = EXPIRED_JOBS_A_PASS) -> Removal:
         """Remove jobs whose attempts all ended before a time (epoch seconds); never an active one."""
         ...

@@ -130,6 +130,14 @@ attempts = Table(
     sqlite_autoincrement=True,
 )
 
+# Sign-ins that were ended before their time; a row may go once its cookie is too old anyway.
+ended_sessions = Table(
+    "ended_sessions",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("until", Float, nullable=False),
+)
+
 _active = attempts.c.status.in_(ACTIVE)
 Index("one_active_attempt_per_photo", attempts.c.photo_id, unique=True, sqlite_where=_active, postgresql_where=_active)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, delete, insert, select
 
 from app.errors import RestoreError
 from app.events import Events, LocalEvents
@@ -15,6 +15,7 @@ from app.store.protocol import EXPIRED_JOBS_A_PASS, MAX_TRIES
 from app.store.queries import Counts
 from app.store.records import Attempt, Job, JobSummary, NewPhoto, NewVersion, Result
 from app.store.removal import Removal
+from app.store.schema import ended_sessions
 from app.store.sql_library import SqlLibrary
 from app.store.sqlite import Database
 
@@ -228,6 +229,19 @@ class SqlStore:
             done = Removal("cancelled") if cancelled else removal.remove_jobs(connection, [job_id])
         self._notify_changed(job_id, queue_moved=cancelled)
         return done
+
+    def end_session(self, session_id: str, until: float) -> None:
+        """See `Store`."""
+        with self._database.writing() as connection:
+            known = select(ended_sessions.c.id).where(ended_sessions.c.id == session_id)
+            if connection.execute(known).one_or_none() is None:
+                connection.execute(insert(ended_sessions).values(id=session_id, until=until))
+
+    def ended_sessions(self, now: float) -> set[str]:
+        """See `Store`."""
+        with self._database.writing() as connection:
+            connection.execute(delete(ended_sessions).where(ended_sessions.c.until < now))
+            return set(connection.execute(select(ended_sessions.c.id)).scalars())
 
     def expire(self, before: float, limit: int = EXPIRED_JOBS_A_PASS) -> Removal:
         """See `Store`."""

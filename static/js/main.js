@@ -116,6 +116,7 @@ find("sample").addEventListener("click", async () => {
 });
 find("sign-out").addEventListener("click", async () => {
   await api.signOut().catch(showProblem);
+  settings.forgetTexts();
   location.reload();
 });
 if (matchMedia("(min-width: 62rem)").matches) find("settings").open = true;

@@ -118,8 +118,13 @@ async def sign_in(request: Request) -> Response:
 
 
 @router.delete(SESSION_PATH, tags=["system"], summary="Sign out", status_code=204, response_class=Response)
-async def sign_out() -> Response:
-    """Forget the session cookie."""
+async def sign_out(request: Request) -> Response:
+    """End the session, wherever its cookie was copied to, and take the cookie out of the browser."""
+    context = get_context(request)
+    session = context.keys.session_of_cookie(request.cookies.get(COOKIE_NAME, ""))
+    if session is not None:
+        context.keys.forget_sessions([session.id])
+        await context.run(context.store.end_session, session.id, context.wall() + SESSION_SECONDS)
     answer = Response(status_code=204)
     answer.delete_cookie(COOKIE_NAME, path="/", httponly=True, samesite="strict")
     return answer
