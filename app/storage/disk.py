@@ -16,6 +16,7 @@ from pathlib import Path
 
 from app import atomic_files
 from app.errors import NotFound
+from app.storage import part_lock
 from app.storage.disk_upload import DiskUploadWriter, translate_disk_full
 from app.storage.names import (
     ID_PATTERN,
@@ -93,10 +94,8 @@ class DiskStorage:
         self._make_folders()
         name = f"{attempt_id}.{secrets.token_hex(4)}.part"
         temporary = self._inside(self._scratch, name, _PART_PATTERN, "result_not_found")
-        try:
+        with part_lock.locked(temporary):
             yield temporary
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def publish(self, temporary: Path, result_name: str) -> None:
         """See `Storage`: sync the file, give it its final name, sync the folder."""
@@ -150,15 +149,15 @@ class DiskStorage:
 
     def remove_found(self, file: FoundFile) -> bool:
         """See `Storage`. The name tells the folder."""
-        for folder, pattern in (
-            (self._uploads, ID_PATTERN),
-            (self._uploads, _UPLOAD_PART_PATTERN),
-            (self._results, RESULT_PATTERN),
-            (self._results, LAYERS_PATTERN),
-            (self._scratch, _PART_PATTERN),
+        for folder, pattern, remove in (
+            (self._uploads, ID_PATTERN, _remove),
+            (self._uploads, _UPLOAD_PART_PATTERN, part_lock.remove_unlocked),
+            (self._results, RESULT_PATTERN, _remove),
+            (self._results, LAYERS_PATTERN, _remove),
+            (self._scratch, _PART_PATTERN, part_lock.remove_unlocked),
         ):
             if pattern.fullmatch(file.name):
-                return _remove(folder / file.name)
+                return remove(folder / file.name)
         raise NotFound("result_not_found", _GONE)
 
     def _make_folders(self) -> None:
