@@ -40,7 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_serve(commands.add_parser("serve", help="start the API and the dashboard (the default)"))
     _add_restore(commands.add_parser("restore", help="restore files or folders without a server"))
-    _add_models(commands.add_parser("models", help="list, download or verify the weight files"))
+    _add_models(commands.add_parser("models", help="list, download, verify or convert the weight files"))
     doctor = commands.add_parser("doctor", help="check this machine and say what to do")
     doctor.set_defaults(command=_doctor)
     commands.add_parser("test", help="run all checks and tests; further words go to pytest", add_help=False)
@@ -57,7 +57,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", nargs="?", default="list", choices=("list", "download", "verify"))
+    parser.add_argument("action", nargs="?", default="list", choices=("list", "download", "verify", "convert"))
     parser.add_argument("names", nargs="*", metavar="NAME", help="files or models; default, faces or all for a set")
     parser.set_defaults(command=_models)
 
