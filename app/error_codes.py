@@ -102,6 +102,7 @@ _TABLE = {
     "draining": ErrorFacts(503, "the service is shutting down"),
     "starting": ErrorFacts(503, "the service is still loading"),
     "shutting_down": ErrorFacts(503, "the service is shutting down"),
+    "owner_queue_full": ErrorFacts(429, "QUEUE_LIMIT_PER_OWNER of the owner's photos wait"),
     "queue_full": ErrorFacts(503, "QUEUE_LIMIT photos wait"),
     "reblend_busy": ErrorFacts(503, "too many results are being blended"),
     "storage_full": ErrorFacts(503, "there is too little free disk space"),

@@ -55,6 +55,12 @@ class Settings(BaseSettings):
     max_input_megapixels: float = Field(default=40, gt=0, le=2000)
     max_output_megapixels: float = Field(default=400, gt=0, le=10_000)
     queue_limit: int = Field(default=100, ge=1, le=100_000, description="photos waiting")
+    queue_limit_per_owner: int = Field(
+        default=20,
+        ge=1,
+        le=100_000,
+        description="photos of one key waiting; no limit without keys",
+    )
     decode_timeout_seconds: float = Field(default=20, gt=0, le=600)
     decode_memory_mb: int = Field(default=2048, ge=256, le=65_536)
     hang_timeout_seconds: float = Field(

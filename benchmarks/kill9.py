@@ -32,7 +32,7 @@ from tests.fault_http import listen, load, serve_http
 from tests.fault_service import POINTS, serve
 
 LONGEST_LIFE_SECONDS = 0.9  # of a child before its random kill; its start takes about half of that
-LONGEST_HTTP_LIFE_SECONDS = 2.5
+LONGEST_HTTP_LIFE_SECONDS = 4.0
 HTTP_CLIENTS = 3
 POINT_TIMEOUT_SECONDS = 30.0
 SETTLE_TIMEOUT_SECONDS = 120.0

@@ -32,7 +32,7 @@ TILE_SECONDS = 0.002  # so that a kill at a random moment often falls into the m
 
 # name -> (owner, attribute, whether the kill comes before or after the real call)
 POINTS: dict[str, tuple[Any, str, str]] = {
-    "upload opened": (disk_upload, "_create", "after"),
+    "upload opened": (disk_upload, "create_locked", "after"),
     "upload half written": (disk_upload, "_write_all", "after"),
     "upload written": (DiskUploadWriter, "commit", "before"),
     "file synced, not renamed": (Path, "replace", "before"),

@@ -469,28 +469,33 @@ def test_no_new_photo_is_read_while_draining_or_without_disk(tmp_path: Path, mon
         assert service.client.get("/api/v1/health").json()["status"] == "draining"
 
 
-def test_a_full_queue_is_seen_before_the_body_is_read(tmp_path: Path) -> None:
+def test_a_full_queue_is_seen_before_the_body_is_read_and_only_by_the_count_now(tmp_path: Path) -> None:
     async def scenario() -> list[str]:
-        now, codes = [0.0], []
+        now, queued, codes = [0.0], [10], list[str]()
 
         async def count() -> int:
-            return 10
+            return queued[0]
 
-        admission = Admission(DiskStorage(tmp_path / "u", tmp_path / "r"), 10, count, lambda: now[0])
-        for _ in range(2):
+        async def ask() -> None:
             try:
-                admission.check()
+                await admission.check()
                 codes.append("taken")
             except RestoreError as error:
                 codes.append(f"{error.code} {error.retry_after_seconds}")
-            await asyncio.sleep(0.01)
+
+        admission = Admission(DiskStorage(tmp_path / "u", tmp_path / "r"), 10, count, lambda: now[0])
+        await ask()
         admission.update_retry_after(Unavailable("queue_full", "Full.", retry_after_seconds=77))
-        with pytest.raises(Unavailable) as caught:
-            admission.check()
-        assert caught.value.retry_after_seconds == 77
+        await ask()
+        queued[0], now[0] = 0, 12.0  # long after the last look the queue is empty
+        await ask()
+        queued[0] = 10
+        await ask()  # counted a moment ago
+        now[0] = 13.0
+        await ask()
         return codes
 
-    assert asyncio.run(scenario()) == ["taken", "queue_full 5"]
+    assert asyncio.run(scenario()) == ["queue_full 5", "queue_full 77", "taken", "taken", "queue_full 77"]
 
 
 # The frame.

@@ -107,6 +107,22 @@ def test_a_hostile_header_hangs_its_own_decoder_and_nobody_else(
     assert service.finish(service.submit())["status"] == "completed"
 
 
+def test_one_key_never_shuts_others_out(tmp_path: Path) -> None:
+    with running(tmp_path, key=f"{KEY},{OTHER_KEY}", queue_limit=30, queue_limit_per_owner=4) as service:
+        service.backend.gate.clear()
+        other = {"X-API-KEY": OTHER_KEY}
+        greedy = [service.client.post("/enhance", files={"files": photo()}).status_code for _ in range(12)]
+        assert set(greedy[-3:]) == {429}
+        assert 4 <= greedy.count(202) <= 7  # up to three are in work
+        refused = service.client.post("/enhance", files={"files": photo()})
+        assert_problem(refused, 429, "owner_queue_full")
+        assert int(refused.headers["retry-after"]) > 0
+        answer = service.client.post("/enhance", files=[("files", photo())] * 5, headers=other)
+        assert answer.status_code == 202
+        assert answer.json()["queue_position"] <= 2
+        service.backend.gate.set()
+
+
 def test_a_long_list_leaves_out_what_is_known_of_many_photos(service: Service) -> None:
     sizes = [6, 5, 1]
     for size in sizes:

@@ -249,7 +249,6 @@ SLEEPS = {
     "lanczos_server:slowly": "a slow backend",
     "test_docs_examples:running": "looks whether the process still lives while it waits for it",
     "test_guard:receive": "a slow client",
-    "test_guard:scenario": "lets the other tasks of the loop run",
     "test_live:send_text": "a slow client",
     "test_run:test_ctrl_c_stops_within_a_tile_and_leaves_no_half_file": "the signal comes in the middle of a photo",
     "test_serving:test_a_connection_is_kept_for_several_requests": "a client idle for longer than a head may take",

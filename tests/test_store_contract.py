@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import Conflict, NotFound, TooLarge, Unavailable
+from app.errors import Conflict, NotFound, TooLarge, TooManyRequests, Unavailable
 from app.events import LocalEvents
 from app.notices import Notice
 from app.storage import new_id
@@ -249,6 +249,41 @@ def test_after_a_crash_a_run_is_repeated_twice_and_then_given_up(store: Store) -
     attempt = store.job(ME, running.id).attempts[0]
     assert (attempt.status, attempt.error_code, attempt.tries) == (AttemptStatus.FAILED, "worker_crashed", 3)
     assert attempt.ended_at == 4.0
+
+
+def submit(store: Store, owner: str, photos: int = 1, **limits: int) -> Job:
+    return store.submit(owner, [photo() for _ in range(photos)], "{}", "local", 1000, 0.0, **limits)[0]
+
+
+def test_an_owner_has_a_share_of_the_queue(store: Store) -> None:
+    whole = submit(store, "greedy", 7, owner_limit=5)  # one submission may be larger
+    with pytest.raises(TooManyRequests) as refused:
+        submit(store, "greedy", owner_limit=5)
+    assert refused.value.code == "owner_queue_full"
+    assert refused.value.retry_after_seconds
+    submit(store, "modest", 5, owner_limit=5)
+    for attempt in whole.attempts[:3]:
+        store.claim(attempt.id, attempt.id, 1.0)
+    submit(store, "greedy", owner_limit=5)
+    with pytest.raises(TooManyRequests):
+        submit(store, "greedy", owner_limit=5)
+    submit(store, "greedy", 9)
+
+
+def test_owners_are_served_in_turn(store: Store) -> None:
+    greedy = submit(store, "greedy", 4)
+    late = submit(store, "greedy")
+    modest, third = submit(store, "modest", 2), submit(store, "third")
+    names = {attempt.id: job.owner[0] for job in (greedy, late, modest, third) for attempt in job.attempts}
+    assert "".join(names[one] for one in store.queued_ids()) == "gmtgmggg"
+    assert [store.queue_position(job.id) for job in (greedy, modest, third, late)] == [1, 2, 3, 8]
+    served, now = "", 1.0
+    while waiting := store.queued_ids(1):
+        now += 1
+        assert store.claim(waiting[0], "t", now)
+        store.fail(waiting[0], "t", "code", "message", now)
+        served += names[waiting[0]]
+    assert served == "gmtgmggg"
 
 
 def test_texts_of_others_are_stored_without_what_no_database_takes(store: Store) -> None:

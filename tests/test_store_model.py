@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ class Row:
     status: str = "queued"
     tries: int = 0
     token: str | None = None
+    started_at: float | None = None
     ended_at: float | None = None
 
 
@@ -59,6 +61,17 @@ class StoreModel(RuleBasedStateMachine):
     def status_of(self, *words: str) -> list[str]:
         return [attempt for attempt, row in self.rows.items() if row.status in words]
 
+    def queue(self) -> list[str]:
+        """Waiting attempts: the owners' first ones, then their second ones; who was served least recently leads."""
+        turns: Counter[str] = Counter()
+        places = []
+        for number, attempt in enumerate(self.status_of("queued")):
+            owner = self.rows[attempt].owner
+            turns[owner] += 1
+            served = max((row.started_at or 0.0 for row in self.rows.values() if row.owner == owner), default=0.0)
+            places.append((turns[owner], served, number, attempt))
+        return [attempt for *_, attempt in sorted(places)]
+
     @rule(target=jobs, owner=st.sampled_from(OWNERS), number=st.integers(1, 4))
     def submit(self, owner: str, number: int) -> Any:
         photos = [NewPhoto(new_id(), "0" * 64, "n", "image/png", 1, 1, 1) for _ in range(number)]
@@ -74,14 +87,14 @@ class StoreModel(RuleBasedStateMachine):
 
     @rule(target=runs, place=st.integers(0, 3))
     def claim_in_order_or_not(self, place: int) -> Any:
-        queued = self.status_of("queued")
+        queued = self.queue()
         assert self.store.queued_ids() == queued
         if place >= len(queued):
             return multiple()
         attempt_id, token = queued[place], new_id()
         claimed = self.store.claim(attempt_id, token, self.tick())
         row = self.rows[attempt_id]
-        row.status, row.tries, row.token = "processing", row.tries + 1, token
+        row.status, row.tries, row.token, row.started_at = "processing", row.tries + 1, token, self.now
         assert isinstance(claimed, Attempt)
         assert (claimed.tries, claimed.claim) == (row.tries, token)
         return attempt_id, token
@@ -105,7 +118,7 @@ class StoreModel(RuleBasedStateMachine):
         elif how == "fail" or (how == "crashed" and row.tries >= MAX_TRIES):
             row.status, row.ended_at = "failed", self.now
         elif how != "report":
-            row.status, row.tries = "queued", row.tries - (how == "give_back")
+            row.status, row.tries, row.started_at = "queued", row.tries - (how == "give_back"), None
 
     def do(self, how: str, attempt_id: str, token: str) -> bool:
         now, store = self.tick(), self.store
@@ -125,8 +138,9 @@ class StoreModel(RuleBasedStateMachine):
             row = self.rows[attempt_id]
             row.status = "failed" if burn_try and row.tries >= MAX_TRIES else "queued"
             row.tries -= not burn_try
+            row.started_at = row.started_at if row.status == "failed" else None
             row.ended_at = self.now if row.status == "failed" else None
-        assert waiting == self.status_of("queued")
+        assert waiting == self.queue()
 
     @rule(job=jobs, owner=st.sampled_from(OWNERS))
     def cancel_or_remove(self, job: str, owner: str) -> None:
@@ -168,7 +182,7 @@ class StoreModel(RuleBasedStateMachine):
     @rule(job=consumes(jobs))
     def look_at_a_job(self, job: str) -> None:
         own = [row for row in self.rows.values() if row.job == job]
-        queued = self.status_of("queued")
+        queued = self.queue()
         mine = [place for place, attempt in enumerate(queued, 1) if self.rows[attempt].job == job]
         assert self.store.queue_position(job) == (mine[0] if mine else 0)
         assert job in self.heard

@@ -47,13 +47,14 @@ class Limits:
     max_batch_size: int
     max_output_megapixels: float
     queue_limit: int
+    owner_limit: int | None
     retention_seconds: float
     drain_seconds: float
 
     @property
     def submission(self) -> SubmissionLimits:
         """The part that the use case of submission works by."""
-        return SubmissionLimits(self.max_output_megapixels, self.queue_limit)
+        return SubmissionLimits(self.max_output_megapixels, self.queue_limit, self.owner_limit)
 
 
 @dataclasses.dataclass

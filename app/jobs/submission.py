@@ -28,10 +28,11 @@ class Upload:
 
 @dataclasses.dataclass(frozen=True)
 class SubmissionLimits:
-    """What a submission is judged by. `queue_limit` is in photos that wait."""
+    """What a submission is judged by. The limits are photos that wait, in all and of one owner (None: any number)."""
 
     max_output_megapixels: float
     queue_limit: int
+    owner_limit: int | None = None
 
 
 class BatchRefused(RestoreError):
@@ -88,8 +89,9 @@ class Submission:
             for upload in uploads:
                 stored.append(_writer_of(upload).commit())  # noqa: PERF401 - one by one: what is stored must be known
             photos = [_new_photo(*found) for found in zip(uploads, headers, stored, strict=True)]
-            limit = self._limits.queue_limit
-            job, position = self._store.submit(owner, photos, options.to_json(), options.backend, limit, now)
+            limits = self._limits
+            asked = (owner, photos, options.to_json(), options.backend, limits.queue_limit, now)
+            job, position = self._store.submit(*asked, owner_limit=limits.owner_limit)
         except BaseException:
             self._drop(uploads, stored)
             raise
@@ -125,8 +127,8 @@ class Submission:
         check_output(photo.width * photo.height, options.scale, self._limits.max_output_megapixels)
         if not self._storage.has_upload(photo_id):
             raise NotFound("photo_missing", "The uploaded photo is gone; upload it again.")
-        limit = self._limits.queue_limit
-        job, position = self._store.restore_photo(owner, photo_id, options.to_json(), options.backend, limit, now)
+        asked = (owner, photo_id, options.to_json(), options.backend, self._limits.queue_limit, now)
+        job, position = self._store.restore_photo(*asked, owner_limit=self._limits.owner_limit)
         self._wake(job)
         return job, position
 

@@ -290,6 +290,7 @@ def limits_of(settings: Settings) -> Limits:
         max_batch_size=settings.max_batch_size,
         max_output_megapixels=settings.max_output_megapixels,
         queue_limit=settings.queue_limit,
+        owner_limit=settings.queue_limit_per_owner if settings.api_keys else None,
         retention_seconds=settings.retention_minutes * 60,
         drain_seconds=settings.drain_seconds,
     )

@@ -99,6 +99,8 @@ class Store(Protocol):
         backend: str,
         queue_limit: int,
         now: float,
+        *,
+        owner_limit: int | None = None,
     ) -> tuple[Job, int]:
         """Accept a job for photos that are already safe on disk: all of its rows or none.
 
@@ -106,19 +108,29 @@ class Store(Protocol):
 
         Raises:
             Unavailable: `queue_full` with `retry_after_seconds`, when more than `queue_limit` photos would wait.
+            TooManyRequests: `owner_queue_full`, when more than `owner_limit` photos of the owner would wait, unless
+                these are the first.
             TooLarge: `too_many_files`, when the job alone is larger than the queue.
         """
         ...
 
     def restore_photo(
-        self, owner: str, photo_id: str, options_json: str, backend: str, queue_limit: int, now: float
+        self,
+        owner: str,
+        photo_id: str,
+        options_json: str,
+        backend: str,
+        queue_limit: int,
+        now: float,
+        *,
+        owner_limit: int | None = None,
     ) -> tuple[Job, int]:
         """Accept one attempt more at a photo, as a job of its own; returns the job and its place in the queue.
 
         Raises:
             NotFound: `photo_not_found`.
             Conflict: `photo_busy` while an attempt is active, `photo_archived`.
-            Unavailable: `queue_full`, as `submit` does.
+            Unavailable, TooManyRequests: `queue_full`, `owner_queue_full`, as `submit` does.
         """
         ...
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 
 from app.errors import NotFound
 from app.options import BackendName
@@ -131,24 +131,47 @@ def queue_position(connection: Connection, job_id: str) -> int:
     Each backend has a queue of its own: nobody waits behind another backend's photos.
     """
     waiting = attempts.c.status == AttemptStatus.QUEUED.value
-    mine = select(attempts.c.number, attempts.c.backend).where(attempts.c.job_id == job_id, waiting)
-    first = connection.execute(mine.order_by(attempts.c.number).limit(1)).one_or_none()
-    if first is None:
+    mine = select(attempts.c.backend).where(attempts.c.job_id == job_id, waiting)
+    backend = connection.execute(mine.limit(1)).scalar_one_or_none()
+    if backend is None:
         return 0
-    ahead = select(func.count()).where(waiting, attempts.c.backend == first.backend, attempts.c.number < first.number)
-    return 1 + int(connection.execute(ahead).scalar_one())
+    queue = _in_turn(attempts.c.backend == backend).subquery()
+    order = (queue.c.turn, queue.c.served_at, queue.c.number)
+    places = select(queue.c.job_id, func.row_number().over(order_by=order).label("place")).subquery()
+    return int(connection.execute(select(func.min(places.c.place)).where(places.c.job_id == job_id)).scalar_one())
 
 
 def queued_ids(
     connection: Connection, limit: int | None = None, only: str | None = None, but: Collection[str] = ()
 ) -> list[str]:
-    """Waiting attempts in the order of submission, of one backend `only` or of all `but` some."""
-    query = select(attempts.c.id).where(attempts.c.status == AttemptStatus.QUEUED.value).order_by(attempts.c.number)
-    if only is not None:
-        query = query.where(attempts.c.backend == only)
-    if but:
-        query = query.where(attempts.c.backend.not_in(list(but)))
+    """Waiting attempts in the order of their turns, of one backend `only` or of all `but` some.
+
+    Owners are served in turn, whoever was served least recently first, and each one's photos in the order they came.
+    """
+    chosen = [attempts.c.backend == only] if only is not None else []
+    chosen += [attempts.c.backend.not_in(list(but))] if but else []
+    queue = _in_turn(*chosen).subquery()
+    query = select(queue.c.id).order_by(queue.c.turn, queue.c.served_at, queue.c.number)
     return list(connection.execute(query.limit(limit)).scalars())
+
+
+def _in_turn(*chosen: ColumnElement[bool]) -> Select[Any]:
+    """Waiting attempts, each with its place in its owner's own queue and the time when its owner was served last."""
+    started = select(jobs.c.owner, func.max(attempts.c.started_at).label("at"))
+    served = started.join_from(attempts, jobs, jobs.c.id == attempts.c.job_id).group_by(jobs.c.owner).subquery()
+    turn = func.row_number().over(partition_by=jobs.c.owner, order_by=attempts.c.number)
+    return (
+        select(
+            attempts.c.id,
+            attempts.c.job_id,
+            attempts.c.number,
+            turn.label("turn"),
+            func.coalesce(served.c.at, 0.0).label("served_at"),
+        )
+        .join_from(attempts, jobs, jobs.c.id == attempts.c.job_id)
+        .outerjoin(served, served.c.owner == jobs.c.owner)
+        .where(attempts.c.status == AttemptStatus.QUEUED.value, *chosen)
+    )
 
 
 def waiting_jobs(connection: Connection, limit: int) -> list[str]:

@@ -61,13 +61,17 @@ class SqlStore:
         backend: str,
         queue_limit: int,
         now: float,
+        *,
+        owner_limit: int | None = None,
     ) -> tuple[Job, int]:
         """See `Store`."""
         if not photos:
             raise ValueError("a job has at least one photo")
 
         def write(connection: Connection) -> tuple[Job, int]:
-            job_id = submissions.insert_job(connection, owner, photos, options_json, backend, queue_limit, now)
+            job_id = submissions.insert_job(
+                connection, owner, photos, options_json, backend, queue_limit, now, owner_limit
+            )
             return queries.find_job(connection, owner, job_id), queries.queue_position(connection, job_id)
 
         job, position = self._group_commit.run(write)
@@ -75,12 +79,21 @@ class SqlStore:
         return job, position
 
     def restore_photo(
-        self, owner: str, photo_id: str, options_json: str, backend: str, queue_limit: int, now: float
+        self,
+        owner: str,
+        photo_id: str,
+        options_json: str,
+        backend: str,
+        queue_limit: int,
+        now: float,
+        *,
+        owner_limit: int | None = None,
     ) -> tuple[Job, int]:
         """See `Store`."""
 
         def write(connection: Connection) -> tuple[Job, int]:
-            job_id = photo_transitions.restore(connection, owner, photo_id, options_json, backend, queue_limit, now)
+            asked = (owner, photo_id, options_json, backend, queue_limit, now, owner_limit)
+            job_id = photo_transitions.restore(connection, *asked)
             return queries.find_job(connection, owner, job_id), queries.queue_position(connection, job_id)
 
         job, position = self._group_commit.run(write)

@@ -63,7 +63,7 @@ class AccessControlMiddleware:
         headers = Headers(scope=scope)
         try:
             await self._admit(scope, headers)
-            limit = self._judge_body(scope, headers)
+            limit = await self._judge_body(scope, headers)
         except RestoreError as error:
             if _has_body(headers):
                 close_after_answer(scope)
@@ -126,7 +126,7 @@ class AccessControlMiddleware:
         session = keys.session_of_cookie(cookie) if cookie else None
         return (session.owner if session else None), False
 
-    def _judge_body(self, scope: Scope, headers: Headers) -> int:
+    async def _judge_body(self, scope: Scope, headers: Headers) -> int:
         """The body's limit in bytes, once its announced length and the state of the service allow it."""
         limit = SMALL_BODY_BYTES
         if scope["method"] == "POST" and scope["path"] in self._rules.submit_limits:
@@ -135,7 +135,7 @@ class AccessControlMiddleware:
                 raise UnsupportedFormat(
                     "unsupported_media_type", "Send the photo as multipart/form-data, as HTML forms and curl -F do."
                 )
-            self._admission.check()
+            await self._admission.check()
         announced = headers.get("content-length", "0")
         if not _LENGTH.fullmatch(announced):
             raise BadRequest("bad_request", "Content-Length is not a number of bytes.")

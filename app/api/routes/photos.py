@@ -91,7 +91,7 @@ async def restore_photo(request: Request, photo_id: PhotoId) -> Response:
     `Prefer: wait=SECONDS` answers with the finished job, or with the failure's own status.
     """
     context = get_context(request)
-    context.admission.check()
+    await context.admission.check()
     options = await read_options(request)
     job, position = await context.run(uploads.restore_photo, context, get_owner(request), _check_id(photo_id), options)
     body = {**submitted(job, position), "attempt_id": job.attempts[0].id}

@@ -184,6 +184,7 @@ def _config(context: AppContext) -> dict[str, Any]:
             "max_side_pixels": limits.image.max_side_pixels,
             "max_output_megapixels": limits.max_output_megapixels,
             "queue_limit": limits.queue_limit,
+            "queue_limit_per_owner": limits.owner_limit,
             "retention_seconds": limits.retention_seconds,
             "max_prompt_characters": PROMPT_LIMIT_CHARACTERS,
         },

@@ -239,7 +239,7 @@ def probe(path: Path) -> RestoreError | None:
         return error
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the file's verdict
         if isinstance(error, MemoryError) or is_exhaustion(error):
-            return Unavailable(_TRY_AGAIN, f"{path.name} could not be looked at for lack of memory; try again.")
+            return Unavailable("out_of_resources", f"{path.name} could not be looked at for lack of memory; try again.")
         log.warning("%s was opened and does not run: %s", path.name, error)
         return _unreadable(path.name)
 
