@@ -24,9 +24,10 @@ import numpy as np
 
 from app import errors
 from app.errors import Internal, RestoreError, Unavailable, Unprocessable
-from app.images.header import MIME_TYPES, ImageLimits, undecodable
+from app.images.header import ImageLimits, undecodable
 from app.images.picture import Picture
 from app.images.preview import PREVIEW_SIDE_PIXELS
+from app.images.sniffing import MIME_TYPES
 from app.notices import PHOTO_CHANGED, notices_of
 
 _START_TIMEOUT_SECONDS = 60.0

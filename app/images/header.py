@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 import mmap
 import re
 import struct
@@ -18,22 +17,10 @@ from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from app.errors import RestoreError, TooLarge, Unprocessable, UnsupportedFormat
+from app.errors import RestoreError, TooLarge, Unprocessable
 from app.images.metadata import exif
+from app.images.sniffing import HEAD_BYTES, MIME_TYPES, sniff
 
-MIME_TYPES = {
-    "JPEG": "image/jpeg",
-    "PNG": "image/png",
-    "WEBP": "image/webp",
-    "TIFF": "image/tiff",
-    "BMP": "image/bmp",
-    "AVIF": "image/avif",
-    "HEIF": "image/heic",
-}
-_HEAD_BYTES = 64
-_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-_AVIF_BRANDS = {b"avif", b"avis"}
-_TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
 # A marker in a JPEG: FF and a code. FF00 is a stuffed data byte, D0..D7 and 01 stand alone and have no length.
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")
@@ -83,8 +70,8 @@ def open_picture(file: BinaryIO, limits: ImageLimits) -> Image.Image:
 
     Raises the same errors as `read_header`. Whatever a plugin throws at a broken file becomes `undecodable_image`.
     """
-    head = file.read(_HEAD_BYTES)
-    name = _sniff(head)
+    head = file.read(HEAD_BYTES)
+    name = sniff(head)
     try:
         if name == "JPEG":
             _check_scans(file, limits)
@@ -117,11 +104,6 @@ def undecodable(name: str = "") -> Unprocessable:
     )
 
 
-def accepted_formats() -> list[str]:
-    """The formats opened on this machine, by Pillow's names."""
-    return [name for name in MIME_TYPES if name != "HEIF" or _heif_installed()]
-
-
 def _open(file: BinaryIO, name: str) -> Image.Image:
     """`Image.open` limited to one plugin. Pillow's own pixel limit is off: `_check_size` is stricter and says why."""
     quiet_pillow()
@@ -142,57 +124,10 @@ def quiet_pillow() -> None:
 
 
 @functools.cache
-def _heif_installed() -> bool:
-    return importlib.util.find_spec("pillow_heif") is not None
-
-
-@functools.cache
 def _register_heif() -> None:
     import pillow_heif
 
     pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=2)
-
-
-def _sniff(head: bytes) -> str:
-    """The format that the first bytes claim; raises 422 for nothing and 415 for anything that we do not open."""
-    if not head:
-        raise Unprocessable("empty_file", "The file is empty; choose a photo and send it again.")
-    if head.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    if head[:4] in _TIFF_MAGICS:
-        return "TIFF"
-    if head[:2] == b"BM" and len(head) > 18:
-        return "BMP"
-    if head[4:8] == b"ftyp":
-        return _sniff_boxes(head)
-    raise _unsupported()
-
-
-def _sniff_boxes(head: bytes) -> str:
-    """AVIF and HEIF share a container; its major brand, then the compatible ones, tell them apart."""
-    size = min(int.from_bytes(head[:4], "big"), len(head))
-    brands = [head[8:12], *(head[start : start + 4] for start in range(16, size - 3, 4))]
-    if brands[0] in _AVIF_BRANDS or (brands[0] in _HEIF_BRANDS and _AVIF_BRANDS & set(brands)):
-        return "AVIF"
-    if brands[0] not in _HEIF_BRANDS:
-        raise _unsupported()
-    if not _heif_installed():
-        raise UnsupportedFormat(
-            "unsupported_format",
-            "HEIC photos need the optional HEIC support, which is not installed here; send the photo as JPEG.",
-        )
-    return "HEIF"
-
-
-def _unsupported() -> UnsupportedFormat:
-    names = ", ".join(accepted_formats())
-    return UnsupportedFormat(
-        "unsupported_format", f"This is not a picture format that can be opened; accepted are {names}."
-    )
 
 
 def _check_size(width: int, height: int, limits: ImageLimits) -> None:
