@@ -18,8 +18,11 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from app.errors import RestoreError, TooLarge, Unprocessable
+from app.images.bmp_header import read_masked, without_masks
 from app.images.metadata import exif
 from app.images.sniffing import HEAD_BYTES, MIME_TYPES, sniff
+from app.images.tiff_metadata import metadata_image
+from app.images.tiff_pages import TiffPages, read_pages
 
 _SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
 # A marker in a JPEG: FF and a code. FF00 is a stuffed data byte, D0..D7 and 01 stand alone and have no length.
@@ -57,7 +60,15 @@ def read_header(path: Path, limits: ImageLimits) -> Header:
         UnsupportedFormat: `unsupported_format`, with the formats that we open.
         Unprocessable: `empty_file`, `too_many_scans` or `undecodable_image`.
     """
-    with path.open("rb") as file, open_picture(file, limits) as image:
+    with path.open("rb") as file:
+        if sniff(file.read(HEAD_BYTES)) == "TIFF":
+            return _tiff_header(file, limits)
+        file.seek(0)
+        return _picture_header(file, limits)
+
+
+def _picture_header(file: BinaryIO, limits: ImageLimits) -> Header:
+    with open_picture(file, limits) as image:
         name = format_name(image)
         width, height = image.size
         if _orientation(image) in _SWAPPING_ORIENTATIONS:
@@ -65,13 +76,34 @@ def read_header(path: Path, limits: ImageLimits) -> Header:
         return Header(name, MIME_TYPES[name], width, height)
 
 
-def open_picture(file: BinaryIO, limits: ImageLimits) -> Image.Image:
+def _tiff_header(file: BinaryIO, limits: ImageLimits) -> Header:
+    page = open_pages(file, limits).photos[0]
+    return Header("TIFF", MIME_TYPES["TIFF"], *page.upright_size)
+
+
+def open_pages(file: BinaryIO, limits: ImageLimits, page: int = 0) -> TiffPages:
+    """The photos of a TIFF file, the size of the asked one checked. Raises the same errors as `read_header`."""
+    try:
+        pages = read_pages(file)
+        asked = pages.photos[page]
+    except RestoreError:
+        raise
+    except Exception as error:
+        raise undecodable("TIFF") from error
+    _check_size(asked.width, asked.height, limits)
+    return pages
+
+
+def open_picture(file: BinaryIO, limits: ImageLimits, page: int = 0) -> Image.Image:
     """Open a file with the one plugin its first bytes name, and check its size; the caller closes the image.
 
+    Of a TIFF the image holds what is said of a page, and none of its pixels: those come from `decode.tiff`.
     Raises the same errors as `read_header`. Whatever a plugin throws at a broken file becomes `undecodable_image`.
     """
     head = file.read(HEAD_BYTES)
     name = sniff(head)
+    if name == "TIFF":
+        return metadata_image(open_pages(file, limits, page).photos[page])
     try:
         if name == "JPEG":
             _check_scans(file, limits)
@@ -109,6 +141,8 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
     quiet_pillow()
     if name == "HEIF":
         _register_heif()
+    if name == "BMP" and read_masked(file) is not None:
+        file = without_masks(file)
     Image.MAX_IMAGE_PIXELS = None
     file.seek(0)
     try:
