@@ -12,6 +12,7 @@ BITS, FILL_ORDER, SAMPLES_PER_PIXEL, ROWS_PER_STRIP, PLANAR, PREDICTOR = 258, 26
 TILE_HEIGHT, EXTRA_SAMPLES, SAMPLE_FORMAT, DEPTH = 323, 338, 339, 32997
 NO_COMPRESSION, OLD_JPEG, JPEG = 1, 6, 7
 FAX = {2: "CCITT RLE", 3: "CCITT group 3", 4: "CCITT group 4"}
+DEFLATE = {8, 32946}
 # Compressions of plain bytes: what they hold is the same whatever the samples mean.
 BYTE_COMPRESSIONS = {5, 8, 32773, 32946, 34925, 50000}  # LZW, Deflate, PackBits, Deflate (old), LZMA, ZSTD
 _NAMES = {

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.images import deflate
 from app.images.decode import tiff_wrapping as wrapping
 from app.images.decode.tiff_layout import (
     BLACK_IS_ZERO,
-    BYTE_COMPRESSIONS,
     CMYK,
     COLOURS,
+    DEFLATE,
     EXTRA_SAMPLES,
     FAX,
     JPEG,
@@ -101,7 +102,9 @@ class Segments:
         if layout.compression == NO_COMPRESSION:
             data = b"".join(self.data(i, n * layout.row_bytes) for i, n in zip(batch, rows, strict=True))
             return np.frombuffer(data, np.uint8).reshape(-1, layout.row_bytes)
-        assert layout.compression in BYTE_COMPRESSIONS
+        if layout.compression in DEFLATE:
+            data = b"".join(_inflated(self.data(i), n * layout.row_bytes) for i, n in zip(batch, rows, strict=True))
+            return np.frombuffer(data, np.uint8).reshape(-1, layout.row_bytes)
         tags = wrapping.page_tags(layout.row_bytes, sum(rows), 1, layout.compression, BLACK_IS_ZERO, rows[0])
         return _decoded(tags, [self.data(index) for index in batch])
 
@@ -123,6 +126,17 @@ class Segments:
         page |= _jpeg_tags(tags, layout)
         values = _decoded(page, data)
         return values[..., None] if values.ndim == 2 else values
+
+
+def _inflated(data: bytes, needed: int) -> bytes:
+    """The first `needed` bytes that Deflate packed. Raises `MissingPixels` where there are fewer."""
+    try:
+        plain = deflate.expand(data, needed)
+    except ValueError as error:
+        raise MissingPixels from error
+    if len(plain) < needed:
+        raise MissingPixels
+    return plain
 
 
 def _jpeg_tags(tags: Directory, layout: Layout) -> dict[int, Any]:

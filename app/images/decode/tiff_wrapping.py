@@ -63,6 +63,7 @@ def wrap(tags: Tags, segments: Sequence[bytes]) -> bytes:
 
 def decode(tags: Tags, segments: Sequence[bytes]) -> NDArray[Any]:
     """(H, W) or (H, W, C) the pixels of such a page, as Pillow gives them. Raises OSError for broken segments."""
+    Image.MAX_IMAGE_PIXELS = None  # the page's size was checked, and a row of ours is counted in bytes
     with Image.open(io.BytesIO(wrap(tags, segments)), formats=("TIFF",)) as image:
         image.load()
         return np.asarray(image)
