@@ -336,7 +336,7 @@ def test_a_child_that_cannot_start_is_our_fault_and_not_the_photos(
 )
 def test_an_answer_that_lies_about_its_pixels_is_not_believed(lie: dict[str, object], tmp_path: Path) -> None:
     honest = {"width": make.WIDTH, "height": make.HEIGHT, "sizes": [1152, 0, 0, 0, 0], "deep": False, "grey": False}
-    honest |= {"dpi": None, "source_format": "PNG", "notes": []}
+    honest |= {"dpi": None, "source_format": "PNG", "notes": [], "pages": 1}
     with written(tmp_path, bytes(10_000)).open("rb", buffering=0) as file:
         assert _read_picture(honest, file, LIMITS).width == make.WIDTH
         with pytest.raises((_Died, ValueError)):
