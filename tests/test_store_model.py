@@ -184,10 +184,12 @@ class StoreModel(RuleBasedStateMachine):
         assert self.store.active_ids() == set(self.status_of("queued", "processing"))
         assert self.store.known_photo_ids() == {row.photo for row in self.rows.values()}
         assert self.store.known_result_names() == set(self.results(self.rows))
-        with self.store._database.reading() as connection:
-            said: dict[str, str] = dict(connection.exec_driver_sql("SELECT id, status FROM photos").tuples().all())
+        query = "SELECT id, status FROM photos"
+        said = self.store._database.read(lambda connection: connection.exec_driver_sql(query).all())
         words = {"processing": "processing", "completed": "ready"}
-        assert said == {row.photo: words.get(row.status, "uploaded") for row in self.rows.values()}
+        assert {row[0]: row[1] for row in said} == {
+            row.photo: words.get(row.status, "uploaded") for row in self.rows.values()
+        }
 
 
 StoreModel.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

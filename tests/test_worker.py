@@ -149,11 +149,11 @@ def test_a_store_that_refuses_claims_for_a_while_loses_nothing(
     harness, worker = make()
     claim, refusals = SqlStore.claim, [1, 2, 3]
 
-    def refuse(store: SqlStore, attempt_id: str, token: str, now: float) -> Attempt | None:
+    def refuse(store: SqlStore, attempt_id: str, token: str, now: float, **guard: Any) -> Attempt | None:
         if refusals:
             refusals.pop()
             raise Unavailable("storage_full", "Full.")
-        return claim(store, attempt_id, token, now)
+        return claim(store, attempt_id, token, now, **guard)
 
     monkeypatch.setattr(SqlStore, "claim", refuse)
     worker.start()

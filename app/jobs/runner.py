@@ -69,6 +69,10 @@ def _noop() -> None:
     """The beat of a caller that watches no heartbeat."""
 
 
+def _nothing_else() -> None:
+    """The choice of a caller that wants this very attempt."""
+
+
 def _not_cancelled() -> bool:
     """The stop sign of a caller that never stops a run."""
     return False
@@ -91,7 +95,7 @@ class Runner:
         self._store, self._storage, self._decoder = store, storage, decoder
         self._backends, self._metrics = backends, metrics
         self._clock, self._wall = clock, wall
-        self._unsettled: list[Callable[[], object]] = []
+        self._unsettled: list[tuple[str, Callable[[], object]]] = []
         self._unsettled_lock = threading.Lock()
 
     def run_attempt(self, attempt_id: str) -> None:
@@ -102,12 +106,22 @@ class Runner:
             if finished is not None:
                 self.finish(finished)
 
-    def prepare(self, attempt_id: str, token: str, now: float) -> Prepared | None:
+    def prepare(
+        self,
+        attempt_id: str,
+        token: str,
+        now: float,
+        *,
+        tries: int | None = None,
+        or_claim: Callable[[], Attempt | None] = _nothing_else,
+    ) -> Prepared | None:
         """Claim the attempt for the run `token` and decode its photo.
 
-        None when it does not wait any more, or failed. Raises `Unavailable` when the store cannot take the claim.
+        With `tries`, only when it was tried that often so far. `or_claim` is asked for another attempt, claimed by the
+        same run, when this one does not wait any more. None when there is none, or it failed. Raises `Unavailable` when
+        the store cannot take the claim.
         """
-        attempt = self._store.claim(attempt_id, token, now)
+        attempt = self._store.claim(attempt_id, token, now, tries=tries) or or_claim()
         if attempt is None:
             return None
         began = self._clock()
@@ -163,35 +177,40 @@ class Runner:
             self._metrics.attempt_ended("cancelled")
             return
         self._metrics.observe_stage("encode", self._clock() - began)
-        self._settle(lambda: self._complete(attempt.id, token, result))
+        self._settle(token, lambda: self._complete(attempt.id, token, result))
 
     def give_back(self, attempt_id: str, token: str) -> None:
         """Put an attempt whose run was stopped in good order back into the queue; no try is burned.
 
         One that was sent to a provider is failed instead: it would be paid for twice.
         """
-        self._settle(lambda: self._count("given_back", self._store.give_back(attempt_id, token, self._wall())))
+        self._settle(token, lambda: self._count("given_back", self._store.give_back(attempt_id, token, self._wall())))
 
     def abandon(self, attempt_id: str, token: str) -> None:
         """The run died without a word: back into the queue while tries are left, else failed."""
-        self._settle(lambda: self._count("crashed", self._store.crashed(attempt_id, token, self._wall())))
+        self._settle(token, lambda: self._count("crashed", self._store.crashed(attempt_id, token, self._wall())))
 
     def settle(self) -> int:
         """Try again what the store could not take (a full disk, say); returns how much is still unsettled."""
         with self._unsettled_lock:
             moves, self._unsettled = self._unsettled, []
-        for move in moves:
-            self._settle(move)
+        for token, move in moves:
+            self._settle(token, move)
         return len(self._unsettled)
 
-    def _settle(self, move: Callable[[], object]) -> None:
+    def unsettled_tokens(self) -> set[str]:
+        """The claims of runs whose end the store could not take yet."""
+        with self._unsettled_lock:
+            return {token for token, _ in self._unsettled}
+
+    def _settle(self, token: str, move: Callable[[], object]) -> None:
         """Make one move of a row now, or keep it for `settle`: a run never leaves its row in the middle."""
         try:
             move()
         except RestoreError as error:
             log.error("the end of a run could not be written yet: %s", error.detail)
             with self._unsettled_lock:
-                self._unsettled.append(move)
+                self._unsettled.append((token, move))
 
     def _decode(self, attempt: Attempt) -> Picture:
         if not self._storage.has_upload(attempt.photo_id):
@@ -278,7 +297,8 @@ class Runner:
 
     def _fail(self, attempt: Attempt, token: str, error: Exception) -> None:
         code, message = _reason(attempt, error)
-        self._settle(lambda: self._count("failed", self._store.fail(attempt.id, token, code, message, self._wall())))
+        now = self._wall()
+        self._settle(token, lambda: self._count("failed", self._store.fail(attempt.id, token, code, message, now)))
 
     def _count(self, how: str, changed: bool) -> None:
         if changed:

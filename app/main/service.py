@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +27,7 @@ from app.events import LocalEvents
 from app.images import Decoder, ImageLimits
 from app.jobs.deletion import Deletion
 from app.jobs.janitor import Janitor
+from app.jobs.lease_keeper import LeaseKeeper, LeaseTimes
 from app.jobs.reblending import Reblender
 from app.jobs.runner import Runner
 from app.jobs.submission import Submission
@@ -58,9 +61,10 @@ class Service:
         describe: Describe | None,
         warm_up: Callable[[], str | None] | None,
         on_hang: Callable[[], None] | None,
+        lease_times: LeaseTimes | None = None,
     ) -> None:
         self.load_error: RestoreError | None = None
-        self._settings = settings
+        self._settings, self._lease_times = settings, lease_times or LeaseTimes()
         self._given = backends is not None
         self._backends: dict[str, Backend] = dict(backends or {})
         self._describe: Describe = describe or dict
@@ -79,6 +83,7 @@ class Service:
         self._waiting = context.store.recover(context.wall())
         context.job_events.start(context.events.subscribe)
         context.janitor.start()
+        context.lease_keeper.start()
         self._loader.start()
 
     async def drain(self) -> None:
@@ -99,6 +104,7 @@ class Service:
         if not context.job_events.closing:
             await self.drain()
         await asyncio.to_thread(context.janitor.stop)
+        await asyncio.to_thread(context.lease_keeper.stop)
         await asyncio.to_thread(self._loader.join, LOADER_JOIN_SECONDS)
         await asyncio.to_thread(context.reblender.close)
         await asyncio.to_thread(context.decoder.close)
@@ -109,11 +115,14 @@ class Service:
         settings, metrics = self._settings, Metrics()
         limits = limits_of(settings)
         events, queue = LocalEvents(), LocalQueue()
-        store = SqlStore(settings.database_url, events)
+        store = SqlStore(
+            settings.database_url, events, worker=_worker_name(), lease_seconds=self._lease_times.lease_seconds
+        )
         storage = DiskStorage(settings.upload_folder, settings.processed_folder, settings.min_free_disk_mb)
         decoder = Decoder(limits.image)
         pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="request")
         runner = Runner(store, storage, decoder, self._backends, metrics)
+        worker = self._make_worker(runner, store, metrics, queue, on_hang)
         self._open_cloud(decoder, storage)
 
         async def count_queued() -> int:
@@ -129,7 +138,10 @@ class Service:
             storage=storage,
             decoder=decoder,
             metrics=metrics,
-            worker=self._make_worker(runner, store, metrics, queue, on_hang),
+            worker=worker,
+            lease_keeper=LeaseKeeper(
+                store, queue, metrics, self._lease_times, held=worker.held_tokens, settle=runner.settle
+            ),
             janitor=self._make_janitor(store, storage, metrics),
             catalog=catalog,
             keys=ApiKeys([key.get_secret_value() for key in settings.api_keys]),
@@ -227,6 +239,11 @@ class Service:
             self.context.decoder.start()
         except RestoreError as error:  # the first photo tries again
             log.warning("the decoder could not be started: %s", error.detail)
+
+
+def _worker_name() -> str:
+    """Host and process, written beside each claim so that people find the run."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def open_backend(settings: Settings) -> LocalBackend:

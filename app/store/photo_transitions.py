@@ -1,7 +1,7 @@
 """Every legal move of a photo: it comes in, its attempt is chosen, it is set aside, it goes.
 
 Each move is one guarded statement that changes a row only from a state it is legal in; when nothing changed, the reason
-is looked up afterwards. Functions take the open transaction's connection; the moves of attempts stand in `moves`.
+is looked up afterwards. Functions take the open transaction's connection; attempts have theirs in `transitions`.
 """
 
 from __future__ import annotations

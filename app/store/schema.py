@@ -30,7 +30,7 @@ from app.notices import Notice
 from app.stages import Stage
 from app.store.records import Attempt, AttemptStatus, PhotoStatus
 
-VERSION = 2
+VERSION = 3
 ACTIVE = (AttemptStatus.QUEUED.value, AttemptStatus.PROCESSING.value)
 ENDED = tuple(status.value for status in AttemptStatus if status.ended)
 
@@ -102,6 +102,9 @@ attempts = Table(
     Column("stage", String(20), nullable=False, default=Stage.WAITING.value),
     Column("tries", Integer, nullable=False, default=0),
     Column("claim", String(32)),
+    Column("worker", Text),  # host and process of the run, for people
+    Column("lease_until", Float),  # of the claim, by the database's clock; None: of a version without leases
+    Column("notified_at", Float),  # when a sweep last saw it wait, by the database's clock
     Column("sent", Boolean, nullable=False, default=False, server_default=false()),  # money may be spent: never rerun
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),
@@ -150,7 +153,7 @@ def select_attempts() -> Select[Any]:
 def attempt_of(row: Row[Any]) -> Attempt:
     """One row of `select_attempts` as a record."""
     values: dict[str, Any] = dict(row._mapping)
-    del values["number"]
+    del values["number"], values["notified_at"]
     for column, field in _FACTS_AS_JSON.items():
         facts = json.loads(values.pop(column))
         values[field] = tuple(facts) if isinstance(facts, list) else facts
