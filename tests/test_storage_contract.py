@@ -39,10 +39,10 @@ def put_result(storage: Storage, content: bytes = b"result", name: str = "") -> 
     return name
 
 
-def put_layers(storage: Storage, attempt_id: str) -> None:
-    with storage.scratch(attempt_id) as temporary:
+def put_layers(storage: Storage, name: str) -> None:
+    with storage.scratch(name[:32]) as temporary:
         temporary.write_bytes(b"layers")
-        storage.publish_layers(temporary, attempt_id)
+        storage.publish_layers(temporary, name)
 
 
 def listed(storage: Storage) -> tuple[set[str], set[str], set[str]]:
@@ -107,14 +107,14 @@ def test_what_is_not_kept_is_not_found(storage: Storage) -> None:
     photo_id, name = new_id(), f"{new_id()}.png"
     assert not storage.has_upload(photo_id)
     assert not storage.has_result(name)
-    assert not storage.has_layers(photo_id)
+    assert not storage.has_layers(name)
     assert not storage.remove_upload(photo_id)
     assert not storage.remove_result(name)
     assert not storage.remove_version(name)
     for lend, missing, code in (
         (storage.upload, photo_id, "photo_not_found"),
         (storage.result, name, "result_not_found"),
-        (storage.layers, photo_id, "result_not_found"),
+        (storage.layers, name, "result_not_found"),
     ):
         with pytest.raises(NotFound) as refused, lend(missing):
             pass
@@ -133,7 +133,7 @@ def test_only_our_own_ids_name_an_upload(storage: Storage, bad: str) -> None:
     for call in (storage.has_upload, storage.open_upload, storage.remove_upload, storage.open_original):
         with pytest.raises(NotFound):
             call(bad)
-    for lend in (storage.upload, storage.layers, storage.scratch):
+    for lend in (storage.upload, storage.scratch):
         with pytest.raises(NotFound), lend(bad):
             pass
 
@@ -144,6 +144,7 @@ def test_only_our_own_names_name_a_result(storage: Storage, bad: str) -> None:
         temporary.write_bytes(b"x")
         for call in (
             storage.has_result,
+            storage.has_layers,
             storage.remove_result,
             storage.open_result,
             lambda name: storage.publish(temporary, name),
@@ -165,8 +166,8 @@ def test_removing_a_result_takes_its_versions_and_layers_along(storage: Storage)
     attempt_id, other = new_id(), put_result(storage)
     for name in (f"{attempt_id}.jpg", f"{attempt_id}-v2.jpg", f"{attempt_id}-v3.jpg"):
         put_result(storage, name=name)
-    put_layers(storage, attempt_id)
-    assert storage.has_layers(attempt_id)
+    put_layers(storage, f"{attempt_id}.jpg")
+    assert storage.has_layers(f"{attempt_id}-v3.jpg")
     assert storage.remove_version(f"{attempt_id}-v2.jpg")
     assert storage.has_result(f"{attempt_id}.jpg")
     assert storage.remove_result(f"{attempt_id}-v3.jpg")
@@ -198,7 +199,7 @@ def test_an_upload_heals_one_of_the_same_bytes_whose_file_is_gone(storage: Stora
 def test_what_is_listed_can_be_removed(storage: Storage) -> None:
     name = put_result(storage)
     put_upload(storage)
-    put_layers(storage, name[:32])
+    put_layers(storage, name)
     writer = storage.open_upload(new_id())
     writer.write(b"part")
     with storage.scratch(new_id()) as temporary:

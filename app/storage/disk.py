@@ -21,7 +21,10 @@ from app.storage.names import (
     ID_PATTERN,
     LAYERS_PATTERN,
     RESULT_PATTERN,
+    first_version,
+    layers_name,
     related_files,
+    version_of,
 )
 from app.storage.protocol import FoundFile, OpenedFile
 
@@ -60,9 +63,9 @@ class DiskStorage:
         """See `Storage`."""
         return self._result_path(result_name).is_file()
 
-    def has_layers(self, attempt_id: str) -> bool:
+    def has_layers(self, result_name: str) -> bool:
         """See `Storage`."""
-        return self._layers_path(attempt_id).is_file()
+        return self._layers_path(result_name).is_file()
 
     @contextlib.contextmanager
     def upload(self, photo_id: str) -> Iterator[Path]:
@@ -75,9 +78,9 @@ class DiskStorage:
         yield _kept(self._result_path(result_name), "result_not_found")
 
     @contextlib.contextmanager
-    def layers(self, attempt_id: str) -> Iterator[Path]:
+    def layers(self, result_name: str) -> Iterator[Path]:
         """See `Storage`. The file itself is lent, so it must not be written to."""
-        yield _kept(self._layers_path(attempt_id), "result_not_found")
+        yield _kept(self._layers_path(result_name), "result_not_found")
 
     def open_original(self, photo_id: str) -> OpenedFile:
         """See `Storage`."""
@@ -98,13 +101,17 @@ class DiskStorage:
         finally:
             temporary.unlink(missing_ok=True)
 
+    def name_of_run(self, result_name: str, run: str) -> str:
+        """See `Storage`: the name itself, since one process writes here, one run of an attempt after the other."""
+        return self._result_path(result_name).name
+
     def publish(self, temporary: Path, result_name: str) -> None:
         """See `Storage`: sync the file, give it its final name, sync the folder."""
         _publish(temporary, self._result_path(result_name))
 
-    def publish_layers(self, temporary: Path, attempt_id: str) -> None:
+    def publish_layers(self, temporary: Path, result_name: str) -> None:
         """See `Storage`."""
-        _publish(temporary, self._layers_path(attempt_id))
+        _publish(temporary, self._layers_path(result_name))
 
     def remove_upload(self, photo_id: str) -> bool:
         """See `Storage`."""
@@ -121,6 +128,13 @@ class DiskStorage:
     def remove_version(self, result_name: str) -> bool:
         """See `Storage`."""
         return _remove(self._result_path(result_name))
+
+    def remove_versions_before(self, result_name: str) -> None:
+        """See `Storage`. Earlier ones went when the version before this one was shown."""
+        stem, _, ending = first_version(result_name).rpartition(".")
+        before = version_of(result_name) - 1
+        if before > 1:
+            self.remove_version(f"{stem}-v{before}.{ending}")
 
     def replace_upload(self, photo_id: str, by: str) -> None:
         """See `Storage`."""
@@ -171,8 +185,8 @@ class DiskStorage:
     def _result_path(self, result_name: str) -> Path:
         return self._inside(self._results, result_name, RESULT_PATTERN, "result_not_found")
 
-    def _layers_path(self, attempt_id: str) -> Path:
-        return self._inside(self._results, f"{attempt_id}.faces", LAYERS_PATTERN, "result_not_found")
+    def _layers_path(self, result_name: str) -> Path:
+        return self._inside(self._results, layers_name(result_name), LAYERS_PATTERN, "result_not_found")
 
     def _inside(self, folder: Path, name: str, pattern: re.Pattern[str], code: str) -> Path:
         """`folder/name` once the name is one of ours, is no symbolic link and resolves to inside the folder."""
