@@ -11,10 +11,16 @@ from pathlib import Path
 import pytest
 
 from app.errors import NotFound
-from app.storage import DiskStorage, FoundFile, Storage, new_id
+from app.storage import DiskStorage, FoundFile, Storage, new_id, next_version, public_name
+from tests.s3_servers import open_storage
 
-IMPLEMENTATIONS: dict[str, Callable[[Path], Storage]] = {
-    "disk": lambda folder: DiskStorage(folder / "uploads", folder / "results"),
+IMPLEMENTATIONS: dict[str, Callable[[Path, pytest.FixtureRequest], Storage]] = {
+    "disk": lambda folder, _: DiskStorage(folder / "uploads", folder / "results"),
+    "seaweedfs": lambda folder, request: open_storage(request.getfixturevalue("seaweedfs"), folder),
+    "swift": lambda folder, request: open_storage(request.getfixturevalue("swift"), folder),
+    "old server": lambda folder, request: open_storage(
+        request.getfixturevalue("seaweedfs"), folder, checksums="when_required"
+    ),
 }
 BAD_IDS = ["", "..", "a" * 31, "a" * 33, "A" * 32, "a" * 32 + "\n", "../" + "a" * 29, "a" * 31 + "/", "\x00" * 32]
 BAD_RESULTS = ["", "a" * 32, "a" * 32 + ".exe", "a" * 32 + ".PNG", "../" + "a" * 32 + ".png", ".scratch", "a.png\n"]
@@ -22,7 +28,7 @@ BAD_RESULTS = ["", "a" * 32, "a" * 32 + ".exe", "a" * 32 + ".PNG", "../" + "a" *
 
 @pytest.fixture(params=sorted(IMPLEMENTATIONS))
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    return IMPLEMENTATIONS[request.param](tmp_path)
+    return IMPLEMENTATIONS[request.param](tmp_path, request)
 
 
 def put_upload(storage: Storage, content: bytes = b"photo") -> str:
@@ -186,6 +192,66 @@ def test_an_opened_file_can_be_read_to_its_end_after_it_was_removed(storage: Sto
             assert remove(kept)
             file.seek(99_990)
             assert file.read() == content[-10:]
+
+
+def test_a_run_publishes_under_a_name_of_its_own_address_and_takes_only_its_own_away(storage: Storage) -> None:
+    attempt_id, first, late = new_id(), "1" * 32, "2" * 32
+    names = [storage.name_of_run(f"{attempt_id}.png", run) for run in (first, late)]
+    assert names == [storage.name_of_run(f"{attempt_id}.png", run) for run in (first, late)]
+    assert {public_name(name) for name in names} == {f"{attempt_id}.png"}
+    put_result(storage, b"first", names[0])
+    put_layers(storage, names[0])
+    if names[1] != names[0]:
+        put_result(storage, b"late", names[1])
+        put_layers(storage, names[1])
+        assert storage.remove_result(names[1])
+    with storage.result(names[0]) as path:
+        assert path.read_bytes() == b"first"
+    assert storage.has_layers(names[0])
+    with pytest.raises(NotFound):
+        storage.name_of_run("x.png", first)
+
+
+def test_versions_between_the_first_and_the_shown_one_go(storage: Storage) -> None:
+    shown = storage.name_of_run(f"{new_id()}.jpg", new_id())
+    put_result(storage, name=shown)
+    put_layers(storage, shown)
+    names = [shown]
+    for _ in range(4):
+        names.append(put_result(storage, name=storage.name_of_run(next_version(names[-1]), new_id())))
+        storage.remove_versions_before(names[-2])  # as is done when the next one is shown
+        kept = {names[0], *names[-2:]}
+        assert {name for name in names if storage.has_result(name)} == kept
+    assert storage.has_layers(names[-1])
+    assert storage.remove_result(names[-1])
+    assert listed(storage)[1] == set()
+
+
+def test_a_large_file_is_read_from_any_place_to_its_end(storage: Storage) -> None:
+    content = hashlib.shake_256(b"large").digest(5_000_000)
+    opened = storage.open_result(put_result(storage, content))
+    with opened.file as file:
+        assert opened.size == len(content)
+        for place in (0, 4_999_999, 1_000_000, 3, 2_500_000):
+            file.seek(place)
+            assert file.read(3000) == content[place : place + 3000]
+        file.seek(0)
+        assert b"".join(iter(lambda: file.read(300_000), b"")) == content
+        assert file.read() == b""
+
+
+def test_an_empty_file_is_no_error(storage: Storage) -> None:
+    with storage.open_original(put_upload(storage, b"")).file as file:
+        assert file.read() == b""
+
+
+def test_nothing_is_handed_to_others_unless_it_was_set(storage: Storage) -> None:
+    name = put_result(storage)
+    assert storage.address(name, "image/png", "inline") is None
+    with storage.share(b"jpeg") as address:
+        assert address is None
+    assert storage.problem() is None
+    assert listed(storage) == (set(), {name}, set())
 
 
 def test_an_upload_heals_one_of_the_same_bytes_whose_file_is_gone(storage: Storage) -> None:

@@ -34,6 +34,9 @@ class FoundFile:
 class OpenedFile:
     """A file that is open for reading; whoever opened it closes `file`. A removal meanwhile does not cut it.
 
+    Of a file that another server keeps only the beginning is here yet (it may be the whole file): where the rest cannot
+    be had any more, reading raises, and never ends early without a word.
+
     Attributes:
         file: at its start, seekable.
         size: length in bytes.
@@ -126,6 +129,25 @@ class Storage(Protocol):
         """Open one version of a result for sending. Raises `NotFound` `result_not_found` when it is not kept."""
         ...
 
+    def address(self, result_name: str, media_type: str, disposition: str) -> str | None:
+        """An address on another server that serves this version of a result for some minutes, to whoever knows it.
+
+        It is served with this `Content-Type` and `Content-Disposition`. None where results are sent by this service.
+        Raises `NotFound` `result_not_found` when it is not kept.
+        """
+        ...
+
+    def share(self, jpeg: bytes) -> AbstractContextManager[str | None]:
+        """Lend a picture to a provider: an address on the public internet, valid in this block only.
+
+        None where there is no such address, or it cannot be made just now.
+        """
+        ...
+
+    def problem(self) -> str | None:
+        """What is wrong with a server that keeps the files, in a sentence, as the last calls found it; asks nobody."""
+        ...
+
     def scratch(self, attempt_id: str) -> AbstractContextManager[Path]:
         """A fresh local name to write to, made for this block alone; what was not published is removed at its end."""
         ...
@@ -183,7 +205,7 @@ class Storage(Protocol):
         ...
 
     def iter_parts(self) -> Iterator[FoundFile]:
-        """Unfinished uploads and results."""
+        """Unfinished uploads and results, and what was shared."""
         ...
 
     def remove_found(self, file: FoundFile) -> bool:
