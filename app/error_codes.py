@@ -107,6 +107,7 @@ _TABLE = {
     "queue_full": ErrorFacts(503, "QUEUE_LIMIT photos wait"),
     "reblend_busy": ErrorFacts(503, "too many results are being blended"),
     "storage_full": ErrorFacts(503, "there is too little free disk space"),
+    "storage_unavailable": ErrorFacts(503, "the server that keeps the photos cannot be reached or refuses"),
     "no_space": ErrorFacts(503, "there is no room to decode the photo"),
     "database_busy": ErrorFacts(503, "the job database is busy"),
     "database_unwritable": ErrorFacts(503, "the job database cannot be read or written"),

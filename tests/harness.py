@@ -149,9 +149,9 @@ def result_file(storage: Storage, result_name: str) -> Path:
         return path
 
 
-def layers_file(storage: Storage, attempt_id: str) -> Path:
+def layers_file(storage: Storage, result_name: str) -> Path:
     """The same for the layers of a result's faces."""
-    with storage.layers(attempt_id) as path:
+    with storage.layers(result_name) as path:
         return path
 
 

@@ -232,21 +232,22 @@ class Runner:
             result = self._encode(finished, temporary)
             if not progress(1.0, Stage.ENCODING):
                 return None
-            result = self._keep_faces(finished, result)
+            name = self._storage.name_of_run(result.name, finished.token)
+            result = self._keep_faces(finished, dataclasses.replace(result, name=name))
             self._storage.publish(temporary, result.name)
         return result
 
     def _keep_faces(self, finished: Finished, result: Result) -> Result:
         """Make the layers of the faces safe beside the result; where that fails the photo is restored all the same."""
-        restored, attempt_id = finished.restored, finished.attempt.id
+        restored = finished.restored
         if not restored.face_layers:
             return result
         try:
-            with self._storage.scratch(attempt_id) as temporary:
+            with self._storage.scratch(finished.attempt.id) as temporary:
                 images.keep_layers(temporary, restored.face_layers, restored.picture, finished.options.output_format)
-                self._storage.publish_layers(temporary, attempt_id)
+                self._storage.publish_layers(temporary, result.name)
         except (OSError, RestoreError) as error:
-            log.warning("the faces of attempt %s could not be kept: %s", attempt_id, error)
+            log.warning("the faces of attempt %s could not be kept: %s", finished.attempt.id, error)
             return dataclasses.replace(result, warnings=(*result.warnings, FACES_NOT_KEPT))
         return result
 
@@ -278,7 +279,7 @@ class Runner:
             return
         attempt = self._store.attempt(attempt_id)
         if attempt is None or attempt.result_name != result.name:  # else a later run has written the same name
-            with contextlib.suppress(OSError):  # the janitor finds it as an orphan
+            with contextlib.suppress(OSError, RestoreError):  # the janitor finds it as an orphan
                 self._storage.remove_result(result.name)
 
     def _stopped(self, attempt: Attempt, token: str, progress: Progress) -> None:

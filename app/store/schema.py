@@ -110,7 +110,7 @@ attempts = Table(
     Column("started_at", Float),
     Column("ended_at", Float),
     Column("version", Integer, nullable=False, default=1, server_default=text("1")),  # of the result
-    Column("result_name", String(48)),
+    Column("result_name", String(64)),
     Column("result_mime", String(40)),
     Column("result_width", Integer),
     Column("result_height", Integer),
