@@ -112,10 +112,13 @@ def test_a_missing_file_is_not_called_damaged(decoder: Decoder, tmp_path: Path) 
 
 def test_metadata_and_profile_cross_the_border(decoder: Decoder, tmp_path: Path) -> None:
     block = b"Exif\0\0" + make.exif_block(gps=True)
-    path = written(tmp_path, make.jpeg(exif=block, xmp=make.XMP, dpi=(300, 300), icc_profile=make.srgb()))
-    picture = decoder.decode(path)
+    extra = make.iptc_segment({120: "At the lake"})
+    photo = make.jpeg(exif=block, xmp=make.XMP, dpi=(300, 300), icc_profile=make.srgb(), extra=extra, comment="Box 7")
+    picture = decoder.decode(written(tmp_path, photo))
     assert picture.exif
-    assert picture.xmp == make.XMP
+    assert b"Grandmother" in (picture.xmp or b"")
+    assert b"At the lake" in (picture.iptc or b"")
+    assert picture.texts == (("Comment", "Box 7"),)
     assert picture.icc_profile == make.srgb()
     assert picture.dpi == (300, 300)
 

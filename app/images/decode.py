@@ -19,7 +19,7 @@ from app.errors import RestoreError, Unprocessable
 from app.images import alpha as alpha_channel
 from app.images import colour
 from app.images.header import ImageLimits, format_name, open_picture, undecodable
-from app.images.metadata import exif, rewriting
+from app.images.metadata import collecting, exif, exif_tags
 from app.images.picture import Picture, Pixels
 from app.notices import PHOTO_CHANGED, notices_of
 
@@ -59,7 +59,7 @@ def decode_file(path: Path, limits: ImageLimits, *, as_stored: bool = False) -> 
         image.load()
         deep = _deep_channels(image, file, orientation)
         channels = deep if deep is not None else plain_channels(image)
-        return _picture(image, channels, as_stored)
+        return _picture(image, file, channels, as_stored)
 
 
 @contextlib.contextmanager
@@ -149,7 +149,7 @@ def _by_planes(file: BinaryIO) -> Any:
 
 def _tiff_orientation(image: Image.Image) -> int:
     """The orientation of a TIFF; asked before loading, for Pillow turns the pixels and forgets the tag."""
-    value = getattr(image, "tag_v2", {}).get(exif.ORIENTATION, 1)
+    value = getattr(image, "tag_v2", {}).get(exif_tags.ORIENTATION, 1)
     return value if isinstance(value, int) else 1
 
 
@@ -188,8 +188,8 @@ def _deep_colour(values: Any, image: Image.Image, *, grey: bool = False) -> Chan
     return Channels(np.ascontiguousarray(values[..., :3]), "RGB", alpha)
 
 
-def _picture(image: Image.Image, channels: Channels, as_stored: bool) -> Picture:
-    source = rewriting.collect(image)
+def _picture(image: Image.Image, file: BinaryIO, channels: Channels, as_stored: bool) -> Picture:
+    source = collecting.collect(image, file)
     normalized = _normalize(channels, image.info.get("icc_profile"), as_stored)
     grey = normalized.pixels.ndim == 2
     pixels = turn(normalized.pixels, source.orientation)
@@ -205,6 +205,8 @@ def _picture(image: Image.Image, channels: Channels, as_stored: bool) -> Picture
         exif=source.exif,
         xmp=source.xmp,
         dpi=source.dpi,
+        iptc=source.iptc,
+        texts=source.texts,
         source_format=format_name(image),
         notes=notices_of(PHOTO_CHANGED, channels.notes + normalized.notes + source.notes),
     )
