@@ -244,7 +244,7 @@ def _read_picture(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -
         xmp=xmp or None,
         dpi=(dpi[0], dpi[1]) if dpi else None,
         iptc=iptc or None,
-        texts=tuple((str(keyword), str(text)) for keyword, text in json.loads(texts)),
+        texts=tuple((str(keyword), str(text)) for keyword, text in json.loads(texts or b"[]")),
         source_format=answer["source_format"],
         notes=notices_of(PHOTO_CHANGED, (str(note) for note in answer["notes"])),
     )
