@@ -81,6 +81,11 @@ def deep_png(array: NDArray[np.uint16], extra: bytes = b"") -> bytes:
     return png(samples.shape[1], samples.shape[0], 16, {1: 0, 2: 4, 3: 2, 4: 6}[samples.shape[2]], rows, extra)
 
 
+def physical_size(x: float, y: float) -> bytes:
+    """A PNG's chunk of pixels per inch."""
+    return chunk(b"pHYs", struct.pack(">IIB", round(x / 0.0254), round(y / 0.0254), 1))
+
+
 def small_grey_png(depth: int, extra: bytes = b"") -> bytes:
     """A grey PNG of 1, 2 or 4 bits, its values counting up."""
     values = (np.arange(WIDTH * HEIGHT) % (1 << depth)).reshape(HEIGHT, WIDTH)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.images import deflate, samples
-from app.images.metadata import png_text
+from app.images.metadata import iptc, png_text
 from app.images.metadata.rewriting import Metadata
 from app.images.picture import Picture, Pixels
 
@@ -39,7 +39,7 @@ def write_png(file: BinaryIO, picture: Picture, metadata: Metadata, icc_profile:
     if metadata.exif:
         _chunk(file, b"eXIf", metadata.exif)
     if metadata.iptc:
-        _chunk(file, *png_text.raw_profile_chunk("iptc", metadata.iptc))
+        _chunk(file, *png_text.raw_profile_chunk("iptc", iptc.resource_block(metadata.iptc)))
     for keyword, text in metadata.texts:
         _chunk(file, *png_text.text_chunk(keyword, text))
     _write_pixels(file, picture)

@@ -69,13 +69,14 @@ def collect(image: Image.Image, file: BinaryIO) -> Metadata:
         exif_rules.make_upright(block, orientation, *turned)
         if exif_rules.drop_unmovable_note(block):
             raw.notes.append("The camera maker's own notes in the EXIF data cannot be moved and were left out.")
+    data_sets = _iptc(raw)
     return Metadata(
         exif=exif_writing.serialized(block) if block else None,
         xmp=packet,
         dpi=resolution,
         orientation=orientation,
         notes=tuple(dict.fromkeys(raw.notes)),
-        iptc=_iptc(raw),
+        iptc=data_sets,
         texts=tuple(raw.texts),
     )
 

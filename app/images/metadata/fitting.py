@@ -19,7 +19,7 @@ _MAX_RATIONAL = 0xFFFFFFFF
 _MAX_DPI = {"jpg": _MAX_JPEG_DPI, "png": _MAX_RATIONAL / _INCHES_PER_METRE}
 _WRAPPER_BYTES = 300  # of a packet with one property, about
 _COMMENT = "Comment"
-_NAMED = 6
+_NAMED = 12
 # PNG's own keywords (PNG 3rd edition, 11.3.3.1) and what they mean in XMP.
 _TEXT_PROPERTIES: dict[str, xmp.Name] = {
     "Title": (xmp.DC, "title"),
@@ -80,32 +80,46 @@ def _texts_elsewhere(carried: Metadata, form: str, homeless: list[str]) -> Metad
     """Texts of PNG and JPEG comments: comments stay in a JPEG, what XMP has a property for goes there."""
     comments = tuple(text for text in carried.texts if form == "jpg" and text[0] == _COMMENT)
     properties: dict[xmp.Name, xmp.Value] = {}
+    labels: dict[xmp.Name, list[str]] = {}
     for keyword, text in carried.texts:
-        name = _TEXT_PROPERTIES.get(keyword)
+        name, label = _TEXT_PROPERTIES.get(keyword), f"the text '{keyword[:40]}'"
         if (keyword, text) in comments:
             continue
         if name is None or name in properties:
-            homeless.append(f"the text '{keyword[:40]}'")
-        elif name == (xmp.DC, "creator"):
+            homeless.append(label)
+            continue
+        labels[name] = [label]
+        if name == (xmp.DC, "creator"):
             properties[name] = xmp.text_list([text], "Seq")
         else:
             properties[name] = xmp.Value(text) if name[0] == xmp.XAP else xmp.default_text(text)
-    return dataclasses.replace(carried, texts=comments, xmp=_with_properties(carried.xmp, properties))
+    return dataclasses.replace(carried, texts=comments, xmp=_with_properties(carried.xmp, properties, labels, homeless))
 
 
 def _iptc_elsewhere(carried: Metadata, homeless: list[str]) -> Metadata:
     if carried.iptc is None:
         return carried
-    properties, unmapped = iptc.as_properties(iptc.parse(carried.iptc)[0])
+    data_sets = iptc.parse(carried.iptc)[0]
+    properties, unmapped = iptc.as_properties(data_sets)
     homeless += [f"IPTC 2:{number:02}" for number in unmapped]
-    return dataclasses.replace(carried, iptc=None, xmp=_with_properties(carried.xmp, properties))
+    labels: dict[xmp.Name, list[str]] = {}
+    for number in sorted({number for _, number, _ in data_sets}):
+        name = iptc.property_of(number)
+        if name:
+            labels.setdefault(name, []).append(f"IPTC 2:{number:02}")
+    return dataclasses.replace(carried, iptc=None, xmp=_with_properties(carried.xmp, properties, labels, homeless))
 
 
-def _with_properties(packet: bytes | None, properties: dict[xmp.Name, xmp.Value]) -> bytes | None:
-    """A packet with properties that it does not have yet (they say the same where a photo carries both)."""
+def _with_properties(
+    packet: bytes | None, properties: dict[xmp.Name, xmp.Value], labels: dict[xmp.Name, list[str]], homeless: list[str]
+) -> bytes | None:
+    """A packet with properties that it does not have yet; where it says something else, theirs are left out."""
     if not properties:
         return packet
     parsed = xmp_parsing.parse(packet) if packet else xmp.Packet()
+    for name, value in properties.items():
+        if name in parsed.properties and not set(value.texts()) <= set(parsed.properties[name].texts()):
+            homeless += labels[name]
     parsed.merge(xmp.Packet(properties))
     return xmp_writing.serialized(parsed)
 

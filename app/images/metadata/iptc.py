@@ -148,6 +148,13 @@ _DATE, _TIME = 55, 60
 _NO_LOSS = frozenset({0})  # the record's version
 
 
+def property_of(number: int) -> xmp.Name | None:
+    """The property of XMP that means the same as a data set of the application record."""
+    if number in (_DATE, _TIME):
+        return xmp.PHOTOSHOP, "DateCreated"
+    return _TEXTS.get(number) or _LANGUAGE_TEXTS.get(number) or _LISTS.get(number, (None, ""))[0]
+
+
 def as_properties(data_sets: list[DataSet]) -> tuple[dict[xmp.Name, xmp.Value], list[int]]:
     """The properties that mean the same in XMP, and the numbers of the data sets that have none."""
     texts: dict[int, list[str]] = {}
@@ -163,8 +170,7 @@ def as_properties(data_sets: list[DataSet]) -> tuple[dict[xmp.Name, xmp.Value], 
     }
     if _DATE in texts:
         properties[xmp.PHOTOSHOP, "DateCreated"] = xmp.Value(_date(texts[_DATE][0], texts.get(_TIME, [""])[0]))
-    mapped = {*_TEXTS, *_LANGUAGE_TEXTS, *_LISTS, *((_DATE, _TIME) if _DATE in texts else ()), *_NO_LOSS}
-    return properties, sorted(set(texts) - mapped)
+    return properties, sorted(number for number in set(texts) - _NO_LOSS if property_of(number) not in properties)
 
 
 def _date(date: str, time: str) -> str:

@@ -14,6 +14,7 @@ _PROPERTY = re.compile(
     r"|landmark.*|municipality|district|county|street.*|postal_?code|zip_?code|rtk.*|home_?point.*|time_?zone.*",
     re.IGNORECASE,
 )
+_MAX_CHARACTERS = 256 * 1024  # a quarter of a second
 _NO_PLACE = frozenset({"SubjectLocation"})  # where in the picture the subject stands
 # ContentLocationCode and -Name, City, Sublocation, Province-State, Country code and name, in record 2.
 IPTC_PLACES = frozenset({26, 27, 90, 92, 95, 100, 101})
@@ -41,5 +42,7 @@ def is_place_property(local_name: str) -> bool:
 
 
 def tells_place(text: str) -> bool:
-    """Whether free text holds coordinates, a link to a map, or a keyword of a tree of places."""
+    """Whether free text holds coordinates, a link to a map, or a keyword of a tree of places; or is too long to say."""
+    if len(text) > _MAX_CHARACTERS:
+        return True
     return _FREE_TEXT.search(text) is not None or _TREE_OF_PLACES.match(text) is not None

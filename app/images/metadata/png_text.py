@@ -14,7 +14,7 @@ from typing import BinaryIO
 from app.images import deflate
 
 MAX_TEXT_BYTES = 1024 * 1024 - 1  # Pillow opens no PNG whose text inflates to more
-_MAX_TOTAL_BYTES = 8 * 1024 * 1024
+_MAX_TOTAL_BYTES = 4 * 1024 * 1024
 _MAX_CHUNKS = 200_000
 _MAX_TEXTS = 1000
 _SIGNATURE_BYTES = 8
@@ -92,7 +92,9 @@ class _TooLarge(ValueError):
 
 def _text(name: bytes, body: bytes) -> tuple[str, bytes]:
     """Keyword and bytes of a text chunk (UTF-8 for iTXt, as found for the others)."""
-    keyword, _, rest = body.partition(b"\0")
+    keyword, separator, rest = body.partition(b"\0")
+    if not separator:
+        raise ValueError("a text without a keyword")
     label = keyword[:_MAX_KEYWORD_BYTES].decode("latin-1")
     if name == b"tEXt":
         return label, _as_utf8(rest)
@@ -133,10 +135,10 @@ def _sort(found: PngBlocks, keyword: str, text: bytes) -> None:
 
 
 def _sort_profile(found: PngBlocks, kind: str, text: bytes) -> None:
-    """ImageMagick's way: the kind, the size in decimal, then hexadecimal lines."""
+    """ImageMagick's way: a line that names the kind, one with the size, then hexadecimal lines."""
     try:
-        block = binascii.unhexlify(b"".join(text.split()[2:]))
-    except ValueError:
+        block = binascii.unhexlify(b"".join(text.strip().split(b"\n", 2)[2].split()))
+    except (ValueError, IndexError):
         found.complete = False
         return
     if kind in ("exif", "app1") and block.startswith(b"Exif\0\0"):

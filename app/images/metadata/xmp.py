@@ -50,6 +50,10 @@ class Value:
         """The text of a simple value, or of the first simple item."""
         return self.items[0].first_text() if self.items else self.text
 
+    def texts(self) -> list[str]:
+        """The text of a simple value, or those of all items."""
+        return [self.text] if self.items is None else [text for item in self.items for text in item.texts()]
+
     def parts(self) -> Iterator[dict[Name, Value]]:
         """Every mapping of names to values in it, itself and below."""
         for mapping in (self.fields or {}, self.qualifiers):
