@@ -123,6 +123,7 @@ def test_one_fault_costs_its_part_only_and_is_noted(broken: bytes, tmp_path: Pat
     parsed = exif.parse(block)
     assert parsed.main[0x010E].text() == "Sea"
     assert 0x0110 not in parsed.main
+    assert not parsed.photo
     photo = decoded(tmp_path, with_segments(b"Exif\0\0" + block))
     assert exif.parse(photo.exif or b"").main.keys() == {0x010E}
     assert [note.message for note in photo.notes] == (

@@ -87,5 +87,28 @@ def test_what_tells_no_place_is_kept(name: str, tmp_path: Path) -> None:
         assert not [mark for mark in kept if mark not in found], file.name
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("exif maker note", ["maker's own notes"]),
+        ("exif unknown tag", ["unknown EXIF tags"]),
+        ("exif description", ["an EXIF text"]),
+        ("xmp unknown schema", ["XMP"]),
+        ("iptc caption", ["IPTC"]),
+        ("png texts", ["the text 'Comment'"]),
+        ("exif gps", []),
+        ("xmp attribute", []),
+        ("iptc city", []),
+    ],
+)
+def test_what_went_with_the_place_is_named_and_the_place_itself_is_not(
+    name: str, words: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "photo").write_bytes(PLACES[name]())
+    notes = encode(decode_file(tmp_path / "photo", LIMITS), tmp_path / "result", "png", 90, "strip_gps").notes
+    assert len(notes) == len(words)
+    assert all(word in notes[0].message for word in words)
+
+
 def test_there_are_many_hiding_places() -> None:
     assert len(PLACES) >= 40
