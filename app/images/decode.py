@@ -189,7 +189,7 @@ def _deep_colour(values: Any, image: Image.Image, *, grey: bool = False) -> Chan
 
 
 def _picture(image: Image.Image, file: BinaryIO, channels: Channels, as_stored: bool) -> Picture:
-    source = collecting.collect(image, file)
+    source = collecting.collect(image, file, (channels.colour.shape[1], channels.colour.shape[0]))
     normalized = _normalize(channels, image.info.get("icc_profile"), as_stored)
     grey = normalized.pixels.ndim == 2
     pixels = turn(normalized.pixels, source.orientation)

@@ -31,7 +31,6 @@ _MAX_BLOCKS = 8
 _MAX_COMMENT_CHARACTERS = 64_000
 _NAMED_IN_A_NOTE = 6
 _PARTLY_BROKEN = "Part of the photo's {} data is broken and was left out."
-_TURNED_BY_THEIR_READERS = ("TIFF", "HEIF")
 
 
 @dataclasses.dataclass
@@ -47,12 +46,13 @@ class _Raw:
     notes: list[str] = dataclasses.field(default_factory=list)
 
 
-def collect(image: Image.Image, file: BinaryIO) -> Metadata:
+def collect(image: Image.Image, file: BinaryIO, size: tuple[int, int]) -> Metadata:
     """Gather the metadata of a photo.
 
     Args:
         image: the opened photo, its pixels loaded.
         file: the file that it was opened from.
+        size: width and height in pixels of what was decoded, before `orientation` is applied to it.
     """
     orientation = orientation_of(image)
     raw = _Raw()
@@ -61,7 +61,7 @@ def collect(image: Image.Image, file: BinaryIO) -> Metadata:
     except Exception:  # noqa: BLE001 - metadata never fails a photo, whatever a reader of it throws
         raw.notes.append(_PARTLY_BROKEN.format("metadata"))
     block = _joined_exif(raw)
-    turned = image.size if orientation < 5 or image.format in _TURNED_BY_THEIR_READERS else image.size[::-1]
+    turned = size if orientation < 5 else size[::-1]
     packet = _upright_xmp(raw, _drawn_orientation(image, orientation, block), turned)
     resolution = _dpi(image, block)
     if block:

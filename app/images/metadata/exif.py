@@ -105,19 +105,20 @@ class Exif:
         return Value(RATIONAL, b"".join(struct.pack(f"{self.order}II", *value) for value in values))
 
 
-def parse(data: Buffer, max_bytes: int = MAX_BLOCK_BYTES) -> Exif:
+def parse(data: Buffer, max_bytes: int = MAX_BLOCK_BYTES, first_directory: int | None = None) -> Exif:
     """Parse a block (from its TIFF header on, or with the mark that JPEG puts before it) or a whole TIFF file.
 
     Args:
         data: the block; a TIFF or BigTIFF file as a memory map.
         max_bytes: how much all values together may take; what is beyond counts as damaged.
+        first_directory: offset of the directory to take for IFD0, for another page of a TIFF.
 
     Raises:
         ValueError: it is no TIFF structure, or its first directory lies outside.
     """
     reader = _Reader(data, max_bytes)
     result = Exif(reader.order)
-    reader.read_into(result)
+    reader.read_into(result, reader.first_directory if first_directory is None else first_directory)
     result.damaged |= reader.damaged
     return result
 
@@ -190,10 +191,10 @@ class _Reader:
         start = self.start + offset
         return _narrowed(Value(entry.type, self.data[start : start + size]), self.order)
 
-    def read_into(self, result: Exif) -> None:
+    def read_into(self, result: Exif, first_directory: int) -> None:
         """Fill the directories of `result`, following the pointers wherever they stand, each at most once."""
-        waiting: list[tuple[int, Directory]] = [(self.first_directory, result.main)]
-        self._number(self._count_code, self.first_directory)
+        waiting: list[tuple[int, Directory]] = [(first_directory, result.main)]
+        self._number(self._count_code, first_directory)
         targets = {tags.EXIF_POINTER: result.photo, tags.GPS_POINTER: result.gps, tags.INTEROP_POINTER: result.interop}
         while waiting:
             offset, directory = waiting.pop(0)
