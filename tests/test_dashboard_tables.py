@@ -18,7 +18,7 @@ from app.api import schemas
 from app.api.middleware import access_control
 from app.api.routes import websocket
 from app.error_codes import ERROR_CODES
-from app.images.header import MIME_TYPES
+from app.images.sniffing import MIME_TYPES
 from app.main import STATIC_FOLDER
 from app.options import FIELDS, BackendName, Quality
 from app.results import FaceReason

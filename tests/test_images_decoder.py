@@ -346,7 +346,7 @@ def test_an_answer_that_lies_about_its_pixels_is_not_believed(lie: dict[str, obj
         "deep": False,
         "grey": False,
     }
-    honest |= {"dpi": None, "source_format": "PNG", "notes": []}
+    honest |= {"dpi": None, "source_format": "PNG", "notes": [], "pages": 1}
     with written(tmp_path, bytes(10_000)).open("rb", buffering=0) as file:
         assert _read_picture(honest, file, LIMITS).width == make.WIDTH
         with pytest.raises((_Died, ValueError)):

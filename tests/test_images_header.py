@@ -82,7 +82,7 @@ def test_scans_are_counted_and_thumbnails_are_not(tmp_path: Path) -> None:
 
 
 def test_heic_without_the_extra_gets_a_sentence_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.images.header._heif_installed", lambda: False)
+    monkeypatch.setattr("app.images.sniffing.heif_installed", lambda: False)
     path = written(tmp_path, b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(60))
     with pytest.raises(RestoreError, match="HEIC") as caught:
         read_header(path, LIMITS)

@@ -2,10 +2,11 @@
 
 from app.images.decoder import Decoder
 from app.images.encoding import Encoded, choose_format, encode
-from app.images.header import Header, ImageLimits, accepted_formats, read_header
+from app.images.header import Header, ImageLimits, read_header
 from app.images.layer_encoding import fit_layers, keep_layers
 from app.images.picture import Picture, Pixels
 from app.images.preview import PREVIEW_SIDE_PIXELS, encode_preview, read_profile
+from app.images.sniffing import accepted_formats
 
 __all__ = [
     "PREVIEW_SIDE_PIXELS",

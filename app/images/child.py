@@ -82,7 +82,8 @@ def _answer(request: dict[str, Any], fd: int, limits: ImageLimits) -> dict[str, 
     try:
         path = Path(request["path"])
         if request["do"] == "decode":
-            return _send_picture(decode_file(path, limits, as_stored=request.get("as_stored", False)), fd)
+            as_stored, page = request.get("as_stored", False), request.get("page")
+            return _send_picture(decode_file(path, limits, as_stored=as_stored, page=page), fd)
         wide = preview_limits(limits, request["max_megapixels"])
         return {"sizes": _send([preview_file(path, wide, request["max_side"])], fd)}
     except RestoreError as error:
@@ -110,6 +111,7 @@ def _send_picture(picture: Picture, fd: int) -> dict[str, Any]:
         "grey": picture.grey,
         "dpi": picture.dpi,
         "source_format": picture.source_format,
+        "pages": picture.pages,
         "notes": [notice.message for notice in picture.notes],
     }
 

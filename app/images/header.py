@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 import mmap
 import re
 import struct
@@ -18,22 +17,13 @@ from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from app.errors import RestoreError, TooLarge, Unprocessable, UnsupportedFormat
+from app.errors import RestoreError, TooLarge, Unprocessable
+from app.images.bmp_header import read_masked, without_masks
 from app.images.metadata import exif
+from app.images.sniffing import HEAD_BYTES, MIME_TYPES, sniff
+from app.images.tiff_metadata import metadata_image
+from app.images.tiff_pages import TiffPages, read_pages
 
-MIME_TYPES = {
-    "JPEG": "image/jpeg",
-    "PNG": "image/png",
-    "WEBP": "image/webp",
-    "TIFF": "image/tiff",
-    "BMP": "image/bmp",
-    "AVIF": "image/avif",
-    "HEIF": "image/heic",
-}
-_HEAD_BYTES = 64
-_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-_AVIF_BRANDS = {b"avif", b"avis"}
-_TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
 # A marker in a JPEG: FF and a code. FF00 is a stuffed data byte, D0..D7 and 01 stand alone and have no length.
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")
@@ -70,7 +60,15 @@ def read_header(path: Path, limits: ImageLimits) -> Header:
         UnsupportedFormat: `unsupported_format`, with the formats that we open.
         Unprocessable: `empty_file`, `too_many_scans` or `undecodable_image`.
     """
-    with path.open("rb") as file, open_picture(file, limits) as image:
+    with path.open("rb") as file:
+        if sniff(file.read(HEAD_BYTES)) == "TIFF":
+            return _tiff_header(file, limits)
+        file.seek(0)
+        return _picture_header(file, limits)
+
+
+def _picture_header(file: BinaryIO, limits: ImageLimits) -> Header:
+    with open_picture(file, limits) as image:
         name = format_name(image)
         width, height = image.size
         if _orientation(image) in _SWAPPING_ORIENTATIONS:
@@ -78,13 +76,34 @@ def read_header(path: Path, limits: ImageLimits) -> Header:
         return Header(name, MIME_TYPES[name], width, height)
 
 
-def open_picture(file: BinaryIO, limits: ImageLimits) -> Image.Image:
+def _tiff_header(file: BinaryIO, limits: ImageLimits) -> Header:
+    page = open_pages(file, limits).photos[0]
+    return Header("TIFF", MIME_TYPES["TIFF"], *page.upright_size)
+
+
+def open_pages(file: BinaryIO, limits: ImageLimits, page: int = 0) -> TiffPages:
+    """The photos of a TIFF file, the size of the asked one checked. Raises the same errors as `read_header`."""
+    try:
+        pages = read_pages(file)
+        asked = pages.photos[page]
+    except RestoreError:
+        raise
+    except Exception as error:
+        raise undecodable("TIFF") from error
+    _check_size(asked.width, asked.height, limits)
+    return pages
+
+
+def open_picture(file: BinaryIO, limits: ImageLimits, page: int = 0) -> Image.Image:
     """Open a file with the one plugin its first bytes name, and check its size; the caller closes the image.
 
+    Of a TIFF the image holds what is said of a page, and none of its pixels: those come from `decode.tiff`.
     Raises the same errors as `read_header`. Whatever a plugin throws at a broken file becomes `undecodable_image`.
     """
-    head = file.read(_HEAD_BYTES)
-    name = _sniff(head)
+    head = file.read(HEAD_BYTES)
+    name = sniff(head)
+    if name == "TIFF":
+        return metadata_image(open_pages(file, limits, page).photos[page])
     try:
         if name == "JPEG":
             _check_scans(file, limits)
@@ -117,16 +136,13 @@ def undecodable(name: str = "") -> Unprocessable:
     )
 
 
-def accepted_formats() -> list[str]:
-    """The formats opened on this machine, by Pillow's names."""
-    return [name for name in MIME_TYPES if name != "HEIF" or _heif_installed()]
-
-
 def _open(file: BinaryIO, name: str) -> Image.Image:
     """`Image.open` limited to one plugin. Pillow's own pixel limit is off: `_check_size` is stricter and says why."""
     quiet_pillow()
     if name == "HEIF":
         _register_heif()
+    if name == "BMP" and read_masked(file) is not None:
+        file = without_masks(file)
     Image.MAX_IMAGE_PIXELS = None
     file.seek(0)
     try:
@@ -142,57 +158,10 @@ def quiet_pillow() -> None:
 
 
 @functools.cache
-def _heif_installed() -> bool:
-    return importlib.util.find_spec("pillow_heif") is not None
-
-
-@functools.cache
 def _register_heif() -> None:
     import pillow_heif
 
     pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=2)
-
-
-def _sniff(head: bytes) -> str:
-    """The format that the first bytes claim; raises 422 for nothing and 415 for anything that we do not open."""
-    if not head:
-        raise Unprocessable("empty_file", "The file is empty; choose a photo and send it again.")
-    if head.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    if head[:4] in _TIFF_MAGICS:
-        return "TIFF"
-    if head[:2] == b"BM" and len(head) > 18:
-        return "BMP"
-    if head[4:8] == b"ftyp":
-        return _sniff_boxes(head)
-    raise _unsupported()
-
-
-def _sniff_boxes(head: bytes) -> str:
-    """AVIF and HEIF share a container; its major brand, then the compatible ones, tell them apart."""
-    size = min(int.from_bytes(head[:4], "big"), len(head))
-    brands = [head[8:12], *(head[start : start + 4] for start in range(16, size - 3, 4))]
-    if brands[0] in _AVIF_BRANDS or (brands[0] in _HEIF_BRANDS and _AVIF_BRANDS & set(brands)):
-        return "AVIF"
-    if brands[0] not in _HEIF_BRANDS:
-        raise _unsupported()
-    if not _heif_installed():
-        raise UnsupportedFormat(
-            "unsupported_format",
-            "HEIC photos need the optional HEIC support, which is not installed here; send the photo as JPEG.",
-        )
-    return "HEIF"
-
-
-def _unsupported() -> UnsupportedFormat:
-    names = ", ".join(accepted_formats())
-    return UnsupportedFormat(
-        "unsupported_format", f"This is not a picture format that can be opened; accepted are {names}."
-    )
 
 
 def _check_size(width: int, height: int, limits: ImageLimits) -> None:

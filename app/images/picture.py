@@ -30,6 +30,7 @@ class Picture:
         texts: keyword and text of a PNG's texts; a JPEG's comment has the keyword Comment.
         source_format: Pillow's name of the format it came from (JPEG, PNG, WEBP, TIFF, BMP, AVIF, HEIF).
         notes: what had to be given up while decoding (a broken profile, say).
+        pages: how many pages the file has that this picture is one of (of a TIFF; else 1).
     """
 
     rgb: Pixels
@@ -43,6 +44,7 @@ class Picture:
     notes: tuple[Notice, ...] = ()
     iptc: bytes | None = None
     texts: tuple[tuple[str, str], ...] = ()
+    pages: int = 1
 
     @property
     def width(self) -> int:

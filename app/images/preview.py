@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.images import colour, samples
-from app.images.decode import guard, plain_channels, turn
+from app.images.decode import decode_file, guard, plain_channels, turn
 from app.images.header import ImageLimits, open_picture
 from app.images.metadata import collecting
 from app.images.picture import Picture
@@ -31,6 +31,8 @@ _DIRECT_MODES = ("L", "RGB", "RGBA", "LA", "CMYK", "LAB")
 def preview_file(path: Path, limits: ImageLimits, max_side: int = PREVIEW_SIDE_PIXELS) -> bytes:
     """JPEG bytes of a file's first picture; same errors as `decode_file`. A JPEG is decoded at an eighth, if it may."""
     with path.open("rb") as file, guard(), open_picture(file, limits) as image:
+        if image.format in ("TIFF", "BMP"):
+            return encode_preview(decode_file(path, limits), max_side)
         image.draft(None, (2 * max_side, 2 * max_side))
         image.load()
         channels = plain_channels(_shrunk(image, max_side))

@@ -44,18 +44,23 @@ class _Raw:
     segments: jpeg_segments.Segments | None = None
     more: dict[xmp.Name, xmp.Value] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
+    directories: tuple[int | None, ...] = (None,)
 
 
-def collect(image: Image.Image, file: BinaryIO, size: tuple[int, int]) -> Metadata:
+def collect(
+    image: Image.Image, file: BinaryIO, size: tuple[int, int], directories: tuple[int | None, ...] = (None,)
+) -> Metadata:
     """Gather the metadata of a photo.
 
     Args:
         image: the opened photo, its pixels loaded.
         file: the file that it was opened from.
         size: width and height in pixels of what was decoded, before `orientation` is applied to it.
+        directories: of a TIFF, offsets of the directories that describe the photo (None: the file's first one); a later
+            one says what the ones before it do not.
     """
     orientation = orientation_of(image)
-    raw = _Raw()
+    raw = _Raw(directories=directories)
     try:
         _READERS.get(image.format or "", _read_info)(raw, image, file)
     except Exception:  # noqa: BLE001 - metadata never fails a photo, whatever a reader of it throws
@@ -102,9 +107,9 @@ def _drawn_orientation(image: Image.Image, orientation: int, block: exif.Exif | 
     return stored[0] if stored and 1 <= stored[0] <= 8 else orientation
 
 
-def _add_exif(raw: _Raw, data: exif.Buffer) -> None:
+def _add_exif(raw: _Raw, data: exif.Buffer, first_directory: int | None = None) -> None:
     try:
-        raw.blocks.append(exif.parse(data))
+        raw.blocks.append(exif.parse(data, first_directory=first_directory))
     except ValueError:
         raw.notes.append(
             _PARTLY_BROKEN.format("EXIF") if raw.blocks else "The photo's EXIF data is broken and was left out."
@@ -143,7 +148,8 @@ def _read_png(raw: _Raw, image: Image.Image, file: BinaryIO) -> None:
 
 def _read_tiff(raw: _Raw, image: Image.Image, file: BinaryIO) -> None:
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        _add_exif(raw, data)
+        for offset in dict.fromkeys(exif.first_directory(data) if one is None else one for one in raw.directories):
+            _add_exif(raw, data, offset)
     for block in raw.blocks:
         _read_embedded(raw, block)
         # Its width and height are of this file's pixels; other numbers that are not known describe its kind of file.

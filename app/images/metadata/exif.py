@@ -253,20 +253,13 @@ def orientation(data: bytes) -> int:
     return 1
 
 
+def first_directory(data: Buffer) -> int:
+    """Offset of IFD0; raises ValueError where `data` is no TIFF structure."""
+    return _Reader(data, 0).first_directory
+
+
 def raw_entries(data: bytes) -> tuple[str, dict[int, bytes]]:
     """Byte order and IFD0's 12-byte entries, by tag, of a block that `exif_writing` wrote."""
     reader = _Reader(data, MAX_BLOCK_BYTES)
     positions = {entry.tag: entry.position for entry in reader.entries(reader.first_directory)}
     return reader.order, {tag: data[start : start + 12] for tag, start in positions.items()}
-
-
-def straightened(data: bytes) -> bytes:
-    """A whole TIFF file with its orientation set to 1."""
-    reader = _Reader(data, MAX_BLOCK_BYTES)
-    upright = bytearray(data)
-    for entry in reader.entries(reader.first_directory):
-        if entry.tag == tags.ORIENTATION and entry.count:
-            offset, size = reader.where(entry)
-            one = (1).to_bytes(size // entry.count, "little" if reader.order == "<" else "big")
-            upright[offset : offset + len(one)] = one
-    return bytes(upright)
