@@ -18,7 +18,7 @@ from PIL import Image
 from app.images import colour, samples
 from app.images.decode import decode_file, guard, plain_channels, turn
 from app.images.header import ImageLimits, open_picture
-from app.images.metadata import rewriting
+from app.images.metadata import collecting
 from app.images.picture import Picture
 
 PREVIEW_SIDE_PIXELS = 400
@@ -38,7 +38,7 @@ def preview_file(path: Path, limits: ImageLimits, max_side: int = PREVIEW_SIDE_P
         channels = plain_channels(_shrunk(image, max_side))
         profile = image.info.get("icc_profile")
         settled = colour.normalize_color(channels.colour.astype(np.uint8), channels.mode, profile)
-        orientation = rewriting.collect(image).orientation
+        orientation = collecting.orientation_of(image)
         pixels = turn(settled.pixels, orientation)
         rgb: Any = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
         alpha = None if channels.alpha is None else turn(channels.alpha, orientation)

@@ -1,7 +1,7 @@
 """A TIFF writer: 8 and 16 bits, grey to RGBA, deflated band by band, with profile, XMP, DPI and EXIF.
 
 An EXIF block is itself a small TIFF file. It is put first, and a new directory behind the pixels borrows its
-descriptive entries, so that every offset in it (maker notes included) stays right.
+entries, so that every offset in it (maker notes included) stays right.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 
 from app.errors import Unprocessable
 from app.images import deflate, samples
-from app.images.metadata import exif
+from app.images.metadata import exif, exif_tags
+from app.images.metadata.exif_rules import as_rational
 from app.images.metadata.rewriting import Metadata
 from app.images.picture import Picture, Pixels
 
 _SHORT, _LONG, _RATIONAL, _BYTE, _UNDEFINED = 3, 4, 5, 1, 7
 _DEFLATE, _DIFFERENCES, _UNASSOCIATED_ALPHA, _INCH = 8, 2, 2, 2
-_BORROWED = (270, 271, 272, 305, 306, 315, 316, 33432, exif.EXIF_POINTER, exif.GPS_POINTER)
-_DPI_DENOMINATOR = 1000
 
 
 def write_tiff(file: BinaryIO, picture: Picture, metadata: Metadata, icc_profile: bytes | None) -> None:
@@ -48,10 +47,12 @@ def write_tiff(file: BinaryIO, picture: Picture, metadata: Metadata, icc_profile
         writer.add(338, _SHORT, [_UNASSOCIATED_ALPHA])
     if metadata.dpi:
         for tag, dpi in zip((282, 283), metadata.dpi, strict=True):
-            writer.add(tag, _RATIONAL, [round(dpi * _DPI_DENOMINATOR), _DPI_DENOMINATOR])
+            writer.add(tag, _RATIONAL, list(as_rational(dpi)))
         writer.add(296, _SHORT, [_INCH])
     if metadata.xmp:
         writer.add_bytes(700, _BYTE, metadata.xmp)
+    if metadata.iptc:
+        writer.add_bytes(exif_tags.IPTC, _UNDEFINED, metadata.iptc)
     if icc_profile:
         writer.add_bytes(34675, _UNDEFINED, icc_profile)
     writer.finish()
@@ -65,15 +66,9 @@ class _Writer:
         self._entries: dict[int, bytes] = {}
         self.order = "<"
         if block:
-            self._borrow(exif.Block(block))
+            self.order, self._entries = exif.raw_entries(block)
         file.write(block or b"II*\0\0\0\0\0")
         self._pad()
-
-    def _borrow(self, block: exif.Block) -> None:
-        self.order = block.order
-        for entry in block.entries(block.first_directory):
-            if entry.tag in _BORROWED:
-                self._entries.setdefault(entry.tag, bytes(block.data[entry.position : entry.position + 12]))
 
     def _pad(self) -> None:
         if self._file.tell() % 2:

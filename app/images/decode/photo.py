@@ -20,7 +20,8 @@ from app.images.decode.channels import Channels, guard, plain_channels, turn
 from app.images.decode.deep import deep_channels
 from app.images.decode.tiff import read_channels
 from app.images.header import ImageLimits, format_name, open_pages, open_picture
-from app.images.metadata import rewriting
+from app.images.metadata import collecting
+from app.images.metadata.rewriting import Metadata
 from app.images.picture import Picture
 from app.notices import PHOTO_CHANGED, notices_of
 
@@ -38,13 +39,19 @@ def decode_file(path: Path, limits: ImageLimits, *, as_stored: bool = False, pag
     """
     with path.open("rb") as file, guard(), open_picture(file, limits, page or 0) as image:
         if image.format != "TIFF":
-            picture = _picture(image, load_channels(image, file), as_stored)
+            channels = load_channels(image, file)
+            source = collecting.collect(image, file, _size(channels))
+            picture = _picture(image, channels, source, as_stored)
             # A JPEG's further pictures are no frames: previews, depth and gain maps.
             frames = 1 if format_name(image) == "JPEG" else getattr(image, "n_frames", 1)
             return picture if frames == 1 else _noted(picture, f"{frames} frames")
         pages = open_pages(file, limits, page or 0)
-        channels = read_channels(pages.photos[page or 0], limits, image.info.get("icc_profile"))
-        picture = dataclasses.replace(_picture(image, channels, as_stored), pages=len(pages.photos))
+        photo = pages.photos[page or 0]
+        channels = read_channels(photo, limits, image.info.get("icc_profile"))
+        # A first photo that is not in the first directory is described there all the same.
+        directories = (photo.directory.position,) if page else (photo.directory.position, None)
+        source = collecting.collect(image, file, _size(channels), directories)
+        picture = dataclasses.replace(_picture(image, channels, source, as_stored), pages=len(pages.photos))
         if page is not None or (picture.pages == 1 and pages.complete):
             return picture
         return _noted(picture, f"{'' if pages.complete else 'at least '}{picture.pages} pages")
@@ -65,10 +72,14 @@ def load_channels(image: Image.Image, file: BinaryIO) -> Channels:
     return deep if deep is not None else plain_channels(image)
 
 
-def _picture(image: Image.Image, channels: Channels, as_stored: bool) -> Picture:
+def _size(channels: Channels) -> tuple[int, int]:
+    """Width and height in pixels."""
+    return channels.colour.shape[1], channels.colour.shape[0]
+
+
+def _picture(image: Image.Image, channels: Channels, source: Metadata, as_stored: bool) -> Picture:
     if channels.alpha is not None and not as_stored and not channels.alpha.any():
         channels = dataclasses.replace(channels, alpha=None, notes=(*channels.notes, _EMPTY_ALPHA))
-    source = rewriting.collect(image)
     normalized = _normalize(channels, image.info.get("icc_profile"), as_stored)
     grey = normalized.pixels.ndim == 2
     pixels = turn(normalized.pixels, source.orientation)
@@ -84,6 +95,8 @@ def _picture(image: Image.Image, channels: Channels, as_stored: bool) -> Picture
         exif=source.exif,
         xmp=source.xmp,
         dpi=source.dpi,
+        iptc=source.iptc,
+        texts=source.texts,
         source_format=format_name(image),
         notes=notices_of(PHOTO_CHANGED, channels.notes + normalized.notes + source.notes),
     )
