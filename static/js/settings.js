@@ -14,6 +14,11 @@ const METADATA_LABELS = {
   keep: "Keep everything", strip_gps: "Remove the place (GPS)", strip: "Remove everything",
 };
 
+const PAGES_LABELS = {
+  first: "The first", all: "All, into one TIFF",
+};
+const PAGES_FORMATS = new Set(["auto", "tiff"]);
+
 export class Settings extends EventTarget {
   /** `form` is the element in the page; nothing works before `applyConfig`. */
   constructor(form) {
@@ -31,6 +36,7 @@ export class Settings extends EventTarget {
     const { options } = config;
     this.#choices("output_format", options.output_format.choices, FORMAT_LABELS);
     this.#choices("metadata", options.metadata.choices, METADATA_LABELS);
+    this.#choices("pages", options.pages?.choices ?? ["first"], PAGES_LABELS);
     this.#models(config.models.filter((model) => model.installed).map((model) => model.name));
     this.#faceModels(options.face_model?.choices ?? []);
     for (const name of ["scale", "output_quality"]) {
@@ -56,9 +62,10 @@ export class Settings extends EventTarget {
       model: elements.model.value, face_model: elements.face_model.value, denoise: elements.denoise.value,
     };
     if (LOSSY_FORMATS.has(found.output_format)) found.output_quality = elements.output_quality.value;
+    if (elements.pages.value !== "first" && PAGES_FORMATS.has(found.output_format)) found.pages = elements.pages.value;
     if (this.backend !== "local") {
       found.prompt = elements.prompt.value.trim();
-      for (const name of ["model", "denoise", "face_model"]) delete found[name];
+      for (const name of ["model", "denoise", "face_model", "pages"]) delete found[name];
     }
     return Object.fromEntries(Object.entries(found).filter(([, value]) => value !== ""));
   }

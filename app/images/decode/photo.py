@@ -36,13 +36,13 @@ def decode_file(path: Path, limits: ImageLimits, *, as_stored: bool = False, pag
         RestoreError: those of `read_header`; `undecodable_image`, `unsupported_depth` or `decode_memory`.
         FileNotFoundError: there is no such file.
     """
-    with path.open("rb") as file, guard(), open_picture(file, limits, page or 0) as image:
+    with path.open("rb") as file, guard(), open_picture(file, limits, page) as image:
         if image.format != "TIFF":
             picture = _picture(image, load_channels(image, file), as_stored)
             # A JPEG's further pictures are no frames: previews, depth and gain maps.
             frames = 1 if format_name(image) == "JPEG" else getattr(image, "n_frames", 1)
             return picture if frames == 1 else _noted(picture, f"{frames} frames")
-        pages = open_pages(file, limits, page or 0)
+        pages = open_pages(file, limits, page)
         channels = read_channels(pages.photos[page or 0], limits, image.info.get("icc_profile"))
         picture = dataclasses.replace(_picture(image, channels, as_stored), pages=len(pages.photos))
         if page is not None or (picture.pages == 1 and pages.complete):
