@@ -76,8 +76,9 @@ class _Replaceable:
     def __init__(self, harness: Harness) -> None:
         self._harness = harness
 
-    def decode(self, path: Path) -> Picture:
-        found: Picture = self._harness.decoder.decode(path)
+    def decode(self, path: Path, *, page: int | None = None) -> Picture:
+        asked = {} if page is None else {"page": page}
+        found: Picture = self._harness.decoder.decode(path, **asked)
         return found
 
 

@@ -37,7 +37,7 @@ def decode_file(path: Path, limits: ImageLimits, *, as_stored: bool = False, pag
         RestoreError: those of `read_header`; `undecodable_image`, `unsupported_depth` or `decode_memory`.
         FileNotFoundError: there is no such file.
     """
-    with path.open("rb") as file, guard(), open_picture(file, limits, page or 0) as image:
+    with path.open("rb") as file, guard(), open_picture(file, limits, page) as image:
         if image.format != "TIFF":
             channels = load_channels(image, file)
             source = collecting.collect(image, file, _size(channels))
@@ -45,7 +45,7 @@ def decode_file(path: Path, limits: ImageLimits, *, as_stored: bool = False, pag
             # A JPEG's further pictures are no frames: previews, depth and gain maps.
             frames = 1 if format_name(image) == "JPEG" else getattr(image, "n_frames", 1)
             return picture if frames == 1 else _noted(picture, f"{frames} frames")
-        pages = open_pages(file, limits, page or 0)
+        pages = open_pages(file, limits, page)
         photo = pages.photos[page or 0]
         channels = read_channels(photo, limits, image.info.get("icc_profile"))
         # A first photo that is not in the first directory is described there all the same.
