@@ -10,7 +10,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -64,7 +64,11 @@ class Settings(BaseSettings):
     upload_folder: Path = Path("temp_uploads")
     processed_folder: Path = Path("processed_images")
     weights_folder: Path = Path("weights")
-    database_url: str = Field(default="sqlite:///data/jobs.sqlite3", description="SQLAlchemy address")
+    database_url: str = Field(
+        default="sqlite:///data/jobs.sqlite3",
+        repr=False,  # it may hold a password
+        description="SQLAlchemy address of an SQLite file or a PostgreSQL database",
+    )
     retention_minutes: float = Field(default=60, gt=0)
     janitor_interval_minutes: float = Field(default=30, gt=0)
 
@@ -153,6 +157,13 @@ class Settings(BaseSettings):
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the service."""
         return _is_loopback(self.host)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not stand in any log: keys, and the password of the database."""
+        keys = [key.get_secret_value() for key in (*self.api_keys, self.siliconflow_api_key)]
+        password = unquote(urlsplit(self.database_url).password or "")
+        return tuple(secret for secret in (*keys, password) if secret)
 
     @property
     def max_file_size_bytes(self) -> int:

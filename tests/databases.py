@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from tests import postgres_server
+
 DatabaseUrl = Callable[[Path], str]
 
 
@@ -12,7 +16,15 @@ def _sqlite(folder: Path) -> str:
     return f"sqlite:///{folder}/data/jobs.sqlite3"
 
 
-IMPLEMENTATIONS: dict[str, DatabaseUrl] = {"sqlite": _sqlite}
+def _postgres(_folder: Path) -> str:
+    reason = postgres_server.missing()
+    if reason is not None:
+        pytest.skip(reason)
+    return postgres_server.shared_server().new_database()
+
+
+IMPLEMENTATIONS: dict[str, DatabaseUrl] = {"sqlite": _sqlite, "postgres": _postgres}
+needs_postgres = pytest.mark.skipif(postgres_server.missing() is not None, reason=postgres_server.missing() or "")
 
 
 class Clock:

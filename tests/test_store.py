@@ -102,6 +102,17 @@ def test_a_failed_cancelled_or_returned_attempt_puts_the_photo_back(store: SqlSt
     assert (failed.attempts[0].error_code, failed.attempts[0].error_message) == ("decode_timeout", "Too slow.")
 
 
+def test_after_a_crash_a_run_is_repeated_once_and_then_given_up(store: SqlStore) -> None:
+    waiting, running = add(store), add(store)
+    store.claim(first(running), "a", 1.0)
+    assert store.recover(2.0) == [first(waiting), first(running)]
+    store.claim(first(running), "b", 3.0)
+    assert store.recover(4.0) == [first(waiting)]
+    attempt = store.job(ME, running.id).attempts[0]
+    assert (attempt.status, attempt.error_code, attempt.tries) == (AttemptStatus.FAILED, "worker_crashed", 2)
+    assert attempt.ended_at == 4.0
+
+
 def test_the_connection_is_set_for_safety(store: SqlStore) -> None:
     names = ("journal_mode", "synchronous", "foreign_keys", "mmap_size", "busy_timeout", "user_version")
     said = {name: pragma(store, name) for name in names}
@@ -256,8 +267,9 @@ def test_a_database_of_a_later_version_is_refused(store: SqlStore, file: Path) -
 
 
 def test_other_databases_are_refused_with_a_sentence() -> None:
-    with pytest.raises(Internal, match="sqlite:///"):
-        SqlStore("postgresql://somewhere/jobs")
+    for address in ("mysql://somewhere/jobs", "jobs.sqlite3", ""):
+        with pytest.raises(Internal, match="sqlite:///"):
+            SqlStore(address)
 
 
 def test_the_tables_are_portable() -> None:

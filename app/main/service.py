@@ -79,7 +79,7 @@ class Service:
     async def start(self) -> None:
         """Open the store, take back what a crash left, and begin to load; requests are answered meanwhile."""
         context = self.context
-        context.store.open()
+        await asyncio.to_thread(context.store.open)
         self._waiting = context.store.recover(context.wall())
         context.job_events.start(context.events.subscribe)
         context.janitor.start()

@@ -35,7 +35,8 @@ class Database(Protocol):
 
         Raises:
             Conflict: `already_running`, another process holds this database.
-            Internal: `database_damaged`, `database_newer` or `database_refused`; the sentence says the remedy.
+            Internal: `database_damaged`, `database_newer`, `database_refused` or `database_driver_missing`; the
+                sentence says the remedy.
             Unavailable: `database_unavailable`, it could not be reached for a while.
         """
         ...
@@ -69,7 +70,7 @@ def open_database_at(database_url: str, clock: Callable[[], float] | None = None
     """The database that an SQLAlchemy address names, not connected yet.
 
     Args:
-        database_url: begins with `sqlite:///`.
+        database_url: begins with `sqlite:///` or `postgresql+psycopg://`.
         clock: stands in for the database's clock (epoch seconds); None: its own.
 
     Raises:
@@ -81,4 +82,8 @@ def open_database_at(database_url: str, clock: Callable[[], float] | None = None
         backend = ""
     if backend == "sqlite":
         return SqliteDatabase(database_url, clock)
-    raise Internal("database_unknown", "DATABASE_URL must begin with sqlite:///; other databases come later.")
+    if backend == "postgresql":
+        from app.store.postgres import PostgresDatabase  # only where it is asked for
+
+        return PostgresDatabase(database_url, clock)
+    raise Internal("database_unknown", "DATABASE_URL must begin with sqlite:/// or postgresql+psycopg://.")

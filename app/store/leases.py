@@ -155,10 +155,14 @@ def find_forgotten(connection: Connection, moment: ColumnElement[float], after_s
 
 
 def _end_all(connection: Connection, which: ColumnElement[bool], now: float, max_tries: int) -> list[tuple[str, str]]:
-    """Treat these runs as crashed; each guarded by all of `which` again, since a heartbeat may come in between."""
-    rows = connection.execute(select(attempts.c.id).where(which).order_by(attempts.c.number)).scalars().all()
-    ended = ((row, _end_crashed(connection, and_(attempts.c.id == row, which), now, max_tries)) for row in rows)
-    return [(attempt_id, job_id) for attempt_id, job_id in ended if job_id is not None]
+    """Treat these runs as crashed, but those that another transaction is just changing: they are alive."""
+    query = select(attempts.c.id, attempts.c.photo_id).where(which).order_by(attempts.c.number)
+    rows = connection.execute(query.with_for_update(skip_locked=True)).all()
+    jobs = {
+        row.id: _end_crashed(connection, and_(attempts.c.id == row.id, which), now, max_tries)
+        for row in sorted(rows, key=lambda row: str(row.photo_id))  # photos are locked in one order everywhere
+    }
+    return [(row.id, job_id) for row in rows if (job_id := jobs[row.id]) is not None]
 
 
 def _end_crashed(connection: Connection, held: ColumnElement[bool], now: float, max_tries: int) -> str | None:

@@ -5,24 +5,42 @@ Steps that only add let servers of two versions work beside each other while one
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, inspect
-from sqlalchemy.schema import CreateColumn
+from sqlalchemy import Column, Connection, Integer, MetaData, Table, delete, insert, inspect, select
+from sqlalchemy.schema import CreateColumn, CreateTable
 
 from app.errors import Internal
 from app.store.schema import VERSION, metadata
 
+# One row, where the database has no number of its own for it.
+_version_table = Table("schema_version", MetaData(), Column("version", Integer, nullable=False))
+
 
 def migrate(connection: Connection) -> None:
     """Create what is missing, in the open transaction. Raises `Internal` `database_newer` for a later version's."""
-    version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
-    if version > VERSION:
+    if _version(connection) > VERSION:
         raise Internal(
             "database_newer",
             "The job database was written by a later version of this service; start that version again.",
         )
     metadata.create_all(connection)
     add_columns(connection)
-    connection.exec_driver_sql(f"PRAGMA user_version={VERSION}")
+    _set_version(connection)
+
+
+def _version(connection: Connection) -> int:
+    """The version that wrote the tables; 0 when there are none."""
+    if connection.dialect.name == "sqlite":
+        return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+    connection.execute(CreateTable(_version_table, if_not_exists=True))
+    return int(connection.execute(select(_version_table.c.version)).scalar() or 0)
+
+
+def _set_version(connection: Connection) -> None:
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(f"PRAGMA user_version={VERSION}")
+        return
+    connection.execute(delete(_version_table))
+    connection.execute(insert(_version_table).values(version=VERSION))
 
 
 def add_columns(connection: Connection) -> None:

@@ -12,6 +12,7 @@ from app.events import Events, LocalEvents
 from app.store import leases, photo_transitions, queries, removal, submissions, transitions
 from app.store.database import open_database_at
 from app.store.leases import Lease, LeaseSweep
+from app.store.locks import AdvisoryLock, try_hold
 from app.store.protocol import (
     EXPIRED_JOBS_A_PASS,
     FORGOTTEN_SECONDS,
@@ -250,6 +251,8 @@ class SqlStore:
         """See `Store`."""
 
         def write(connection: Connection) -> tuple[list[tuple[str, str]], list[str]]:
+            if not try_hold(connection, AdvisoryLock.LEASE_SWEEP):
+                return [], []
             moment = self._database.now()
             ended = leases.end_expired(connection, moment, now, max_tries)
             return ended, leases.find_forgotten(connection, moment, forgotten_seconds, NOTIFIED_A_SWEEP)

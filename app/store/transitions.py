@@ -74,7 +74,8 @@ def cancel(connection: Connection, job_id: str, now: float) -> bool:
     active = and_(attempts.c.job_id == job_id, attempts.c.status.in_(ACTIVE))
     values = {"status": AttemptStatus.CANCELLED.value, "claim": None, "lease_until": None, "ended_at": now}
     values["stage"] = Stage.CANCELLED.value
-    rows = connection.execute(update(attempts).where(active).values(**values).returning(attempts.c.photo_id)).all()
-    for row in rows:
-        restore_photo_status(connection, row.photo_id)
-    return bool(rows)
+    moved = update(attempts).where(active).values(**values).returning(attempts.c.photo_id)
+    photo_ids = sorted(connection.execute(moved).scalars())  # photos are locked in one order everywhere
+    for photo_id in photo_ids:
+        restore_photo_status(connection, photo_id)
+    return bool(photo_ids)
