@@ -28,10 +28,11 @@ from app.jobs.janitor import Janitor
 from app.jobs.reblending import Reblender
 from app.jobs.runner import Runner
 from app.jobs.submission import Submission
+from app.main.storage import open_storage
 from app.metrics import Metrics
 from app.queue import LocalQueue, Queue
 from app.settings import Settings
-from app.storage import DiskStorage, Storage, new_id
+from app.storage import Storage, new_id
 from app.store import SqlStore, Store
 from app.worker import Worker
 
@@ -110,7 +111,7 @@ class Service:
         limits = limits_of(settings)
         events, queue = LocalEvents(), LocalQueue()
         store = SqlStore(settings.database_url, events)
-        storage = DiskStorage(settings.upload_folder, settings.processed_folder, settings.min_free_disk_mb)
+        storage = open_storage(settings)
         decoder = Decoder(limits.image)
         pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="request")
         runner = Runner(store, storage, decoder, self._backends, metrics)
@@ -184,6 +185,7 @@ class Service:
             result_hosts=settings.siliconflow_result_hosts,
             decode=decoder.decode,
             scratch=lambda: storage.scratch(new_id()),
+            share=storage.share,
         )
 
     def _backend_rows(self) -> list[dict[str, Any]]:
