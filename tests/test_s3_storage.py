@@ -6,6 +6,7 @@ Every test talks to a real server on loopback.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 
 from app.errors import NotFound, Unavailable
+from app.images import Picture
 from app.jobs.deletion import Deletion
 from app.jobs.janitor import GRACE_SECONDS, Janitor
 from app.jobs.storage_retries import INTERVAL_SECONDS, PATIENCE_SECONDS, StorageRetries
@@ -339,27 +341,32 @@ def test_a_run_that_comes_too_late_changes_nothing_that_is_shown(harness: Harnes
     assert harness.attempts(job) == (shown,)
 
 
-def test_a_late_run_that_published_before_it_lost_takes_its_own_file_away(harness: Harness) -> None:
+@pytest.mark.parametrize("when", ["before it publishes", "after it published"])
+def test_a_run_that_is_overtaken_overwrites_nothing_and_takes_its_own_file_away(harness: Harness, when: str) -> None:
     job = harness.submit()
     (attempt,) = harness.attempts(job)
     late = harness.runner.prepare(attempt.id, "a" * 32, time.time())
     assert late is not None
-    slow = harness.runner.restore(late)
-    publish = harness.storage.publish
+    slow = harness.runner.restore(dataclasses.replace(late, picture=Picture(255 - late.picture.rgb)))
+    publish, shown = harness.storage.publish, {}
 
     def overtaken(temporary: Path, result_name: str) -> None:
-        publish(temporary, result_name)
         harness.storage.publish = publish  # type: ignore[method-assign]
+        if when == "after it published":
+            publish(temporary, result_name)
         harness.store.crashed(attempt.id, "a" * 32, time.time())
         harness.runner.run_attempt(attempt.id)
+        shown.update(results(harness))
+        if when == "before it publishes":
+            publish(temporary, result_name)
 
     harness.storage.publish = overtaken  # type: ignore[method-assign]
     assert slow is not None
     harness.runner.finish(slow)
-    (shown,) = harness.attempts(job)
-    assert shown.status is AttemptStatus.COMPLETED
-    assert harness.result_files() == [shown.result_name]
-    assert "aaaaaaaa" not in str(shown.result_name)
+    (ended,) = harness.attempts(job)
+    assert ended.status is AttemptStatus.COMPLETED
+    assert ended.result_name is not None
+    assert results(harness) == {ended.result_name: shown[ended.result_name]}
 
 
 def test_the_janitor_finds_what_a_crash_left_by_the_rows_and_its_age(harness: Harness) -> None:
