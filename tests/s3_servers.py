@@ -88,14 +88,15 @@ class S3Server:
         )
         return boto3.session.Session().client("s3", endpoint_url=self.url, region_name="us-east-1", config=config)
 
-    def make_bucket(self, name: str) -> None:
-        """Make a bucket, once the server is able to."""
+    def wait_until_it_takes(self) -> None:
+        """Wait until the bucket of the tests takes an object; it is made at the first time."""
         client, deadline = self.client(), time.monotonic() + START_SECONDS
         while True:
             try:
-                client.create_bucket(Bucket=name)
-                client.put_object(Bucket=name, Key="probe", Body=b"x")
-                client.delete_object(Bucket=name, Key="probe")
+                if BUCKET not in [row["Name"] for row in client.list_buckets()["Buckets"]]:
+                    client.create_bucket(Bucket=BUCKET)
+                client.put_object(Bucket=BUCKET, Key="probe", Body=b"x")
+                client.delete_object(Bucket=BUCKET, Key="probe")
                 return
             except Exception:
                 if time.monotonic() > deadline:
@@ -186,7 +187,7 @@ def running(kind: Callable[[Path], S3Server], folder: Path) -> Iterator[S3Server
     server = kind(folder)
     try:
         server.start()
-        server.make_bucket(BUCKET)
+        server.wait_until_it_takes()
         yield server
     finally:
         server.kill()

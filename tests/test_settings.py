@@ -50,14 +50,14 @@ def test_the_example_holds_the_defaults(tmp_path: Path) -> None:
 def test_every_setting_of_the_example_is_explained() -> None:
     lines = (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
     for before, line in itertools.pairwise(lines):
-        if re.match(r"[A-Z_]+=", line):
+        if re.match(r"[A-Z0-9_]+=", line):
             assert before.startswith("# "), f"{line} stands without a comment"
 
 
 def test_the_configuration_page_names_every_setting_and_no_other() -> None:
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     section = text.split("\n## Settings\n", 1)[1].split("\n## ", 1)[0]
-    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", section, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `([A-Z0-9_]+)` \| (.*?) \|", section, re.MULTILINE))
     assert set(rows) == set(names())
     told = {name: value.strip().strip("`").replace("(empty)", "") for name, value in rows.items()}
     assert told == example_lines()

@@ -248,6 +248,7 @@ def test_an_empty_file_is_no_error(storage: Storage) -> None:
 def test_nothing_is_handed_to_others_unless_it_was_set(storage: Storage) -> None:
     name = put_result(storage)
     assert storage.address(name, "image/png", "inline") is None
+    assert storage.address_origin() is None
     with storage.share(b"jpeg") as address:
         assert address is None
     assert storage.problem() is None

@@ -21,6 +21,7 @@ from app.backends.protocol import Backend
 from app.errors import Cancelled, Conflict, NotFound, RestoreError
 from app.images import Encoded, PagesEncoder, Picture
 from app.jobs.progress import Progress
+from app.jobs.storage_retries import StorageRetries
 from app.metrics import Metrics
 from app.notices import Notice
 from app.options import Pages, RestoreOptions
@@ -103,10 +104,12 @@ class Runner:
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._store, self._storage, self._decoder = store, storage, decoder
         self._backends, self._metrics = backends, metrics
         self._clock, self._wall = clock, wall
+        self._with_retries = StorageRetries(clock, pause)
         self._unsettled: list[tuple[str, Callable[[], object]]] = []
         self._unsettled_lock = threading.Lock()
 
@@ -139,7 +142,9 @@ class Runner:
         began = self._clock()
         try:
             options = RestoreOptions.from_json(attempt.options_json)
-            picture = self._decode(attempt, 0 if options.pages == Pages.ALL else None)
+            page = 0 if options.pages == Pages.ALL else None
+            wanted = functools.partial(self._store.holds, attempt.id, token)
+            picture = self._with_retries(lambda: self._decode(attempt, page), wanted)
         except Exception as error:  # noqa: BLE001 - every failure ends in the row
             self._fail_unless_closed(attempt, token, error)
             return None
@@ -261,8 +266,9 @@ class Runner:
             if not progress(1.0, Stage.ENCODING):
                 return None
             name = self._storage.name_of_run(result.name, finished.token)
-            result = self._keep_faces(finished, dataclasses.replace(result, name=name))
-            self._storage.publish(temporary, result.name)
+            wanted = functools.partial(progress, 1.0, Stage.ENCODING)
+            result = self._keep_faces(finished, dataclasses.replace(result, name=name), wanted)
+            self._with_retries(lambda: self._storage.publish(temporary, name), wanted)
         return result
 
     def _publish_pages(self, finished: Finished, pages: WrittenPages, progress: Progress) -> Result | None:
@@ -270,10 +276,12 @@ class Runner:
             if not progress(1.0, Stage.ENCODING):
                 return None
             result = _row_of(finished, pages.encoded)
-            self._storage.publish(pages.path, result.name)
-        return result
+            name = self._storage.name_of_run(result.name, finished.token)
+            wanted = functools.partial(progress, 1.0, Stage.ENCODING)
+            self._with_retries(lambda: self._storage.publish(pages.path, name), wanted)
+        return dataclasses.replace(result, name=name)
 
-    def _keep_faces(self, finished: Finished, result: Result) -> Result:
+    def _keep_faces(self, finished: Finished, result: Result, wanted: Callable[[], bool]) -> Result:
         """Make the layers of the faces safe beside the result; where that fails the photo is restored all the same."""
         restored = finished.restored
         if not restored.face_layers:
@@ -281,7 +289,7 @@ class Runner:
         try:
             with self._storage.scratch(finished.attempt.id) as temporary:
                 images.keep_layers(temporary, restored.face_layers, restored.picture, finished.options.output_format)
-                self._storage.publish_layers(temporary, result.name)
+                self._with_retries(lambda: self._storage.publish_layers(temporary, result.name), wanted)
         except (OSError, RestoreError) as error:
             log.warning("the faces of attempt %s could not be kept: %s", finished.attempt.id, error)
             return dataclasses.replace(result, warnings=(*result.warnings, FACES_NOT_KEPT))

@@ -31,10 +31,11 @@ from app.jobs.lease_keeper import LeaseKeeper, LeaseTimes
 from app.jobs.reblending import Reblender
 from app.jobs.runner import Runner
 from app.jobs.submission import Submission
+from app.main.storage import open_storage
 from app.metrics import Metrics
 from app.queue import LocalQueue, Queue
 from app.settings import Settings
-from app.storage import DiskStorage, Storage, new_id
+from app.storage import Storage, new_id
 from app.store import SqlStore, Store
 from app.worker import Worker
 
@@ -118,7 +119,7 @@ class Service:
         store = SqlStore(
             settings.database_url, events, worker=_worker_name(), lease_seconds=self._lease_times.lease_seconds
         )
-        storage = DiskStorage(settings.upload_folder, settings.processed_folder, settings.min_free_disk_mb)
+        storage = open_storage(settings)
         decoder = Decoder(limits.image)
         pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="request")
         runner = Runner(store, storage, decoder, self._backends, metrics)
@@ -196,6 +197,7 @@ class Service:
             result_hosts=settings.siliconflow_result_hosts,
             decode=decoder.decode,
             scratch=lambda: storage.scratch(new_id()),
+            share=storage.share,
         )
 
     def _backend_rows(self) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 def create_dashboard(app: FastAPI, static_folder: Path = STATIC_FOLDER) -> Dashboard:
     """What the dashboard's port serves: the static pages, and the same API beside them."""
-    return Dashboard(app, static_folder)
+    return Dashboard(app, static_folder, app.state.context.storage.address_origin())
 
 
 def serve(settings: Settings, *, banner: Callable[[Mapping[str, Any]], None] | None = None) -> None:

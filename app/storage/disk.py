@@ -81,6 +81,9 @@ class DiskStorage:
     def address(self, result_name: str, media_type: str, disposition: str) -> None:
         """See `Storage`: the service sends the files itself."""
 
+    def address_origin(self) -> None:
+        """See `Storage`."""
+
     def share(self, jpeg: bytes) -> AbstractContextManager[str | None]:
         """See `Storage`: nobody outside reaches these folders."""
         return contextlib.nullcontext()

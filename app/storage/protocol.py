@@ -137,6 +137,10 @@ class Storage(Protocol):
         """
         ...
 
+    def address_origin(self) -> str | None:
+        """The origin of every `address`, for pages that show results; None where results are sent by this service."""
+        ...
+
     def share(self, jpeg: bytes) -> AbstractContextManager[str | None]:
         """Lend a picture to a provider: an address on the public internet, valid in this block only.
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from app.errors import NotFound, RestoreError
 from app.storage.disk_upload import StagedUploadWriter, translate_disk_full
@@ -121,6 +122,13 @@ class S3Storage:
             ResponseContentDisposition=disposition,
             ResponseCacheControl="no-store",
         )
+
+    def address_origin(self) -> str | None:
+        """See `Storage`: the bucket may be a part of the host, so it is read from an address."""
+        if not self._redirect:
+            return None
+        address = urlsplit(self._bucket.sign(_RESULTS, ADDRESS_SECONDS))
+        return f"{address.scheme}://{address.netloc}"
 
     @contextlib.contextmanager
     def share(self, jpeg: bytes) -> Iterator[str | None]:
