@@ -17,7 +17,8 @@ from torch import Tensor
 
 from app.errors import Cancelled, Internal
 from app.restoration import tiling
-from app.restoration.device import free_memory_bytes, is_out_of_memory, release_memory
+from app.restoration.device_errors import is_out_of_memory
+from app.restoration.device_memory import free_memory_bytes, release_memory
 from app.restoration.engine import LUMA, Grid, Plane, Rows, TileTooLarge
 from app.restoration.models.networks import Facts, Network, OnPart
 from app.stages import OnFraction

@@ -39,6 +39,7 @@ class Setup:
     ) -> None:
         self.registry = ModelRegistry(weights_folder, allow_unverified=allow_unverified)
         self.device = devices.choose_device(device)
+        devices.fix_kernels(self.device.value)
         self.precision = devices.choose_precision(precision, self.device.value)
         self.tile = tile
         self.face_models = FaceModels(self.registry, self.device.value, self.precision.value, face_detector)

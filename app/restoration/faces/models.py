@@ -16,7 +16,8 @@ import torch
 
 from app.errors import RestoreError, Unavailable
 from app.notices import Notice
-from app.restoration.device import DTYPES, free_memory_bytes, profile_of
+from app.restoration.device import DTYPES, profile_of
+from app.restoration.device_memory import free_memory_bytes
 from app.restoration.faces.detection import Detect, build_detector
 from app.restoration.faces.gfpgan import Restore, build_gfpgan
 from app.restoration.faces.parsing import Parse, build_parser

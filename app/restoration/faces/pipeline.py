@@ -19,7 +19,7 @@ from torch import Tensor
 from app.errors import Cancelled, OutOfMemory
 from app.images import Picture, Pixels
 from app.images.face_layers import FaceLayer
-from app.restoration.device import is_out_of_memory
+from app.restoration.device_errors import is_out_of_memory
 from app.restoration.faces import alignment
 from app.restoration.faces.alignment import Matrix
 from app.restoration.faces.detection import Detect, DetectedFace
