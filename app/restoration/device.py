@@ -53,7 +53,10 @@ class DeviceProfile:
 
     Attributes:
         tile_pixels: tile side by architecture, when memory allows it.
-        batch: windows that go through an upscaling network at once.
+        fixed_tiling: tiles and batches follow all the memory that the device has, and are kept from photo to photo, so
+            that equal photos give equal bytes; else what is free counts, photo by photo.
+        window_step: windows measure multiples of so many pixels: each new shape costs a card new plans of its kernels.
+        batch: small windows that go through an upscaling network at once.
         reports_parts: one run takes seconds and can say how far it is; elsewhere nobody knows before it ends.
         fuses_layers: the trunk without concatenations and the fused upsampling convolutions are faster.
         tail_band_rows: ESRGAN's enlarging end runs over bands of so many rows, in an eighth of the memory; 0: whole.
@@ -62,6 +65,8 @@ class DeviceProfile:
     """
 
     tile_pixels: Mapping[str, int]
+    fixed_tiling: bool
+    window_step: int
     batch: int
     reports_parts: bool
     fuses_layers: bool
@@ -73,8 +78,8 @@ class DeviceProfile:
 # Two CPU cores compute at the same rate at any tile from 230 to 1,090 pixels, so a larger tile only saves context;
 # these sides bound the memory. ESRGAN: 192 -> 127, 256 -> 116, 384 -> 107 us a pixel; compact: 384 -> 8.0, 640 -> 7.2,
 # 1024 -> 6.5.
-_CPU = DeviceProfile({"esrgan": 384, "compact": 640}, 1, True, True, 64, 64, True)
-_CUDA = DeviceProfile({"esrgan": 512, "compact": 1024}, 4, False, False, 0, 0, False)
+_CPU = DeviceProfile({"esrgan": 384, "compact": 640}, False, 1, 1, True, True, 64, 64, True)
+_CUDA = DeviceProfile({"esrgan": 512, "compact": 1024}, True, 32, 4, False, False, 0, 0, False)
 
 
 def profile_of(device: str) -> DeviceProfile:

@@ -46,6 +46,8 @@ def free_memory_bytes(device: str) -> int:
 
 def total_memory_bytes(device: str) -> int:
     """All memory of a card, or of the slice of one (MIG) that this process sees: the same at every start."""
+    if device == "cpu":
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     _, total = torch.cuda.mem_get_info(torch.device(device))
     return int(total)
 
