@@ -61,7 +61,10 @@ class DeviceProfile:
         fuses_layers: the trunk without concatenations and the fused upsampling convolutions are faster.
         tail_band_rows: ESRGAN's enlarging end runs over bands of so many rows, in an eighth of the memory; 0: whole.
         pixel_band_rows: results become integers in bands of so many rows, which stay in the cache; 0: whole.
-        faces_one_by_one: one face after another is faster than a batch of them.
+        faces_one_by_one: one face after another is faster than a batch of them. Else batches have one size and are
+            filled up, so that a face comes out the same in any company.
+        detector_step: faces are looked for in few shapes: the longer side filled up to its cap, the shorter to a
+            multiple of so many pixels; 0: in the photo's own.
     """
 
     tile_pixels: Mapping[str, int]
@@ -73,13 +76,14 @@ class DeviceProfile:
     tail_band_rows: int
     pixel_band_rows: int
     faces_one_by_one: bool
+    detector_step: int
 
 
 # Two CPU cores compute at the same rate at any tile from 230 to 1,090 pixels, so a larger tile only saves context;
 # these sides bound the memory. ESRGAN: 192 -> 127, 256 -> 116, 384 -> 107 us a pixel; compact: 384 -> 8.0, 640 -> 7.2,
 # 1024 -> 6.5.
-_CPU = DeviceProfile({"esrgan": 384, "compact": 640}, False, 1, 1, True, True, 64, 64, True)
-_CUDA = DeviceProfile({"esrgan": 512, "compact": 1024}, True, 32, 4, False, False, 0, 0, False)
+_CPU = DeviceProfile({"esrgan": 384, "compact": 640}, False, 1, 1, True, True, 64, 64, True, 0)
+_CUDA = DeviceProfile({"esrgan": 512, "compact": 1024}, True, 32, 4, False, False, 0, 0, False, 64)
 
 
 def profile_of(device: str) -> DeviceProfile:
