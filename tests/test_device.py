@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 
 from app.errors import DeviceLost, OutOfMemory, Unavailable
+from app.options import CARD_FAILED
 from app.restoration import device, device_errors, device_memory, device_probe
 
 
@@ -170,7 +171,7 @@ def test_auto_never_fails_whatever_a_driver_raises(monkeypatch: pytest.MonkeyPat
 
 def test_a_card_that_failed_too_often_is_not_even_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("asked"))
-    choice = device.choose_device(device.CARD_FAILED)
+    choice = device.choose_device(CARD_FAILED)
     assert (choice.value, choice.is_fallback, choice.may_pass) == ("cpu", True, False)
 
 

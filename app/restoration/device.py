@@ -17,13 +17,12 @@ from typing import Any
 import torch
 
 from app.errors import Unavailable
-from app.options import Quality
+from app.options import CARD_FAILED, Quality
 from app.restoration.device_memory import keep_freed_memory
 from app.restoration.device_probe import find_card_fault
 
 log = logging.getLogger(__name__)
 
-CARD_FAILED = "card-failed"  # in place of DEVICE, by the supervisor: the card was lost too often
 # The chips TU116 and TU117, which give NaN or black in fp16: torch tells their names, not their numbers.
 _BROKEN_FP16 = re.compile(r"GTX 16\d\d|\bT(400|500|550|600|1000|1200|2000)\b|\bMX(450|550)\b|\bCMP 30HX\b")
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # x86 names, then Arm's
@@ -65,6 +64,9 @@ class DeviceProfile:
             filled up, so that a face comes out the same in any company.
         detector_step: faces are looked for in few shapes: the longer side filled up to its cap, the shorter to a
             multiple of so many pixels; 0: in the photo's own.
+        plans_by_shape: the first run of each shape is slow, for it plans its kernels.
+        has_fallback: the CPU can do the work instead, where the device fails.
+        released_when_idle: memory goes back to other programs after IDLE_RELEASE_MINUTES without work.
     """
 
     tile_pixels: Mapping[str, int]
@@ -77,13 +79,44 @@ class DeviceProfile:
     pixel_band_rows: int
     faces_one_by_one: bool
     detector_step: int
+    plans_by_shape: bool
+    has_fallback: bool
+    released_when_idle: bool
 
 
 # Two CPU cores compute at the same rate at any tile from 230 to 1,090 pixels, so a larger tile only saves context;
 # these sides bound the memory. ESRGAN: 192 -> 127, 256 -> 116, 384 -> 107 us a pixel; compact: 384 -> 8.0, 640 -> 7.2,
 # 1024 -> 6.5.
-_CPU = DeviceProfile({"esrgan": 384, "compact": 640}, False, 1, 1, True, True, 64, 64, True, 0)
-_CUDA = DeviceProfile({"esrgan": 512, "compact": 1024}, True, 32, 4, False, False, 0, 0, False, 64)
+_CPU = DeviceProfile(
+    tile_pixels={"esrgan": 384, "compact": 640},
+    fixed_tiling=False,
+    window_step=1,
+    batch=1,
+    reports_parts=True,
+    fuses_layers=True,
+    tail_band_rows=64,
+    pixel_band_rows=64,
+    faces_one_by_one=True,
+    detector_step=0,
+    plans_by_shape=False,
+    has_fallback=False,
+    released_when_idle=False,
+)
+_CUDA = DeviceProfile(
+    tile_pixels={"esrgan": 512, "compact": 1024},
+    fixed_tiling=True,
+    window_step=32,
+    batch=4,
+    reports_parts=False,
+    fuses_layers=False,
+    tail_band_rows=0,
+    pixel_band_rows=0,
+    faces_one_by_one=False,
+    detector_step=64,
+    plans_by_shape=True,
+    has_fallback=True,
+    released_when_idle=True,
+)
 
 
 def profile_of(device: str) -> DeviceProfile:
@@ -107,7 +140,11 @@ def choose_device(asked: str) -> Choice:
     if asked == "cpu":
         return Choice("cpu", "asked for by DEVICE")
     if asked == CARD_FAILED:
-        return Choice("cpu", "the card failed twice in ten minutes; check it, then start the service again", True)
+        return Choice(
+            "cpu",
+            "the service hung or lost its card twice in ten minutes; check it, then start the service again",
+            True,
+        )
     name = "cuda:0" if asked in ("auto", "cuda") else asked
     fault = find_card_fault(name)
     if fault is None:

@@ -5,6 +5,7 @@ A card's memory that torch's allocator keeps for later counts as free: the next 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -55,7 +56,8 @@ def total_memory_bytes(device: str) -> int:
 def release_memory(device: str) -> None:
     """Give back what torch's allocator keeps for later; nothing on a CPU, whose heap keeps freed blocks by choice."""
     if device != "cpu":
-        torch.cuda.empty_cache()
+        with contextlib.suppress(RuntimeError):  # a card that is lost has nothing to give back
+            torch.cuda.empty_cache()
 
 
 def _available_bytes() -> int:

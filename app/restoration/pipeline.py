@@ -58,6 +58,10 @@ class PhotoRestorer(Protocol):
         """
         ...
 
+    def release(self) -> None:
+        """Forget every loaded network and give its memory back; each is loaded again when a photo needs it."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class _PreparedRun:
@@ -99,6 +103,11 @@ class Restorer:
             warnings=(*run.warnings, *_face_notices(done)),
             face_layers=done.layers,
         )
+
+    def release(self) -> None:
+        """See `PhotoRestorer`. What memory had decided is forgotten too: what held it may have gone."""
+        self._tilings.clear()
+        self.setup.release()
 
     def _prepare(self, photo: Picture, options: RestoreOptions, on_progress: OnProgress) -> _PreparedRun:
         """Choose and load everything that the photo needs."""
