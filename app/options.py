@@ -26,6 +26,9 @@ class BackendName(enum.StrEnum):
     SILICONFLOW = "siliconflow"
 
 
+CARD_FAILED = "card-failed"  # in place of a device's name, after the card ended the service too often
+
+
 class EngineName(enum.StrEnum):
     """Whose code runs the networks on this machine."""
 

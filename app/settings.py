@@ -93,6 +93,9 @@ class Settings(BaseSettings):
     tile_size: int = Field(
         default=0, ge=0, le=4096, description="pixels a side; 0: chosen by device, network and memory"
     )
+    idle_release_minutes: float = Field(
+        default=10, ge=0, le=10_080, description="time without work after which a card's memory is given back; 0: never"
+    )
     engine: EngineName = EngineName.FAST
     default_quality: Literal["auto", "fast", "balanced", "best"] = "auto"
     face_detector: Literal["auto", "resnet50", "mobilenet"] = Field(

@@ -28,8 +28,8 @@ from app.backends.local import open_local_backend
 from app.commands import check, dispatch, doctor, doctor_machine, golden, models, serve, torch_build
 from app.commands.doctor_machine import BAD, FINE, WARNING
 from app.errors import Unavailable
-from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_FAILED
-from app.options import FIELDS, RestoreOptions
+from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_FAILED, EXIT_OK
+from app.options import CARD_FAILED, FIELDS, RestoreOptions
 from app.restoration.models import weights
 from app.restoration.models.weights import WeightFile
 from app.settings import Settings
@@ -384,6 +384,18 @@ def test_serve_says_which_port_is_taken(
         monkeypatch.setenv("PORT", "0")
         assert run(project, "serve", "--no-download") == 1
     assert "choose another DASHBOARD_PORT" in capsys.readouterr().err
+
+
+def test_a_child_whose_card_failed_restores_on_the_cpu_whatever_device_says(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[Settings] = []
+    monkeypatch.setenv("DEVICE", "cuda:0")
+    monkeypatch.setattr(serve, "die_with", lambda pid: None)
+    monkeypatch.setattr("app.main.serve", lambda settings, banner: served.append(settings))
+    assert dispatch.main(["serve", "--child-of", "1"], project) == EXIT_OK
+    assert dispatch.main(["serve", "--child-of", "1", "--card-failed"], project) == EXIT_OK
+    assert [settings.device for settings in served] == ["cuda:0", CARD_FAILED]
 
 
 def test_bad_settings_end_a_start_with_their_own_code(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from typing import Protocol
 from app import images
 from app.backends.pages import has_pages, restore_pages
 from app.backends.protocol import Backend
-from app.errors import Cancelled, Conflict, NotFound, RestoreError
+from app.errors import Cancelled, Conflict, DeviceLost, NotFound, RestoreError
 from app.images import Encoded, PagesEncoder, Picture
 from app.jobs.progress import Progress
 from app.jobs.storage_retries import StorageRetries
@@ -161,7 +161,8 @@ class Runner:
         """Run the backend. `heartbeat` is called with every word of progress.
 
         `stop_requested` is read as often; once it says True the run stops and the attempt is given back to the queue.
-        None when the run was cancelled, stopped or failed.
+        None when the run was cancelled, stopped or failed. Raises `DeviceLost`, with the row as it was: the lane gives
+        the attempt back when its thread dies of it.
         """
         attempt, token = prepared.attempt, prepared.token
         progress = Progress(self._store, attempt.id, token, self._clock, heartbeat, stop_requested)
@@ -173,6 +174,8 @@ class Runner:
         except Cancelled:
             self._stopped(attempt, token, progress)
             return None
+        except DeviceLost:
+            raise
         except Exception as error:  # noqa: BLE001 - every failure ends in the row
             self._fail_unless_closed(attempt, token, error)
             return None
