@@ -24,7 +24,7 @@ from app.commands.console import complain, console, say, work_bar
 from app.commands.photos import RestoreTask, find_tasks
 from app.errors import Cancelled, RestoreError, file_error
 from app.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
-from app.images import Decoder, ImageLimits, encode, read_header
+from app.images import Decoder, ImageLimits, check_format, encode, pixel_bytes, read_header
 from app.main.service import open_backend
 from app.notices import Notice
 from app.options import RestoreOptions, check_output
@@ -128,8 +128,11 @@ class Restoration:
     def _restore(self, task: RestoreTask, decoder: Decoder, display: _Display) -> list[str]:
         """Decode, restore, write beside the result's place, rename; returns the warnings."""
         header = read_header(task.source, self._limits)
-        check_output(header.width * header.height, self._options.scale, self._settings.max_output_megapixels)
+        scale = self._options.scale
+        check_output(header.width * header.height, scale, self._settings.max_output_megapixels)
+        check_format(task.output_format, header.width, header.height, scale)
         picture = decoder.decode(task.source)
+        check_format(task.output_format, picture.width, picture.height, scale, pixel_bytes(picture))
 
         def on_progress(fraction: float, stage: Stage) -> bool:
             display.show(task.label, fraction, stage)

@@ -25,7 +25,7 @@ from app.evaluation.figures import Figure, Lpips
 from app.evaluation.inputs import Photo
 from app.evaluation.metrics import Rgb
 from app.evaluation.records import Cell, PhotoRow, Trouble, Views
-from app.images import Decoder, Picture, encode
+from app.images import Decoder, Picture, check_format, encode
 from app.options import check_output
 from app.results import RestorationResult
 
@@ -187,8 +187,9 @@ class Evaluation:
             return dataclasses.replace(cell, trouble=_trouble(error, label))
 
     def _check_size(self, subject: _Subject, column: Column) -> None:
-        pixels = subject.rgb.shape[0] * subject.rgb.shape[1]
-        check_output(pixels, column.options.scale, self._task.max_output_megapixels)
+        height, width = subject.rgb.shape[:2]
+        check_output(width * height, column.options.scale, self._task.max_output_megapixels)
+        check_format(column.options.output_format, width, height, column.options.scale)
 
     def _kept(self, cell: Cell, subject: _Subject, column: Column, restored: RestorationResult) -> Cell:
         """The cell after its result was written."""

@@ -2,10 +2,12 @@
 
 from app.images.decoder import Decoder
 from app.images.encoding import Encoded, choose_format, encode
+from app.images.formats import check_format
 from app.images.header import Header, ImageLimits, accepted_formats, read_header
 from app.images.layer_encoding import fit_layers, keep_layers
 from app.images.picture import Picture, Pixels
 from app.images.preview import PREVIEW_SIDE_PIXELS, encode_preview, read_profile
+from app.images.samples import pixel_bytes
 
 __all__ = [
     "PREVIEW_SIDE_PIXELS",
@@ -16,11 +18,13 @@ __all__ = [
     "Picture",
     "Pixels",
     "accepted_formats",
+    "check_format",
     "choose_format",
     "encode",
     "encode_preview",
     "fit_layers",
     "keep_layers",
+    "pixel_bytes",
     "read_header",
     "read_profile",
 ]

@@ -114,6 +114,7 @@ class Runner:
         try:
             options = RestoreOptions.from_json(attempt.options_json)
             picture = self._decode(attempt)
+            self._check_format(picture, options)
         except Exception as error:  # noqa: BLE001 - every failure ends in the row
             self._not_prepared(attempt, token, error)
             return None
@@ -198,6 +199,12 @@ class Runner:
             raise NotFound("photo_missing", "The uploaded photo is gone; upload it again.")
         with self._storage.upload(attempt.photo_id) as path:
             return self._decoder.decode(path)
+
+    @staticmethod
+    def _check_format(picture: Picture, options: RestoreOptions) -> None:
+        """What the header could not tell at submit: whether the asked format holds so many bytes."""
+        pixel_bytes = images.pixel_bytes(picture)
+        images.check_format(options.output_format, picture.width, picture.height, options.scale, pixel_bytes)
 
     def _backend(self, name: str) -> Backend:
         backend = self._backends.get(name)

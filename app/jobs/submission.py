@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.errors import NotFound, RestoreError, Unprocessable
-from app.images import Header, ImageLimits, read_header
+from app.images import Header, ImageLimits, check_format, read_header
 from app.options import RestoreOptions, check_output
 from app.queue import Queue
 from app.storage import Storage, StoredUpload, UploadWriter
@@ -121,7 +121,7 @@ class Submission:
         """
         self.check_options(options)
         photo = self._store.library.photo(owner, photo_id)
-        check_output(photo.width * photo.height, options.scale, self._limits.max_output_megapixels)
+        self._check_result(photo.width, photo.height, options)
         if not self._storage.has_upload(photo_id):
             raise NotFound("photo_missing", "The uploaded photo is gone; upload it again.")
         limit = self._limits.queue_limit
@@ -143,8 +143,13 @@ class Submission:
 
     def _check_one(self, upload: Upload, options: RestoreOptions) -> Header:
         header = read_header(_path_of(upload), self._limits.image)
-        check_output(header.width * header.height, options.scale, self._limits.max_output_megapixels)
+        self._check_result(header.width, header.height, options)
         return header
+
+    def _check_result(self, width: int, height: int, options: RestoreOptions) -> None:
+        """Refuse what could not be kept after all the work: too many pixels for us, or for the asked format."""
+        check_output(width * height, options.scale, self._limits.max_output_megapixels)
+        check_format(options.output_format, width, height, options.scale)
 
     def _drop(self, uploads: Sequence[Upload], stored: Sequence[StoredUpload]) -> None:
         for upload in uploads:
