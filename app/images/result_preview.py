@@ -5,22 +5,29 @@ Results are upright, and in few modes; what they need of memory is told beforeha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from app.images import colour, samples
 from app.images.decode import guard
-from app.images.header import quiet_pillow
+from app.images.header import quiet_pillow, undecodable
 from app.images.picture import Picture
 from app.images.preview import encode_preview
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "AVIF")
-# What decoding takes a pixel at most: AVIF's four planes, the samples it gives, and Pillow's own four bytes.
-_BYTES_PER_PIXEL = 12
+# For these Pillow holds several copies of the whole picture (16 bytes a pixel of WebP), OpenCV one.
+_BY_OPENCV = ("WEBP", "AVIF")
+# What decoding takes a pixel at most: AVIF's four planes and the four samples that it gives.
+_BYTES_PER_PIXEL = 8
 _BAND_PIXELS = 1 << 20
+
+Band = Callable[[int, int], Image.Image]
 
 
 def result_memory(path: Path) -> int:
@@ -32,14 +39,18 @@ def result_memory(path: Path) -> int:
 def preview_result(path: Path, max_side: int) -> bytes:
     """JPEG bytes of a result; `undecodable_image` or `decode_memory` where it cannot be decoded."""
     with guard(), _open(path) as image:
-        image.draft(None, (2 * max_side, 2 * max_side))
-        image.load()
-        small = _shrunk(image, max(1, max(image.size) // (2 * max_side)))  # (h, w, 1 to 4) uint8
+        profile = image.info.get("icc_profile")
+        if image.format in _BY_OPENCV:
+            image.close()  # Pillow's plugin of WebP holds a whole canvas from the start
+            small = _shrunk(*_by_opencv(path), max_side)
+        else:
+            image.draft(None, (2 * max_side, 2 * max_side))
+            image.load()
+            small = _shrunk(lambda top, bottom: image.crop((0, top, image.width, bottom)), image.size, max_side)
         alpha = small[..., -1].copy() if small.shape[2] in (2, 4) else None
         pixels = small[..., 0] if small.shape[2] < 3 else small[..., :3]
-        profile = image.info.get("icc_profile")
         plain = colour.normalize_color(np.ascontiguousarray(pixels), "L" if pixels.ndim == 2 else "RGB", profile)
-        rgb = plain.pixels if plain.pixels.ndim == 3 else np.repeat(plain.pixels[..., None], 3, axis=2)
+        rgb: Any = plain.pixels if plain.pixels.ndim == 3 else np.repeat(plain.pixels[..., None], 3, axis=2)
         return encode_preview(Picture(rgb, alpha, icc_profile=plain.icc_profile), max_side)
 
 
@@ -49,12 +60,29 @@ def _open(path: Path) -> Image.Image:
     return Image.open(path, formats=_FORMATS)
 
 
-def _shrunk(image: Image.Image, factor: int) -> NDArray[np.uint8]:
-    """(H / factor, W / factor, C) uint8, rounded up: means of squares, taken from bands of whole squares."""
-    rows = factor * max(1, _BAND_PIXELS // (image.width * factor))
+def _by_opencv(path: Path) -> tuple[Band, tuple[int, int]]:
+    """Bands of a file in RGB, RGBA or grey, and its (width, height)."""
+    pixels: Any = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise undecodable()
+
+    def band(top: int, bottom: int) -> Image.Image:
+        rows = pixels[top:bottom]  # (rows, W) or (rows, W, 3 or 4), BGR
+        if rows.ndim == 3:
+            rows = cv2.cvtColor(rows, cv2.COLOR_BGRA2RGBA if rows.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+        return Image.fromarray(rows)
+
+    return band, (pixels.shape[1], pixels.shape[0])
+
+
+def _shrunk(band_of: Band, size: tuple[int, int], max_side: int) -> NDArray[np.uint8]:
+    """(h, w, 1 to 4) uint8 near twice the size of the preview: means of squares, from bands of whole squares."""
+    width, height = size
+    factor = max(1, max(size) // (2 * max_side))
+    rows = factor * max(1, _BAND_PIXELS // (width * factor))
     parts = []
-    for top in range(0, image.height, rows):
-        band = image.crop((0, top, image.width, min(image.height, top + rows)))
+    for top in range(0, height, rows):
+        band = band_of(top, min(height, top + rows))
         if band.mode.startswith("I;16"):
             band = Image.fromarray(samples.eight_bit(np.asarray(band)))
         parts.append(np.atleast_3d(np.asarray(band.reduce(factor))))
