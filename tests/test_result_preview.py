@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import tracemalloc
@@ -64,10 +65,14 @@ def test_thin_and_odd_results_have_previews(size: tuple[int, int], tmp_path: Pat
     assert max(seen(preview_result(tmp_path / "result", 400)).shape[:2]) == min(400, max(size))
 
 
-def test_a_preview_has_the_colours_of_the_results_profile(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_preview_has_the_colours_of_the_results_profile(name: str, tmp_path: Path) -> None:
     source = picture(60, 40, grey=False, alpha=False, deep=False, icc_profile=make.display_p3())
-    encode(source, tmp_path / "result", "png", 95, "keep")
-    np.testing.assert_allclose(seen(preview_result(tmp_path / "result", 60)), seen(encode_preview(source, 60)), atol=8)
+    encode(source, tmp_path / "result", name, 100, "keep")
+    found, expected = seen(preview_result(tmp_path / "result", 60)), seen(encode_preview(source, 60))
+    np.testing.assert_allclose(found, expected, atol=12)
+    untagged = seen(encode_preview(dataclasses.replace(source, icc_profile=None), 60))
+    assert np.abs(untagged - expected).max() > 40
 
 
 @pytest.mark.parametrize("deep", [False, True])

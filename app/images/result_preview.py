@@ -5,9 +5,11 @@ Results are upright, and in few modes; what they need of memory is told beforeha
 
 from __future__ import annotations
 
+import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -16,13 +18,13 @@ from PIL import Image
 
 from app.images import colour, samples
 from app.images.decode import guard
-from app.images.header import quiet_pillow, undecodable
+from app.images.header import quiet_pillow, undecodable, webp_size
 from app.images.picture import Picture
 from app.images.preview import encode_preview
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "AVIF")
-# For these Pillow holds several copies of the whole picture (16 bytes a pixel of WebP), OpenCV one.
-_BY_OPENCV = ("WEBP", "AVIF")
+# Of a WebP or AVIF Pillow holds several copies (16 and 12 bytes a pixel), so OpenCV reads them.
+_FORMATS = ("JPEG", "PNG", "TIFF", "AVIF")
+_WEBP_HEAD_BYTES, _FIRST_CHUNK = 64, 12
 # What decoding takes a pixel at most: AVIF's four planes and the four samples that it gives.
 _BYTES_PER_PIXEL = 8
 _BAND_PIXELS = 1 << 20
@@ -32,26 +34,60 @@ Band = Callable[[int, int], Image.Image]
 
 def result_memory(path: Path) -> int:
     """Bytes that the preview of a result may take, by its header."""
-    with guard(), _open(path) as image:
-        return image.width * image.height * _BYTES_PER_PIXEL
+    with guard():
+        webp = _webp_facts(path)
+        if webp:
+            return webp.width * webp.height * _BYTES_PER_PIXEL
+        with _open(path) as image:
+            return image.width * image.height * _BYTES_PER_PIXEL
 
 
 def preview_result(path: Path, max_side: int) -> bytes:
     """JPEG bytes of a result; `undecodable_image` or `decode_memory` where it cannot be decoded."""
-    with guard(), _open(path) as image:
-        profile = image.info.get("icc_profile")
-        if image.format in _BY_OPENCV:
-            image.close()  # Pillow's plugin of WebP holds a whole canvas from the start
-            small = _shrunk(*_by_opencv(path), max_side)
-        else:
+    with guard():
+        webp = _webp_facts(path)
+        if webp:
+            return _preview(_shrunk(*_by_opencv(path), max_side), webp.profile, max_side)
+        with _open(path) as image:
+            profile = image.info.get("icc_profile")
+            if image.format == "AVIF":
+                return _preview(_shrunk(*_by_opencv(path), max_side), profile, max_side)
             image.draft(None, (2 * max_side, 2 * max_side))
             image.load()
             small = _shrunk(lambda top, bottom: image.crop((0, top, image.width, bottom)), image.size, max_side)
-        alpha = small[..., -1].copy() if small.shape[2] in (2, 4) else None
-        pixels = small[..., 0] if small.shape[2] < 3 else small[..., :3]
-        plain = colour.normalize_color(np.ascontiguousarray(pixels), "L" if pixels.ndim == 2 else "RGB", profile)
-        rgb: Any = plain.pixels if plain.pixels.ndim == 3 else np.repeat(plain.pixels[..., None], 3, axis=2)
-        return encode_preview(Picture(rgb, alpha, icc_profile=plain.icc_profile), max_side)
+            return _preview(small, profile, max_side)
+
+
+def _preview(small: NDArray[np.uint8], profile: bytes | None, max_side: int) -> bytes:
+    """JPEG bytes of (h, w, 1 to 4) uint8: grey or RGB, and maybe alpha."""
+    alpha = small[..., -1].copy() if small.shape[2] in (2, 4) else None
+    pixels = small[..., 0] if small.shape[2] < 3 else small[..., :3]
+    plain = colour.normalize_color(np.ascontiguousarray(pixels), "L" if pixels.ndim == 2 else "RGB", profile)
+    rgb: Any = plain.pixels if plain.pixels.ndim == 3 else np.repeat(plain.pixels[..., None], 3, axis=2)
+    return encode_preview(Picture(rgb, alpha, icc_profile=plain.icc_profile), max_side)
+
+
+class _WebpFacts(NamedTuple):
+    """What the header of a WebP says."""
+
+    width: int
+    height: int
+    profile: bytes | None
+
+
+def _webp_facts(path: Path) -> _WebpFacts | None:
+    """Of a WebP; None for another file. Pillow's plugin would hold two whole canvases for an answer."""
+    with path.open("rb") as file:
+        head = file.read(_WEBP_HEAD_BYTES)
+        if head[:4] != b"RIFF" or head[8:12] != b"WEBP":
+            return None
+        file.seek(_FIRST_CHUNK)
+        while len(start := file.read(8)) == 8:
+            kind, size = struct.unpack("<4sI", start)
+            if kind == b"ICCP":
+                return _WebpFacts(*webp_size(head), file.read(size))
+            file.seek(size + size % 2, os.SEEK_CUR)
+        return _WebpFacts(*webp_size(head), None)
 
 
 def _open(path: Path) -> Image.Image:
