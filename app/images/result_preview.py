@@ -22,11 +22,10 @@ from app.images.header import quiet_pillow, undecodable, webp_size
 from app.images.picture import Picture
 from app.images.preview import encode_preview
 
-# Of a WebP or AVIF Pillow holds several copies (16 and 12 bytes a pixel), so OpenCV reads them.
 _FORMATS = ("JPEG", "PNG", "TIFF", "AVIF")
 _WEBP_HEAD_BYTES, _FIRST_CHUNK = 64, 12
-# What decoding takes a pixel at most: AVIF's four planes and the four samples that it gives.
-_BYTES_PER_PIXEL = 8
+# What decoding takes a pixel: Pillow's four bytes and as much beside them; the planes and the samples of an AVIF too.
+_BYTES_PER_PIXEL, _AVIF_BYTES_PER_PIXEL = 8, 14
 _BAND_PIXELS = 1 << 20
 
 Band = Callable[[int, int], Image.Image]
@@ -39,7 +38,8 @@ def result_memory(path: Path) -> int:
         if webp:
             return webp.width * webp.height * _BYTES_PER_PIXEL
         with _open(path) as image:
-            return image.width * image.height * _BYTES_PER_PIXEL
+            pixel_bytes = _AVIF_BYTES_PER_PIXEL if image.format == "AVIF" else _BYTES_PER_PIXEL
+            return image.width * image.height * pixel_bytes
 
 
 def preview_result(path: Path, max_side: int) -> bytes:
@@ -50,8 +50,6 @@ def preview_result(path: Path, max_side: int) -> bytes:
             return _preview(_shrunk(*_by_opencv(path), max_side), webp.profile, max_side)
         with _open(path) as image:
             profile = image.info.get("icc_profile")
-            if image.format == "AVIF":
-                return _preview(_shrunk(*_by_opencv(path), max_side), profile, max_side)
             image.draft(None, (2 * max_side, 2 * max_side))
             image.load()
             small = _shrunk(lambda top, bottom: image.crop((0, top, image.width, bottom)), image.size, max_side)
@@ -76,7 +74,7 @@ class _WebpFacts(NamedTuple):
 
 
 def _webp_facts(path: Path) -> _WebpFacts | None:
-    """Of a WebP; None for another file. Pillow's plugin would hold two whole canvases for an answer."""
+    """Of a WebP; None for another file. Pillow's plugin would hold two whole canvases to answer, and two to decode."""
     with path.open("rb") as file:
         head = file.read(_WEBP_HEAD_BYTES)
         if head[:4] != b"RIFF" or head[8:12] != b"WEBP":
