@@ -11,7 +11,7 @@ from PIL import Image
 
 from app.atomic_files import part_beside
 from app.commands import photos
-from app.commands.result_names import NAME_BYTES, Stems, place_of, printable, shortened
+from app.result_names import NAME_BYTES, Stems, place_of, printable, shortened
 from tests.command_line import files_below, put_photo, run
 
 OUT = Path("out")

@@ -11,11 +11,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.commands.result_names import Stems, place_of, printable
 from app.errors import BadRequest, Conflict, RestoreError
 from app.images import ImageLimits, read_header
 from app.images.formats import FORMATS
 from app.options import RestoreOptions
+from app.result_names import Stems, place_of, printable
 
 PHOTO_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .mpo .png .webp .tif .tiff .bmp .avif .heic .heif".split()  # noqa: SIM905 - reads better

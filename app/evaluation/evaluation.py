@@ -27,6 +27,7 @@ from app.evaluation.metrics import Rgb
 from app.evaluation.records import Cell, PhotoRow, Trouble, Views
 from app.images import Decoder, Picture, check_format, encode
 from app.options import check_output
+from app.result_names import place_of
 from app.results import RestorationResult
 
 log = logging.getLogger(__name__)
@@ -213,7 +214,7 @@ class Evaluation:
         place = self._task.output / folder / stem
         with part_beside(place) as part:
             encoded = encode(picture, part, form, quality, metadata)
-            target = place.with_name(f"{place.name}.{encoded.extension}")
+            target = place_of(place.parent, place.name, encoded.extension)
             publish(part, target)
         return target.relative_to(self._task.output).as_posix()
 

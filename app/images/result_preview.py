@@ -96,7 +96,7 @@ def _open(path: Path) -> Image.Image:
 
 def _by_opencv(path: Path) -> tuple[Band, tuple[int, int]]:
     """Bands of a file in RGB, RGBA or grey, and its (width, height)."""
-    pixels: Any = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    pixels: Any = cv2.imdecode(np.memmap(path, np.uint8, "r"), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise undecodable()
 
