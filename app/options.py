@@ -213,6 +213,11 @@ def _check(name: str, field: Field, value: object) -> None:
             raise _invalid(name, f"must be between {field.low:g} and {field.high:g}")
 
 
+def output_size(width: int, height: int, scale: float) -> tuple[int, int]:
+    """(width, height) of the result of an upright photo: rounded, at least one pixel a side."""
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
 def check_output(pixels: int, scale: float, max_megapixels: float) -> None:
     """Raises `TooLarge` `output_too_large`, with the largest scale that fits, for `pixels` of a photo."""
     if pixels * scale * scale <= max_megapixels * 1e6:

@@ -33,51 +33,12 @@ from app.options import CARD_FAILED, FIELDS, RestoreOptions
 from app.restoration.models import weights
 from app.restoration.models.weights import WeightFile
 from app.settings import Settings
-from benchmarks.random_weights import put_weights
+from tests.command_line import MODEL, files_below, put_photo, run, size_of
 from tests.databases import needs_postgres
 from tests.harness import until
 from tests.postgres_server import shared_server
 
 ROOT = Path(__file__).resolve().parents[1]
-MODEL = "realesr-general-x4v3"
-
-
-@pytest.fixture(scope="module")
-def fast_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("fast_weights")
-    put_weights(folder, None, (MODEL,))
-    return folder
-
-
-@pytest.fixture
-def project(tmp_path: Path, fast_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project folder of its own: no `.env` of the developer, weights that restore quickly."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WEIGHTS_FOLDER", str(fast_weights))
-    monkeypatch.setenv("ALLOW_UNVERIFIED_WEIGHTS", "true")
-    monkeypatch.setenv("DEVICE", "cpu")
-    monkeypatch.setenv("PRECISION", "fp32")
-    return tmp_path
-
-
-def run(project: Path, *words: str) -> int:
-    return dispatch.main(words, root=project)
-
-
-def put_photo(path: Path, width: int = 24, height: int = 16) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(path)
-    return path
-
-
-def size_of(path: Path) -> tuple[int, int]:
-    with Image.open(path, formats=("JPEG", "PNG", "WEBP", "TIFF")) as image:
-        return image.size
-
-
-def files_below(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_folder_is_restored_in_depth_and_a_broken_photo_is_told(

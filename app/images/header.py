@@ -142,7 +142,7 @@ def open_picture(file: BinaryIO, limits: ImageLimits, page: int | None = None) -
         if name == "JPEG":
             _check_scans(file, limits)
         if name == "WEBP":
-            _check_size(*_webp_size(head), limits)
+            _check_size(*webp_size(head), limits)
         image = _open(file, name)
     except RestoreError:
         raise
@@ -216,7 +216,7 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
         )
 
 
-def _webp_size(head: bytes) -> tuple[int, int]:
+def webp_size(head: bytes) -> tuple[int, int]:
     """Width and height of a WebP, read by ourselves: Pillow's plugin allocates the whole canvas as it opens."""
     kind = head[12:16]
     if kind == b"VP8X":
