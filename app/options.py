@@ -26,6 +26,13 @@ class BackendName(enum.StrEnum):
     SILICONFLOW = "siliconflow"
 
 
+class EngineName(enum.StrEnum):
+    """Whose code runs the networks on this machine."""
+
+    FAST = "fast"  # our own
+    REFERENCE = "reference"  # upstream's packages: slow, the yardstick of parity
+
+
 class Quality(enum.StrEnum):
     """How well and how slowly; `restoration.models.registry` says which model each one means."""
 

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.options import EngineName
+
 MEGABYTE = 1024 * 1024
 MIN_KEY_CHARACTERS = 16
 _HOST_PATTERN = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*")
@@ -72,7 +74,7 @@ class Settings(BaseSettings):
     tile_size: int = Field(
         default=0, ge=0, le=4096, description="pixels a side; 0: chosen by device, network and memory"
     )
-    engine: Literal["fast", "reference"] = "fast"
+    engine: EngineName = EngineName.FAST
     default_quality: Literal["auto", "fast", "balanced", "best"] = "auto"
     face_detector: Literal["auto", "resnet50", "mobilenet"] = Field(
         default="auto", description="what looks for faces; auto: resnet50, or mobilenet where only that is installed"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from app.images import Picture
-from app.options import BackendName, RestoreOptions
+from app.options import BackendName, EngineName, RestoreOptions
 from app.restoration import device as devices
 from app.restoration.models.registry import EMBEDDED_MODEL, QUALITY_MODELS
 from app.restoration.pipeline import PhotoRestorer, Restorer, warm_up
@@ -127,14 +127,14 @@ def open_local_backend(
     device: str = "auto",
     precision: str = "auto",
     tile_size: int = 0,
-    engine: str = "fast",
+    engine: str = EngineName.FAST,
     default_quality: str = "auto",
     allow_unverified: bool = False,
     face_detector: str = "auto",
 ) -> LocalBackend:
     """Choose device and precision and look at the weights folder; networks load at `load` or first use."""
     make: Callable[..., PhotoRestorer] = Restorer
-    if engine == "reference":  # upstream's packages: slow, and not on every Python
+    if engine == EngineName.REFERENCE:  # upstream's packages: slow, and not on every Python
         from app.restoration.reference.upscaling import ReferenceRestorer
 
         make = ReferenceRestorer

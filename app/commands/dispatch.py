@@ -9,7 +9,7 @@ from pathlib import Path
 
 from app.commands.bootstrap import ROOT
 from app.exit_codes import EXIT_OK
-from app.options import FIELDS, Field
+from app.options import FIELDS, EngineName, Field
 
 Command = Callable[[argparse.Namespace], int]
 # Options of the cloud backend, which the command line does not offer.
@@ -62,18 +62,23 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_restore(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="IN", type=_absolute, help="a photo or a folder (searched in depth)")
-    parser.add_argument("target", metavar="OUT", type=_absolute, help="a file for one photo, or a folder")
+    parser.add_argument("source", metavar="IN", type=absolute_path, help="a photo or a folder (searched in depth)")
+    parser.add_argument("target", metavar="OUT", type=absolute_path, help="a file for one photo, or a folder")
     parser.add_argument("--overwrite", action="store_true", help="restore again what is already there")
     for name, field in FIELDS.items():
         if name not in _CLOUD_ONLY:
             add_option(parser, name, field)
+    add_machine_options(parser)
+    parser.set_defaults(command=_restore)
+
+
+def add_machine_options(parser: argparse.ArgumentParser) -> None:
+    """What decides how this machine computes, of `restore` and of `evaluate.py`; a flag left out is the setting's."""
     machine = parser.add_argument_group("this machine (default: the settings)")
     machine.add_argument("--device", help="auto, cpu, cuda or cuda:N")
     machine.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"))
     machine.add_argument("--tile", type=int, metavar="PIXELS", help="side of a tile; 0: chosen")
-    machine.add_argument("--engine", choices=("fast", "reference"))
-    parser.set_defaults(command=_restore)
+    machine.add_argument("--engine", choices=tuple(EngineName))
 
 
 def add_option(parser: argparse.ArgumentParser, name: str, field: Field) -> None:
@@ -87,7 +92,8 @@ def add_option(parser: argparse.ArgumentParser, name: str, field: Field) -> None
         parser.add_argument(flag, default=None, metavar=metavar, help=hint)
 
 
-def _absolute(text: str) -> Path:
+def absolute_path(text: str) -> Path:
+    """A path as it was typed, made absolute before the working folder changes."""
     return Path(text).expanduser().absolute()
 
 

@@ -28,7 +28,7 @@ from app.commands.models import missing_defaults
 from app.errors import RestoreError
 from app.exit_codes import EXIT_FAILED, EXIT_OK
 from app.main.service import open_backend
-from app.options import RestoreOptions
+from app.options import EngineName, RestoreOptions
 from app.restoration.models import weights
 from app.restoration.models.weights import Verdict
 from app.settings import Settings
@@ -64,7 +64,7 @@ def check_python(settings: Settings) -> Iterator[CheckResult]:
     version = platform.python_version()
     if sys.version_info[:2] < NO_REFERENCE_FROM:
         yield CheckResult(FINE, "python", version)
-    elif settings.engine == "reference":
+    elif settings.engine == EngineName.REFERENCE:
         yield CheckResult(BAD, "python", f"{version} has no ENGINE=reference; set ENGINE=fast or use Python 3.12")
     else:
         yield CheckResult(FINE, "python", f"{version} (without ENGINE=reference)")

@@ -24,6 +24,7 @@ from app.commands import restore
 from app.commands.bootstrap import ROOT
 from app.commands.configure import read_settings
 from app.commands.console import complain, console, say, work_bar
+from app.commands.dispatch import absolute_path, add_machine_options
 from app.errors import BadRequest, Conflict, NotFound, RestoreError
 from app.evaluation import figures, naturalness, report_html, report_tables
 from app.evaluation.columns import Asked, Column, make_columns
@@ -65,11 +66,11 @@ def make_parser() -> argparse.ArgumentParser:
         "each becomes a column."
     )
     parser = argparse.ArgumentParser(prog="evaluate.py", description=about)
-    parser.add_argument("inputs", nargs="?", type=_absolute, help="folder with photos (default: test_inputs)")
-    parser.add_argument("--output", type=_absolute, help="folder for results and report (default: test_results)")
+    parser.add_argument("inputs", nargs="?", type=absolute_path, help="folder with photos (default: test_inputs)")
+    parser.add_argument("--output", type=absolute_path, help="folder for results and report (default: test_results)")
     truth = parser.add_argument_group("measuring against what the result should be").add_mutually_exclusive_group()
     truth.add_argument(
-        "--reference", type=_absolute, metavar="FOLDER", help="references, of the results' size and names"
+        "--reference", type=absolute_path, metavar="FOLDER", help="references, of the results' size and names"
     )
     truth.add_argument("--degrade", action="store_true", help="make the inputs smaller (by --scale) and restore them")
     made = parser.add_argument_group("what --degrade does besides MATLAB's bicubic")
@@ -82,11 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
     ways.add_argument("--backend", nargs="+", default=[BackendName.LOCAL], choices=FIELDS["backend"].choices)
     ways.add_argument("--faces", nargs="+", default=["on"], choices=("on", "off"), help="restore faces or not")
     _add_shared(parser.add_argument_group("for all ways"))
-    machine = parser.add_argument_group("this machine (default: the settings)")
-    machine.add_argument("--device", help="auto, cpu, cuda or cuda:N")
-    machine.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"))
-    machine.add_argument("--tile", type=int, metavar="PIXELS", help="side of a tile; 0: chosen")
-    machine.add_argument("--engine", choices=("fast", "reference"))
+    add_machine_options(parser)
     return parser
 
 
@@ -94,10 +91,6 @@ def _add_shared(group: argparse._ArgumentGroup) -> None:
     for name in ("scale", "face_strength", "denoise", "prompt", "output_quality"):
         group.add_argument(f"--{name.replace('_', '-')}", help=FIELDS[name].help)
     group.add_argument("--output-format", default="png", help="png (default), tiff, webp, jpg, avif, or auto")
-
-
-def _absolute(text: str) -> Path:
-    return Path(text).expanduser().absolute()
 
 
 def run(asked: argparse.Namespace) -> int:
