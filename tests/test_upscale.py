@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ from torch.nn import functional
 
 from app.errors import Cancelled, Internal, OutOfMemory
 from app.restoration.device import profile_of
+from app.restoration.engine import Grid, Plane, Rows
 from app.restoration.host_engine import HostEngine
 from app.restoration.models.networks import Facts, Network, build
 from app.restoration.models.registry import load_module
 from app.restoration.upscale import UpscalePlan, upscale
+from app.stages import OnFraction
 from benchmarks.random_weights import random_state
 
 FACTS = Facts("compact", scale=2, context=2, blend=0, multiple=1, work=1.0)
@@ -238,3 +241,23 @@ def test_the_self_ensemble_averages_what_depends_on_direction() -> None:
         go_on,
     )
     assert set(np.unique(result)) == {150}
+
+
+def test_rows_are_given_up_before_the_next_ones_are_computed() -> None:
+    kept: list[bool] = []
+
+    class Watching(HostEngine):
+        """Says for each finished strip whether it still lies in memory when the next one is asked for."""
+
+        def rows(self, plane: Plane, grid: Grid, on_fraction: OnFraction) -> Generator[Rows, None, None]:
+            for _ in grid.rows:
+                strip = np.zeros((20, 20, 3), np.uint8)
+                seen = weakref.ref(strip)
+                finished = Rows(strip, 1, 0)
+                del strip
+                yield finished
+                del finished
+                kept.append(seen() is not None)
+
+    upscale(Watching(make_network(enlarge)), noise(30, 10), UpscalePlan((60, 20), 10), go_on)
+    assert kept == [False, False, False]

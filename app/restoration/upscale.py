@@ -105,6 +105,7 @@ def _one_pass(
             sink.add(rows.pixels)
             report.tiles += rows.tiles
             report.redone_in_fp32 += rows.redone_in_fp32
+            del rows  # it would keep the whole strip alive while the next one is computed
     return sink.result
 
 
