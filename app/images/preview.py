@@ -30,7 +30,8 @@ _DIRECT_MODES = ("L", "RGB", "RGBA", "LA", "CMYK", "LAB")
 
 def preview_file(path: Path, limits: ImageLimits, max_side: int = PREVIEW_SIDE_PIXELS) -> bytes:
     """JPEG bytes of a file's first picture; same errors as `decode_file`. A JPEG is decoded at an eighth, if it may."""
-    with path.open("rb") as file, guard(), open_picture(file, limits) as image:
+    with path.open("rb") as file, guard(), open_picture(file, limits) as photo:
+        image = photo.image
         image.draft(None, (2 * max_side, 2 * max_side))
         image.load()
         channels = plain_channels(_shrunk(image, max_side))
@@ -45,8 +46,8 @@ def preview_file(path: Path, limits: ImageLimits, max_side: int = PREVIEW_SIDE_P
 
 def read_profile(path: Path) -> bytes | None:
     """The colour profile in the header of a result of our own; no pixel is decoded. Same errors as `read_header`."""
-    with path.open("rb") as file, open_picture(file, preview_limits(ImageLimits(), _ANY_MEGAPIXELS)) as image:
-        profile = image.info.get("icc_profile")
+    with path.open("rb") as file, open_picture(file, preview_limits(ImageLimits(), _ANY_MEGAPIXELS)) as photo:
+        profile = photo.image.info.get("icc_profile")
         return profile if isinstance(profile, bytes) and profile else None
 
 

@@ -12,12 +12,13 @@ import numpy as np
 from PIL import Image
 
 from app.images import alpha as alpha_channel
-from app.images import colour
+from app.images import colour, colour_encoding
+from app.images.colour_encoding import ColourEncoding
 from app.images.decode.channels import Channels, guard, plain_channels, turn
 from app.images.decode.deep import deep_channels
-from app.images.header import ImageLimits, format_name, open_picture
+from app.images.header import ImageLimits, OpenedPhoto, format_name, open_picture
 from app.images.metadata import exif, rewriting
-from app.images.picture import Picture
+from app.images.picture import NormalizedColor, Picture
 from app.notices import PHOTO_CHANGED, notices_of
 
 
@@ -28,12 +29,12 @@ def decode_file(path: Path, limits: ImageLimits, *, as_stored: bool = False) -> 
         RestoreError: those of `read_header`; `undecodable_image`, `unsupported_depth` or `decode_memory`.
         FileNotFoundError: there is no such file.
     """
-    with path.open("rb") as file, guard(), open_picture(file, limits) as image:
-        orientation = _tiff_orientation(image)
-        image.load()
-        deep = deep_channels(image, file, orientation)
-        channels = deep if deep is not None else plain_channels(image)
-        return _picture(image, channels, as_stored)
+    with path.open("rb") as file, guard(), open_picture(file, limits) as photo:
+        orientation = _tiff_orientation(photo.image)
+        photo.image.load()
+        deep = deep_channels(photo.image, photo.container.file, orientation)
+        channels = deep if deep is not None else plain_channels(photo.image)
+        return _picture(photo, channels, as_stored)
 
 
 def _tiff_orientation(image: Image.Image) -> int:
@@ -42,9 +43,10 @@ def _tiff_orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _picture(image: Image.Image, channels: Channels, as_stored: bool) -> Picture:
+def _picture(photo: OpenedPhoto, channels: Channels, as_stored: bool) -> Picture:
+    image, container = photo.image, photo.container
     source = rewriting.collect(image)
-    normalized = _normalize(channels, image.info.get("icc_profile"), as_stored)
+    normalized = _normalize(channels, image.info.get("icc_profile"), container.encoding, as_stored)
     grey = normalized.pixels.ndim == 2
     pixels = turn(normalized.pixels, source.orientation)
     rgb: Any = np.repeat(pixels[..., None], 3, axis=2) if grey else pixels
@@ -60,17 +62,20 @@ def _picture(image: Image.Image, channels: Channels, as_stored: bool) -> Picture
         xmp=source.xmp,
         dpi=source.dpi,
         source_format=format_name(image),
-        notes=notices_of(PHOTO_CHANGED, channels.notes + normalized.notes + source.notes),
+        notes=notices_of(PHOTO_CHANGED, container.notes + channels.notes + normalized.notes + source.notes),
     )
 
 
-def _normalize(channels: Channels, icc_profile: object, as_stored: bool) -> colour.NormalizedColor:
-    """Colours of 8-bit photos are normalized; 16-bit photos, and our results, keep their numbers and their profile."""
+def _normalize(
+    channels: Channels, icc_profile: object, encoding: ColourEncoding | None, as_stored: bool
+) -> NormalizedColor:
+    """Colours for the network, by what the file says of them; results of our own keep their numbers and profile."""
     profile = icc_profile if isinstance(icc_profile, bytes) and icc_profile else None
     plain = channels.mode in ("L", "RGB")
-    if channels.colour.dtype == np.uint8 and not (as_stored and plain):
+    if as_stored and plain:
+        return NormalizedColor(channels.colour, profile)
+    if encoding is not None and plain:
+        return colour_encoding.to_srgb(channels.colour, encoding)
+    if channels.colour.dtype == np.uint8:
         return colour.normalize_color(channels.colour.view(np.uint8), channels.mode, profile)
-    notes: tuple[str, ...] = ()
-    if profile and not colour.is_usable(profile, "GRAY" if channels.mode == "L" else "RGB"):
-        profile, notes = None, (colour.BROKEN_PROFILE,)
-    return colour.NormalizedColor(channels.colour, profile, notes)
+    return colour.normalize_deep(channels.colour, channels.mode, profile)
