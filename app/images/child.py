@@ -82,7 +82,8 @@ def _answer(request: dict[str, Any], fd: int, limits: ImageLimits) -> dict[str, 
     try:
         path = Path(request["path"])
         if request["do"] == "decode":
-            return _send_picture(decode_file(path, limits, as_stored=request.get("as_stored", False)), fd)
+            as_stored, keep_partial = request.get("as_stored", False), request.get("keep_partial", False)
+            return _send_picture(decode_file(path, limits, as_stored=as_stored, keep_partial=keep_partial), fd)
         wide = preview_limits(limits, request["max_megapixels"])
         return {"sizes": _send([preview_file(path, wide, request["max_side"])], fd)}
     except RestoreError as error:

@@ -58,8 +58,10 @@ def frames_note(count: int, kind: str = "pictures") -> tuple[str, ...]:
     return (f"The file holds {count} {kind}; the first was restored.",) if count > 1 else ()
 
 
-def inspect(file: BinaryIO, name: str, *, whole: bool) -> Container:
+def inspect(file: BinaryIO, name: str, *, max_scans: int, whole: bool) -> Container:
     """Look through a file of a format; `whole` also looks behind the pixels, which a header check need not.
+
+    Scans of a JPEG are counted up to one above `max_scans`.
 
     Raises:
         ValueError: the file's structure is broken.
@@ -68,7 +70,7 @@ def inspect(file: BinaryIO, name: str, *, whole: bool) -> Container:
     if name == "PNG":
         return _inspect_png(data, file, whole=whole)
     if name == "JPEG":
-        return _inspect_jpeg(data, file)
+        return _inspect_jpeg(data, file, max_scans)
     return Container(data, file)
 
 
@@ -79,8 +81,8 @@ def _inspect_png(data: mmap.mmap, file: BinaryIO, *, whole: bool) -> Container:
     return Container(data, source, png.encoding, notes, png)
 
 
-def _inspect_jpeg(data: mmap.mmap, file: BinaryIO) -> Container:
-    jpeg = jpeg_segments.inspect(data)
+def _inspect_jpeg(data: mmap.mmap, file: BinaryIO, max_scans: int) -> Container:
+    jpeg = jpeg_segments.inspect(data, max_scans)
     _check_kind(jpeg)
     source = file if jpeg.is_plain else io.BytesIO(jpeg.cleaned(data))
     notes = list(jpeg.notes)

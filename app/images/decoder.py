@@ -62,14 +62,17 @@ class Decoder:
         """Start the child now, so that the first photo does not wait for it."""
         self._submit(self._warm)
 
-    def decode(self, path: Path, *, as_stored: bool = False) -> Picture:
+    def decode(self, path: Path, *, as_stored: bool = False, keep_partial: bool = False) -> Picture:
         """Decode the first picture of a file; `as_stored` leaves its numbers and its profile as they are.
+
+        `keep_partial` decodes what is there of a file that lacks pixels, with a note, instead of refusing it.
 
         Raises:
             RestoreError: those of `decode.decode_file`; `decode_timeout`, `file_missing`, `no_space` (disk full),
                 `shutting_down` or `decoder_unavailable`.
         """
-        request = {"do": "decode", "path": str(path.absolute()), "as_stored": as_stored}
+        switches = {"as_stored": as_stored, "keep_partial": keep_partial}
+        request = {"do": "decode", "path": str(path.absolute()), **switches}
         picture = self._submit(lambda: self._ask(request, _read_picture))
         assert isinstance(picture, Picture)
         return picture

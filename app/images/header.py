@@ -16,8 +16,8 @@ from typing import BinaryIO
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from app.errors import RestoreError, TooLarge, Unprocessable
-from app.images.container import LEFT_OUT_NOTE, Container, Data, inspect
-from app.images.jpeg_segments import scans
+from app.images.container import LEFT_OUT_NOTE, Container, inspect
+from app.images.jpeg_segments import JpegFile, Scans
 from app.images.metadata import exif
 from app.images.png_chunks import MAX_PROFILE_BYTES
 from app.images.sniffing import HEAD_BYTES, MIME_TYPES, sniff
@@ -87,9 +87,9 @@ def open_picture(file: BinaryIO, limits: ImageLimits, *, whole: bool = True) -> 
     name = sniff(head)
     container = None
     try:
-        container = inspect(file, name, whole=whole)
-        if name == "JPEG":
-            _check_scans(container.data, limits)
+        container = inspect(file, name, max_scans=limits.max_jpeg_scans, whole=whole)
+        if isinstance(container.parts, JpegFile):
+            _check_scans(container.parts.scans, limits)
         if name == "WEBP":
             _check_size(*_webp_size(head), limits)
         photo = _open(container, name)
@@ -129,16 +129,16 @@ def undecodable(name: str = "") -> Unprocessable:
 def _open(container: Container, name: str) -> OpenedPhoto:
     """Open with one plugin; where that fails, once more without anything but what the pixels need."""
     try:
-        return OpenedPhoto(_open_plugin(container.file, name), container)
+        return OpenedPhoto(open_plugin(container.file, name), container)
     except Exception:
         bare = container.bare()
         if bare is None:
             raise
         bare_container = dataclasses.replace(container, file=bare, notes=(*container.notes, LEFT_OUT_NOTE))
-        return OpenedPhoto(_open_plugin(bare, name), bare_container)
+        return OpenedPhoto(open_plugin(bare, name), bare_container)
 
 
-def _open_plugin(file: BinaryIO, name: str) -> Image.Image:
+def open_plugin(file: BinaryIO, name: str) -> Image.Image:
     """`Image.open` limited to one plugin. Pillow's own pixel limit is off: `_check_size` is stricter and says why."""
     quiet_pillow()
     if name == "HEIF":
@@ -197,9 +197,9 @@ def _webp_size(head: bytes) -> tuple[int, int]:
     raise undecodable("WEBP")
 
 
-def _check_scans(data: Data, limits: ImageLimits) -> None:
+def _check_scans(scans: Scans, limits: ImageLimits) -> None:
     """Refuse a JPEG of very many scans: each costs a pass over all pixels, and libjpeg leaves the limit to us."""
-    if scans(data, limits.max_jpeg_scans).count > limits.max_jpeg_scans:
+    if scans.count > limits.max_jpeg_scans:
         raise Unprocessable(
             "too_many_scans",
             f"This JPEG has more than {limits.max_jpeg_scans} scans; save it as an ordinary JPEG and retry.",

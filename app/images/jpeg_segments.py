@@ -19,6 +19,7 @@ _MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")
 _START_OF_SCAN, _END_OF_IMAGE, _RESTART_INTERVAL = 0xDA, 0xD9, 0xDD
 _TABLES = (0xC4, 0xCC, 0xDB, 0xDD)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = (0xC2, 0xCA)
 _APP0, _APP1, _APP2, _APP13, _APP14, _COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE
 _MAX_SEGMENTS = 20_000
 _MAX_KEPT_SEGMENTS = 400  # a profile takes up to 255
@@ -29,6 +30,7 @@ _ENTRIES_TAG, _ENTRY_BYTES = 0xB002, 16
 _MAX_PICTURES = 32
 _THUMBNAIL_TYPES = (0x010001, 0x010002)
 _SEARCHED_BYTES = 64 * 1024
+_MAX_SHORT_BYTES = 1024  # of frame and scan headers
 _GAIN_MAP = re.compile(
     rb"hdr-gain-map/|HDRGainMap|hdrgainmap|urn:iso:std:iso:ts:21496|Semantic(?:=[\"']|>)(?:GainMap|RecoveryMap)"
 )
@@ -48,6 +50,27 @@ class Segment(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+class Scans:
+    """The scans of the first picture.
+
+    Attributes:
+        count: how many there are.
+        end: where the coded data of the last one ends.
+        is_ended: an end-of-image marker stands there.
+        is_complete: together they bring every coefficient of every component to its full precision.
+        starts_picture: the last scan brings the first bits of all colours, so that rows it lacks are not there at all.
+        restart_interval: MCUs between restart markers, or 0.
+    """
+
+    count: int
+    end: int
+    is_ended: bool
+    is_complete: bool
+    starts_picture: bool
+    restart_interval: int
+
+
+@dataclasses.dataclass(frozen=True)
 class JpegFile:
     """What `inspect` found.
 
@@ -60,10 +83,12 @@ class JpegFile:
         frames: pictures of the file, without thumbnails and maps; the first one is the photo.
         gain_map: a map for HDR displays lies beside the photo.
         depth_map: a map of distances lies beside the photo.
+        scans: the scans.
     """
 
     kept: list[Segment]
     is_plain: bool
+    scans: Scans
     process: int
     precision: int
     notes: tuple[str, ...] = ()
@@ -81,27 +106,6 @@ class JpegFile:
         needed = [s for s in self.kept if s.marker in _TABLES or s.marker in _FRAMES or s.marker == _APP14]
         head = b"".join(data[segment.start : segment.end] for segment in needed)
         return b"\xff\xd8" + head + data[self.kept[-1].start :]
-
-
-@dataclasses.dataclass(frozen=True)
-class Scans:
-    """The scans of the first picture.
-
-    Attributes:
-        count: how many there are.
-        end: where the coded data of the last one ends.
-        is_ended: an end-of-image marker stands there.
-        is_complete: together they bring every coefficient of every component to its full precision.
-        starts_picture: the last scan brings first bits of pixels, so that rows it lacks are not there at all.
-        restart_interval: MCUs between restart markers, or 0.
-    """
-
-    count: int
-    end: int
-    is_ended: bool
-    is_complete: bool
-    starts_picture: bool
-    restart_interval: int
 
 
 def segments(data: Data, position: int = 2) -> Iterator[Segment]:
@@ -125,8 +129,8 @@ def segments(data: Data, position: int = 2) -> Iterator[Segment]:
     raise ValueError("more segments than any JPEG has")
 
 
-def inspect(data: Data) -> JpegFile:
-    """Look through the segments before the first scan.
+def inspect(data: Data, max_scans: int) -> JpegFile:
+    """Look through the segments before the first scan, and count the scans up to one above `max_scans`.
 
     Raises:
         ValueError: there is no frame or no scan, or there are absurdly many segments.
@@ -152,7 +156,15 @@ def inspect(data: Data) -> JpegFile:
     frame = next(segment for segment in head if segment.marker in _FRAMES)
     process, precision = frame.marker, data[frame.start + 4]
     return JpegFile(
-        kept, is_plain, process, precision, () if is_plain else (_MANY_LEFT_OUT,), frames, gain_map, depth_map
+        kept,
+        is_plain,
+        scans(data, max_scans),
+        process,
+        precision,
+        () if is_plain else (_MANY_LEFT_OUT,),
+        frames,
+        gain_map,
+        depth_map,
     )
 
 
@@ -162,37 +174,54 @@ def scans(data: Data, stop_above: int = 1_000) -> Scans:
     Raises:
         ValueError: there are absurdly many segments.
     """
-    count, interval, components = 0, 0, b""
-    low_bits: dict[tuple[int, int], int] = {}
-    starts_picture = False
+    script = _ScanScript()
     last = Segment(0, len(data), len(data))
-    for segment in segments(data):
-        last = segment
-        body = segment.body(data) if segment.end - segment.start < 64 else b""
-        if segment.marker in _FRAMES and not components:
-            components = body[6::3]
-        elif segment.marker == _RESTART_INTERVAL and len(body) >= 2:
-            interval = int.from_bytes(body[:2], "big")
-        elif segment.marker == _START_OF_SCAN:
-            count += 1
-            starts_picture = _note_scan(body, low_bits)
-            if count > stop_above:
-                break
+    for last in segments(data):
+        script.note(last.marker, last.body(data) if last.end - last.start <= _MAX_SHORT_BYTES else b"")
+        if script.count > stop_above:
+            break
     is_ended = last.marker == _END_OF_IMAGE
-    complete = all(low_bits.get((c, k), 1) == 0 for c in components for k in range(64))
-    return Scans(count, last.start if is_ended else len(data), is_ended, complete, starts_picture, interval)
+    end = last.start if is_ended or last.end > len(data) else len(data)
+    return Scans(script.count, end, is_ended, script.is_complete(), script.starts_picture, script.interval)
 
 
-def _note_scan(body: bytes, low_bits: dict[tuple[int, int], int]) -> bool:
-    """Note how many low bits are still lacking after this scan; says whether it brings the first bits of pixels."""
-    count = body[0] if body else 0
-    if len(body) < 4 + 2 * count:
-        return False
-    first, last, precision = body[1 + 2 * count : 4 + 2 * count]
-    for component in body[1 : 1 + 2 * count : 2]:
-        for coefficient in range(first, min(last, 63) + 1):
-            low_bits[component, coefficient] = precision & 15
-    return first == 0 and precision >> 4 == 0
+class _ScanScript:
+    """What the scans so far brought: which coefficients of which components, up to which bit."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.interval = 0
+        self.starts_picture = False
+        self._is_progressive = False
+        self._components = b""
+        self._low_bits: dict[tuple[int, int], int] = {}
+
+    def note(self, marker: int, body: bytes) -> None:
+        """Take a segment into account."""
+        if marker in _FRAMES and not self._components:
+            self._components = body[6::3]
+            self._is_progressive = marker in _PROGRESSIVE
+        elif marker == _RESTART_INTERVAL and len(body) >= 2:
+            self.interval = int.from_bytes(body[:2], "big")
+        elif marker == _START_OF_SCAN:
+            self.count += 1
+            self._note_scan(body)
+
+    def is_complete(self) -> bool:
+        """Whether every coefficient has all its bits."""
+        return all(self._low_bits.get((c, k), 1) == 0 for c in self._components for k in range(64))
+
+    def _note_scan(self, body: bytes) -> None:
+        count = body[0] if body else 0
+        if len(body) < 4 + 2 * count:
+            return
+        components = body[1 : 1 + 2 * count : 2]
+        # What an ordinary JPEG says here means nothing, and some cameras write nonsense.
+        first, last, precision = body[1 + 2 * count : 4 + 2 * count] if self._is_progressive else (0, 63, 0)
+        for component in components:
+            for coefficient in range(first, min(last, 63) + 1):
+                self._low_bits[component, coefficient] = precision & 15
+        self.starts_picture = first == 0 and precision >> 4 == 0 and set(components) == set(self._components)
 
 
 def _thinned_out(head: list[Segment]) -> Iterator[Segment]:

@@ -20,13 +20,24 @@ _MAX_TEXT_BYTES = 1024 * 1024  # of one text, inflated
 _MAX_TEXTS_BYTES = 4 * 1024 * 1024  # of all texts together
 _MAX_CHUNKS = 100_000
 _MAX_ANCILLARY = 200
+_ABSURD_ANCILLARY = 10_000
 _MIN_CHUNK_BYTES = 12
 _NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _LENGTHS = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4, b"pHYs": 9, b"acTL": 8}
 _TRANSPARENCY_LENGTHS = {0: 2, 2: 6}
-_PALETTE_KIND = 3
+# Pillow puts texts beside its own facts under their keyword, and would take these for its own.
+_RESERVED_KEYWORDS = (
+    b"transparency",
+    b"icc_profile",
+    b"dpi",
+    b"gamma",
+    b"interlace",
+    b"xmp",
+    b"bbox",
+    b"default_image",
+)
 _GAMMA_UNIT = 100_000
 _SRGB_GAMMA = 1 / 2.2
 _SAME_GAMMA = 0.05  # what readers take for the same: libpng's own threshold
@@ -99,7 +110,11 @@ def chunks(data: Data) -> Iterator[Chunk]:
 
 
 def inspect(data: Data, *, whole: bool) -> PngFile:
-    """Look through the chunks: those before the pixels, or if `whole` all of them. No pixel is inflated."""
+    """Look through the chunks: those before the pixels, or if `whole` all of them. No pixel is inflated.
+
+    Raises:
+        ValueError: there are absurdly many.
+    """
     judge = _Judge(data)
     kept: list[Chunk] = []
     dropped = 0
@@ -130,6 +145,8 @@ class _Judge:
     def keeps(self, chunk: Chunk) -> bool:
         """Whether a plugin may see the chunk; a note says why not."""
         self._count += 1
+        if self._count > _ABSURD_ANCILLARY:
+            raise ValueError("more chunks than any PNG has")
         if self._count > _MAX_ANCILLARY and chunk.name not in _ANIMATION:
             return self._refuse(_MANY_LEFT_OUT)
         if chunk.end > len(self._data) or not chunk.is_intact(self._data):
@@ -183,6 +200,8 @@ class _Judge:
 
     def _text(self, chunk: Chunk) -> bool:
         body = chunk.body(self._data)
+        if body.partition(b"\0")[0] in _RESERVED_KEYWORDS:
+            return False
         if len(body) > min(_MAX_TEXT_BYTES, self._text_budget):
             return self._refuse(_TEXT_LEFT_OUT)
         packed = _packed_text(chunk.name, body)

@@ -14,27 +14,55 @@ from PIL import Image
 from app.images import alpha as alpha_channel
 from app.images import colour, colour_encoding
 from app.images.colour_encoding import ColourEncoding
-from app.images.decode.channels import Channels, guard, plain_channels, turn
+from app.images.decode.channels import DEPTH_LOST, Channels, guard, plain_channels, turn
 from app.images.decode.deep import deep_channels
+from app.images.decode.loading import Loaded, complete_deep, load_pixels
+from app.images.decode.missing import Missing
 from app.images.header import ImageLimits, OpenedPhoto, format_name, open_picture
 from app.images.metadata import exif, rewriting
 from app.images.picture import NormalizedColor, Picture
 from app.notices import PHOTO_CHANGED, notices_of
 
 
-def decode_file(path: Path, limits: ImageLimits, *, as_stored: bool = False) -> Picture:
+def decode_file(path: Path, limits: ImageLimits, *, as_stored: bool = False, keep_partial: bool = False) -> Picture:
     """Decode the first picture of a file; `as_stored` leaves its RGB or grey numbers and its profile as they are.
+
+    A file that lacks pixels is refused, unless `keep_partial`: then what is there is decoded, and a note says how much
+    is missing.
 
     Raises:
         RestoreError: those of `read_header`; `undecodable_image`, `unsupported_depth` or `decode_memory`.
         FileNotFoundError: there is no such file.
     """
     with path.open("rb") as file, guard(), open_picture(file, limits) as photo:
-        orientation = _tiff_orientation(photo.image)
-        photo.image.load()
-        deep = deep_channels(photo.image, photo.container.file, orientation)
-        channels = deep if deep is not None else plain_channels(photo.image)
-        return _picture(photo, channels, as_stored)
+        return _picture(photo, *_load_channels(photo, keep_partial), as_stored)
+
+
+def _load_channels(photo: OpenedPhoto, keep_partial: bool) -> tuple[Loaded, Channels]:
+    """The pixels of an opened file, as stored."""
+    orientation = _tiff_orientation(photo.image)
+    loaded = load_pixels(photo, keep_partial=keep_partial)
+    channels = deep_channels(loaded.image, loaded.file, orientation)
+    if channels is not None and DEPTH_LOST in channels.notes and loaded.file is photo.container.file:
+        packed_again = complete_deep(photo, keep_partial=keep_partial)
+        if packed_again is not None:
+            loaded = packed_again
+            channels = deep_channels(loaded.image, loaded.file, orientation)
+    if channels is None:
+        channels = plain_channels(loaded.image)
+    if loaded.missing is not None and format_name(photo.image) != "JPEG":
+        _grey_out(channels, loaded.missing)
+    return loaded, channels
+
+
+def _grey_out(channels: Channels, missing: Missing) -> None:
+    """Missing rows become mid-grey and opaque in place, as libjpeg does it."""
+    if missing.first_row is None or missing.only_detail:
+        return
+    peak = np.iinfo(channels.colour.dtype).max
+    channels.colour[missing.first_row :] = peak // 2 + 1
+    if channels.alpha is not None:
+        channels.alpha[missing.first_row :] = peak
 
 
 def _tiff_orientation(image: Image.Image) -> int:
@@ -43,8 +71,8 @@ def _tiff_orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _picture(photo: OpenedPhoto, channels: Channels, as_stored: bool) -> Picture:
-    image, container = photo.image, photo.container
+def _picture(photo: OpenedPhoto, loaded: Loaded, channels: Channels, as_stored: bool) -> Picture:
+    image, container = loaded.image, photo.container
     source = rewriting.collect(image)
     normalized = _normalize(channels, image.info.get("icc_profile"), container.encoding, as_stored)
     grey = normalized.pixels.ndim == 2
@@ -62,7 +90,9 @@ def _picture(photo: OpenedPhoto, channels: Channels, as_stored: bool) -> Picture
         xmp=source.xmp,
         dpi=source.dpi,
         source_format=format_name(image),
-        notes=notices_of(PHOTO_CHANGED, container.notes + channels.notes + normalized.notes + source.notes),
+        notes=notices_of(
+            PHOTO_CHANGED, loaded.notes + container.notes + channels.notes + normalized.notes + source.notes
+        ),
     )
 
 
