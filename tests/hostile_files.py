@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from tests import picture_factory as make
+from tests.tiff_writer import TiffWriter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +76,9 @@ def half(kind: str, share: float = 0.6) -> bytes:
     return data[: int(len(data) * share)]
 
 
-def bmp(width: int, height: int, bits: int = 24) -> bytes:
+def bmp(width: int, height: int, bits: int = 24, compression: int = 0) -> bytes:
     """A BMP header and a little data."""
-    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, 0, 0, 0, 0, 0, 0)
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, 0, 0, 0, 0, 0)
     return b"BM" + struct.pack("<IHHI", 54 + 12, 0, 0, 54) + info + bytes(12)
 
 
@@ -86,6 +87,13 @@ def tiff_claiming(width: int, height: int) -> bytes:
     tags = [(256, width), (257, height), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, height), (279, 8)]
     table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + table + bytes(4)
+
+
+def _tiff_tagged(tag: int, value: int) -> bytes:
+    """A good TIFF, save that one tag says something else."""
+    writer = TiffWriter()
+    writer.page(make.photo(), 2, 8, tags={tag: ("H", [value])})
+    return writer.content()
 
 
 def webp_claiming(width: int, height: int) -> bytes:
@@ -168,11 +176,16 @@ HOSTILE: dict[str, HostileCase] = {
     "tiff cut": _broken(lambda: half("tiff lzw"), "cut.tif"),
     "tiff pixels missing": _broken(lambda: tiff_claiming(64, 64), "none.tif", "decode"),
     "tiff magic only": _broken(lambda: b"II*\0", "magic.tif"),
-    "tiff float colours": _broken(_float_rgb, "float.tif"),
-    "tiff 32 bit": HostileCase(lambda: _wide_grey(np.uint32), "deep.tif", 422, "unsupported_depth", "decode"),
+    "tiff float colours": HostileCase(_float_rgb, "float.tif", 422, "unsupported_depth", "decode"),
+    "tiff lerc": HostileCase(lambda: _tiff_tagged(259, 34887), "lerc.tif", 422, "unsupported_compression", "decode"),
+    "tiff of itu lab": HostileCase(lambda: _tiff_tagged(262, 10), "lab.tif", 422, "unsupported_depth", "decode"),
+    "tiff of raw data": HostileCase(lambda: _tiff_tagged(262, 32803), "raw.tif", 415, "raw_photo"),
+    "canon raw": HostileCase(lambda: b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", "IMG_1.CR3", 415, "raw_photo"),
+    "fuji raw": HostileCase(lambda: b"FUJIFILMCCD-RAW 0201" + bytes(100), "DSCF1.RAF", 415, "raw_photo"),
+    "bmp with a png inside": HostileCase(lambda: bmp(4, 4, 32, 5), "png.bmp", 422, "unsupported_compression"),
     "tiff float range": HostileCase(lambda: _wide_grey(np.float32), "hdr.tif", 422, "unsupported_depth", "decode"),
     "bmp bomb": HostileCase(lambda: bmp(100_000, 100_000), "bomb.bmp", 413, "image_too_large"),
-    "bmp of 40 bits": _broken(lambda: bmp(4, 4, 40), "forty.bmp"),
+    "bmp of 40 bits": HostileCase(lambda: bmp(4, 4, 40), "forty.bmp", 422, "unsupported_depth"),
     "bmp cut": _broken(lambda: half("bmp"), "cut.bmp", "decode"),
     "avif cut": _broken(lambda: half("avif", 0.9), "cut.avif", "decode"),
     "avif head only": _broken(lambda: make.KINDS["avif"]()[:40], "head.avif"),

@@ -133,7 +133,7 @@ def test_of_a_photo_with_a_gain_map_the_ordinary_picture_is_restored(kind: str, 
 
 def test_a_gain_map_is_no_second_picture(tmp_path: Path) -> None:
     mpo = make.mpo()
-    assert any("holds 2 pictures" in sentence for sentence in sentences(decoded(tmp_path, mpo)))
+    assert any("has 2 pictures" in sentence for sentence in sentences(decoded(tmp_path, mpo)))
     second = mpo.rindex(b"\xff\xd8\xff")
     xmp = segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + GAIN_MAPS["Ultra HDR"])
     with_map = mpo[: second + 2] + xmp + mpo[second + 2 :]
@@ -145,7 +145,7 @@ def test_an_animated_png_gives_its_first_picture_and_their_number(tmp_path: Path
     data = make.saved(frames[0], "PNG", save_all=True, append_images=frames[1:])
     picture = decoded(tmp_path, data)
     np.testing.assert_array_equal(picture.rgb, make.photo(seed=0))
-    assert any("holds 3 pictures" in sentence for sentence in sentences(picture))
+    assert any("has 3 frames" in sentence for sentence in sentences(picture))
 
 
 @pytest.mark.parametrize(("position", "value", "word"), [(4, 12, "12 bits"), (1, 0xC3, "lossless")])

@@ -17,7 +17,7 @@ from PIL import Image
 
 from app.errors import RestoreError
 from app.images import Decoder, ImageLimits, Picture
-from app.images.decode import decode_file
+from app.images.decode import DecodeOptions, decode_file
 from tests import picture_factory as make
 
 LIMITS = ImageLimits()
@@ -48,7 +48,7 @@ PNGS: dict[str, Callable[[], bytes]] = {
 
 def decoded(folder: Path, data: bytes, *, keep: bool = False) -> Picture:
     (folder / "photo").write_bytes(data)
-    return decode_file(folder / "photo", LIMITS, keep_partial=keep)
+    return decode_file(folder / "photo", LIMITS, DecodeOptions(keep_partial=keep))
 
 
 def sentences(picture: Picture) -> list[str]:

@@ -31,14 +31,14 @@ class Container:
     """A file looked through.
 
     Attributes:
-        data: its bytes, mapped.
+        data: its bytes, mapped; None for a TIFF, which has a reader of its own.
         file: what a plugin may read: the file itself, or a cleaned copy in memory.
         encoding: what the file says its numbers mean; it goes before a profile. None: nothing, or a profile says it.
         notes: what was left out, and what else the file holds.
         parts: the chunks or segments of a PNG or JPEG.
     """
 
-    data: mmap.mmap
+    data: mmap.mmap | None
     file: BinaryIO
     encoding: ColourEncoding | None = None
     notes: tuple[str, ...] = ()
@@ -46,16 +46,17 @@ class Container:
 
     def bare(self) -> BinaryIO | None:
         """A copy with nothing but what the pixels need, for when a plugin fails; None where no such copy is known."""
-        return None if self.parts is None else io.BytesIO(self.parts.bare(self.data))
+        return None if self.parts is None or self.data is None else io.BytesIO(self.parts.bare(self.data))
 
     def close(self) -> None:
         """Unmap the file."""
-        self.data.close()
+        if self.data is not None:
+            self.data.close()
 
 
-def frames_note(count: int, kind: str = "pictures") -> tuple[str, ...]:
+def frames_note(count: int, kind: str = "frames") -> tuple[str, ...]:
     """The note for a file of several pictures, of which the first is restored."""
-    return (f"The file holds {count} {kind}; the first was restored.",) if count > 1 else ()
+    return (f"The file has {count} {kind}; only the first was restored.",) if count > 1 else ()
 
 
 def inspect(file: BinaryIO, name: str, *, max_scans: int, whole: bool) -> Container:
@@ -90,7 +91,7 @@ def _inspect_jpeg(data: mmap.mmap, file: BinaryIO, max_scans: int) -> Container:
         notes.append(_GAIN_MAP_NOTE)
     if jpeg.depth_map:
         notes.append(_DEPTH_MAP_NOTE)
-    return Container(data, source, None, (*notes, *frames_note(jpeg.frames)), jpeg)
+    return Container(data, source, None, (*notes, *frames_note(jpeg.frames, "pictures")), jpeg)
 
 
 def _check_kind(jpeg: JpegFile) -> None:

@@ -16,11 +16,14 @@ from typing import BinaryIO
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from app.errors import RestoreError, TooLarge, Unprocessable
+from app.images.bmp_header import read_masked, without_masks
 from app.images.container import LEFT_OUT_NOTE, Container, inspect
 from app.images.jpeg_segments import JpegFile, Scans
 from app.images.metadata import exif
 from app.images.png_chunks import MAX_PROFILE_BYTES
 from app.images.sniffing import HEAD_BYTES, MIME_TYPES, sniff
+from app.images.tiff_metadata import metadata_image
+from app.images.tiff_pages import TiffPages, read_pages
 
 _SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
 
@@ -69,7 +72,15 @@ def read_header(path: Path, limits: ImageLimits) -> Header:
         UnsupportedFormat: `unsupported_format`, with the formats that we open.
         Unprocessable: `empty_file`, `too_many_scans`, `unsupported_depth` or `undecodable_image`.
     """
-    with path.open("rb") as file, open_picture(file, limits, whole=False) as photo:
+    with path.open("rb") as file:
+        if sniff(file.read(HEAD_BYTES)) == "TIFF":
+            return _tiff_header(file, limits)
+        file.seek(0)
+        return _picture_header(file, limits)
+
+
+def _picture_header(file: BinaryIO, limits: ImageLimits) -> Header:
+    with open_picture(file, limits, whole=False) as photo:
         name = format_name(photo.image)
         width, height = photo.image.size
         if _orientation(photo.image) in _SWAPPING_ORIENTATIONS:
@@ -77,14 +88,35 @@ def read_header(path: Path, limits: ImageLimits) -> Header:
         return Header(name, MIME_TYPES[name], width, height)
 
 
-def open_picture(file: BinaryIO, limits: ImageLimits, *, whole: bool = True) -> OpenedPhoto:
+def _tiff_header(file: BinaryIO, limits: ImageLimits) -> Header:
+    page = open_pages(file, limits).photos[0]
+    return Header("TIFF", MIME_TYPES["TIFF"], *page.upright_size)
+
+
+def open_pages(file: BinaryIO, limits: ImageLimits, page: int = 0) -> TiffPages:
+    """The photos of a TIFF file, the size of the asked one checked. Raises the same errors as `read_header`."""
+    try:
+        pages = read_pages(file)
+        asked = pages.photos[page]
+    except RestoreError:
+        raise
+    except Exception as error:
+        raise undecodable("TIFF") from error
+    _check_size(asked.width, asked.height, limits)
+    return pages
+
+
+def open_picture(file: BinaryIO, limits: ImageLimits, *, page: int = 0, whole: bool = True) -> OpenedPhoto:
     """Open a file with the one plugin its first bytes name, and check its size; the caller closes what it gets.
 
-    `whole` also looks through what stands behind the pixels. Raises the same errors as `read_header`. Whatever a plugin
-    throws at a broken file becomes `undecodable_image`.
+    Of a TIFF the image holds what is said of a page, and none of its pixels: those come from `decode.tiff`. `whole`
+    also looks through what stands behind the pixels. Raises the same errors as `read_header`. Whatever a plugin throws
+    at a broken file becomes `undecodable_image`.
     """
     head = file.read(HEAD_BYTES)
     name = sniff(head)
+    if name == "TIFF":
+        return OpenedPhoto(metadata_image(open_pages(file, limits, page).photos[page]), Container(None, file))
     container = None
     try:
         container = inspect(file, name, max_scans=limits.max_jpeg_scans, whole=whole)
@@ -143,6 +175,8 @@ def open_plugin(file: BinaryIO, name: str) -> Image.Image:
     quiet_pillow()
     if name == "HEIF":
         _register_heif()
+    if name == "BMP" and read_masked(file) is not None:
+        file = without_masks(file)
     Image.MAX_IMAGE_PIXELS = None
     PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES  # it bounds profiles too; texts are bounded by `png_chunks`
     file.seek(0)

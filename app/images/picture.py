@@ -28,6 +28,7 @@ class Picture:
         dpi: (x, y) pixels per inch, or None.
         source_format: Pillow's name of the format it came from (JPEG, PNG, WEBP, TIFF, BMP, AVIF, HEIF).
         notes: what had to be given up while decoding (a broken profile, say).
+        pages: how many pages the file has that this picture is one of (of a TIFF; else 1).
     """
 
     rgb: Pixels
@@ -39,6 +40,7 @@ class Picture:
     dpi: tuple[float, float] | None = None
     source_format: str = "PNG"
     notes: tuple[Notice, ...] = ()
+    pages: int = 1
 
     @property
     def width(self) -> int:

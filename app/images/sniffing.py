@@ -20,6 +20,13 @@ HEAD_BYTES = 64
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _AVIF_BRANDS = {b"avif", b"avis"}
 _TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Raw files that are no plain TIFF: ORF (three), RW2, RAF, X3F, MRW, CRW; the others say it in their directories,
+# save CR2 and IIQ, which have a mark behind the header of the TIFF.
+_RAW_MAGICS = (
+    b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM", b"II\x1a\0\0\0HEAPCCDR"
+)  # fmt: skip
+_RAW_TIFF_MARKS = (b"CR", b"IIII", b"MMMM")
+_CANON_RAW_BRAND = b"crx "
 
 
 def accepted_formats() -> list[str]:
@@ -31,6 +38,8 @@ def sniff(head: bytes) -> str:
     """The format that the first bytes claim; raises 422 for nothing and 415 for anything that we do not open."""
     if not head:
         raise Unprocessable("empty_file", "The file is empty; choose a photo and send it again.")
+    if head.startswith(_RAW_MAGICS) or (head[:4] in _TIFF_MAGICS and head[8:].startswith(_RAW_TIFF_MARKS)):
+        raise raw_photo()
     if head.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -46,12 +55,23 @@ def sniff(head: bytes) -> str:
     raise _unsupported()
 
 
+def raw_photo() -> UnsupportedFormat:
+    """The error for a camera's raw file."""
+    return UnsupportedFormat(
+        "raw_photo",
+        "This is a camera's raw file (DNG, NEF, CR2, CR3, ARW, ORF, RW2 and the like), which cannot be opened here; "
+        "develop it with a raw converter and send the photo as TIFF or JPEG.",
+    )
+
+
 def _sniff_boxes(head: bytes) -> str:
     """AVIF and HEIF share a container; its major brand, then the compatible ones, tell them apart."""
     size = min(int.from_bytes(head[:4], "big"), len(head))
     brands = [head[8:12], *(head[start : start + 4] for start in range(16, size - 3, 4))]
     if brands[0] in _AVIF_BRANDS or (brands[0] in _HEIF_BRANDS and _AVIF_BRANDS & set(brands)):
         return "AVIF"
+    if brands[0] == _CANON_RAW_BRAND:
+        raise raw_photo()
     if brands[0] not in _HEIF_BRANDS:
         raise _unsupported()
     if not heif_installed():

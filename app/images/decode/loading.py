@@ -82,9 +82,9 @@ def _looks_cut(photo: OpenedPhoto) -> bool:
 
 
 def _complete(photo: OpenedPhoto) -> Completed | None:
-    parts = photo.container.parts
-    if isinstance(parts, PngFile):
-        return cut_png.complete(parts, photo.container.data)
+    parts, data = photo.container.parts, photo.container.data
+    if isinstance(parts, PngFile) and data is not None:
+        return cut_png.complete(parts, data)
     if isinstance(parts, JpegFile):
         photo.container.file.seek(0)
         return cut_jpeg.complete(photo.container.file.read())
