@@ -170,7 +170,7 @@ HOSTILE: dict[str, HostileCase] = {
     "jpeg cut": _broken(lambda: half("jpeg", 0.9), "cut.jpg", "decode"),
     "jpeg noise": _broken(lambda: b"\xff\xd8\xff" + np.random.default_rng(3).bytes(5000), "noise.jpg"),
     "webp bomb": HostileCase(lambda: webp_claiming(16_384, 16_384), "bomb.webp", 413, "image_too_large"),
-    "webp cut": _broken(lambda: half("webp lossy"), "cut.webp"),
+    "webp cut": _broken(lambda: half("webp lossy"), "cut.webp", "decode"),
     "webp header only": _broken(lambda: b"RIFF\x04\0\0\0WEBP", "head.webp"),
     "tiff bomb": HostileCase(lambda: tiff_claiming(60_000, 60_000), "bomb.tif", 413, "image_too_large"),
     "tiff cut": _broken(lambda: half("tiff lzw"), "cut.tif"),

@@ -12,10 +12,12 @@ import mmap
 from typing import BinaryIO
 
 from app.errors import Unprocessable
-from app.images import jpeg_segments, png_chunks
-from app.images.colour_encoding import ColourEncoding
+from app.images import isobmff, jpeg_segments, png_chunks, riff_chunks
+from app.images.colour_encoding import ColourEncoding, from_code_points
+from app.images.isobmff import BoxFile
 from app.images.jpeg_segments import JpegFile
 from app.images.png_chunks import PngFile
+from app.images.riff_chunks import WebpFile
 
 Data = mmap.mmap | bytes
 
@@ -23,6 +25,7 @@ _BITS = 8
 _READABLE_PROCESSES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)  # sequential and progressive, Huffman or arithmetic coding
 _GAIN_MAP_NOTE = "The photo's gain map for HDR displays was left out; its ordinary picture was restored."
 _DEPTH_MAP_NOTE = "The photo's depth map was left out."
+_METADATA_CUT_OFF = "The file is cut off behind the photo's pixels, and metadata is missing."
 LEFT_OUT_NOTE = "Data beside the photo's pixels is broken and was left out."
 
 
@@ -35,18 +38,20 @@ class Container:
         file: what a plugin may read: the file itself, or a cleaned copy in memory.
         encoding: what the file says its numbers mean; it goes before a profile. None: nothing, or a profile says it.
         notes: what was left out, and what else the file holds.
-        parts: the chunks or segments of a PNG or JPEG.
+        parts: the chunks, segments or boxes, where the format has a reader of ours.
     """
 
     data: mmap.mmap | None
     file: BinaryIO
     encoding: ColourEncoding | None = None
     notes: tuple[str, ...] = ()
-    parts: PngFile | JpegFile | None = None
+    parts: PngFile | JpegFile | WebpFile | BoxFile | None = None
 
     def bare(self) -> BinaryIO | None:
         """A copy with nothing but what the pixels need, for when a plugin fails; None where no such copy is known."""
-        return None if self.parts is None or self.data is None else io.BytesIO(self.parts.bare(self.data))
+        if self.data is None or not isinstance(self.parts, PngFile | JpegFile):
+            return None
+        return io.BytesIO(self.parts.bare(self.data))
 
     def close(self) -> None:
         """Unmap the file."""
@@ -72,6 +77,10 @@ def inspect(file: BinaryIO, name: str, *, max_scans: int, whole: bool) -> Contai
         return _inspect_png(data, file, whole=whole)
     if name == "JPEG":
         return _inspect_jpeg(data, file, max_scans)
+    if name == "WEBP":
+        return _inspect_webp(data, file)
+    if name in ("AVIF", "HEIF"):
+        return _inspect_boxes(data, file)
     return Container(data, file)
 
 
@@ -86,12 +95,29 @@ def _inspect_jpeg(data: mmap.mmap, file: BinaryIO, max_scans: int) -> Container:
     jpeg = jpeg_segments.inspect(data, max_scans)
     _check_kind(jpeg)
     source = file if jpeg.is_plain else io.BytesIO(jpeg.cleaned(data))
-    notes = list(jpeg.notes)
-    if jpeg.gain_map:
-        notes.append(_GAIN_MAP_NOTE)
-    if jpeg.depth_map:
-        notes.append(_DEPTH_MAP_NOTE)
-    return Container(data, source, None, (*notes, *frames_note(jpeg.frames, "pictures")), jpeg)
+    notes = jpeg.notes + _map_notes(jpeg.gain_map, jpeg.depth_map) + frames_note(jpeg.frames, "pictures")
+    return Container(data, source, None, notes, jpeg)
+
+
+def _inspect_webp(data: mmap.mmap, file: BinaryIO) -> Container:
+    webp = riff_chunks.inspect(data)
+    if webp.is_whole:
+        return Container(data, file)
+    notes = (_METADATA_CUT_OFF,) if webp.lacks_metadata else ()
+    return Container(data, io.BytesIO(webp.closed(data, 0)), None, notes, webp)
+
+
+def _inspect_boxes(data: mmap.mmap, file: BinaryIO) -> Container:
+    found = isobmff.inspect(data)
+    encoding = None if found.code_points is None else from_code_points(*found.code_points)
+    if found.has_profile and not (encoding is not None and encoding.is_hdr):
+        encoding = None
+    source = io.BytesIO(found.filled(data, 0)) if found.is_cut(len(data)) else file
+    return Container(data, source, encoding, _map_notes(found.gain_map, found.depth_map), found)
+
+
+def _map_notes(gain_map: bool, depth_map: bool) -> tuple[str, ...]:
+    return ((_GAIN_MAP_NOTE,) if gain_map else ()) + ((_DEPTH_MAP_NOTE,) if depth_map else ())
 
 
 def _check_kind(jpeg: JpegFile) -> None:

@@ -7,17 +7,20 @@ looked at more closely.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 from typing import BinaryIO
 
 from PIL import Image
 
 from app.errors import RestoreError
-from app.images.decode import cut_jpeg, cut_png
+from app.images.decode import cut_filled, cut_jpeg, cut_png
 from app.images.decode.missing import Completed, Missing
-from app.images.header import OpenedPhoto, format_name, open_plugin
+from app.images.header import OpenedPhoto, format_name, open_plugin, undecodable
+from app.images.isobmff import BoxFile
 from app.images.jpeg_segments import JpegFile
 from app.images.png_chunks import PngFile
+from app.images.riff_chunks import WebpFile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +52,9 @@ def load_pixels(photo: OpenedPhoto, *, keep_partial: bool) -> Loaded:
         if not _looks_cut(photo):
             return Loaded(photo.image, photo.container.file)
         completed = _complete(photo)
-        if completed is None or (completed.missing is None and not completed.notes):
+        if completed is None:
+            raise undecodable(format_name(photo.image))
+        if completed.missing is None and not completed.notes:
             return Loaded(photo.image, photo.container.file)
     return _load_completed(completed, format_name(photo.image), keep_partial=keep_partial)
 
@@ -73,7 +78,11 @@ def _load_completed(completed: Completed, name: str, *, keep_partial: bool) -> L
 
 
 def _looks_cut(photo: OpenedPhoto) -> bool:
-    parts = photo.container.parts
+    parts, data = photo.container.parts, photo.container.data
+    if isinstance(parts, WebpFile):
+        return parts.lacks_pixels
+    if isinstance(parts, BoxFile):
+        return data is not None and parts.is_cut(len(data))
     if isinstance(parts, PngFile):
         return cut_png.looks_cut(photo.image)
     if isinstance(parts, JpegFile):
@@ -83,8 +92,14 @@ def _looks_cut(photo: OpenedPhoto) -> bool:
 
 def _complete(photo: OpenedPhoto) -> Completed | None:
     parts, data = photo.container.parts, photo.container.data
-    if isinstance(parts, PngFile) and data is not None:
+    if data is None:
+        return None
+    if isinstance(parts, PngFile):
         return cut_png.complete(parts, data)
+    if isinstance(parts, WebpFile):
+        return cut_filled.complete(functools.partial(parts.closed, data), "WEBP")
+    if isinstance(parts, BoxFile) and parts.is_cut(len(data)):
+        return cut_filled.complete(functools.partial(parts.filled, data), format_name(photo.image))
     if isinstance(parts, JpegFile):
         photo.container.file.seek(0)
         return cut_jpeg.complete(photo.container.file.read())

@@ -20,15 +20,17 @@ from app.images.colour_encoding import ColourEncoding
 from app.images.container import frames_note
 from app.images.decode.bmp import masked_channels
 from app.images.decode.channels import DEPTH_LOST, Channels, guard, plain_channels, turn
-from app.images.decode.deep import deep_channels
+from app.images.decode.deep import deep_channels, heic_channels
 from app.images.decode.loading import complete_deep, load_pixels
 from app.images.decode.missing import Missing
 from app.images.decode.tiff import read_channels
 from app.images.header import ImageLimits, OpenedPhoto, format_name, open_pages, open_picture
+from app.images.isobmff import BoxFile
 from app.images.metadata import rewriting
 from app.images.picture import NormalizedColor, Picture, Pixels
 from app.notices import PHOTO_CHANGED, notices_of
 
+_PLAIN_BITS = 8
 _EMPTY_ALPHA = "The photo's transparency hides every pixel, so it was left out."
 
 
@@ -66,7 +68,7 @@ def decode_file(path: Path, limits: ImageLimits, options: DecodeOptions = _DEFAU
         picture = _picture(dataclasses.replace(photo, image=loaded), channels, options)
         # The further pictures of a JPEG are told apart from previews, depth and gain maps by its container.
         frames = 1 if format_name(photo.image) == "JPEG" else getattr(photo.image, "n_frames", 1)
-        return _noted(picture, frames_note(frames))
+        return _noted(picture, frames_note(frames, "pictures" if photo.image.format == "HEIF" else "frames"))
 
 
 def _decode_page(photo: OpenedPhoto, file: BinaryIO, limits: ImageLimits, options: DecodeOptions) -> Picture:
@@ -92,13 +94,17 @@ def _load_channels(photo: OpenedPhoto, options: DecodeOptions) -> tuple[Image.Im
         return photo.image, masked_channels(photo.container.file, masked)
     if options.shrink_to is not None:
         photo.image.draft(None, (options.shrink_to, options.shrink_to))
+    parts = photo.container.parts
+    bits = parts.bits if isinstance(parts, BoxFile) else 0
     loaded = load_pixels(photo, keep_partial=options.keep_partial)
-    channels = deep_channels(loaded.image, loaded.file)
+    if loaded.image.format == "HEIF" and loaded.image.info.get("bit_depth", 8) > _PLAIN_BITS:
+        return loaded.image, dataclasses.replace(heic_channels(loaded.file), notes=loaded.notes)
+    channels = deep_channels(loaded.image, loaded.file, bits)
     if channels is not None and DEPTH_LOST in channels.notes and loaded.file is photo.container.file:
         packed_again = complete_deep(photo, keep_partial=options.keep_partial)
         if packed_again is not None:
             loaded = packed_again
-            channels = deep_channels(loaded.image, loaded.file)
+            channels = deep_channels(loaded.image, loaded.file, bits)
     if channels is None:
         channels = plain_channels(loaded.image)
     if loaded.missing is not None and format_name(photo.image) != "JPEG":
