@@ -66,6 +66,7 @@ _TABLE = {
     "undecodable_image": ErrorFacts(422, "the photo is damaged"),
     "unsupported_depth": ErrorFacts(422, "the photo's kind of samples cannot be read"),
     "unsupported_compression": ErrorFacts(422, "the photo is compressed with a method that cannot be read"),
+    "too_many_pages": ErrorFacts(413, "the TIFF has more pages than are restored together"),
     "too_many_scans": ErrorFacts(422, "a progressive JPEG with far too many scans"),
     "decode_memory": ErrorFacts(422, "decoding needs more than DECODE_MEMORY_MB"),
     "decode_timeout": ErrorFacts(422, "decoding takes longer than DECODE_TIMEOUT_SECONDS"),

@@ -55,6 +55,13 @@ class ColorCorrection(enum.StrEnum):
     AUTO = "auto"  # where the photo's statistics say that it is faded
 
 
+class Pages(enum.StrEnum):
+    """Which pages of a TIFF are restored."""
+
+    FIRST = "first"
+    ALL = "all"  # into one TIFF
+
+
 @dataclasses.dataclass(frozen=True)
 class Field:
     """One option: its type, bounds or choices, and a help line. `low`/`high` are inclusive."""
@@ -88,6 +95,7 @@ FIELDS: dict[str, Field] = {
     "output_format": Field(
         str, "format of the result; auto keeps the photo's own", choices=("auto", "jpg", "png", "webp", "tiff", "avif")
     ),
+    "pages": Field(str, "of a TIFF with several pages: first, or all into one TIFF", choices=tuple(Pages)),
     "output_quality": Field(int, "quality of jpg, webp and avif", low=1, high=100),
     "metadata": Field(str, "EXIF, XMP and DPI of the result", choices=("keep", "strip_gps", "strip")),
     "partial": Field(
@@ -117,6 +125,7 @@ class RestoreOptions:
     color_correction: str = ColorCorrection.OFF.value
     color_strength: float = 1.0
     output_format: str = "auto"
+    pages: str = Pages.FIRST.value
     output_quality: int = 95
     metadata: str = "keep"
     partial: str = Partial.REFUSE.value
@@ -132,6 +141,11 @@ class RestoreOptions:
             raise _invalid("model", "must be a name of letters, digits, dots, dashes and underscores")
         if self.prompt is not None and len(self.prompt) > PROMPT_LIMIT_CHARACTERS:
             raise _invalid("prompt", f"must have at most {PROMPT_LIMIT_CHARACTERS} characters")
+
+        if self.pages == Pages.ALL and self.output_format not in ("auto", "tiff"):
+            raise _invalid("pages", "may be all for TIFF results only; leave output_format at auto or tiff")
+        if self.pages == Pages.ALL and self.backend != BackendName.LOCAL:
+            raise _invalid("pages", "may be all on this machine only; choose the backend local")
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, object]) -> RestoreOptions:

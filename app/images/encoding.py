@@ -16,7 +16,7 @@ from app.images import colour, samples
 from app.images.metadata.rewriting import Metadata, for_result
 from app.images.picture import Picture
 from app.images.png import write_png
-from app.images.tiff import write_tiff
+from app.images.tiff import readable, write_tiff
 from app.notices import RESULT_CHANGED, Notice, notices_of
 
 _AUTO = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "TIFF": "tiff", "BMP": "png", "AVIF": "avif", "HEIF": "jpg"}
@@ -78,9 +78,12 @@ def encode(picture: Picture, file: Path, output_format: str, quality: int, metad
     """
     name = choose_format(picture, output_format)
     _check_sides(picture, name)
-    carried = for_result(Metadata(picture.exif, picture.xmp, picture.dpi), picture.width, picture.height, metadata)
-    carried = _fitted(carried, name)
-    notes = notices_of(RESULT_CHANGED, [*carried.notes, *_losses(picture, name)])
+    carried = carried_metadata(picture, name, metadata)
+    losses = _losses(picture, name)
+    if name == "tiff":
+        picture, lost = readable(picture)
+        losses += lost
+    notes = notices_of(RESULT_CHANGED, [*carried.notes, *losses])
     try:
         with file.open("w+b") as target:
             _write(target, picture, name, quality, carried)
@@ -90,6 +93,12 @@ def encode(picture: Picture, file: Path, output_format: str, quality: int, metad
         file.unlink(missing_ok=True)
         raise
     return Encoded(_EXTENSIONS[name], _MIME_TYPES[name], picture.width, picture.height, size, notes)
+
+
+def carried_metadata(picture: Picture, name: str, metadata: str) -> Metadata:
+    """What of a picture's metadata a file of the format `name` carries under a policy, and notes on the rest."""
+    source = Metadata(picture.exif, picture.xmp, picture.dpi)
+    return _fitted(for_result(source, picture.width, picture.height, metadata), name)
 
 
 def _check_sides(picture: Picture, name: str) -> None:
@@ -127,7 +136,7 @@ def _losses(picture: Picture, name: str) -> list[str]:
 
 
 def _write(file: BinaryIO, picture: Picture, name: str, quality: int, carried: Metadata) -> None:
-    icc_profile = _fitting_profile(picture)
+    icc_profile = fitting_profile(picture)
     if name == "png":
         write_png(file, picture, carried, icc_profile)
     elif name == "tiff":
@@ -136,7 +145,7 @@ def _write(file: BinaryIO, picture: Picture, name: str, quality: int, carried: M
         _write_lossy(file, picture, name, quality, carried, icc_profile)
 
 
-def _fitting_profile(picture: Picture) -> bytes | None:
+def fitting_profile(picture: Picture) -> bytes | None:
     """The profile, if it is for the kind of samples written (an RGB profile on a grey file is refused by readers)."""
     if picture.icc_profile is None:
         return None

@@ -61,7 +61,7 @@ def decode_file(path: Path, limits: ImageLimits, options: DecodeOptions = _DEFAU
         RestoreError: those of `read_header`; `undecodable_image`, `unsupported_depth` or `decode_memory`.
         FileNotFoundError: there is no such file.
     """
-    with path.open("rb") as file, guard(), open_picture(file, limits, page=options.page or 0) as photo:
+    with path.open("rb") as file, guard(), open_picture(file, limits, page=options.page) as photo:
         if photo.image.format == "TIFF":
             return _decode_page(photo, file, limits, options)
         loaded, channels = _load_channels(photo, options)
@@ -72,7 +72,7 @@ def decode_file(path: Path, limits: ImageLimits, options: DecodeOptions = _DEFAU
 
 
 def _decode_page(photo: OpenedPhoto, file: BinaryIO, limits: ImageLimits, options: DecodeOptions) -> Picture:
-    pages = open_pages(file, limits, options.page or 0)
+    pages = open_pages(file, limits, options.page)
     channels = read_channels(pages.photos[options.page or 0], limits, photo.image.info.get("icc_profile"))
     picture = dataclasses.replace(_picture(photo, channels, options), pages=len(pages.photos))
     if options.page is not None or (picture.pages == 1 and pages.complete):
