@@ -76,9 +76,8 @@ class _Replaceable:
     def __init__(self, harness: Harness) -> None:
         self._harness = harness
 
-    def decode(self, path: Path, *, page: int | None = None) -> Picture:
-        asked = {} if page is None else {"page": page}
-        found: Picture = self._harness.decoder.decode(path, **asked)
+    def decode(self, path: Path, *, page: int | None, keep_partial: bool) -> Picture:
+        found: Picture = self._harness.decoder.decode(path, page=page, keep_partial=keep_partial)
         return found
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from app.errors import RestoreError, Unavailable
 from app.images import Decoder, ImageLimits, PagesEncoder, Picture, check_pages, read_header
-from app.images.decode import decode_file
+from app.images.decode import DecodeOptions, decode_file
 from app.notices import Notice
 from app.options import RestoreOptions
 from app.stages import Stage
@@ -109,9 +109,9 @@ def test_no_page_is_kept_in_memory_after_it_was_written(harness: Harness) -> Non
     restore, decode = harness.backend.restore, harness.decoder.decode
 
     class Noting:
-        def decode(self, path: Path, *, page: int | None = None) -> Picture:
+        def decode(self, path: Path, *, page: int | None, keep_partial: bool) -> Picture:
             order.append(f"decode {page}")
-            picture: Picture = decode(path, page=page)
+            picture: Picture = decode(path, page=page, keep_partial=keep_partial)
             return picture
 
     def restoring(picture: Picture, *rest: object) -> object:
@@ -187,7 +187,7 @@ def test_there_may_be_so_many_pages(tmp_path: Path) -> None:
         header_of(tmp_path, album(), limits)
     assert (caught.value.status, caught.value.code) == (413, "too_many_pages")
     with pytest.raises(RestoreError, match="3 pages"):  # also in the decoder, where nobody asked before
-        decode_file(tmp_path / "album.tif", limits, page=0)
+        decode_file(tmp_path / "album.tif", limits, DecodeOptions(page=0))
     assert decode_file(tmp_path / "album.tif", limits).pages == 3
 
 
@@ -198,7 +198,7 @@ def test_every_page_is_within_the_limits_of_a_photo(tmp_path: Path) -> None:
         header_of(tmp_path, content, limits)
     assert caught.value.code == "image_side_too_large"
     with pytest.raises(RestoreError, match="50 x 30"):
-        decode_file(tmp_path / "album.tif", limits, page=1)
+        decode_file(tmp_path / "album.tif", limits, DecodeOptions(page=1))
 
 
 def test_a_page_whose_result_would_be_too_large_is_refused_at_submit(service: Service) -> None:
@@ -244,7 +244,7 @@ def test_pages_of_all_kinds_stand_in_one_file(tmp_path: Path) -> None:
             image.seek(number)
             image.load()
     for number, picture in enumerate(pictures):
-        again = decode_file(path, ImageLimits(), page=number)
+        again = decode_file(path, ImageLimits(), DecodeOptions(page=number))
         np.testing.assert_array_equal(again.rgb[alpha > 0], picture.rgb[alpha > 0])
         assert (again.alpha is None) == (picture.alpha is None)
         assert (again.pages, again.dpi) == (len(pictures), picture.dpi)
@@ -262,10 +262,10 @@ def test_a_decoder_that_is_closed_between_two_pages_gives_the_attempt_back(harne
     decode = harness.decoder.decode
 
     class Closing:
-        def decode(self, path: Path, *, page: int | None = None) -> Picture:
+        def decode(self, path: Path, *, page: int | None, keep_partial: bool) -> Picture:
             if page:
                 raise Unavailable("shutting_down", "The service is shutting down.")
-            picture: Picture = decode(path, page=page)
+            picture: Picture = decode(path, page=page, keep_partial=keep_partial)
             return picture
 
     harness.decoder = Closing()

@@ -40,7 +40,7 @@ from app.images import (
 )
 from app.main.service import open_backend
 from app.notices import Notice
-from app.options import Pages, RestoreOptions, check_output
+from app.options import Pages, Partial, RestoreOptions, check_output
 from app.results import RestorationResult
 from app.settings import Settings
 from app.stages import OnProgress, Stage
@@ -158,7 +158,8 @@ class Restoration:
         for width, height in header.page_sizes if all_pages else header.page_sizes[:1]:
             check_output(width * height, scale, self._settings.max_output_megapixels)
             check_format(task.output_format, width, height, scale)
-        picture = decoder.decode(task.source, page=0 if all_pages else None)
+        keep_partial = self._options.partial == Partial.KEEP
+        picture = decoder.decode(task.source, page=0 if all_pages else None, keep_partial=keep_partial)
         check_format(task.output_format, picture.width, picture.height, scale, pixel_bytes(picture))
 
         def on_progress(fraction: float, stage: Stage) -> bool:

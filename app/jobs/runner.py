@@ -24,7 +24,7 @@ from app.jobs.progress import Progress
 from app.jobs.storage_retries import StorageRetries
 from app.metrics import Metrics
 from app.notices import Notice
-from app.options import Pages, RestoreOptions
+from app.options import Pages, Partial, RestoreOptions
 from app.results import RestorationResult
 from app.stages import Stage
 from app.storage import Storage, new_id, translate_disk_full
@@ -42,8 +42,11 @@ SHUTTING_DOWN = "shutting_down"  # the code of a decoder that was closed
 class PictureDecoder(Protocol):
     """Decodes an upload away from this process (`app.images.Decoder`)."""
 
-    def decode(self, path: Path, *, page: int | None = None) -> Picture:
-        """The first picture of a file, or the asked page of a TIFF, from 0; raises `RestoreError` where it cannot."""
+    def decode(self, path: Path, *, page: int | None, keep_partial: bool) -> Picture:
+        """The first picture of a file, or the asked page of a TIFF, from 0.
+
+        Raises `RestoreError` where it cannot be decoded, or lacks pixels that may not be missing.
+        """
         ...
 
 
@@ -144,7 +147,7 @@ class Runner:
             options = RestoreOptions.from_json(attempt.options_json)
             page = 0 if options.pages == Pages.ALL else None
             wanted = functools.partial(self._store.holds, attempt.id, token)
-            picture = self._with_retries(lambda: self._decode(attempt, page), wanted)
+            picture = self._with_retries(lambda: self._decode(attempt, options, page), wanted)
             self._check_format(picture, options)
         except Exception as error:  # noqa: BLE001 - every failure ends in the row
             self._fail_unless_closed(attempt, token, error)
@@ -193,7 +196,7 @@ class Runner:
             path = stack.enter_context(self._storage.scratch(attempt.id))
             with translate_disk_full():
                 encoder = stack.enter_context(contextlib.closing(PagesEncoder(path, picture.pages, options.metadata)))
-                decode_page = functools.partial(self._decode, attempt)
+                decode_page = functools.partial(self._decode, attempt, prepared.options)
                 restored, encoded = restore_pages(backend, picture, decode_page, options, encoder, progress)
             written = WrittenPages(path, encoded, stack.pop_all())
         return Finished(attempt, prepared.token, options, restored, (), written)
@@ -247,11 +250,11 @@ class Runner:
             with self._unsettled_lock:
                 self._unsettled.append((token, move))
 
-    def _decode(self, attempt: Attempt, page: int | None) -> Picture:
+    def _decode(self, attempt: Attempt, options: RestoreOptions, page: int | None) -> Picture:
         if not self._storage.has_upload(attempt.photo_id):
             raise NotFound("photo_missing", "The uploaded photo is gone; upload it again.")
         with self._storage.upload(attempt.photo_id) as path:
-            return self._decoder.decode(path) if page is None else self._decoder.decode(path, page=page)
+            return self._decoder.decode(path, page=page, keep_partial=options.partial == Partial.KEEP)
 
     @staticmethod
     def _check_format(picture: Picture, options: RestoreOptions) -> None:

@@ -14,6 +14,7 @@ const LOCAL_OPTIONS = ["model", "denoise", "face_model", "color_correction", "co
 const METADATA_LABELS = {
   keep: "Keep everything", strip_gps: "Remove the place (GPS)", strip: "Remove everything",
 };
+const PARTIAL_LABELS = { refuse: "Refuse them", keep: "Restore what is there" };
 
 const PAGES_LABELS = {
   first: "The first", all: "All, into one TIFF",
@@ -37,6 +38,7 @@ export class Settings extends EventTarget {
     const { options } = config;
     this.#choices("output_format", options.output_format.choices, FORMAT_LABELS);
     this.#choices("metadata", options.metadata.choices, METADATA_LABELS);
+    this.#choices("partial", options.partial.choices, PARTIAL_LABELS);
     this.#choices("pages", options.pages?.choices ?? ["first"], PAGES_LABELS);
     this.#models(config.models.filter((model) => model.installed).map((model) => model.name));
     this.#faceModels(options.face_model?.choices ?? []);
@@ -61,7 +63,7 @@ export class Settings extends EventTarget {
     const found = {
       backend: this.backend, quality: elements.quality.value, scale: elements.scale.value,
       face_enhance: String(elements.face_enhance.checked), face_strength: String(elements.face_strength.value / 100),
-      output_format: elements.output_format.value, metadata: elements.metadata.value,
+      output_format: elements.output_format.value, metadata: elements.metadata.value, partial: elements.partial.value,
       model: elements.model.value, face_model: elements.face_model.value, denoise: elements.denoise.value,
     };
     if (elements.color_correction.checked) {
