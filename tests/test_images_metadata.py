@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from app.images import ImageLimits, Picture, encode
@@ -175,3 +176,33 @@ def test_broken_exif_is_left_out_with_a_note(tmp_path: Path) -> None:
     source = decode_file(tmp_path / "photo", LIMITS)
     assert source.exif is None
     assert "EXIF" in source.notes[0].message
+
+
+@pytest.mark.parametrize("output_format", FORMATS)
+def test_the_metadata_of_a_result_is_a_fixed_point(output_format: str, tmp_path: Path) -> None:
+    """A result that is decoded and written again, as a re-blend of its faces does, says the same."""
+    texts = (("Comment", "Box 7"), ("Title", "Lake"))
+    block, iptc = make.exif_block(6, gps=True, thumbnail=THUMBNAIL), make.iptc_block({120: "Caption", 90: "Paris"})
+    picture = Picture(make.photo(), exif=block, xmp=make.XMP, dpi=(300, 150), iptc=iptc, texts=texts)
+    for policy in ("keep", "strip_gps"):
+        encode(picture, tmp_path / "first", output_format, 95, policy)
+        first = decode_file(tmp_path / "first", LIMITS, as_stored=True)
+        encode(first, tmp_path / "second", output_format, 95, policy)
+        second = decode_file(tmp_path / "second", LIMITS, as_stored=True)
+        for name in ("exif", "xmp", "iptc", "texts", "dpi"):
+            assert getattr(first, name) == getattr(second, name), (policy, name)
+
+
+def test_a_tiff_is_described_by_its_photo_first_and_then_by_its_first_directory(tmp_path: Path) -> None:
+    small = {"subfiletype": 1, "description": "of the thumbnail", "datetime": "2020:01:02 03:04:05"}
+    with tifffile.TiffWriter(tmp_path / "photo") as writer:
+        writer.write(make.photo(12, 8), photometric="rgb", metadata=None, **small)
+        writer.write(make.photo(), photometric="rgb", metadata=None, description="of the photo")
+        writer.write(make.photo(), photometric="rgb", metadata=None, software="Scanner 3")
+    first, second = (decode_file(tmp_path / "photo", LIMITS, page=page) for page in (None, 1))
+    texts = [
+        {tag: value.text() for tag, value in exif.parse(picture.exif or b"").main.items() if value.type == exif.ASCII}
+        for picture in (first, second)
+    ]
+    assert texts[0].items() >= {0x010E: "of the photo", 0x0132: "2020:01:02 03:04:05"}.items()
+    assert texts[1] == {0x0131: "Scanner 3"}

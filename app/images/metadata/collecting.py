@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import mmap
-from typing import Any, BinaryIO
+from collections.abc import Callable
+from typing import BinaryIO
 
 from PIL import Image
 
@@ -30,6 +31,7 @@ _MAX_DPI = 1e8  # what PNG's field of pixels per metre holds
 _MAX_BLOCKS = 8
 _MAX_COMMENT_CHARACTERS = 64_000
 _NAMED_IN_A_NOTE = 6
+_SIGNED = "The photo's content credentials (C2PA) sign its own file, so they were left out."
 _PARTLY_BROKEN = "Part of the photo's {} data is broken and was left out."
 
 
@@ -45,6 +47,7 @@ class _Raw:
     more: dict[xmp.Name, xmp.Value] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
     directories: tuple[int | None, ...] = (None,)
+    dpi: tuple[float, float] | None = None
 
 
 def collect(
@@ -62,13 +65,13 @@ def collect(
     orientation = orientation_of(image)
     raw = _Raw(directories=directories)
     try:
-        _READERS.get(image.format or "", _read_info)(raw, image, file)
+        _read(raw, image, file)
     except Exception:  # noqa: BLE001 - metadata never fails a photo, whatever a reader of it throws
         raw.notes.append(_PARTLY_BROKEN.format("metadata"))
     block = _joined_exif(raw)
     turned = size if orientation < 5 else size[::-1]
     packet = _upright_xmp(raw, _drawn_orientation(image, orientation, block), turned)
-    resolution = _dpi(image, block)
+    resolution = _dpi(raw, block)
     if block:
         exif_rules.drop_odd_resolution(block)
         exif_rules.make_upright(block, orientation, *turned)
@@ -84,6 +87,15 @@ def collect(
         iptc=data_sets,
         texts=tuple(raw.texts),
     )
+
+
+def _read(raw: _Raw, image: Image.Image, file: BinaryIO) -> None:
+    reader = _READERS.get(image.format or "")
+    if reader is None:
+        _read_info(raw, image)
+        return
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        reader(raw, data)
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -116,12 +128,14 @@ def _add_exif(raw: _Raw, data: exif.Buffer, first_directory: int | None = None) 
         )
 
 
-def _read_jpeg(raw: _Raw, image: Image.Image, file: BinaryIO) -> None:
-    segments = jpeg_segments.read_segments(file)
+def _read_jpeg(raw: _Raw, data: exif.Buffer) -> None:
+    segments = jpeg_segments.read_segments(data)
     for block in segments.exif[:_MAX_BLOCKS]:
         _add_exif(raw, block)
     raw.packets += segments.xmp[:_MAX_BLOCKS]
     raw.segments = segments
+    raw.dpi = segments.dpi
+    raw.notes += [_SIGNED] if segments.signed else []
     _read_resources(raw, segments.photoshop)
     comments = [comment.rstrip(b"\0") for comment in segments.comments]
     raw.texts += [("Comment", _decoded(comment)) for comment in comments if comment.strip()][:_MAX_BLOCKS]
@@ -129,8 +143,8 @@ def _read_jpeg(raw: _Raw, image: Image.Image, file: BinaryIO) -> None:
         raw.notes.append("The photo's metadata has more parts than are read; the last were left out.")
 
 
-def _read_png(raw: _Raw, image: Image.Image, file: BinaryIO) -> None:
-    blocks = png_text.read_chunks(file)
+def _read_png(raw: _Raw, data: exif.Buffer) -> None:
+    blocks = png_text.read_chunks(data)
     for block in blocks.exif[:_MAX_BLOCKS]:
         _add_exif(raw, block)
     raw.packets += blocks.xmp[:_MAX_BLOCKS]
@@ -139,6 +153,8 @@ def _read_png(raw: _Raw, image: Image.Image, file: BinaryIO) -> None:
     else:
         raw.iptc = blocks.photoshop
     raw.texts += blocks.texts
+    raw.dpi = blocks.dpi
+    raw.notes += [_SIGNED] if blocks.signed else []
     if blocks.too_large:
         names = ", ".join(f"'{name[:40]}'" for name in blocks.too_large[:_NAMED_IN_A_NOTE])
         raw.notes.append(f"The photo's text {names} is larger than 1 MiB and was left out.")
@@ -146,10 +162,9 @@ def _read_png(raw: _Raw, image: Image.Image, file: BinaryIO) -> None:
         raw.notes.append(_PARTLY_BROKEN.format("text"))
 
 
-def _read_tiff(raw: _Raw, image: Image.Image, file: BinaryIO) -> None:
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for offset in dict.fromkeys(exif.first_directory(data) if one is None else one for one in raw.directories):
-            _add_exif(raw, data, offset)
+def _read_tiff(raw: _Raw, data: exif.Buffer) -> None:
+    for offset in dict.fromkeys(exif.first_directory(data) if one is None else one for one in raw.directories):
+        _add_exif(raw, data, offset)
     for block in raw.blocks:
         _read_embedded(raw, block)
         # Its width and height are of this file's pixels; other numbers that are not known describe its kind of file.
@@ -162,16 +177,24 @@ def _read_tiff(raw: _Raw, image: Image.Image, file: BinaryIO) -> None:
             raw.notes.append(f"The TIFF tags {names}{more} are for programs that know this file; they were left out.")
 
 
-def _read_info(raw: _Raw, image: Image.Image, file: BinaryIO) -> None:
-    """WebP, AVIF and HEIC: their readers give the blocks."""
+def _read_info(raw: _Raw, image: Image.Image) -> None:
+    """WebP, AVIF and HEIC: their readers give the blocks; of a BMP the resolution."""
     block, packet = image.info.get("exif"), image.info.get("xmp")
     if isinstance(block, bytes) and block:
         _add_exif(raw, block)
     if isinstance(packet, bytes) and packet:
         raw.packets.append(packet)
+    stated = image.info.get("dpi")
+    if isinstance(stated, tuple) and len(stated) == 2:
+        raw.dpi = (float(stated[0]), float(stated[1]))
 
 
-_READERS: dict[str, Any] = {"JPEG": _read_jpeg, "MPO": _read_jpeg, "PNG": _read_png, "TIFF": _read_tiff}
+_READERS: dict[str, Callable[[_Raw, exif.Buffer], None]] = {
+    "JPEG": _read_jpeg,
+    "MPO": _read_jpeg,
+    "PNG": _read_png,
+    "TIFF": _read_tiff,
+}
 
 
 def _read_embedded(raw: _Raw, block: exif.Exif) -> None:
@@ -264,11 +287,7 @@ def _iptc(raw: _Raw) -> bytes | None:
     return iptc.serialized(data_sets)
 
 
-def _dpi(image: Image.Image, block: exif.Exif | None) -> tuple[float, float] | None:
-    """The container's own resolution, else that of EXIF; a TIFF's is that of its directory."""
-    stated = None if image.format == "TIFF" else image.info.get("dpi")
-    try:
-        x, y = (float(part) for part in stated)  # type: ignore[union-attr]
-    except (TypeError, ValueError, ZeroDivisionError):
-        x, y = (block and exif_rules.dpi(block)) or (0.0, 0.0)
+def _dpi(raw: _Raw, block: exif.Exif | None) -> tuple[float, float] | None:
+    """The container's own resolution, else that of EXIF (for a TIFF, its directory)."""
+    x, y = raw.dpi or (block and exif_rules.dpi(block)) or (0.0, 0.0)
     return (x, y) if all(0 < part <= _MAX_DPI for part in (x, y)) else None
