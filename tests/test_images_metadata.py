@@ -206,3 +206,22 @@ def test_a_tiff_is_described_by_its_photo_first_and_then_by_its_first_directory(
     ]
     assert texts[0].items() >= {0x010E: "of the photo", 0x0132: "2020:01:02 03:04:05"}.items()
     assert texts[1] == {0x0131: "Scanner 3"}
+
+
+def test_heic_regions_and_places_are_those_of_the_upright_picture(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+    heif.register_heif_opener()
+    source = Image.Exif()
+    source[0x0112] = 6
+    source[0x8769] = {0x9214: (20, 8, 8, 4)}
+    source[0x8825] = {1: "N", 2: (48.0, 51.0, 29.5)}
+    pixels = Image.fromarray(make.photo(64, 32))
+    pixels.save(tmp_path / "photo", "HEIF", exif=source.tobytes(), xmp=make.XMP)
+    photo = decode_file(tmp_path / "photo", LIMITS)
+    assert (photo.width, photo.height) == (32, 64)
+    block = exif.parse(photo.exif or b"")
+    assert block.photo[0x9214].integers(block.order) == (24, 20, 4, 8)
+    stripped = for_result(Metadata(photo.exif, photo.xmp), 32, 64, "strip_gps", "image/jpeg")
+    assert not exif.parse(stripped.exif or b"").gps
+    assert b"Paris" not in (stripped.xmp or b"")
+    assert b"Grandmother" in (stripped.xmp or b"")

@@ -70,11 +70,12 @@ def collect(
         raw.notes.append(_PARTLY_BROKEN.format("metadata"))
     block = _joined_exif(raw)
     turned = size if orientation < 5 else size[::-1]
-    packet = _upright_xmp(raw, _drawn_orientation(image, orientation, block), turned)
+    drawn = _drawn_orientation(image, orientation)
+    packet = _upright_xmp(raw, drawn, turned)
     resolution = _dpi(raw, block)
     if block:
         exif_rules.drop_odd_resolution(block)
-        exif_rules.make_upright(block, orientation, *turned)
+        exif_rules.make_upright(block, drawn, *turned)
         if exif_rules.drop_unmovable_note(block):
             raw.notes.append("The camera maker's own notes in the EXIF data cannot be moved and were left out.")
     data_sets = _iptc(raw)
@@ -112,11 +113,10 @@ def orientation_of(image: Image.Image) -> int:
     return 1
 
 
-def _drawn_orientation(image: Image.Image, orientation: int, block: exif.Exif | None) -> int:
-    """The orientation of the picture that regions were drawn on, also where the reader has turned the pixels."""
-    value = block.main.get(tags.ORIENTATION) if block and image.format == "TIFF" else None
-    stored = value.integers(block.order)[:1] if value and block else ()
-    return stored[0] if stored and 1 <= stored[0] <= 8 else orientation
+def _drawn_orientation(image: Image.Image, orientation: int) -> int:
+    """The orientation of the picture that regions were drawn on: HEIC's reader has turned the pixels already."""
+    value = image.info.get("original_orientation")
+    return value if isinstance(value, int) and 1 <= value <= 8 and orientation == 1 else orientation
 
 
 def _add_exif(raw: _Raw, data: exif.Buffer, first_directory: int | None = None) -> None:
