@@ -84,7 +84,8 @@ def _walk(data: Buffer) -> Iterator[tuple[bytes, int, int]]:
         length, name = _HEAD.unpack_from(data, position)
         if name == b"IEND":
             return
-        yield name, position + 8, length
+        if name != b"IDAT":  # of which there may be thousands
+            yield name, position + 8, length
         position += 12 + length
 
 
