@@ -41,6 +41,13 @@ class Quality(enum.StrEnum):
     BEST = "best"  # full precision, and the 8-way geometric self-ensemble
 
 
+class Partial(enum.StrEnum):
+    """What becomes of a photo whose file is cut off or damaged, so that pixels are missing."""
+
+    REFUSE = "refuse"
+    KEEP = "keep"  # restore what is there; a warning says how much is missing
+
+
 class ColorCorrection(enum.StrEnum):
     """Whether faded and yellowed colours are brought back."""
 
@@ -83,6 +90,9 @@ FIELDS: dict[str, Field] = {
     ),
     "output_quality": Field(int, "quality of jpg, webp and avif", low=1, high=100),
     "metadata": Field(str, "EXIF, XMP and DPI of the result", choices=("keep", "strip_gps", "strip")),
+    "partial": Field(
+        str, "a photo with missing pixels (a cut-off file): refuse it, or restore what is there", choices=tuple(Partial)
+    ),
     "prompt": Field(str, f"siliconflow only, at most {PROMPT_LIMIT_CHARACTERS} characters", nullable=True),
     "num_inference_steps": Field(int, "siliconflow only", low=1, high=100),
     "guidance_scale": Field(float, "siliconflow only", low=0.0, high=20.0),
@@ -109,6 +119,7 @@ class RestoreOptions:
     output_format: str = "auto"
     output_quality: int = 95
     metadata: str = "keep"
+    partial: str = Partial.REFUSE.value
     prompt: str | None = None
     num_inference_steps: int = 20
     guidance_scale: float = 7.5

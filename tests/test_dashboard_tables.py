@@ -75,6 +75,7 @@ def choices(option: str) -> set[str]:
         ("service_status.js", "HEALTH", HEALTH | PAGE_HEALTH),
         ("settings.js", "FORMAT_LABELS", choices("output_format")),
         ("settings.js", "METADATA_LABELS", choices("metadata")),
+        ("settings.js", "PARTIAL_LABELS", choices("partial")),
         ("result_facts.js", "METADATA_TEXT", choices("metadata")),
         ("validation.js", "FORMAT_NAMES", set(MIME_TYPES)),
         ("image_header.js", "SIZES", set(MIME_TYPES)),

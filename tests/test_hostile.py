@@ -145,8 +145,8 @@ ELSEWHERE = {
 def test_the_tables_meet_every_refusal_of_photos_and_forms() -> None:
     """Read from the sources: a new refusal needs a hostile file or request of its own."""
     folder = Path(images.__file__).parent
-    names = ("header.py", "sniffing.py", "bmp_header.py", "tiff_*.py", "decode/*.py", "decoder.py", "child.py")
-    of_photos = {path for name in names for path in folder.glob(name)}
+    names = ("header.py", "container.py", "sniffing.py", "bmp_header.py", "tiff_*.py", "decode/*.py", "decoder.py")
+    of_photos = {path for name in (*names, "child.py") for path in folder.glob(name)}
     of_forms = {folder.parent / "api" / name for name in ("multipart_form.py", "uploads.py")}
     refusals = {code for path in of_photos | of_forms for _, code in raised(path.read_text(encoding="utf-8"))}
     met = {case.code for case in HOSTILE.values()} | {code for _, _, code in REQUESTS.values()}

@@ -210,21 +210,10 @@ def _difference(first: Path, second: Path) -> float:
     return float(np.percentile(np.linalg.norm(_seen(first) - _seen(second), axis=2), 95))
 
 
-def _vivid() -> Image.Image:
-    """Full primaries, which only a wide space can hold."""
-    ramp = np.linspace(0, 255, 24).astype(np.uint8)
-    rows = [np.stack([ramp if k == c else np.zeros_like(ramp) for k in range(3)], axis=1) for c in range(3)]
-    return Image.fromarray(np.repeat(np.stack(rows), 4, axis=0))
-
-
-def _muted() -> Image.Image:
-    return Image.fromarray((make.photo() // 3 + 80).astype(np.uint8))
-
-
 PROFILES = {
-    "p3 muted": lambda: make.saved(_muted(), "PNG", icc_profile=make.display_p3()),
-    "p3 vivid": lambda: make.saved(_vivid(), "PNG", icc_profile=make.display_p3()),
-    "adobe vivid": lambda: make.saved(_vivid(), "TIFF", icc_profile=make.adobe_rgb()),
+    "p3 muted": lambda: make.saved(Image.fromarray(make.muted()), "PNG", icc_profile=make.display_p3()),
+    "p3 vivid": lambda: make.saved(Image.fromarray(make.vivid()), "PNG", icc_profile=make.display_p3()),
+    "adobe vivid": lambda: make.saved(Image.fromarray(make.vivid()), "TIFF", icc_profile=make.adobe_rgb()),
     "grey": lambda: make.saved(make.rgb_image().convert("L"), "PNG", icc_profile=make.grey_gamma_18()),
     "grey 16": lambda: make.deep_png(make.deep(make.photo())[..., 1], make.iccp(make.grey_gamma_18())),
     "srgb": lambda: make.saved(make.rgb_image(), "PNG", icc_profile=make.srgb()),

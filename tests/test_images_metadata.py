@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from app.images import ImageLimits, Picture, encode
-from app.images.decode import decode_file
+from app.images.decode import DecodeOptions, decode_file
 from app.images.metadata import exif, exif_writing
 from app.images.metadata.rewriting import Metadata, for_result
 from tests import picture_factory as make
@@ -186,9 +186,9 @@ def test_the_metadata_of_a_result_is_a_fixed_point(output_format: str, tmp_path:
     picture = Picture(make.photo(), exif=block, xmp=make.XMP, dpi=(300, 150), iptc=iptc, texts=texts)
     for policy in ("keep", "strip_gps"):
         encode(picture, tmp_path / "first", output_format, 95, policy)
-        first = decode_file(tmp_path / "first", LIMITS, as_stored=True)
+        first = decode_file(tmp_path / "first", LIMITS, DecodeOptions(as_stored=True))
         encode(first, tmp_path / "second", output_format, 95, policy)
-        second = decode_file(tmp_path / "second", LIMITS, as_stored=True)
+        second = decode_file(tmp_path / "second", LIMITS, DecodeOptions(as_stored=True))
         for name in ("exif", "xmp", "iptc", "texts", "dpi"):
             assert getattr(first, name) == getattr(second, name), (policy, name)
 
@@ -199,7 +199,7 @@ def test_a_tiff_is_described_by_its_photo_first_and_then_by_its_first_directory(
         writer.write(make.photo(12, 8), photometric="rgb", metadata=None, **small)
         writer.write(make.photo(), photometric="rgb", metadata=None, description="of the photo")
         writer.write(make.photo(), photometric="rgb", metadata=None, software="Scanner 3")
-    first, second = (decode_file(tmp_path / "photo", LIMITS, page=page) for page in (None, 1))
+    first, second = (decode_file(tmp_path / "photo", LIMITS, DecodeOptions(page=page)) for page in (None, 1))
     texts = [
         {tag: value.text() for tag, value in exif.parse(picture.exif or b"").main.items() if value.type == exif.ASCII}
         for picture in (first, second)

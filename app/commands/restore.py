@@ -27,7 +27,7 @@ from app.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from app.images import Decoder, ImageLimits, encode, read_header
 from app.main.service import open_backend
 from app.notices import Notice
-from app.options import RestoreOptions, check_output
+from app.options import Partial, RestoreOptions, check_output
 from app.results import RestorationResult
 from app.settings import Settings
 from app.stages import Stage
@@ -129,7 +129,7 @@ class Restoration:
         """Decode, restore, write beside the result's place, rename; returns the warnings."""
         header = read_header(task.source, self._limits)
         check_output(header.width * header.height, self._options.scale, self._settings.max_output_megapixels)
-        picture = decoder.decode(task.source)
+        picture = decoder.decode(task.source, keep_partial=self._options.partial == Partial.KEEP)
 
         def on_progress(fraction: float, stage: Stage) -> bool:
             display.show(task.label, fraction, stage)

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import AvifImagePlugin
 
 from app.errors import NotFound, RestoreError, Unavailable
-from app.images.decode import decode_file
+from app.images.decode import DecodeOptions, decode_file
 from app.images.header import ImageLimits, quiet_pillow
 from app.images.picture import Picture
 from app.images.preview import preview_file, preview_limits
@@ -82,8 +82,7 @@ def _answer(request: dict[str, Any], fd: int, limits: ImageLimits) -> dict[str, 
     try:
         path = Path(request["path"])
         if request["do"] == "decode":
-            as_stored, page = request.get("as_stored", False), request.get("page")
-            return _send_picture(decode_file(path, limits, as_stored=as_stored, page=page), fd)
+            return _send_picture(decode_file(path, limits, DecodeOptions(**request["options"])), fd)
         wide = preview_limits(limits, request["max_megapixels"])
         return {"sizes": _send([preview_file(path, wide, request["max_side"])], fd)}
     except RestoreError as error:

@@ -62,16 +62,20 @@ class Decoder:
         """Start the child now, so that the first photo does not wait for it."""
         self._submit(self._warm)
 
-    def decode(self, path: Path, *, as_stored: bool = False, page: int | None = None) -> Picture:
+    def decode(
+        self, path: Path, *, as_stored: bool = False, page: int | None = None, keep_partial: bool = False
+    ) -> Picture:
         """Decode the first picture of a file; `as_stored` leaves its numbers and its profile as they are.
 
-        `page`, from 0, asks for that page of a TIFF; then nothing is noted of the others.
+        `page`, from 0, asks for that page of a TIFF; then nothing is noted of the others. `keep_partial` decodes what
+        is there of a file that lacks pixels, with a note, instead of refusing it.
 
         Raises:
             RestoreError: those of `decode.decode_file`; `decode_timeout`, `file_missing`, `no_space` (disk full),
                 `shutting_down` or `decoder_unavailable`.
         """
-        request = {"do": "decode", "path": str(path.absolute()), "as_stored": as_stored, "page": page}
+        options = {"as_stored": as_stored, "page": page, "keep_partial": keep_partial}
+        request = {"do": "decode", "path": str(path.absolute()), "options": options}
         picture = self._submit(lambda: self._ask(request, _read_picture))
         assert isinstance(picture, Picture)
         return picture

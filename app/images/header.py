@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import mmap
-import re
 import struct
 import warnings
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from app.errors import RestoreError, TooLarge, Unprocessable
 from app.images.bmp_header import read_masked, without_masks
+from app.images.container import LEFT_OUT_NOTE, Container, inspect
+from app.images.jpeg_segments import JpegFile, Scans
 from app.images.metadata import exif
+from app.images.png_chunks import MAX_PROFILE_BYTES
 from app.images.sniffing import HEAD_BYTES, MIME_TYPES, sniff
 from app.images.tiff_metadata import metadata_image
 from app.images.tiff_pages import TiffPages, read_pages
 
 _SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
-# A marker in a JPEG: FF and a code. FF00 is a stuffed data byte, D0..D7 and 01 stand alone and have no length.
-_JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")
-_START_OF_SCAN = 0xDA
-_END_OF_IMAGE = 0xD9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,13 +49,28 @@ class Header:
     height: int
 
 
+@dataclasses.dataclass(frozen=True)
+class OpenedPhoto:
+    """A photo opened by its plugin, nothing decoded yet: leave the `with` block to close it."""
+
+    image: Image.Image
+    container: Container
+
+    def __enter__(self) -> OpenedPhoto:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.image.close()
+        self.container.close()
+
+
 def read_header(path: Path, limits: ImageLimits) -> Header:
     """Judge a file by its header, in milliseconds and without decoding pixels.
 
     Raises:
         TooLarge: `image_too_large` (megapixels) or `image_side_too_large` (one side).
         UnsupportedFormat: `unsupported_format`, with the formats that we open.
-        Unprocessable: `empty_file`, `too_many_scans` or `undecodable_image`.
+        Unprocessable: `empty_file`, `too_many_scans`, `unsupported_depth` or `undecodable_image`.
     """
     with path.open("rb") as file:
         if sniff(file.read(HEAD_BYTES)) == "TIFF":
@@ -68,10 +80,10 @@ def read_header(path: Path, limits: ImageLimits) -> Header:
 
 
 def _picture_header(file: BinaryIO, limits: ImageLimits) -> Header:
-    with open_picture(file, limits) as image:
-        name = format_name(image)
-        width, height = image.size
-        if _orientation(image) in _SWAPPING_ORIENTATIONS:
+    with open_picture(file, limits, whole=False) as photo:
+        name = format_name(photo.image)
+        width, height = photo.image.size
+        if _orientation(photo.image) in _SWAPPING_ORIENTATIONS:
             width, height = height, width
         return Header(name, MIME_TYPES[name], width, height)
 
@@ -94,32 +106,42 @@ def open_pages(file: BinaryIO, limits: ImageLimits, page: int = 0) -> TiffPages:
     return pages
 
 
-def open_picture(file: BinaryIO, limits: ImageLimits, page: int = 0) -> Image.Image:
-    """Open a file with the one plugin its first bytes name, and check its size; the caller closes the image.
+def open_picture(file: BinaryIO, limits: ImageLimits, *, page: int = 0, whole: bool = True) -> OpenedPhoto:
+    """Open a file with the one plugin its first bytes name, and check its size; the caller closes what it gets.
 
-    Of a TIFF the image holds what is said of a page, and none of its pixels: those come from `decode.tiff`.
-    Raises the same errors as `read_header`. Whatever a plugin throws at a broken file becomes `undecodable_image`.
+    Of a TIFF the image holds what is said of a page, and none of its pixels: those come from `decode.tiff`. `whole`
+    also looks through what stands behind the pixels. Raises the same errors as `read_header`. Whatever a plugin throws
+    at a broken file becomes `undecodable_image`.
     """
     head = file.read(HEAD_BYTES)
     name = sniff(head)
     if name == "TIFF":
-        return metadata_image(open_pages(file, limits, page).photos[page])
+        return OpenedPhoto(metadata_image(open_pages(file, limits, page).photos[page]), Container(None, file))
+    container = None
     try:
-        if name == "JPEG":
-            _check_scans(file, limits)
+        container = inspect(file, name, max_scans=limits.max_jpeg_scans, whole=whole)
+        if isinstance(container.parts, JpegFile):
+            _check_scans(container.parts.scans, limits)
         if name == "WEBP":
             _check_size(*_webp_size(head), limits)
-        image = _open(file, name)
+        photo = _open(container, name)
     except RestoreError:
+        _close(container)
         raise
     except Exception as error:  # broken files raise nearly every class there is
+        _close(container)
         raise undecodable(name) from error
     try:
-        _check_size(*image.size, limits)
+        _check_size(*photo.image.size, limits)
     except RestoreError:
-        image.close()
+        photo.__exit__()
         raise
-    return image
+    return photo
+
+
+def _close(container: Container | None) -> None:
+    if container is not None:
+        container.close()
 
 
 def format_name(image: Image.Image) -> str:
@@ -136,7 +158,19 @@ def undecodable(name: str = "") -> Unprocessable:
     )
 
 
-def _open(file: BinaryIO, name: str) -> Image.Image:
+def _open(container: Container, name: str) -> OpenedPhoto:
+    """Open with one plugin; where that fails, once more without anything but what the pixels need."""
+    try:
+        return OpenedPhoto(open_plugin(container.file, name), container)
+    except Exception:
+        bare = container.bare()
+        if bare is None:
+            raise
+        bare_container = dataclasses.replace(container, file=bare, notes=(*container.notes, LEFT_OUT_NOTE))
+        return OpenedPhoto(open_plugin(bare, name), bare_container)
+
+
+def open_plugin(file: BinaryIO, name: str) -> Image.Image:
     """`Image.open` limited to one plugin. Pillow's own pixel limit is off: `_check_size` is stricter and says why."""
     quiet_pillow()
     if name == "HEIF":
@@ -144,6 +178,7 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
     if name == "BMP" and read_masked(file) is not None:
         file = without_masks(file)
     Image.MAX_IMAGE_PIXELS = None
+    PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES  # it bounds profiles too; texts are bounded by `png_chunks`
     file.seek(0)
     try:
         return Image.open(file, formats=(name,))
@@ -196,31 +231,13 @@ def _webp_size(head: bytes) -> tuple[int, int]:
     raise undecodable("WEBP")
 
 
-def _check_scans(file: BinaryIO, limits: ImageLimits) -> None:
+def _check_scans(scans: Scans, limits: ImageLimits) -> None:
     """Refuse a JPEG of very many scans: each costs a pass over all pixels, and libjpeg leaves the limit to us."""
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if _count_scans(data, limits.max_jpeg_scans) > limits.max_jpeg_scans:
-            raise Unprocessable(
-                "too_many_scans",
-                f"This JPEG has more than {limits.max_jpeg_scans} scans; save it as an ordinary JPEG and retry.",
-            )
-
-
-def _count_scans(data: mmap.mmap | bytes, stop_above: int) -> int:
-    """Count start-of-scan markers of the first picture.
-
-    Marker segments are stepped over by their length, so that a thumbnail inside one is not counted; scan data is
-    searched for the next real marker.
-    """
-    scans, position = 0, 2
-    while scans <= stop_above:
-        found = _JPEG_MARKER.search(data, position)
-        if found is None or found[1][0] == _END_OF_IMAGE or found.end() + 2 > len(data):
-            break
-        scans += found[1][0] == _START_OF_SCAN
-        length = int.from_bytes(data[found.end() : found.end() + 2], "big")
-        position = found.end() + max(length, 2)
-    return scans
+    if scans.count > limits.max_jpeg_scans:
+        raise Unprocessable(
+            "too_many_scans",
+            f"This JPEG has more than {limits.max_jpeg_scans} scans; save it as an ordinary JPEG and retry.",
+        )
 
 
 def _orientation(image: Image.Image) -> int:

@@ -62,3 +62,18 @@ class Picture:
         return self.grey or all(
             np.array_equal(band[..., 0], band[..., 1]) and np.array_equal(band[..., 0], band[..., 2]) for band in bands
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class NormalizedColor:
+    """Colours ready for the network.
+
+    Attributes:
+        pixels: (H, W, 3) RGB or (H, W) grey, uint8 or uint16 (16-bit photos mostly keep their own space).
+        icc_profile: what to tag the result with, or None.
+        notes: what had to be given up.
+    """
+
+    pixels: Pixels
+    icc_profile: bytes | None = None
+    notes: tuple[str, ...] = ()

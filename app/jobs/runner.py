@@ -21,7 +21,7 @@ from app.images import Picture
 from app.jobs.progress import Progress
 from app.metrics import Metrics
 from app.notices import Notice
-from app.options import RestoreOptions
+from app.options import Partial, RestoreOptions
 from app.results import RestorationResult
 from app.stages import Stage
 from app.storage import Storage, new_id, translate_disk_full
@@ -39,8 +39,8 @@ SHUTTING_DOWN = "shutting_down"  # the code of a decoder that was closed
 class PictureDecoder(Protocol):
     """Decodes an upload away from this process (`app.images.Decoder`)."""
 
-    def decode(self, path: Path) -> Picture:
-        """Raises `RestoreError` for a picture that cannot be decoded."""
+    def decode(self, path: Path, *, keep_partial: bool) -> Picture:
+        """Raises `RestoreError` for a picture that cannot be decoded, or lacks pixels that may not be missing."""
         ...
 
 
@@ -113,7 +113,7 @@ class Runner:
         began = self._clock()
         try:
             options = RestoreOptions.from_json(attempt.options_json)
-            picture = self._decode(attempt)
+            picture = self._decode(attempt, options)
         except Exception as error:  # noqa: BLE001 - every failure ends in the row
             self._not_prepared(attempt, token, error)
             return None
@@ -193,11 +193,11 @@ class Runner:
             with self._unsettled_lock:
                 self._unsettled.append(move)
 
-    def _decode(self, attempt: Attempt) -> Picture:
+    def _decode(self, attempt: Attempt, options: RestoreOptions) -> Picture:
         if not self._storage.has_upload(attempt.photo_id):
             raise NotFound("photo_missing", "The uploaded photo is gone; upload it again.")
         with self._storage.upload(attempt.photo_id) as path:
-            return self._decoder.decode(path)
+            return self._decoder.decode(path, keep_partial=options.partial == Partial.KEEP)
 
     def _backend(self, name: str) -> Backend:
         backend = self._backends.get(name)

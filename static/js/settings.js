@@ -14,6 +14,7 @@ const LOCAL_OPTIONS = ["model", "denoise", "face_model", "color_correction", "co
 const METADATA_LABELS = {
   keep: "Keep everything", strip_gps: "Remove the place (GPS)", strip: "Remove everything",
 };
+const PARTIAL_LABELS = { refuse: "Refuse them", keep: "Restore what is there" };
 
 export class Settings extends EventTarget {
   /** `form` is the element in the page; nothing works before `applyConfig`. */
@@ -32,6 +33,7 @@ export class Settings extends EventTarget {
     const { options } = config;
     this.#choices("output_format", options.output_format.choices, FORMAT_LABELS);
     this.#choices("metadata", options.metadata.choices, METADATA_LABELS);
+    this.#choices("partial", options.partial.choices, PARTIAL_LABELS);
     this.#models(config.models.filter((model) => model.installed).map((model) => model.name));
     this.#faceModels(options.face_model?.choices ?? []);
     for (const name of ["scale", "output_quality"]) {
@@ -55,7 +57,7 @@ export class Settings extends EventTarget {
     const found = {
       backend: this.backend, quality: elements.quality.value, scale: elements.scale.value,
       face_enhance: String(elements.face_enhance.checked), face_strength: String(elements.face_strength.value / 100),
-      output_format: elements.output_format.value, metadata: elements.metadata.value,
+      output_format: elements.output_format.value, metadata: elements.metadata.value, partial: elements.partial.value,
       model: elements.model.value, face_model: elements.face_model.value, denoise: elements.denoise.value,
     };
     if (elements.color_correction.checked) {

@@ -48,6 +48,7 @@ class _Raw:
     notes: list[str] = dataclasses.field(default_factory=list)
     directories: tuple[int | None, ...] = (None,)
     dpi: tuple[float, float] | None = None
+    orientation: int = 1
 
 
 def collect(
@@ -56,18 +57,18 @@ def collect(
     """Gather the metadata of a photo.
 
     Args:
-        image: the opened photo, its pixels loaded.
+        image: the opened photo.
         file: the file that it was opened from.
         size: width and height in pixels of what was decoded, before `orientation` is applied to it.
         directories: of a TIFF, offsets of the directories that describe the photo (None: the file's first one); a later
             one says what the ones before it do not.
     """
-    orientation = orientation_of(image)
     raw = _Raw(directories=directories)
     try:
         _read(raw, image, file)
     except Exception:  # noqa: BLE001 - metadata never fails a photo, whatever a reader of it throws
         raw.notes.append(_PARTLY_BROKEN.format("metadata"))
+    orientation = raw.orientation
     block = _joined_exif(raw)
     turned = size if orientation < 5 else size[::-1]
     drawn = _drawn_orientation(image, orientation)
@@ -99,20 +100,6 @@ def _read(raw: _Raw, image: Image.Image, file: BinaryIO) -> None:
         reader(raw, data)
 
 
-def orientation_of(image: Image.Image) -> int:
-    """The orientation, 1 to 8, that a loaded image's pixels still have (1 where their reader has turned them)."""
-    block = image.info.get("exif")
-    if image.format != "TIFF" and isinstance(block, bytes):
-        return exif.orientation(block)
-    if image.format == "TIFF" or "Raw profile type exif" in image.info:
-        try:
-            value = image.getexif().get(tags.ORIENTATION, 1)
-        except Exception:  # noqa: BLE001 - broken tags raise nearly every class there is
-            return 1
-        return value if isinstance(value, int) and 1 <= value <= 8 else 1
-    return 1
-
-
 def _drawn_orientation(image: Image.Image, orientation: int) -> int:
     """The orientation of the picture that regions were drawn on: HEIC's reader has turned the pixels already."""
     value = image.info.get("original_orientation")
@@ -128,10 +115,16 @@ def _add_exif(raw: _Raw, data: exif.Buffer, first_directory: int | None = None) 
         )
 
 
+def _add_blocks(raw: _Raw, blocks: list[bytes]) -> None:
+    """Add EXIF blocks; the first one's orientation counts, as the header check has it."""
+    raw.orientation = exif.orientation(blocks[0]) if blocks else 1
+    for block in blocks[:_MAX_BLOCKS]:
+        _add_exif(raw, block)
+
+
 def _read_jpeg(raw: _Raw, data: exif.Buffer) -> None:
     segments = jpeg_segments.read_segments(data)
-    for block in segments.exif[:_MAX_BLOCKS]:
-        _add_exif(raw, block)
+    _add_blocks(raw, segments.exif)
     raw.packets += segments.xmp[:_MAX_BLOCKS]
     raw.segments = segments
     raw.dpi = segments.dpi
@@ -145,8 +138,7 @@ def _read_jpeg(raw: _Raw, data: exif.Buffer) -> None:
 
 def _read_png(raw: _Raw, data: exif.Buffer) -> None:
     blocks = png_text.read_chunks(data)
-    for block in blocks.exif[:_MAX_BLOCKS]:
-        _add_exif(raw, block)
+    _add_blocks(raw, blocks.exif)
     raw.packets += blocks.xmp[:_MAX_BLOCKS]
     if blocks.photoshop.startswith(b"8BIM"):
         _read_resources(raw, blocks.photoshop)
@@ -165,6 +157,9 @@ def _read_png(raw: _Raw, data: exif.Buffer) -> None:
 def _read_tiff(raw: _Raw, data: exif.Buffer) -> None:
     for offset in dict.fromkeys(exif.first_directory(data) if one is None else one for one in raw.directories):
         _add_exif(raw, data, offset)
+    stated = raw.blocks[0].main.get(tags.ORIENTATION) if raw.blocks else None
+    numbers = stated.integers(raw.blocks[0].order) if stated else ()
+    raw.orientation = numbers[0] if numbers and 1 <= numbers[0] <= 8 else 1
     for block in raw.blocks:
         _read_embedded(raw, block)
         # Its width and height are of this file's pixels; other numbers that are not known describe its kind of file.
@@ -181,7 +176,7 @@ def _read_info(raw: _Raw, image: Image.Image) -> None:
     """WebP, AVIF and HEIC: their readers give the blocks; of a BMP the resolution."""
     block, packet = image.info.get("exif"), image.info.get("xmp")
     if isinstance(block, bytes) and block:
-        _add_exif(raw, block)
+        _add_blocks(raw, [block])
     if isinstance(packet, bytes) and packet:
         raw.packets.append(packet)
     stated = image.info.get("dpi")
@@ -257,10 +252,7 @@ def _upright_xmp(raw: _Raw, orientation: int, upright_size: tuple[int, int]) -> 
     packet.merge(xmp.Packet(raw.more))
     stored = upright_size[::-1] if orientation >= 5 else upright_size
     if xmp_rules.make_upright(packet, orientation, stored):
-        raw.notes.append(
-            "The photo's metadata speaks of a film, a depth map or a second picture in its file; the result holds the "
-            "picture alone, so that was left out."
-        )
+        raw.notes.append("The film of the photo (a motion photo) was left out; its picture was restored.")
     return xmp_writing.serialized(packet)
 
 

@@ -25,7 +25,7 @@ _MAX_KEYWORD_BYTES = 79
 _HEAD = struct.Struct(">I4s")
 _PER_METRE = struct.Struct(">IIB")
 _INCH_IN_METRES = 0.0254
-_TEXT_CHUNKS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
+_READ = frozenset({b"pHYs", b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
 # A longer text is deflated.
 _PLAIN_BYTES = 1024
 
@@ -54,21 +54,23 @@ class PngBlocks:
 
 
 def read_chunks(data: Buffer) -> PngBlocks:
-    """Gather what stands in chunks before and behind the pixels."""
+    """Gather what stands in chunks before and behind the pixels; one with a wrong checksum is passed over."""
     found = PngBlocks()
     left = _MAX_TOTAL_BYTES
     for name, start, length in _walk(data):
         found.signed |= name == b"caBX"
-        if name == b"pHYs":
-            found.dpi = found.dpi or _density(data[start : start + length])
-        if name not in _TEXT_CHUNKS and name != b"eXIf":
+        if name not in _READ:
             continue
         if length > left or len(found.texts) >= _MAX_TEXTS:
             found.complete = False
             continue
         body = data[start : start + length]
         left -= length
-        if name == b"eXIf":
+        if data[start + length : start + length + 4] != struct.pack(">I", zlib.crc32(name + body)):
+            continue
+        if name == b"pHYs":
+            found.dpi = found.dpi or _density(body)
+        elif name == b"eXIf":
             found.exif.append(body)
         else:
             left -= _add_text(found, name, body)
