@@ -76,6 +76,7 @@ def choices(option: str) -> set[str]:
         ("settings.js", "FORMAT_LABELS", choices("output_format")),
         ("settings.js", "METADATA_LABELS", choices("metadata")),
         ("settings.js", "PARTIAL_LABELS", choices("partial")),
+        ("settings.js", "PAGES_LABELS", choices("pages")),
         ("result_facts.js", "METADATA_TEXT", choices("metadata")),
         ("validation.js", "FORMAT_NAMES", set(MIME_TYPES)),
         ("image_header.js", "SIZES", set(MIME_TYPES)),

@@ -138,6 +138,7 @@ ELSEWHERE = {
     "file_missing": "test_images_decoder",
     "no_space": "test_images_decoder",
     "shutting_down": "test_images_decoder",
+    "too_many_pages": "test_pages",
     "unsupported_depth": "HOSTILE, at the decoder",
 }
 

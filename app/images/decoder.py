@@ -81,9 +81,15 @@ class Decoder:
         return picture
 
     def preview(self, path: Path, max_side: int = PREVIEW_SIDE_PIXELS, max_megapixels: float | None = None) -> bytes:
-        """A JPEG of at most `max_side` pixels a side; `max_megapixels` lifts the limits for results of our own."""
+        """A JPEG of at most `max_side` pixels a side.
+
+        `max_megapixels` says that the file is a result of our own, which may be so large: it then gets the time and
+        the memory that its size needs.
+        """
         request = {"do": "preview", "path": str(path.absolute()), "max_side": max_side}
-        data = self._submit(lambda: self._ask({**request, "max_megapixels": max_megapixels}, _read_preview))
+        share = max(1.0, (max_megapixels or 0.0) / self._limits.max_input_megapixels)
+        seconds = share * self._limits.decode_timeout_seconds
+        data = self._submit(lambda: self._ask({**request, "max_megapixels": max_megapixels}, _read_preview, seconds))
         assert isinstance(data, bytes)
         return data
 
@@ -122,10 +128,10 @@ class Decoder:
         child.await_ready()
         return child
 
-    def _ask(self, request: dict[str, Any], read: Any) -> object:
+    def _ask(self, request: dict[str, Any], read: Any, timeout_seconds: float | None = None) -> object:
         child = self._warm()
         try:
-            answer = child.ask(request, self._limits.decode_timeout_seconds)
+            answer = child.ask(request, timeout_seconds or self._limits.decode_timeout_seconds)
             if "error" in answer:
                 raise _as_error(answer["error"])
             return read(answer, child.file, self._limits)

@@ -37,16 +37,25 @@ class ImageLimits:
     decode_memory_mb: int = 2048
     max_side_pixels: int = 16384
     max_jpeg_scans: int = 100
+    max_pages: int = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What the header says: Pillow's format name, its MIME type, and the size in pixels once upright."""
+    """What the header says: Pillow's format name, its MIME type, and the size in pixels once upright.
+
+    `page_sizes` are those of all pages of a TIFF, width and height; of another format that of the picture alone.
+    """
 
     format: str
     mime: str
     width: int
     height: int
+    page_sizes: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.page_sizes:
+            object.__setattr__(self, "page_sizes", ((self.width, self.height),))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,24 +98,49 @@ def _picture_header(file: BinaryIO, limits: ImageLimits) -> Header:
 
 
 def _tiff_header(file: BinaryIO, limits: ImageLimits) -> Header:
-    page = open_pages(file, limits).photos[0]
-    return Header("TIFF", MIME_TYPES["TIFF"], *page.upright_size)
+    sizes = tuple(page.upright_size for page in open_pages(file, limits).photos)
+    return Header("TIFF", MIME_TYPES["TIFF"], *sizes[0], sizes)
 
 
-def open_pages(file: BinaryIO, limits: ImageLimits, page: int = 0) -> TiffPages:
-    """The photos of a TIFF file, the size of the asked one checked. Raises the same errors as `read_header`."""
+def check_pages(header: Header, limits: ImageLimits) -> None:
+    """Judge the pages of a photo before all of them are restored.
+
+    Raises:
+        TooLarge: `too_many_pages`, or one of `read_header` for a page.
+    """
+    _check_count(len(header.page_sizes), limits)
+    for width, height in header.page_sizes:
+        _check_size(width, height, limits)
+
+
+def _check_count(pages: int, limits: ImageLimits) -> None:
+    if pages > limits.max_pages:
+        raise TooLarge(
+            "too_many_pages",
+            f"The TIFF has {pages} pages and at most {limits.max_pages} are restored together; split it, or restore "
+            "the first page alone.",
+        )
+
+
+def open_pages(file: BinaryIO, limits: ImageLimits, page: int | None = None) -> TiffPages:
+    """The photos of a TIFF file, the size of the asked one checked; None asks for the first, and for no other later.
+
+    Raises the same errors as `read_header`, and `too_many_pages` where a page is asked for.
+    """
     try:
         pages = read_pages(file)
-        asked = pages.photos[page]
+        asked = pages.photos[page or 0]
     except RestoreError:
         raise
     except Exception as error:
         raise undecodable("TIFF") from error
+    if page is not None:
+        _check_count(len(pages.photos), limits)
     _check_size(asked.width, asked.height, limits)
     return pages
 
 
-def open_picture(file: BinaryIO, limits: ImageLimits, *, page: int = 0, whole: bool = True) -> OpenedPhoto:
+def open_picture(file: BinaryIO, limits: ImageLimits, *, page: int | None = None, whole: bool = True) -> OpenedPhoto:
     """Open a file with the one plugin its first bytes name, and check its size; the caller closes what it gets.
 
     Of a TIFF the image holds what is said of a page, and none of its pixels: those come from `decode.tiff`. `whole`
@@ -116,14 +150,14 @@ def open_picture(file: BinaryIO, limits: ImageLimits, *, page: int = 0, whole: b
     head = file.read(HEAD_BYTES)
     name = sniff(head)
     if name == "TIFF":
-        return OpenedPhoto(metadata_image(open_pages(file, limits, page).photos[page]), Container(None, file))
+        return OpenedPhoto(metadata_image(open_pages(file, limits, page).photos[page or 0]), Container(None, file))
     container = None
     try:
         container = inspect(file, name, max_scans=limits.max_jpeg_scans, whole=whole)
         if isinstance(container.parts, JpegFile):
             _check_scans(container.parts.scans, limits)
         if name == "WEBP":
-            _check_size(*_webp_size(head), limits)
+            _check_size(*webp_size(head), limits)
         photo = _open(container, name)
     except RestoreError:
         _close(container)
@@ -217,7 +251,7 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
         )
 
 
-def _webp_size(head: bytes) -> tuple[int, int]:
+def webp_size(head: bytes) -> tuple[int, int]:
     """Width and height of a WebP, read by ourselves: Pillow's plugin allocates the whole canvas as it opens."""
     kind = head[12:16]
     if kind == b"VP8X":

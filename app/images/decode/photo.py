@@ -62,7 +62,7 @@ def decode_file(path: Path, limits: ImageLimits, options: DecodeOptions = _DEFAU
         RestoreError: those of `read_header`; `undecodable_image`, `unsupported_depth` or `decode_memory`.
         FileNotFoundError: there is no such file.
     """
-    with path.open("rb") as file, guard(), open_picture(file, limits, page=options.page or 0) as photo:
+    with path.open("rb") as file, guard(), open_picture(file, limits, page=options.page) as photo:
         if photo.image.format == "TIFF":
             return _decode_page(photo, file, limits, options)
         loaded, channels = _load_channels(photo, options)
@@ -74,7 +74,7 @@ def decode_file(path: Path, limits: ImageLimits, options: DecodeOptions = _DEFAU
 
 
 def _decode_page(photo: OpenedPhoto, file: BinaryIO, limits: ImageLimits, options: DecodeOptions) -> Picture:
-    pages = open_pages(file, limits, options.page or 0)
+    pages = open_pages(file, limits, options.page)
     page = pages.photos[options.page or 0]
     channels = read_channels(page, limits, photo.image.info.get("icc_profile"))
     # A first photo that is not in the first directory is described there all the same.
@@ -118,6 +118,11 @@ def _load_channels(photo: OpenedPhoto, options: DecodeOptions) -> tuple[Image.Im
     return loaded.image, dataclasses.replace(channels, notes=loaded.notes + channels.notes)
 
 
+def _size(channels: Channels) -> tuple[int, int]:
+    """Width and height in pixels."""
+    return channels.colour.shape[1], channels.colour.shape[0]
+
+
 def _grey_out(channels: Channels, missing: Missing) -> None:
     """Missing rows become mid-grey and opaque in place, as libjpeg does it."""
     if missing.first_row is None or missing.only_detail:
@@ -126,11 +131,6 @@ def _grey_out(channels: Channels, missing: Missing) -> None:
     channels.colour[missing.first_row :] = peak // 2 + 1
     if channels.alpha is not None:
         channels.alpha[missing.first_row :] = peak
-
-
-def _size(channels: Channels) -> tuple[int, int]:
-    """Width and height in pixels."""
-    return channels.colour.shape[1], channels.colour.shape[0]
 
 
 def _picture(photo: OpenedPhoto, channels: Channels, source: Metadata, options: DecodeOptions) -> Picture:

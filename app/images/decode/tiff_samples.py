@@ -85,7 +85,7 @@ def storage(layout: Layout) -> Any:
 
 
 def scale_band(values: NDArray[Any], layout: Layout) -> NDArray[Any]:
-    """Unsigned samples of 1 to 31 bits over the full range of 8 or 16; others, and palette indexes, as they are."""
+    """Unsigned samples of 1 to 31 bits over the full range of uint8 or uint16; others, and indexes, as they are."""
     bits = layout.bits
     if layout.format != UNSIGNED or layout.photometric == PALETTE or bits in (8, 16):
         return values
