@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from app.images import ImageLimits, Picture, encode
-from app.images.decode import decode_file
+from app.images.decode import DecodeOptions, decode_file
 from app.images.metadata import exif, exif_writing
 from app.images.metadata.rewriting import Metadata, for_result
 from tests import picture_factory as make
@@ -175,3 +176,52 @@ def test_broken_exif_is_left_out_with_a_note(tmp_path: Path) -> None:
     source = decode_file(tmp_path / "photo", LIMITS)
     assert source.exif is None
     assert "EXIF" in source.notes[0].message
+
+
+@pytest.mark.parametrize("output_format", FORMATS)
+def test_the_metadata_of_a_result_is_a_fixed_point(output_format: str, tmp_path: Path) -> None:
+    """A result that is decoded and written again, as a re-blend of its faces does, says the same."""
+    texts = (("Comment", "Box 7"), ("Title", "Lake"))
+    block, iptc = make.exif_block(6, gps=True, thumbnail=THUMBNAIL), make.iptc_block({120: "Caption", 90: "Paris"})
+    picture = Picture(make.photo(), exif=block, xmp=make.XMP, dpi=(300, 150), iptc=iptc, texts=texts)
+    for policy in ("keep", "strip_gps"):
+        encode(picture, tmp_path / "first", output_format, 95, policy)
+        first = decode_file(tmp_path / "first", LIMITS, DecodeOptions(as_stored=True))
+        encode(first, tmp_path / "second", output_format, 95, policy)
+        second = decode_file(tmp_path / "second", LIMITS, DecodeOptions(as_stored=True))
+        for name in ("exif", "xmp", "iptc", "texts", "dpi"):
+            assert getattr(first, name) == getattr(second, name), (policy, name)
+
+
+def test_a_tiff_is_described_by_its_photo_first_and_then_by_its_first_directory(tmp_path: Path) -> None:
+    small = {"subfiletype": 1, "description": "of the thumbnail", "datetime": "2020:01:02 03:04:05"}
+    with tifffile.TiffWriter(tmp_path / "photo") as writer:
+        writer.write(make.photo(12, 8), photometric="rgb", metadata=None, **small)
+        writer.write(make.photo(), photometric="rgb", metadata=None, description="of the photo")
+        writer.write(make.photo(), photometric="rgb", metadata=None, software="Scanner 3")
+    first, second = (decode_file(tmp_path / "photo", LIMITS, DecodeOptions(page=page)) for page in (None, 1))
+    texts = [
+        {tag: value.text() for tag, value in exif.parse(picture.exif or b"").main.items() if value.type == exif.ASCII}
+        for picture in (first, second)
+    ]
+    assert texts[0].items() >= {0x010E: "of the photo", 0x0132: "2020:01:02 03:04:05"}.items()
+    assert texts[1] == {0x0131: "Scanner 3"}
+
+
+def test_heic_regions_and_places_are_those_of_the_upright_picture(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+    heif.register_heif_opener()
+    source = Image.Exif()
+    source[0x0112] = 6
+    source[0x8769] = {0x9214: (20, 8, 8, 4)}
+    source[0x8825] = {1: "N", 2: (48.0, 51.0, 29.5)}
+    pixels = Image.fromarray(make.photo(64, 32))
+    pixels.save(tmp_path / "photo", "HEIF", exif=source.tobytes(), xmp=make.XMP)
+    photo = decode_file(tmp_path / "photo", LIMITS)
+    assert (photo.width, photo.height) == (32, 64)
+    block = exif.parse(photo.exif or b"")
+    assert block.photo[0x9214].integers(block.order) == (24, 20, 4, 8)
+    stripped = for_result(Metadata(photo.exif, photo.xmp), 32, 64, "strip_gps", "image/jpeg")
+    assert not exif.parse(stripped.exif or b"").gps
+    assert b"Paris" not in (stripped.xmp or b"")
+    assert b"Grandmother" in (stripped.xmp or b"")

@@ -227,6 +227,24 @@ def test_what_exiftool_read_it_reads_again(name: str, filled: Path, tmp_path: Pa
         assert "ExifTool:Error" not in after
 
 
+RESOLUTION = {
+    *("IFD0:XResolution", "IFD0:YResolution", "IFD0:ResolutionUnit", "IFD0:Orientation"),
+    *("PNG-pHYs:PixelsPerUnitX", "PNG-pHYs:PixelsPerUnitY", "PNG-pHYs:PixelUnits"),
+}
+
+
+@pytest.mark.parametrize("name", list(inputs()))
+def test_strip_leaves_the_resolution_and_nothing_else(name: str, filled: Path, tmp_path: Path) -> None:
+    picture = decode_file(filled / name, LIMITS)
+    files = [tmp_path / output_format for output_format in FORMATS]
+    for file in files:
+        assert not encode(picture, file, file.name, 90, "strip").notes
+    for file, after in zip(files, exiftool.read(*files), strict=True):
+        own = {key for key in after if not key.startswith((*FILE_GROUPS, "File:"))}
+        left = {key for key in own - RESOLUTION if key.partition(":")[2] not in STRUCTURE}
+        assert not left, file.name
+
+
 def test_a_lost_tag_is_seen() -> None:
     before = {"IFD0:Make": "Canon", "IPTC:City": "Paris", "PNG:Odd": 1, "IFD0:Orientation": 6}
     assert not unlisted(before, {"IFD0:Make": "Canon", "XMP-photoshop:City": "Paris"}, "the text 'Odd'")

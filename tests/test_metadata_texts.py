@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import time
 import zlib
@@ -157,7 +156,7 @@ def test_jpeg_comments_go_to_png_and_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [b"zTXt", b"iTXt"])
 def test_a_text_that_is_too_large_is_named(name: bytes) -> None:
     body = b"Graph\0" + (b"\0" if name == b"zTXt" else b"\1\0\0\0") + zlib.compress(bytes(2_000_000))
-    blocks = png_text.read_chunks(io.BytesIO(png_with((name, body), (b"tEXt", b"Title\0T"))))
+    blocks = png_text.read_chunks(png_with((name, body), (b"tEXt", b"Title\0T")))
     assert (blocks.too_large, blocks.texts, blocks.complete) == (["Graph"], [("Title", "T")], True)
 
 
@@ -165,7 +164,7 @@ def test_a_text_that_is_too_large_is_named(name: bytes) -> None:
     "body", [b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n  4\nzz\n"), b"k\0\0no deflate", b"k"]
 )
 def test_a_broken_text_costs_itself(body: bytes) -> None:
-    blocks = png_text.read_chunks(io.BytesIO(png_with((b"zTXt", body), (b"tEXt", b"Title\0T"))))
+    blocks = png_text.read_chunks(png_with((b"zTXt", body), (b"tEXt", b"Title\0T")))
     assert blocks.texts == [("Title", "T")]
     assert not blocks.complete
 
@@ -184,12 +183,25 @@ def test_raw_profiles_are_read(tmp_path: Path) -> None:
 
 def test_very_many_segments_and_chunks_are_bounded(tmp_path: Path) -> None:
     data = make.jpeg()
-    many = data[:2] + (struct.pack(">BBH", 0xFF, 0xFE, 3) + b"x") * 30_000 + data[2:]
+    many = data[:2] + (struct.pack(">BBH", 0xFF, 0xFE, 3) + b"x") * 3000 + data[2:]
     photo = decoded(tmp_path, many)
     assert len(photo.texts) <= 8
     assert any("more parts" in notice.message for notice in photo.notes)
     photo = decoded(tmp_path, png_with(*[(b"tEXt", b"k\0v")] * 5000))
     assert len(photo.texts) == 1000
+
+
+def test_content_credentials_are_left_out_with_a_note(tmp_path: Path) -> None:
+    box = b"JP\0\1\0\0\0\1\0\0\0\x20jumb" + bytes(20)
+    for data in (make.jpeg(extra=struct.pack(">BBH", 0xFF, 0xEB, len(box) + 2) + box), png_with((b"caBX", box))):
+        assert ["C2PA" in notice.message for notice in decoded(tmp_path, data).notes] == [True]
+
+
+@pytest.mark.parametrize(("unit", "expected"), [(0, None), (1, (118.0, 59.0)), (2, (118 * 2.54, 59 * 2.54)), (3, None)])
+def test_the_density_of_jfif(unit: int, expected: tuple[float, float] | None, tmp_path: Path) -> None:
+    data = bytearray(make.jpeg())
+    data[13:18] = struct.pack(">BHH", unit, 118, 59)
+    assert decoded(tmp_path, bytes(data)).dpi == expected
 
 
 @pytest.mark.parametrize(

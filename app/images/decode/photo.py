@@ -66,7 +66,7 @@ def decode_file(path: Path, limits: ImageLimits, options: DecodeOptions = _DEFAU
         if photo.image.format == "TIFF":
             return _decode_page(photo, file, limits, options)
         loaded, channels = _load_channels(photo, options)
-        source = _metadata(loaded, file, channels, options)
+        source = collecting.collect(photo.image, file, _size(channels))
         picture = _picture(dataclasses.replace(photo, image=loaded), channels, source, options)
         # The further pictures of a JPEG are told apart from previews, depth and gain maps by its container.
         frames = 1 if format_name(photo.image) == "JPEG" else getattr(photo.image, "n_frames", 1)
@@ -79,7 +79,7 @@ def _decode_page(photo: OpenedPhoto, file: BinaryIO, limits: ImageLimits, option
     channels = read_channels(page, limits, photo.image.info.get("icc_profile"))
     # A first photo that is not in the first directory is described there all the same.
     directories = (page.directory.position,) if options.page else (page.directory.position, None)
-    source = _metadata(photo.image, file, channels, options, directories)
+    source = collecting.collect(photo.image, file, _size(channels), directories)
     picture = dataclasses.replace(_picture(photo, channels, source, options), pages=len(pages.photos))
     if options.page is not None or (picture.pages == 1 and pages.complete):
         return picture
@@ -118,18 +118,9 @@ def _load_channels(photo: OpenedPhoto, options: DecodeOptions) -> tuple[Image.Im
     return loaded.image, dataclasses.replace(channels, notes=loaded.notes + channels.notes)
 
 
-def _metadata(
-    image: Image.Image,
-    file: BinaryIO,
-    channels: Channels,
-    options: DecodeOptions,
-    directories: tuple[int | None, ...] = (None,),
-) -> Metadata:
-    """What stands beside the pixels; a preview needs the orientation alone."""
-    if options.shrink_to is not None:
-        return Metadata(orientation=collecting.orientation_of(image))
-    height, width = channels.colour.shape[:2]
-    return collecting.collect(image, file, (width, height), directories)
+def _size(channels: Channels) -> tuple[int, int]:
+    """Width and height in pixels."""
+    return channels.colour.shape[1], channels.colour.shape[0]
 
 
 def _grey_out(channels: Channels, missing: Missing) -> None:

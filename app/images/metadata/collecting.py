@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import mmap
-from typing import Any, BinaryIO
+from collections.abc import Callable
+from typing import BinaryIO
 
 from PIL import Image
 
@@ -30,6 +31,7 @@ _MAX_DPI = 1e8  # what PNG's field of pixels per metre holds
 _MAX_BLOCKS = 8
 _MAX_COMMENT_CHARACTERS = 64_000
 _NAMED_IN_A_NOTE = 6
+_SIGNED = "The photo's content credentials (C2PA) sign its own file, so they were left out."
 _PARTLY_BROKEN = "Part of the photo's {} data is broken and was left out."
 
 
@@ -45,6 +47,8 @@ class _Raw:
     more: dict[xmp.Name, xmp.Value] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
     directories: tuple[int | None, ...] = (None,)
+    dpi: tuple[float, float] | None = None
+    orientation: int = 1
 
 
 def collect(
@@ -53,25 +57,26 @@ def collect(
     """Gather the metadata of a photo.
 
     Args:
-        image: the opened photo, its pixels loaded.
+        image: the opened photo.
         file: the file that it was opened from.
         size: width and height in pixels of what was decoded, before `orientation` is applied to it.
         directories: of a TIFF, offsets of the directories that describe the photo (None: the file's first one); a later
             one says what the ones before it do not.
     """
-    orientation = orientation_of(image)
     raw = _Raw(directories=directories)
     try:
-        _READERS.get(image.format or "", _read_info)(raw, image, file)
+        _read(raw, image, file)
     except Exception:  # noqa: BLE001 - metadata never fails a photo, whatever a reader of it throws
         raw.notes.append(_PARTLY_BROKEN.format("metadata"))
+    orientation = raw.orientation
     block = _joined_exif(raw)
     turned = size if orientation < 5 else size[::-1]
-    packet = _upright_xmp(raw, _drawn_orientation(image, orientation, block), turned)
-    resolution = _dpi(image, block)
+    drawn = _drawn_orientation(image, orientation)
+    packet = _upright_xmp(raw, drawn, turned)
+    resolution = _dpi(raw, block)
     if block:
         exif_rules.drop_odd_resolution(block)
-        exif_rules.make_upright(block, orientation, *turned)
+        exif_rules.make_upright(block, drawn, *turned)
         if exif_rules.drop_unmovable_note(block):
             raw.notes.append("The camera maker's own notes in the EXIF data cannot be moved and were left out.")
     data_sets = _iptc(raw)
@@ -86,25 +91,19 @@ def collect(
     )
 
 
-def orientation_of(image: Image.Image) -> int:
-    """The orientation, 1 to 8, that a loaded image's pixels still have (1 where their reader has turned them)."""
-    block = image.info.get("exif")
-    if image.format != "TIFF" and isinstance(block, bytes):
-        return exif.orientation(block)
-    if image.format == "TIFF" or "Raw profile type exif" in image.info:
-        try:
-            value = image.getexif().get(tags.ORIENTATION, 1)
-        except Exception:  # noqa: BLE001 - broken tags raise nearly every class there is
-            return 1
-        return value if isinstance(value, int) and 1 <= value <= 8 else 1
-    return 1
+def _read(raw: _Raw, image: Image.Image, file: BinaryIO) -> None:
+    reader = _READERS.get(image.format or "")
+    if reader is None:
+        _read_info(raw, image)
+        return
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        reader(raw, data)
 
 
-def _drawn_orientation(image: Image.Image, orientation: int, block: exif.Exif | None) -> int:
-    """The orientation of the picture that regions were drawn on, also where the reader has turned the pixels."""
-    value = block.main.get(tags.ORIENTATION) if block and image.format == "TIFF" else None
-    stored = value.integers(block.order)[:1] if value and block else ()
-    return stored[0] if stored and 1 <= stored[0] <= 8 else orientation
+def _drawn_orientation(image: Image.Image, orientation: int) -> int:
+    """The orientation of the picture that regions were drawn on: HEIC's reader has turned the pixels already."""
+    value = image.info.get("original_orientation")
+    return value if isinstance(value, int) and 1 <= value <= 8 and orientation == 1 else orientation
 
 
 def _add_exif(raw: _Raw, data: exif.Buffer, first_directory: int | None = None) -> None:
@@ -116,12 +115,20 @@ def _add_exif(raw: _Raw, data: exif.Buffer, first_directory: int | None = None) 
         )
 
 
-def _read_jpeg(raw: _Raw, image: Image.Image, file: BinaryIO) -> None:
-    segments = jpeg_segments.read_segments(file)
-    for block in segments.exif[:_MAX_BLOCKS]:
+def _add_blocks(raw: _Raw, blocks: list[bytes]) -> None:
+    """Add EXIF blocks; the first one's orientation counts, as the header check has it."""
+    raw.orientation = exif.orientation(blocks[0]) if blocks else 1
+    for block in blocks[:_MAX_BLOCKS]:
         _add_exif(raw, block)
+
+
+def _read_jpeg(raw: _Raw, data: exif.Buffer) -> None:
+    segments = jpeg_segments.read_segments(data)
+    _add_blocks(raw, segments.exif)
     raw.packets += segments.xmp[:_MAX_BLOCKS]
     raw.segments = segments
+    raw.dpi = segments.dpi
+    raw.notes += [_SIGNED] if segments.signed else []
     _read_resources(raw, segments.photoshop)
     comments = [comment.rstrip(b"\0") for comment in segments.comments]
     raw.texts += [("Comment", _decoded(comment)) for comment in comments if comment.strip()][:_MAX_BLOCKS]
@@ -129,16 +136,17 @@ def _read_jpeg(raw: _Raw, image: Image.Image, file: BinaryIO) -> None:
         raw.notes.append("The photo's metadata has more parts than are read; the last were left out.")
 
 
-def _read_png(raw: _Raw, image: Image.Image, file: BinaryIO) -> None:
-    blocks = png_text.read_chunks(file)
-    for block in blocks.exif[:_MAX_BLOCKS]:
-        _add_exif(raw, block)
+def _read_png(raw: _Raw, data: exif.Buffer) -> None:
+    blocks = png_text.read_chunks(data)
+    _add_blocks(raw, blocks.exif)
     raw.packets += blocks.xmp[:_MAX_BLOCKS]
     if blocks.photoshop.startswith(b"8BIM"):
         _read_resources(raw, blocks.photoshop)
     else:
         raw.iptc = blocks.photoshop
     raw.texts += blocks.texts
+    raw.dpi = blocks.dpi
+    raw.notes += [_SIGNED] if blocks.signed else []
     if blocks.too_large:
         names = ", ".join(f"'{name[:40]}'" for name in blocks.too_large[:_NAMED_IN_A_NOTE])
         raw.notes.append(f"The photo's text {names} is larger than 1 MiB and was left out.")
@@ -146,10 +154,12 @@ def _read_png(raw: _Raw, image: Image.Image, file: BinaryIO) -> None:
         raw.notes.append(_PARTLY_BROKEN.format("text"))
 
 
-def _read_tiff(raw: _Raw, image: Image.Image, file: BinaryIO) -> None:
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for offset in dict.fromkeys(exif.first_directory(data) if one is None else one for one in raw.directories):
-            _add_exif(raw, data, offset)
+def _read_tiff(raw: _Raw, data: exif.Buffer) -> None:
+    for offset in dict.fromkeys(exif.first_directory(data) if one is None else one for one in raw.directories):
+        _add_exif(raw, data, offset)
+    stated = raw.blocks[0].main.get(tags.ORIENTATION) if raw.blocks else None
+    numbers = stated.integers(raw.blocks[0].order) if stated else ()
+    raw.orientation = numbers[0] if numbers and 1 <= numbers[0] <= 8 else 1
     for block in raw.blocks:
         _read_embedded(raw, block)
         # Its width and height are of this file's pixels; other numbers that are not known describe its kind of file.
@@ -162,16 +172,24 @@ def _read_tiff(raw: _Raw, image: Image.Image, file: BinaryIO) -> None:
             raw.notes.append(f"The TIFF tags {names}{more} are for programs that know this file; they were left out.")
 
 
-def _read_info(raw: _Raw, image: Image.Image, file: BinaryIO) -> None:
-    """WebP, AVIF and HEIC: their readers give the blocks."""
+def _read_info(raw: _Raw, image: Image.Image) -> None:
+    """WebP, AVIF and HEIC: their readers give the blocks; of a BMP the resolution."""
     block, packet = image.info.get("exif"), image.info.get("xmp")
     if isinstance(block, bytes) and block:
-        _add_exif(raw, block)
+        _add_blocks(raw, [block])
     if isinstance(packet, bytes) and packet:
         raw.packets.append(packet)
+    stated = image.info.get("dpi")
+    if isinstance(stated, tuple) and len(stated) == 2:
+        raw.dpi = (float(stated[0]), float(stated[1]))
 
 
-_READERS: dict[str, Any] = {"JPEG": _read_jpeg, "MPO": _read_jpeg, "PNG": _read_png, "TIFF": _read_tiff}
+_READERS: dict[str, Callable[[_Raw, exif.Buffer], None]] = {
+    "JPEG": _read_jpeg,
+    "MPO": _read_jpeg,
+    "PNG": _read_png,
+    "TIFF": _read_tiff,
+}
 
 
 def _read_embedded(raw: _Raw, block: exif.Exif) -> None:
@@ -234,10 +252,7 @@ def _upright_xmp(raw: _Raw, orientation: int, upright_size: tuple[int, int]) -> 
     packet.merge(xmp.Packet(raw.more))
     stored = upright_size[::-1] if orientation >= 5 else upright_size
     if xmp_rules.make_upright(packet, orientation, stored):
-        raw.notes.append(
-            "The photo's metadata speaks of a film, a depth map or a second picture in its file; the result holds the "
-            "picture alone, so that was left out."
-        )
+        raw.notes.append("The film of the photo (a motion photo) was left out; its picture was restored.")
     return xmp_writing.serialized(packet)
 
 
@@ -264,11 +279,7 @@ def _iptc(raw: _Raw) -> bytes | None:
     return iptc.serialized(data_sets)
 
 
-def _dpi(image: Image.Image, block: exif.Exif | None) -> tuple[float, float] | None:
-    """The container's own resolution, else that of EXIF; a TIFF's is that of its directory."""
-    stated = None if image.format == "TIFF" else image.info.get("dpi")
-    try:
-        x, y = (float(part) for part in stated)  # type: ignore[union-attr]
-    except (TypeError, ValueError, ZeroDivisionError):
-        x, y = (block and exif_rules.dpi(block)) or (0.0, 0.0)
+def _dpi(raw: _Raw, block: exif.Exif | None) -> tuple[float, float] | None:
+    """The container's own resolution, else that of EXIF (for a TIFF, its directory)."""
+    x, y = raw.dpi or (block and exif_rules.dpi(block)) or (0.0, 0.0)
     return (x, y) if all(0 < part <= _MAX_DPI for part in (x, y)) else None

@@ -1,4 +1,4 @@
-"""The metadata segments of a JPEG: read from a file up to its first scan, and built for a new one.
+"""The metadata segments of a JPEG: read up to the first scan, and built for a new file.
 
 Segments of one kind are joined as their standards say: EXIF that goes on, Photoshop resources, extended XMP.
 """
@@ -9,7 +9,8 @@ import dataclasses
 import hashlib
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO
+
+from app.images.metadata.exif import Buffer
 
 MAX_SEGMENT_BYTES = 65_533
 EXIF_MARK = b"Exif\0\0"
@@ -17,7 +18,9 @@ XMP_MARK = b"http://ns.adobe.com/xap/1.0/\0"
 PHOTOSHOP_MARK = b"Photoshop 3.0\0"
 _EXTENDED_MARK = b"http://ns.adobe.com/xmp/extension/\0"
 _GUID_BYTES = 32
-_APP1, _APP13, _COMMENT = 0xE1, 0xED, 0xFE
+_APP0, _APP1, _APP11, _APP13, _COMMENT = 0xE0, 0xE1, 0xEB, 0xED, 0xFE
+_READ = frozenset({_APP0, _APP1, _APP11, _APP13, _COMMENT})
+_DENSITY_UNITS = {1: 1.0, 2: 2.54}  # dots an inch, dots a centimetre
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _MAX_SEGMENTS = 2000
@@ -33,6 +36,8 @@ class Segments:
         exif: each EXIF block, from its TIFF header on. xmp: each plain packet.
         extended: parts of extended XMP as (guid, whole size, offset, bytes).
         photoshop: the joined resources. comments: each comment's bytes.
+        dpi: JFIF's pixels per inch in x and y.
+        signed: whether there are content credentials (C2PA), a signature of the file.
         complete: False when there were more segments than are read.
     """
 
@@ -41,14 +46,16 @@ class Segments:
     extended: list[tuple[bytes, int, int, bytes]] = dataclasses.field(default_factory=list)
     photoshop: bytes = b""
     comments: list[bytes] = dataclasses.field(default_factory=list)
+    dpi: tuple[float, float] | None = None
+    signed: bool = False
     complete: bool = True
 
 
-def read_segments(file: BinaryIO) -> Segments:
+def read_segments(data: Buffer) -> Segments:
     """Gather the segments of the first picture of a file."""
     found = Segments()
     total = 0
-    for count, (marker, body) in enumerate(_walk(file)):
+    for count, (marker, body) in enumerate(_walk(data)):
         total += len(body)
         if count >= _MAX_SEGMENTS or total > _MAX_TOTAL_BYTES:
             found.complete = False
@@ -57,29 +64,31 @@ def read_segments(file: BinaryIO) -> Segments:
     return found
 
 
-def _walk(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Marker and body of the APP1, APP13 and comment segments before the first scan."""
-    file.seek(2)
-    while True:
-        head = file.read(2)
-        while len(head) == 2 and head == b"\xff\xff":  # fill bytes
-            head = b"\xff" + file.read(1)
-        if len(head) < 2 or head[0] != 0xFF or head[1] in (_START_OF_SCAN, _END_OF_IMAGE):
+def _walk(data: Buffer) -> Iterator[tuple[int, bytes]]:
+    """Marker and body of the segments that are read, before the first scan."""
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker in (_START_OF_SCAN, _END_OF_IMAGE):
             return
-        if head[1] in _ALONE:
+        if marker == 0xFF or marker in _ALONE:  # fill bytes, and markers without a length
+            position += 1 if marker == 0xFF else 2
             continue
-        length = int.from_bytes(file.read(2), "big")
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
         if length < 2:
             return
-        if head[1] in (_APP1, _APP13, _COMMENT):
-            yield head[1], file.read(length - 2)
-        else:
-            file.seek(length - 2, 1)
+        if marker in _READ:
+            yield marker, data[position + 4 : position + 2 + length]
+        position += 2 + length
 
 
 def _sort(found: Segments, marker: int, body: bytes) -> None:
     if marker == _COMMENT:
         found.comments.append(body)
+    elif marker == _APP0:
+        found.dpi = found.dpi or _density(body)
+    elif marker == _APP11:
+        found.signed |= body[8:16].find(b"jumb") >= 0
     elif marker == _APP13:
         if body.startswith(PHOTOSHOP_MARK):
             found.photoshop += body[len(PHOTOSHOP_MARK) :]
@@ -96,6 +105,13 @@ def _sort(found: Segments, marker: int, body: bytes) -> None:
         if len(body) >= start + 8:
             size, offset = struct.unpack_from(">II", body, start)
             found.extended.append((body[len(_EXTENDED_MARK) : start], size, offset, body[start + 8 :]))
+
+
+def _density(body: bytes) -> tuple[float, float] | None:
+    if body[:5] != b"JFIF\0" or len(body) < 12 or body[7] not in _DENSITY_UNITS:
+        return None
+    x, y = struct.unpack_from(">HH", body, 8)
+    return x * _DENSITY_UNITS[body[7]], y * _DENSITY_UNITS[body[7]]
 
 
 def extended_packet(segments: Segments, guid: str, max_bytes: int) -> bytes | None:

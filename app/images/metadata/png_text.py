@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import binascii
 import dataclasses
+import struct
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
 
 from app.images import deflate
+from app.images.metadata.exif import Buffer
 
 MAX_TEXT_BYTES = 1024 * 1024 - 1  # Pillow opens no PNG whose text inflates to more
 _MAX_TOTAL_BYTES = 4 * 1024 * 1024
@@ -21,7 +22,10 @@ _SIGNATURE_BYTES = 8
 XMP_KEYWORD = "XML:com.adobe.xmp"
 _RAW_PROFILE = "Raw profile type "
 _MAX_KEYWORD_BYTES = 79
-_TEXT_CHUNKS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
+_HEAD = struct.Struct(">I4s")
+_PER_METRE = struct.Struct(">IIB")
+_INCH_IN_METRES = 0.0254
+_READ = frozenset({b"pHYs", b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
 # A longer text is deflated.
 _PLAIN_BYTES = 1024
 
@@ -34,6 +38,8 @@ class PngBlocks:
         exif: each eXIf chunk or raw profile, from its TIFF header on. xmp: each packet.
         photoshop: Photoshop resources, or a bare IPTC block.
         texts: (keyword, text). too_large: keywords of texts that are larger than is read.
+        dpi: pixels per inch in x and y.
+        signed: whether there are content credentials (C2PA), a signature of the file.
         complete: False when something was broken or there were more chunks than are read.
     """
 
@@ -42,48 +48,68 @@ class PngBlocks:
     photoshop: bytes = b""
     texts: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     too_large: list[str] = dataclasses.field(default_factory=list)
+    dpi: tuple[float, float] | None = None
+    signed: bool = False
     complete: bool = True
 
 
-def read_chunks(file: BinaryIO) -> PngBlocks:
-    """Gather eXIf and text chunks, before and behind the pixels."""
+def read_chunks(data: Buffer) -> PngBlocks:
+    """Gather what stands in chunks before and behind the pixels; one with a wrong checksum is passed over."""
     found = PngBlocks()
     left = _MAX_TOTAL_BYTES
-    for name, length in _walk(file):
-        if name not in _TEXT_CHUNKS and name != b"eXIf":
+    for name, start, length in _walk(data):
+        found.signed |= name == b"caBX"
+        if name not in _READ:
             continue
         if length > left or len(found.texts) >= _MAX_TEXTS:
             found.complete = False
             continue
-        body = file.read(length)
+        body = data[start : start + length]
         left -= length
-        if name == b"eXIf":
+        if data[start + length : start + length + 4] != struct.pack(">I", zlib.crc32(name + body)):
+            continue
+        if name == b"pHYs":
+            found.dpi = found.dpi or _density(body)
+        elif name == b"eXIf":
             found.exif.append(body)
-            continue
-        try:
-            keyword, text = _text(name, body)
-        except _TooLarge as error:
-            found.too_large.append(str(error))
-            continue
-        except (ValueError, zlib.error):
-            found.complete = False
-            continue
-        left -= len(text)
-        _sort(found, keyword, text)
+        else:
+            left -= _add_text(found, name, body)
     return found
 
 
-def _walk(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Name and length of each chunk, the file standing at its contents."""
+def _walk(data: Buffer) -> Iterator[tuple[bytes, int, int]]:
+    """Name, place and length of the contents of each chunk."""
     position = _SIGNATURE_BYTES
     for _ in range(_MAX_CHUNKS):
-        file.seek(position)
-        head = file.read(8)
-        if len(head) < 8 or head[4:] == b"IEND":
+        if position + 8 > len(data):
             return
-        length = int.from_bytes(head[:4], "big")
-        yield head[4:], length
+        length, name = _HEAD.unpack_from(data, position)
+        if name == b"IEND":
+            return
+        if name != b"IDAT":  # of which there may be thousands
+            yield name, position + 8, length
         position += 12 + length
+
+
+def _density(body: bytes) -> tuple[float, float] | None:
+    if len(body) != _PER_METRE.size:
+        return None
+    x, y, unit = _PER_METRE.unpack(body)
+    return (x * _INCH_IN_METRES, y * _INCH_IN_METRES) if unit == 1 else None
+
+
+def _add_text(found: PngBlocks, name: bytes, body: bytes) -> int:
+    """Read one text chunk; returns how many bytes it inflated to."""
+    try:
+        keyword, text = _text(name, body)
+    except _TooLarge as error:
+        found.too_large.append(str(error))
+        return MAX_TEXT_BYTES
+    except (ValueError, zlib.error):
+        found.complete = False
+        return 0
+    _sort(found, keyword, text)
+    return len(text)
 
 
 class _TooLarge(ValueError):

@@ -38,7 +38,8 @@ _OTHER_THINGS = (
     "http://ns.samsung.com/",
     "http://ns.adobe.com/xmp/note/",
 )
-_OTHER_THINGS_OF_CAMERA = ("MotionPhoto", "MicroVideo", "hdrp_", "shot_log_data")
+_FILM = ("MotionPhoto", "MicroVideo")
+_OTHER_THINGS_OF_CAMERA = (*_FILM, "hdrp_", "shot_log_data")
 _ABOUT_THE_FILE: frozenset[Name] = frozenset(
     {
         *((TIFF, name) for name in ("Compression", "BitsPerSample", "PhotometricInterpretation", "SamplesPerPixel")),
@@ -101,22 +102,22 @@ def make_upright(packet: Packet, orientation: int, size: tuple[int, int]) -> boo
         orientation: 1 to 8, of the stored picture; size: its width and height in pixels.
 
     Returns:
-        Whether the packet spoke of a film, a depth map or the like in the same file.
+        Whether the packet spoke of a film in the same file.
     """
-    had_other_things = False
+    had_film = False
     for mapping in packet.mappings():
         for name in list(mapping):
             other = name[0].startswith(_OTHER_THINGS) or (
                 name[0] == _CAMERA and name[1].startswith(_OTHER_THINGS_OF_CAMERA)
             )
-            had_other_things |= other and name[1] != "HasExtendedXMP"
+            had_film |= other and name[1].startswith(_FILM)
             turned_panorama = name[0] == _PANORAMA and orientation != 1
             if other or turned_panorama or name in _ABOUT_THE_FILE:
                 del mapping[name]
             elif name == (TIFF, "Orientation"):
                 mapping[name] = Value("1")
     regions.turn(packet, orientation, size)
-    return had_other_things
+    return had_film
 
 
 def fit(packet: Packet, width: int, height: int, mime: str) -> None:
