@@ -48,6 +48,13 @@ class Pages(enum.StrEnum):
     ALL = "all"  # into one TIFF
 
 
+class ColorCorrection(enum.StrEnum):
+    """Whether faded and yellowed colours are brought back."""
+
+    OFF = "off"
+    AUTO = "auto"  # where the photo's statistics say that it is faded
+
+
 @dataclasses.dataclass(frozen=True)
 class Field:
     """One option: its type, bounds or choices, and a help line. `low`/`high` are inclusive."""
@@ -76,6 +83,8 @@ FIELDS: dict[str, Field] = {
         str, "network that restores faces; empty: GFPGANv1.3", choices=("GFPGANv1.3", "GFPGANv1.4"), nullable=True
     ),
     "denoise": Field(float, "noise removal of realesr-general-x4v3", low=0.0, high=1.0, nullable=True),
+    "color_correction": Field(str, "bring faded or yellowed colours back; local only", choices=tuple(ColorCorrection)),
+    "color_strength": Field(float, "how much of that: 0 nothing, 1 all", low=0.0, high=1.0),
     "output_format": Field(
         str, "format of the result; auto keeps the photo's own", choices=("auto", "jpg", "png", "webp", "tiff", "avif")
     ),
@@ -103,6 +112,8 @@ class RestoreOptions:
     face_strength: float = 1.0
     face_model: str | None = None
     denoise: float | None = None
+    color_correction: str = ColorCorrection.OFF.value
+    color_strength: float = 1.0
     output_format: str = "auto"
     pages: str = Pages.FIRST.value
     output_quality: int = 95
@@ -119,7 +130,6 @@ class RestoreOptions:
             raise _invalid("model", "must be a name of letters, digits, dots, dashes and underscores")
         if self.prompt is not None and len(self.prompt) > PROMPT_LIMIT_CHARACTERS:
             raise _invalid("prompt", f"must have at most {PROMPT_LIMIT_CHARACTERS} characters")
-
         if self.pages == Pages.ALL and self.output_format not in ("auto", "tiff"):
             raise _invalid("pages", "may be all for TIFF results only; leave output_format at auto or tiff")
         if self.pages == Pages.ALL and self.backend != BackendName.LOCAL:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from app.images import Picture
-from app.options import BackendName, EngineName, RestoreOptions
+from app.options import BackendName, ColorCorrection, EngineName, RestoreOptions
 from app.restoration import device as devices
 from app.restoration.models.registry import EMBEDDED_MODEL, QUALITY_MODELS
 from app.restoration.pipeline import PhotoRestorer, Restorer, warm_up
@@ -61,10 +61,13 @@ class LocalBackend:
             return warm_up(self._restorer)
 
     def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
-        """Restore one picture; see `Backend`."""
+        """Restore one picture; see `Backend`. Faded colours come first, since networks and faces look at them."""
+        facts: dict[str, Any] = {"engine": self._engine}
+        if options.color_correction == ColorCorrection.AUTO:
+            picture, facts["color_correction"] = _correct_colours(picture, options.color_strength)
         with self._lock:
             result = self._restorer.restore(picture, options, on_progress)
-        return dataclasses.replace(result, params={"engine": self._engine, **result.params})
+        return dataclasses.replace(result, params={**facts, **result.params})
 
     def describe(self) -> dict[str, Any]:
         """What this machine restores with, JSON-ready; hashes a weight file the first time it is seen."""
@@ -119,6 +122,15 @@ class LocalBackend:
     def _warm_pace(self) -> float | None:
         """Seconds per megapixel of photo on the small warm-up picture: a first guess, until photos were restored."""
         return None if self._warm_seconds is None else self._warm_seconds / (PACE_SIDE_PIXELS**2 / 1e6)
+
+
+def _correct_colours(picture: Picture, strength: float) -> tuple[Picture, dict[str, Any]]:
+    """The corrected picture and the facts for the record."""
+    # Here, so that whoever does not ask for it never loads its numbers.
+    from app.restoration.colour_correction import correct_colours
+
+    corrected, fading = correct_colours(picture, strength)
+    return corrected, {"faded": not fading.is_none, "strength": strength, **dataclasses.asdict(fading)}
 
 
 def open_local_backend(
