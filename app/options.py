@@ -44,6 +44,13 @@ class Quality(enum.StrEnum):
     BEST = "best"  # full precision, and the 8-way geometric self-ensemble
 
 
+class ColorCorrection(enum.StrEnum):
+    """Whether faded and yellowed colours are brought back."""
+
+    OFF = "off"
+    AUTO = "auto"  # where the photo's statistics say that it is faded
+
+
 @dataclasses.dataclass(frozen=True)
 class Field:
     """One option: its type, bounds or choices, and a help line. `low`/`high` are inclusive."""
@@ -72,6 +79,8 @@ FIELDS: dict[str, Field] = {
         str, "network that restores faces; empty: GFPGANv1.3", choices=("GFPGANv1.3", "GFPGANv1.4"), nullable=True
     ),
     "denoise": Field(float, "noise removal of realesr-general-x4v3", low=0.0, high=1.0, nullable=True),
+    "color_correction": Field(str, "bring faded or yellowed colours back; local only", choices=tuple(ColorCorrection)),
+    "color_strength": Field(float, "how much of that: 0 nothing, 1 all", low=0.0, high=1.0),
     "output_format": Field(
         str, "format of the result; auto keeps the photo's own", choices=("auto", "jpg", "png", "webp", "tiff", "avif")
     ),
@@ -98,6 +107,8 @@ class RestoreOptions:
     face_strength: float = 1.0
     face_model: str | None = None
     denoise: float | None = None
+    color_correction: str = ColorCorrection.OFF.value
+    color_strength: float = 1.0
     output_format: str = "auto"
     output_quality: int = 95
     metadata: str = "keep"

@@ -14,6 +14,7 @@ from app.events import LocalEvents
 from app.notices import Notice
 from app.storage import new_id
 from app.store import Attempt, AttemptStatus, Job, NewPhoto, Result, SqlStore, Store
+from app.store.queries import RECENT_ATTEMPTS
 
 ME = "me"
 
@@ -140,6 +141,13 @@ def test_pages_go_from_the_newest_to_the_oldest(store: Store) -> None:
     assert [job.id for job in page] == [ids[4], ids[3]]
     assert [job.id for job in store.jobs(ME, 9, before=page[-1].id)] == [ids[2], ids[1], ids[0]]
     assert all(len(job.attempts) == 2 for job in page)
+
+
+def test_the_pace_is_read_from_the_newest_attempts(store: Store) -> None:
+    finished = [first(add(store)) for _ in range(RECENT_ATTEMPTS + 5)]
+    for attempt_id in finished:
+        finish(store, attempt_id)
+    assert [attempt.id for attempt in store.recent_completed()] == finished[: -RECENT_ATTEMPTS - 1 : -1]
 
 
 def test_a_waiting_attempt_is_claimed_exactly_once(store: Store) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from app.errors import Cancelled, OutOfMemory, RestoreError
 from app.images import Picture
-from app.options import BackendName, EngineName, RestoreOptions
+from app.options import BackendName, ColorCorrection, EngineName, RestoreOptions
 from app.restoration import device as devices
 from app.restoration.device import Choice, profile_of
 from app.restoration.device_errors import answers, first_line, is_out_of_memory, raise_if_lost
@@ -88,11 +88,18 @@ class LocalBackend:
             return warm_up(self._restorer)
 
     def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
-        """Restore one picture; see `Backend`. Raises `DeviceLost` when the card computes no more in this process."""
+        """Restore one picture; see `Backend`. Faded colours come first, since networks and faces look at them.
+
+        Raises:
+            DeviceLost: the card computes no more in this process.
+        """
+        facts: dict[str, Any] = {"engine": self._engine}
+        if options.color_correction == ColorCorrection.AUTO:
+            picture, facts["color_correction"] = _correct_colours(picture, options.color_strength)
         with self._lock:
             self._choose_again()
             result = self._restored(picture, options, on_progress)
-        return dataclasses.replace(result, params={"engine": self._engine, **result.params})
+        return dataclasses.replace(result, params={**facts, **result.params})
 
     @property
     def may_release_when_idle(self) -> bool:
@@ -254,6 +261,15 @@ def _instead_of(device: str, error: Exception) -> Choice:
         return Choice("cpu", f"{device} has too little free memory for the default model", True, True)
     reason = f"{device} failed while the default model was loaded: {first_line(error)}"
     return Choice("cpu", reason, True, answers(device))
+
+
+def _correct_colours(picture: Picture, strength: float) -> tuple[Picture, dict[str, Any]]:
+    """The corrected picture and the facts for the record."""
+    # Here, so that whoever does not ask for it never loads its numbers.
+    from app.restoration.colour_correction import correct_colours
+
+    corrected, fading = correct_colours(picture, strength)
+    return corrected, {"faded": not fading.is_none, "strength": strength, **dataclasses.asdict(fading)}
 
 
 def open_local_backend(

@@ -146,10 +146,9 @@ def seconds_per_megapixel(connection: Connection) -> float | None:
 
 def recent_completed(connection: Connection) -> list[Attempt]:
     """The last completed attempts of all owners, newest first."""
-    query = select_attempts().where(attempts.c.status == AttemptStatus.COMPLETED.value)
-    return [
-        attempt_of(row) for row in connection.execute(query.order_by(attempts.c.number.desc()).limit(RECENT_ATTEMPTS))
-    ]
+    completed = select_attempts().where(attempts.c.status == AttemptStatus.COMPLETED.value)
+    newest = completed.order_by(None).order_by(attempts.c.number.desc())  # None: a second order only breaks ties
+    return [attempt_of(row) for row in connection.execute(newest.limit(RECENT_ATTEMPTS))]
 
 
 def _recent(connection: Connection) -> Sequence[Row[Any, Any, Any]]:
