@@ -20,7 +20,8 @@ from app.backends.protocol import Backend
 from app.errors import RestoreError
 from app.images import Decoder
 from app.jobs.lease_keeper import LeaseKeeper, LeaseTimes
-from app.jobs.runner import Finished, Runner
+from app.jobs.result_writing import Finished
+from app.jobs.runner import Runner
 from app.storage import DiskStorage, disk_upload
 from app.storage.disk_upload import DiskUploadWriter
 from app.store import SqlStore, leases, submissions, transitions
@@ -70,7 +71,7 @@ class WrongOrder(Runner):
 
     def finish(self, finished: Finished, *, heartbeat: Callable[[], None] = lambda: None) -> None:
         with self._storage.scratch(finished.attempt.id) as temporary:
-            result = self._encode(finished, temporary)
+            result = self._writer.encode(finished, temporary)
             self._complete(finished.attempt.id, finished.token, result)
             self._storage.publish(temporary, result.name)
 
