@@ -1,7 +1,7 @@
 """A server process for tests: `serve` as `run.py` calls it, with the Lanczos backend held back for a while per strip.
 
-Run as `python -m tests.lanczos_server FOLDER PORT DASHBOARD_PORT SECONDS_PER_STRIP DRAIN_SECONDS [--after-death]`. A
-photo that is `DEADLY_WIDTH` wide kills the process.
+Run as `python -m tests.lanczos_server FOLDER PORT DASHBOARD_PORT SECONDS_PER_STRIP DRAIN_SECONDS [KEY]`, with
+`--after-death` at the end as a supervisor says it. A photo that is `DEADLY_WIDTH` wide kills the process.
 """
 
 from __future__ import annotations
@@ -51,7 +51,12 @@ def main() -> None:
     folder, port, dashboard_port, seconds, drain, *words = sys.argv[1:]
     backend = SlowBackend(float(seconds))
     serving.create_app = functools.partial(create_app, backends={"local": backend}, describe=describe)  # type: ignore[attr-defined]
-    changes = {"port": int(port), "dashboard_port": int(dashboard_port), "drain_seconds": float(drain)}
+    changes = {
+        "port": int(port),
+        "dashboard_port": int(dashboard_port),
+        "drain_seconds": float(drain),
+        "key": ",".join(word for word in words if word != "--after-death"),
+    }
     serve(
         settings_for(Path(folder), **changes),
         banner=lambda facts: print("loaded", facts["device"], flush=True),

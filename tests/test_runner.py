@@ -14,7 +14,7 @@ from PIL import Image
 from app import images
 from app.errors import Cancelled, Internal, OutOfMemory, RestoreError, Unavailable
 from app.images import Decoder, ImageLimits, Picture
-from app.jobs.runner import Finished
+from app.jobs.result_writing import Finished
 from app.notices import Notice
 from app.options import RestoreOptions
 from app.results import RestorationResult
@@ -85,8 +85,10 @@ def test_options_reach_the_backend_and_the_encoder(harness: Harness) -> None:
 
 def test_what_was_given_up_becomes_warnings(harness: Harness) -> None:
     class Noting(Decoder):
-        def decode(self, path: Path, *, as_stored: bool = False) -> Picture:
-            picture = super().decode(path, as_stored=as_stored)
+        def decode(
+            self, path: Path, *, as_stored: bool = False, page: int | None = None, keep_partial: bool = False
+        ) -> Picture:
+            picture = super().decode(path, as_stored=as_stored, page=page, keep_partial=keep_partial)
             return dataclasses.replace(picture, notes=(Notice("photo_changed", "The profile is broken."),))
 
     harness.decoder = Noting(ImageLimits())
@@ -271,7 +273,12 @@ def test_a_paid_result_with_odd_metadata_is_kept_without_it(harness: Harness, mo
 
     monkeypatch.setattr(images, "encode", odd)
     decode = harness.decoder.decode
-    monkeypatch.setattr(harness.decoder, "decode", lambda path: dataclasses.replace(decode(path), dpi=(72.0, 72.0)))
+
+    def with_dpi(path: Path, **options: Any) -> Picture:
+        decoded: Picture = decode(path, **options)
+        return dataclasses.replace(decoded, dpi=(72.0, 72.0))
+
+    monkeypatch.setattr(harness.decoder, "decode", with_dpi)
     monkeypatch.setattr(Paid, "restore", keeping_dpi(Paid.restore))
     attempt = finish_paid(harness, lambda: False)
     assert attempt.status is AttemptStatus.COMPLETED

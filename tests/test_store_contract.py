@@ -16,6 +16,7 @@ from app.notices import Notice
 from app.storage import new_id
 from app.store import Attempt, AttemptStatus, Job, JobSummary, NewPhoto, Result, SqlStore, Store
 from app.store.queries import RECENT_ATTEMPTS
+from tests.databases import IMPLEMENTATIONS
 
 ME = "me"
 
@@ -53,14 +54,9 @@ def events() -> LocalEvents:
     return LocalEvents()
 
 
-IMPLEMENTATIONS: dict[str, Callable[[Path, LocalEvents], Store]] = {
-    "sqlite": lambda folder, events: SqlStore(f"sqlite:///{folder}/data/jobs.sqlite3", events),
-}
-
-
 @pytest.fixture(params=IMPLEMENTATIONS)
 def store(request: pytest.FixtureRequest, tmp_path: Path, events: LocalEvents) -> Iterator[Store]:
-    opened = IMPLEMENTATIONS[request.param](tmp_path, events)
+    opened = SqlStore(IMPLEMENTATIONS[request.param](tmp_path), events)
     opened.open()
     yield opened
     opened.close()

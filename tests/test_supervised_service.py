@@ -24,7 +24,7 @@ _HOST = """
 import os, sys
 from app.commands.supervisor import Policy, Supervisor
 policy = Policy(first_wait_seconds=0.5, longest_wait_seconds=0.5)
-sys.exit(Supervisor(sys.argv[1:], dict(os.environ), print, policy, after_death=["--after-death"]).run())
+sys.exit(Supervisor(sys.argv[1:], dict(os.environ), print, policy, words_after_death=["--after-death"]).run())
 """
 
 

@@ -53,9 +53,38 @@ def test_only_a_child_that_follows_a_dead_one_is_told_so(tmp_path: Path) -> None
         log = tmp_path / "log"
         log.unlink(missing_ok=True)
         command = [sys.executable, "-c", _HEAD + script, str(log)]
-        supervisor = Supervisor(command, dict(os.environ), list[str]().append, QUICK, after_death=["--after-death"])
+        supervisor = Supervisor(
+            command, dict(os.environ), list[str]().append, QUICK, words_after_death=["--after-death"]
+        )
         assert supervisor.run() == 0
         assert log.read_text().split() == ["start", "[]", "start", "['--after-death']", "start", "['--after-death']"]
+
+
+def test_a_child_that_hung_or_lost_its_card_twice_is_told_to_do_without_it(tmp_path: Path) -> None:
+    log, said = tmp_path / "log", list[str]()
+    script = f"log.write_text(log.read_text() + str(sys.argv[2:])); sys.exit(0 if sys.argv[2:] else {EXIT_HUNG})"
+    command = [sys.executable, "-c", _HEAD + script, str(log)]
+    words = ["--card-failed"]
+    code = Supervisor(command, dict(os.environ), said.append, QUICK, words_after_hangs=words).run()
+    assert code == 0
+    assert log.read_text().replace("start\n", "") == "[][]['--card-failed']"
+    assert sum("goes on with the CPU" in line for line in said) == 1
+
+
+def test_one_hang_or_crashes_leave_the_card_in_use() -> None:
+    said: list[str] = []
+    supervisor = Supervisor(["x"], {}, said.append, Policy(window_seconds=100), words_after_hangs=["--card-failed"])
+    supervisor.note_hang(0.0)
+    supervisor.note_hang(100.5)  # the first has left the window
+    assert not said
+    supervisor.note_hang(150.0)
+    assert len(said) == 1
+    supervisor.note_hang(151.0)
+    assert len(said) == 1
+    without = Supervisor(["x"], {}, said.append)
+    without.note_hang(0.0)
+    without.note_hang(1.0)
+    assert len(said) == 1
 
 
 def test_a_child_that_keeps_crashing_is_given_up(tmp_path: Path) -> None:

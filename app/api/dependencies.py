@@ -24,6 +24,7 @@ from app.events import Events
 from app.images import Decoder, DecoderPool, ImageLimits
 from app.jobs.deletion import Deletion
 from app.jobs.janitor import Janitor
+from app.jobs.lease_keeper import LeaseKeeper
 from app.jobs.reblending import Reblender
 from app.jobs.submission import Submission, SubmissionLimits
 from app.metrics import Metrics
@@ -54,7 +55,7 @@ class Limits:
     @property
     def submission(self) -> SubmissionLimits:
         """The part that the use case of submission works by."""
-        return SubmissionLimits(self.max_output_megapixels, self.queue_limit, self.owner_limit)
+        return SubmissionLimits(self.image, self.max_output_megapixels, self.queue_limit, self.owner_limit)
 
 
 @dataclasses.dataclass
@@ -77,6 +78,7 @@ class AppContext:
     metrics: Metrics
     worker: Worker
     janitor: Janitor
+    lease_keeper: LeaseKeeper
     catalog: Catalog
     keys: ApiKeys
     rate_limits: RateLimits

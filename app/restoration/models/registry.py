@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from app.errors import Conflict, RestoreError, Unavailable, Unprocessable, is_exhaustion
 from app.options import Quality
+from app.restoration.device_errors import is_out_of_memory, load_with_room
 from app.restoration.models import weights
 from app.restoration.models.networks import Facts, Network, build, compact_facts, esrgan_facts
 from app.restoration.models.spandrel_loading import import_spandrel
@@ -77,6 +78,7 @@ class ModelRegistry:
         self._probed: dict[str, RestoreError | None] = {}  # by hash
         self._converted: dict[_FileState, bool] = {}
         self._networks: OrderedDict[tuple[str, float, str, str], Network] = OrderedDict()
+        self._on_release: list[Callable[[], None]] = []
 
     def rows(self) -> list[ModelRow]:
         """The table, then files that the user dropped into the folder, by name."""
@@ -179,7 +181,23 @@ class ModelRegistry:
 
         Raises:
             Conflict: `model_not_installed`. Unavailable: `weights_unreadable` for a file no ESRGAN or compact network.
+            OutOfMemory: it does not fit the device, even alone.
         """
+        return load_with_room(lambda: self._kept(row, denoise, device, precision), self.release, device)
+
+    def on_release(self, release: Callable[[], None]) -> None:
+        """Have `release` called with `release` of this registry: what else is loaded from the same folder."""
+        self._on_release.append(release)
+
+    def release(self) -> None:
+        """Forget every loaded network, those of faces included; each is loaded again when it is asked for."""
+        with self._lock:
+            self._networks.clear()
+        for release in self._on_release:
+            release()
+
+    def _kept(self, row: ModelRow, denoise: float | None, device: str, precision: str) -> Network:
+        """A network from the loaded ones, built when it is not there."""
         strength = 1.0 if denoise is None or row.denoise_partner is None else round(denoise, 3)
         key = (row.file, strength, device, precision)
         with self._lock:
@@ -219,7 +237,7 @@ def read_file(path: Path) -> Mapping[str, Tensor]:
     except RestoreError:
         raise
     except Exception as error:
-        if isinstance(error, MemoryError) or is_exhaustion(error):  # it says nothing about the file
+        if _is_lack(error):  # it says nothing about the file
             raise
         log.warning("cannot read %s: %s", path.name, error)
         raise _unreadable(path.name) from error
@@ -238,10 +256,15 @@ def probe(path: Path) -> RestoreError | None:
     except RestoreError as error:
         return error
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the file's verdict
-        if isinstance(error, MemoryError) or is_exhaustion(error):
+        if _is_lack(error):
             return Unavailable("out_of_resources", f"{path.name} could not be looked at for lack of memory; try again.")
         log.warning("%s was opened and does not run: %s", path.name, error)
         return _unreadable(path.name)
+
+
+def _is_lack(error: BaseException) -> bool:
+    """Whether the machine lacked something; that says nothing about the file."""
+    return isinstance(error, MemoryError) or is_exhaustion(error) or is_out_of_memory(error)
 
 
 def _state_of(path: Path) -> _FileState | None:
@@ -280,6 +303,8 @@ def load_module(state: Mapping[str, Tensor], file: str) -> tuple[Any, Facts]:
     try:
         descriptor = spandrel.ModelLoader("cpu").load_from_state_dict(dict(state))
     except Exception as error:
+        if is_out_of_memory(error):  # the file is good
+            raise
         raise _unreadable(file) from error
     is_rgb = (
         isinstance(descriptor, spandrel.ImageModelDescriptor)
