@@ -6,6 +6,7 @@ They say what other pictures the file holds, which scans there are and where the
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import mmap
 import re
 import struct
@@ -22,6 +23,7 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = (0xC2, 0xCA)
 _APP0, _APP1, _APP2, _APP13, _APP14, _COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE
 _MAX_SEGMENTS = 20_000
+_MAX_JUNK_BYTES = 4096
 _MAX_KEPT_SEGMENTS = 400  # a profile takes up to 255
 _MAX_KEPT_OF_A_KIND = {_APP0: 2, _APP1: 40, _APP2: 256, _APP13: 20, _APP14: 1, _COMMENT: 4}
 _MANY_LEFT_OUT = "The photo holds very many pieces of data beside its pixels; some were left out."
@@ -148,7 +150,7 @@ def inspect(data: Data, max_scans: int) -> JpegFile:
         raise ValueError("a JPEG without a frame")
     thinned = head if len(head) <= _MAX_KEPT_SEGMENTS else list(_thinned_out(head))
     kept, profile_notes = _with_one_profile(data, thinned)
-    is_plain = len(kept) == len(head)
+    is_plain = len(kept) == len(head) and _junk_bytes(head) <= _MAX_JUNK_BYTES
     multi = next((s for s in kept if s.marker == _APP2 and data[s.start + 4 : s.start + 8] == _MULTI_PICTURE), None)
     others = [] if multi is None else _other_pictures(data, multi)
     descriptions = [s.body(data) for s in kept if s.marker == _APP1]
@@ -169,6 +171,11 @@ def inspect(data: Data, max_scans: int) -> JpegFile:
         gain_map,
         depth_map,
     )
+
+
+def _junk_bytes(head: list[Segment]) -> int:
+    """Bytes before the first scan that belong to no segment; Pillow steps over them one by one."""
+    return sum(later.start - earlier.end for earlier, later in itertools.pairwise([Segment(0, 0, 2), *head]))
 
 
 def scans(data: Data, stop_above: int = 1_000) -> Scans:
