@@ -43,7 +43,6 @@ _SRGB_GAMMA = 1 / 2.2
 _SAME_GAMMA = 0.05  # what readers take for the same: libpng's own threshold
 _GAMMA_RANGE = (0.1, 10.0)
 _PROFILE_LEFT_OUT = "The photo's colour profile is broken or too large, and was left out."
-_TEXT_LEFT_OUT = "Text in the photo is too large and was left out."
 _MANY_LEFT_OUT = "The photo holds very many pieces of data beside its pixels; some were left out."
 Data = mmap.mmap | bytes
 
@@ -148,7 +147,7 @@ class _Judge:
         if self._count > _ABSURD_ANCILLARY:
             raise ValueError("more chunks than any PNG has")
         if self._count > _MAX_ANCILLARY and chunk.name not in _ANIMATION:
-            return self._refuse(_MANY_LEFT_OUT)
+            return chunk.name not in _TEXTS and self._refuse(_MANY_LEFT_OUT)
         if chunk.end > len(self._data) or not chunk.is_intact(self._data):
             name = chunk.name.decode("ascii")
             return self._refuse(f"The photo's {name} data is damaged (its checksum is wrong) and was left out.")
@@ -199,14 +198,15 @@ class _Judge:
         return True
 
     def _text(self, chunk: Chunk) -> bool:
+        """Texts are read by `metadata.png_text`, which says what is left out; a plugin needs none of them."""
         body = chunk.body(self._data)
         if body.partition(b"\0")[0] in _RESERVED_KEYWORDS:
             return False
         if len(body) > min(_MAX_TEXT_BYTES, self._text_budget):
-            return self._refuse(_TEXT_LEFT_OUT)
+            return False
         packed = _packed_text(chunk.name, body)
         if packed and not _inflates(packed, min(_MAX_TEXT_BYTES, self._text_budget)):
-            return self._refuse(_TEXT_LEFT_OUT)
+            return False
         self._text_budget -= _MAX_TEXT_BYTES if packed else len(body)
         return True
 
