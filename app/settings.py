@@ -10,7 +10,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
@@ -76,7 +76,11 @@ class Settings(BaseSettings):
     upload_folder: Path = Path("temp_uploads")
     processed_folder: Path = Path("processed_images")
     weights_folder: Path = Path("weights")
-    database_url: str = Field(default="sqlite:///data/jobs.sqlite3", description="SQLAlchemy address")
+    database_url: str = Field(
+        default="sqlite:///data/jobs.sqlite3",
+        repr=False,  # it may hold a password
+        description="SQLAlchemy address of an SQLite file or a PostgreSQL database",
+    )
     storage_url: str = Field(
         default="", description="empty: the two folders; s3://bucket or s3://bucket/prefix: a bucket of an S3 server"
     )
@@ -98,6 +102,9 @@ class Settings(BaseSettings):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     tile_size: int = Field(
         default=0, ge=0, le=4096, description="pixels a side; 0: chosen by device, network and memory"
+    )
+    idle_release_minutes: float = Field(
+        default=10, ge=0, le=10_080, description="time without work after which a card's memory is given back; 0: never"
     )
     engine: EngineName = EngineName.FAST
     default_quality: Literal["auto", "fast", "balanced", "best"] = "auto"
@@ -211,6 +218,13 @@ class Settings(BaseSettings):
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the service."""
         return _is_loopback(self.host)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not stand in any log: keys, and the password of the database."""
+        keys = [key.get_secret_value() for key in (*self.api_keys, self.siliconflow_api_key)]
+        password = unquote(urlsplit(self.database_url).password or "")
+        return tuple(secret for secret in (*keys, password) if secret)
 
     @property
     def max_file_size_bytes(self) -> int:

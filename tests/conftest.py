@@ -51,6 +51,28 @@ def decoder() -> Iterator[Decoder]:
     shared.close()
 
 
+@pytest.fixture(scope="module")
+def fast_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a seeded random file of the fast model."""
+    from benchmarks.random_weights import put_weights
+    from tests.command_line import MODEL
+
+    folder = tmp_path_factory.mktemp("fast_weights")
+    put_weights(folder, None, (MODEL,))
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path, fast_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder of its own: no `.env` of the developer, weights that restore quickly."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WEIGHTS_FOLDER", str(fast_weights))
+    monkeypatch.setenv("ALLOW_UNVERIFIED_WEIGHTS", "true")
+    monkeypatch.setenv("DEVICE", "cpu")
+    monkeypatch.setenv("PRECISION", "fp32")
+    return tmp_path
+
+
 @pytest.fixture
 def provider() -> Iterator[StandIn]:
     """A provider's API and store of pictures, played on loopback."""

@@ -51,9 +51,9 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def is_command(word: str) -> bool:
     """Whether the command line has this command: its own help ends well."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        with pytest.raises(SystemExit) as ended:
-            make_parser().parse_args([word, "--help"])
+    out, err = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+    with out, err, pytest.raises(SystemExit) as ended:
+        make_parser().parse_args([word, "--help"])
     return ended.value.code == 0
 
 

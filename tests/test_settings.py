@@ -85,6 +85,16 @@ def test_with_a_key_any_address_may_be_bound(monkeypatch: pytest.MonkeyPatch) ->
     assert KEY not in repr(settings)
 
 
+def test_all_secrets_are_named_for_the_log_to_redact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEY", KEY)
+    monkeypatch.setenv("SILICONFLOW_API_KEY", KEY[::-1])
+    monkeypatch.setenv("DATABASE_URL", "postgresql+psycopg://me:pass%40word@db/jobs")
+    assert Settings().secrets == (KEY, KEY[::-1], "pass@word")
+    assert "pass" not in repr(Settings())
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///data/jobs.sqlite3")
+    assert Settings().secrets == (KEY, KEY[::-1])
+
+
 def test_a_short_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_KEY", "x" * 15)
     with pytest.raises(ValidationError, match="at least 16 characters"):

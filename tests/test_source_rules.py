@@ -166,10 +166,13 @@ def test_functions_on_arrays_name_shapes_or_dtypes(room: str) -> None:
     assert not undocumented_arrays('def f(x: Tensor) -> Tensor:\n    """(N, 3, H, W) to the same."""')
 
 
-def test_only_the_device_module_asks_what_kind_of_device_there_is() -> None:
+DEVICE_MODULES = {"restoration/device.py", "restoration/device_errors.py", "restoration/device_memory.py"}
+
+
+def test_only_the_device_modules_ask_what_kind_of_device_there_is() -> None:
     asking = {path.relative_to(APP).as_posix() for path in sources() if asks_device_kind(path.read_text())}
     # The start reads the setting DEVICE before torch is there.
-    assert asking == {"restoration/device.py", "commands/torch_build.py"}
+    assert asking == DEVICE_MODULES | {"commands/torch_build.py"}
     for source in (
         "if device == 'cpu': pass",
         "if 'cuda:0' != device: pass",

@@ -80,4 +80,6 @@ def _complaints(context: AppContext) -> list[str]:
         reasons.append(storage_problem)
     if context.janitor.state is not ThreadState.RUNNING:
         reasons.append("The janitor keeps dying or is not running; the log says why.")
+    if context.lease_keeper.state is not ThreadState.RUNNING:
+        reasons.append("The lease keeper keeps dying or is not running; the log says why.")
     return reasons

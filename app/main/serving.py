@@ -45,8 +45,7 @@ def serve(settings: Settings, *, banner: Callable[[Mapping[str, Any]], None] | N
     Raises:
         RestoreError: the start is not possible: a port is taken, the data folder is in use, the device is not there.
     """
-    secrets = [key.get_secret_value() for key in (*settings.api_keys, settings.siliconflow_api_key)]
-    logs.set_up(settings.log_format, secrets)
+    logs.set_up(settings.log_format, settings.secrets)
     app = create_app(settings, on_hang=lambda: os._exit(EXIT_HUNG))
     with _listening(settings.host, settings.port) as api, _listening(settings.host, settings.dashboard_port) as pages:
         asyncio.run(_serve(app, api, pages, banner))

@@ -97,6 +97,8 @@ class Attempt:
     stage: str
     tries: int  # how often it was claimed and not given back
     claim: str | None  # the token of the run that holds it
+    worker: str | None  # host and process of its last run, for people
+    lease_until: float | None  # when the claim ends unless it is renewed: epoch seconds by the database's clock
     sent: bool  # handed to a provider that takes money for it: never run again by itself
     created_at: float
     started_at: float | None

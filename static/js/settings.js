@@ -10,9 +10,16 @@ const LOSSY_FORMATS = new Set(["auto", "jpg", "webp", "avif"]);
 const FORMAT_LABELS = {
   auto: "Same as the photo", jpg: "JPEG", png: "PNG, lossless", webp: "WebP", tiff: "TIFF, lossless", avif: "AVIF",
 };
+const LOCAL_OPTIONS = ["model", "denoise", "face_model", "color_correction", "color_strength", "pages"];
 const METADATA_LABELS = {
   keep: "Keep everything", strip_gps: "Remove the place (GPS)", strip: "Remove everything",
 };
+const PARTIAL_LABELS = { refuse: "Refuse them", keep: "Restore what is there" };
+
+const PAGES_LABELS = {
+  first: "The first", all: "All, into one TIFF",
+};
+const PAGES_FORMATS = new Set(["auto", "tiff"]);
 
 export class Settings extends EventTarget {
   /** `form` is the element in the page; nothing works before `applyConfig`. */
@@ -31,6 +38,8 @@ export class Settings extends EventTarget {
     const { options } = config;
     this.#choices("output_format", options.output_format.choices, FORMAT_LABELS);
     this.#choices("metadata", options.metadata.choices, METADATA_LABELS);
+    this.#choices("partial", options.partial?.choices ?? ["refuse"], PARTIAL_LABELS);
+    this.#choices("pages", options.pages?.choices ?? ["first"], PAGES_LABELS);
     this.#models(config.models.filter((model) => model.installed).map((model) => model.name));
     this.#faceModels(options.face_model?.choices ?? []);
     for (const name of ["scale", "output_quality"]) {
@@ -38,7 +47,9 @@ export class Settings extends EventTarget {
       Object.assign(field, { min: options[name].minimum, max: options[name].maximum });
       field.value = options[name].default;
     }
-    this.form.elements.face_strength.value = 100 * options.face_strength.default;
+    for (const name of ["face_strength", "color_strength"]) {
+      this.form.elements[name].value = 100 * options[name].default;
+    }
     this.form.elements.quality.value = config.default_quality ?? "fast";
     this.#backends(config.backends);
     this.#showSubstitutes(config.qualities ?? []);
@@ -55,10 +66,15 @@ export class Settings extends EventTarget {
       output_format: elements.output_format.value, metadata: elements.metadata.value,
       model: elements.model.value, face_model: elements.face_model.value, denoise: elements.denoise.value,
     };
+    if (elements.color_correction.checked) {
+      Object.assign(found, { color_correction: "auto", color_strength: String(elements.color_strength.value / 100) });
+    }
     if (LOSSY_FORMATS.has(found.output_format)) found.output_quality = elements.output_quality.value;
+    if (elements.pages.value !== "first" && PAGES_FORMATS.has(found.output_format)) found.pages = elements.pages.value;
+    if (elements.partial.value !== "refuse") found.partial = elements.partial.value;
     if (this.backend !== "local") {
       found.prompt = elements.prompt.value.trim();
-      for (const name of ["model", "denoise", "face_model"]) delete found[name];
+      for (const name of LOCAL_OPTIONS) delete found[name];
     }
     return Object.fromEntries(Object.entries(found).filter(([, value]) => value !== ""));
   }
@@ -128,9 +144,13 @@ export class Settings extends EventTarget {
     const faces = elements.face_enhance.checked;
     setText(find("scale-value"), factor(elements.scale.value));
     setText(find("face-strength-value"), percent(elements.face_strength.value / 100));
+    setText(find("color-strength-value"), percent(elements.color_strength.value / 100));
     setText(find("output-quality-value"), elements.output_quality.value);
     elements.scale.setAttribute("aria-valuetext", `${elements.scale.value} times larger`);
     elements.face_strength.setAttribute("aria-valuetext", percent(elements.face_strength.value / 100));
+    elements.color_strength.setAttribute("aria-valuetext", percent(elements.color_strength.value / 100));
+    find("color-correction-row").hidden = !local;
+    find("color-strength-row").hidden = !elements.color_correction.checked;
     find("faces-missing").hidden = !faces || !this.#facesMissing;
     find("face-strength-row").hidden = !faces || this.#facesMissing;
     find("output-quality-row").hidden = !LOSSY_FORMATS.has(elements.output_format.value);

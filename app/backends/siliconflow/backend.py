@@ -39,7 +39,7 @@ DOWNLOAD_SECONDS = 60.0
 TRACE_HEADER = "x-siliconcloud-trace-id"
 # The provider reports no progress, so the fraction stands still while it works.
 _PREPARED, _SENT, _ANSWERED, _FETCHED = 0.05, 0.1, 0.9, 0.95
-_LOCAL_ONLY = ("quality", "model", "denoise")
+_LOCAL_ONLY = ("quality", "model", "denoise", "color_correction")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +210,8 @@ def _say(on_progress: OnProgress, fraction: float, stage: Stage) -> None:
 
 def _unused(options: RestoreOptions) -> list[Notice]:
     """A notice for options that only the local backend has."""
-    named = [name for name in _LOCAL_ONLY if getattr(options, name) is not None]
+    unasked = RestoreOptions()
+    named = [name for name in _LOCAL_ONLY if getattr(options, name) != getattr(unasked, name)]
     if not named:
         return []
     return [Notice("options_ignored", f"The provider knows nothing of {', '.join(named)}; it was not used.")]
