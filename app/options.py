@@ -26,6 +26,9 @@ class BackendName(enum.StrEnum):
     SILICONFLOW = "siliconflow"
 
 
+CARD_FAILED = "card-failed"  # in place of a device's name, after the card ended the service too often
+
+
 class EngineName(enum.StrEnum):
     """Whose code runs the networks on this machine."""
 
@@ -219,6 +222,11 @@ def _check(name: str, field: Field, value: object) -> None:
     if field.low is not None and field.high is not None:
         if not isinstance(value, int | float) or isinstance(value, bool) or not field.low <= value <= field.high:
             raise _invalid(name, f"must be between {field.low:g} and {field.high:g}")
+
+
+def output_size(width: int, height: int, scale: float) -> tuple[int, int]:
+    """(width, height) of the result of an upright photo: rounded, at least one pixel a side."""
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def check_output(pixels: int, scale: float, max_megapixels: float) -> None:

@@ -84,12 +84,19 @@ class _Replaceable:
 class Harness:
     """All parts on one folder. `open()` it, `close()` it; parts are plain attributes."""
 
-    def __init__(self, folder: Path, backend: Any = None, decoder: Any = None, **runner_options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        backend: Any = None,
+        decoder: Any = None,
+        storage: Storage | None = None,
+        **runner_options: Any,
+    ) -> None:
         self.folder = folder
         self.database = folder / "data" / "jobs.sqlite3"
         self.events, self.queue = LocalEvents(), LocalQueue()
         self.store = SqlStore(f"sqlite:///{self.database}", self.events)
-        self.storage = DiskStorage(folder / "uploads", folder / "results")
+        self.storage: Storage = storage or DiskStorage(folder / "uploads", folder / "results")
         self.decoder: Any = decoder or Decoder(ImageLimits())
         self.backend: Any = backend or LanczosBackend()
         self.metrics = Metrics()
@@ -149,9 +156,9 @@ def result_file(storage: Storage, result_name: str) -> Path:
         return path
 
 
-def layers_file(storage: Storage, attempt_id: str) -> Path:
+def layers_file(storage: Storage, result_name: str) -> Path:
     """The same for the layers of a result's faces."""
-    with storage.layers(attempt_id) as path:
+    with storage.layers(result_name) as path:
         return path
 
 

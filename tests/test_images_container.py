@@ -132,8 +132,8 @@ def test_pieces_of_a_profile_are_counted(tmp_path: Path) -> None:
 
 GAIN_MAPS = {
     "Ultra HDR": b'<x xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" hdrgm:Version="1.0"/>',
-    "container": b'<Container:Item Item:Semantic="GainMap" Item:Mime="image/jpeg"/>',
-    "Apple": b"<apdi:AuxiliaryImageType>urn:com:apple:photo:2020:aux:hdrgainmap</apdi:AuxiliaryImageType>",
+    "container": b'<Container:Item xmlns:Container="c:" xmlns:Item="i:" Item:Semantic="GainMap"/>',
+    "Apple": b'<p:AuxiliaryImageType xmlns:p="a:">urn:com:apple:photo:2020:aux:hdrgainmap</p:AuxiliaryImageType>',
 }
 
 

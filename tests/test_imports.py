@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 APP = ROOT / "app"
-GROUND = {"errors", "error_codes", "options", "notices", "stages", "atomic_files", "exit_codes"}
+GROUND = {"errors", "error_codes", "options", "notices", "stages", "atomic_files", "exit_codes", "result_names"}
 ALLOWED: dict[str, set[str]] = {
     "error_codes": set(),
     "errors": {"error_codes"},
@@ -18,6 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "stages": set(),
     "atomic_files": set(),
     "exit_codes": set(),
+    "result_names": set(),
     "options": {"errors"},
     "settings": GROUND,
     "metrics": GROUND,

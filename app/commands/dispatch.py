@@ -52,6 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-download", action="store_true", help="start without fetching missing weights")
     parser.add_argument("--child-of", type=int, default=None, metavar="PID", help=argparse.SUPPRESS)
+    parser.add_argument("--card-failed", action="store_true", help=argparse.SUPPRESS)
     parser.set_defaults(command=_serve)
 
 
@@ -63,7 +64,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 
 def _add_restore(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN", type=absolute_path, help="a photo or a folder (searched in depth)")
-    parser.add_argument("target", metavar="OUT", type=absolute_path, help="a file for one photo, or a folder")
+    parser.add_argument("target", metavar="OUT", type=_output, help="a file for one photo, or a folder")
     parser.add_argument("--overwrite", action="store_true", help="restore again what is already there")
     for name, field in FIELDS.items():
         if name not in _CLOUD_ONLY:
@@ -97,11 +98,16 @@ def absolute_path(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
 
+def _output(text: str) -> tuple[Path, bool]:
+    """OUT, and whether it was typed as a folder, with a slash at its end; a `Path` forgets that."""
+    return absolute_path(text), text.endswith(("/", os.sep))
+
+
 def _serve(asked: argparse.Namespace) -> int:
     from app.commands import serve
 
     if asked.child_of is not None:
-        return serve.run_child(asked.child_of)
+        return serve.run_child(asked.child_of, card_failed=asked.card_failed)
     return serve.run(download=not asked.no_download)
 
 
@@ -110,7 +116,8 @@ def _restore(asked: argparse.Namespace) -> int:
 
     options = {name: getattr(asked, name) for name in FIELDS if name not in _CLOUD_ONLY}
     machine = restore.Machine(asked.device, asked.precision, asked.tile, asked.engine)
-    return restore.run(asked.source, asked.target, options, machine, overwrite=asked.overwrite)
+    target, into_folder = asked.target
+    return restore.run(asked.source, target, options, machine, overwrite=asked.overwrite, into_folder=into_folder)
 
 
 def _models(asked: argparse.Namespace) -> int:

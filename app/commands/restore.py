@@ -27,7 +27,17 @@ from app.commands.console import complain, console, say, work_bar
 from app.commands.photos import RestoreTask, find_tasks
 from app.errors import Cancelled, RestoreError, Unprocessable, file_error
 from app.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
-from app.images import Decoder, ImageLimits, PagesEncoder, Picture, check_pages, encode, read_header
+from app.images import (
+    Decoder,
+    ImageLimits,
+    PagesEncoder,
+    Picture,
+    check_format,
+    check_pages,
+    encode,
+    pixel_bytes,
+    read_header,
+)
 from app.main.service import open_backend
 from app.notices import Notice
 from app.options import Pages, Partial, RestoreOptions, check_output
@@ -36,6 +46,7 @@ from app.settings import Settings
 from app.stages import OnProgress, Stage
 
 _PIXELS_PER_MEGAPIXEL = 1_000_000
+_NAMES_TOLD = 20  # of files left out for one reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,22 +70,36 @@ class Tally:
     interrupted: bool = False
 
 
-def run(source: Path, target: Path, fields: Mapping[str, object], machine: Machine, *, overwrite: bool) -> int:
-    """Restore a photo or a folder into `target`; returns one of the codes of `app.exit_codes`."""
+def run(
+    source: Path,
+    target: Path,
+    fields: Mapping[str, object],
+    machine: Machine,
+    *,
+    overwrite: bool,
+    into_folder: bool = False,
+) -> int:
+    """Restore a photo or a folder into `target`; returns one of the codes of `app.exit_codes`.
+
+    `into_folder` says that `target` is a folder, whatever its name looks like.
+    """
     settings = read_settings()
+    limits = _limits(settings)
     try:
         options = RestoreOptions.from_fields(fields)
-        tasks = find_tasks(source, target, options)
-        if not tasks:
+        found = find_tasks(source, target, options, limits, into_folder=into_folder)
+        if not found.tasks:
             complain("No photos found there (jpg, png, webp, tiff, bmp, avif; heic with the optional package).")
+            _report_left_out(found.left_out)
             return EXIT_FAILED
-        waiting = [task for task in tasks if overwrite or not task.is_done()]
-        tally = Tally(skipped=len(tasks) - len(waiting))
+        waiting = [task for task in found.tasks if overwrite or not task.is_done()]
+        tally = Tally(skipped=len(found.tasks) - len(waiting))
         if waiting:
             Restoration(settings, options, machine, tally).run(waiting)
     except RestoreError as error:  # the options, the folders or the machine; a photo's own failure is in the tally
         complain(error.detail)
         return EXIT_USAGE
+    _report_left_out(found.left_out)
     _report(tally)
     if tally.interrupted:
         return EXIT_INTERRUPTED
@@ -86,11 +111,7 @@ class Restoration:
 
     def __init__(self, settings: Settings, options: RestoreOptions, machine: Machine, tally: Tally) -> None:
         self._settings, self._options, self._tally = settings, options, tally
-        self._limits = ImageLimits(
-            max_input_megapixels=settings.max_input_megapixels,
-            decode_timeout_seconds=settings.decode_timeout_seconds,
-            decode_memory_mb=settings.decode_memory_mb,
-        )
+        self._limits = _limits(settings)
         self._backend = open_loaded_backend(settings, machine)
         self._stopping = False
 
@@ -131,12 +152,15 @@ class Restoration:
     def _restore(self, task: RestoreTask, decoder: Decoder, display: _Display) -> list[str]:
         """Decode, restore, write beside the result's place, rename; returns the warnings."""
         header = read_header(task.source, self._limits)
-        if self._options.pages == Pages.ALL:
+        scale, all_pages = self._options.scale, self._options.pages == Pages.ALL
+        if all_pages:
             check_pages(header, self._limits)
-        for width, height in header.page_sizes if self._options.pages == Pages.ALL else header.page_sizes[:1]:
-            check_output(width * height, self._options.scale, self._settings.max_output_megapixels)
-        page = 0 if self._options.pages == Pages.ALL else None
-        picture = decoder.decode(task.source, page=page, keep_partial=self._options.partial == Partial.KEEP)
+        for width, height in header.page_sizes if all_pages else header.page_sizes[:1]:
+            check_output(width * height, scale, self._settings.max_output_megapixels)
+            check_format(task.output_format, width, height, scale)
+        keep_partial = self._options.partial == Partial.KEEP
+        picture = decoder.decode(task.source, page=0 if all_pages else None, keep_partial=keep_partial)
+        check_format(task.output_format, picture.width, picture.height, scale, pixel_bytes(picture))
 
         def on_progress(fraction: float, stage: Stage) -> bool:
             display.show(task.label, fraction, stage)
@@ -205,6 +229,14 @@ class _Display:
         self.bar.update(self.overall, completed=self.before + self.size * fraction)
 
 
+def _limits(settings: Settings) -> ImageLimits:
+    return ImageLimits(
+        max_input_megapixels=settings.max_input_megapixels,
+        decode_timeout_seconds=settings.decode_timeout_seconds,
+        decode_memory_mb=settings.decode_memory_mb,
+    )
+
+
 def open_loaded_backend(settings: Settings, machine: Machine) -> LocalBackend:
     """The local backend as the settings and the command line ask; the process is tuned and the default model loaded."""
     asked = {
@@ -216,6 +248,20 @@ def open_loaded_backend(settings: Settings, machine: Machine) -> LocalBackend:
     backend = open_backend(settings.model_copy(update={k: v for k, v in asked.items() if v is not None}))
     backend.load()
     return backend
+
+
+def _report_left_out(left_out: Sequence[tuple[str, str]]) -> None:
+    """One line that counts, and one for each reason with its files."""
+    if not left_out:
+        return
+    folders = sum(name.endswith("/") for name, _ in left_out)
+    counts = ((len(left_out) - folders, "file"), (folders, "folder"))
+    said = [f"{count} {what}{'s' if count > 1 else ''}" for count, what in counts if count]
+    say(f"{' and '.join(said)} left out:")
+    for reason in dict.fromkeys(reason for _, reason in left_out):
+        names = [name for name, each in left_out if each == reason]
+        more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
+        say(f"  {reason}: {', '.join(names[:_NAMES_TOLD])}{more}")
 
 
 def _report(tally: Tally) -> None:

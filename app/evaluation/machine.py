@@ -5,6 +5,7 @@ It needs torch alone, so that the benchmarks run where nothing else is installed
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-from app.restoration.device import describe_card
+from app.restoration.device import choose_device, describe_card
 
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
 
@@ -69,3 +70,7 @@ def _memory_gb() -> int:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9)
     except (ValueError, OSError, AttributeError):
         return 0
+
+
+if __name__ == "__main__":  # for a process that must not hold memory of a card: asked device in, JSON out
+    sys.stdout.write(f"{json.dumps(describe_machine(choose_device(sys.argv[1]).value))}\n")

@@ -157,7 +157,7 @@ def open_picture(file: BinaryIO, limits: ImageLimits, *, page: int | None = None
         if isinstance(container.parts, JpegFile):
             _check_scans(container.parts.scans, limits)
         if name == "WEBP":
-            _check_size(*_webp_size(head), limits)
+            _check_size(*webp_size(head), limits)
         photo = _open(container, name)
     except RestoreError:
         _close(container)
@@ -251,7 +251,7 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
         )
 
 
-def _webp_size(head: bytes) -> tuple[int, int]:
+def webp_size(head: bytes) -> tuple[int, int]:
     """Width and height of a WebP, read by ourselves: Pillow's plugin allocates the whole canvas as it opens."""
     kind = head[12:16]
     if kind == b"VP8X":

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.errors import NotFound, RestoreError, Unprocessable
-from app.images import Header, ImageLimits, check_pages, read_header
+from app.images import Header, ImageLimits, check_format, check_pages, read_header
 from app.options import Pages, RestoreOptions, check_output
 from app.queue import Queue
 from app.storage import Storage, StoredUpload, UploadWriter
@@ -121,7 +121,7 @@ class Submission:
         """
         self.check_options(options)
         photo = self._store.library.photo(owner, photo_id)
-        check_output(photo.width * photo.height, options.scale, self._limits.max_output_megapixels)
+        self._check_result(photo.width, photo.height, options)
         if not self._storage.has_upload(photo_id):
             raise NotFound("photo_missing", "The uploaded photo is gone; upload it again.")
         if options.pages == Pages.ALL:
@@ -156,7 +156,12 @@ class Submission:
             check_pages(header, self._limits.image)
             sizes = header.page_sizes
         for width, height in sizes:
-            check_output(width * height, options.scale, self._limits.max_output_megapixels)
+            self._check_result(width, height, options)
+
+    def _check_result(self, width: int, height: int, options: RestoreOptions) -> None:
+        """Refuse what could not be kept after all the work: too many pixels for us, or for the asked format."""
+        check_output(width * height, options.scale, self._limits.max_output_megapixels)
+        check_format(options.output_format, width, height, options.scale)
 
     def _drop(self, uploads: Sequence[Upload], stored: Sequence[StoredUpload]) -> None:
         for upload in uploads:

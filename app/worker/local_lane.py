@@ -52,7 +52,7 @@ class LocalLane(Lane):
         if token is None:
             return
         try:
-            prepared = self._context.runner.prepare(attempt_id, token, self._context.wall())
+            prepared = self._prepare(attempt, token)
         except RestoreError:
             active_runs.leave(token)
             raise
