@@ -144,7 +144,6 @@ class RestoreOptions:
             raise _invalid("model", "must be a name of letters, digits, dots, dashes and underscores")
         if self.prompt is not None and len(self.prompt) > PROMPT_LIMIT_CHARACTERS:
             raise _invalid("prompt", f"must have at most {PROMPT_LIMIT_CHARACTERS} characters")
-
         if self.pages == Pages.ALL and self.output_format not in ("auto", "tiff"):
             raise _invalid("pages", "may be all for TIFF results only; leave output_format at auto or tiff")
         if self.pages == Pages.ALL and self.backend != BackendName.LOCAL:

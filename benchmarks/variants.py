@@ -117,9 +117,10 @@ class Variant(Engine):
 
 def describe_in_child(asked: str) -> tuple[str, dict[str, Any]]:
     """The device and the machine, asked in a process of its own: this one must not hold memory of a card."""
-    done = subprocess.run(
-        [sys.executable, "-m", "app.evaluation.machine", asked], check=True, stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-m", "app.evaluation.machine", asked]
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(done.returncode)  # it has said why
     machine: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return machine["device"], machine
 

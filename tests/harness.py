@@ -27,7 +27,7 @@ from app.queue import LocalQueue
 from app.results import RestorationResult
 from app.stages import OnProgress, Stage
 from app.storage import DiskStorage, Storage, new_id
-from app.store import Attempt, Job, NewPhoto, SqlStore
+from app.store import LEASE_SECONDS, Attempt, Job, NewPhoto, SqlStore
 
 OWNER = "owner"
 
@@ -90,12 +90,15 @@ class Harness:
         backend: Any = None,
         decoder: Any = None,
         storage: Storage | None = None,
+        *,
+        database_url: str = "",
+        lease_seconds: float = LEASE_SECONDS,
         **runner_options: Any,
     ) -> None:
         self.folder = folder
         self.database = folder / "data" / "jobs.sqlite3"
         self.events, self.queue = LocalEvents(), LocalQueue()
-        self.store = SqlStore(f"sqlite:///{self.database}", self.events)
+        self.store = SqlStore(database_url or f"sqlite:///{self.database}", self.events, lease_seconds=lease_seconds)
         self.storage: Storage = storage or DiskStorage(folder / "uploads", folder / "results")
         self.decoder: Any = decoder or Decoder(ImageLimits())
         self.backend: Any = backend or LanczosBackend()

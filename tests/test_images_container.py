@@ -144,7 +144,7 @@ def test_of_a_photo_with_a_gain_map_the_ordinary_picture_is_restored(kind: str, 
     data = with_segments(primary, xmp) + with_segments(make.saved(Image.new("L", (12, 8)), "JPEG"), xmp)
     picture = decoded(tmp_path, data)
     np.testing.assert_array_equal(picture.rgb, decoded(tmp_path, primary).rgb)
-    assert [("gain map" in sentence) for sentence in sentences(picture)] == [True]
+    assert [("gain map" in sentence) for sentence in sentences(picture)].count(True) == 1
 
 
 def test_a_gain_map_is_no_second_picture(tmp_path: Path) -> None:

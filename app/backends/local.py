@@ -90,7 +90,8 @@ class LocalBackend:
     def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
         """Restore one picture; see `Backend`. Faded colours come first, since networks and faces look at them.
 
-        Raises `DeviceLost` when the card computes no more in this process.
+        Raises:
+            DeviceLost: the card computes no more in this process.
         """
         facts: dict[str, Any] = {"engine": self._engine}
         if options.color_correction == ColorCorrection.AUTO:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from app.errors import Unavailable
 from app.restoration.device import choose_device, describe_card
 
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
@@ -72,5 +73,15 @@ def _memory_gb() -> int:
         return 0
 
 
-if __name__ == "__main__":  # for a process that must not hold memory of a card: asked device in, JSON out
-    sys.stdout.write(f"{json.dumps(describe_machine(choose_device(sys.argv[1]).value))}\n")
+def main() -> None:
+    """The asked device in, JSON out: in a process of its own, so that another one holds no memory of a card."""
+    try:
+        chosen = choose_device(sys.argv[1])
+    except Unavailable as error:
+        sys.exit(error.detail)
+    more = {"device_reason": chosen.reason, "device_is_fallback": chosen.is_fallback}
+    sys.stdout.write(f"{json.dumps({**describe_machine(chosen.value), **more})}\n")
+
+
+if __name__ == "__main__":
+    main()

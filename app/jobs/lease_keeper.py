@@ -105,7 +105,7 @@ class LeaseKeeper:
         held = set(self._held())
         renewed = self._store.renew_leases(held)
         for token in sorted(self._renewed & held - renewed):
-            log.warning("the run %s lost its claim; it was cancelled, or silent for too long", token)
+            log.info("the run %s lost its claim; it was cancelled, or silent for too long", token)
         self._renewed = renewed
 
     def _sweep(self, now: float) -> None:

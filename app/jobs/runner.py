@@ -19,23 +19,18 @@ from app import images
 from app.backends.pages import has_pages, restore_pages
 from app.backends.protocol import Backend
 from app.errors import Cancelled, Conflict, DeviceLost, NotFound, RestoreError
-from app.images import Encoded, PagesEncoder, Picture
+from app.images import PagesEncoder, Picture
 from app.jobs.progress import Progress
+from app.jobs.result_writing import Finished, ResultWriter, WrittenPages
 from app.jobs.storage_retries import StorageRetries
 from app.metrics import Metrics
-from app.notices import Notice
 from app.options import Pages, Partial, RestoreOptions
-from app.results import RestorationResult
 from app.stages import Stage
 from app.storage import Storage, new_id, translate_disk_full
 from app.store import Attempt, Result, Store
 
 log = logging.getLogger(__name__)
 
-FACES_NOT_KEPT = Notice(
-    "faces_not_kept",
-    "There was no room to keep the faces, so their strength cannot be changed without restoring again.",
-)
 SHUTTING_DOWN = "shutting_down"  # the code of a decoder that was closed
 
 
@@ -58,27 +53,6 @@ class Prepared:
     token: str
     options: RestoreOptions
     picture: Picture
-
-
-@dataclasses.dataclass(frozen=True)
-class WrittenPages:
-    """A result of several pages, which was written page by page: its scratch file, which goes with `scratch`."""
-
-    path: Path
-    encoded: Encoded
-    scratch: contextlib.ExitStack
-
-
-@dataclasses.dataclass(frozen=True)
-class Finished:
-    """An attempt whose picture is restored, and still has to be encoded and published."""
-
-    attempt: Attempt
-    token: str
-    options: RestoreOptions
-    restored: RestorationResult
-    notes: tuple[Notice, ...]  # what had to be given up while decoding
-    pages: WrittenPages | None = None
 
 
 def _noop() -> None:
@@ -113,6 +87,7 @@ class Runner:
         self._backends, self._metrics = backends, metrics
         self._clock, self._wall = clock, wall
         self._with_retries = StorageRetries(clock, pause)
+        self._writer = ResultWriter(storage, self._with_retries)
         self._unsettled: list[tuple[str, Callable[[], object]]] = []
         self._unsettled_lock = threading.Lock()
 
@@ -207,7 +182,7 @@ class Runner:
         progress = Progress(self._store, attempt.id, token, self._clock, heartbeat, _not_cancelled)
         began = self._clock()
         try:
-            result = self._write_result(finished, progress)
+            result = self._writer.write(finished, progress)
         except Exception as error:  # noqa: BLE001 - every failure ends in the row
             self._fail(attempt, token, error)
             return
@@ -268,55 +243,6 @@ class Runner:
             raise Conflict("backend_unavailable", f"The backend '{name}' is not set up here; choose another one.")
         return backend
 
-    def _write_result(self, finished: Finished, progress: Progress) -> Result | None:
-        """Encode into a temporary file and publish it; None when the run was cancelled meanwhile."""
-        if finished.pages is not None:
-            return self._publish_pages(finished, finished.pages, progress)
-        if not progress(1.0, Stage.ENCODING):
-            return None
-        with self._storage.scratch(finished.attempt.id) as temporary:
-            result = self._encode(finished, temporary)
-            if not progress(1.0, Stage.ENCODING):
-                return None
-            name = self._storage.name_of_run(result.name, finished.token)
-            wanted = functools.partial(progress, 1.0, Stage.ENCODING)
-            result = self._keep_faces(finished, dataclasses.replace(result, name=name), wanted)
-            self._with_retries(lambda: self._storage.publish(temporary, name), wanted)
-        return result
-
-    def _publish_pages(self, finished: Finished, pages: WrittenPages, progress: Progress) -> Result | None:
-        with pages.scratch:
-            if not progress(1.0, Stage.ENCODING):
-                return None
-            result = _row_of(finished, pages.encoded)
-            name = self._storage.name_of_run(result.name, finished.token)
-            wanted = functools.partial(progress, 1.0, Stage.ENCODING)
-            self._with_retries(lambda: self._storage.publish(pages.path, name), wanted)
-        return dataclasses.replace(result, name=name)
-
-    def _keep_faces(self, finished: Finished, result: Result, wanted: Callable[[], bool]) -> Result:
-        """Make the layers of the faces safe beside the result; where that fails the photo is restored all the same."""
-        restored = finished.restored
-        if not restored.face_layers:
-            return result
-        try:
-            with self._storage.scratch(finished.attempt.id) as temporary:
-                images.keep_layers(temporary, restored.face_layers, restored.picture, finished.options.output_format)
-                self._with_retries(lambda: self._storage.publish_layers(temporary, result.name), wanted)
-        except (OSError, RestoreError) as error:
-            log.warning("the faces of attempt %s could not be kept: %s", finished.attempt.id, error)
-            return dataclasses.replace(result, warnings=(*result.warnings, FACES_NOT_KEPT))
-        return result
-
-    def _encode(self, finished: Finished, temporary: Path) -> Result:
-        """Write the picture to the temporary file; what its row will say."""
-        options = finished.options
-        with translate_disk_full():
-            encoded = images.encode(
-                finished.restored.picture, temporary, options.output_format, options.output_quality, options.metadata
-            )
-        return _row_of(finished, encoded)
-
     def _complete(self, attempt_id: str, token: str, result: Result) -> None:
         """Complete the row of a published result; a run that lost its claim takes its file away again."""
         if self._store.complete(attempt_id, token, result, self._wall()):
@@ -350,23 +276,6 @@ class Runner:
     def _count(self, how: str, changed: bool) -> None:
         if changed:
             self._metrics.attempt_ended(how)
-
-
-def _row_of(finished: Finished, encoded: Encoded) -> Result:
-    """What the row of a written result says."""
-    restored = finished.restored
-    return Result(
-        name=f"{finished.attempt.id}.{encoded.extension}",
-        mime=encoded.mime,
-        width=encoded.width,
-        height=encoded.height,
-        bytes=encoded.bytes_written,
-        model=restored.model,
-        seconds=restored.seconds,
-        faces=restored.faces,
-        warnings=(*restored.warnings, *finished.notes, *encoded.notes),
-        params=restored.params,
-    )
 
 
 def _reason(attempt: Attempt, error: Exception) -> tuple[str, str]:
