@@ -35,6 +35,18 @@ def deep(array: NDArray[np.uint8], seed: int = 2) -> NDArray[np.uint16]:
     return (array.astype(np.uint16) * 256 + low).astype(np.uint16)
 
 
+def vivid() -> NDArray[np.uint8]:
+    """Full primaries from dark to bright, which only a wide space can hold, (12, 24, 3) RGB."""
+    ramp = np.linspace(0, 255, 24).astype(np.uint8)
+    rows = [np.stack([ramp if k == c else np.zeros_like(ramp) for k in range(3)], axis=1) for c in range(3)]
+    return np.repeat(np.stack(rows), 4, axis=0)
+
+
+def muted() -> NDArray[np.uint8]:
+    """The photo with colours that every space holds."""
+    return (photo() // 3 + 80).astype(np.uint8)
+
+
 def soft_alpha(width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
     """Transparent on the left, opaque on the right, a ramp between."""
     ramp = np.clip((np.arange(width) - width / 4) / (width / 2), 0, 1) * 255
@@ -151,28 +163,31 @@ def matrix_profile(primaries: list[tuple[float, float]], gamma: float, space: by
     adapt = np.linalg.inv(bradford) @ np.diag((bradford @ pcs) / (bradford @ white)) @ bradford
     adapted = adapt @ to_xyz
 
-    def xyz(values: NDArray[Any]) -> bytes:
-        return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(float(v) * 65536) for v in values))
-
     curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
     text = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + bytes(78)
-    tags = {b"desc": text + bytes(-len(text) % 4), b"wtpt": xyz(pcs), b"cprt": b"text\0\0\0\0none\0\0\0\0"}
+    tags = {b"desc": text + bytes(-len(text) % 4), b"wtpt": xyz_tag(pcs), b"cprt": b"text\0\0\0\0none\0\0\0\0"}
     if space == b"GRAY":
         tags[b"kTRC"] = curve
     else:
-        tags |= {name: xyz(adapted[:, i]) for i, name in enumerate((b"rXYZ", b"gXYZ", b"bXYZ"))}
+        tags |= {name: xyz_tag(adapted[:, i]) for i, name in enumerate((b"rXYZ", b"gXYZ", b"bXYZ"))}
         tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
-    return _icc(tags, space)
+    return icc_of(tags, space)
 
 
-def _icc(tags: dict[bytes, bytes], space: bytes) -> bytes:
+def xyz_tag(values: NDArray[Any]) -> bytes:
+    """An ICC tag of one colour in XYZ."""
+    return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(float(v) * 65536) for v in values))
+
+
+def icc_of(tags: dict[bytes, bytes], space: bytes = b"RGB ", device: bytes = b"mntr", pcs: bytes = b"XYZ ") -> bytes:
+    """An ICC profile of version 2 from its tags."""
     offset = 128 + 4 + 12 * len(tags)
     table, body = struct.pack(">I", len(tags)), b""
     for name, data in tags.items():
         table += name + struct.pack(">II", offset + len(body), len(data))
         body += data
     size = offset + len(body)
-    head = struct.pack(">I", size) + b"test" + bytes.fromhex("02400000") + b"mntr" + space + b"XYZ "
+    head = struct.pack(">I", size) + b"test" + bytes.fromhex("02400000") + device + space + pcs
     head += struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + bytes(28)
     head += struct.pack(">3i", 63190, 65536, 54061)
     return head.ljust(128, b"\0") + table + body
@@ -318,6 +333,4 @@ def cmyk_profile() -> bytes:
     table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
     table += curve * 4 + lab.tobytes() + curve * 3
     tags = {b"A2B0": table, b"wtpt": b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)}
-    profile = bytearray(_icc(tags, b"CMYK"))
-    profile[12:16], profile[20:24] = b"prtr", b"Lab "
-    return bytes(profile)
+    return icc_of(tags, b"CMYK", b"prtr", b"Lab ")

@@ -235,6 +235,7 @@ def test_what_checks_is_apart_from_what_runs() -> None:
     assert fixed | {"python-multipart", "python-dotenv", "scikit-image"} <= runs
     assert {"pytest", "hypothesis", "coverage", "mypy", "ruff", "playwright"} <= checks
     assert not runs & checks
+    assert names("requirements-heic.txt") <= checks - runs  # its tests run, and a first start does not install it
 
 
 # Which build of torch.
@@ -531,7 +532,7 @@ def test_every_requirement_is_pinned_exactly_and_constrained() -> None:
             if line and not line.startswith(("#", "-c")):
                 found = Requirement(line)
                 assert re.fullmatch(r"==[0-9a-z.]+", str(found.specifier)), line
-                pins[found.name.lower()] = str(found.specifier)
+                assert pins.setdefault(found.name.lower(), str(found.specifier)) == str(found.specifier)
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     constraints = [Requirement(line) for line in lines if not line.startswith("#")]
     known = {found.name.lower(): str(found.specifier) for found in constraints}

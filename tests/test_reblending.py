@@ -58,7 +58,9 @@ class Bench:
     def picture(self, attempt: Attempt) -> Picture:
         """What the shown version holds, its numbers as they stand in the file."""
         assert attempt.result_name is not None
-        return decode.decode_file(result_file(self.storage, attempt.result_name), LIMITS, as_stored=True)
+        return decode.decode_file(
+            result_file(self.storage, attempt.result_name), LIMITS, decode.DecodeOptions(as_stored=True)
+        )
 
     def files(self) -> set[str]:
         return {file.name for file in self.storage.iter_results()}

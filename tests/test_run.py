@@ -82,6 +82,21 @@ def test_a_named_result_gets_the_format_of_its_ending(project: Path) -> None:
     assert files_below(project / "new") == {"b.webp", "a.tif"}
 
 
+def test_all_pages_of_a_tiff_become_one_tiff(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (3, 16, 24, 3), dtype=np.uint8)
+    pages = [Image.fromarray(page) for page in noise]
+    pages[0].save(project / "album.tif", save_all=True, append_images=pages[1:])
+    assert run(project, "restore", "album.tif", "all", "--scale", "2", "--pages", "all") == 0
+    with Image.open(project / "all" / "album.tif", formats=("TIFF",)) as image:
+        assert (getattr(image, "n_frames", 1), image.size) == (3, (48, 32))
+    assert "first" not in capsys.readouterr().out
+    assert run(project, "restore", "album.tif", "first", "--scale", "2") == 0
+    assert "The file has 3 pages; only the first was restored." in capsys.readouterr().out
+    assert run(project, "restore", "album.tif", "all.png", "--pages", "all") == 1
+    assert "Several pages make a TIFF" in " ".join(capsys.readouterr().out.split())
+    assert not (project / "all.png").exists()
+
+
 def test_photos_that_share_a_name_do_not_share_a_result(project: Path) -> None:
     put_photo(project / "in" / "a.png")
     put_photo(project / "in" / "a.jpg")

@@ -6,7 +6,9 @@ its name only when it is whole; the restoration itself belongs to the local back
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,18 +21,30 @@ from rich.table import Table
 
 from app.atomic_files import part_beside, publish
 from app.backends.local import LocalBackend
+from app.backends.pages import has_pages, restore_pages
 from app.commands.configure import read_settings
 from app.commands.console import complain, console, say, work_bar
 from app.commands.photos import RestoreTask, find_tasks
-from app.errors import Cancelled, RestoreError, file_error
+from app.errors import Cancelled, RestoreError, Unprocessable, file_error
 from app.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
-from app.images import Decoder, ImageLimits, check_format, encode, pixel_bytes, read_header
+from app.images import (
+    Decoder,
+    Header,
+    ImageLimits,
+    PagesEncoder,
+    Picture,
+    check_format,
+    check_pages,
+    check_picture,
+    encode,
+    read_header,
+)
 from app.main.service import open_backend
 from app.notices import Notice
-from app.options import RestoreOptions, check_output
+from app.options import Pages, Partial, RestoreOptions, check_output
 from app.results import RestorationResult
 from app.settings import Settings
-from app.stages import Stage
+from app.stages import OnProgress, Stage
 
 _PIXELS_PER_MEGAPIXEL = 1_000_000
 _NAMES_TOLD = 20  # of files left out for one reason
@@ -138,22 +152,45 @@ class Restoration:
 
     def _restore(self, task: RestoreTask, decoder: Decoder, display: _Display) -> list[str]:
         """Decode, restore, write beside the result's place, rename; returns the warnings."""
-        header = read_header(task.source, self._limits)
-        scale = self._options.scale
-        check_output(header.width * header.height, scale, self._settings.max_output_megapixels)
-        check_format(task.output_format, header.width, header.height, scale)
-        picture = decoder.decode(task.source)
-        check_format(task.output_format, picture.width, picture.height, scale, pixel_bytes(picture))
+        self._check_result(task, read_header(task.source, self._limits))
+        page = 0 if self._options.pages == Pages.ALL else None
+        picture = decoder.decode(task.source, page=page, keep_partial=self._options.partial == Partial.KEEP)
+        check_picture(picture, task.output_format, self._options.scale)
 
         def on_progress(fraction: float, stage: Stage) -> bool:
             display.show(task.label, fraction, stage)
             return not self._stopping
 
+        if has_pages(picture, self._options):
+            return self._restore_pages(task, decoder, picture, on_progress)
         restored = self._backend.restore(picture, self._options, on_progress)
         if self._stopping:
             raise Cancelled
         notes = self._write(task, restored)
         return [notice.message for notice in (*picture.notes, *restored.warnings, *notes)]
+
+    def _check_result(self, task: RestoreTask, header: Header) -> None:
+        """Refuse what could not be kept after all the work: too many pixels for us, or for the format."""
+        sizes = header.page_sizes[:1]
+        if self._options.pages == Pages.ALL:
+            check_pages(header, self._limits)
+            sizes = header.page_sizes
+        for width, height in sizes:
+            check_output(width * height, self._options.scale, self._settings.max_output_megapixels)
+            check_format(task.output_format, width, height, self._options.scale)
+
+    def _restore_pages(self, task: RestoreTask, decoder: Decoder, first: Picture, on_progress: OnProgress) -> list[str]:
+        """All pages of a TIFF into one TIFF; returns the warnings."""
+        if task.output_format not in ("auto", "tiff"):
+            raise Unprocessable("invalid_option", "Several pages make a TIFF; let OUT end in .tif, or take one page.")
+        with part_beside(task.folder / task.stem) as part:
+            with contextlib.closing(PagesEncoder(part, first.pages, self._options.metadata)) as encoder:
+                decode_page = functools.partial(_decode_page, decoder, task.source)
+                restored, encoded = restore_pages(
+                    self._backend, first, decode_page, self._options, encoder, on_progress
+                )
+            publish(part, task.result(encoded.extension))
+        return [notice.message for notice in (*restored.warnings, *encoded.notes)]
 
     def _write(self, task: RestoreTask, restored: RestorationResult) -> Sequence[Notice]:
         options = self._options
@@ -175,6 +212,10 @@ class Restoration:
             raise KeyboardInterrupt
         self._stopping = True
         complain("Stopping soon; press Ctrl-C again to stop at once.")
+
+
+def _decode_page(decoder: Decoder, source: Path, page: int) -> Picture:
+    return decoder.decode(source, page=page)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import AvifImagePlugin
 
 from app.errors import NotFound, RestoreError, Unavailable
-from app.images.decode import decode_file
+from app.images.decode import DecodeOptions, decode_file
 from app.images.header import ImageLimits, quiet_pillow
 from app.images.picture import Picture
 from app.images.preview import preview_file
@@ -101,7 +101,7 @@ def _answer(request: dict[str, Any], fd: int, limits: ImageLimits) -> dict[str, 
     try:
         path = Path(request["path"])
         if request["do"] == "decode":
-            return _send_picture(decode_file(path, limits, as_stored=request.get("as_stored", False)), fd)
+            return _send_picture(decode_file(path, limits, DecodeOptions(**request["options"])), fd)
         if request["max_megapixels"] is not None:  # a result of our own, not a photo of somebody's
             with _allow_memory(result_memory(path)):
                 return {"sizes": _send([preview_result(path, request["max_side"])], fd)}
@@ -130,6 +130,7 @@ def _send_picture(picture: Picture, fd: int) -> dict[str, Any]:
         "grey": picture.grey,
         "dpi": picture.dpi,
         "source_format": picture.source_format,
+        "pages": picture.pages,
         "notes": [notice.message for notice in picture.notes],
     }
 

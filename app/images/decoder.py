@@ -24,9 +24,10 @@ import numpy as np
 
 from app import errors
 from app.errors import Internal, RestoreError, Unavailable, Unprocessable
-from app.images.header import MIME_TYPES, ImageLimits, undecodable
+from app.images.header import ImageLimits, undecodable
 from app.images.picture import Picture
 from app.images.preview import PREVIEW_SIDE_PIXELS
+from app.images.sniffing import MIME_TYPES
 from app.notices import PHOTO_CHANGED, notices_of
 
 _START_TIMEOUT_SECONDS = 60.0
@@ -61,14 +62,20 @@ class Decoder:
         """Start the child now, so that the first photo does not wait for it."""
         self._submit(self._warm)
 
-    def decode(self, path: Path, *, as_stored: bool = False) -> Picture:
+    def decode(
+        self, path: Path, *, as_stored: bool = False, page: int | None = None, keep_partial: bool = False
+    ) -> Picture:
         """Decode the first picture of a file; `as_stored` leaves its numbers and its profile as they are.
+
+        `page`, from 0, asks for that page of a TIFF; then nothing is noted of the others. `keep_partial` decodes what
+        is there of a file that lacks pixels, with a note, instead of refusing it.
 
         Raises:
             RestoreError: those of `decode.decode_file`; `decode_timeout`, `file_missing`, `no_space` (disk full),
                 `shutting_down` or `decoder_unavailable`.
         """
-        request = {"do": "decode", "path": str(path.absolute()), "as_stored": as_stored}
+        options = {"as_stored": as_stored, "page": page, "keep_partial": keep_partial}
+        request = {"do": "decode", "path": str(path.absolute()), "options": options}
         picture = self._submit(lambda: self._ask(request, _read_picture))
         assert isinstance(picture, Picture)
         return picture
@@ -251,6 +258,7 @@ def _read_picture(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -
         dpi=(dpi[0], dpi[1]) if dpi else None,
         source_format=answer["source_format"],
         notes=notices_of(PHOTO_CHANGED, (str(note) for note in answer["notes"])),
+        pages=int(answer["pages"]),
     )
 
 

@@ -12,11 +12,11 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from app.images import colour, samples
-from app.images.formats import FORMATS, fitting_format, own_format, too_large
+from app.images.formats import FORMATS, check_format, fitting_format, own_format, too_large
 from app.images.metadata.rewriting import Metadata, for_result
 from app.images.picture import Picture
 from app.images.png import write_png
-from app.images.tiff import write_tiff
+from app.images.tiff import readable, write_tiff
 from app.notices import RESULT_CHANGED, Notice, notices_of
 
 # One JPEG segment: 64 KiB less its length and the name of what it holds.
@@ -54,6 +54,15 @@ def choose_format(picture: Picture, output_format: str) -> str:
     return fitting_format(own, picture.width, picture.height, samples.pixel_bytes(picture), alpha=alpha, deep=deep)
 
 
+def check_picture(picture: Picture, output_format: str, scale: float) -> None:
+    """Judge a decoded photo as `check_format` does; now the bytes of its result are known too.
+
+    Raises:
+        Unprocessable: `too_large_for_format`.
+    """
+    check_format(output_format, picture.width, picture.height, scale, samples.pixel_bytes(picture))
+
+
 def encode(picture: Picture, file: Path, output_format: str, quality: int, metadata: str) -> Encoded:
     """Write a picture to a new file.
 
@@ -71,9 +80,12 @@ def encode(picture: Picture, file: Path, output_format: str, quality: int, metad
     name = choose_format(picture, output_format)
     if not FORMATS[name].holds(picture.width, picture.height, samples.pixel_bytes(picture)):
         raise too_large(name, picture.width, picture.height, "choose another format or a smaller scale")
-    carried = for_result(Metadata(picture.exif, picture.xmp, picture.dpi), picture.width, picture.height, metadata)
-    carried = _fitted(carried, name)
-    notes = notices_of(RESULT_CHANGED, [*carried.notes, *_losses(picture, name, output_format)])
+    carried = carried_metadata(picture, name, metadata)
+    losses = _losses(picture, name, output_format)
+    if name == "tiff":
+        picture, lost = readable(picture)
+        losses += lost
+    notes = notices_of(RESULT_CHANGED, [*carried.notes, *losses])
     try:
         with file.open("w+b") as target:
             _write(target, picture, name, quality, carried)
@@ -83,6 +95,12 @@ def encode(picture: Picture, file: Path, output_format: str, quality: int, metad
         file.unlink(missing_ok=True)
         raise
     return Encoded(FORMATS[name].extension, FORMATS[name].mime, picture.width, picture.height, size, notes)
+
+
+def carried_metadata(picture: Picture, name: str, metadata: str) -> Metadata:
+    """What of a picture's metadata a file of the format `name` carries under a policy, and notes on the rest."""
+    source = Metadata(picture.exif, picture.xmp, picture.dpi)
+    return _fitted(for_result(source, picture.width, picture.height, metadata), name)
 
 
 def _fitted(carried: Metadata, name: str) -> Metadata:
@@ -116,7 +134,7 @@ def _losses(picture: Picture, name: str, output_format: str) -> list[str]:
 
 
 def _write(file: BinaryIO, picture: Picture, name: str, quality: int, carried: Metadata) -> None:
-    icc_profile = _fitting_profile(picture)
+    icc_profile = fitting_profile(picture)
     if name == "png":
         write_png(file, picture, carried, icc_profile)
     elif name == "tiff":
@@ -125,7 +143,7 @@ def _write(file: BinaryIO, picture: Picture, name: str, quality: int, carried: M
         _write_lossy(file, picture, name, quality, carried, icc_profile)
 
 
-def _fitting_profile(picture: Picture) -> bytes | None:
+def fitting_profile(picture: Picture) -> bytes | None:
     """The profile, if it is for the kind of samples written (an RGB profile on a grey file is refused by readers)."""
     if picture.icc_profile is None:
         return None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.images import colour, samples
-from app.images.decode import guard
+from app.images.decode.channels import guard
 from app.images.header import quiet_pillow, undecodable, webp_size
 from app.images.picture import Picture
 from app.images.preview import encode_preview

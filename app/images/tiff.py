@@ -6,6 +6,7 @@ descriptive entries, so that every offset in it (maker notes included) stays rig
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from typing import Any, BinaryIO
 
@@ -13,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import Unprocessable
-from app.images import deflate, samples
+from app.images import colour, deflate, samples
 from app.images.metadata import exif
 from app.images.metadata.rewriting import Metadata
 from app.images.picture import Picture, Pixels
 
-_SHORT, _LONG, _RATIONAL, _BYTE, _UNDEFINED = 3, 4, 5, 1, 7
+_ASCII, _SHORT, _LONG, _RATIONAL, _BYTE, _UNDEFINED = 2, 3, 4, 5, 1, 7
+_ONE_OF_SEVERAL_PAGES = 2
+_ROUNDED = "Grey with transparency and a grey profile was rounded to 8 bits, since few programs open more of it."
 _DEFLATE, _DIFFERENCES, _UNASSOCIATED_ALPHA, _INCH = 8, 2, 2, 2
 _BORROWED = (270, 271, 272, 305, 306, 315, 316, 33432, exif.EXIF_POINTER, exif.GPS_POINTER)
 _DPI_DENOMINATOR = 1000
@@ -26,7 +29,44 @@ _DPI_DENOMINATOR = 1000
 
 def write_tiff(file: BinaryIO, picture: Picture, metadata: Metadata, icc_profile: bytes | None) -> None:
     """Write a whole TIFF; pixels keep their depth. Raises `too_large_for_format` beyond 4 gibibytes."""
-    writer = _Writer(file, metadata.exif)
+    TiffPagesWriter(file, 1).add(picture, metadata, icc_profile)
+
+
+def readable(picture: Picture) -> tuple[Picture, list[str]]:
+    """The picture as other programs open it, with notes: grey with alpha of 16 bits is what many of them do not.
+
+    It is written as RGB with alpha; or with 8 bits where a grey profile, which RGB cannot carry, says how it looks.
+    """
+    if not picture.grey or picture.alpha is None or picture.rgb.dtype == np.uint8:
+        return picture, []
+    if picture.icc_profile is None or colour.profile_space(picture.icc_profile) != "GRAY":
+        return dataclasses.replace(picture, grey=False), []
+    eight = dataclasses.replace(picture, rgb=samples.eight_bit(picture.rgb), alpha=samples.eight_bit(picture.alpha))
+    return eight, [_ROUNDED]
+
+
+class TiffPagesWriter:
+    """Writes pages one after another; after each `add` the file is whole."""
+
+    def __init__(self, file: BinaryIO, total: int) -> None:
+        self._file, self._total = file, total
+        self._writer: _Writer | None = None
+        self._written = 0
+
+    def add(self, picture: Picture, metadata: Metadata, icc_profile: bytes | None) -> None:
+        """Append a page. Of a page after the first, EXIF of the camera is left out: its offsets fit the first alone."""
+        if self._writer is None:
+            self._writer = _Writer(self._file, metadata.exif)
+        elif metadata.exif:
+            self._writer.add_texts(metadata.exif)
+        if self._total > 1:
+            self._writer.add(254, _LONG, [_ONE_OF_SEVERAL_PAGES])
+            self._writer.add(297, _SHORT, [self._written, self._total])
+        _write_page(self._writer, picture, metadata, icc_profile)
+        self._written += 1
+
+
+def _write_page(writer: _Writer, picture: Picture, metadata: Metadata, icc_profile: bytes | None) -> None:
     count = samples.channels(picture)
     strips = [
         (writer.append(deflate.compress(_differences(band, writer.order).data)), band.shape[0])
@@ -68,6 +108,15 @@ class _Writer:
             self._borrow(exif.Block(block))
         file.write(block or b"II*\0\0\0\0\0")
         self._pad()
+        self._link = 4  # where the position of the next directory goes
+
+    def add_texts(self, block: bytes) -> None:
+        """Add what the first directory of an EXIF block says in words."""
+        first = exif.Block(block)
+        for entry in first.entries(first.first_directory):
+            if entry.type == _ASCII:
+                start = entry.position + 8 if entry.value_bytes <= 4 else first.long(entry.position + 8)
+                self.add_bytes(entry.tag, _ASCII, bytes(first.data[start : start + entry.value_bytes]))
 
     def _borrow(self, block: exif.Block) -> None:
         self.order = block.order
@@ -105,13 +154,15 @@ class _Writer:
         self._entries[tag] = struct.pack(f"{self.order}HHI", tag, kind, count) + value
 
     def finish(self) -> None:
-        """Write the directory, sorted by tag, and point the header to it."""
+        """Write the directory, sorted by tag, and let the header or the directory before point to it."""
         entries = b"".join(self._entries[tag] for tag in sorted(self._entries))
         table = struct.pack(f"{self.order}H", len(self._entries)) + entries + bytes(4)
         position, _ = self.append(table)
-        self._file.seek(4)
+        self._file.seek(self._link)
         self._file.write(struct.pack(f"{self.order}I", position))
         self._file.seek(0, 2)
+        self._link = position + len(table) - 4
+        self._entries = {}
 
 
 def _differences(band: Pixels, order: str) -> NDArray[Any]:

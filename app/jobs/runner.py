@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import threading
 import time
@@ -15,13 +16,14 @@ from pathlib import Path
 from typing import Protocol
 
 from app import images
+from app.backends.pages import has_pages, restore_pages
 from app.backends.protocol import Backend
 from app.errors import Cancelled, Conflict, NotFound, RestoreError
-from app.images import Picture
+from app.images import Encoded, PagesEncoder, Picture
 from app.jobs.progress import Progress
 from app.metrics import Metrics
 from app.notices import Notice
-from app.options import RestoreOptions
+from app.options import Pages, Partial, RestoreOptions
 from app.results import RestorationResult
 from app.stages import Stage
 from app.storage import Storage, new_id, translate_disk_full
@@ -39,8 +41,11 @@ SHUTTING_DOWN = "shutting_down"  # the code of a decoder that was closed
 class PictureDecoder(Protocol):
     """Decodes an upload away from this process (`app.images.Decoder`)."""
 
-    def decode(self, path: Path) -> Picture:
-        """Raises `RestoreError` for a picture that cannot be decoded."""
+    def decode(self, path: Path, *, page: int | None, keep_partial: bool) -> Picture:
+        """The first picture of a file, or the asked page of a TIFF, from 0.
+
+        Raises `RestoreError` where it cannot be decoded, or lacks pixels that may not be missing.
+        """
         ...
 
 
@@ -55,6 +60,15 @@ class Prepared:
 
 
 @dataclasses.dataclass(frozen=True)
+class WrittenPages:
+    """A result of several pages, which was written page by page: its scratch file, which goes with `scratch`."""
+
+    path: Path
+    encoded: Encoded
+    scratch: contextlib.ExitStack
+
+
+@dataclasses.dataclass(frozen=True)
 class Finished:
     """An attempt whose picture is restored, and still has to be encoded and published."""
 
@@ -63,6 +77,7 @@ class Finished:
     options: RestoreOptions
     restored: RestorationResult
     notes: tuple[Notice, ...]  # what had to be given up while decoding
+    pages: WrittenPages | None = None
 
 
 def _noop() -> None:
@@ -113,10 +128,10 @@ class Runner:
         began = self._clock()
         try:
             options = RestoreOptions.from_json(attempt.options_json)
-            picture = self._decode(attempt)
-            self._check_format(picture, options)
+            picture = self._decode(attempt, options, 0 if options.pages == Pages.ALL else None)
+            images.check_picture(picture, options.output_format, options.scale)
         except Exception as error:  # noqa: BLE001 - every failure ends in the row
-            self._not_prepared(attempt, token, error)
+            self._fail_unless_closed(attempt, token, error)
             return None
         self._metrics.observe_stage("decode", self._clock() - began)
         return Prepared(attempt, token, options, picture)
@@ -139,16 +154,30 @@ class Runner:
         try:
             if not progress(0.0, Stage.LOADING):
                 raise Cancelled
-            backend = self._backend(attempt.backend)
-            restored = backend.restore(prepared.picture, prepared.options, progress)
+            finished = self._restored(prepared, progress)
         except Cancelled:
             self._stopped(attempt, token, progress)
             return None
         except Exception as error:  # noqa: BLE001 - every failure ends in the row
-            self._fail(attempt, token, error)
+            self._fail_unless_closed(attempt, token, error)
             return None
         self._metrics.observe_stage("restore", self._clock() - began)
-        return Finished(attempt, token, prepared.options, restored, prepared.picture.notes)
+        return finished
+
+    def _restored(self, prepared: Prepared, progress: Progress) -> Finished:
+        attempt, options, picture = prepared.attempt, prepared.options, prepared.picture
+        backend = self._backend(attempt.backend)
+        if not has_pages(picture, options):
+            restored = backend.restore(picture, options, progress)
+            return Finished(attempt, prepared.token, options, restored, picture.notes)
+        with contextlib.ExitStack() as stack:
+            path = stack.enter_context(self._storage.scratch(attempt.id))
+            with translate_disk_full():
+                encoder = stack.enter_context(contextlib.closing(PagesEncoder(path, picture.pages, options.metadata)))
+                decode_page = functools.partial(self._decode, attempt, prepared.options)
+                restored, encoded = restore_pages(backend, picture, decode_page, options, encoder, progress)
+            written = WrittenPages(path, encoded, stack.pop_all())
+        return Finished(attempt, prepared.token, options, restored, (), written)
 
     def finish(self, finished: Finished, *, heartbeat: Callable[[], None] = _noop) -> None:
         """Encode, make the file safe under its name, and only then complete the row."""
@@ -194,17 +223,11 @@ class Runner:
             with self._unsettled_lock:
                 self._unsettled.append(move)
 
-    def _decode(self, attempt: Attempt) -> Picture:
+    def _decode(self, attempt: Attempt, options: RestoreOptions, page: int | None) -> Picture:
         if not self._storage.has_upload(attempt.photo_id):
             raise NotFound("photo_missing", "The uploaded photo is gone; upload it again.")
         with self._storage.upload(attempt.photo_id) as path:
-            return self._decoder.decode(path)
-
-    @staticmethod
-    def _check_format(picture: Picture, options: RestoreOptions) -> None:
-        """What the header could not tell at submit: whether the asked format holds so many bytes."""
-        pixel_bytes = images.pixel_bytes(picture)
-        images.check_format(options.output_format, picture.width, picture.height, options.scale, pixel_bytes)
+            return self._decoder.decode(path, page=page, keep_partial=options.partial == Partial.KEEP)
 
     def _backend(self, name: str) -> Backend:
         backend = self._backends.get(name)
@@ -214,6 +237,8 @@ class Runner:
 
     def _write_result(self, finished: Finished, progress: Progress) -> Result | None:
         """Encode into a temporary file and publish it; None when the run was cancelled meanwhile."""
+        if finished.pages is not None:
+            return self._publish_pages(finished, finished.pages, progress)
         if not progress(1.0, Stage.ENCODING):
             return None
         with self._storage.scratch(finished.attempt.id) as temporary:
@@ -222,6 +247,14 @@ class Runner:
                 return None
             result = self._keep_faces(finished, result)
             self._storage.publish(temporary, result.name)
+        return result
+
+    def _publish_pages(self, finished: Finished, pages: WrittenPages, progress: Progress) -> Result | None:
+        with pages.scratch:
+            if not progress(1.0, Stage.ENCODING):
+                return None
+            result = _row_of(finished, pages.encoded)
+            self._storage.publish(pages.path, result.name)
         return result
 
     def _keep_faces(self, finished: Finished, result: Result) -> Result:
@@ -240,23 +273,12 @@ class Runner:
 
     def _encode(self, finished: Finished, temporary: Path) -> Result:
         """Write the picture to the temporary file; what its row will say."""
-        restored, options = finished.restored, finished.options
+        options = finished.options
         with translate_disk_full():
             encoded = images.encode(
-                restored.picture, temporary, options.output_format, options.output_quality, options.metadata
+                finished.restored.picture, temporary, options.output_format, options.output_quality, options.metadata
             )
-        return Result(
-            name=f"{finished.attempt.id}.{encoded.extension}",
-            mime=encoded.mime,
-            width=encoded.width,
-            height=encoded.height,
-            bytes=encoded.bytes_written,
-            model=restored.model,
-            seconds=restored.seconds,
-            faces=restored.faces,
-            warnings=(*restored.warnings, *finished.notes, *encoded.notes),
-            params=restored.params,
-        )
+        return _row_of(finished, encoded)
 
     def _complete(self, attempt_id: str, token: str, result: Result) -> None:
         """Complete the row of a published result; a run that lost its claim takes its file away again."""
@@ -277,7 +299,7 @@ class Runner:
         else:
             self._fail(attempt, token, RuntimeError("the backend stopped although nobody asked it to"))
 
-    def _not_prepared(self, attempt: Attempt, token: str, error: Exception) -> None:
+    def _fail_unless_closed(self, attempt: Attempt, token: str, error: Exception) -> None:
         if isinstance(error, RestoreError) and error.code == SHUTTING_DOWN:
             self.give_back(attempt.id, token)  # the decoder was closed under us: not the photo's fault
         else:
@@ -290,6 +312,23 @@ class Runner:
     def _count(self, how: str, changed: bool) -> None:
         if changed:
             self._metrics.attempt_ended(how)
+
+
+def _row_of(finished: Finished, encoded: Encoded) -> Result:
+    """What the row of a written result says."""
+    restored = finished.restored
+    return Result(
+        name=f"{finished.attempt.id}.{encoded.extension}",
+        mime=encoded.mime,
+        width=encoded.width,
+        height=encoded.height,
+        bytes=encoded.bytes_written,
+        model=restored.model,
+        seconds=restored.seconds,
+        faces=restored.faces,
+        warnings=(*restored.warnings, *finished.notes, *encoded.notes),
+        params=restored.params,
+    )
 
 
 def _reason(attempt: Attempt, error: Exception) -> tuple[str, str]:
