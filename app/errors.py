@@ -115,6 +115,10 @@ class OutOfMemory(Unavailable):
     """503: the smallest tile does not fit the device's memory."""
 
 
+class DeviceLost(Exception):
+    """The graphics card computes no more in this process: the photo goes back to the queue, and the process ends."""
+
+
 class Cancelled(Exception):
     """Not an error: whoever listens to the progress asked to stop."""
 

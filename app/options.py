@@ -26,6 +26,9 @@ class BackendName(enum.StrEnum):
     SILICONFLOW = "siliconflow"
 
 
+CARD_FAILED = "card-failed"  # in place of a device's name, after the card ended the service too often
+
+
 class EngineName(enum.StrEnum):
     """Whose code runs the networks on this machine."""
 
@@ -141,7 +144,6 @@ class RestoreOptions:
             raise _invalid("model", "must be a name of letters, digits, dots, dashes and underscores")
         if self.prompt is not None and len(self.prompt) > PROMPT_LIMIT_CHARACTERS:
             raise _invalid("prompt", f"must have at most {PROMPT_LIMIT_CHARACTERS} characters")
-
         if self.pages == Pages.ALL and self.output_format not in ("auto", "tiff"):
             raise _invalid("pages", "may be all for TIFF results only; leave output_format at auto or tiff")
         if self.pages == Pages.ALL and self.backend != BackendName.LOCAL:

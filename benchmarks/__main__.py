@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from app.evaluation.machine import describe_machine, in_words
-from app.restoration.device import choose_device
+from app.evaluation.machine import in_words
 from benchmarks.request import SHAPES, LeftOut, Request, Row, invented_picture
 from benchmarks.table import as_table
+from benchmarks.variants import describe_in_child
 
 # in the order in which they run: the part's name, its module, and what it measures
 PARTS = {
@@ -42,8 +42,7 @@ _NEEDED_MODELS = (*SHAPES, "realesr-general-wdn-x4v3")
 def main(words: Sequence[str] | None = None) -> int:
     """Measure the parts asked for; 1 when one of them failed."""
     asked = make_parser().parse_args(words)
-    device = choose_device(asked.device).value
-    machine = describe_machine(device)
+    device, machine = describe_in_child(asked.device)
     print(f"{in_words(machine)}\n", flush=True)
     with tempfile.TemporaryDirectory() as name:
         request, invented = make_request(asked, Path(name), device)

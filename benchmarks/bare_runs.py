@@ -50,6 +50,6 @@ def _repeated(call: Any, task: dict[str, Any]) -> Any:
             for _ in range(task["repeats"]):
                 call()
         if task["device"] != "cpu":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(torch.device(task["device"]))  # not whichever card is current
 
     return run

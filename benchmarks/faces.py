@@ -31,7 +31,7 @@ from app.restoration.faces.pipeline import LoadedFaceModels
 from app.restoration.reference.packages import is_available
 from benchmarks.random_weights import DETECTOR_FILE, put_face_weights
 from benchmarks.request import LeftOut, Request, Row, invented_picture, median
-from benchmarks.variants import TUNED_ALLOCATOR, Engine, resident_mb
+from benchmarks.variants import TUNED_ALLOCATOR, Engine, describe_in_child, resident_mb
 
 SCALE = 4
 WARM_UP_ROUNDS = 1
@@ -305,7 +305,6 @@ def main() -> None:
     if asked.serve:
         serve(json.loads(asked.serve))
         return
-    from app.restoration.device import choose_device
     from benchmarks.table import as_table
 
     picture = invented_picture()
@@ -313,7 +312,7 @@ def main() -> None:
         with Image.open(asked.photo, formats=["JPEG", "PNG"]) as image:
             picture = np.asarray(image.convert("RGB"), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as name:
-        task = make_task(Path(name), asked.weights, picture, choose_device(asked.device).value)
+        task = make_task(Path(name), asked.weights, picture, describe_in_child(asked.device)[0])
         if asked.memory:
             print(json.dumps(thirty_faces(task)))
             return

@@ -30,8 +30,10 @@ def measure(request: Request) -> list[Row]:
         measured = interleaved([*products, *networks], request.rounds)
         rates = {name: row.work / row.seconds / 1e9 for name, row in measured.items()}
         best = max(rates[variant.name] for variant in products)
-        rows.append(Row("kernels", f"matrix product, {precision}", {"gflop_per_s": best}))
+        rows.append(
+            Row("kernels", f"matrix product, {precision}", {"gflop_per_s": best, **measured[products[0].name].tf32})
+        )
         for model in request.models:
-            figures = {"gflop_per_s": rates[model], "share_of_product": rates[model] / best}
+            figures = {"gflop_per_s": rates[model], "share_of_product": rates[model] / best, **measured[model].tf32}
             rows.append(Row("kernels", f"{model}, {side}x{side}, {precision}", figures))
     return rows

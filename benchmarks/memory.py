@@ -32,7 +32,7 @@ def measure(request: Request) -> list[Row]:
         for make in (Variant.ours, *((Variant.upstream,) if is_available() else ())):
             variant = make(request, model, side)
             measured = interleaved([variant], rounds=1, warm_up=0)[variant.name]
-            rows.append(Row("memory", f"{model}, {side}x{side}, {variant.name}", {**measured.peaks}))
+            rows.append(Row("memory", f"{model}, {side}x{side}, {variant.name}", {**measured.peaks, **measured.tf32}))
     if not request.quick:
         cases = [(model, FILE_SIDE) for model in request.models] + [(request.models[0], HUGE_FILE_SIDE)]
         rows += [_from_file_to_file(request, model, side) for model, side in cases]

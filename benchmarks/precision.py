@@ -25,6 +25,7 @@ def measure(request: Request) -> list[Row]:
         exact = np.load(files["fp32"])
         for name, row in measured.items():
             figures: dict[str, object] = {"median_ms": row.seconds * 1000}
+            figures |= row.tf32
             figures["times_fp32"] = measured["fp32"].seconds / row.seconds
             if name != "fp32":
                 figures["psnr_to_fp32_db"] = psnr(exact, np.load(files[name]))

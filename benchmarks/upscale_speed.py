@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from app.restoration.reference.packages import is_available
 from benchmarks.request import LeftOut, Request, Row
-from benchmarks.variants import TUNED_ALLOCATOR, Variant, interleaved
+from benchmarks.variants import TUNED_ALLOCATOR, Variant, measured_alone
 
 
 def measure(request: Request) -> list[Row]:
@@ -29,7 +29,7 @@ def _measure_one(request: Request, model: str, side: int) -> list[Row]:
         tuned = Variant.upstream(request, model, side, "upstream, fp16", half=True)
     variants += [tuned, Variant.ours(request, model, side, "ours, fp32", precision="fp32")]
     variants.append(Variant.ours(request, model, side))
-    measured = interleaved(variants, request.rounds)
+    measured = measured_alone(request, variants, request.rounds)
     plain, second = measured["upstream"].seconds, measured[tuned.name].seconds
     return [
         Row(
@@ -40,6 +40,7 @@ def _measure_one(request: Request, model: str, side: int) -> list[Row]:
                 "times_upstream": plain / row.seconds,
                 f"times_{tuned.name.replace(', ', '_').replace(' ', '_')}": second / row.seconds,
                 **row.peaks,
+                **row.tf32,
             },
         )
         for name, row in measured.items()

@@ -38,25 +38,33 @@ class Measured:
     """One variant's median seconds, its work (multiplications and additions, 0: unknown) and its peaks of memory.
 
     `peaks` has `peak_mb` (resident, whole process, load included) and on CUDA `allocated_mb` (by torch, of the device).
+    `tf32` says on CUDA whether the variant's fp32 was TF32; empty elsewhere.
     """
 
     seconds: float
     work: float
     peaks: dict[str, float]
+    tf32: dict[str, bool] = dataclasses.field(default_factory=dict)
 
 
 class Engine:
-    """A module of the benchmarks as a process of its own, which answers each line on its input with one of JSON."""
+    """A module of the benchmarks as a process of its own, which answers each line on its input with one of JSON.
+
+    The process starts at the first line, so that one that is not asked yet holds no memory of a card.
+    """
 
     def __init__(self, name: str, words: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self.name = name
-        command = [sys.executable, "-m", *words]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})}
-        )
+        self._command = [sys.executable, "-m", *words]
+        self._environment = {**os.environ, **(environment or {})}
+        self._process: subprocess.Popen[str] | None = None
 
     def ask(self, line: str) -> Any:
         """The answer to one line. Raises RuntimeError when the process died."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=self._environment
+            )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -71,6 +79,8 @@ class Engine:
 
     def close(self) -> None:
         """End the process."""
+        if self._process is None:
+            return
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
@@ -100,9 +110,26 @@ class Variant(Engine):
         return cls(name, engine, weights=str(request.weights), device=request.device, **extra)
 
     def run(self) -> dict[str, Any]:
-        """One run: {"seconds", "work", "peak_mb"} and on CUDA "allocated_mb"."""
+        """One run: {"seconds", "work", "peak_mb"} and on CUDA "allocated_mb" and "tf32"."""
         answer: dict[str, Any] = self.ask("run")
         return answer
+
+
+def describe_in_child(asked: str) -> tuple[str, dict[str, Any]]:
+    """The device and the machine, asked in a process of its own: this one must not hold memory of a card."""
+    command = [sys.executable, "-m", "app.evaluation.machine", asked]
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(done.returncode)  # it has said why
+    machine: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return machine["device"], machine
+
+
+def measured_alone(request: Request, variants: Sequence[Variant], rounds: int) -> dict[str, Measured]:
+    """As `interleaved`, but on a card one variant after another, so that no other process holds its memory."""
+    if request.on_cpu:
+        return interleaved(variants, rounds)
+    return {name: row for variant in variants for name, row in interleaved([variant], rounds).items()}
 
 
 def interleaved(variants: Sequence[Variant], rounds: int, warm_up: int = WARM_UP_ROUNDS) -> dict[str, Measured]:
@@ -128,7 +155,10 @@ def interleaved(variants: Sequence[Variant], rounds: int, warm_up: int = WARM_UP
             variant.close()
     return {
         name: Measured(
-            median(values), last[name]["work"], {key: last[name][key] for key in last[name] if key.endswith("_mb")}
+            median(values),
+            last[name]["work"],
+            peaks={key: value for key, value in last[name].items() if key.endswith("_mb")},
+            tf32={key: value for key, value in last[name].items() if key == "tf32"},
         )
         for name, values in seconds.items()
     }
@@ -198,6 +228,16 @@ def peaks_of(device: str) -> dict[str, float]:
     return peaks
 
 
+def tf32_of(task: Mapping[str, Any]) -> dict[str, bool]:
+    """{"tf32": whether fp32 was TF32 here}, by the switch for products or for convolutions; empty on a CPU."""
+    if task["device"] == "cpu":
+        return {}
+    import torch
+
+    backends = torch.backends
+    return {"tf32": backends.cuda.matmul.allow_tf32 if task["engine"] == "product" else bool(backends.cudnn.allow_tf32)}
+
+
 def resident_mb(process: str, name: str = "VmHWM") -> float:
     """What a process holds (VmRSS), or the most it held since its program began; Linux.
 
@@ -216,7 +256,7 @@ def serve(task: dict[str, Any]) -> None:
             started = time.perf_counter()
             call()
             seconds = time.perf_counter() - started
-            answer = {"seconds": seconds, "work": work, **peaks_of(task["device"])}
+            answer = {"seconds": seconds, "work": work, **peaks_of(task["device"]), **tf32_of(task)}
             print(json.dumps(answer), file=answers, flush=True)
 
 

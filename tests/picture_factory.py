@@ -93,6 +93,11 @@ def deep_png(array: NDArray[np.uint16], extra: bytes = b"") -> bytes:
     return png(samples.shape[1], samples.shape[0], 16, {1: 0, 2: 4, 3: 2, 4: 6}[samples.shape[2]], rows, extra)
 
 
+def physical_size(x: float, y: float) -> bytes:
+    """A PNG's chunk of pixels per inch."""
+    return chunk(b"pHYs", struct.pack(">IIB", round(x / 0.0254), round(y / 0.0254), 1))
+
+
 def small_grey_png(depth: int, extra: bytes = b"") -> bytes:
     """A grey PNG of 1, 2 or 4 bits, its values counting up."""
     values = (np.arange(WIDTH * HEIGHT) % (1 << depth)).reshape(HEIGHT, WIDTH)
@@ -141,6 +146,19 @@ def _with_thumbnail(block: bytes, thumbnail: bytes, order: str) -> bytes:
     joined = bytearray(block + table + bytes(4) + thumbnail)
     struct.pack_into(order + "I", joined, pointer, second)
     return bytes(joined)
+
+
+def iptc_block(texts: dict[int, str]) -> bytes:
+    """IPTC data sets of the application record, in UTF-8."""
+    sets = [(1, 90, b"\x1b%G"), *((2, number, text.encode()) for number, text in texts.items())]
+    return b"".join(struct.pack(">BBBH", 0x1C, record, number, len(value)) + value for record, number, value in sets)
+
+
+def iptc_segment(texts: dict[int, str]) -> bytes:
+    """An APP13 segment as Photoshop and photo agencies write it."""
+    block = iptc_block(texts)
+    body = b"Photoshop 3.0\x008BIM\x04\x04\0\0" + struct.pack(">I", len(block)) + block + bytes(len(block) % 2)
+    return struct.pack(">BBH", 0xFF, 0xED, len(body) + 2) + body
 
 
 XMP = (

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import __main__ as command
 from benchmarks import bare_runs, codecs, precision, table, variants
@@ -95,6 +96,55 @@ def test_short_runs_come_three_in_a_row_for_all_and_the_middle_one_counts() -> N
     long = Noted("long", [4, 4, 4], order)
     interleaved([Noted("a", [1, 1, 1], order), long], rounds=2, warm_up=1)  # type: ignore[list-item]
     assert order == ["a", "long"] * 3
+
+
+def test_on_a_card_each_variant_runs_alone_where_memory_is_measured(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    class Alone(Noted):
+        def run(self) -> dict[str, float]:
+            assert all(other.closed for other in made if other is not self and other.name < self.name)
+            return super().run()
+
+    made = [Alone("a", [9, 9, 4, 4], order), Alone("b", [9, 9, 4, 4], order)]
+    measured = variants.measured_alone(request_of(tmp_path, device="cuda:0"), made, rounds=2)  # type: ignore[arg-type]
+    assert order == ["a"] * 4 + ["b"] * 4
+    assert set(measured) == {"a", "b"}
+    together = [Noted("a", [9, 9, 4, 4], order), Noted("b", [9, 9, 4, 4], order)]
+    order.clear()
+    variants.measured_alone(request_of(tmp_path), together, rounds=2)  # type: ignore[arg-type]
+    assert order == ["a", "b"] * 4
+
+
+def test_a_process_that_was_not_asked_yet_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("started"))
+    Variant("never asked", "ours", device="cuda:0").close()
+
+
+def test_the_machine_is_described_in_a_process_of_its_own() -> None:
+    device, machine = variants.describe_in_child("cpu")
+    assert (device, machine["device"]) == ("cpu", "cpu")
+    assert machine["torch"]
+
+
+def test_tf32_is_stated_for_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert variants.tf32_of({"engine": "ours", "device": "cpu"}) == {}
+    assert variants.tf32_of({"engine": "upstream", "device": "cuda:0"}) == {"tf32": True}  # torch's default
+    assert variants.tf32_of({"engine": "product", "device": "cuda:0"}) == {"tf32": False}
+    row = {"seconds": 9.0, "work": 1.0, "tf32": False}
+    noted = Noted("a", [9.0], [])
+    monkeypatch.setattr(noted, "run", lambda: row)
+    assert interleaved([noted], rounds=1)["a"].tf32 == {"tf32": False}  # type: ignore[list-item]
+
+
+def test_the_card_that_is_measured_is_waited_for_not_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    task = {"device": "cpu", "precision": "fp32", "side": 8, "repeats": 1}
+    call, _ = bare_runs.make_product(task)
+    task["device"] = "cuda:1"
+    call()
+    assert waited == [torch.device("cuda:1")]
 
 
 def test_a_variant_that_dies_is_named_and_the_others_are_ended(

@@ -243,6 +243,6 @@ def test_other_errors_pass_unchanged(open_engine: Callable[..., Engine]) -> None
 
 def test_the_tile_side_suits_the_network(open_engine: Callable[..., Engine]) -> None:
     engine = open_engine(enlarge)
-    assert engine.tile_pixels() >= 32
+    assert engine.tiling.tile >= 32
     assert engine.facts is FACTS
     assert engine.precision == "bf16"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import pytest
 import torch
 
 from app.backends.local import open_local_backend
-from app.errors import Cancelled, Unavailable
+from app.errors import Cancelled, OutOfMemory, Unavailable
 from app.images import Picture
 from app.images.face_layers import blend_layers
 from app.options import RestoreOptions
-from app.restoration.faces import FaceModels, LoadedFaceModels
+from app.restoration.faces import FaceModels, LoadedFaceModels, models
 from app.restoration.faces.models import DETECTORS, PARSER
 from app.restoration.models import weights
 from app.restoration.models.registry import ModelRegistry
@@ -86,6 +87,63 @@ def test_a_file_with_another_network_in_it_is_refused(tmp_path: Path) -> None:
     box = face_models(tmp_path, V13, detector="mobilenet")
     with pytest.raises(Unavailable, match=MOBILENET):
         box.open(None)
+
+
+@pytest.mark.parametrize("part", ["detector", "restorer", "parser"])
+def test_out_of_memory_at_load_makes_room_and_never_blames_a_good_file(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = face_models(tmp_path, *ALL)
+    errors: list[Exception] = [torch.OutOfMemoryError("CUDA out of memory")]
+
+    def maker(name: str) -> Callable[..., str]:
+        def make(*_: Any, **__: Any) -> str:
+            if errors and name == part:
+                raise errors.pop()
+            return f"{name} {len(errors)}"
+
+        return make
+
+    monkeypatch.setattr(ModelRegistry, "read", lambda self, file: {})
+    monkeypatch.setattr(FaceModels, "_build_gfpgan", maker("restorer"))
+    monkeypatch.setattr(models, "build_detector", maker("detector"))
+    monkeypatch.setattr(models, "build_parser", maker("parser"))
+    loaded, _ = box.open(None)
+    assert loaded is not None
+    made: dict[str, Any] = {"detector": loaded.detect, "restorer": loaded.restore, "parser": loaded.parse}
+    assert made[part] == f"{part} 0"
+    box = face_models(tmp_path)
+    errors += [RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")] * 2
+    with pytest.raises(OutOfMemory) as refused:
+        box.open(None)
+    assert "remove" not in refused.value.detail
+    errors.append(torch.AcceleratorError("CUDA error: an illegal memory access was encountered"))
+    with pytest.raises(torch.AcceleratorError):
+        box.open(None)
+
+
+@pytest.mark.parametrize(("total_gb", "batch"), [(80, 4), (8, 2), (4, 1)])
+def test_the_batch_of_a_card_follows_all_its_memory_and_is_remembered(
+    total_gb: int, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    face_models(tmp_path, *ALL)
+    monkeypatch.setattr(ModelRegistry, "read", lambda self, file: {})
+    monkeypatch.setattr(models, "total_memory_bytes", lambda device: total_gb * 10**9)
+    for maker in ("build_detector", "build_parser"):
+        monkeypatch.setattr(models, maker, lambda *_: None)
+    monkeypatch.setattr(FaceModels, "_build_gfpgan", lambda *_: None)
+    box = FaceModels(ModelRegistry(tmp_path, allow_unverified=True), "cuda:0", "fp32")
+
+    def opened() -> LoadedFaceModels:
+        loaded, _ = box.open(None)
+        assert loaded is not None
+        return loaded
+
+    assert (opened().batch, opened().fills_batch, opened().device) == (batch, True, "cuda:0")
+    opened().remember_batch(1)
+    assert opened().batch == 1
+    box.forget_batch()
+    assert opened().batch == batch
 
 
 def test_faces_never_run_in_fp16(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.errors import OutOfMemory
 from app.images import Pixels
+from app.restoration.device import profile_of
 from app.restoration.faces import detection
 from app.restoration.faces.detection import (
     Detector,
@@ -205,6 +207,59 @@ def test_the_copy_that_is_looked_at_is_capped(detector: tuple[Detector, Any], mo
     monkeypatch.setattr(detection, "make_priors", lambda *size: noted(sides, size) and make_priors(*size))
     detector[0](np.zeros((300, 6000, 3), np.uint8))
     assert sides == [(64, 1280)]
+
+
+@pytest.mark.parametrize("name", ["Blake_Lively.jpg", "10045.png"])
+def test_a_card_looks_at_few_shapes_and_sees_the_same_faces(
+    name: str, detector: tuple[Detector, Any], real_weights: Path, real_photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detection, "profile_of", lambda device: profile_of("cuda:0"))
+    state = ModelRegistry(real_weights, allow_unverified=True).read(DETECTOR_FILE)
+    on_card = build_detector("mobile0.25", state, "cpu")
+    sides: list[tuple[int, int]] = []
+    monkeypatch.setattr(detection, "make_priors", lambda *size: noted(sides, size) and make_priors(*size))
+    rgb = read(real_photos / name)
+    faces, same = detector[0](rgb), on_card(rgb)
+    assert max(sides[1]) == 1280
+    assert min(sides[1]) % 64 == 0
+    assert len(faces) == len(same) > 0
+    for a, b in zip(faces, same, strict=True):
+        assert overlap(np.array(a.box), np.array(b.box)) > 0.98
+        assert np.abs(a.landmarks - b.landmarks).max() < 1
+
+
+def test_few_shapes_hold_every_photo() -> None:
+    sizes = [(600, 400), (601, 444), (448, 9), (1280, 447), (444, 601), (1280, 1279)]
+    seen = [detection.seen_size(*size, 1280, 64) for size in sizes]
+    assert seen == [(1280, 448), (1280, 448), (1280, 64), (1280, 448), (448, 1280), (1280, 1280)]
+    assert detection.seen_size(601, 444, 1280, 0) == (601, 444)
+
+
+def test_out_of_memory_while_looking_halves_the_copy_remembers_it_and_ends_in_a_named_error(
+    real_weights: Path, real_photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from facexlib.detection.retinaface import RetinaFace
+
+    seen: list[int] = []
+    forward, limit = RetinaFace.forward, [700]
+
+    def tight(self: Any, x: torch.Tensor) -> Any:
+        seen.append(max(x.shape[2:]))
+        if seen[-1] > limit[0]:
+            raise RuntimeError("FIND was unable to find an engine to execute this computation")
+        return forward(self, x)
+
+    state = ModelRegistry(real_weights, allow_unverified=True).read(DETECTOR_FILE)
+    ours = build_detector("mobile0.25", state, "cpu")
+    monkeypatch.setattr(RetinaFace, "forward", tight)
+    rgb = read(real_photos / "one_face.jpg")
+    large = cv2.resize(rgb, None, fx=1280 / max(rgb.shape), fy=1280 / max(rgb.shape))
+    assert len(ours(large)) == len(ours(large)) == 1
+    assert seen == [1280, 640, 640]
+    limit[0] = 0
+    with pytest.raises(OutOfMemory) as refused:
+        ours(large)
+    assert refused.value.code == "out_of_memory"
 
 
 def test_a_16_bit_photo_shows_the_same_faces(detector: tuple[Detector, Any], real_photos: Path) -> None:

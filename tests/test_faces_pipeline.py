@@ -301,6 +301,53 @@ def test_out_of_memory_makes_batches_smaller_and_the_last_resort_is_an_error() -
         restore(tools(*five, batch=4, restore=tight(0)), Picture(scene()))
 
 
+def test_a_batch_of_a_card_is_filled_up_so_that_a_face_has_always_the_same_company_in_number() -> None:
+    sizes: list[int] = []
+
+    def count(faces: Tensor) -> Tensor:
+        sizes.append(len(faces))
+        return broken_in({0})(faces) if len(sizes) == 1 else -faces
+
+    def parse(faces: Tensor) -> list[Any]:
+        sizes.append(len(faces))
+        return round_mask(faces)
+
+    five = [found_at(20 + 30 * i, 60, 28) for i in range(5)]
+    filled = {"batch": 4, "fills_batch": True, "restore": count, "parse": parse, "exact": lambda: count}
+    _, expected, _ = restore(tools(*five), Picture(scene()))
+    _, result, done = restore(tools(*five, **filled), Picture(scene()))
+    np.testing.assert_array_equal(result, expected)
+    assert sizes == [4] * 5  # two batches of faces and of masks, and one face in fp32
+    assert done.redone_in_fp32 == 1
+
+
+def test_a_smaller_batch_is_remembered_and_a_full_one_is_halved_even_for_one_face() -> None:
+    remembered: list[int] = []
+
+    def tight(faces: Tensor) -> Tensor:
+        if len(faces) > 1:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+        return -faces
+
+    filled = {"batch": 4, "fills_batch": True, "remember_batch": remembered.append}
+    _, expected, _ = restore(tools(found_at(60, 60, 60)), Picture(scene()))
+    _, result, _ = restore(tools(found_at(60, 60, 60), restore=tight, **filled), Picture(scene()))
+    np.testing.assert_array_equal(result, expected)
+    assert remembered == [2, 1]
+
+
+def test_a_parser_that_runs_out_of_memory_halves_the_batch_too() -> None:
+    def tight(faces: Tensor) -> list[Any]:
+        if len(faces) > 1:
+            raise RuntimeError("FIND was unable to find an engine to execute this computation")
+        return round_mask(faces)
+
+    two = (found_at(40, 60, 60), found_at(120, 60, 60))
+    _, expected, _ = restore(tools(*two), Picture(scene()))
+    _, result, _ = restore(tools(*two, batch=2, parse=tight), Picture(scene()))
+    np.testing.assert_array_equal(result, expected)
+
+
 def test_progress_rises_with_every_network_and_a_stop_comes_within_one_face() -> None:
     three = tools(found_at(30, 60, 40), found_at(80, 60, 40), found_at(130, 60, 40))
     picture = Picture(scene())

@@ -112,10 +112,13 @@ def test_a_missing_file_is_not_called_damaged(decoder: Decoder, tmp_path: Path) 
 
 def test_metadata_and_profile_cross_the_border(decoder: Decoder, tmp_path: Path) -> None:
     block = b"Exif\0\0" + make.exif_block(gps=True)
-    path = written(tmp_path, make.jpeg(exif=block, xmp=make.XMP, dpi=(300, 300), icc_profile=make.srgb()))
-    picture = decoder.decode(path)
+    extra = make.iptc_segment({120: "At the lake"})
+    photo = make.jpeg(exif=block, xmp=make.XMP, dpi=(300, 300), icc_profile=make.srgb(), extra=extra, comment="Box 7")
+    picture = decoder.decode(written(tmp_path, photo))
     assert picture.exif
-    assert picture.xmp == make.XMP
+    assert b"Grandmother" in (picture.xmp or b"")
+    assert b"At the lake" in (picture.iptc or b"")
+    assert picture.texts == (("Comment", "Box 7"),)
     assert picture.icc_profile == make.srgb()
     assert picture.dpi == (300, 300)
 
@@ -327,15 +330,22 @@ def test_a_child_that_cannot_start_is_our_fault_and_not_the_photos(
         {},  # honest, yet beyond the limits
         {"width": 10, "height": 9},
         {"width": 1, "height": 1, "deep": True},
-        {"sizes": [1152, 7, 0, 0, 0]},
-        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 1 << 40]},
-        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, -1]},
+        {"sizes": [1152, 7, 0, 0, 0, 0, 0]},
+        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 1 << 40, 0, 0]},
+        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, -1, 0, 0]},
         {"width": 1, "height": 1, "sizes": [3, 0, 0], "source_format": "JPEG"},
-        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 0], "source_format": "../../x"},
+        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 0, 0, 0], "source_format": "../../x"},
+        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 0, 0, 9]},  # texts that are none
     ],
 )
 def test_an_answer_that_lies_about_its_pixels_is_not_believed(lie: dict[str, object], tmp_path: Path) -> None:
-    honest = {"width": make.WIDTH, "height": make.HEIGHT, "sizes": [1152, 0, 0, 0, 0], "deep": False, "grey": False}
+    honest = {
+        "width": make.WIDTH,
+        "height": make.HEIGHT,
+        "sizes": [1152, 0, 0, 0, 0, 0, 0],
+        "deep": False,
+        "grey": False,
+    }
     honest |= {"dpi": None, "source_format": "PNG", "notes": [], "pages": 1}
     with written(tmp_path, bytes(10_000)).open("rb", buffering=0) as file:
         assert _read_picture(honest, file, LIMITS).width == make.WIDTH

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from app.errors import Conflict, Unavailable, Unprocessable
+from app.errors import Conflict, OutOfMemory, Unavailable, Unprocessable
+from app.restoration.models import networks, spandrel_loading
+from app.restoration.models import registry as registry_module
 from app.restoration.models.registry import ModelRegistry
 from benchmarks.random_weights import random_state
 
@@ -44,6 +46,50 @@ def test_the_work_of_x4plus_is_the_published_18_million_multiply_adds(random_wei
     registry = shelf_of(random_weights)
     work = registry.load(registry.find("RealESRGAN_x4plus"), None, "cpu", "fp32").facts.work
     assert 17.5 < work < 19.0
+
+
+@pytest.mark.parametrize("words", ["CUDA out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"])
+def test_out_of_memory_at_load_makes_room_then_is_named_and_no_file_is_blamed(
+    words: str, random_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, released = shelf_of(random_weights), list[str]()
+    registry.on_release(lambda: released.append("faces"))
+    row = registry.find("realesr-animevideov3")
+    other = registry.load(registry.find("realesr-general-x4v3"), None, "cpu", "fp32")
+    errors = [RuntimeError(words)]
+    build = networks.build
+
+    def tight(*arguments: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return build(*arguments)
+
+    monkeypatch.setattr(registry_module, "build", tight)
+    assert registry.load(row, None, "cpu", "fp32").name == row.name
+    assert released == ["faces"]
+    assert registry.load(registry.find("realesr-general-x4v3"), None, "cpu", "fp32") is not other
+    registry.release()
+    errors += [RuntimeError(words)] * 2
+    with pytest.raises(OutOfMemory) as refused:
+        registry.load(row, None, "cpu", "fp32")
+    assert refused.value.code == "out_of_memory"
+
+
+def test_out_of_memory_while_a_file_is_read_does_not_call_it_unreadable(
+    random_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise MemoryError
+
+    registry = shelf_of(random_weights)
+    row = registry.find("realesr-animevideov3")
+    monkeypatch.setattr(spandrel_loading.import_spandrel().ModelLoader, "load_state_dict_from_file", full)
+    with pytest.raises(OutOfMemory):
+        registry.load(row, None, "cpu", "fp32")
+    monkeypatch.undo()
+    monkeypatch.setattr(spandrel_loading.import_spandrel().ModelLoader, "load_from_state_dict", full)
+    with pytest.raises(OutOfMemory):
+        registry.load(row, None, "cpu", "fp32")
 
 
 def test_a_file_dropped_into_the_folder_is_a_model(tmp_path: Path) -> None:

@@ -22,17 +22,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sqlalchemy import create_engine, text
 
 from app.backends.local import open_local_backend
 from app.commands import check, dispatch, doctor, doctor_machine, golden, models, serve, torch_build
 from app.commands.doctor_machine import BAD, FINE, WARNING
-from app.exit_codes import EXIT_BAD_SETTINGS
-from app.options import FIELDS, RestoreOptions
+from app.errors import Unavailable
+from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_FAILED, EXIT_OK
+from app.options import CARD_FAILED, FIELDS, RestoreOptions
 from app.restoration.models import weights
 from app.restoration.models.weights import WeightFile
 from app.settings import Settings
 from tests.command_line import MODEL, files_below, put_photo, run, size_of
+from tests.databases import needs_postgres
 from tests.harness import until
+from tests.postgres_server import shared_server
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -343,11 +347,41 @@ def test_serve_says_which_port_is_taken(
     assert "choose another DASHBOARD_PORT" in capsys.readouterr().err
 
 
+def test_a_child_whose_card_failed_restores_on_the_cpu_whatever_device_says(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[Settings] = []
+    monkeypatch.setenv("DEVICE", "cuda:0")
+    monkeypatch.setattr(serve, "die_with", lambda pid: None)
+    monkeypatch.setattr("app.main.serve", lambda settings, banner: served.append(settings))
+    assert dispatch.main(["serve", "--child-of", "1"], project) == EXIT_OK
+    assert dispatch.main(["serve", "--child-of", "1", "--card-failed"], project) == EXIT_OK
+    assert [settings.device for settings in served] == ["cuda:0", CARD_FAILED]
+
+
 def test_bad_settings_end_a_start_with_their_own_code(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "no")
     with pytest.raises(SystemExit) as left:
         run(project, "serve")
     assert left.value.code == EXIT_BAD_SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Unavailable("database_unavailable", "Away."), EXIT_FAILED),  # the supervisor tries again
+        (Unavailable("device_unavailable", "Not there."), EXIT_BAD_SETTINGS),
+    ],
+)
+def test_a_start_that_may_succeed_later_is_tried_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch, error: Unavailable, code: int
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("app.main.serve", fail)
+    monkeypatch.setattr(serve, "die_with", lambda _: None)
+    assert serve.run_child(0) == code
 
 
 def test_the_banner_says_where_on_what_and_why(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
@@ -419,6 +453,7 @@ def test_the_doctor_is_content_with_real_weights(
         ("MIN_FREE_DISK_MB", str(10**9), "make room"),
         ("DATABASE_URL", "nonsense", "DATABASE_URL cannot be read"),
         ("DATABASE_URL", "mysql://somewhere/db", "must name an SQLite file"),
+        pytest.param("DATABASE_URL", "postgresql://127.0.0.1:1/jobs", "cannot be reached", marks=needs_postgres),
         ("DEVICE", "cuda:7", "DEVICE=cuda:7 was asked for but is not there"),
     ],
 )
@@ -432,6 +467,18 @@ def test_the_doctor_names_what_is_wrong(
         checks = [doctor.check_restoration]
     texts = [finding.text for check in checks for finding in check(settings) if finding.word == BAD]
     assert any(what in text for text in texts), texts
+
+
+@needs_postgres
+def test_the_doctor_asks_a_postgresql_server(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = shared_server().new_database()
+    monkeypatch.setenv("DATABASE_URL", url)
+    (found,) = doctor_machine.check_database(Settings())
+    assert (found.word, found.text.partition(" ")[0]) == (FINE, "PostgreSQL")
+    with create_engine(url).connect() as connection:  # it changed nothing
+        assert (
+            connection.execute(text("SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()")).scalar() == 0
+        )
 
 
 def test_the_doctor_tells_our_own_service_from_a_strange_one(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

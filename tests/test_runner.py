@@ -15,7 +15,7 @@ from app import images
 from app.errors import Cancelled, OutOfMemory, RestoreError, Unavailable
 from app.images import Decoder, ImageLimits, Picture
 from app.images.formats import FORMATS
-from app.jobs.runner import Finished
+from app.jobs.result_writing import Finished
 from app.notices import Notice
 from app.options import RestoreOptions
 from app.results import RestorationResult

@@ -166,10 +166,13 @@ def test_functions_on_arrays_name_shapes_or_dtypes(room: str) -> None:
     assert not undocumented_arrays('def f(x: Tensor) -> Tensor:\n    """(N, 3, H, W) to the same."""')
 
 
-def test_only_the_device_module_asks_what_kind_of_device_there_is() -> None:
+DEVICE_MODULES = {"restoration/device.py", "restoration/device_errors.py", "restoration/device_memory.py"}
+
+
+def test_only_the_device_modules_ask_what_kind_of_device_there_is() -> None:
     asking = {path.relative_to(APP).as_posix() for path in sources() if asks_device_kind(path.read_text())}
     # The start reads the setting DEVICE before torch is there.
-    assert asking == {"restoration/device.py", "commands/torch_build.py"}
+    assert asking == DEVICE_MODULES | {"commands/torch_build.py"}
     for source in (
         "if device == 'cpu': pass",
         "if 'cuda:0' != device: pass",
@@ -244,6 +247,8 @@ SLEEPS = {
     "fault_http:_submit": "a client that tries again",
     "fault_service:serve": "a slow backend, and a process that ends with its work",
     "fault_service:_submit_for_ever": "a client that tries again",
+    "s3_servers:_wait": "waits for what another process does",
+    "s3_servers:wait_until_it_takes": "waits for what another process does",
     "harness:until": "waits for what another thread or process does",
     "lanczos_server:slowly": "a slow backend",
     "test_docs_examples:running": "looks whether the process still lives while it waits for it",

@@ -46,6 +46,33 @@ def test_a_hung_or_crashed_child_is_started_again(tmp_path: Path) -> None:
     assert "signal 9" in said[1]
 
 
+def test_a_child_that_hung_or_lost_its_card_twice_is_told_to_do_without_it(tmp_path: Path) -> None:
+    log, said = tmp_path / "log", list[str]()
+    script = f"log.write_text(log.read_text() + str(sys.argv[2:])); sys.exit(0 if sys.argv[2:] else {EXIT_HUNG})"
+    command = [sys.executable, "-c", _HEAD + script, str(log)]
+    words = ["--card-failed"]
+    code = Supervisor(command, dict(os.environ), said.append, QUICK, words_after_hangs=words).run()
+    assert code == 0
+    assert log.read_text().replace("start\n", "") == "[][]['--card-failed']"
+    assert sum("goes on with the CPU" in line for line in said) == 1
+
+
+def test_one_hang_or_crashes_leave_the_card_in_use() -> None:
+    said: list[str] = []
+    supervisor = Supervisor(["x"], {}, said.append, Policy(window_seconds=100), words_after_hangs=["--card-failed"])
+    supervisor.note_hang(0.0)
+    supervisor.note_hang(100.5)  # the first has left the window
+    assert not said
+    supervisor.note_hang(150.0)
+    assert len(said) == 1
+    supervisor.note_hang(151.0)
+    assert len(said) == 1
+    without = Supervisor(["x"], {}, said.append)
+    without.note_hang(0.0)
+    without.note_hang(1.0)
+    assert len(said) == 1
+
+
 def test_a_child_that_keeps_crashing_is_given_up(tmp_path: Path) -> None:
     code, starts, said = supervise("sys.exit(3)", tmp_path)
     assert (code, starts) == (3, 1 + QUICK.restarts)

@@ -13,9 +13,13 @@ from starlette.testclient import TestClient
 
 from app import logs
 from app.api import schemas
+from app.commands.serve import banner
 from app.errors import Unavailable
 from app.main import create_app, create_dashboard
-from app.options import FIELDS
+from app.main import service as service_module
+from app.options import CARD_FAILED, FIELDS
+from app.settings import Settings
+from tests.harness import until
 from tests.http_service import BASE_URL, KEY, Service, assert_problem, describe, photo, running, settings_for
 
 
@@ -95,6 +99,46 @@ def test_a_backend_that_cannot_be_opened_is_told_in_health(tmp_path: Path) -> No
         assert health["status"] == "failing"
         assert_problem(client.post("/enhance", files={"file": photo()}), 503, "backend_failed")
         assert app.state.service.load_error is not None
+
+
+def test_a_backend_that_fails_to_open_is_told_in_health_and_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a driver raises: the service answers, says so, tries again, and then restores what waited."""
+    opened, may_open = service_module.open_backend, threading.Event()
+
+    def open_backend(settings: Settings) -> Any:
+        if not may_open.is_set():
+            raise OSError("libcudart.so.13: cannot open shared object file")
+        return opened(settings)
+
+    monkeypatch.setattr(service_module, "open_backend", open_backend)
+    monkeypatch.setattr(service_module, "OPEN_AGAIN_SECONDS", 0.05)
+    app = create_app(settings_for(tmp_path, device="cpu"))
+    with TestClient(app, base_url=BASE_URL) as client:
+        assert app.state.service.loaded.wait(60)
+        health = client.get("/api/v1/health").json()
+        assert (health["status"], app.state.service.load_error) == ("failing", None)
+        assert "tried again" in " ".join(health["reasons"])
+        may_open.set()
+        until(lambda: client.get("/api/v1/health").json()["status"] in ("ready", "degraded"), 60)
+        done = client.post("/api/v1/enhance", files={"file": photo()}, headers={"Prefer": "wait=60"})
+        assert done.status_code == 200
+
+
+def test_a_card_that_failed_twice_is_told_in_health_config_and_the_start_text(tmp_path: Path) -> None:
+    """What the supervisor's words lead to: the CPU restores, whatever DEVICE says."""
+    settings = settings_for(tmp_path).model_copy(update={"device": CARD_FAILED})
+    app = create_app(settings)
+    with TestClient(app, base_url=BASE_URL) as client:
+        assert app.state.service.loaded.wait(60)
+        health, config = client.get("/api/v1/health").json(), client.get("/api/v1/config").json()
+        assert health["status"] == "degraded"
+        assert any("lost its card twice" in reason for reason in health["reasons"])
+        assert any("lost its card twice" in problem for problem in config["problems"])
+        assert client.get("/api/v1/status").json()["device"]["name"] == "cpu"
+        start = "\n".join(banner(settings, app.state.service.context.catalog.description()))
+        assert "Device      cpu (the service hung or lost its card twice" in start
 
 
 def test_status_tells_queue_speed_device_and_resources(service: Service) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from app import images
-from app.errors import Unavailable
+from app.errors import DeviceLost, Unavailable
 from app.images import Decoder, Picture
 from app.store import Attempt, Job, SqlStore
 from app.worker import Worker
@@ -149,11 +149,11 @@ def test_a_store_that_refuses_claims_for_a_while_loses_nothing(
     harness, worker = make()
     claim, refusals = SqlStore.claim, [1, 2, 3]
 
-    def refuse(store: SqlStore, attempt_id: str, token: str, now: float) -> Attempt | None:
+    def refuse(store: SqlStore, attempt_id: str, token: str, now: float, **guard: Any) -> Attempt | None:
         if refusals:
             refusals.pop()
             raise Unavailable("storage_full", "Full.")
-        return claim(store, attempt_id, token, now)
+        return claim(store, attempt_id, token, now, **guard)
 
     monkeypatch.setattr(SqlStore, "claim", refuse)
     worker.start()
@@ -215,6 +215,35 @@ def test_a_photo_that_kills_its_thread_is_tried_twice_and_its_neighbours_are_res
     assert worker.health().restarts == 2
     assert b'restore_thread_restarts_total{thread="worker-restore"} 2.0' in harness.metrics.render()
     assert b'restore_attempts_ended_total{status="crashed"} 2.0' in harness.metrics.render()
+
+
+def test_a_lost_card_gives_its_photo_back_with_a_try_burned_and_ends_the_process(make: Make) -> None:
+    """Its neighbours burn none: one is encoded meanwhile and ends, one waits decoded, one in the queue."""
+    ended, lost, encoding = threading.Event(), threading.Event(), threading.Event()
+    harness, worker = make(on_hang=ended.set)
+    restore, finish = harness.backend.restore, harness.runner.finish
+
+    def restore_until_lost(picture: Picture, *rest: Any) -> Any:
+        if harness.backend.runs:
+            until(lambda: len(worker.active_runs.at(Step.READY)) == 1)
+            assert encoding.wait(10)
+            lost.set()
+            raise DeviceLost("cuda:0 is lost: CUDA error: an illegal memory access was encountered")
+        return restore(picture, *rest)
+
+    def finish_after_loss(*arguments: Any, **named: Any) -> None:
+        encoding.set()
+        assert lost.wait(10)
+        finish(*arguments, **named)
+
+    harness.backend.restore, harness.runner.finish = restore_until_lost, finish_after_loss  # type: ignore[method-assign]
+    job = submit(harness, worker, photos=4)
+    worker.start()
+    until(ended.is_set)
+    assert harness.states(job) == ["completed", "queued", "queued", "queued"]
+    assert [attempt.tries for attempt in harness.attempts(job)] == [1, 1, 0, 0]
+    assert worker.active_runs.is_empty()
+    assert b'restore_attempts_ended_total{status="crashed"} 1.0' in harness.metrics.render()
 
 
 @pytest.mark.parametrize("step", ["prepare", "finish"])

@@ -5,17 +5,21 @@ It joins a `Restorer` to the border's types and describes what is installed.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from app.errors import Cancelled, OutOfMemory, RestoreError
 from app.images import Picture
 from app.options import BackendName, ColorCorrection, EngineName, RestoreOptions
 from app.restoration import device as devices
+from app.restoration.device import Choice, profile_of
+from app.restoration.device_errors import answers, first_line, is_out_of_memory, raise_if_lost
 from app.restoration.models.registry import EMBEDDED_MODEL, QUALITY_MODELS
 from app.restoration.pipeline import PhotoRestorer, Restorer, warm_up
 from app.results import RestorationResult
@@ -23,6 +27,7 @@ from app.stages import OnProgress
 
 log = logging.getLogger(__name__)
 
+CHOOSE_AGAIN_SECONDS = 60.0
 PACE_SIDE_PIXELS = 192  # about one tile: a smaller picture would cost nearly as much and say little
 
 _EMBEDDED = (
@@ -32,42 +37,159 @@ _EMBEDDED = (
 
 
 class LocalBackend:
-    """Restores pictures with the networks in the weights folder; one restoration at a time."""
+    """Restores pictures with the networks in the weights folder; one restoration at a time.
+
+    A card that fails, or is full, while the default model is loaded leaves the work to the CPU. Where that may pass,
+    the card is tried again before a photo, at most once in `CHOOSE_AGAIN_SECONDS`.
+
+    Args:
+        open_restorer: makes a restorer for a device as DEVICE names it, or for a choice that was made already.
+        device: what DEVICE says.
+        engine: its name, for the record.
+        idle_release_seconds: after so long without work the memory of a card is given back; 0: never.
+        clock: monotonic seconds.
+    """
 
     name = BackendName.LOCAL.value
 
-    def __init__(self, restorer: PhotoRestorer, engine: str) -> None:
-        self._restorer, self._engine = restorer, engine
+    def __init__(
+        self,
+        open_restorer: Callable[[str | Choice], PhotoRestorer],
+        device: str,
+        engine: str,
+        *,
+        idle_release_seconds: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._open_restorer, self._asked, self._engine = open_restorer, device, engine
+        self._idle_release_seconds, self._clock = idle_release_seconds, clock
+        self._restorer = open_restorer(device)
         self._lock = threading.Lock()
         self._warm_seconds: float | None = None
+        self._problem: str | None = None
+        self._is_released = False
+        self._chosen_at = self._used_at = clock()
 
     def load(self) -> str | None:
-        """Tune the process, load the default model and run it twice, the second time for its pace.
+        """Tune the process, load the default model and run it, the last time for its pace.
 
-        Returns the model's name, None with nothing installed.
+        Returns the model's name, None with nothing installed, or when it could not be run at all: then `describe` says
+        so, and each photo tries again.
+
+        Raises:
+            RestoreError: the default model's file cannot be used.
         """
-        devices.prepare(self._restorer.setup.device.value)
-        name = self.warm_up()
-        if name is not None:
-            began = time.monotonic()
-            with self._lock:
-                warm_up(self._restorer, PACE_SIDE_PIXELS)
-            self._warm_seconds = time.monotonic() - began
-        return name
+        with self._lock:
+            return self._load()
 
     def warm_up(self) -> str | None:
         """Run the default model once on a small picture; returns its name, None with nothing installed."""
-        with self._lock:
+        with self._lock, self._in_use():
             return warm_up(self._restorer)
 
     def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
-        """Restore one picture; see `Backend`. Faded colours come first, since networks and faces look at them."""
+        """Restore one picture; see `Backend`. Faded colours come first, since networks and faces look at them.
+
+        Raises:
+            DeviceLost: the card computes no more in this process.
+        """
         facts: dict[str, Any] = {"engine": self._engine}
         if options.color_correction == ColorCorrection.AUTO:
             picture, facts["color_correction"] = _correct_colours(picture, options.color_strength)
         with self._lock:
-            result = self._restorer.restore(picture, options, on_progress)
+            self._choose_again()
+            result = self._restored(picture, options, on_progress)
         return dataclasses.replace(result, params={**facts, **result.params})
+
+    @property
+    def may_release_when_idle(self) -> bool:
+        """Whether `release_if_idle` can ever have something to do."""
+        choice = self._restorer.setup.device
+        uses_card = profile_of(choice.value).released_when_idle or choice.may_pass
+        return self._idle_release_seconds > 0 and uses_card
+
+    def release_if_idle(self, now: float) -> bool:
+        """Give the card's memory back when it had no work for long enough at the monotonic time `now`."""
+        uses_card = profile_of(self._restorer.setup.device.value).released_when_idle
+        if not (uses_card and self.may_release_when_idle and self._lock.acquire(blocking=False)):
+            return False
+        try:
+            is_due = not self._is_released and now - self._used_at >= self._idle_release_seconds
+            if is_due:
+                self._restorer.release()
+                self._is_released = True
+                log.info("the card had no work for %.0f s, so its memory was given back", now - self._used_at)
+            return is_due
+        finally:
+            self._lock.release()
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Work on this thread's card; the time without work begins at its end."""
+        self._is_released = False
+        try:
+            with devices.current_device(self._restorer.setup.device.value):
+                yield
+        finally:
+            self._used_at = self._clock()
+
+    def _restored(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
+        try:
+            with self._in_use():
+                return self._restorer.restore(picture, options, on_progress)
+        except (RestoreError, Cancelled):
+            raise
+        except Exception as error:
+            raise_if_lost(self._restorer.setup.device.value, error)
+            raise
+
+    def _load(self) -> str | None:
+        """Run the default model on the chosen device, or where a card fails at it on the CPU."""
+        self._problem = None
+        device = self._restorer.setup.device.value
+        try:
+            with self._in_use():
+                return self._run_default(device)
+        except Exception as error:
+            is_about_a_file = isinstance(error, RestoreError) and not isinstance(error, OutOfMemory)
+            if is_about_a_file:
+                raise
+            log.exception("the default model could not be run on %s", device)
+            if not profile_of(device).has_fallback:
+                self._problem = "The default model could not be run; the log says why, and each photo tries again."
+                return None
+            instead = _instead_of(device, error)
+        # Outside the handler, whose traceback would keep the tensors alive.
+        self._restorer.release()
+        self._restorer = self._open_restorer(instead)
+        return self._load()
+
+    def _run_default(self, device: str) -> str | None:
+        devices.prepare(device)
+        name = warm_up(self._restorer)
+        if name is not None:
+            if profile_of(device).plans_by_shape:
+                warm_up(self._restorer, PACE_SIDE_PIXELS)
+            began = time.monotonic()
+            warm_up(self._restorer, PACE_SIDE_PIXELS)
+            self._warm_seconds = time.monotonic() - began
+        return name
+
+    def _choose_again(self) -> None:
+        """Try the card again that was full or busy, now and then."""
+        before, now = self._restorer.setup.device, self._clock()
+        if not before.may_pass or now - self._chosen_at < CHOOSE_AGAIN_SECONDS:
+            return
+        self._chosen_at = now
+        try:
+            again = self._open_restorer(self._asked)
+            if again.setup.device.value == before.value:
+                self._restorer.setup.device = again.setup.device  # its networks are loaded; only the reason may differ
+                return
+            self._restorer = again
+            self._load()
+        except RestoreError as error:  # the card has gone, or a damaged file, of which each photo says its own
+            log.warning("after the device was chosen again: %s", error.detail)
 
     def describe(self) -> dict[str, Any]:
         """What this machine restores with, JSON-ready; hashes a weight file the first time it is seen."""
@@ -79,6 +201,7 @@ class LocalBackend:
             problems.append("No model is installed; run: python3 run.py models download")
         wanted = QUALITY_MODELS[setup.default_quality]
         default = setup.choose(RestoreOptions())[0].name if usable else None
+        problems += self._device_problems()
         notes = []
         if default == EMBEDDED_MODEL:
             notes.append(_EMBEDDED.format(wanted=wanted))
@@ -88,6 +211,7 @@ class LocalBackend:
             "engine": self._engine,
             "device": setup.device.value,
             "device_reason": setup.device.reason,
+            "device_is_fallback": setup.device.is_fallback,
             "precision": setup.precision.value,
             "precision_reason": setup.precision.reason,
             "default_quality": setup.default_quality,
@@ -100,6 +224,13 @@ class LocalBackend:
             "problems": problems,
             "notes": notes,
         }
+
+    def _device_problems(self) -> list[str]:
+        """Why the CPU works where a card could, and what went wrong at the start."""
+        choice = self._restorer.setup.device
+        again = " The card is tried again before a photo, at most once a minute." if choice.may_pass else ""
+        fallback = [f"The CPU restores: {choice.reason}.{again}"] if choice.is_fallback else []
+        return fallback + ([self._problem] if self._problem else [])
 
     def _describe_faces(self, notes: list[str]) -> dict[str, Any]:
         """The face files, and which of them a restoration would get; adds to `notes` what must be said of them."""
@@ -133,6 +264,14 @@ def _correct_colours(picture: Picture, strength: float) -> tuple[Picture, dict[s
     return corrected, {"faded": not fading.is_none, "strength": strength, **dataclasses.asdict(fading)}
 
 
+def _instead_of(device: str, error: Exception) -> Choice:
+    """The CPU, after the default model could not be run on a card; it may pass unless the card computes no more."""
+    if isinstance(error, OutOfMemory) or is_out_of_memory(error):
+        return Choice("cpu", f"{device} has too little free memory for the default model", True, True)
+    reason = f"{device} failed while the default model was loaded: {first_line(error)}"
+    return Choice("cpu", reason, True, answers(device))
+
+
 def open_local_backend(
     weights_folder: Path,
     *,
@@ -143,6 +282,7 @@ def open_local_backend(
     default_quality: str = "auto",
     allow_unverified: bool = False,
     face_detector: str = "auto",
+    idle_release_seconds: float = 0.0,
 ) -> LocalBackend:
     """Choose device and precision and look at the weights folder; networks load at `load` or first use."""
     make: Callable[..., PhotoRestorer] = Restorer
@@ -150,15 +290,19 @@ def open_local_backend(
         from app.restoration.reference.upscaling import ReferenceRestorer
 
         make = ReferenceRestorer
-    restorer = make(
-        weights_folder,
-        device=device,
-        precision=precision,
-        tile=tile_size,
-        default_quality=default_quality,
-        allow_unverified=allow_unverified,
-        face_detector=face_detector,
-    )
-    log.info("device %s (%s)", restorer.setup.device.value, restorer.setup.device.reason)
-    log.info("precision %s (%s)", restorer.setup.precision.value, restorer.setup.precision.reason)
-    return LocalBackend(restorer, engine)
+
+    def open_restorer(chosen: str | Choice) -> PhotoRestorer:
+        restorer = make(
+            weights_folder,
+            device=chosen,
+            precision=precision,
+            tile=tile_size,
+            default_quality=default_quality,
+            allow_unverified=allow_unverified,
+            face_detector=face_detector,
+        )
+        log.info("device %s (%s)", restorer.setup.device.value, restorer.setup.device.reason)
+        log.info("precision %s (%s)", restorer.setup.precision.value, restorer.setup.precision.reason)
+        return restorer
+
+    return LocalBackend(open_restorer, device, engine, idle_release_seconds=idle_release_seconds)

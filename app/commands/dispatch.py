@@ -52,6 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-download", action="store_true", help="start without fetching missing weights")
     parser.add_argument("--child-of", type=int, default=None, metavar="PID", help=argparse.SUPPRESS)
+    parser.add_argument("--card-failed", action="store_true", help=argparse.SUPPRESS)
     parser.set_defaults(command=_serve)
 
 
@@ -106,7 +107,7 @@ def _serve(asked: argparse.Namespace) -> int:
     from app.commands import serve
 
     if asked.child_of is not None:
-        return serve.run_child(asked.child_of)
+        return serve.run_child(asked.child_of, card_failed=asked.card_failed)
     return serve.run(download=not asked.no_download)
 
 

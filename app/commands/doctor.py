@@ -136,7 +136,8 @@ def check_restoration(settings: Settings) -> Iterator[CheckResult]:
         yield CheckResult(BAD, "device", error.detail)
         return
     facts = backend.describe()
-    yield CheckResult(FINE, "device", f"{facts['device']} ({facts['device_reason']})")
+    word = WARNING if facts["device_is_fallback"] else FINE
+    yield CheckResult(word, "device", f"{facts['device']} ({facts['device_reason']})")
     yield CheckResult(FINE, "precision", f"{facts['precision']} ({facts['precision_reason']})")
     yield check_faces(facts["faces"])
     yield check_golden(backend)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from app.commands import models
+from app.commands import models, torch_build
 from app.commands.bootstrap import ROOT
 from app.commands.configure import read_settings
 from app.commands.console import complain, say
@@ -18,6 +18,7 @@ from app.commands.doctor_machine import port_error
 from app.commands.supervisor import Supervisor, die_with
 from app.errors import RestoreError
 from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_FAILED, EXIT_OK
+from app.options import CARD_FAILED
 from app.settings import Settings
 
 # glibc's allocator in the server process. One arena from the start: in another than the main one large blocks are
@@ -37,20 +38,26 @@ def run(*, download: bool = True) -> int:
     command = [sys.executable, "-m", "app.commands", "serve", "--child-of", str(os.getpid())]
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     environment = {**ALLOCATOR_ENVIRONMENT, **os.environ, "PYTHONPATH": path}
-    return Supervisor(command, environment, complain).run()
+    words = ["--card-failed"] if torch_build.may_use_card(settings.device) else []
+    return Supervisor(command, environment, complain, words_after_hangs=words).run()
 
 
-def run_child(parent_pid: int) -> int:
-    """The server process: runs the service until SIGTERM, and dies with its supervisor."""
+def run_child(parent_pid: int, *, card_failed: bool = False) -> int:
+    """The server process: runs the service until SIGTERM, and dies with its supervisor.
+
+    `card_failed`: the supervisor saw it hang or lose its card too often, so the CPU restores, whatever DEVICE says.
+    """
     die_with(parent_pid)
     settings = read_settings()
+    if card_failed:
+        settings = settings.model_copy(update={"device": CARD_FAILED})
     from app.main import serve  # imports torch: seconds, and hundreds of megabytes the parent does without
 
     try:
         serve(settings, banner=lambda facts: _print_banner(settings, facts))
     except RestoreError as error:  # DEVICE names a card that is not there, and the like: starting again would not help
         complain(error.detail)
-        return EXIT_BAD_SETTINGS
+        return EXIT_FAILED if error.code == "database_unavailable" else EXIT_BAD_SETTINGS
     return EXIT_OK
 
 

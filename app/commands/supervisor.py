@@ -1,6 +1,7 @@
 """Keeps one child process running: starts it, starts it again after a crash or a hang, and passes signals on.
 
-A child that ends with `EXIT_OK` or with `EXIT_BAD_SETTINGS` is left ended.
+A child that ends with `EXIT_OK` or with `EXIT_BAD_SETTINGS` is left ended. One that hung, or lost its graphics card,
+twice in a short time is started with further words on its command line.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from types import FrameType
 from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_FAILED, EXIT_HUNG, EXIT_OK
 
 _PR_SET_PDEATHSIG = 1
+_HANGS_TO_AVOID_THE_CARD = 2
 _SIGNALS = (signal.SIGTERM, signal.SIGINT) + ((signal.SIGHUP,) if sys.platform != "win32" else ())
 
 
@@ -34,7 +36,16 @@ class Policy:
 
 
 class Supervisor:
-    """Runs `command` until it ends for good. One use; `run` must be called from the main thread (signals)."""
+    """Runs `command` until it ends for good. One use; `run` must be called from the main thread (signals).
+
+    Args:
+        command: the child's program and its words.
+        environment: all of the child's environment.
+        say: takes a line for people.
+        policy: how often and when a child is started again.
+        words_after_hangs: added to the command once the child ended with `EXIT_HUNG` twice in the policy's window;
+            they tell it to leave the graphics card alone. They stay until the supervisor ends.
+    """
 
     def __init__(
         self,
@@ -42,6 +53,7 @@ class Supervisor:
         environment: Mapping[str, str],
         say: Callable[[str], None],
         policy: Policy = Policy(),
+        words_after_hangs: Sequence[str] = (),
     ) -> None:
         self._command, self._environment = list(command), dict(environment)
         self._say, self._policy = say, policy
@@ -49,6 +61,8 @@ class Supervisor:
         self._signals = 0
         self._stopping = threading.Event()
         self._restarts: deque[float] = deque()
+        self._hangs: deque[float] = deque()
+        self._words_after_hangs = list(words_after_hangs)
 
     def run(self) -> int:
         """Start the child and stay until it is over; returns the exit code for this process (128 + n for signal n)."""
@@ -65,6 +79,8 @@ class Supervisor:
             if code in (EXIT_OK, EXIT_BAD_SETTINGS) or self._stopping.is_set():
                 return code if code >= 0 else 128 - code
             wait = self.wait_before_restart(time.monotonic())
+            if code == EXIT_HUNG:
+                self.note_hang(time.monotonic())
             reason = "did not answer any more" if code == EXIT_HUNG else f"ended with {_words(code)}"
             if wait is None:
                 self._say(f"The service {reason}, too often in a short time; giving up. The lines above say why.")
@@ -90,6 +106,16 @@ class Supervisor:
         wait = self._policy.first_wait_seconds * 2 ** len(self._restarts)
         self._restarts.append(now)
         return float(min(wait, self._policy.longest_wait_seconds))
+
+    def note_hang(self, now: float) -> None:
+        """The child hung or lost its card: after the second time in the window the next ones do without the card."""
+        self._hangs.append(now)
+        while self._hangs[0] < now - self._policy.window_seconds:
+            self._hangs.popleft()
+        if len(self._hangs) >= _HANGS_TO_AVOID_THE_CARD and self._words_after_hangs:
+            self._command += self._words_after_hangs
+            self._words_after_hangs = []
+            self._say("The service hung or lost its graphics card twice in a short time; it goes on with the CPU.")
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1

@@ -73,6 +73,11 @@ def leaves_card_unused(device: str, version: str) -> bool:
     return device != "cpu" and is_cpu_build(version) and has_nvidia_card()
 
 
+def may_use_card(device: str) -> bool:
+    """Whether a service with this setting DEVICE may run on a graphics card."""
+    return device.startswith("cuda") or (device != "cpu" and has_nvidia_card())
+
+
 def serves(build: str, root: Path) -> bool:
     """Whether an installed build may stay: the plain one always, the CPU build unless DEVICE asks for a card."""
     if build == TorchBuild.CPU:

@@ -5,6 +5,7 @@ It needs torch alone, so that the benchmarks run where nothing else is installed
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -13,7 +14,8 @@ from typing import Any
 
 import torch
 
-from app.restoration.device import describe_card
+from app.errors import Unavailable
+from app.restoration.device import choose_device, describe_card
 
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
 
@@ -69,3 +71,17 @@ def _memory_gb() -> int:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9)
     except (ValueError, OSError, AttributeError):
         return 0
+
+
+def main() -> None:
+    """The asked device in, JSON out: in a process of its own, so that another one holds no memory of a card."""
+    try:
+        chosen = choose_device(sys.argv[1])
+    except Unavailable as error:
+        sys.exit(error.detail)
+    more = {"device_reason": chosen.reason, "device_is_fallback": chosen.is_fallback}
+    sys.stdout.write(f"{json.dumps({**describe_machine(chosen.value), **more})}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -121,7 +121,8 @@ def _failure(error: RestoreError) -> dict[str, Any]:
 def _send_picture(picture: Picture, fd: int) -> dict[str, Any]:
     blocks: list[Any] = [picture.rgb]
     blocks += [block if block is not None else b"" for block in (picture.alpha, picture.icc_profile)]
-    blocks += [picture.exif or b"", picture.xmp or b""]
+    blocks += [picture.exif or b"", picture.xmp or b"", picture.iptc or b""]
+    blocks += [json.dumps(picture.texts).encode() if picture.texts else b""]
     return {
         "sizes": _send(blocks, fd),
         "width": picture.width,

@@ -34,7 +34,7 @@ _START_TIMEOUT_SECONDS = 60.0
 _MAX_ANSWER_BYTES = 64 * 1024
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
 _ERRORS = (errors.NotFound, errors.TooLarge, errors.UnsupportedFormat, errors.Unprocessable, errors.Unavailable)
-_PICTURE_BLOCKS = 5
+_PICTURE_BLOCKS = 7
 
 
 class _Died(Exception):
@@ -246,7 +246,7 @@ def _read_picture(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -
     _fill(rgb, file, 0)
     if alpha is not None:
         _fill(alpha, file, sizes[0])
-    icc, exif, xmp = _read_blocks(sizes[2:], _PICTURE_BLOCKS - 2, sizes[0] + sizes[1], file)
+    icc, exif, xmp, iptc, texts = _read_blocks(sizes[2:], _PICTURE_BLOCKS - 2, sizes[0] + sizes[1], file)
     dpi = tuple(float(part) for part in answer["dpi"]) if answer["dpi"] else None
     return Picture(
         rgb=rgb,
@@ -256,6 +256,8 @@ def _read_picture(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -
         exif=exif or None,
         xmp=xmp or None,
         dpi=(dpi[0], dpi[1]) if dpi else None,
+        iptc=iptc or None,
+        texts=tuple((str(keyword), str(text)) for keyword, text in json.loads(texts or b"[]")),
         source_format=answer["source_format"],
         notes=notices_of(PHOTO_CHANGED, (str(note) for note in answer["notes"])),
         pages=int(answer["pages"]),

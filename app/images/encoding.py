@@ -13,15 +13,14 @@ from PIL import Image
 
 from app.images import colour, samples
 from app.images.formats import FORMATS, check_format, fitting_format, own_format, too_large
+from app.images.metadata import iptc, jpeg_segments
+from app.images.metadata.fitting import fitted
 from app.images.metadata.rewriting import Metadata, for_result
 from app.images.picture import Picture
 from app.images.png import write_png
 from app.images.tiff import readable, write_tiff
 from app.notices import RESULT_CHANGED, Notice, notices_of
 
-# One JPEG segment: 64 KiB less its length and the name of what it holds.
-_MAX_JPEG_EXIF_BYTES = 65_533 - 6
-_MAX_JPEG_XMP_BYTES = 65_533 - 29
 _FULL_COLOUR_QUALITY = 90
 _WEBP_METHOD = 2
 _AVIF_SPEED = 8
@@ -99,23 +98,8 @@ def encode(picture: Picture, file: Path, output_format: str, quality: int, metad
 
 def carried_metadata(picture: Picture, name: str, metadata: str) -> Metadata:
     """What of a picture's metadata a file of the format `name` carries under a policy, and notes on the rest."""
-    source = Metadata(picture.exif, picture.xmp, picture.dpi)
-    return _fitted(for_result(source, picture.width, picture.height, metadata), name)
-
-
-def _fitted(carried: Metadata, name: str) -> Metadata:
-    """A JPEG holds EXIF and XMP of 64 KiB each; what is larger is left out with a note."""
-    if name != "jpg":
-        return carried
-    notes = list(carried.notes)
-    exif, xmp = carried.exif, carried.xmp
-    if exif and len(exif) > _MAX_JPEG_EXIF_BYTES:
-        exif = None
-        notes.append("The photo's EXIF data is too large for a JPEG and was left out.")
-    if xmp and len(xmp) > _MAX_JPEG_XMP_BYTES:
-        xmp = None
-        notes.append("The photo's XMP data is too large for a JPEG and was left out.")
-    return dataclasses.replace(carried, exif=exif, xmp=xmp, notes=tuple(notes))
+    source = Metadata(picture.exif, picture.xmp, picture.dpi, iptc=picture.iptc, texts=picture.texts)
+    return fitted(for_result(source, picture.width, picture.height, metadata, FORMATS[name].mime), name)
 
 
 def _losses(picture: Picture, name: str, output_format: str) -> list[str]:
@@ -168,7 +152,8 @@ def _write_lossy(
     if name == "jpg":
         if carried.dpi:
             extras["dpi"] = tuple(round(part) for part in carried.dpi)
-        prefixed = b"Exif\0\0" + carried.exif if carried.exif else b""
+        prefixed = jpeg_segments.EXIF_MARK + carried.exif if carried.exif else b""
+        extras["extra"] = _jpeg_segments(carried)
         subsampling = "4:4:4" if quality >= _FULL_COLOUR_QUALITY else "4:2:0"
         image.save(file, "JPEG", exif=prefixed, subsampling=subsampling, **extras)
     elif name == "webp":
@@ -180,3 +165,9 @@ def _write_lossy(
         if not picture.grey:
             extras["subsampling"] = "4:4:4" if quality >= _FULL_COLOUR_QUALITY else "4:2:0"
         image.save(file, "AVIF", exif=carried.exif or b"", speed=_AVIF_SPEED, **extras)
+
+
+def _jpeg_segments(carried: Metadata) -> bytes:
+    """IPTC and comments, as segments that Pillow puts before the picture."""
+    resources = jpeg_segments.photoshop_segments(iptc.resource_block(carried.iptc)) if carried.iptc else b""
+    return resources + b"".join(jpeg_segments.comment_segment(text) for _, text in carried.texts)

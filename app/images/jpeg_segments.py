@@ -27,6 +27,8 @@ _MAX_BYTES_BETWEEN = 64 * 1024  # segments
 _MAX_KEPT_SEGMENTS = 400  # a profile takes up to 255
 _MAX_KEPT_OF_A_KIND = {_APP0: 2, _APP1: 40, _APP2: 256, _APP13: 20, _APP14: 1, _COMMENT: 4}
 _MANY_LEFT_OUT = "The photo holds very many pieces of data beside its pixels; some were left out."
+_PROFILE_INCOMPLETE = "The photo's colour profile is incomplete and was left out."
+_PROFILE = b"ICC_PROFILE\0"
 _MULTI_PICTURE = b"MPF\0"
 _ENTRIES_TAG, _ENTRY_BYTES = 0xB002, 16
 _MAX_PICTURES = 32
@@ -146,9 +148,10 @@ def inspect(data: Data, max_scans: int) -> JpegFile:
         raise ValueError("a JPEG without a scan")
     if not any(segment.marker in _FRAMES for segment in head):
         raise ValueError("a JPEG without a frame")
-    kept = head if len(head) <= _MAX_KEPT_SEGMENTS else list(_thinned_out(head))
+    thinned = head if len(head) <= _MAX_KEPT_SEGMENTS else list(_thinned_out(head))
+    kept, profile_notes = _with_one_profile(data, thinned)
     # Pillow steps over what lies between segments byte by byte, and that may be the whole file.
-    between = kept[-1].start - 2 - sum(segment.end - segment.start for segment in kept[:-1])
+    between = head[-1].start - 2 - sum(segment.end - segment.start for segment in head[:-1])
     is_plain = len(kept) == len(head) and between <= _MAX_BYTES_BETWEEN
     multi = next((s for s in kept if s.marker == _APP2 and data[s.start + 4 : s.start + 8] == _MULTI_PICTURE), None)
     others = [] if multi is None else _other_pictures(data, multi)
@@ -165,7 +168,7 @@ def inspect(data: Data, max_scans: int) -> JpegFile:
         scans(data, max_scans),
         process,
         precision,
-        () if len(kept) == len(head) else (_MANY_LEFT_OUT,),
+        ((_MANY_LEFT_OUT,) if len(thinned) < len(head) else ()) + profile_notes,
         frames,
         gain_map,
         depth_map,
@@ -226,6 +229,20 @@ class _ScanScript:
             for coefficient in range(first, min(last, 63) + 1):
                 self._low_bits[component, coefficient] = precision & 15
         self.starts_picture = first == 0 and precision >> 4 == 0 and set(components) == set(self._components)
+
+
+def _with_one_profile(data: Data, head: list[Segment]) -> tuple[list[Segment], tuple[str, ...]]:
+    """The segments with each piece of the colour profile once; a profile that lacks pieces is left out with a note."""
+    pieces = [s for s in head if s.marker == _APP2 and data[s.start + 4 : s.start + 16] == _PROFILE]
+    if not pieces:
+        return head, ()
+    numbered = {segment.body(data)[12:13]: segment for segment in reversed(pieces)}
+    total = pieces[0].body(data)[13:14]
+    is_whole = bool(total) and set(numbered) == {bytes([number]) for number in range(1, total[0] + 1)}
+    if is_whole and len(numbered) == len(pieces):
+        return head, ()
+    unwanted = set(pieces) - set(numbered.values() if is_whole else ())
+    return [segment for segment in head if segment not in unwanted], () if is_whole else (_PROFILE_INCOMPLETE,)
 
 
 def _thinned_out(head: list[Segment]) -> Iterator[Segment]:

@@ -26,6 +26,8 @@ class Picture:
         exif: EXIF block (TIFF header first, without the ``Exif\\0\\0`` mark), orientation already reset, or None.
         xmp: XMP packet as UTF-8 bytes, or None.
         dpi: (x, y) pixels per inch, or None.
+        iptc: IPTC data sets (IIM), or None.
+        texts: keyword and text of a PNG's texts; a JPEG's comment has the keyword Comment.
         source_format: Pillow's name of the format it came from (JPEG, PNG, WEBP, TIFF, BMP, AVIF, HEIF).
         notes: what had to be given up while decoding (a broken profile, say).
         pages: how many pages the file has that this picture is one of (of a TIFF; else 1).
@@ -40,6 +42,8 @@ class Picture:
     dpi: tuple[float, float] | None = None
     source_format: str = "PNG"
     notes: tuple[Notice, ...] = ()
+    iptc: bytes | None = None
+    texts: tuple[tuple[str, str], ...] = ()
     pages: int = 1
 
     @property

@@ -1,7 +1,7 @@
 """A TIFF writer: 8 and 16 bits, grey to RGBA, deflated band by band, with profile, XMP, DPI and EXIF.
 
 An EXIF block is itself a small TIFF file. It is put first, and a new directory behind the pixels borrows its
-descriptive entries, so that every offset in it (maker notes included) stays right.
+entries, so that every offset in it (maker notes included) stays right.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from app.errors import Unprocessable
 from app.images import colour, deflate, samples
-from app.images.metadata import exif
+from app.images.metadata import exif, exif_tags
+from app.images.metadata.exif_rules import as_rational
 from app.images.metadata.rewriting import Metadata
 from app.images.picture import Picture, Pixels
 
@@ -23,8 +24,6 @@ _ASCII, _SHORT, _LONG, _RATIONAL, _BYTE, _UNDEFINED = 2, 3, 4, 5, 1, 7
 _ONE_OF_SEVERAL_PAGES = 2
 _ROUNDED = "Grey with transparency and a grey profile was rounded to 8 bits, since few programs open more of it."
 _DEFLATE, _DIFFERENCES, _UNASSOCIATED_ALPHA, _INCH = 8, 2, 2, 2
-_BORROWED = (270, 271, 272, 305, 306, 315, 316, 33432, exif.EXIF_POINTER, exif.GPS_POINTER)
-_DPI_DENOMINATOR = 1000
 
 
 def write_tiff(file: BinaryIO, picture: Picture, metadata: Metadata, icc_profile: bytes | None) -> None:
@@ -88,10 +87,12 @@ def _write_page(writer: _Writer, picture: Picture, metadata: Metadata, icc_profi
         writer.add(338, _SHORT, [_UNASSOCIATED_ALPHA])
     if metadata.dpi:
         for tag, dpi in zip((282, 283), metadata.dpi, strict=True):
-            writer.add(tag, _RATIONAL, [round(dpi * _DPI_DENOMINATOR), _DPI_DENOMINATOR])
+            writer.add(tag, _RATIONAL, list(as_rational(dpi)))
         writer.add(296, _SHORT, [_INCH])
     if metadata.xmp:
         writer.add_bytes(700, _BYTE, metadata.xmp)
+    if metadata.iptc:
+        writer.add_bytes(exif_tags.IPTC, _UNDEFINED, metadata.iptc)
     if icc_profile:
         writer.add_bytes(34675, _UNDEFINED, icc_profile)
     writer.finish()
@@ -105,24 +106,18 @@ class _Writer:
         self._entries: dict[int, bytes] = {}
         self.order = "<"
         if block:
-            self._borrow(exif.Block(block))
+            self.order, self._entries = exif.raw_entries(block)
         file.write(block or b"II*\0\0\0\0\0")
         self._pad()
         self._link = 4  # where the position of the next directory goes
 
     def add_texts(self, block: bytes) -> None:
         """Add what the first directory of an EXIF block says in words."""
-        first = exif.Block(block)
-        for entry in first.entries(first.first_directory):
-            if entry.type == _ASCII:
-                start = entry.position + 8 if entry.value_bytes <= 4 else first.long(entry.position + 8)
-                self.add_bytes(entry.tag, _ASCII, bytes(first.data[start : start + entry.value_bytes]))
-
-    def _borrow(self, block: exif.Block) -> None:
-        self.order = block.order
-        for entry in block.entries(block.first_directory):
-            if entry.tag in _BORROWED:
-                self._entries.setdefault(entry.tag, bytes(block.data[entry.position : entry.position + 12]))
+        order, entries = exif.raw_entries(block)
+        for tag, entry in entries.items():
+            kind, count, start = struct.unpack_from(f"{order}HII", entry, 2)
+            if kind == _ASCII:
+                self.add_bytes(tag, _ASCII, entry[8 : 8 + count] if count <= 4 else block[start : start + count])
 
     def _pad(self) -> None:
         if self._file.tell() % 2:

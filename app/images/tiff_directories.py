@@ -85,7 +85,7 @@ class TiffReader:
         entries = self._entries(table[: count * size], entry, position + width)
         link = table[count * size :]
         following = int.from_bytes(link, self._byte_order)
-        return Directory(self, entries, following)
+        return Directory(self, entries, following, position)
 
     def _entries(self, table: bytes, layout: str, start: int) -> dict[int, Entry]:
         """Entries by tag; of a repeated tag the first counts. Small values stand in the entry itself."""
@@ -127,11 +127,12 @@ class TiffReader:
 
 @dataclasses.dataclass(frozen=True)
 class Directory:
-    """The entries of one directory by tag, and the position of the next directory (0: there is none)."""
+    """The entries of one directory by tag, its own position, and that of the next directory (0: there is none)."""
 
     reader: TiffReader
     entries: dict[int, Entry]
     following: int
+    position: int
 
     def numbers(self, tag: int) -> tuple[Any, ...]:
         """All values of an entry of numbers; nothing for another entry, one outside the file or one far too long."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,14 +28,17 @@ from app.events import LocalEvents
 from app.images import Decoder, ImageLimits
 from app.jobs.deletion import Deletion
 from app.jobs.janitor import Janitor
+from app.jobs.lease_keeper import LeaseKeeper, LeaseTimes
 from app.jobs.reblending import Reblender
 from app.jobs.runner import Runner
 from app.jobs.submission import Submission
+from app.main.storage import open_storage
 from app.metrics import Metrics
 from app.queue import LocalQueue, Queue
 from app.settings import Settings
-from app.storage import DiskStorage, Storage, new_id
+from app.storage import Storage, new_id
 from app.store import SqlStore, Store
+from app.threads import SupervisedThread
 from app.worker import Worker
 
 if TYPE_CHECKING:
@@ -42,6 +48,8 @@ log = logging.getLogger(__name__)
 
 POOL_THREADS = 8
 LOADER_JOIN_SECONDS = 15.0
+OPEN_AGAIN_SECONDS = 30.0
+IDLE_CHECK_SECONDS = 30.0
 DECODE_BYTES_PER_PIXEL = 24  # 16 bits with transparency, as read, as mixed and as sent
 LONGEST_RESULT_PIXELS = 1 << 20
 
@@ -58,15 +66,17 @@ class Service:
         describe: Describe | None,
         warm_up: Callable[[], str | None] | None,
         on_hang: Callable[[], None] | None,
+        lease_times: LeaseTimes | None = None,
     ) -> None:
         self.load_error: RestoreError | None = None
-        self._settings = settings
+        self._settings, self._lease_times = settings, lease_times or LeaseTimes()
         self._given = backends is not None
         self._backends: dict[str, Backend] = dict(backends or {})
         self._describe: Describe = describe or dict
         self._warm_up: Callable[[], str | None] = warm_up or (lambda: None)
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
-        self._stopping = False
+        self._ending = threading.Event()
+        self._idle_watch: SupervisedThread | None = None
         self._starting = threading.Lock()
         self._waiting: list[str] = []
         self.loaded = threading.Event()
@@ -75,17 +85,18 @@ class Service:
     async def start(self) -> None:
         """Open the store, take back what a crash left, and begin to load; requests are answered meanwhile."""
         context = self.context
-        context.store.open()
+        await asyncio.to_thread(context.store.open)
         self._waiting = context.store.recover(context.wall())
         context.job_events.start(context.events.subscribe)
         context.janitor.start()
+        context.lease_keeper.start()
         self._loader.start()
 
     async def drain(self) -> None:
         """Take no new photos, let the running one end, give back the rest. Harmless when called twice."""
         self.context.admission.draining = True
         with self._starting:  # the loader has started the worker, or never will
-            self._stopping = True
+            self._ending.set()
         await asyncio.to_thread(self.context.worker.drain, self.context.limits.drain_seconds)
         self.context.job_events.stop()
 
@@ -99,7 +110,10 @@ class Service:
         if not context.job_events.closing:
             await self.drain()
         await asyncio.to_thread(context.janitor.stop)
+        await asyncio.to_thread(context.lease_keeper.stop)
         await asyncio.to_thread(self._loader.join, LOADER_JOIN_SECONDS)
+        if self._idle_watch is not None:
+            self._idle_watch.stop()
         await asyncio.to_thread(context.reblender.close)
         await asyncio.to_thread(context.decoder.close)
         await asyncio.to_thread(context.pool.shutdown)
@@ -109,11 +123,14 @@ class Service:
         settings, metrics = self._settings, Metrics()
         limits = limits_of(settings)
         events, queue = LocalEvents(), LocalQueue()
-        store = SqlStore(settings.database_url, events)
-        storage = DiskStorage(settings.upload_folder, settings.processed_folder, settings.min_free_disk_mb)
+        store = SqlStore(
+            settings.database_url, events, worker=_worker_name(), lease_seconds=self._lease_times.lease_seconds
+        )
+        storage = open_storage(settings)
         decoder = Decoder(limits.image)
         pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="request")
         runner = Runner(store, storage, decoder, self._backends, metrics)
+        worker = self._make_worker(runner, store, metrics, queue, on_hang)
         self._open_cloud(decoder, storage)
 
         async def count_queued() -> int:
@@ -129,7 +146,10 @@ class Service:
             storage=storage,
             decoder=decoder,
             metrics=metrics,
-            worker=self._make_worker(runner, store, metrics, queue, on_hang),
+            worker=worker,
+            lease_keeper=LeaseKeeper(
+                store, queue, metrics, self._lease_times, held=worker.held_tokens, settle=runner.settle
+            ),
             janitor=self._make_janitor(store, storage, metrics),
             catalog=catalog,
             keys=ApiKeys([key.get_secret_value() for key in settings.api_keys]),
@@ -184,6 +204,7 @@ class Service:
             result_hosts=settings.siliconflow_result_hosts,
             decode=decoder.decode,
             scratch=lambda: storage.scratch(new_id()),
+            share=storage.share,
         )
 
     def _backend_rows(self) -> list[dict[str, Any]]:
@@ -192,25 +213,40 @@ class Service:
         return [dict(LOCAL_BACKEND), cloud]
 
     def _load(self) -> None:
-        """In its own thread: warm the decoder, open and load the backend, then let the worker begin."""
-        failure = None
+        """In its own thread: warm the decoder, open and load the backend, then let the worker begin.
+
+        What fails for a reason that may pass is tried again until it works.
+        """
         warming = self.context.pool.submit(self._warm_decoder)  # its child loads while we load
+        failure = self._try_to_open()
+        warming.result()
+        self._begin(failure)
+        self.loaded.set()
+        while failure is not None and self.load_error is None and not self._ending.wait(OPEN_AGAIN_SECONDS):
+            failure = self._try_to_open()
+            self._begin(failure)
+
+    def _try_to_open(self) -> str | None:
+        """Open the local backend where none was given; one sentence when that failed."""
         try:
             if not self._given:
                 self._open_local()
         except RestoreError as error:
-            self.load_error, failure = error, error.detail
+            self.load_error = error
+            return error.detail
         except Exception:
             log.exception("the local backend could not be opened")
-            failure = "The restoration backend could not be opened; the log says why."
-        warming.result()
+            return "The restoration backend could not be opened; the log says why, and it is tried again."
+        return None
+
+    def _begin(self, failure: str | None) -> None:
+        """Let the worker take photos, unless the backend could not be opened or the service stops."""
         with self._starting:
-            if failure is None and not self._stopping:
+            if failure is None and not self._ending.is_set():
                 self.context.worker.start()
                 for attempt_id in self._waiting:
                     self.context.queue.publish(attempt_id)
         self.context.catalog.loaded(failure)
-        self.loaded.set()
 
     def _open_local(self) -> None:
         """In this thread: loading torch takes seconds, and `/health/live` shall answer before."""
@@ -221,12 +257,26 @@ class Service:
             backend.load()
         except RestoreError as error:  # a damaged weight file, say: other models may do, and each job says its own
             log.warning("the default model could not be loaded: %s", error.detail)
+        if backend.may_release_when_idle:
+            self._idle_watch = SupervisedThread("idle-release", functools.partial(_release_when_idle, backend))
+            self._idle_watch.start()
 
     def _warm_decoder(self) -> None:
         try:
             self.context.decoder.start()
         except RestoreError as error:  # the first photo tries again
             log.warning("the decoder could not be started: %s", error.detail)
+
+
+def _worker_name() -> str:
+    """Host and process, written beside each claim so that people find the run."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _release_when_idle(backend: LocalBackend, stop: threading.Event) -> None:
+    """Have a card's memory given back when it had no work for a while, until `stop`."""
+    while not stop.wait(IDLE_CHECK_SECONDS):
+        backend.release_if_idle(time.monotonic())
 
 
 def open_backend(settings: Settings) -> LocalBackend:
@@ -245,6 +295,7 @@ def open_backend(settings: Settings) -> LocalBackend:
         default_quality=settings.default_quality,
         allow_unverified=settings.allow_unverified_weights,
         face_detector=settings.face_detector,
+        idle_release_seconds=settings.idle_release_minutes * 60,
     )
 
 

@@ -1,40 +1,49 @@
 """Chooses device and precision, each with the reason, and tunes the process for restoration on it.
 
-The only module that asks which kind of device a name is: all others read the facts of its `DeviceProfile`. Nothing
-happens at import time; the entrances call these functions once.
+How the torch code differs from device to device stands in its `DeviceProfile`, and nowhere else. Nothing happens at
+import time; the entrances call these functions once.
 """
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import dataclasses
 import logging
-import os
-import sys
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from app.errors import Unavailable
-from app.options import Quality
+from app.options import CARD_FAILED, Quality
+from app.restoration.device_memory import keep_freed_memory
+from app.restoration.device_probe import find_card_fault
 
 log = logging.getLogger(__name__)
 
-# glibc's mallopt parameters, from malloc.h
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
-_PAD_BYTES = 64 * 1024 * 1024
+# The chips TU116 and TU117, which give NaN or black in fp16: torch tells their names, not their numbers.
+_BROKEN_FP16 = re.compile(r"GTX 16\d\d|\bT(400|500|550|600|1000|1200|2000)\b|\bMX(450|550)\b|\bCMP 30HX\b")
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # x86 names, then Arm's
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """A value chosen for the user, and why; the reason is logged once and shown in health."""
+    """A value chosen for the user, and why; the reason is logged once and shown in health.
+
+    Attributes:
+        value: what was chosen.
+        reason: a clause for people.
+        is_fallback: a card is there, or was asked for, and is not used: its user must be told.
+        may_pass: the reason may pass (another program holds the card), so it is worth choosing again.
+    """
 
     value: str
     reason: str
+    is_fallback: bool = False
+    may_pass: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,28 +52,71 @@ class DeviceProfile:
 
     Attributes:
         tile_pixels: tile side by architecture, when memory allows it.
-        batch: windows that go through an upscaling network at once.
+        fixed_tiling: tiles and batches follow all the memory that the device has, and are kept from photo to photo, so
+            that equal photos give equal bytes; else what is free counts, photo by photo.
+        window_step: windows measure multiples of so many pixels: each new shape costs a card new plans of its kernels.
+        batch: small windows that go through an upscaling network at once.
         reports_parts: one run takes seconds and can say how far it is; elsewhere nobody knows before it ends.
         fuses_layers: the trunk without concatenations and the fused upsampling convolutions are faster.
         tail_band_rows: ESRGAN's enlarging end runs over bands of so many rows, in an eighth of the memory; 0: whole.
         pixel_band_rows: results become integers in bands of so many rows, which stay in the cache; 0: whole.
-        faces_one_by_one: one face after another is faster than a batch of them.
+        faces_one_by_one: one face after another is faster than a batch of them. Else batches have one size and are
+            filled up, so that a face comes out the same in any company.
+        detector_step: faces are looked for in few shapes: the longer side filled up to its cap, the shorter to a
+            multiple of so many pixels; 0: in the photo's own.
+        plans_by_shape: the first run of each shape is slow, for it plans its kernels.
+        has_fallback: the CPU can do the work instead, where the device fails.
+        released_when_idle: memory goes back to other programs after IDLE_RELEASE_MINUTES without work.
     """
 
     tile_pixels: Mapping[str, int]
+    fixed_tiling: bool
+    window_step: int
     batch: int
     reports_parts: bool
     fuses_layers: bool
     tail_band_rows: int
     pixel_band_rows: int
     faces_one_by_one: bool
+    detector_step: int
+    plans_by_shape: bool
+    has_fallback: bool
+    released_when_idle: bool
 
 
 # Two CPU cores compute at the same rate at any tile from 230 to 1,090 pixels, so a larger tile only saves context;
 # these sides bound the memory. ESRGAN: 192 -> 127, 256 -> 116, 384 -> 107 us a pixel; compact: 384 -> 8.0, 640 -> 7.2,
 # 1024 -> 6.5.
-_CPU = DeviceProfile({"esrgan": 384, "compact": 640}, 1, True, True, 64, 64, True)
-_CUDA = DeviceProfile({"esrgan": 512, "compact": 1024}, 4, False, False, 0, 0, False)
+_CPU = DeviceProfile(
+    tile_pixels={"esrgan": 384, "compact": 640},
+    fixed_tiling=False,
+    window_step=1,
+    batch=1,
+    reports_parts=True,
+    fuses_layers=True,
+    tail_band_rows=64,
+    pixel_band_rows=64,
+    faces_one_by_one=True,
+    detector_step=0,
+    plans_by_shape=False,
+    has_fallback=False,
+    released_when_idle=False,
+)
+_CUDA = DeviceProfile(
+    tile_pixels={"esrgan": 512, "compact": 1024},
+    fixed_tiling=True,
+    window_step=32,
+    batch=4,
+    reports_parts=False,
+    fuses_layers=False,
+    tail_band_rows=0,
+    pixel_band_rows=0,
+    faces_one_by_one=False,
+    detector_step=64,
+    plans_by_shape=True,
+    has_fallback=True,
+    released_when_idle=True,
+)
 
 
 def profile_of(device: str) -> DeviceProfile:
@@ -78,30 +130,36 @@ def default_quality_of(device: str) -> Quality:
 
 
 def choose_device(asked: str) -> Choice:
-    """`auto`, `cpu`, `cuda` or `cuda:N` to a torch device name.
+    """`auto`, `cpu`, `cuda` or `cuda:N` to a torch device name; a card is taken only after it has run a test kernel.
+
+    A card that is full or busy leaves the work to the CPU for now, also where it was asked for by name.
 
     Raises:
-        Unavailable: `device_unavailable` when a CUDA device was asked for by name and is not there.
+        Unavailable: `device_unavailable` when a CUDA device was asked for by name and is not there, or cannot work.
     """
     if asked == "cpu":
         return Choice("cpu", "asked for by DEVICE")
-    if torch.cuda.is_available():
-        value = "cuda:0" if asked in ("auto", "cuda") else asked
-        index = int(value.partition(":")[2])
-        if index < torch.cuda.device_count():
-            return Choice(value, f"{torch.cuda.get_device_name(index)} found")
-    if asked != "auto":
-        raise Unavailable(
-            "device_unavailable", f"DEVICE={asked} was asked for but is not there; use DEVICE=auto or cpu."
+    if asked == CARD_FAILED:
+        return Choice(
+            "cpu",
+            "the service hung or lost its card twice in ten minutes; check it, then start the service again",
+            True,
         )
-    return Choice("cpu", "no CUDA device found")
+    name = "cuda:0" if asked in ("auto", "cuda") else asked
+    fault = find_card_fault(name)
+    if fault is None:
+        return Choice(name, f"{torch.cuda.get_device_name(torch.device(name))} found")
+    if asked != "auto" and not fault.may_pass:
+        why = f"cannot be used: {fault.reason}" if fault.is_present else "is not there"
+        raise Unavailable("device_unavailable", f"DEVICE={asked} was asked for but {why}; use DEVICE=auto or cpu.")
+    return Choice("cpu", fault.reason, fault.is_present, fault.may_pass)
 
 
 def choose_precision(asked: str, device: str) -> Choice:
     """`auto`, `fp32`, `bf16` or `fp16` to the precision the networks run in on `device`.
 
-    fp16 on a CPU is refused in favour of fp32: torch has no fast kernels for it there. On CUDA fp16 is only taken when
-    asked for, because some cards give NaN or black in it.
+    fp16 on a CPU is refused in favour of fp32: torch has no fast kernels for it there. On CUDA it is taken where there
+    is no bf16, but for the chips that give NaN or black in it.
     """
     if device == "cpu":
         return _cpu_precision(asked)
@@ -113,7 +171,10 @@ def choose_precision(asked: str, device: str) -> Choice:
         return Choice(asked, "asked for by PRECISION")
     if has_bf16:
         return Choice("bf16", f"compute capability {major}.{minor} has fast bf16")
-    if (major, minor) >= (7, 0) and "GTX 16" not in torch.cuda.get_device_name(torch.device(device)):
+    name = torch.cuda.get_device_name(torch.device(device))
+    if _BROKEN_FP16.search(name):
+        return Choice("fp32", f"{name} gives NaN or black in fp16, and has no bf16")
+    if (major, minor) >= (7, 0):
         return Choice("fp16", f"compute capability {major}.{minor} has fast fp16 and no bf16")
     return Choice("fp32", f"compute capability {major}.{minor} has no reliable half precision")
 
@@ -144,42 +205,6 @@ def cpu_flags() -> frozenset[str]:
     return frozenset()
 
 
-def keep_freed_memory() -> bool:
-    """Tell glibc to keep freed blocks instead of handing them back to the kernel at every tensor.
-
-    A fresh mapping costs a page fault per 4 KiB; measured 1.45 to 2.25 times on upstream's fp32 path, 1.05 to 1.1
-    times on ours. The heap keeps at most what the largest tile needed. Returns False where there is no glibc.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
-        return False
-    limit = 2**31 - 1
-    # One arena for all threads: in any other than the main one glibc maps large blocks afresh, whatever the thresholds.
-    values = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, limit), (_M_TRIM_THRESHOLD, limit), (_M_TOP_PAD, _PAD_BYTES))
-    taken = [mallopt(name, value) == 1 for name, value in values]
-    return all(taken)
-
-
-def free_memory_bytes(device: str) -> int:
-    """Memory that a restoration may still take on `device`."""
-    if device == "cpu":
-        return _available_bytes()
-    free, _ = torch.cuda.mem_get_info(torch.device(device))
-    return int(free)
-
-
-def _available_bytes() -> int:
-    """Main memory that can be had without swapping; what is free at once where psutil is not installed."""
-    try:
-        import psutil
-    except ImportError:  # a machine with torch and the model packages alone
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return int(psutil.virtual_memory().available)
-
-
 def describe_card(device: str) -> dict[str, Any]:
     """The graphics card behind `device`, JSON-ready: `card`, `card_memory_gb`, `cuda`; empty without one."""
     if device == "cpu":
@@ -188,24 +213,33 @@ def describe_card(device: str) -> dict[str, Any]:
     return {"card": card.name, "card_memory_gb": round(card.total_memory / 1e9), "cuda": torch.version.cuda}
 
 
-def release_memory(device: str) -> None:
-    """Give back what torch's allocator keeps for later; nothing on a CPU, whose heap keeps freed blocks by choice."""
-    if device != "cpu":
-        torch.cuda.empty_cache()
-
-
 def prepare(device: str) -> None:
-    """Tune torch for `device` once per process: cuDNN may search for the best kernel since tile shapes are fixed."""
+    """Tune this process for `device`, once: freed host memory is kept, and a card computes in a repeatable way."""
+    kept = keep_freed_memory()
+    log.info("freed memory is %s", "kept" if kept else "handed back, there is no mallopt here")
+    if device != "cpu":
+        torch.cuda.set_device(torch.device(device))
+        fix_kernels(device)
+
+
+def fix_kernels(device: str) -> None:
+    """On a card: equal input gives equal bytes, and fp32 means fp32. Nothing on a CPU.
+
+    A search (`benchmark`) picks kernels by time and by the memory that is free, and costs seconds for each new size;
+    without `deterministic` a plan may add in any order; cuDNN's default for fp32 is TF32, with a mantissa of 10 bits.
+    """
+    if device != "cpu":
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+        # Not `cudnn.conv.fp32_precision`: once that is set, reading `allow_tf32` raises (seen with torch 2.15).
+        torch.backends.cudnn.allow_tf32 = False
+
+
+@contextlib.contextmanager
+def current_device(device: str) -> Iterator[None]:
+    """Meanwhile `device` is this thread's current card: streams and pinned memory follow that, not the tensors."""
     if device == "cpu":
-        kept = keep_freed_memory()
-        log.info("freed memory is %s", "kept" if kept else "handed back, there is no mallopt here")
-    else:
-        torch.backends.cudnn.benchmark = True
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch (CUDA or CPU allocator) or Python said that memory ran out."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+        yield
+        return
+    with torch.cuda.device(torch.device(device)):
+        yield

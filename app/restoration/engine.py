@@ -13,14 +13,51 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from app.restoration.models.networks import Facts
-from app.restoration.tiling import Span
+from app.restoration.tiling import MIN_TILE_PIXELS, Span
 from app.stages import OnFraction
 
 LUMA = (0.299, 0.587, 0.114)  # BT.601 full range, for RGB; as cv2.COLOR_RGB2GRAY
 
 
+@dataclasses.dataclass(frozen=True)
+class Tiling:
+    """How planes are cut for an engine. It is fixed when the engine is opened; only out of memory makes it smaller.
+
+    Attributes:
+        tile: side of a tile in input pixels, `MIN_TILE_PIXELS` or more.
+        batch: how many windows may go through the network at once.
+        step: windows measure multiples of so many pixels, so that few shapes occur.
+        strict: memory has decided, so no tile may be larger; else one may be up to half above where that saves a tile.
+    """
+
+    tile: int
+    batch: int = 1
+    step: int = 1
+    strict: bool = False
+
+    def smaller(self, grid: Grid, batch: int) -> Tiling | None:
+        """What to try after memory ran out with this grid and so many windows at once; None: nothing smaller is left.
+
+        First the batch is halved, then the tile.
+        """
+        if batch > 1:
+            return dataclasses.replace(self, tile=grid.tile, batch=batch // 2, strict=True)
+        if grid.tile <= MIN_TILE_PIXELS:
+            return None
+        longest = max(grid.rows[-1].write_stop, grid.columns[-1].write_stop)
+        half = max(MIN_TILE_PIXELS, min(grid.tile, longest) // 2)
+        return dataclasses.replace(self, tile=half, batch=1, strict=True)
+
+
 class TileTooLarge(Exception):
-    """The device has too little memory for windows of this grid: cut a smaller one and start the plane again."""
+    """The device has too little memory for windows of this grid: cut it by `tiling` and start the plane again.
+
+    `tiling` is None when nothing smaller is left.
+    """
+
+    def __init__(self, tiling: Tiling | None) -> None:
+        super().__init__("out of memory" if tiling is None else f"out of memory; tiles of {tiling.tile} pixels may do")
+        self.tiling = tiling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +77,14 @@ class Plane:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """How a plane is cut: each row of tiles against each column, in input pixels; all windows have one shape."""
+    """How a plane is cut: each row of tiles against each column, in input pixels; all windows have one shape.
+
+    `tile` is the side that was aimed at.
+    """
 
     rows: tuple[Span, ...]
     columns: tuple[Span, ...]
+    tile: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +119,9 @@ class Engine(Protocol):
         """fp32, bf16 or fp16: what the body of the network runs in; never changes."""
         ...
 
-    def tile_pixels(self) -> int:
-        """The tile side, in input pixels, that suits the network and the device's memory; `MIN_TILE_PIXELS` or more.
-
-        May change from call to call with the memory that is free, so a caller asks once for each plane.
-        """
+    @property
+    def tiling(self) -> Tiling:
+        """The tiles and batches that suit the network and the device; smaller after `TileTooLarge`, never larger."""
         ...
 
     def rows(self, plane: Plane, grid: Grid, on_fraction: OnFraction) -> Generator[Rows, None, None]:
@@ -100,7 +139,8 @@ class Engine(Protocol):
 
         Raises:
             Cancelled: `on_fraction` said stop.
-            TileTooLarge: out of memory; what was allocated for the plane has been given back before it is raised.
+            TileTooLarge: out of memory, with the tiling to try next, which is the engine's own from then on; what was
+                allocated for the plane has been given back before it is raised.
             Internal: `bad_network_output`, when a tile is not finite, or flat where the photo is not, in fp32 too.
                 No such tile is ever given.
             RuntimeError: any other failure of the device, as torch raised it.

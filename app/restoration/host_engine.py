@@ -17,8 +17,9 @@ from torch import Tensor
 
 from app.errors import Cancelled, Internal
 from app.restoration import tiling
-from app.restoration.device import free_memory_bytes, is_out_of_memory, release_memory
-from app.restoration.engine import LUMA, Grid, Plane, Rows, TileTooLarge
+from app.restoration.device_errors import is_out_of_memory
+from app.restoration.device_memory import free_memory_bytes, release_memory, total_memory_bytes
+from app.restoration.engine import LUMA, Grid, Plane, Rows, TileTooLarge, Tiling
 from app.restoration.models.networks import Facts, Network, OnPart
 from app.stages import OnFraction
 
@@ -28,13 +29,20 @@ _SYMMETRIES = 8
 _FLAT = 1.0 / 1024  # a spread below this is flat
 _NOT_FLAT = 16.0 / 255
 _BYTES_PER_FEATURE_MAP = 64 * 4  # 64 channels, 4 bytes
+_FULL_WINDOW_PIXELS = 384 * 384  # from here on one window keeps a card busy (arithmetic, not measured)
 
 
 class HostEngine:
-    """Runs one `Network` over planes; see `Engine`. Nothing of a plane is kept on it."""
+    """Runs one `Network` over planes; see `Engine`. Nothing of a plane is kept on it.
 
-    def __init__(self, network: Network) -> None:
+    Args:
+        network: what is run.
+        tiling: where an engine for the same network left off; None: chosen by the device's memory.
+    """
+
+    def __init__(self, network: Network, tiling: Tiling | None = None) -> None:
         self._network = network
+        self._tiling = tiling or tiling_for(network)
 
     @property
     def facts(self) -> Facts:
@@ -46,23 +54,15 @@ class HostEngine:
         """See `Engine`."""
         return self._network.precision
 
-    def tile_pixels(self) -> int:
-        """See `Engine`: the profile's side for the architecture, within a quarter of the memory that is free."""
-        facts, profile = self.facts, self._network.profile
-        tile = profile.tile_pixels[facts.architecture] * facts.multiple
-        # A pixel of the tile takes at the peak about 4 feature maps. ESRGAN has four times that (measured: 3 KB), and
-        # where its end is not made in bands, `scale` times the size.
-        maps = 1 if facts.architecture == "compact" else 4 if profile.tail_band_rows else facts.scale**2
-        bytes_per_pixel = 4 * _BYTES_PER_FEATURE_MAP * maps
-        room = free_memory_bytes(self._network.device) // 4
-        while tile > tiling.MIN_TILE_PIXELS and (tile + 2 * facts.context) ** 2 * bytes_per_pixel > room:
-            tile //= 2
-        return tile
+    @property
+    def tiling(self) -> Tiling:
+        """See `Engine`."""
+        return self._tiling
 
     def rows(self, plane: Plane, grid: Grid, on_fraction: OnFraction) -> Generator[Rows, None, None]:
         """See `Engine`."""
         try:
-            yield from _Pass(self._network, plane, grid, on_fraction).rows()
+            yield from _Pass(self._network, plane, grid, self._tiling.batch, on_fraction).rows()
             return
         except Exception as error:
             if not is_out_of_memory(error):
@@ -70,14 +70,45 @@ class HostEngine:
             log.warning("out of memory at windows of %d x %d", grid.rows[0].length, grid.columns[0].length)
         # Outside the handler, whose traceback would keep the tensors alive.
         release_memory(self._network.device)
-        raise TileTooLarge
+        smaller = self._tiling.smaller(grid, batch_for(grid, self._tiling.batch))
+        self._tiling = smaller or self._tiling
+        raise TileTooLarge(smaller)
+
+
+def tiling_for(network: Network) -> Tiling:
+    """The profile's tile for the architecture, within a quarter of the device's memory, and what fits beside it.
+
+    On a card all memory counts, not what is free, so that a photo is always cut alike; on a CPU what is free.
+    """
+    facts, profile, device = network.facts, network.profile, network.device
+    room = (total_memory_bytes(device) if profile.fixed_tiling else free_memory_bytes(device)) // 4
+    tile = profile.tile_pixels[facts.architecture] * facts.multiple
+    # A pixel of the tile takes at the peak about 4 feature maps. ESRGAN has four times that (measured: 3 KB), and
+    # where its end is not made in bands, `scale` times the size.
+    maps = 1 if facts.architecture == "compact" else 4 if profile.tail_band_rows else facts.scale**2
+    bytes_per_pixel = 4 * _BYTES_PER_FEATURE_MAP * maps
+    while tile > tiling.MIN_TILE_PIXELS and (tile + 2 * facts.context) ** 2 * bytes_per_pixel > room:
+        tile //= 2
+    window_bytes = (tile + 2 * facts.context) ** 2 * bytes_per_pixel
+    batch = profile.batch
+    while batch > 1 and batch * window_bytes > room:
+        batch //= 2
+    return Tiling(tile, batch, profile.window_step)
+
+
+def batch_for(grid: Grid, most: int) -> int:
+    """How many windows of this grid go through the network at once: `most` small ones, or one that is large."""
+    if grid.rows[0].length * grid.columns[0].length >= _FULL_WINDOW_PIXELS:
+        return 1
+    return min(most, len(grid.columns))
 
 
 class _Pass:
     """One pass over one plane with one grid. Lives for one call; holds nothing between photos."""
 
-    def __init__(self, network: Network, plane: Plane, grid: Grid, on_fraction: OnFraction) -> None:
+    def __init__(self, network: Network, plane: Plane, grid: Grid, most: int, on_fraction: OnFraction) -> None:
         self._network, self._plane, self._grid, self._on_fraction = network, plane, grid, on_fraction
+        self._batch = batch_for(grid, most)
         self._runs = len(grid.rows) * len(grid.columns) * (_SYMMETRIES if plane.ensemble else 1)
         self._done = 0
         self._channels = 1 if plane.grey else 3
@@ -108,7 +139,7 @@ class _Pass:
 
     def _pieces(self, row: tiling.Span) -> Iterator[tuple[tiling.Span, NDArray[Any]]]:
         """The finished pieces of one row of tiles, in order, as (h, w, C) integer pixels."""
-        batch, pixels = self._network.profile.batch, self._plane.pixels
+        batch, pixels = self._batch, self._plane.pixels
         for start in range(0, len(self._grid.columns), batch):
             columns = self._grid.columns[start : start + batch]
             windows = [

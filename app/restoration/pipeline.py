@@ -17,7 +17,8 @@ from app.errors import Unavailable
 from app.images import Picture
 from app.notices import Notice
 from app.options import Quality, RestoreOptions, output_size
-from app.restoration.engine import Engine
+from app.restoration.device import profile_of
+from app.restoration.engine import Engine, Tiling
 from app.restoration.faces import Face, FacesResult, LoadedFaceModels, find_faces, restore_faces
 from app.restoration.host_engine import HostEngine
 from app.restoration.models.registry import ModelRow
@@ -57,6 +58,10 @@ class PhotoRestorer(Protocol):
         """
         ...
 
+    def release(self) -> None:
+        """Forget every loaded network and give its memory back; each is loaded again when a photo needs it."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class _PreparedRun:
@@ -75,6 +80,7 @@ class Restorer:
 
     def __init__(self, weights_folder: Path, **choices: Any) -> None:
         self.setup = Setup(weights_folder, **choices)
+        self._tilings: dict[tuple[str, str], Tiling] = {}  # by model and precision, where the device keeps them
 
     def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
         """See `PhotoRestorer`. A photo without colours stays without, also where its file keeps it as RGB."""
@@ -86,6 +92,7 @@ class Restorer:
         upscaled, reports = _upscale_planes(
             run.engine, photo, run.plan, lambda f, stage: on_progress(f * (1 - share), stage)
         )
+        self._remember_tiling(run)
         done = _restore_faces(run, photo, upscaled, found, options, share, on_progress)
         return RestorationResult(
             picture=dataclasses.replace(upscaled, grey=picture.grey),
@@ -96,6 +103,11 @@ class Restorer:
             warnings=(*run.warnings, *_face_notices(done)),
             face_layers=done.layers,
         )
+
+    def release(self) -> None:
+        """See `PhotoRestorer`. What memory had decided is forgotten too: what held it may have gone."""
+        self._tilings.clear()
+        self.setup.release()
 
     def _prepare(self, photo: Picture, options: RestoreOptions, on_progress: OnProgress) -> _PreparedRun:
         """Choose and load everything that the photo needs."""
@@ -108,7 +120,13 @@ class Restorer:
         network = setup.registry.load(row, denoise, setup.device.value, precision)
         faces, missing = self._open_faces(options, exact=is_best)
         plan = UpscalePlan(_size_out(photo, options.scale), setup.tile, ensemble=is_best)
-        return _PreparedRun(row, denoise, HostEngine(network), plan, faces, (*stand_in, *ignored, *missing))
+        engine = HostEngine(network, self._tilings.get((row.name, precision)))
+        return _PreparedRun(row, denoise, engine, plan, faces, (*stand_in, *ignored, *missing))
+
+    def _remember_tiling(self, run: _PreparedRun) -> None:
+        """Cut the next photo as this one: what has fitted once is not tried larger again until `release`."""
+        if profile_of(self.setup.device.value).fixed_tiling:
+            self._tilings[run.row.name, run.engine.precision] = run.engine.tiling
 
     def _open_faces(
         self, options: RestoreOptions, *, exact: bool

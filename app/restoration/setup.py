@@ -11,6 +11,7 @@ from app.errors import Unavailable
 from app.notices import Notice
 from app.options import RestoreOptions
 from app.restoration import device as devices
+from app.restoration.device_memory import release_memory
 from app.restoration.faces import FaceModels
 from app.restoration.models.registry import EMBEDDED_MODEL, FALLBACKS, QUALITY_MODELS, TABLE, ModelRegistry, ModelRow
 
@@ -30,7 +31,7 @@ class Setup:
         self,
         weights_folder: Path,
         *,
-        device: str = "auto",
+        device: str | devices.Choice = "auto",
         precision: str = "auto",
         tile: int = 0,
         default_quality: str = "auto",
@@ -38,12 +39,19 @@ class Setup:
         face_detector: str = "auto",
     ) -> None:
         self.registry = ModelRegistry(weights_folder, allow_unverified=allow_unverified)
-        self.device = devices.choose_device(device)
+        self.device = devices.choose_device(device) if isinstance(device, str) else device
+        devices.fix_kernels(self.device.value)
         self.precision = devices.choose_precision(precision, self.device.value)
         self.tile = tile
         self.face_models = FaceModels(self.registry, self.device.value, self.precision.value, face_detector)
         chosen = devices.default_quality_of(self.device.value).value
         self.default_quality = chosen if default_quality == "auto" else default_quality
+
+    def release(self) -> None:
+        """Forget every loaded network, and give back the memory of the device."""
+        self.registry.release()
+        self.face_models.forget_batch()
+        release_memory(self.device.value)
 
     def choose(self, options: RestoreOptions) -> tuple[ModelRow, tuple[Notice, ...]]:
         """The model that these options mean, or the best installed one with a warning.

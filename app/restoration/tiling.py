@@ -35,7 +35,9 @@ class Span:
     ramp: int
 
 
-def cut(size: int, tile: int, context: int, blend: int, multiple: int = 1, *, strict: bool = False) -> list[Span]:
+def cut(
+    size: int, tile: int, context: int, blend: int, multiple: int = 1, *, step: int = 1, strict: bool = False
+) -> list[Span]:
     """Cut one axis into spans of about `tile` pixels each.
 
     Args:
@@ -45,6 +47,7 @@ def cut(size: int, tile: int, context: int, blend: int, multiple: int = 1, *, st
         blend: width of the zone in which two neighbours are mixed; 0: a hard cut (right when context covers the
             receptive field, since both tiles then hold the same values).
         multiple: windows start at, and measure, multiples of this many pixels (pixel-unshuffle networks).
+        step: windows also measure multiples of this many pixels, where the axis is long enough.
         strict: True: never above `tile` (memory decides). False: up to half above, where that saves a tile.
     """
     count = max(1, math.ceil(size / tile) if strict else round(size / tile))
@@ -52,7 +55,7 @@ def cut(size: int, tile: int, context: int, blend: int, multiple: int = 1, *, st
     before = blend // 2
     after = blend - before
     core = max(b - a for a, b in itertools.pairwise(edges))
-    length = min(size, _snap_up(core + blend + 2 * context + (multiple - 1), multiple))
+    length = min(size, _snap_up(core + blend + 2 * context + (multiple - 1), math.lcm(multiple, step)))
     spans = []
     for a, b in itertools.pairwise(edges):
         first, last = a == 0, b == size

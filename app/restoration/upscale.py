@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from app.errors import OutOfMemory
 from app.restoration import tiling
-from app.restoration.engine import Engine, Grid, Plane, TileTooLarge
+from app.restoration.engine import Engine, Grid, Plane, TileTooLarge, Tiling
 from app.restoration.models.networks import Facts
 from app.restoration.resample import make_sink
 from app.stages import OnFraction
@@ -74,32 +74,44 @@ def upscale(
     Raises:
         Cancelled: `on_fraction` said stop. OutOfMemory: the smallest tile does not fit. Internal: `bad_network_output`.
     """
-    report = UpscaleReport(tile=plan.tile or engine.tile_pixels())
+    report, chosen = UpscaleReport(), _chosen_tiling(engine.tiling, plan.tile)
     while True:
-        report.tiles = report.redone_in_fp32 = 0
+        report.tile, report.tiles, report.redone_in_fp32 = chosen.tile, 0, 0
         try:
-            return _one_pass(engine, pixels, plan, on_fraction, report), report
-        except TileTooLarge:
+            return _one_pass(engine, pixels, plan, chosen, on_fraction, report), report
+        except TileTooLarge as error:
             log.warning("out of memory at tile %d", report.tile)
-        if report.tile <= tiling.MIN_TILE_PIXELS:
+            smaller = error.tiling
+        if smaller is None:
             raise OutOfMemory(
                 "out_of_memory", "The device has too little memory for the smallest tile; free some or use a CPU."
             )
-        report.tile = max(tiling.MIN_TILE_PIXELS, min(report.tile, max(pixels.shape[:2])) // 2)
+        chosen = smaller
         report.restarts += 1
 
 
+def _chosen_tiling(own: Tiling, asked: int) -> Tiling:
+    """The engine's tiling, with the tile that was asked for (0: none was), unless memory has decided on a smaller."""
+    if asked and not (own.strict and own.tile < asked):
+        return dataclasses.replace(own, tile=asked, strict=True)
+    return own
+
+
 def _one_pass(
-    engine: Engine, pixels: NDArray[Any], plan: UpscalePlan, on_fraction: OnFraction, report: UpscaleReport
+    engine: Engine,
+    pixels: NDArray[Any],
+    plan: UpscalePlan,
+    chosen: Tiling,
+    on_fraction: OnFraction,
+    report: UpscaleReport,
 ) -> NDArray[Any]:
-    """The whole plane at one tile size; counts in the report."""
+    """The whole plane with one tiling; counts in the report."""
     facts = engine.facts
     height, width = pixels.shape[:2]
     padded = _pad(pixels, facts.multiple)
     size_in = (height * facts.scale, width * facts.scale)
     sink = make_sink(size_in, plan.size_out, 1 if plan.grey else 3, pixels.dtype)
-    # Where memory has decided once, or the user, no tile may be larger than said.
-    grid = cut_grid(facts, padded.shape[:2], report.tile, strict=bool(plan.tile) or report.restarts > 0)
+    grid = cut_grid(facts, padded.shape[:2], chosen.tile, step=chosen.step, strict=chosen.strict)
     with contextlib.closing(engine.rows(Plane(padded, plan.grey, plan.ensemble), grid, on_fraction)) as finished:
         for rows in finished:
             sink.add(rows.pixels)
@@ -109,12 +121,16 @@ def _one_pass(
     return sink.result
 
 
-def cut_grid(facts: Facts, size: tuple[int, ...], tile: int, *, strict: bool) -> Grid:
-    """The grid for a plane of `size` (height, width) at tiles of about `tile` pixels a side; `strict`: never above."""
+def cut_grid(facts: Facts, size: tuple[int, ...], tile: int, *, strict: bool, step: int = 1) -> Grid:
+    """The grid for a plane of `size` (height, width) at tiles of about `tile` pixels a side; `strict`: never above.
+
+    Windows measure multiples of `step` pixels, unless the plane is smaller than one.
+    """
     rows, columns = (
-        tuple(tiling.cut(side, tile, facts.context, facts.blend, facts.multiple, strict=strict)) for side in size
+        tuple(tiling.cut(side, tile, facts.context, facts.blend, facts.multiple, step=step, strict=strict))
+        for side in size
     )
-    return Grid(rows, columns)
+    return Grid(rows, columns, tile)
 
 
 def _pad(pixels: NDArray[Any], multiple: int) -> NDArray[Any]:

@@ -14,8 +14,8 @@ import sys
 import threading
 from collections.abc import Callable, Collection
 
-from app.errors import RestoreError
-from app.jobs.runner import Runner
+from app.errors import DeviceLost, RestoreError
+from app.jobs.runner import Prepared, Runner
 from app.metrics import Metrics
 from app.queue import Queue
 from app.store import Attempt, AttemptStatus, Store
@@ -42,6 +42,7 @@ class WorkerContext:
     rescan_seconds: float  # how long no wake-up may come before the rows are read
     draining: bool = False
     stop_requested: bool = False
+    on_device_lost: Callable[[], None] = lambda: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +101,21 @@ class Lane:
             return None
         return attempt
 
+    def _prepare(self, attempt: Attempt, token: str) -> Prepared | None:
+        """Claim and decode it; when another process took it first, the next one that waits and need not be alone."""
+        context = self._context
+
+        def claim_next() -> Attempt | None:
+            if attempt.tries > 0:
+                return None
+            only, but = self._filter.only, self._filter.but
+            claimed = context.store.claim_next(token, context.wall(), only=only, but=but)
+            if claimed is not None:
+                context.active_runs.take_over(token, claimed.id)
+            return claimed
+
+        return context.runner.prepare(attempt.id, token, context.wall(), tries=attempt.tries, or_claim=claim_next)
+
     def _thread(
         self, name: str, loop: Callable[[threading.Event], None], runs_of_dead: Callable[[], Collection[Run]]
     ) -> SupervisedThread:
@@ -107,13 +123,15 @@ class Lane:
         died = functools.partial(self._died, name, runs_of_dead)
         return SupervisedThread(name, loop, on_death=died, clock=self._context.clock)
 
-    def _died(self, name: str, runs_of_dead: Callable[[], Collection[Run]], _error: BaseException) -> None:
+    def _died(self, name: str, runs_of_dead: Callable[[], Collection[Run]], error: BaseException) -> None:
         """Settle what the dying thread had in hand: its row must not stay in the middle."""
         self._context.metrics.thread_restarted(name)
         for run in runs_of_dead():
             self._context.runner.abandon(run.attempt_id, run.token)
             self._context.active_runs.leave(run.token)
             self._context.queue.publish(run.attempt_id)
+        if isinstance(error, DeviceLost):
+            self._context.on_device_lost()
 
 
 def lower_priority() -> None:

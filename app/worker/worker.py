@@ -61,7 +61,8 @@ class Worker:
     process never takes a neighbour with it: a second crash is its own.
 
     `on_hang` is called once, after the stacks were dumped, when a restoration or an encoding gave no sign of life for
-    `hang_timeout_seconds`; the caller ends the process, since a thread cannot be ended.
+    `hang_timeout_seconds`, and when a lane's thread died of `DeviceLost`; the caller ends the process, since neither a
+    thread can be ended nor a lost card be used again.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Worker:
         self._clock, self._stop_grace = clock, stop_grace_seconds
         self.active_runs = ActiveRuns(clock)
         self._context = WorkerContext(runner, store, metrics, self.active_runs, queue, clock, wall, rescan_seconds)
+        self._context.on_device_lost = self._end_process
         self._hung = False
         others = dict(waiting or {})
         self._local = LocalLane(BackendName.LOCAL, self._context, LaneFilter(but=tuple(others)))
@@ -121,6 +123,10 @@ class Worker:
         self.active_runs.force_stop()
         self._end(join_seconds=0.1)
 
+    def held_tokens(self) -> set[str]:
+        """The claims whose leases this process must renew: of what is in work, and of what could not be written yet."""
+        return self.active_runs.tokens() | self._runner.unsettled_tokens()
+
     def health(self, now: float | None = None) -> WorkerHealth:
         """How it is at the monotonic time `now` (the present when None)."""
         silence, _ = self.active_runs.silence(self._clock() if now is None else now)
@@ -152,6 +158,23 @@ class Worker:
     def _watch_loop(self, stop: threading.Event) -> None:
         while not stop.wait(min(5.0, self._hang_timeout / 4)):
             self.watch(self._clock())
+
+    def _end_process(self) -> None:
+        """The card is lost: give back what waits decoded, let what is being encoded end, and end the process.
+
+        The attempt that was on the card has been given back with a try burned, by the lane.
+        """
+        log.critical("the graphics card is lost for this process, which ends to be started again")
+        self._context.draining = self._context.stop_requested = True
+        self.active_runs.close()
+        for run in self.active_runs.at(Step.PREPARING, Step.READY, lane=BackendName.LOCAL):
+            self._runner.give_back(run.attempt_id, run.token)
+            self.active_runs.leave(run.token)
+        self.active_runs.wait_idle(self._stop_grace)
+        for run in self.active_runs.drain_all():
+            self._runner.give_back(run.attempt_id, run.token)
+        if self._on_hang is not None:
+            self._on_hang()
 
     def _watchdog_died(self, _error: BaseException) -> None:
         self._metrics.thread_restarted("worker-watchdog")

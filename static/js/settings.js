@@ -38,7 +38,7 @@ export class Settings extends EventTarget {
     const { options } = config;
     this.#choices("output_format", options.output_format.choices, FORMAT_LABELS);
     this.#choices("metadata", options.metadata.choices, METADATA_LABELS);
-    this.#choices("partial", options.partial.choices, PARTIAL_LABELS);
+    this.#choices("partial", options.partial?.choices ?? ["refuse"], PARTIAL_LABELS);
     this.#choices("pages", options.pages?.choices ?? ["first"], PAGES_LABELS);
     this.#models(config.models.filter((model) => model.installed).map((model) => model.name));
     this.#faceModels(options.face_model?.choices ?? []);
@@ -63,7 +63,7 @@ export class Settings extends EventTarget {
     const found = {
       backend: this.backend, quality: elements.quality.value, scale: elements.scale.value,
       face_enhance: String(elements.face_enhance.checked), face_strength: String(elements.face_strength.value / 100),
-      output_format: elements.output_format.value, metadata: elements.metadata.value, partial: elements.partial.value,
+      output_format: elements.output_format.value, metadata: elements.metadata.value,
       model: elements.model.value, face_model: elements.face_model.value, denoise: elements.denoise.value,
     };
     if (elements.color_correction.checked) {
@@ -71,6 +71,7 @@ export class Settings extends EventTarget {
     }
     if (LOSSY_FORMATS.has(found.output_format)) found.output_quality = elements.output_quality.value;
     if (elements.pages.value !== "first" && PAGES_FORMATS.has(found.output_format)) found.pages = elements.pages.value;
+    if (elements.partial.value !== "refuse") found.partial = elements.partial.value;
     if (this.backend !== "local") {
       found.prompt = elements.prompt.value.trim();
       for (const name of LOCAL_OPTIONS) delete found[name];

@@ -26,7 +26,8 @@ from app.images.decode.missing import Missing
 from app.images.decode.tiff import read_channels
 from app.images.header import ImageLimits, OpenedPhoto, format_name, open_pages, open_picture
 from app.images.isobmff import BoxFile
-from app.images.metadata import rewriting
+from app.images.metadata import collecting
+from app.images.metadata.rewriting import Metadata
 from app.images.picture import NormalizedColor, Picture, Pixels
 from app.notices import PHOTO_CHANGED, notices_of
 
@@ -65,7 +66,8 @@ def decode_file(path: Path, limits: ImageLimits, options: DecodeOptions = _DEFAU
         if photo.image.format == "TIFF":
             return _decode_page(photo, file, limits, options)
         loaded, channels = _load_channels(photo, options)
-        picture = _picture(dataclasses.replace(photo, image=loaded), channels, options)
+        source = collecting.collect(photo.image, file, _size(channels))
+        picture = _picture(dataclasses.replace(photo, image=loaded), channels, source, options)
         # The further pictures of a JPEG are told apart from previews, depth and gain maps by its container.
         frames = 1 if format_name(photo.image) == "JPEG" else getattr(photo.image, "n_frames", 1)
         return _noted(picture, frames_note(frames, "pictures" if photo.image.format == "HEIF" else "frames"))
@@ -73,8 +75,12 @@ def decode_file(path: Path, limits: ImageLimits, options: DecodeOptions = _DEFAU
 
 def _decode_page(photo: OpenedPhoto, file: BinaryIO, limits: ImageLimits, options: DecodeOptions) -> Picture:
     pages = open_pages(file, limits, options.page)
-    channels = read_channels(pages.photos[options.page or 0], limits, photo.image.info.get("icc_profile"))
-    picture = dataclasses.replace(_picture(photo, channels, options), pages=len(pages.photos))
+    page = pages.photos[options.page or 0]
+    channels = read_channels(page, limits, photo.image.info.get("icc_profile"))
+    # A first photo that is not in the first directory is described there all the same.
+    directories = (page.directory.position,) if options.page else (page.directory.position, None)
+    source = collecting.collect(photo.image, file, _size(channels), directories)
+    picture = dataclasses.replace(_picture(photo, channels, source, options), pages=len(pages.photos))
     if options.page is not None or (picture.pages == 1 and pages.complete):
         return picture
     at_least = "" if pages.complete else "at least "
@@ -112,6 +118,11 @@ def _load_channels(photo: OpenedPhoto, options: DecodeOptions) -> tuple[Image.Im
     return loaded.image, dataclasses.replace(channels, notes=loaded.notes + channels.notes)
 
 
+def _size(channels: Channels) -> tuple[int, int]:
+    """Width and height in pixels."""
+    return channels.colour.shape[1], channels.colour.shape[0]
+
+
 def _grey_out(channels: Channels, missing: Missing) -> None:
     """Missing rows become mid-grey and opaque in place, as libjpeg does it."""
     if missing.first_row is None or missing.only_detail:
@@ -122,13 +133,12 @@ def _grey_out(channels: Channels, missing: Missing) -> None:
         channels.alpha[missing.first_row :] = peak
 
 
-def _picture(photo: OpenedPhoto, channels: Channels, options: DecodeOptions) -> Picture:
+def _picture(photo: OpenedPhoto, channels: Channels, source: Metadata, options: DecodeOptions) -> Picture:
     image, container = photo.image, photo.container
     if channels.alpha is not None and not options.as_stored and not channels.alpha.any():
         channels = dataclasses.replace(channels, alpha=None, notes=(*channels.notes, _EMPTY_ALPHA))
     if options.shrink_to is not None:
         channels = _shrunk(channels, options.shrink_to)
-    source = rewriting.collect(image)
     normalized = _normalize(channels, image.info.get("icc_profile"), container.encoding, options)
     grey = normalized.pixels.ndim == 2
     pixels = turn(normalized.pixels, source.orientation)
@@ -144,6 +154,8 @@ def _picture(photo: OpenedPhoto, channels: Channels, options: DecodeOptions) -> 
         exif=source.exif,
         xmp=source.xmp,
         dpi=source.dpi,
+        iptc=source.iptc,
+        texts=source.texts,
         source_format=format_name(image),
         notes=notices_of(PHOTO_CHANGED, container.notes + channels.notes + normalized.notes + source.notes),
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -18,11 +19,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from app.errors import OutOfMemory
 from app.images import Pixels
+from app.restoration.device import profile_of
+from app.restoration.device_errors import is_out_of_memory
+from app.restoration.device_memory import release_memory
+
+log = logging.getLogger(__name__)
 
 # The largest anchors are 512 pixels. Measured on photos enlarged to 4000 pixels: at 1280 landmarks stay within a
 # tenth of the face's width, at 2048 within a sixth, and at full size, as upstream looks, large faces are lost.
 LONGEST_SIDE_PIXELS = 1280
+_SMALLEST_SIDE_PIXELS = 320  # of the copy, when memory runs out
 SCORE_THRESHOLD = 0.97  # upstream's
 _OVERLAP_THRESHOLD = 0.4  # upstream's
 _MAX_CANDIDATES = 2000
@@ -50,10 +58,17 @@ Detect = Callable[[Pixels], list[DetectedFace]]  # (H, W, 3) uint8 or uint16 RGB
 
 
 class Detector:
-    """Finds all faces of a photo; keeps nothing of it, so several threads may share one."""
+    """Finds all faces of a photo; keeps nothing of it, so several threads may share one.
 
-    def __init__(self, network: nn.Module, device: str, longest_side: int = LONGEST_SIDE_PIXELS) -> None:
-        self._network, self._device, self._longest_side = network, device, longest_side
+    Args:
+        network: facexlib's RetinaFace, taking RGB.
+        device: torch device name.
+        longest_side: cap of the copy that is looked at, pixels; out of memory halves it for good.
+        step: see `DeviceProfile.detector_step`.
+    """
+
+    def __init__(self, network: nn.Module, device: str, longest_side: int = LONGEST_SIDE_PIXELS, step: int = 0) -> None:
+        self._network, self._device, self._longest_side, self._step = network, device, longest_side, step
 
     def __call__(self, rgb: Pixels) -> list[DetectedFace]:
         """Faces with a score above the threshold, best first, each at its place in `rgb`.
@@ -62,16 +77,30 @@ class Detector:
             rgb: (H, W, 3) uint8 in [0, 255] or uint16 in [0, 65535], RGB.
 
         Raises:
-            RuntimeError: what torch raises, out of memory included.
+            OutOfMemory: not even a small copy fits the device. RuntimeError: what else torch raises.
         """
+        while True:
+            try:
+                return self._find(rgb)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                log.warning("out of memory while faces were looked for at %d pixels", self._longest_side)
+            # Outside the handler, whose traceback would keep the tensors alive.
+            release_memory(self._device)
+            if self._longest_side <= _SMALLEST_SIDE_PIXELS:
+                text = "The device has too little memory to look for faces; free some, or set face_enhance to false."
+                raise OutOfMemory("out_of_memory", text)
+            self._longest_side //= 2
+
+    def _find(self, rgb: Pixels) -> list[DetectedFace]:
         small = _cap_side(rgb, self._longest_side)
-        height, width = small.shape[:2]
         with torch.inference_mode():
             offsets, scores, landmarks = self._run(small)
         chosen = np.flatnonzero(scores > SCORE_THRESHOLD)
         chosen = chosen[np.argsort(-scores[chosen], kind="stable")][:_MAX_CANDIDATES]
-        priors = make_priors(height, width)[chosen]
-        to_photo = np.array([rgb.shape[1] / width, rgb.shape[0] / height])
+        priors = make_priors(*seen_size(small.shape[0], small.shape[1], self._longest_side, self._step))[chosen]
+        to_photo = np.array([rgb.shape[1] / small.shape[1], rgb.shape[0] / small.shape[0]])
         boxes = decode_boxes(offsets[chosen], priors) * np.tile(to_photo, 2)  # (N, 4)
         points = decode_landmarks(landmarks[chosen], priors) * to_photo  # (N, 5, 2)
         kept = non_max_suppression(boxes, _OVERLAP_THRESHOLD)
@@ -80,6 +109,9 @@ class Detector:
     def _run(self, small: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """The network's raw answer for every prior: (P, 4) box offsets, (P,) scores, (P, 10) landmark offsets."""
         centred = small.astype(np.float32) - np.array(_MEAN_RGB, np.float32)
+        seen = seen_size(small.shape[0], small.shape[1], self._longest_side, self._step)
+        if seen != small.shape[:2]:
+            centred = np.pad(centred, ((0, seen[0] - small.shape[0]), (0, seen[1] - small.shape[1]), (0, 0)))
         x = torch.from_numpy(centred).to(self._device).permute(2, 0, 1).unsqueeze(0)  # (1, 3, H, W), NHWC in memory
         boxes, scores, landmarks = self._network(x)  # (1, P, 4), (1, P, 2) of background and face, (1, P, 10)
         return boxes[0].cpu().numpy(), scores[0, :, 1].cpu().numpy(), landmarks[0].cpu().numpy()
@@ -105,7 +137,7 @@ def build_detector(kind: str, state: Mapping[str, Tensor], device: str) -> Detec
     first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
     first.weight.data = first.weight.data.flip(1)  # trained on BGR; from here on it takes RGB
     network.requires_grad_(False).to(device, memory_format=torch.channels_last)
-    return Detector(network, device)
+    return Detector(network, device, step=profile_of(device).detector_step)
 
 
 def _cap_side(rgb: Pixels, longest_side: int) -> NDArray[Any]:
@@ -119,6 +151,15 @@ def _cap_side(rgb: Pixels, longest_side: int) -> NDArray[Any]:
     if small.dtype == np.uint16:
         small = small.astype(np.float32) * np.float32(255 / 65535)
     return np.asarray(small)
+
+
+def seen_size(height: int, width: int, longest_side: int, step: int) -> tuple[int, int]:
+    """(height, width) that the network sees of a copy of this size: its own (`step` 0), or filled up to one of few."""
+    if not step:
+        return height, width
+    shorter = -(-min(height, width) // step) * step
+    longer = max(longest_side, shorter)
+    return (longer, shorter) if height > width else (shorter, longer)
 
 
 def make_priors(height: int, width: int) -> NDArray[np.float32]:

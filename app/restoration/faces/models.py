@@ -16,7 +16,9 @@ import torch
 
 from app.errors import RestoreError, Unavailable
 from app.notices import Notice
-from app.restoration.device import DTYPES, free_memory_bytes, profile_of
+from app.restoration.device import DTYPES, profile_of
+from app.restoration.device_errors import is_device_error, load_with_room
+from app.restoration.device_memory import total_memory_bytes
 from app.restoration.faces.detection import Detect, build_detector
 from app.restoration.faces.gfpgan import Restore, build_gfpgan
 from app.restoration.faces.parsing import Parse, build_parser
@@ -32,7 +34,7 @@ PARSER = "parsing_parsenet.pth"
 KINDS = {"resnet50": "resnet50", "mobilenet": "mobile0.25"}  # facexlib's names
 _KEPT_NETWORKS = 5  # a detector, and restorer and parser in two precisions
 _BYTES_PER_FACE = 700 * 1024 * 1024  # one face in GFPGAN or ParseNet on a card, at the peak
-_MAX_BATCH = 8
+_MAX_BATCH = 4  # a smaller rest is filled up, so more would make single faces slower
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,8 @@ class FaceModels:
         self.precision = "fp32" if precision == "fp16" else precision  # GFPGAN overflows in fp16
         self._lock = threading.RLock()
         self._networks: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        self._known_batch = 0  # 0: not chosen yet
+        registry.on_release(self._release)
 
     def choose(self, face_model: str | None, *, parse: bool = True) -> tuple[FaceModelChoice, tuple[Notice, ...]]:
         """What a restoration would get, and what must be said about it.
@@ -100,6 +104,9 @@ class FaceModels:
             exact=None if precision == "fp32" else lambda: self._restore(restorer, "fp32"),
             parse=self._parse(precision) if choice.parses else None,
             batch=self._batch(),
+            fills_batch=not profile_of(self._device).faces_one_by_one,
+            remember_batch=self._remember_batch,
+            device=self._device,
             facts={"model": restorer, "detector": detector, "parsing": choice.parses, "precision": precision},
         )
         return tools, notices
@@ -141,7 +148,14 @@ class FaceModels:
         return build_gfpgan(descriptor.model.float().eval(), self._device, DTYPES[precision])
 
     def _kept(self, file: str, precision: str, build: Callable[[], Any]) -> Any:
-        """A network from the loaded ones, built when it is not there."""
+        """A network from the loaded ones, built when it is not there.
+
+        Raises:
+            OutOfMemory: it does not fit the device. Unavailable: `weights_unreadable`.
+        """
+        return load_with_room(lambda: self._built(file, precision, build), self._registry.release, self._device)
+
+    def _built(self, file: str, precision: str, build: Callable[[], Any]) -> Any:
         key = (file, precision)
         with self._lock:
             if key not in self._networks:
@@ -153,10 +167,25 @@ class FaceModels:
             return self._networks[key]
 
     def _batch(self) -> int:
-        """Faces at once: one on a CPU (measured slower in batches), what fits a quarter of the memory on a card."""
+        """Faces at once: one on a CPU (measured slower in batches), what fits a quarter of all memory on a card."""
         if profile_of(self._device).faces_one_by_one:
             return 1
-        return int(max(1, min(_MAX_BATCH, free_memory_bytes(self._device) // 4 // _BYTES_PER_FACE)))
+        if not self._known_batch:
+            room = total_memory_bytes(self._device) // 4
+            self._known_batch = next((n for n in (_MAX_BATCH, 2) if n * _BYTES_PER_FACE <= room), 1)
+        return self._known_batch
+
+    def _remember_batch(self, batch: int) -> None:
+        """Memory ran out: later photos begin with the smaller batch."""
+        self._known_batch = batch
+
+    def forget_batch(self) -> None:
+        """Begin with the largest batch again, after what held the memory may have gone."""
+        self._known_batch = 0
+
+    def _release(self) -> None:
+        with self._lock:
+            self._networks.clear()
 
 
 def _guarded_build(file: str, build: Callable[[], Any]) -> Any:
@@ -166,6 +195,8 @@ def _guarded_build(file: str, build: Callable[[], Any]) -> Any:
     except RestoreError:
         raise
     except Exception as error:
+        if is_device_error(error):  # the file is good
+            raise
         log.warning("cannot read %s: %s", file, error)
         raise _unreadable(file) from error
 

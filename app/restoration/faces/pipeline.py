@@ -19,7 +19,8 @@ from torch import Tensor
 from app.errors import Cancelled, OutOfMemory
 from app.images import Picture, Pixels
 from app.images.face_layers import FaceLayer
-from app.restoration.device import is_out_of_memory
+from app.restoration.device_errors import is_out_of_memory
+from app.restoration.device_memory import release_memory
 from app.restoration.faces import alignment
 from app.restoration.faces.alignment import Matrix
 from app.restoration.faces.detection import Detect, DetectedFace
@@ -46,6 +47,9 @@ class LoadedFaceModels:
         exact: gives `restore` in fp32, for faces that reduced precision spoiled; None where it is exact already.
         parse: face parsing of restored faces to (512, 512) segmentation masks; None for the plain mask.
         batch: how many faces go through a network at once.
+        fills_batch: a smaller rest is filled up to `batch`, so that every face is computed in a batch of the same size.
+        remember_batch: told the smaller batch when memory ran out.
+        device: torch device name, where memory is given back when it ran out.
         match_surroundings: fit colours, and fade the mask towards its frame; False is upstream's way.
         facts: what the record of a restoration says about them.
     """
@@ -55,6 +59,9 @@ class LoadedFaceModels:
     exact: Callable[[], Restore] | None = None
     parse: Parse | None = None
     batch: int = 1
+    fills_batch: bool = False
+    remember_batch: Callable[[int], None] = lambda batch: None
+    device: str = "cpu"
     match_surroundings: bool = True
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -179,6 +186,7 @@ class _FacePass:
             made = self._try(places)
             if made is None:
                 self._batch = max(1, self._batch // 2)
+                self._models.remember_batch(self._batch)
                 continue
             yield from made
             start += len(places)
@@ -190,10 +198,12 @@ class _FacePass:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            if len(places) == 1:
+            if self._size_of_batch(len(places)) == 1:
                 text = "The device has too little memory to restore a face; free some, or set face_enhance to false."
                 raise OutOfMemory("out_of_memory", text) from None
-            log.warning("out of memory with %d faces at once", len(places))
+            log.warning("out of memory with %d faces at once", self._size_of_batch(len(places)))
+        # Outside the handler, whose traceback would keep the tensors alive.
+        release_memory(self._models.device)
         return None
 
     def _restore(self, places: list[int]) -> list[Patch]:
@@ -203,7 +213,7 @@ class _FacePass:
         self._report(len(places))
         masks: Sequence[Mask | None] = [None] * len(places)
         if self._models.parse is not None:
-            masks = self._models.parse(out)
+            masks = self._models.parse(self._filled(out))[: len(places)]
             self._report(len(places))
         made = []
         for number, place in enumerate(places):
@@ -220,16 +230,24 @@ class _FacePass:
 
     def _restore_checked(self, faces: Tensor) -> tuple[Tensor, list[bool]]:
         """The restored faces in [-1, 1], those that reduced precision spoiled done again in fp32."""
-        out = self._models.restore(faces)
+        out = self._models.restore(self._filled(faces))[: len(faces)]
         good = _finite(out)
         if not all(good) and self._models.exact is not None:
             bad = [i for i, fine in enumerate(good) if not fine]
             log.warning("%d faces are done again in fp32", len(bad))
             self.redone += len(bad)
             out = out.clone()
-            out[bad] = self._models.exact()(faces[bad])
+            out[bad] = self._models.exact()(self._filled(faces[bad]))[: len(bad)]
             good = _finite(out)
         return out.clamp(-1.0, 1.0), good
+
+    def _size_of_batch(self, faces: int) -> int:
+        return self._batch if self._models.fills_batch else faces
+
+    def _filled(self, faces: Tensor) -> Tensor:
+        """(N, 3, 512, 512) faces, the last one repeated until the batch is full where batches have one size."""
+        missing = self._size_of_batch(len(faces)) - len(faces)
+        return torch.cat([faces, faces[-1:].expand(missing, -1, -1, -1)]) if missing else faces
 
     def _patch(self, place: int, crop: Pixels, matrix: Matrix, out: Tensor, hard: Mask | None) -> Patch:
         matches, picture = self._models.match_surroundings, self._picture

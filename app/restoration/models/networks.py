@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -105,6 +106,7 @@ def build(name: str, module: nn.Module, facts: Facts, device: str, precision: st
     forward = {"compact": _compact, "esrgan": _esrgan}[facts.architecture]
     profile = profile_of(device)
 
+    @functools.cache  # made when first needed, and only once
     def exact() -> Network:
         return build(name, module, facts, device, "fp32")
 

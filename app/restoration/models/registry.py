@@ -11,7 +11,7 @@ import logging
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from app.errors import Conflict, Unavailable, Unprocessable
 from app.options import Quality
+from app.restoration.device_errors import is_out_of_memory, load_with_room
 from app.restoration.models import weights
 from app.restoration.models.networks import Facts, Network, build, compact_facts, esrgan_facts
 from app.restoration.models.spandrel_loading import import_spandrel
@@ -73,6 +74,7 @@ class ModelRegistry:
         self._lock = threading.RLock()
         self._load_errors: dict[tuple[str, int, int], str | None] = {}
         self._networks: OrderedDict[tuple[str, float, str, str], Network] = OrderedDict()
+        self._on_release: list[Callable[[], None]] = []
 
     def rows(self) -> list[ModelRow]:
         """The table, then files that the user dropped into the folder, by name."""
@@ -139,7 +141,23 @@ class ModelRegistry:
 
         Raises:
             Conflict: `model_not_installed`. Unavailable: `weights_unreadable` for a file no ESRGAN or compact network.
+            OutOfMemory: it does not fit the device, even alone.
         """
+        return load_with_room(lambda: self._kept(row, denoise, device, precision), self.release, device)
+
+    def on_release(self, release: Callable[[], None]) -> None:
+        """Have `release` called with `release` of this registry: what else is loaded from the same folder."""
+        self._on_release.append(release)
+
+    def release(self) -> None:
+        """Forget every loaded network, those of faces included; each is loaded again when it is asked for."""
+        with self._lock:
+            self._networks.clear()
+        for release in self._on_release:
+            release()
+
+    def _kept(self, row: ModelRow, denoise: float | None, device: str, precision: str) -> Network:
+        """A network from the loaded ones, built when it is not there."""
         strength = 1.0 if denoise is None or row.denoise_partner is None else round(denoise, 3)
         key = (row.file, strength, device, precision)
         with self._lock:
@@ -175,6 +193,8 @@ class ModelRegistry:
                 import_spandrel().ModelLoader("cpu").load_state_dict_from_file(self.path(file))
             )
         except Exception as error:
+            if is_out_of_memory(error):  # the file is good
+                raise
             log.warning("cannot read %s: %s", file, error)
             raise _unreadable(file) from error
         return state
@@ -230,6 +250,8 @@ def load_module(state: Mapping[str, Tensor], file: str) -> tuple[Any, Facts]:
     try:
         descriptor = spandrel.ModelLoader("cpu").load_from_state_dict(dict(state))
     except Exception as error:
+        if is_out_of_memory(error):  # the file is good
+            raise
         raise _unreadable(file) from error
     is_rgb = (
         isinstance(descriptor, spandrel.ImageModelDescriptor)

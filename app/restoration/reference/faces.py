@@ -14,7 +14,7 @@ import torch
 
 from app.errors import Conflict, Unavailable
 from app.restoration.faces.detection import suppress_warnings
-from app.restoration.faces.gfpgan import NOISE_SEED
+from app.restoration.faces.gfpgan import make_noise
 from app.restoration.faces.models import DETECTORS, KINDS, PARSER, FaceModelChoice
 from app.restoration.models.registry import ModelRegistry
 from app.restoration.reference.packages import MISSING, is_available
@@ -23,7 +23,9 @@ from app.restoration.reference.packages import MISSING, is_available
 def make_face_enhancer(
     registry: ModelRegistry, choice: FaceModelChoice, device: str, scale: float, upsampler: Any
 ) -> Any:
-    """Upstream's `GFPGANer` in fp32, its noise drawn from the same seed for every face so that results can be compared.
+    """Upstream's `GFPGANer` in fp32, with our noise for every face, so that results can be compared on any device.
+
+    Upstream draws new noise with the device's own generator, which gives other numbers on a card for the same seed.
 
     Args:
         registry: the weights folder.
@@ -47,12 +49,16 @@ def make_face_enhancer(
     with _files_from(registry, choice.detector, parses=choice.parses), suppress_warnings():
         enhancer = GFPGANer(str(path), upscale=scale, bg_upsampler=upsampler, device=torch.device(device))
     enhancer.face_helper.use_parse = choice.parses
-    enhancer.gfpgan.register_forward_pre_hook(lambda *_: _seed())
+    kept = list(enhancer.gfpgan.stylegan_decoder.noises.buffers())
+    for noise, ours in zip(kept, make_noise([int(noise.shape[-1]) for noise in kept]), strict=True):
+        noise.copy_(ours)
+    enhancer.gfpgan.register_forward_pre_hook(_with_kept_noise, with_kwargs=True)
     return enhancer
 
 
-def _seed() -> None:
-    torch.manual_seed(NOISE_SEED)
+def _with_kept_noise(_: Any, words: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Upstream's own switch for the noise that the network keeps, instead of new noise for each face."""
+    return words, {**named, "randomize_noise": False}
 
 
 @contextlib.contextmanager

@@ -169,6 +169,10 @@ class ReferenceRestorer:
             warnings=(*stand_in, *ignored, *missing, *_tiny_notice(picture)),
         )
 
+    def release(self) -> None:
+        """See `PhotoRestorer`; upstream's networks go with each photo."""
+        self.setup.release()
+
     def _enhancer(
         self, picture: Picture, options: RestoreOptions, upsampler: Any
     ) -> tuple[Any | None, tuple[Notice, ...]]:
