@@ -16,7 +16,7 @@ from app.images.primaries import SRGB_PRIMARIES, Primaries
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_PROFILE_BYTES = 4 * 1024 * 1024
-_MAX_TEXT_BYTES = 1024 * 1024  # of one text, inflated
+_MAX_TEXT_BYTES = 1024 * 1024 - 1  # of one text, inflated; metadata reads no larger one
 _MAX_TEXTS_BYTES = 4 * 1024 * 1024  # of all texts together
 _MAX_CHUNKS = 100_000
 _MAX_ANCILLARY = 200
@@ -142,7 +142,7 @@ class _Judge:
         self.frames = 1
 
     def keeps(self, chunk: Chunk) -> bool:
-        """Whether a plugin may see the chunk; a note says why not."""
+        """Whether a plugin may see the chunk; where that costs the photo something, a note says why not."""
         self._count += 1
         if self._count > _ABSURD_ANCILLARY:
             raise ValueError("more chunks than any PNG has")
@@ -187,7 +187,7 @@ class _Judge:
         self._colour[chunk.name] = body
         name = chunk.name.decode("ascii")
         if chunk.name == b"iCCP":
-            if _inflates(body.partition(b"\0")[2], MAX_PROFILE_BYTES):
+            if _inflated_size(body.partition(b"\0")[2], MAX_PROFILE_BYTES):
                 return True
             del self._colour[chunk.name]
             return self._refuse(_PROFILE_LEFT_OUT)
@@ -198,16 +198,17 @@ class _Judge:
         return True
 
     def _text(self, chunk: Chunk) -> bool:
-        """Texts are read by `metadata.png_text`, which says what is left out; a plugin needs none of them."""
+        """A plugin does not see what it would stumble over; `metadata` reads texts itself, and notes what it leaves."""
         body = chunk.body(self._data)
         if body.partition(b"\0")[0] in _RESERVED_KEYWORDS:
             return False
         if len(body) > min(_MAX_TEXT_BYTES, self._text_budget):
             return False
         packed = _packed_text(chunk.name, body)
-        if packed and not _inflates(packed, min(_MAX_TEXT_BYTES, self._text_budget)):
+        inflated = _inflated_size(packed, min(_MAX_TEXT_BYTES, self._text_budget)) if packed else len(body)
+        if inflated is None:
             return False
-        self._text_budget -= _MAX_TEXT_BYTES if packed else len(body)
+        self._text_budget -= inflated
         return True
 
 
@@ -221,13 +222,14 @@ def _packed_text(name: bytes, body: bytes) -> bytes:
     return b""
 
 
-def _inflates(packed: bytes, limit: int) -> bool:
-    """Whether data behind its method byte (0: deflate) inflates to at most `limit` bytes."""
+def _inflated_size(packed: bytes, limit: int) -> int | None:
+    """To how many bytes data behind its method byte (0: deflate) inflates; None: to more than `limit`, or not."""
     inflater = zlib.decompressobj()
     try:
-        return packed[:1] == b"\0" and bool(inflater.decompress(packed[1:], limit)) and not inflater.unconsumed_tail
+        size = len(inflater.decompress(packed[1:], limit)) if packed[:1] == b"\0" else None
     except zlib.error:
-        return False
+        return None
+    return None if inflater.unconsumed_tail else size
 
 
 def _from_code_points(colour: dict[bytes, bytes]) -> ColourEncoding | None:
