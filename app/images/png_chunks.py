@@ -43,6 +43,7 @@ _SRGB_GAMMA = 1 / 2.2
 _SAME_GAMMA = 0.05  # what readers take for the same: libpng's own threshold
 _GAMMA_RANGE = (0.1, 10.0)
 _PROFILE_LEFT_OUT = "The photo's colour profile is broken or too large, and was left out."
+_MANY_LEFT_OUT = "The photo holds very many pieces of data beside its pixels; some were left out."
 Data = mmap.mmap | bytes
 
 
@@ -146,7 +147,7 @@ class _Judge:
         if self._count > _ABSURD_ANCILLARY:
             raise ValueError("more chunks than any PNG has")
         if self._count > _MAX_ANCILLARY and chunk.name not in _ANIMATION:
-            return False
+            return chunk.name not in _TEXTS and self._refuse(_MANY_LEFT_OUT)
         if chunk.end > len(self._data) or not chunk.is_intact(self._data):
             name = chunk.name.decode("ascii")
             return self._refuse(f"The photo's {name} data is damaged (its checksum is wrong) and was left out.")
