@@ -2,14 +2,16 @@
 #   docker build -t neural-image-restore .
 #   docker build -t neural-image-restore:cuda --build-arg DEVICE=cuda .
 # Weights are fetched at the first start into the volume; --build-arg WITH_WEIGHTS=1 puts the default ones inside.
+# --build-arg WITH_CLUSTER=1 adds what a service of several machines needs (docs/cluster.md).
 FROM python:3.12-slim-bookworm AS packages
 
 ARG DEVICE=cpu
+ARG WITH_CLUSTER=0
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 RUN python -m venv /opt/venv
 ENV PATH="/opt/venv/bin:$PATH"
-COPY requirements.txt constraints.txt ./
+COPY requirements.txt requirements-cluster.txt constraints.txt ./
 # The CPU builds of torch stand in their own index and are four gigabytes smaller; the versions are those of the file.
 # The plain wheels of PyPI bring CUDA along.
 RUN case "$DEVICE" in \
@@ -21,6 +23,7 @@ RUN case "$DEVICE" in \
     && grep -vE '^(facexlib|basicsr|gfpgan|realesrgan)==' requirements.txt > first.txt \
     && pip install -r first.txt \
     && pip install --no-deps --no-build-isolation -r requirements.txt
+RUN if [ "$WITH_CLUSTER" = 1 ]; then pip install -r requirements-cluster.txt; fi
 
 FROM python:3.12-slim-bookworm
 

@@ -13,10 +13,17 @@ from typing import Annotated, Literal, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
 from app.options import EngineName
 
+SECRETS_FOLDER = Path("/run/secrets")  # where Docker, Podman and Kubernetes mount secrets as files
 MEGABYTE = 1024 * 1024
 MIN_KEY_CHARACTERS = 16
 _BUCKET_PATTERN = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.\.?(/|$))[A-Za-z0-9_.-]{1,100}){0,8}/?")
@@ -25,7 +32,10 @@ _HOST_PATTERN = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0
 
 
 class Settings(BaseSettings):
-    """The service's settings. Read from the environment, then `.env`; unknown names in `.env` are refused."""
+    """The service's settings. Read from the environment, then `.env`, then files named as settings in `SECRETS_FOLDER`.
+
+    Unknown names in `.env` are refused; other files among the secrets are not ours.
+    """
 
     model_config = SettingsConfigDict(
         env_file=".env",
@@ -124,6 +134,19 @@ class Settings(BaseSettings):
     )
 
     log_format: Literal["text", "json"] = "text"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Secrets in files come last, and only where their folder is: else its absence would be warned of."""
+        named = init_settings, env_settings, dotenv_settings
+        return (*named, SecretsSettingsSource(settings_cls, SECRETS_FOLDER)) if SECRETS_FOLDER.is_dir() else named
 
     @field_validator("api_keys", "allowed_hosts", "cors_origins", "siliconflow_result_hosts", mode="before")
     @classmethod

@@ -10,6 +10,7 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
+from app import settings
 from app.commands import configure
 from app.exit_codes import EXIT_BAD_SETTINGS
 from app.options import Quality
@@ -163,3 +164,26 @@ def test_a_bad_value_is_told_by_name_and_without_the_value(
     assert "PORT: " in said
     assert "hunter2" not in said
     assert "Traceback" not in said
+
+
+def test_a_secret_may_be_a_file_that_the_environment_and_env_file_win_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    monkeypatch.setattr(settings, "SECRETS_FOLDER", secrets)
+    (secrets / "api_key").write_text(f"{KEY},{KEY[::-1]}\n")
+    (secrets / "siliconflow_api_key").write_text("sk-from-a-file\n")
+    (secrets / "database_url").write_text("sqlite:///from-a-file.sqlite3\n")
+    (secrets / "s3_credentials").write_text("[default]\n")  # read by others
+    found = Settings()
+    assert [key.get_secret_value() for key in found.api_keys] == [KEY, KEY[::-1]]
+    assert found.siliconflow_api_key.get_secret_value() == "sk-from-a-file"
+    assert found.database_url == "sqlite:///from-a-file.sqlite3"
+    (tmp_path / ".env").write_text("DATABASE_URL=sqlite:///from-env-file.sqlite3\n")
+    monkeypatch.setenv("SILICONFLOW_API_KEY", "sk-from-the-environment")
+    found = Settings()
+    assert found.database_url == "sqlite:///from-env-file.sqlite3"
+    assert found.siliconflow_api_key.get_secret_value() == "sk-from-the-environment"
+    monkeypatch.setattr(settings, "SECRETS_FOLDER", tmp_path / "none")
+    assert Settings().api_keys == ()

@@ -1,0 +1,234 @@
+"""What can be said of the files for several machines without a container engine: compose, secrets, units, the page."""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import importlib
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from app.commands.dispatch import make_parser
+from app.metrics import Metrics
+from app.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
+# What these files name and the program does not have yet: commands and settings that come with the queue of several
+# machines (shared design, sections 6 and 7). Nothing that is there already may stand here.
+AWAITED_COMMANDS = {"api", "worker", "status"}
+AWAITED_SETTINGS = {"BROKER_URL", "FORWARDED_ALLOW_IPS"}
+ONE_SHOT = {"bucket"}
+DATA = {"postgres", "redis", "s3"}
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    yaml: Any = importlib.import_module("yaml")
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.cluster.yml").read_text(encoding="utf-8"))
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `deploy/make-secrets` fills."""
+    folder = tmp_path_factory.mktemp("deploy")
+    shutil.copy(ROOT / "deploy" / "make-secrets", folder)
+    subprocess.run([folder / "make-secrets"], check=True, capture_output=True, timeout=60)
+    return folder / "secrets"
+
+
+def is_command(word: str) -> bool:
+    """Whether the command line has this command: its own help ends well."""
+    out, err = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+    with out, err, pytest.raises(SystemExit) as ended:
+        make_parser().parse_args([word, "--help"])
+    return ended.value.code == 0
+
+
+def setting_names() -> set[str]:
+    return {str(field.alias or name).upper() for name, field in Settings.model_fields.items()}
+
+
+def test_what_is_awaited_is_really_not_there_yet() -> None:
+    assert not any(is_command(word) for word in AWAITED_COMMANDS)
+    assert is_command("serve")
+    assert not AWAITED_SETTINGS & setting_names()
+
+
+def test_every_container_is_closed_limited_and_watched(compose: dict[str, Any]) -> None:
+    assert set(compose["services"]) == {"nginx", "api-1", "api-2", "worker", "worker-gpu", *DATA, *ONE_SHOT}
+    for name, service in compose["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["mem_limit"], name
+        assert service["cpus"], name
+        assert service["restart"] == ("no" if name in ONE_SHOT else "unless-stopped"), name
+        assert ("healthcheck" in service) is (name not in ONE_SHOT), name
+        image = service.get("image")
+        assert image is None or re.search(r":\d+[\w.-]*$", image), f"{name} has no fixed version"
+    public = {name: service["ports"] for name, service in compose["services"].items() if "ports" in service}
+    assert public == {"nginx": ["127.0.0.1:8080:8080"]}
+
+
+def test_everything_starts_after_what_it_needs(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        for needed, how in service.get("depends_on", {}).items():
+            wanted = "service_completed_successfully" if needed in ONE_SHOT else "service_healthy"
+            assert how["condition"] == wanted, (name, needed)
+    servers = ("api-1", "api-2", "worker", "worker-gpu")
+    assert all(set(compose["services"][name]["depends_on"]) == {"postgres", "redis", "bucket"} for name in servers)
+    assert set(compose["services"]["nginx"]["depends_on"]) == {"api-1", "api-2"}
+    assert set(compose["services"]["bucket"]["depends_on"]) == {"s3"}
+
+
+def test_only_nginx_and_the_workers_reach_out_and_data_lies_in_volumes(compose: dict[str, Any]) -> None:
+    assert compose["networks"]["back"] == {"internal": True}
+    assert all(compose["services"][name]["networks"] == ["back"] for name in (*DATA, *ONE_SHOT))
+    assert compose["services"]["nginx"]["networks"] == ["front"]
+    subnet = compose["networks"]["front"]["ipam"]["config"][0]["subnet"]
+    assert compose["services"]["api-1"]["environment"]["FORWARDED_ALLOW_IPS"] == subnet
+    volumes = [
+        volume.split(":")[0] for service in compose["services"].values() for volume in service.get("volumes", ())
+    ]
+    assert {volume for volume in volumes if not volume.startswith(".")} == set(compose["volumes"])
+    assert all(compose["services"][name]["volumes"] for name in DATA)
+
+
+def test_the_card_is_a_profile_and_each_worker_has_one(compose: dict[str, Any]) -> None:
+    profiled = {name: service["profiles"] for name, service in compose["services"].items() if "profiles" in service}
+    assert profiled == {"worker-gpu": ["gpu"]}
+    card = compose["services"]["worker-gpu"]
+    assert card["build"]["args"] == {"DEVICE": "cuda", "WITH_CLUSTER": "1"}
+    (device,) = card["deploy"]["resources"]["reservations"]["devices"]
+    assert len(device["device_ids"]) == 1
+
+
+def test_only_names_that_exist_are_set_and_run(compose: dict[str, Any]) -> None:
+    ours = [service for service in compose["services"].values() if "build" in service]
+    assert len(ours) == 5
+    for service in ours:
+        named = {name for name in service["environment"] if not name.startswith("AWS_")}
+        assert named <= setting_names() | AWAITED_SETTINGS
+        secrets = {name.upper() for name in service["secrets"]} - {"S3_CREDENTIALS"}
+        assert secrets <= setting_names() | AWAITED_SETTINGS
+        (word,) = service["command"]
+        assert "entrypoint" in service or word in AWAITED_COMMANDS or is_command(word)
+        drain_seconds = Settings.model_fields["drain_seconds"].default
+        grace = service.get("stop_grace_period")
+        assert grace is None or int(grace.removesuffix("s")) > drain_seconds + 5
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert re.search(r"^ARG WITH_CLUSTER=0$", dockerfile, re.M)
+    assert "requirements-cluster.txt; fi" in dockerfile
+    compile(compose["services"]["bucket"]["command"][0], "bucket", "exec")
+    compile(compose["services"]["api-1"]["healthcheck"]["test"][3], "health", "exec")
+
+
+def test_the_servers_are_those_of_nginx(compose: dict[str, Any]) -> None:
+    text = (ROOT / "deploy" / "nginx.conf").read_text(encoding="utf-8")
+    servers = re.findall(r"^\s+server ([\w-]+):(\d+) ", text, re.M)
+    api = compose["services"]["api-1"]["environment"]
+    ports = (api["PORT"], api["DASHBOARD_PORT"])
+    assert servers == [(name, port) for port in ports for name in ("api-1", "api-2")]
+    assert "listen 8080 " in text
+
+
+def test_no_secret_stands_in_the_file_and_all_of_them_are_made(compose: dict[str, Any], secrets: Path) -> None:
+    used = {name for service in compose["services"].values() for name in service.get("secrets", ())}
+    assert used == set(compose["secrets"])
+    files = {name: Path(row["file"]) for name, row in compose["secrets"].items()}
+    assert all(file == Path("deploy/secrets") / name for name, file in files.items())
+    assert used <= {path.name for path in secrets.iterdir()}
+    text = (ROOT / "docker-compose.cluster.yml").read_text(encoding="utf-8")
+    assert not re.search(r"(?i)(password|secret|key)\w*\s*[:=]\s*[\"']?[0-9a-zA-Z]{12,}", text)
+    assert "deploy/secrets/" in (ROOT / ".gitignore").read_text(encoding="utf-8")
+
+
+def test_the_secrets_fit_each_other_and_are_what_their_readers_take(
+    secrets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(name: str) -> str:
+        return (secrets / name).read_text(encoding="utf-8")
+
+    monkeypatch.setattr("app.settings.SECRETS_FOLDER", secrets)
+    monkeypatch.chdir(tmp_path)
+    for name in ("API_KEY", "DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    settings = Settings(host="0.0.0.0")
+    assert [key.get_secret_value() for key in settings.api_keys] == [read("api_key")]
+    database, broker = urlsplit(settings.database_url), urlsplit(read("broker_url"))
+    assert (database.scheme, database.username, database.hostname) == ("postgresql+psycopg", "restore", "postgres")
+    assert database.password == read("postgres_password")
+    assert (broker.scheme, broker.hostname, broker.password) == ("redis", "redis", read("redis_password"))
+    redis = dict(line.split(" ", 1) for line in read("redis_conf").splitlines())
+    assert redis["requirepass"] == read("redis_password")
+    assert (redis["appendonly"], redis["maxmemory-policy"]) == ("yes", "noeviction")
+    credentials = configparser.ConfigParser()
+    credentials.read_string(read("s3_credentials"))
+    (identity,) = json.loads(read("s3_identities"))["identities"]
+    (key,) = identity["credentials"]
+    assert dict(credentials["default"]) == {
+        "aws_access_key_id": key["accessKey"],
+        "aws_secret_access_key": key["secretKey"],
+    }
+    values = [read(name) for name in ("api_key", "postgres_password", "redis_password", "s3_key", "s3_secret")]
+    assert len(set(values)) == 5
+    assert all(re.fullmatch(r"[0-9a-f]{64}", value) for value in values)
+
+
+def test_secrets_are_made_once_and_their_folder_is_closed(secrets: Path) -> None:
+    assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
+    before = {path.name: path.read_bytes() for path in secrets.iterdir()}
+    (secrets / "broker_url").unlink()
+    subprocess.run([secrets.parent / "make-secrets"], check=True, capture_output=True, timeout=60)
+    assert {path.name: path.read_bytes() for path in secrets.iterdir()} == before
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_a_unit_runs_a_command_closed_and_lets_it_drain(unit: Path) -> None:
+    found = configparser.ConfigParser(interpolation=None, strict=False)
+    found.optionxform = str  # type: ignore[assignment,method-assign]
+    found.read(unit)
+    service = found["Service"]
+    program, *words = shlex.split(service["ExecStart"])
+    assert words[:2] == ["-m", "app.commands"]
+    assert program == f"{service['WorkingDirectory']}/.venv/bin/python"
+    assert words[2] in AWAITED_COMMANDS or is_command(words[2])
+    assert int(service["TimeoutStopSec"]) > Settings.model_fields["drain_seconds"].default + 5
+    assert service["User"] == "restore"
+    assert (service["NoNewPrivileges"], service["ProtectSystem"]) == ("yes", "strict")
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_systemd_accepts_a_unit(unit: Path, tmp_path: Path) -> None:
+    """Verified with a program and a user that exist here; everything else is the file's own."""
+    text = unit.read_text(encoding="utf-8").replace("/opt/neural-image-restore", str(tmp_path))
+    program = tmp_path / ".venv/bin/python"
+    program.parent.mkdir(parents=True)
+    program.symlink_to("/bin/true")
+    copy = tmp_path / unit.name.replace("@", "@0")
+    copy.write_text(text.replace("User=restore\nGroup=restore\n", ""), encoding="utf-8")
+    command = ["systemd-analyze", "verify", "--man=no", str(copy)]
+    environment = {**os.environ, "SYSTEMD_LOG_LEVEL": "warning"}
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    own = [line for line in (told.stdout + told.stderr).splitlines() if copy.name in line]
+    assert not own
+
+
+def test_the_page_scales_by_a_number_that_is_there() -> None:
+    page = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    (name,) = re.findall(r"max\((\w+)\)", page)
+    assert f"\n{name} ".encode() in Metrics().render()
