@@ -6,6 +6,7 @@ Standard library only, so that the set-up can use it before anything is installe
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,12 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def part_beside(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, whose folder is made; what was not renamed is removed at the end of the block."""
+    """A temporary name beside `path`, whose folder is made; what was not renamed is removed at the end of the block.
+
+    It is the same for the same path, so that a killed run leaves at most one, and short, whatever the path's own name.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.part")
     try:
         yield part
     finally:

@@ -44,11 +44,25 @@ class Quality(enum.StrEnum):
     BEST = "best"  # full precision, and the 8-way geometric self-ensemble
 
 
+class Partial(enum.StrEnum):
+    """What becomes of a photo whose file is cut off or damaged, so that pixels are missing."""
+
+    REFUSE = "refuse"
+    KEEP = "keep"  # restore what is there; a warning says how much is missing
+
+
 class ColorCorrection(enum.StrEnum):
     """Whether faded and yellowed colours are brought back."""
 
     OFF = "off"
     AUTO = "auto"  # where the photo's statistics say that it is faded
+
+
+class Pages(enum.StrEnum):
+    """Which pages of a TIFF are restored."""
+
+    FIRST = "first"
+    ALL = "all"  # into one TIFF
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +98,12 @@ FIELDS: dict[str, Field] = {
     "output_format": Field(
         str, "format of the result; auto keeps the photo's own", choices=("auto", "jpg", "png", "webp", "tiff", "avif")
     ),
+    "pages": Field(str, "of a TIFF with several pages: first, or all into one TIFF", choices=tuple(Pages)),
     "output_quality": Field(int, "quality of jpg, webp and avif", low=1, high=100),
     "metadata": Field(str, "EXIF, XMP and DPI of the result", choices=("keep", "strip_gps", "strip")),
+    "partial": Field(
+        str, "a photo with missing pixels (a cut-off file): refuse it, or restore what is there", choices=tuple(Partial)
+    ),
     "prompt": Field(str, f"siliconflow only, at most {PROMPT_LIMIT_CHARACTERS} characters", nullable=True),
     "num_inference_steps": Field(int, "siliconflow only", low=1, high=100),
     "guidance_scale": Field(float, "siliconflow only", low=0.0, high=20.0),
@@ -110,8 +128,10 @@ class RestoreOptions:
     color_correction: str = ColorCorrection.OFF.value
     color_strength: float = 1.0
     output_format: str = "auto"
+    pages: str = Pages.FIRST.value
     output_quality: int = 95
     metadata: str = "keep"
+    partial: str = Partial.REFUSE.value
     prompt: str | None = None
     num_inference_steps: int = 20
     guidance_scale: float = 7.5
@@ -124,6 +144,10 @@ class RestoreOptions:
             raise _invalid("model", "must be a name of letters, digits, dots, dashes and underscores")
         if self.prompt is not None and len(self.prompt) > PROMPT_LIMIT_CHARACTERS:
             raise _invalid("prompt", f"must have at most {PROMPT_LIMIT_CHARACTERS} characters")
+        if self.pages == Pages.ALL and self.output_format not in ("auto", "tiff"):
+            raise _invalid("pages", "may be all for TIFF results only; leave output_format at auto or tiff")
+        if self.pages == Pages.ALL and self.backend != BackendName.LOCAL:
+            raise _invalid("pages", "may be all on this machine only; choose the backend local")
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, object]) -> RestoreOptions:
@@ -197,6 +221,11 @@ def _check(name: str, field: Field, value: object) -> None:
     if field.low is not None and field.high is not None:
         if not isinstance(value, int | float) or isinstance(value, bool) or not field.low <= value <= field.high:
             raise _invalid(name, f"must be between {field.low:g} and {field.high:g}")
+
+
+def output_size(width: int, height: int, scale: float) -> tuple[int, int]:
+    """(width, height) of the result of an upright photo: rounded, at least one pixel a side."""
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def check_output(pixels: int, scale: float, max_megapixels: float) -> None:

@@ -10,7 +10,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -19,6 +19,8 @@ from app.options import EngineName
 
 MEGABYTE = 1024 * 1024
 MIN_KEY_CHARACTERS = 16
+_BUCKET_PATTERN = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.\.?(/|$))[A-Za-z0-9_.-]{1,100}){0,8}/?")
+_ORIGIN_PATTERN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?/?", re.IGNORECASE)
 _HOST_PATTERN = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*")
 
 
@@ -64,7 +66,24 @@ class Settings(BaseSettings):
     upload_folder: Path = Path("temp_uploads")
     processed_folder: Path = Path("processed_images")
     weights_folder: Path = Path("weights")
-    database_url: str = Field(default="sqlite:///data/jobs.sqlite3", description="SQLAlchemy address")
+    database_url: str = Field(
+        default="sqlite:///data/jobs.sqlite3",
+        repr=False,  # it may hold a password
+        description="SQLAlchemy address of an SQLite file or a PostgreSQL database",
+    )
+    storage_url: str = Field(
+        default="", description="empty: the two folders; s3://bucket or s3://bucket/prefix: a bucket of an S3 server"
+    )
+    s3_endpoint_url: str = Field(default="", description="address of the S3 server; empty: AWS")
+    s3_public_endpoint_url: str = Field(
+        default="", description="address of the S3 server as browsers and providers reach it"
+    )
+    s3_region: str = Field(default="", pattern=r"^[a-z0-9-]*$", description="empty: what the AWS configuration says")
+    s3_addressing_style: Literal["auto", "path", "virtual"] = "auto"
+    s3_checksums: Literal["when_supported", "when_required"] = "when_supported"
+    result_delivery: Literal["stream", "redirect"] = Field(
+        default="stream", description="redirect: results are fetched from the S3 server by signed addresses"
+    )
     retention_minutes: float = Field(default=60, gt=0)
     janitor_interval_minutes: float = Field(default=30, gt=0)
 
@@ -134,6 +153,20 @@ class Settings(BaseSettings):
             )
         return value
 
+    @field_validator("storage_url")
+    @classmethod
+    def _names_a_bucket(cls, value: str) -> str:
+        if value and not _BUCKET_PATTERN.fullmatch(value):
+            raise ValueError("STORAGE_URL must be s3://bucket or s3://bucket/prefix, without a key or an address")
+        return value
+
+    @field_validator("s3_endpoint_url", "s3_public_endpoint_url")
+    @classmethod
+    def _is_an_origin(cls, value: str) -> str:
+        if value and not _ORIGIN_PATTERN.fullmatch(value):
+            raise ValueError("an S3 endpoint must be scheme and host with an optional port, as https://s3.example.com")
+        return value.rstrip("/")
+
     @field_validator("siliconflow_result_hosts")
     @classmethod
     def _are_host_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -141,6 +174,12 @@ class Settings(BaseSettings):
         if not all(_HOST_PATTERN.fullmatch(host) for host in hosts):
             raise ValueError("SILICONFLOW_RESULT_HOSTS must be host names such as s3.example.com or *.example.com")
         return hosts
+
+    @model_validator(mode="after")
+    def _can_redirect(self) -> Self:
+        if self.result_delivery == "redirect" and not self.storage_url:
+            raise ValueError("RESULT_DELIVERY=redirect needs a bucket; set STORAGE_URL, or use stream")
+        return self
 
     @model_validator(mode="after")
     def _safe_to_bind(self) -> Self:
@@ -156,6 +195,13 @@ class Settings(BaseSettings):
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the service."""
         return _is_loopback(self.host)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not stand in any log: keys, and the password of the database."""
+        keys = [key.get_secret_value() for key in (*self.api_keys, self.siliconflow_api_key)]
+        password = unquote(urlsplit(self.database_url).password or "")
+        return tuple(secret for secret in (*keys, password) if secret)
 
     @property
     def max_file_size_bytes(self) -> int:

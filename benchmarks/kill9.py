@@ -1,7 +1,8 @@
 """The kill -9 campaign: kill a working service at random moments and at named points, and look for what it lost.
 
 Run from the repository's root: `python -m benchmarks.kill9 --kills 200`, and with `--http` for the whole service behind
-real sockets (else the parts below the API, which lives faster). It checks after every kill that each completed
+real sockets (else the parts below the API, which lives faster); `--postgres` keeps the jobs in a PostgreSQL server that
+it starts. It checks after every kill that each completed
 row has its whole file, and at the end that no accepted job is lost, every attempt has ended after at most two tries,
 uploads are what was sent, and the database is sound. It prints one JSON line and exits 1 on any fault.
 """
@@ -17,7 +18,6 @@ import os
 import random
 import signal
 import socket
-import sqlite3
 import sys
 import tempfile
 import time
@@ -26,9 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from sqlalchemy import Connection, NullPool, create_engine, inspect
 
 from tests.fault_http import listen, load, serve_http
-from tests.fault_service import POINTS, serve
+from tests.fault_service import points_of, serve
+from tests.postgres_server import shared_server
 
 LONGEST_LIFE_SECONDS = 0.9  # of a child before its random kill; its start takes about half of that
 LONGEST_HTTP_LIFE_SECONDS = 2.5
@@ -41,7 +43,8 @@ FORMATS = ("JPEG", "PNG")
 class Campaign:
     """One folder, many lives of the service in it; behind real sockets with `http`."""
 
-    def __init__(self, folder: Path, seed: int, *, http: bool, wrong_order: bool) -> None:
+    def __init__(self, folder: Path, database_url: str, seed: int, *, http: bool, wrong_order: bool) -> None:
+        self._database_url = database_url
         self.folder, self.chance, self.wrong_order = folder, random.Random(seed), wrong_order
         self.accepted: set[str] = set()
         self.faults: list[str] = []
@@ -83,19 +86,19 @@ class Campaign:
         with self._database() as database:
             self._look_at_jobs(database)
             self._look_at_uploads(database)
-            said = database.execute("PRAGMA integrity_check").fetchone()[0]
-        if said != "ok":
-            self.faults.append(f"the database is damaged: {said}")
+            if database.dialect.name == "sqlite":
+                said = database.exec_driver_sql("PRAGMA integrity_check").scalar_one()
+                self.faults += [] if said == "ok" else [f"the database is damaged: {said}"]
 
     def look(self) -> None:
         """Every completed row has its whole file."""
-        if not (self.folder / "data" / "jobs.sqlite3").exists():
+        if self._database_url.startswith("sqlite") and not (self.folder / "data" / "jobs.sqlite3").exists():
             return
         with self._database() as database:
-            if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'attempts'").fetchone():
+            if not inspect(database).has_table("attempts"):
                 return  # killed before the first table
             query = "SELECT id, result_name, result_bytes, result_width, result_height FROM attempts"
-            rows = database.execute(f"{query} WHERE status = 'completed'").fetchall()
+            rows = database.exec_driver_sql(f"{query} WHERE status = 'completed'").all()
         for attempt_id, name, size, width, height in rows:
             if attempt_id not in self._looked_at:
                 self._looked_at.add(attempt_id)
@@ -104,12 +107,12 @@ class Campaign:
     def summary(self) -> dict[str, Any]:
         """Figures of the campaign, JSON-ready."""
         with self._database() as database:
-            counts = dict(database.execute("SELECT status, count(*) FROM attempts GROUP BY status").fetchall())
+            counts = database.exec_driver_sql("SELECT status, count(*) FROM attempts GROUP BY status").tuples().all()
         return {
             "kills": self.kills,
             "points": len(self.points),
             "accepted_jobs": len(self.accepted),
-            "attempts": counts,
+            "attempts": dict(counts),
             "faults": self.faults,
         }
 
@@ -124,25 +127,28 @@ class Campaign:
             if not whole:
                 self.faults.append(f"result {path.name} is not what its row says")
 
-    def _look_at_jobs(self, database: sqlite3.Connection) -> None:
-        known = {row[0] for row in database.execute("SELECT id FROM jobs")}
+    def _look_at_jobs(self, database: Connection) -> None:
+        known = {row[0] for row in database.exec_driver_sql("SELECT id FROM jobs")}
         self.faults += [f"accepted job {job_id} is lost" for job_id in sorted(self.accepted - known)]
-        odd = database.execute(
+        odd = database.exec_driver_sql(
             "SELECT id, status, tries, error_code FROM attempts WHERE status IN ('queued', 'processing') OR tries > 2"
             " OR (status = 'failed' AND error_code != 'worker_crashed')"
         )
         self.faults += [f"attempt {row} did not end as it should" for row in odd]
 
-    def _look_at_uploads(self, database: sqlite3.Connection) -> None:
-        for photo_id, sha256 in database.execute("SELECT id, sha256 FROM photos"):
+    def _look_at_uploads(self, database: Connection) -> None:
+        for photo_id, sha256 in database.exec_driver_sql("SELECT id, sha256 FROM photos"):
             path = self.folder / "uploads" / photo_id
             if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
                 self.faults.append(f"upload {photo_id} is not what was sent")
 
     @contextlib.contextmanager
-    def _database(self) -> Iterator[sqlite3.Connection]:
-        """Read only, so that the next life finds the log just as the kill left it."""
-        with contextlib.closing(sqlite3.connect(f"file:{self.folder}/data/jobs.sqlite3?mode=ro", uri=True)) as opened:
+    def _database(self) -> Iterator[Connection]:
+        """Read only, so that the next life finds SQLite's log just as the kill left it."""
+        url = self._database_url
+        if url.startswith("sqlite"):
+            url = f"sqlite:///file:{url.removeprefix('sqlite:///')}?mode=ro&uri=true"
+        with create_engine(url, poolclass=NullPool).connect() as opened:
             yield opened
 
     def _await_rest(self) -> None:
@@ -151,7 +157,7 @@ class Campaign:
         query = "SELECT count(*) FROM attempts WHERE status IN ('queued', 'processing')"
         while time.monotonic() < deadline:
             with self._database() as database:
-                if database.execute(query).fetchone()[0] == 0:
+                if database.exec_driver_sql(query).scalar_one() == 0:
                     return
             time.sleep(0.1)
 
@@ -164,10 +170,12 @@ class Campaign:
         if listening is None:
             wrong = self.wrong_order
             options: dict[str, Any] = {"point": point, "wrong_order": wrong, "submitting": submitting}
-            pid = _fork(lambda: serve(self.folder, write, **options, seed=seeds[0]), read)
+            pid = _fork(lambda: serve(self.folder, self._database_url, write, **options, seed=seeds[0]), read)
         else:
             port = listening.getsockname()[1]
-            pid = _fork(lambda: serve_http(self.folder, listening, point=point, seed=seeds[0]), read)
+            pid = _fork(
+                lambda: serve_http(self.folder, self._database_url, listening, point=point, seed=seeds[0]), read
+            )
             if submitting:
                 clients = [_fork(functools.partial(load, port, write, seed), read) for seed in seeds[1:]]
         os.close(write)
@@ -214,11 +222,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--http", action="store_true", help="the whole service behind real sockets")
     parser.add_argument("--wrong-order", action="store_true", help="negative control: commit the row before the file")
+    parser.add_argument("--postgres", action="store_true", help="on a PostgreSQL server instead of SQLite")
     asked = parser.parse_args()
-    points = {"all": list(POINTS), "none": []}.get(asked.points, [asked.points])
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kill9-") as folder:
-        campaign = Campaign(Path(folder), asked.seed, http=asked.http, wrong_order=asked.wrong_order)
+        url = shared_server().new_database() if asked.postgres else f"sqlite:///{folder}/data/jobs.sqlite3"
+        points = {"all": points_of(url), "none": []}.get(asked.points, [asked.points])
+        campaign = Campaign(Path(folder), url, asked.seed, http=asked.http, wrong_order=asked.wrong_order)
         rounds = [*points, *[None] * asked.kills]
         campaign.chance.shuffle(rounds)
         for point in rounds:

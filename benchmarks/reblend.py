@@ -48,13 +48,13 @@ def _measure(folder: Path, asked: argparse.Namespace) -> None:
     store.open()
     limits = ImageLimits(max_input_megapixels=400, decode_timeout_seconds=200, decode_memory_mb=9600)
     reblender = Reblender(store, storage, Decoder(limits), Metrics())
-    attempt_id = _finished(store, storage, asked)
+    attempt_id, name = _finished(store, storage, asked)
     seconds = []
     for step in range(asked.rounds):
         began = time.perf_counter()
         reblender.reblend(attempt_id, dict.fromkeys(range(asked.faces), step / asked.rounds))
         seconds.append(time.perf_counter() - began)
-    with storage.layers(attempt_id) as kept:
+    with storage.layers(name) as kept:
         layers = kept.stat().st_size / 1e6
     print(f"first call, with the start of the decoding child: {seconds[0]:.2f} s")
     print(
@@ -64,8 +64,8 @@ def _measure(folder: Path, asked: argparse.Namespace) -> None:
     store.close()
 
 
-def _finished(store: Store, storage: Storage, asked: argparse.Namespace) -> str:
-    """A completed attempt with its result and its layers on disk; returns its id."""
+def _finished(store: Store, storage: Storage, asked: argparse.Namespace) -> tuple[str, str]:
+    """A completed attempt with its result and its layers on disk; returns its id, and the result's name."""
     height = round((asked.megapixels * 1e6 / 1.5) ** 0.5)
     picture = Picture(_photo(round(height * 1.5), height), source_format="PNG")
     photo = NewPhoto(new_id(), "0" * 64, "photo.jpg", "image/jpeg", 1, 1, 1)
@@ -73,17 +73,17 @@ def _finished(store: Store, storage: Storage, asked: argparse.Namespace) -> str:
     store.claim(attempt.id, "run", 0.0)
     layers = [_layer(picture, number, asked.face_side) for number in range(asked.faces)]
     with storage.scratch(attempt.id) as temporary:
-        images.keep_layers(temporary, layers, picture, "auto")
-        storage.publish_layers(temporary, attempt.id)
-    with storage.scratch(attempt.id) as temporary:
         written = images.encode(picture, temporary, asked.format, 95, "keep")
         name = f"{attempt.id}.{written.extension}"
         storage.publish(temporary, name)
+    with storage.scratch(attempt.id) as temporary:
+        images.keep_layers(temporary, layers, picture, "auto")
+        storage.publish_layers(temporary, name)
     rows = tuple({"index": index, "restored": True, "strength": 1.0} for index in range(asked.faces))
     facts = Result(name, written.mime, written.width, written.height, written.bytes_written, "none", 1.0, faces=rows)
     assert store.complete(attempt.id, "run", facts, 1.0)
     print(f"{written.width} x {written.height}, {written.bytes_written / 1e6:.1f} MB of {asked.format}")
-    return attempt.id
+    return attempt.id, name
 
 
 def _photo(width: int, height: int) -> NDArray[np.uint8]:

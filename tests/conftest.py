@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from app.images import Decoder
     from tests.browser import Service
     from tests.provider_stand_in import StandIn
+    from tests.s3_servers import S3Server
 
 
 def _folder(variable: str, holds: str) -> Path:
@@ -50,6 +51,28 @@ def decoder() -> Iterator[Decoder]:
     shared.close()
 
 
+@pytest.fixture(scope="module")
+def fast_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a seeded random file of the fast model."""
+    from benchmarks.random_weights import put_weights
+    from tests.command_line import MODEL
+
+    folder = tmp_path_factory.mktemp("fast_weights")
+    put_weights(folder, None, (MODEL,))
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path, fast_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder of its own: no `.env` of the developer, weights that restore quickly."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WEIGHTS_FOLDER", str(fast_weights))
+    monkeypatch.setenv("ALLOW_UNVERIFIED_WEIGHTS", "true")
+    monkeypatch.setenv("DEVICE", "cpu")
+    monkeypatch.setenv("PRECISION", "fp32")
+    return tmp_path
+
+
 @pytest.fixture
 def provider() -> Iterator[StandIn]:
     """A provider's API and store of pictures, played on loopback."""
@@ -57,6 +80,35 @@ def provider() -> Iterator[StandIn]:
 
     with stand_in() as playing:
         yield playing
+
+
+@pytest.fixture(scope="session")
+def s3_credentials() -> Iterator[None]:
+    """The key of the S3 servers of the tests, where the AWS chain finds it."""
+    from tests.s3_servers import CREDENTIALS
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(s3_credentials: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """SeaweedFS with the bucket of the tests, shared by all of them; each works below a prefix of its own."""
+    from tests.s3_servers import SeaweedFS, running
+
+    with running(SeaweedFS, tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def swift(s3_credentials: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """The same with OpenStack Swift."""
+    from tests.s3_servers import Swift, running
+
+    with running(Swift, tmp_path_factory.mktemp("swift")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

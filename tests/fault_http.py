@@ -12,12 +12,12 @@ import random
 import socket
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import uvicorn
 
 from app.main import create_app
-from tests.fault_service import QUEUE_LIMIT, TILE_SECONDS, arm
+from tests.fault_service import LEASE_TIMES, QUEUE_LIMIT, TILE_SECONDS, arm
 from tests.harness import LanczosBackend, photo_bytes
 from tests.http_service import describe, settings_for
 
@@ -33,15 +33,14 @@ def listen() -> socket.socket:
     return listening
 
 
-def serve_http(folder: Path, listening: socket.socket, *, point: str | None, seed: int) -> NoReturn:
+def serve_http(folder: Path, database_url: str, listening: socket.socket, *, point: str | None, seed: int) -> NoReturn:
     """The child's life: the real application under a real server, until a signal ends it."""
     if point is not None:
         arm(point, countdown=1 + seed % 3)
-    settings = settings_for(
-        folder, database_url=f"sqlite:///{folder / 'data' / 'jobs.sqlite3'}", queue_limit=QUEUE_LIMIT
-    )
+    settings = settings_for(folder, database_url=database_url, queue_limit=QUEUE_LIMIT)
     backend = LanczosBackend(tile=4, on_tile=lambda _: time.sleep(TILE_SECONDS))
-    app = create_app(settings, backends={"local": backend}, describe=describe, warm_up=lambda: "lanczos")
+    parts: dict[str, Any] = {"backends": {"local": backend}, "describe": describe, "warm_up": lambda: "lanczos"}
+    app = create_app(settings, **parts, lease_times=LEASE_TIMES)
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="on", timeout_graceful_shutdown=2))
     server.run(sockets=[listening])
     os._exit(0)

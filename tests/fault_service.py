@@ -19,7 +19,9 @@ from app import atomic_files, images
 from app.backends.protocol import Backend
 from app.errors import RestoreError
 from app.images import Decoder
-from app.jobs.runner import Finished, Runner
+from app.jobs.lease_keeper import LeaseKeeper, LeaseTimes
+from app.jobs.result_writing import Finished
+from app.jobs.runner import Runner
 from app.storage import DiskStorage, disk_upload
 from app.storage.disk_upload import DiskUploadWriter
 from app.store import SqlStore, leases, submissions, transitions
@@ -28,6 +30,7 @@ from tests.harness import OWNER, Harness, LanczosBackend, photo_bytes
 
 QUEUE_LIMIT = 12
 SUBMITTERS = 2
+LEASE_TIMES = LeaseTimes(lease_seconds=1.0, renew_seconds=0.2, sweep_seconds=0.2, calm_seconds=0.1)
 TILE_SECONDS = 0.002  # so that a kill at a random moment often falls into the middle of a run
 
 # name -> (owner, attribute, whether the kill comes before or after the real call)
@@ -41,6 +44,7 @@ POINTS: dict[str, tuple[Any, str, str]] = {
     "rows written, not committed": (submissions, "insert_job", "after"),
     "rows committed, not answered": (SqlStore, "submit", "after"),
     "recovery not committed": (leases, "recover", "after"),
+    "lease sweep not committed": (leases, "end_expired", "after"),
     "claim not committed": (leases, "claim", "after"),
     "claimed": (SqlStore, "claim", "after"),
     "decoding": (Decoder, "decode", "before"),
@@ -57,27 +61,43 @@ POINTS: dict[str, tuple[Any, str, str]] = {
 }
 
 
+def points_of(database_url: str) -> list[str]:
+    """The points that a service on this database comes to: elsewhere a start leaves all runs to the sweep."""
+    return [point for point in POINTS if database_url.startswith("sqlite") or point != "recovery not committed"]
+
+
 class WrongOrder(Runner):
     """The negative control: the row says completed before the file has its name."""
 
     def finish(self, finished: Finished, *, heartbeat: Callable[[], None] = lambda: None) -> None:
         with self._storage.scratch(finished.attempt.id) as temporary:
-            result = self._encode(finished, temporary)
+            result = self._writer.encode(finished, temporary)
             self._complete(finished.attempt.id, finished.token, result)
             self._storage.publish(temporary, result.name)
 
 
-def serve(folder: Path, answers: int, *, point: str | None, wrong_order: bool, submitting: bool, seed: int) -> NoReturn:
+def serve(
+    folder: Path,
+    database_url: str,
+    answers: int,
+    *,
+    point: str | None,
+    wrong_order: bool,
+    submitting: bool,
+    seed: int,
+) -> NoReturn:
     """The child's life: recover, work, and take jobs; without `submitting` it ends once nothing is active."""
     if point is not None:
         arm(point, countdown=1 + seed % 3)
     backend: Backend = LanczosBackend(tile=4, on_tile=lambda _: time.sleep(TILE_SECONDS))
-    harness = Harness(folder, backend)
+    harness = Harness(folder, backend, database_url=database_url, lease_seconds=LEASE_TIMES.lease_seconds)
     if wrong_order:
         harness.runner.__class__ = WrongOrder
     waiting = harness.open()
     worker = Worker(harness.runner, harness.store, harness.metrics, harness.queue, rescan_seconds=0.5)
     worker.start()
+    keeping: dict[str, Any] = {"held": worker.held_tokens, "settle": harness.runner.settle}
+    LeaseKeeper(harness.store, harness.queue, harness.metrics, LEASE_TIMES, **keeping).start()
     for attempt_id in waiting:
         harness.queue.publish(attempt_id)
     if submitting:

@@ -27,7 +27,7 @@ from app.queue import LocalQueue
 from app.results import RestorationResult
 from app.stages import OnProgress, Stage
 from app.storage import DiskStorage, Storage, new_id
-from app.store import Attempt, Job, NewPhoto, SqlStore
+from app.store import LEASE_SECONDS, Attempt, Job, NewPhoto, SqlStore
 
 OWNER = "owner"
 
@@ -76,20 +76,30 @@ class _Replaceable:
     def __init__(self, harness: Harness) -> None:
         self._harness = harness
 
-    def decode(self, path: Path) -> Picture:
-        found: Picture = self._harness.decoder.decode(path)
+    def decode(self, path: Path, *, page: int | None, keep_partial: bool) -> Picture:
+        found: Picture = self._harness.decoder.decode(path, page=page, keep_partial=keep_partial)
         return found
 
 
 class Harness:
     """All parts on one folder. `open()` it, `close()` it; parts are plain attributes."""
 
-    def __init__(self, folder: Path, backend: Any = None, decoder: Any = None, **runner_options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        backend: Any = None,
+        decoder: Any = None,
+        storage: Storage | None = None,
+        *,
+        database_url: str = "",
+        lease_seconds: float = LEASE_SECONDS,
+        **runner_options: Any,
+    ) -> None:
         self.folder = folder
         self.database = folder / "data" / "jobs.sqlite3"
         self.events, self.queue = LocalEvents(), LocalQueue()
-        self.store = SqlStore(f"sqlite:///{self.database}", self.events)
-        self.storage = DiskStorage(folder / "uploads", folder / "results")
+        self.store = SqlStore(database_url or f"sqlite:///{self.database}", self.events, lease_seconds=lease_seconds)
+        self.storage: Storage = storage or DiskStorage(folder / "uploads", folder / "results")
         self.decoder: Any = decoder or Decoder(ImageLimits())
         self.backend: Any = backend or LanczosBackend()
         self.metrics = Metrics()
@@ -149,9 +159,9 @@ def result_file(storage: Storage, result_name: str) -> Path:
         return path
 
 
-def layers_file(storage: Storage, attempt_id: str) -> Path:
+def layers_file(storage: Storage, result_name: str) -> Path:
     """The same for the layers of a result's faces."""
-    with storage.layers(attempt_id) as path:
+    with storage.layers(result_name) as path:
         return path
 
 

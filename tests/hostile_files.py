@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from tests import picture_factory as make
+from tests.tiff_writer import TiffWriter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +76,9 @@ def half(kind: str, share: float = 0.6) -> bytes:
     return data[: int(len(data) * share)]
 
 
-def bmp(width: int, height: int, bits: int = 24) -> bytes:
+def bmp(width: int, height: int, bits: int = 24, compression: int = 0) -> bytes:
     """A BMP header and a little data."""
-    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, 0, 0, 0, 0, 0, 0)
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, 0, 0, 0, 0, 0)
     return b"BM" + struct.pack("<IHHI", 54 + 12, 0, 0, 54) + info + bytes(12)
 
 
@@ -86,6 +87,13 @@ def tiff_claiming(width: int, height: int) -> bytes:
     tags = [(256, width), (257, height), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, height), (279, 8)]
     table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + table + bytes(4)
+
+
+def _tiff_tagged(tag: int, value: int) -> bytes:
+    """A good TIFF, save that one tag says something else."""
+    writer = TiffWriter()
+    writer.page(make.photo(), 2, 8, tags={tag: ("H", [value])})
+    return writer.content()
 
 
 def webp_claiming(width: int, height: int) -> bytes:
@@ -153,9 +161,8 @@ HOSTILE: dict[str, HostileCase] = {
     "png cut": _broken(lambda: half("png rgb"), "cut.png", "decode"),
     "png 16 bit cut": _broken(lambda: half("png16 rgb"), "cut16.png", "decode"),
     "png header sum wrong": _broken(png_with_bad_sum, "sum.png"),
+    "png with rows missing": _broken(png_lying, "rows.png", "decode"),
     "png pixels overwritten": _broken(png_with_bad_pixels, "holes.png", "decode"),
-    "png text bomb": _broken(lambda: png_with_bomb(b"zTXt", b"Comment\0\0"), "text.png"),
-    "png profile bomb": _broken(lambda: png_with_bomb(b"iCCP", b"icc\0\0"), "icc.png"),
     "jpeg scan bomb": HostileCase(lambda: scan_bomb(500), "scans.jpg", 422, "too_many_scans"),
     "jpeg bomb": HostileCase(lambda: jpeg_claiming(65_535, 65_535), "bomb.jpg", 413, "image_too_large"),
     "jpeg without size": _broken(lambda: jpeg_claiming(0, 0), "zero.jpg"),
@@ -163,17 +170,22 @@ HOSTILE: dict[str, HostileCase] = {
     "jpeg cut": _broken(lambda: half("jpeg", 0.9), "cut.jpg", "decode"),
     "jpeg noise": _broken(lambda: b"\xff\xd8\xff" + np.random.default_rng(3).bytes(5000), "noise.jpg"),
     "webp bomb": HostileCase(lambda: webp_claiming(16_384, 16_384), "bomb.webp", 413, "image_too_large"),
-    "webp cut": _broken(lambda: half("webp lossy"), "cut.webp"),
+    "webp cut": _broken(lambda: half("webp lossy"), "cut.webp", "decode"),
     "webp header only": _broken(lambda: b"RIFF\x04\0\0\0WEBP", "head.webp"),
     "tiff bomb": HostileCase(lambda: tiff_claiming(60_000, 60_000), "bomb.tif", 413, "image_too_large"),
     "tiff cut": _broken(lambda: half("tiff lzw"), "cut.tif"),
     "tiff pixels missing": _broken(lambda: tiff_claiming(64, 64), "none.tif", "decode"),
     "tiff magic only": _broken(lambda: b"II*\0", "magic.tif"),
-    "tiff float colours": _broken(_float_rgb, "float.tif"),
-    "tiff 32 bit": HostileCase(lambda: _wide_grey(np.uint32), "deep.tif", 422, "unsupported_depth", "decode"),
+    "tiff float colours": HostileCase(_float_rgb, "float.tif", 422, "unsupported_depth", "decode"),
+    "tiff lerc": HostileCase(lambda: _tiff_tagged(259, 34887), "lerc.tif", 422, "unsupported_compression", "decode"),
+    "tiff of itu lab": HostileCase(lambda: _tiff_tagged(262, 10), "lab.tif", 422, "unsupported_depth", "decode"),
+    "tiff of raw data": HostileCase(lambda: _tiff_tagged(262, 32803), "raw.tif", 415, "raw_photo"),
+    "canon raw": HostileCase(lambda: b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", "IMG_1.CR3", 415, "raw_photo"),
+    "fuji raw": HostileCase(lambda: b"FUJIFILMCCD-RAW 0201" + bytes(100), "DSCF1.RAF", 415, "raw_photo"),
+    "bmp with a png inside": HostileCase(lambda: bmp(4, 4, 32, 5), "png.bmp", 422, "unsupported_compression"),
     "tiff float range": HostileCase(lambda: _wide_grey(np.float32), "hdr.tif", 422, "unsupported_depth", "decode"),
     "bmp bomb": HostileCase(lambda: bmp(100_000, 100_000), "bomb.bmp", 413, "image_too_large"),
-    "bmp of 40 bits": _broken(lambda: bmp(4, 4, 40), "forty.bmp"),
+    "bmp of 40 bits": HostileCase(lambda: bmp(4, 4, 40), "forty.bmp", 422, "unsupported_depth"),
     "bmp cut": _broken(lambda: half("bmp"), "cut.bmp", "decode"),
     "avif cut": _broken(lambda: half("avif", 0.9), "cut.avif", "decode"),
     "avif head only": _broken(lambda: make.KINDS["avif"]()[:40], "head.avif"),
@@ -188,9 +200,10 @@ ODD_BUT_GOOD: dict[str, make.Maker] = {
     "jpeg with a broken profile": lambda: make.jpeg(icc_profile=b"no profile" * 30),
     "jpeg with a profile for cmyk": lambda: make.jpeg(icc_profile=make.matrix_profile(make.P3, 2.2, b"CMYK")),
     "png with a broken profile": lambda: make.saved(make.rgb_image(), "PNG", icc_profile=b"no profile" * 30),
+    "png with a text bomb": lambda: png_with_bomb(b"zTXt", b"Comment\0\0"),
+    "png with a profile bomb": lambda: png_with_bomb(b"iCCP", b"icc\0\0"),
     "png frames without end": lambda: make.saved(
         make.rgb_image(), "PNG", save_all=True, append_images=[make.rgb_image().rotate(n) for n in range(1, 60)]
     ),
-    "png with rows missing": png_lying,
     "png of one pixel": lambda: make.png(1, 1, 8, 2, b"\0abc"),
 }

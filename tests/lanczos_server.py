@@ -1,6 +1,6 @@
 """A server process for tests: `serve` as `run.py` calls it, with the Lanczos backend held back for a while per strip.
 
-Run as `python -m tests.lanczos_server FOLDER PORT DASHBOARD_PORT SECONDS_PER_STRIP DRAIN_SECONDS`.
+Run as `python -m tests.lanczos_server FOLDER PORT DASHBOARD_PORT SECONDS_PER_STRIP DRAIN_SECONDS [KEY]`.
 """
 
 from __future__ import annotations
@@ -41,10 +41,15 @@ class SlowBackend(GatedBackend):
 
 def main() -> None:
     """Serve until a signal."""
-    folder, port, dashboard_port, seconds, drain = sys.argv[1:]
+    folder, port, dashboard_port, seconds, drain, *key = sys.argv[1:]
     backend = SlowBackend(float(seconds))
     serving.create_app = functools.partial(create_app, backends={"local": backend}, describe=describe)  # type: ignore[attr-defined]
-    changes = {"port": int(port), "dashboard_port": int(dashboard_port), "drain_seconds": float(drain)}
+    changes = {
+        "port": int(port),
+        "dashboard_port": int(dashboard_port),
+        "drain_seconds": float(drain),
+        "key": ",".join(key),
+    }
     serve(settings_for(Path(folder), **changes), banner=lambda facts: print("loaded", facts["device"], flush=True))
 
 

@@ -35,6 +35,18 @@ def deep(array: NDArray[np.uint8], seed: int = 2) -> NDArray[np.uint16]:
     return (array.astype(np.uint16) * 256 + low).astype(np.uint16)
 
 
+def vivid() -> NDArray[np.uint8]:
+    """Full primaries from dark to bright, which only a wide space can hold, (12, 24, 3) RGB."""
+    ramp = np.linspace(0, 255, 24).astype(np.uint8)
+    rows = [np.stack([ramp if k == c else np.zeros_like(ramp) for k in range(3)], axis=1) for c in range(3)]
+    return np.repeat(np.stack(rows), 4, axis=0)
+
+
+def muted() -> NDArray[np.uint8]:
+    """The photo with colours that every space holds."""
+    return (photo() // 3 + 80).astype(np.uint8)
+
+
 def soft_alpha(width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
     """Transparent on the left, opaque on the right, a ramp between."""
     ramp = np.clip((np.arange(width) - width / 4) / (width / 2), 0, 1) * 255
@@ -79,6 +91,11 @@ def deep_png(array: NDArray[np.uint16], extra: bytes = b"") -> bytes:
     samples = array[..., None] if array.ndim == 2 else array
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
     return png(samples.shape[1], samples.shape[0], 16, {1: 0, 2: 4, 3: 2, 4: 6}[samples.shape[2]], rows, extra)
+
+
+def physical_size(x: float, y: float) -> bytes:
+    """A PNG's chunk of pixels per inch."""
+    return chunk(b"pHYs", struct.pack(">IIB", round(x / 0.0254), round(y / 0.0254), 1))
 
 
 def small_grey_png(depth: int, extra: bytes = b"") -> bytes:
@@ -131,6 +148,19 @@ def _with_thumbnail(block: bytes, thumbnail: bytes, order: str) -> bytes:
     return bytes(joined)
 
 
+def iptc_block(texts: dict[int, str]) -> bytes:
+    """IPTC data sets of the application record, in UTF-8."""
+    sets = [(1, 90, b"\x1b%G"), *((2, number, text.encode()) for number, text in texts.items())]
+    return b"".join(struct.pack(">BBBH", 0x1C, record, number, len(value)) + value for record, number, value in sets)
+
+
+def iptc_segment(texts: dict[int, str]) -> bytes:
+    """An APP13 segment as Photoshop and photo agencies write it."""
+    block = iptc_block(texts)
+    body = b"Photoshop 3.0\x008BIM\x04\x04\0\0" + struct.pack(">I", len(block)) + block + bytes(len(block) % 2)
+    return struct.pack(">BBH", 0xFF, 0xED, len(body) + 2) + body
+
+
 XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
     b'<rdf:Description xmlns:exif="http://ns.adobe.com/exif/1.0/" xmlns:dc="http://purl.org/dc/elements/1.1/" '
@@ -151,28 +181,31 @@ def matrix_profile(primaries: list[tuple[float, float]], gamma: float, space: by
     adapt = np.linalg.inv(bradford) @ np.diag((bradford @ pcs) / (bradford @ white)) @ bradford
     adapted = adapt @ to_xyz
 
-    def xyz(values: NDArray[Any]) -> bytes:
-        return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(float(v) * 65536) for v in values))
-
     curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
     text = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + bytes(78)
-    tags = {b"desc": text + bytes(-len(text) % 4), b"wtpt": xyz(pcs), b"cprt": b"text\0\0\0\0none\0\0\0\0"}
+    tags = {b"desc": text + bytes(-len(text) % 4), b"wtpt": xyz_tag(pcs), b"cprt": b"text\0\0\0\0none\0\0\0\0"}
     if space == b"GRAY":
         tags[b"kTRC"] = curve
     else:
-        tags |= {name: xyz(adapted[:, i]) for i, name in enumerate((b"rXYZ", b"gXYZ", b"bXYZ"))}
+        tags |= {name: xyz_tag(adapted[:, i]) for i, name in enumerate((b"rXYZ", b"gXYZ", b"bXYZ"))}
         tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
-    return _icc(tags, space)
+    return icc_of(tags, space)
 
 
-def _icc(tags: dict[bytes, bytes], space: bytes) -> bytes:
+def xyz_tag(values: NDArray[Any]) -> bytes:
+    """An ICC tag of one colour in XYZ."""
+    return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(float(v) * 65536) for v in values))
+
+
+def icc_of(tags: dict[bytes, bytes], space: bytes = b"RGB ", device: bytes = b"mntr", pcs: bytes = b"XYZ ") -> bytes:
+    """An ICC profile of version 2 from its tags."""
     offset = 128 + 4 + 12 * len(tags)
     table, body = struct.pack(">I", len(tags)), b""
     for name, data in tags.items():
         table += name + struct.pack(">II", offset + len(body), len(data))
         body += data
     size = offset + len(body)
-    head = struct.pack(">I", size) + b"test" + bytes.fromhex("02400000") + b"mntr" + space + b"XYZ "
+    head = struct.pack(">I", size) + b"test" + bytes.fromhex("02400000") + device + space + pcs
     head += struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + bytes(28)
     head += struct.pack(">3i", 63190, 65536, 54061)
     return head.ljust(128, b"\0") + table + body
@@ -318,6 +351,4 @@ def cmyk_profile() -> bytes:
     table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
     table += curve * 4 + lab.tobytes() + curve * 3
     tags = {b"A2B0": table, b"wtpt": b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)}
-    profile = bytearray(_icc(tags, b"CMYK"))
-    profile[12:16], profile[20:24] = b"prtr", b"Lab "
-    return bytes(profile)
+    return icc_of(tags, b"CMYK", b"prtr", b"Lab ")

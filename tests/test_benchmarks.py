@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import bare_runs, precision, table, variants
+from benchmarks import bare_runs, codecs, precision, table, variants
 from benchmarks.request import Request, Row, invented_picture
 from benchmarks.variants import Variant, interleaved
 
@@ -233,3 +233,12 @@ def test_the_whole_run_works_where_only_torch_and_the_model_packages_are(tmp_pat
 
 def test_variants_tell_the_peak_of_their_own_process() -> None:
     assert variants.peaks_of("cpu")["peak_mb"] > 50
+
+
+def test_two_checkouts_are_compared_in_turns_and_a_slower_step_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    words = (str(ROOT), "--megapixels", "0.01", "--rounds", "2")
+    assert codecs.main((*words, "--most", "1000")) == 0
+    assert codecs.main((*words, "--most", "0")) == 1
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["slower"] == [row["step"] for row in found["rows"]] == list(codecs.STEPS)
+    assert all(row["before_ms"] > 0 and row["after_ms"] > 0 for row in found["rows"])

@@ -61,6 +61,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / package / "__init__.py").touch()
     (root / "app" / "commands" / "dispatch.py").write_text(_DISPATCH)
     (root / "requirements.txt").write_text("\n".join(make_wheel(root, name) for name in ("probe", "late")) + "\n")
+    for name in bootstrap.DEV_REQUIREMENT_FILES:
+        (root / name).touch()
     (root / "requirements-dev.txt").write_text(make_wheel(root, "checker") + "\n")
     (root / "constraints.txt").touch()
     return root
@@ -228,13 +230,14 @@ def test_the_model_packages_leave_out_what_cannot_be_built() -> None:
 def test_what_checks_is_apart_from_what_runs() -> None:
     def names(file: str) -> set[str]:
         lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
-        return {Requirement(line).name.lower() for line in lines if line and not line.startswith(("#", "-c"))}
+        return {Requirement(line).name.lower() for line in lines if line and not line.startswith(("#", "-c", "-r"))}
 
     runs, checks = names("requirements.txt"), names("requirements-dev.txt")
     fixed = {"fastapi", "uvicorn", "torch", "torchvision", "basicsr", "realesrgan", "gfpgan", "facexlib", "pillow"}
     assert fixed | {"python-multipart", "python-dotenv", "scikit-image"} <= runs
     assert {"pytest", "hypothesis", "coverage", "mypy", "ruff", "playwright"} <= checks
     assert not runs & checks
+    assert names("requirements-heic.txt") <= checks - runs  # its tests run, and a first start does not install it
 
 
 # Which build of torch.
@@ -526,12 +529,12 @@ def test_native_windows_is_sent_to_wsl_or_docker_with_a_sentence(script: str) ->
 
 def test_every_requirement_is_pinned_exactly_and_constrained() -> None:
     pins: dict[str, str] = {}
-    for name in ("requirements.txt", "requirements-dev.txt", "requirements-heic.txt"):
-        for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
-            if line and not line.startswith(("#", "-c")):
+    for file in ROOT.glob("requirements*.txt"):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            if line and not line.startswith(("#", "-c", "-r")):
                 found = Requirement(line)
                 assert re.fullmatch(r"==[0-9a-z.]+", str(found.specifier)), line
-                pins[found.name.lower()] = str(found.specifier)
+                assert pins.setdefault(found.name.lower(), str(found.specifier)) == str(found.specifier)
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     constraints = [Requirement(line) for line in lines if not line.startswith("#")]
     known = {found.name.lower(): str(found.specifier) for found in constraints}

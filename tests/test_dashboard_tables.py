@@ -18,7 +18,7 @@ from app.api import schemas
 from app.api.middleware import access_control
 from app.api.routes import websocket
 from app.error_codes import ERROR_CODES
-from app.images.header import MIME_TYPES
+from app.images.sniffing import MIME_TYPES
 from app.main import STATIC_FOLDER
 from app.options import FIELDS, BackendName, Quality
 from app.results import FaceReason
@@ -75,6 +75,8 @@ def choices(option: str) -> set[str]:
         ("service_status.js", "HEALTH", HEALTH | PAGE_HEALTH),
         ("settings.js", "FORMAT_LABELS", choices("output_format")),
         ("settings.js", "METADATA_LABELS", choices("metadata")),
+        ("settings.js", "PARTIAL_LABELS", choices("partial")),
+        ("settings.js", "PAGES_LABELS", choices("pages")),
         ("result_facts.js", "METADATA_TEXT", choices("metadata")),
         ("validation.js", "FORMAT_NAMES", set(MIME_TYPES)),
         ("image_header.js", "SIZES", set(MIME_TYPES)),

@@ -36,6 +36,8 @@ NO_FAMILY = ("RestoreError", "Refusal")
 # Constructor calls whose code is a variable, by module: which codes they can get.
 PASSED_ON = {
     "storage/disk.py": {("NotFound", "photo_not_found"), ("NotFound", "result_not_found")},
+    "storage/scratch.py": {("NotFound", "photo_not_found"), ("NotFound", "result_not_found")},
+    "storage/s3/storage.py": {("NotFound", "photo_not_found"), ("NotFound", "result_not_found")},
     "api/routes/jobs.py": set[tuple[str, str]](),  # the code of a row, with the status of the table
 }
 # The one error with a status of its own: that of the photos it refuses, when they agree.

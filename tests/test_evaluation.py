@@ -250,13 +250,14 @@ def test_each_way_of_restoring_is_a_column() -> None:
 
 
 def test_photos_are_found_in_depth_and_results_are_not_photos(tmp_path: Path) -> None:
-    for name in ("a.png", "a.jpg", "deep/b.PNG", ".hidden/c.png", "notes.txt", "out/a.png"):
+    for name in ("a.png", "a.jpg", "a_jpg.png", "deep/b.PNG", ".hidden/c.png", "notes.txt", "out/a.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     found = find_photos(tmp_path, apart_from=tmp_path / "out")
     assert [(photo.label, photo.stem) for photo in found] == [
-        ("a.jpg", "a_jpg"),
+        ("a.jpg", "a_jpg_2"),
         ("a.png", "a_png"),
+        ("a_jpg.png", "a_jpg"),
         ("deep/b.PNG", "deep/b"),
     ]
 

@@ -214,14 +214,13 @@ def test_a_photo_that_failed_has_no_result(service: Service) -> None:
 
 def test_without_kept_layers_the_faces_are_listed_and_cannot_change(service: Service) -> None:
     job = restored(service)
-    attempt = job["attempts"][0]["id"]
-    layers_file(service.context.storage, attempt).unlink()
+    layers_file(service.context.storage, job["attempts"][0]["result"]["url"].rpartition("/")[2]).unlink()
     (row,) = faces_of(service, job["job_id"])
     assert row["reblendable"] is False
     assert {face["before_url"] for face in row["faces"]} == {None}
     path = f"/api/v1/jobs/{job['job_id']}/faces"
     assert_problem(service.client.post(path, json={"0": 0.5}), 409, "faces_not_kept")
-    assert_problem(service.client.get(f"{path}/{attempt}/0/before"), 409, "faces_not_kept")
+    assert_problem(service.client.get(f"{path}/{row['attempt_id']}/0/before"), 409, "faces_not_kept")
 
 
 def test_a_photo_without_faces_has_an_empty_row(service: Service) -> None:

@@ -12,20 +12,20 @@ from sqlalchemy import Connection
 
 from app.errors import Unavailable
 from app.store.group_commit import GroupCommit
-from app.store.sqlite import Database
+from app.store.sqlite import SqliteDatabase
 from tests.harness import until
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
-    database = Database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+def database(tmp_path: Path) -> SqliteDatabase:
+    database = SqliteDatabase(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
     database.open()
     with database.writing() as connection:
         connection.exec_driver_sql("CREATE TABLE notes (word TEXT)")
     return database
 
 
-def words(database: Database) -> list[str]:
+def words(database: SqliteDatabase) -> list[str]:
     with database.reading() as connection:
         return list(connection.exec_driver_sql("SELECT word FROM notes ORDER BY word").scalars())
 
@@ -38,7 +38,7 @@ def note(connection: Connection, word: str) -> str:
 class Counting:
     """Counts the transactions that the gathering opens; the first one waits until `go`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteDatabase) -> None:
         self._database, self.count, self.go, self.begun = database, 0, threading.Event(), threading.Event()
 
     def writing(self) -> AbstractContextManager[Connection]:
@@ -49,7 +49,7 @@ class Counting:
         return self._database.writing()
 
 
-def run_together(database: Database, jobs: list[str]) -> tuple[list[object], int]:
+def run_together(database: SqliteDatabase, jobs: list[str]) -> tuple[list[object], int]:
     """The first word's transaction is held open while all others arrive."""
     counting = Counting(database)
     gathering: GroupCommit[str] = GroupCommit(counting.writing)
@@ -75,7 +75,7 @@ def run_together(database: Database, jobs: list[str]) -> tuple[list[object], int
     return outcomes, counting.count
 
 
-def test_those_who_wait_share_one_commit(database: Database) -> None:
+def test_those_who_wait_share_one_commit(database: SqliteDatabase) -> None:
     jobs = [f"word {number:02}" for number in range(20)]
     outcomes, transactions = run_together(database, jobs)
     assert outcomes == jobs
@@ -84,14 +84,14 @@ def test_those_who_wait_share_one_commit(database: Database) -> None:
     database.close()
 
 
-def test_a_refused_one_leaves_nothing_and_harms_nobody(database: Database) -> None:
+def test_a_refused_one_leaves_nothing_and_harms_nobody(database: SqliteDatabase) -> None:
     outcomes, _ = run_together(database, ["first", "bad", "good", "bad too", "last"])
     assert [isinstance(outcome, Unavailable) for outcome in outcomes] == [False, True, False, True, False]
     assert words(database) == ["first", "good", "last"]
     database.close()
 
 
-def test_nobody_is_told_of_success_when_the_commit_fails(database: Database) -> None:
+def test_nobody_is_told_of_success_when_the_commit_fails(database: SqliteDatabase) -> None:
     class Failing:
         def __init__(self) -> None:
             self._inner = database.writing()

@@ -138,6 +138,7 @@ ELSEWHERE = {
     "file_missing": "test_images_decoder",
     "no_space": "test_images_decoder",
     "shutting_down": "test_images_decoder",
+    "too_many_pages": "test_pages",
     "unsupported_depth": "HOSTILE, at the decoder",
 }
 
@@ -145,7 +146,8 @@ ELSEWHERE = {
 def test_the_tables_meet_every_refusal_of_photos_and_forms() -> None:
     """Read from the sources: a new refusal needs a hostile file or request of its own."""
     folder = Path(images.__file__).parent
-    of_photos = {folder / name for name in ("header.py", "decode.py", "decoder.py", "child.py")}
+    names = ("header.py", "container.py", "sniffing.py", "bmp_header.py", "tiff_*.py", "decode/*.py", "decoder.py")
+    of_photos = {path for name in (*names, "child.py") for path in folder.glob(name)}
     of_forms = {folder.parent / "api" / name for name in ("multipart_form.py", "uploads.py")}
     refusals = {code for path in of_photos | of_forms for _, code in raised(path.read_text(encoding="utf-8"))}
     met = {case.code for case in HOSTILE.values()} | {code for _, _, code in REQUESTS.values()}

@@ -40,7 +40,7 @@ def decoder() -> Iterator[Decoder]:
 @pytest.fixture(scope="module")
 def bomb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A JPEG that takes several seconds to decode."""
-    return written(tmp_path_factory.mktemp("bomb"), scan_bomb(30_000, 1280, 960))
+    return written(tmp_path_factory.mktemp("bomb"), scan_bomb(15_000, 1800, 1360))
 
 
 def written(folder: Path, data: bytes, name: str = "upload") -> Path:
@@ -85,7 +85,7 @@ def test_the_child_gives_exactly_what_the_decoding_code_gives(kind: str, decoder
 def test_the_childs_answer_and_file_make_the_same_picture(kind: str, tmp_path: Path) -> None:
     path = written(tmp_path, make.KINDS[kind]())
     with (tmp_path / "pixels").open("w+b", buffering=0) as file:
-        answer = _answer({"do": "decode", "path": str(path)}, file.fileno(), LIMITS)
+        answer = _answer({"do": "decode", "path": str(path), "options": {}}, file.fileno(), LIMITS)
         picture = _read_picture(answer, file, LIMITS)
     np.testing.assert_array_equal(picture.rgb, decode_file(path, LIMITS).rgb)
     request = {"do": "preview", "path": str(path), "max_side": 8, "max_megapixels": None}
@@ -100,7 +100,7 @@ def test_a_full_disk_is_the_machines_fault(tmp_path: Path, monkeypatch: pytest.M
 
     path = written(tmp_path, make.jpeg())
     monkeypatch.setattr(os, "pwrite", full)
-    answer = _answer({"do": "decode", "path": str(path)}, 0, LIMITS)
+    answer = _answer({"do": "decode", "path": str(path), "options": {}}, 0, LIMITS)
     assert (answer["error"]["status"], answer["error"]["code"]) == (503, "no_space")
 
 
@@ -112,10 +112,13 @@ def test_a_missing_file_is_not_called_damaged(decoder: Decoder, tmp_path: Path) 
 
 def test_metadata_and_profile_cross_the_border(decoder: Decoder, tmp_path: Path) -> None:
     block = b"Exif\0\0" + make.exif_block(gps=True)
-    path = written(tmp_path, make.jpeg(exif=block, xmp=make.XMP, dpi=(300, 300), icc_profile=make.srgb()))
-    picture = decoder.decode(path)
+    extra = make.iptc_segment({120: "At the lake"})
+    photo = make.jpeg(exif=block, xmp=make.XMP, dpi=(300, 300), icc_profile=make.srgb(), extra=extra, comment="Box 7")
+    picture = decoder.decode(written(tmp_path, photo))
     assert picture.exif
-    assert picture.xmp == make.XMP
+    assert b"Grandmother" in (picture.xmp or b"")
+    assert b"At the lake" in (picture.iptc or b"")
+    assert picture.texts == (("Comment", "Box 7"),)
     assert picture.icc_profile == make.srgb()
     assert picture.dpi == (300, 300)
 
@@ -327,16 +330,23 @@ def test_a_child_that_cannot_start_is_our_fault_and_not_the_photos(
         {},  # honest, yet beyond the limits
         {"width": 10, "height": 9},
         {"width": 1, "height": 1, "deep": True},
-        {"sizes": [1152, 7, 0, 0, 0]},
-        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 1 << 40]},
-        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, -1]},
+        {"sizes": [1152, 7, 0, 0, 0, 0, 0]},
+        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 1 << 40, 0, 0]},
+        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, -1, 0, 0]},
         {"width": 1, "height": 1, "sizes": [3, 0, 0], "source_format": "JPEG"},
-        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 0], "source_format": "../../x"},
+        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 0, 0, 0], "source_format": "../../x"},
+        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 0, 0, 9]},  # texts that are none
     ],
 )
 def test_an_answer_that_lies_about_its_pixels_is_not_believed(lie: dict[str, object], tmp_path: Path) -> None:
-    honest = {"width": make.WIDTH, "height": make.HEIGHT, "sizes": [1152, 0, 0, 0, 0], "deep": False, "grey": False}
-    honest |= {"dpi": None, "source_format": "PNG", "notes": []}
+    honest = {
+        "width": make.WIDTH,
+        "height": make.HEIGHT,
+        "sizes": [1152, 0, 0, 0, 0, 0, 0],
+        "deep": False,
+        "grey": False,
+    }
+    honest |= {"dpi": None, "source_format": "PNG", "notes": [], "pages": 1}
     with written(tmp_path, bytes(10_000)).open("rb", buffering=0) as file:
         assert _read_picture(honest, file, LIMITS).width == make.WIDTH
         with pytest.raises((_Died, ValueError)):

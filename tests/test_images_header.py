@@ -9,7 +9,7 @@ import pytest
 
 from app.errors import RestoreError
 from app.images import ImageLimits, read_header
-from app.images.header import _count_scans
+from app.images.jpeg_segments import scans
 from tests import picture_factory as make
 from tests.hostile_files import HOSTILE, ODD_BUT_GOOD, scan_bomb
 
@@ -72,17 +72,17 @@ def test_a_limit_above_pillows_own_is_respected(tmp_path: Path) -> None:
 
 
 def test_scans_are_counted_and_thumbnails_are_not(tmp_path: Path) -> None:
-    assert _count_scans(make.jpeg(), 100) == 1
+    assert scans(make.jpeg()).count == 1
     thumbnail = scan_bomb(50)
     data = make.jpeg(exif=b"Exif\0\0" + make.exif_block(thumbnail=thumbnail))
     assert thumbnail in data
-    assert _count_scans(data, 100) == 1
-    assert 5 < _count_scans(make.KINDS["jpeg progressive"](), 100) < 15
-    assert _count_scans(scan_bomb(60), 1000) > 60
+    assert scans(data).count == 1
+    assert 5 < scans(make.KINDS["jpeg progressive"]()).count < 15
+    assert scans(scan_bomb(60)).count > 60
 
 
 def test_heic_without_the_extra_gets_a_sentence_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.images.header._heif_installed", lambda: False)
+    monkeypatch.setattr("app.images.sniffing.heif_installed", lambda: False)
     path = written(tmp_path, b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(60))
     with pytest.raises(RestoreError, match="HEIC") as caught:
         read_header(path, LIMITS)

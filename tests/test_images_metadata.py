@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from app.images import ImageLimits, Picture, encode
-from app.images.decode import decode_file
-from app.images.metadata import exif
+from app.images.decode import DecodeOptions, decode_file
+from app.images.metadata import exif, exif_writing
 from app.images.metadata.rewriting import Metadata, for_result
 from tests import picture_factory as make
 
@@ -84,37 +84,23 @@ def test_strip_leaves_nothing(output_format: str, tmp_path: Path) -> None:
         assert trace not in data
 
 
-def test_gps_numbers_are_wiped_and_not_only_unlinked() -> None:
+def test_gps_numbers_are_gone_and_not_only_unlinked() -> None:
     block = make.exif_block(gps=True)
     degrees = (48).to_bytes(4, "little") + (1).to_bytes(4, "little") + (51).to_bytes(4, "little")
     assert degrees in block
-    assert degrees not in exif.without_place(block)
+    stripped = for_result(Metadata(exif=block), 8, 8, "strip_gps", "image/png").exif
+    assert stripped
+    assert degrees not in stripped
 
 
 def test_sizes_beyond_sixteen_bits_fit() -> None:
+    block = for_result(Metadata(exif=make.exif_block()), 70_000, 80_000, "keep", "image/png").exif
     reread = Image.Exif()
-    reread.load(exif.resized(make.exif_block(), 70_000, 80_000))
+    reread.load(block)  # type: ignore[arg-type]
     assert (reread.get_ifd(0x8769)[0xA002], reread.get_ifd(0x8769)[0xA003]) == (70_000, 80_000)
 
 
-@pytest.mark.parametrize("edit", [exif.upright, exif.without_place, lambda block: exif.resized(block, 8, 8)])
-def test_mutated_blocks_are_edited_or_refused_and_nothing_else(edit: Any) -> None:
-    rng = np.random.default_rng(5)
-    good = make.exif_block(6, gps=True, thumbnail=THUMBNAIL)
-    refused = 0
-    for _ in range(400):
-        block = bytearray(good)
-        for position in rng.integers(0, len(block), rng.integers(1, 8)):
-            block[position] = rng.integers(0, 256)
-        exif.orientation(bytes(block))
-        try:
-            assert len(edit(bytes(block))) <= len(block)
-        except ValueError:
-            refused += 1
-    assert 0 < refused < 400
-
-
-def test_a_block_of_overlapping_claims_is_refused_quickly() -> None:
+def test_a_block_of_overlapping_claims_costs_no_more_than_its_size() -> None:
     count = 60_000
     entry = (
         (1).to_bytes(2, "little")
@@ -125,9 +111,10 @@ def test_a_block_of_overlapping_claims_is_refused_quickly() -> None:
     gps = count.to_bytes(2, "little") + entry * count + bytes(4)
     first = (1).to_bytes(2, "little") + b"\x25\x88\x04\0\1\0\0\0" + (26).to_bytes(4, "little") + bytes(4)
     started = time.monotonic()
-    with pytest.raises(ValueError, match="overlap"):
-        exif.without_place(b"II*\0\x08\0\0\0" + first + gps)
-    assert time.monotonic() - started < 5
+    block = exif.parse(b"II*\0\x08\0\0\0" + first + gps)
+    assert time.monotonic() - started < 1
+    assert block.damaged
+    assert sum(len(value.data) for value in block.gps.values()) < len(gps)
 
 
 @pytest.mark.parametrize(
@@ -137,30 +124,31 @@ def test_a_block_of_overlapping_claims_is_refused_quickly() -> None:
         b"<a:City></a:City>" * 60_000,
         b"<drone:unknown gpsish='1'/>",
         b"<a:City>Paris",
+        b"<a:b" + b' a:City="' * 100_000,
+        b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;">]><x>&b;</x>',
+        b"<x>" * 1000 + b"</x>" * 1000,
     ],
 )
-def test_a_packet_that_cannot_be_cleaned_goes_whole_and_quickly(packet: bytes) -> None:
+def test_a_packet_that_cannot_be_read_goes_whole_and_quickly(packet: bytes) -> None:
     started = time.monotonic()
-    result = for_result(Metadata(xmp=packet), 8, 8, "strip_gps")
-    assert time.monotonic() - started < 2
+    result = for_result(Metadata(xmp=packet), 8, 8, "strip_gps", "image/png")
+    assert time.monotonic() - started < 1
     assert result.xmp is None
     assert "XMP" in result.notes[0]
 
 
-def test_a_packet_of_quotes_is_cleaned_quickly() -> None:
-    started = time.monotonic()
-    result = for_result(Metadata(xmp=b"<a:b" + b' a:City="' * 100_000), 8, 8, "strip_gps")
-    assert time.monotonic() - started < 2
-    assert result.xmp == b"<a:b"
-
-
 def test_metadata_too_large_for_a_jpeg_is_left_out_with_a_note(tmp_path: Path) -> None:
-    block = make.exif_block() + bytes(70_000)
-    picture = Picture(make.photo(), exif=block, xmp=b"<x>" + b" " * 70_000 + b"</x>")
+    block = exif.parse(make.exif_block())
+    block.photo[0x9286] = exif.Value(exif.UNDEFINED, b"ASCII\0\0\0" + b"long " * 20_000)
+    packet = make.XMP.replace(b"Grandmother", b"long " * 20_000)
+    picture = Picture(make.photo(), exif=exif_writing.serialized(block), xmp=packet)
     encoded = encode(picture, tmp_path / "result", "jpg", 95, "keep")
-    assert len(encoded.notes) == 2
+    assert len(encoded.notes) == 1
+    assert "0x9286" in encoded.notes[0].message
+    assert "title" in encoded.notes[0].message
     with Image.open(tmp_path / "result") as image:
-        assert "exif" not in image.info
+        assert image.getexif()[0x010F] == "Camera Works"
+        assert b"Paris" in image.info["xmp"]
 
 
 def test_the_tags_of_a_tiff_are_gathered(tmp_path: Path) -> None:
@@ -188,3 +176,52 @@ def test_broken_exif_is_left_out_with_a_note(tmp_path: Path) -> None:
     source = decode_file(tmp_path / "photo", LIMITS)
     assert source.exif is None
     assert "EXIF" in source.notes[0].message
+
+
+@pytest.mark.parametrize("output_format", FORMATS)
+def test_the_metadata_of_a_result_is_a_fixed_point(output_format: str, tmp_path: Path) -> None:
+    """A result that is decoded and written again, as a re-blend of its faces does, says the same."""
+    texts = (("Comment", "Box 7"), ("Title", "Lake"))
+    block, iptc = make.exif_block(6, gps=True, thumbnail=THUMBNAIL), make.iptc_block({120: "Caption", 90: "Paris"})
+    picture = Picture(make.photo(), exif=block, xmp=make.XMP, dpi=(300, 150), iptc=iptc, texts=texts)
+    for policy in ("keep", "strip_gps"):
+        encode(picture, tmp_path / "first", output_format, 95, policy)
+        first = decode_file(tmp_path / "first", LIMITS, DecodeOptions(as_stored=True))
+        encode(first, tmp_path / "second", output_format, 95, policy)
+        second = decode_file(tmp_path / "second", LIMITS, DecodeOptions(as_stored=True))
+        for name in ("exif", "xmp", "iptc", "texts", "dpi"):
+            assert getattr(first, name) == getattr(second, name), (policy, name)
+
+
+def test_a_tiff_is_described_by_its_photo_first_and_then_by_its_first_directory(tmp_path: Path) -> None:
+    small = {"subfiletype": 1, "description": "of the thumbnail", "datetime": "2020:01:02 03:04:05"}
+    with tifffile.TiffWriter(tmp_path / "photo") as writer:
+        writer.write(make.photo(12, 8), photometric="rgb", metadata=None, **small)
+        writer.write(make.photo(), photometric="rgb", metadata=None, description="of the photo")
+        writer.write(make.photo(), photometric="rgb", metadata=None, software="Scanner 3")
+    first, second = (decode_file(tmp_path / "photo", LIMITS, DecodeOptions(page=page)) for page in (None, 1))
+    texts = [
+        {tag: value.text() for tag, value in exif.parse(picture.exif or b"").main.items() if value.type == exif.ASCII}
+        for picture in (first, second)
+    ]
+    assert texts[0].items() >= {0x010E: "of the photo", 0x0132: "2020:01:02 03:04:05"}.items()
+    assert texts[1] == {0x0131: "Scanner 3"}
+
+
+def test_heic_regions_and_places_are_those_of_the_upright_picture(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+    heif.register_heif_opener()
+    source = Image.Exif()
+    source[0x0112] = 6
+    source[0x8769] = {0x9214: (20, 8, 8, 4)}
+    source[0x8825] = {1: "N", 2: (48.0, 51.0, 29.5)}
+    pixels = Image.fromarray(make.photo(64, 32))
+    pixels.save(tmp_path / "photo", "HEIF", exif=source.tobytes(), xmp=make.XMP)
+    photo = decode_file(tmp_path / "photo", LIMITS)
+    assert (photo.width, photo.height) == (32, 64)
+    block = exif.parse(photo.exif or b"")
+    assert block.photo[0x9214].integers(block.order) == (24, 20, 4, 8)
+    stripped = for_result(Metadata(photo.exif, photo.xmp), 32, 64, "strip_gps", "image/jpeg")
+    assert not exif.parse(stripped.exif or b"").gps
+    assert b"Paris" not in (stripped.xmp or b"")
+    assert b"Grandmother" in (stripped.xmp or b"")

@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.fault_service import POINTS
+import pytest
+
+from tests.databases import needs_postgres
+from tests.fault_service import points_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,12 +24,15 @@ def campaign(*arguments: str) -> tuple[int, dict[str, Any]]:
     return ended.returncode, json.loads(ended.stdout)
 
 
-def test_nothing_is_lost_at_random_moments_and_at_every_named_point() -> None:
-    code, said = campaign("--http", "--kills", "12", "--points", "all")
+@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgres", marks=needs_postgres)])
+def test_nothing_is_lost_at_random_moments_and_at_every_named_point(database: str) -> None:
+    points = points_of(database)
+    where = ["--postgres"] if database == "postgres" else []
+    code, said = campaign("--http", "--kills", "12", "--points", "all", *where)
     assert said["faults"] == []
     assert code == 0
-    assert said["points"] == len(POINTS) >= 12
-    assert said["kills"] == 12 + len(POINTS)
+    assert said["points"] == len(points) >= 12
+    assert said["kills"] == 12 + len(points)
     assert said["accepted_jobs"] > 30
     assert said["attempts"]["completed"] > 30
 

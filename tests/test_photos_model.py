@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from app.errors import Conflict, NotFound
 from app.storage import new_id
-from app.store import NewPhoto, NewVersion, Result, SqlStore
+from app.store import LEASE_SECONDS, NewPhoto, NewVersion, Result, SqlStore
+from tests.databases import IMPLEMENTATIONS, Clock, needs_postgres
+from tests.postgres_server import shared_server
 
 OWNERS = ("ann", "bob")
 CONTENTS = ("sea",)
@@ -59,13 +62,18 @@ class PhotosModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = SqlStore("sqlite://")
+        self.clock = Clock()
+        self.store = SqlStore(self.address(), clock=self.clock)
         self.store.open()
         self.library = self.store.library
         self.photos: dict[str, ModelPhoto] = {}  # in the order in which they came
         self.attempts: dict[str, ModelAttempt] = {}
         self.gone: list[tuple[str, str]] = []  # photos that were removed, with their owners
         self.now = 0.0
+
+    def address(self) -> str:
+        """Of an empty database."""
+        return "sqlite://"
 
     def teardown(self) -> None:
         self.store.close()
@@ -294,7 +302,8 @@ class PhotosModel(RuleBasedStateMachine):
 
     @rule()
     def crash_of_the_process(self) -> None:
-        self.store.recover(self.tick(), MAX_TRIES)
+        self.clock.now += LEASE_SECONDS + 1
+        self.store.sweep_leases(self.tick(), max_tries=MAX_TRIES)
         for row in self.attempts.values():
             if row.status == "processing":
                 self.end(row, "queued" if row.tries < MAX_TRIES else "failed")
@@ -394,8 +403,8 @@ MOVES = {
 class _Stage:
     """One photo, brought into a state by the moves that lead there."""
 
-    def __init__(self, state: str) -> None:
-        self.store = SqlStore("sqlite://")
+    def __init__(self, state: str, address: str) -> None:
+        self.store = SqlStore(address)
         self.store.open()
         self.photo_id = self.store.library.add("ann", _new_photo("sea"), 1.0)[0].id
         self.jobs: list[str] = []
@@ -449,10 +458,13 @@ class _Stage:
         return photo.status.value + (" waiting" if waiting else " again" if again else "")
 
 
+@pytest.mark.parametrize("database", IMPLEMENTATIONS)
 @pytest.mark.parametrize("move", MOVES)
 @pytest.mark.parametrize("state", STATES)
-def test_every_move_from_every_state_is_legal_or_refused_with_its_reason(state: str, move: str) -> None:
-    stage = _Stage(state)
+def test_every_move_from_every_state_is_legal_or_refused_with_its_reason(
+    state: str, move: str, database: str, tmp_path: Path
+) -> None:
+    stage = _Stage(state, IMPLEMENTATIONS[database](tmp_path))
     assert stage.state == state
     expected = MOVES[move][STATES.index(state)]
     if expected in STATES:
@@ -483,3 +495,14 @@ class _refused:  # noqa: N801 - reads as a phrase
 
 PhotosModel.TestCase.settings = settings(max_examples=15, stateful_step_count=50, deadline=None)
 TestPhotosModel = PhotosModel.TestCase
+
+
+class PhotosModelOnPostgres(PhotosModel):
+    """The same on a real server."""
+
+    def address(self) -> str:
+        return shared_server().new_database()
+
+
+PhotosModelOnPostgres.TestCase.settings = settings(max_examples=10, stateful_step_count=40, deadline=None)
+TestPhotosModelOnPostgres = needs_postgres(PhotosModelOnPostgres.TestCase)

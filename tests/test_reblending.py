@@ -21,7 +21,8 @@ from app.images import Decoder, ImageLimits, Picture, decode, encode
 from app.images.face_layers import blend_layers, load_layers
 from app.jobs.janitor import Janitor
 from app.jobs.reblending import MAX_WAITING, Reblender
-from app.storage import first_version, next_version, related_files
+from app.storage import first_version, next_version, public_name, related_files
+from app.storage.names import mark_run
 from app.store import Attempt, NewVersion
 from tests.face_backend import PLACES, FaceBackend
 from tests.harness import OWNER, Harness, layers_file, photo_bytes, result_file
@@ -58,7 +59,9 @@ class Bench:
     def picture(self, attempt: Attempt) -> Picture:
         """What the shown version holds, its numbers as they stand in the file."""
         assert attempt.result_name is not None
-        return decode.decode_file(result_file(self.storage, attempt.result_name), LIMITS, as_stored=True)
+        return decode.decode_file(
+            result_file(self.storage, attempt.result_name), LIMITS, decode.DecodeOptions(as_stored=True)
+        )
 
     def files(self) -> set[str]:
         return {file.name for file in self.storage.iter_results()}
@@ -86,7 +89,7 @@ def outside_the_faces(rgb: Any) -> Any:
 def test_a_lossless_result_is_blended_to_the_very_value(bench: Bench) -> None:
     attempt = bench.restored(photo_bytes(40, 30, kind="PNG"))
     first = bench.picture(attempt)
-    layers = load_layers(layers_file(bench.storage, attempt.id))
+    layers = load_layers(layers_file(bench.storage, attempt.result_name or ""))
     changed = bench.reblender.reblend(attempt.id, {0: 0.25, 1: 0.5})
     assert (changed.version, changed.result_name) == (2, f"{attempt.id}-v2.png")
     assert worst(bench.picture(changed).rgb, blend_layers(first.rgb, layers, {0: 0.25, 1: 0.5})) == 0
@@ -226,7 +229,7 @@ def test_metadata_stays_as_it_was_asked_for(bench: Bench) -> None:
 
 def test_two_at_once_never_mix_and_none_is_lost(bench: Bench) -> None:
     attempt = bench.restored(photo_bytes(40, 30, kind="PNG"))
-    first, layers = bench.picture(attempt), load_layers(layers_file(bench.storage, attempt.id))
+    first, layers = bench.picture(attempt), load_layers(layers_file(bench.storage, attempt.result_name or ""))
     start = threading.Barrier(6)
     errors: list[Exception] = []
 
@@ -298,8 +301,12 @@ def test_only_the_first_the_shown_and_the_last_version_are_kept(bench: Bench) ->
 @pytest.mark.parametrize(
     ("break_it", "error", "code"),
     [
-        (lambda bench, row: layers_file(bench.storage, row.id).unlink(), Conflict, "faces_not_kept"),
-        (lambda bench, row: layers_file(bench.storage, row.id).write_bytes(b"PK?"), Conflict, "faces_not_kept"),
+        (lambda bench, row: layers_file(bench.storage, row.result_name).unlink(), Conflict, "faces_not_kept"),
+        (
+            lambda bench, row: layers_file(bench.storage, row.result_name).write_bytes(b"PK?"),
+            Conflict,
+            "faces_not_kept",
+        ),
         (lambda bench, row: result_file(bench.storage, row.result_name).unlink(), NotFound, "result_not_found"),
         (lambda bench, row: _shrink(result_file(bench.storage, row.result_name)), Conflict, "faces_not_kept"),
     ],
@@ -362,7 +369,7 @@ def test_the_layers_are_on_disk_before_the_row_says_that_the_result_is_there(ben
 
 def _finished_without_layers(bench: Bench) -> bool:
     attempts = [attempt for job in bench.store.jobs(OWNER, 9) for attempt in job.attempts]
-    return any(a.result_name is not None and not bench.storage.has_layers(a.id) for a in attempts)
+    return any(a.result_name is not None and not bench.storage.has_layers(a.result_name) for a in attempts)
 
 
 def test_a_cancelled_run_leaves_no_layers(bench: Bench) -> None:
@@ -466,6 +473,14 @@ def test_names_of_versions_follow_each_other() -> None:
     assert first_version(f"{stem}-v10.webp") == f"{stem}.webp"
     assert related_files(f"{stem}.png") == {f"{stem}.png", f"{stem}.faces"}
     assert related_files(f"{stem}-v2.png") == {f"{stem}.png", f"{stem}-v2.png", f"{stem}.faces"}
+    assert f"{stem}-v3.png" in related_files(f"{stem}-v4.png")
+    marked = mark_run(f"{stem}.png", "0123456789abcdef")
+    assert (marked, next_version(marked)) == (f"{stem}.01234567.png", f"{stem}.01234567-v2.png")
+    third = mark_run(f"{stem}.01234567-v3.png", "f" * 32)
+    assert third == f"{stem}.01234567-v3.ffffffff.png"
+    assert next_version(third) == f"{stem}.01234567-v4.png"
+    assert (first_version(third), public_name(third)) == (marked, f"{stem}-v3.png")
+    assert related_files(third) == {marked, third, f"{stem}.01234567.faces"}
     for bad in (f"{stem}-v1.png", f"{stem}-v02.png", f"{stem}-v.png", f"{stem}-v1234567.png", f"{stem}.faces", "x"):
         with pytest.raises(NotFound):
             next_version(bad)

@@ -22,58 +22,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sqlalchemy import create_engine, text
 
 from app.backends.local import open_local_backend
 from app.commands import check, dispatch, doctor, doctor_machine, golden, models, serve, torch_build
 from app.commands.doctor_machine import BAD, FINE, WARNING
-from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_OK
+from app.errors import Unavailable
+from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_FAILED, EXIT_OK
 from app.options import CARD_FAILED, FIELDS, RestoreOptions
 from app.restoration.models import weights
 from app.restoration.models.weights import WeightFile
 from app.settings import Settings
-from benchmarks.random_weights import put_weights
+from tests.command_line import MODEL, files_below, put_photo, run, size_of
+from tests.databases import needs_postgres
 from tests.harness import until
+from tests.postgres_server import shared_server
 
 ROOT = Path(__file__).resolve().parents[1]
-MODEL = "realesr-general-x4v3"
-
-
-@pytest.fixture(scope="module")
-def fast_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("fast_weights")
-    put_weights(folder, None, (MODEL,))
-    return folder
-
-
-@pytest.fixture
-def project(tmp_path: Path, fast_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project folder of its own: no `.env` of the developer, weights that restore quickly."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WEIGHTS_FOLDER", str(fast_weights))
-    monkeypatch.setenv("ALLOW_UNVERIFIED_WEIGHTS", "true")
-    monkeypatch.setenv("DEVICE", "cpu")
-    monkeypatch.setenv("PRECISION", "fp32")
-    return tmp_path
-
-
-def run(project: Path, *words: str) -> int:
-    return dispatch.main(words, root=project)
-
-
-def put_photo(path: Path, width: int = 24, height: int = 16) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(path)
-    return path
-
-
-def size_of(path: Path) -> tuple[int, int]:
-    with Image.open(path, formats=("JPEG", "PNG", "WEBP", "TIFF")) as image:
-        return image.size
-
-
-def files_below(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_folder_is_restored_in_depth_and_a_broken_photo_is_told(
@@ -119,6 +84,21 @@ def test_a_named_result_gets_the_format_of_its_ending(project: Path) -> None:
         assert image.size == (96, 64)
     assert run(project, "restore", "a.png", "new", "--output-format", "tiff") == 0
     assert files_below(project / "new") == {"b.webp", "a.tif"}
+
+
+def test_all_pages_of_a_tiff_become_one_tiff(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (3, 16, 24, 3), dtype=np.uint8)
+    pages = [Image.fromarray(page) for page in noise]
+    pages[0].save(project / "album.tif", save_all=True, append_images=pages[1:])
+    assert run(project, "restore", "album.tif", "all", "--scale", "2", "--pages", "all") == 0
+    with Image.open(project / "all" / "album.tif", formats=("TIFF",)) as image:
+        assert (getattr(image, "n_frames", 1), image.size) == (3, (48, 32))
+    assert "first" not in capsys.readouterr().out
+    assert run(project, "restore", "album.tif", "first", "--scale", "2") == 0
+    assert "The file has 3 pages; only the first was restored." in capsys.readouterr().out
+    assert run(project, "restore", "album.tif", "all.png", "--pages", "all") == 1
+    assert "Several pages make a TIFF" in " ".join(capsys.readouterr().out.split())
+    assert not (project / "all.png").exists()
 
 
 def test_photos_that_share_a_name_do_not_share_a_result(project: Path) -> None:
@@ -386,6 +366,24 @@ def test_bad_settings_end_a_start_with_their_own_code(project: Path, monkeypatch
     assert left.value.code == EXIT_BAD_SETTINGS
 
 
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Unavailable("database_unavailable", "Away."), EXIT_FAILED),  # the supervisor tries again
+        (Unavailable("device_unavailable", "Not there."), EXIT_BAD_SETTINGS),
+    ],
+)
+def test_a_start_that_may_succeed_later_is_tried_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch, error: Unavailable, code: int
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("app.main.serve", fail)
+    monkeypatch.setattr(serve, "die_with", lambda _: None)
+    assert serve.run_child(0) == code
+
+
 def test_the_banner_says_where_on_what_and_why(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
     facts = {
         "device": "cuda:0",
@@ -455,6 +453,7 @@ def test_the_doctor_is_content_with_real_weights(
         ("MIN_FREE_DISK_MB", str(10**9), "make room"),
         ("DATABASE_URL", "nonsense", "DATABASE_URL cannot be read"),
         ("DATABASE_URL", "mysql://somewhere/db", "must name an SQLite file"),
+        pytest.param("DATABASE_URL", "postgresql://127.0.0.1:1/jobs", "cannot be reached", marks=needs_postgres),
         ("DEVICE", "cuda:7", "DEVICE=cuda:7 was asked for but is not there"),
     ],
 )
@@ -468,6 +467,18 @@ def test_the_doctor_names_what_is_wrong(
         checks = [doctor.check_restoration]
     texts = [finding.text for check in checks for finding in check(settings) if finding.word == BAD]
     assert any(what in text for text in texts), texts
+
+
+@needs_postgres
+def test_the_doctor_asks_a_postgresql_server(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = shared_server().new_database()
+    monkeypatch.setenv("DATABASE_URL", url)
+    (found,) = doctor_machine.check_database(Settings())
+    assert (found.word, found.text.partition(" ")[0]) == (FINE, "PostgreSQL")
+    with create_engine(url).connect() as connection:  # it changed nothing
+        assert (
+            connection.execute(text("SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()")).scalar() == 0
+        )
 
 
 def test_the_doctor_tells_our_own_service_from_a_strange_one(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from app import images
 from app.errors import Cancelled, OutOfMemory, RestoreError, Unavailable
 from app.images import Decoder, ImageLimits, Picture
-from app.jobs.runner import Finished
+from app.jobs.result_writing import Finished
 from app.notices import Notice
 from app.options import RestoreOptions
 from app.results import RestorationResult
@@ -85,8 +85,10 @@ def test_options_reach_the_backend_and_the_encoder(harness: Harness) -> None:
 
 def test_what_was_given_up_becomes_warnings(harness: Harness) -> None:
     class Noting(Decoder):
-        def decode(self, path: Path, *, as_stored: bool = False) -> Picture:
-            picture = super().decode(path, as_stored=as_stored)
+        def decode(
+            self, path: Path, *, as_stored: bool = False, page: int | None = None, keep_partial: bool = False
+        ) -> Picture:
+            picture = super().decode(path, as_stored=as_stored, page=page, keep_partial=keep_partial)
             return dataclasses.replace(picture, notes=(Notice("photo_changed", "The profile is broken."),))
 
     harness.decoder = Noting(ImageLimits())

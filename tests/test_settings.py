@@ -50,14 +50,14 @@ def test_the_example_holds_the_defaults(tmp_path: Path) -> None:
 def test_every_setting_of_the_example_is_explained() -> None:
     lines = (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
     for before, line in itertools.pairwise(lines):
-        if re.match(r"[A-Z_]+=", line):
+        if re.match(r"[A-Z0-9_]+=", line):
             assert before.startswith("# "), f"{line} stands without a comment"
 
 
 def test_the_configuration_page_names_every_setting_and_no_other() -> None:
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     section = text.split("\n## Settings\n", 1)[1].split("\n## ", 1)[0]
-    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", section, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `([A-Z0-9_]+)` \| (.*?) \|", section, re.MULTILINE))
     assert set(rows) == set(names())
     told = {name: value.strip().strip("`").replace("(empty)", "") for name, value in rows.items()}
     assert told == example_lines()
@@ -82,6 +82,16 @@ def test_with_a_key_any_address_may_be_bound(monkeypatch: pytest.MonkeyPatch) ->
     settings = Settings()
     assert [key.get_secret_value() for key in settings.api_keys] == [KEY, KEY[::-1]]
     assert KEY not in repr(settings)
+
+
+def test_all_secrets_are_named_for_the_log_to_redact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEY", KEY)
+    monkeypatch.setenv("SILICONFLOW_API_KEY", KEY[::-1])
+    monkeypatch.setenv("DATABASE_URL", "postgresql+psycopg://me:pass%40word@db/jobs")
+    assert Settings().secrets == (KEY, KEY[::-1], "pass@word")
+    assert "pass" not in repr(Settings())
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///data/jobs.sqlite3")
+    assert Settings().secrets == (KEY, KEY[::-1])
 
 
 def test_a_short_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -247,6 +247,8 @@ SLEEPS = {
     "fault_http:_submit": "a client that tries again",
     "fault_service:serve": "a slow backend, and a process that ends with its work",
     "fault_service:_submit_for_ever": "a client that tries again",
+    "s3_servers:_wait": "waits for what another process does",
+    "s3_servers:wait_until_it_takes": "waits for what another process does",
     "harness:until": "waits for what another thread or process does",
     "lanczos_server:slowly": "a slow backend",
     "test_docs_examples:running": "looks whether the process still lives while it waits for it",

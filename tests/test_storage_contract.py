@@ -11,10 +11,16 @@ from pathlib import Path
 import pytest
 
 from app.errors import NotFound
-from app.storage import DiskStorage, FoundFile, Storage, new_id
+from app.storage import DiskStorage, FoundFile, Storage, new_id, next_version, public_name
+from tests.s3_servers import open_storage
 
-IMPLEMENTATIONS: dict[str, Callable[[Path], Storage]] = {
-    "disk": lambda folder: DiskStorage(folder / "uploads", folder / "results"),
+IMPLEMENTATIONS: dict[str, Callable[[Path, pytest.FixtureRequest], Storage]] = {
+    "disk": lambda folder, _: DiskStorage(folder / "uploads", folder / "results"),
+    "seaweedfs": lambda folder, request: open_storage(request.getfixturevalue("seaweedfs"), folder),
+    "swift": lambda folder, request: open_storage(request.getfixturevalue("swift"), folder),
+    "old server": lambda folder, request: open_storage(
+        request.getfixturevalue("seaweedfs"), folder, checksums="when_required"
+    ),
 }
 BAD_IDS = ["", "..", "a" * 31, "a" * 33, "A" * 32, "a" * 32 + "\n", "../" + "a" * 29, "a" * 31 + "/", "\x00" * 32]
 BAD_RESULTS = ["", "a" * 32, "a" * 32 + ".exe", "a" * 32 + ".PNG", "../" + "a" * 32 + ".png", ".scratch", "a.png\n"]
@@ -22,7 +28,7 @@ BAD_RESULTS = ["", "a" * 32, "a" * 32 + ".exe", "a" * 32 + ".PNG", "../" + "a" *
 
 @pytest.fixture(params=sorted(IMPLEMENTATIONS))
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    return IMPLEMENTATIONS[request.param](tmp_path)
+    return IMPLEMENTATIONS[request.param](tmp_path, request)
 
 
 def put_upload(storage: Storage, content: bytes = b"photo") -> str:
@@ -39,10 +45,10 @@ def put_result(storage: Storage, content: bytes = b"result", name: str = "") -> 
     return name
 
 
-def put_layers(storage: Storage, attempt_id: str) -> None:
-    with storage.scratch(attempt_id) as temporary:
+def put_layers(storage: Storage, name: str) -> None:
+    with storage.scratch(name[:32]) as temporary:
         temporary.write_bytes(b"layers")
-        storage.publish_layers(temporary, attempt_id)
+        storage.publish_layers(temporary, name)
 
 
 def listed(storage: Storage) -> tuple[set[str], set[str], set[str]]:
@@ -107,14 +113,14 @@ def test_what_is_not_kept_is_not_found(storage: Storage) -> None:
     photo_id, name = new_id(), f"{new_id()}.png"
     assert not storage.has_upload(photo_id)
     assert not storage.has_result(name)
-    assert not storage.has_layers(photo_id)
+    assert not storage.has_layers(name)
     assert not storage.remove_upload(photo_id)
     assert not storage.remove_result(name)
     assert not storage.remove_version(name)
     for lend, missing, code in (
         (storage.upload, photo_id, "photo_not_found"),
         (storage.result, name, "result_not_found"),
-        (storage.layers, photo_id, "result_not_found"),
+        (storage.layers, name, "result_not_found"),
     ):
         with pytest.raises(NotFound) as refused, lend(missing):
             pass
@@ -133,7 +139,7 @@ def test_only_our_own_ids_name_an_upload(storage: Storage, bad: str) -> None:
     for call in (storage.has_upload, storage.open_upload, storage.remove_upload, storage.open_original):
         with pytest.raises(NotFound):
             call(bad)
-    for lend in (storage.upload, storage.layers, storage.scratch):
+    for lend in (storage.upload, storage.scratch):
         with pytest.raises(NotFound), lend(bad):
             pass
 
@@ -144,6 +150,7 @@ def test_only_our_own_names_name_a_result(storage: Storage, bad: str) -> None:
         temporary.write_bytes(b"x")
         for call in (
             storage.has_result,
+            storage.has_layers,
             storage.remove_result,
             storage.open_result,
             lambda name: storage.publish(temporary, name),
@@ -165,8 +172,8 @@ def test_removing_a_result_takes_its_versions_and_layers_along(storage: Storage)
     attempt_id, other = new_id(), put_result(storage)
     for name in (f"{attempt_id}.jpg", f"{attempt_id}-v2.jpg", f"{attempt_id}-v3.jpg"):
         put_result(storage, name=name)
-    put_layers(storage, attempt_id)
-    assert storage.has_layers(attempt_id)
+    put_layers(storage, f"{attempt_id}.jpg")
+    assert storage.has_layers(f"{attempt_id}-v3.jpg")
     assert storage.remove_version(f"{attempt_id}-v2.jpg")
     assert storage.has_result(f"{attempt_id}.jpg")
     assert storage.remove_result(f"{attempt_id}-v3.jpg")
@@ -187,6 +194,67 @@ def test_an_opened_file_can_be_read_to_its_end_after_it_was_removed(storage: Sto
             assert file.read() == content[-10:]
 
 
+def test_a_run_publishes_under_a_name_of_its_own_address_and_takes_only_its_own_away(storage: Storage) -> None:
+    attempt_id, first, late = new_id(), "1" * 32, "2" * 32
+    names = [storage.name_of_run(f"{attempt_id}.png", run) for run in (first, late)]
+    assert names == [storage.name_of_run(f"{attempt_id}.png", run) for run in (first, late)]
+    assert {public_name(name) for name in names} == {f"{attempt_id}.png"}
+    put_result(storage, b"first", names[0])
+    put_layers(storage, names[0])
+    if names[1] != names[0]:
+        put_result(storage, b"late", names[1])
+        put_layers(storage, names[1])
+        assert storage.remove_result(names[1])
+    with storage.result(names[0]) as path:
+        assert path.read_bytes() == b"first"
+    assert storage.has_layers(names[0])
+    with pytest.raises(NotFound):
+        storage.name_of_run("x.png", first)
+
+
+def test_versions_between_the_first_and_the_shown_one_go(storage: Storage) -> None:
+    shown = storage.name_of_run(f"{new_id()}.jpg", new_id())
+    put_result(storage, name=shown)
+    put_layers(storage, shown)
+    names = [shown]
+    for _ in range(4):
+        names.append(put_result(storage, name=storage.name_of_run(next_version(names[-1]), new_id())))
+        storage.remove_versions_before(names[-2])  # as is done when the next one is shown
+        kept = {names[0], *names[-2:]}
+        assert {name for name in names if storage.has_result(name)} == kept
+    assert storage.has_layers(names[-1])
+    assert storage.remove_result(names[-1])
+    assert listed(storage)[1] == set()
+
+
+def test_a_large_file_is_read_from_any_place_to_its_end(storage: Storage) -> None:
+    content = hashlib.shake_256(b"large").digest(5_000_000)
+    opened = storage.open_result(put_result(storage, content))
+    with opened.file as file:
+        assert opened.size == len(content)
+        for place in (0, 4_999_999, 1_000_000, 3, 2_500_000):
+            file.seek(place)
+            assert file.read(3000) == content[place : place + 3000]
+        file.seek(0)
+        assert b"".join(iter(lambda: file.read(300_000), b"")) == content
+        assert file.read() == b""
+
+
+def test_an_empty_file_is_no_error(storage: Storage) -> None:
+    with storage.open_original(put_upload(storage, b"")).file as file:
+        assert file.read() == b""
+
+
+def test_nothing_is_handed_to_others_unless_it_was_set(storage: Storage) -> None:
+    name = put_result(storage)
+    assert storage.address(name, "image/png", "inline") is None
+    assert storage.address_origin() is None
+    with storage.share(b"jpeg") as address:
+        assert address is None
+    assert storage.problem() is None
+    assert listed(storage) == (set(), {name}, set())
+
+
 def test_an_upload_heals_one_of_the_same_bytes_whose_file_is_gone(storage: Storage) -> None:
     lost, again = put_upload(storage), put_upload(storage)
     storage.remove_upload(lost)
@@ -198,7 +266,7 @@ def test_an_upload_heals_one_of_the_same_bytes_whose_file_is_gone(storage: Stora
 def test_what_is_listed_can_be_removed(storage: Storage) -> None:
     name = put_result(storage)
     put_upload(storage)
-    put_layers(storage, name[:32])
+    put_layers(storage, name)
     writer = storage.open_upload(new_id())
     writer.write(b"part")
     with storage.scratch(new_id()) as temporary:

@@ -21,6 +21,7 @@ from app.notices import Notice
 from app.storage import new_id
 from app.store import AttemptStatus, SqlStore, Store
 from app.store.schema import VERSION, metadata
+from app.store.sqlite import SqliteDatabase
 from tests.test_store_contract import ME, add, finish, first, photo, result
 
 
@@ -40,6 +41,11 @@ def store(file: Path) -> Iterator[SqlStore]:
 def rows(file: Path, query: str) -> list[Any]:
     with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
         return connection.execute(query).fetchall()
+
+
+def pragma(store: SqlStore, words: str) -> Any:
+    """Ask or set a pragma on the store's own connection; what SQLite answers."""
+    return store._database.read(lambda connection: connection.exec_driver_sql(f"PRAGMA {words}").scalar())
 
 
 def photo_status(file: Path) -> str:
@@ -96,12 +102,20 @@ def test_a_failed_cancelled_or_returned_attempt_puts_the_photo_back(store: SqlSt
     assert (failed.attempts[0].error_code, failed.attempts[0].error_message) == ("decode_timeout", "Too slow.")
 
 
+def test_after_a_crash_a_run_is_repeated_once_and_then_given_up(store: SqlStore) -> None:
+    waiting, running = add(store), add(store)
+    store.claim(first(running), "a", 1.0)
+    assert store.recover(2.0) == [first(waiting), first(running)]
+    store.claim(first(running), "b", 3.0)
+    assert store.recover(4.0) == [first(waiting)]
+    attempt = store.job(ME, running.id).attempts[0]
+    assert (attempt.status, attempt.error_code, attempt.tries) == (AttemptStatus.FAILED, "worker_crashed", 2)
+    assert attempt.ended_at == 4.0
+
+
 def test_the_connection_is_set_for_safety(store: SqlStore) -> None:
-    with store._database.reading() as connection:
-        said = {
-            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
-            for name in ("journal_mode", "synchronous", "foreign_keys", "mmap_size", "busy_timeout", "user_version")
-        }
+    names = ("journal_mode", "synchronous", "foreign_keys", "mmap_size", "busy_timeout", "user_version")
+    said = {name: pragma(store, name) for name in names}
     assert said == {
         "journal_mode": "wal",
         "synchronous": 2,
@@ -136,31 +150,31 @@ def test_a_photo_has_at_most_one_active_attempt(store: SqlStore, file: Path) -> 
 
 def test_a_full_disk_is_told_and_the_store_recovers_alone(store: SqlStore) -> None:
     kept = add(store)
-    with store._database.reading() as connection:
-        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+    pragma(store, f"max_page_count={pragma(store, 'page_count')}")
     with pytest.raises(Unavailable) as refused:
         add(store, photos=200)
     assert refused.value.code == "storage_full"
     assert refused.value.retry_after_seconds == 60
-    with store._database.reading() as connection:
-        connection.exec_driver_sql("PRAGMA max_page_count=1000000")
+    pragma(store, "max_page_count=1000000")
     assert store.job(ME, kept.id) == kept
     add(store)
 
 
 def test_a_writing_transaction_holds_the_lock_from_its_start(store: SqlStore, file: Path) -> None:
     with contextlib.closing(sqlite3.connect(file, isolation_level=None, timeout=0)) as other:
-        with store._database.writing(), pytest.raises(sqlite3.OperationalError, match="locked"):
+        database = SqliteDatabase(f"sqlite:///{file}")
+        store.close()
+        database.open()
+        with database.writing(), pytest.raises(sqlite3.OperationalError, match="locked"):
             other.execute("BEGIN IMMEDIATE")
-        with store._database.reading():
+        with database.reading():
             other.execute("BEGIN IMMEDIATE")
             other.execute("ROLLBACK")
+        database.close()
 
 
 def test_a_busy_database_is_told(store: SqlStore, file: Path) -> None:
-    with store._database.reading() as connection:
-        connection.exec_driver_sql("PRAGMA busy_timeout=20")
+    pragma(store, "busy_timeout=20")
     with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(Unavailable) as refused:
@@ -253,8 +267,9 @@ def test_a_database_of_a_later_version_is_refused(store: SqlStore, file: Path) -
 
 
 def test_other_databases_are_refused_with_a_sentence() -> None:
-    with pytest.raises(Internal, match="sqlite:///"):
-        SqlStore("postgresql://somewhere/jobs")
+    for address in ("mysql://somewhere/jobs", "jobs.sqlite3", ""):
+        with pytest.raises(Internal, match="sqlite:///"):
+            SqlStore(address)
 
 
 def test_the_tables_are_portable() -> None:

@@ -15,6 +15,7 @@ from app.notices import Notice
 from app.storage import new_id
 from app.store import Attempt, AttemptStatus, Job, NewPhoto, Result, SqlStore, Store
 from app.store.queries import RECENT_ATTEMPTS
+from tests.databases import IMPLEMENTATIONS
 
 ME = "me"
 
@@ -52,14 +53,9 @@ def events() -> LocalEvents:
     return LocalEvents()
 
 
-IMPLEMENTATIONS: dict[str, Callable[[Path, LocalEvents], Store]] = {
-    "sqlite": lambda folder, events: SqlStore(f"sqlite:///{folder}/data/jobs.sqlite3", events),
-}
-
-
 @pytest.fixture(params=IMPLEMENTATIONS)
 def store(request: pytest.FixtureRequest, tmp_path: Path, events: LocalEvents) -> Iterator[Store]:
-    opened = IMPLEMENTATIONS[request.param](tmp_path, events)
+    opened = SqlStore(IMPLEMENTATIONS[request.param](tmp_path), events)
     opened.open()
     yield opened
     opened.close()
@@ -218,17 +214,6 @@ def test_cancelling_is_immediate_for_waiting_and_running_and_spares_the_ended(st
     with pytest.raises(NotFound):
         store.job(ME, job.id)
     assert store.known_photo_ids() == set()
-
-
-def test_after_a_crash_a_run_is_repeated_once_and_then_given_up(store: Store) -> None:
-    waiting, running = add(store), add(store)
-    store.claim(first(running), "a", 1.0)
-    assert store.recover(2.0) == [first(waiting), first(running)]
-    store.claim(first(running), "b", 3.0)
-    assert store.recover(4.0) == [first(waiting)]
-    attempt = store.job(ME, running.id).attempts[0]
-    assert (attempt.status, attempt.error_code, attempt.tries) == (AttemptStatus.FAILED, "worker_crashed", 2)
-    assert attempt.ended_at == 4.0
 
 
 def test_a_run_that_died_alone_is_repeated_once_too(store: Store) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.store import AttemptStatus, NewPhoto, NewVersion, PhotoStatus, SqlStore, sqlite
+from app.store import AttemptStatus, NewPhoto, NewVersion, PhotoStatus, SqlStore, migration
 from app.store.schema import VERSION, metadata
 from tests import old_database
 from tests.old_database import ATTEMPTS, JOBS, PHOTOS
@@ -53,6 +53,13 @@ def test_the_rows_of_the_first_version_are_all_there_and_go_on(old: Path) -> Non
     store.close()
 
 
+def test_a_run_of_a_version_without_leases_counts_as_expired(old: Path) -> None:
+    store = SqlStore(f"sqlite:///{old}")
+    store.open()
+    assert store.sweep_leases(100.0).crashed == (ATTEMPTS["processing"],)
+    store.close()
+
+
 def test_it_has_the_shape_of_a_fresh_one(old: Path, tmp_path: Path) -> None:
     for path in (old, tmp_path / "fresh.sqlite3", old):  # a second start finds nothing to do
         store = SqlStore(f"sqlite:///{path}")
@@ -65,13 +72,13 @@ def test_it_has_the_shape_of_a_fresh_one(old: Path, tmp_path: Path) -> None:
 
 def test_a_change_that_breaks_off_changes_nothing(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = shape(old)
-    add = sqlite._add_columns
+    add = migration.add_columns
 
     def broken(connection: object) -> None:
         add(connection)  # type: ignore[arg-type]
         raise RuntimeError("the machine stops here")
 
-    monkeypatch.setattr(sqlite, "_add_columns", broken)
+    monkeypatch.setattr(migration, "add_columns", broken)
     with pytest.raises(RuntimeError):
         SqlStore(f"sqlite:///{old}").open()
     assert shape(old) == before

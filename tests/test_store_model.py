@@ -14,10 +14,13 @@ from app.errors import NotFound, Unavailable
 from app.events import LocalEvents
 from app.storage import new_id
 from app.store import Attempt, NewPhoto, Result, SqlStore
+from tests.databases import Clock, needs_postgres
+from tests.postgres_server import shared_server
 
 OWNERS = ("ann", "bob")
 QUEUE_LIMIT = 6
 MAX_TRIES = 2
+LEASE_SECONDS = 60.0
 
 
 @dataclasses.dataclass
@@ -30,6 +33,7 @@ class Row:
     status: str = "queued"
     tries: int = 0
     token: str | None = None
+    leased_until: float = 0.0
     ended_at: float | None = None
 
 
@@ -37,17 +41,23 @@ class StoreModel(RuleBasedStateMachine):
     """Moves of users, runs, crashes and the janitor, in any order."""
 
     jobs = Bundle("jobs")
+    alone = True  # whether a start knows that no other process lives
     runs = Bundle("runs")  # (attempt, token) of every run that ever was: most have lost their claim
 
     def __init__(self) -> None:
         super().__init__()
         events = LocalEvents()
-        self.store = SqlStore("sqlite://", events)
+        self.clock = Clock()
+        self.store = SqlStore(self.address(), events, clock=self.clock, lease_seconds=LEASE_SECONDS)
         self.store.open()
         self.rows: dict[str, Row] = {}  # in the order of submission
         self.now = 0.0
         self.heard: set[str] = set()
         events.subscribe(self.heard.add)
+
+    def address(self) -> str:
+        """Of an empty database."""
+        return "sqlite://"
 
     def teardown(self) -> None:
         self.store.close()
@@ -80,11 +90,16 @@ class StoreModel(RuleBasedStateMachine):
             return multiple()
         attempt_id, token = queued[place], new_id()
         claimed = self.store.claim(attempt_id, token, self.tick())
+        self.claimed(attempt_id, token)
+        row = self.rows[attempt_id]
+        assert isinstance(claimed, Attempt)
+        assert (claimed.tries, claimed.claim, claimed.lease_until) == (row.tries, token, row.leased_until)
+        return attempt_id, token
+
+    def claimed(self, attempt_id: str, token: str) -> None:
         row = self.rows[attempt_id]
         row.status, row.tries, row.token = "processing", row.tries + 1, token
-        assert isinstance(claimed, Attempt)
-        assert (claimed.tries, claimed.claim) == (row.tries, token)
-        return attempt_id, token
+        row.leased_until = self.clock.now + LEASE_SECONDS
 
     @rule(run=runs)
     def claim_again(self, run: tuple[str, str]) -> None:
@@ -121,11 +136,42 @@ class StoreModel(RuleBasedStateMachine):
     @rule()
     def crash_of_the_process(self) -> None:
         waiting = self.store.recover(self.tick(), MAX_TRIES)
-        for attempt_id in self.status_of("processing"):
+        if self.alone:
+            self.crash(self.status_of("processing"))
+        assert waiting == self.status_of("queued")
+
+    @rule(renewed=st.sets(st.integers(0, 5)), seconds=st.sampled_from([LEASE_SECONDS / 2, LEASE_SECONDS + 1]))
+    def time_goes_by_and_some_leases_are_renewed(self, renewed: set[int], seconds: float) -> None:
+        """A lease is renewed until it is swept, even after its time."""
+        self.clock.now += seconds
+        held = self.status_of("processing")
+        kept = [attempt for place, attempt in enumerate(held) if place in renewed]
+        tokens = {str(self.rows[attempt].token): attempt for attempt in kept}
+        assert self.store.renew_leases(tokens) == set(tokens)
+        for attempt in kept:
+            self.rows[attempt].leased_until = self.clock.now + LEASE_SECONDS
+        lost = [attempt for attempt in held if self.rows[attempt].leased_until < self.clock.now]
+        assert list(self.store.sweep_leases(self.tick()).crashed) == lost
+        self.crash(lost)
+
+    def crash(self, attempts: list[str]) -> None:
+        for attempt_id in attempts:
             row = self.rows[attempt_id]
             row.status = "queued" if row.tries < MAX_TRIES else "failed"
             row.ended_at = self.now if row.status == "failed" else None
-        assert waiting == self.status_of("queued")
+
+    @rule(target=runs)
+    def claim_the_next(self) -> Any:
+        untried = [attempt for attempt in self.status_of("queued") if self.rows[attempt].tries == 0]
+        token = new_id()
+        claimed = self.store.claim_next(token, self.tick())
+        if not untried:
+            assert claimed is None
+            return multiple()
+        assert claimed is not None
+        assert claimed.id == untried[0]
+        self.claimed(claimed.id, token)
+        return claimed.id, token
 
     @rule(job=jobs, owner=st.sampled_from(OWNERS))
     def cancel_or_remove(self, job: str, owner: str) -> None:
@@ -184,11 +230,24 @@ class StoreModel(RuleBasedStateMachine):
         assert self.store.active_ids() == set(self.status_of("queued", "processing"))
         assert self.store.known_photo_ids() == {row.photo for row in self.rows.values()}
         assert self.store.known_result_names() == set(self.results(self.rows))
-        with self.store._database.reading() as connection:
-            said: dict[str, str] = dict(connection.exec_driver_sql("SELECT id, status FROM photos").tuples().all())
+        query = "SELECT id, status FROM photos"
+        said = self.store._database.read(lambda connection: connection.exec_driver_sql(query).all())
         words = {"processing": "processing", "completed": "ready"}
-        assert said == {row.photo: words.get(row.status, "uploaded") for row in self.rows.values()}
+        assert {row[0]: row[1] for row in said} == {
+            row.photo: words.get(row.status, "uploaded") for row in self.rows.values()
+        }
+
+
+class StoreModelOnPostgres(StoreModel):
+    """The same on a real server."""
+
+    alone = False
+
+    def address(self) -> str:
+        return shared_server().new_database()
 
 
 StoreModel.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+StoreModelOnPostgres.TestCase.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)
 TestStoreModel = StoreModel.TestCase
+TestStoreModelOnPostgres = needs_postgres(StoreModelOnPostgres.TestCase)

@@ -11,18 +11,22 @@ import pytest
 from app.storage import new_id
 from app.store import Attempt, AttemptStatus, NewPhoto, Result, SqlStore, Store
 from app.store.schema import VERSION
+from tests.databases import IMPLEMENTATIONS, Clock
 
 ME = "me"
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "jobs.sqlite3"
+LEASE_SECONDS = 60.0
 
 
 @pytest.fixture
-def store(file: Path) -> Iterator[Store]:
-    opened = SqlStore(f"sqlite:///{file}")
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Store]:
+    opened = SqlStore(IMPLEMENTATIONS[request.param](tmp_path), lease_seconds=LEASE_SECONDS, clock=clock)
     opened.open()
     yield opened
     opened.close()
@@ -54,16 +58,17 @@ def test_the_word_stands_in_the_row_before_anything_else_happens(store: Store) -
 
 
 ENDS: dict[str, Callable[[Store, str], object]] = {
-    "the process died": lambda store, _: store.recover(9.0),
-    "the process died, tries left": lambda store, _: store.recover(9.0, max_tries=99),
+    "its process died": lambda store, _: store.sweep_leases(9.0),
+    "its process died, tries left": lambda store, _: store.sweep_leases(9.0, max_tries=99),
     "the thread died": lambda store, attempt_id: store.crashed(attempt_id, "run", 9.0),
     "the run was stopped in good order": lambda store, attempt_id: store.give_back(attempt_id, "run", 9.0),
 }
 
 
 @pytest.mark.parametrize("how", ENDS)
-def test_a_sent_attempt_is_never_queued_again(store: Store, how: str) -> None:
+def test_a_sent_attempt_is_never_queued_again(store: Store, clock: Clock, how: str) -> None:
     attempt_id = sent(store)
+    clock.now += LEASE_SECONDS + 1
     ENDS[how](store, attempt_id)
     attempt = row(store, attempt_id)
     assert (attempt.status, attempt.error_code, attempt.ended_at) == (AttemptStatus.FAILED, "interrupted", 9.0)
@@ -73,12 +78,24 @@ def test_a_sent_attempt_is_never_queued_again(store: Store, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ENDS)
-def test_one_that_was_not_sent_yet_waits_again(store: Store, how: str) -> None:
+def test_one_that_was_not_sent_yet_waits_again(store: Store, clock: Clock, how: str) -> None:
     attempt_id = add(store)
     assert store.claim(attempt_id, "run", 2.0)
+    clock.now += LEASE_SECONDS + 1
     ENDS[how](store, attempt_id)
     assert row(store, attempt_id).status is AttemptStatus.QUEUED
     assert not row(store, attempt_id).sent
+
+
+@pytest.mark.parametrize("max_tries", [2, 99])
+def test_a_start_of_the_only_process_knows_that_what_was_sent_is_interrupted(tmp_path: Path, max_tries: int) -> None:
+    store = SqlStore(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    store.open()
+    attempt_id, waits = sent(store), add(store)
+    store.claim(waits, "run", 2.0)
+    assert store.recover(9.0, max_tries) == [waits]
+    assert (row(store, attempt_id).status, row(store, attempt_id).error_code) == (AttemptStatus.FAILED, "interrupted")
+    store.close()
 
 
 def test_only_the_run_that_holds_the_claim_can_say_sent(store: Store) -> None:
@@ -125,7 +142,8 @@ def test_the_waiting_can_be_listed_by_backend(store: Store) -> None:
     assert store.queued_ids(but=["siliconflow"]) == [local]
 
 
-def test_a_database_of_the_first_version_gets_the_column(file: Path) -> None:
+def test_a_database_of_the_first_version_gets_the_column(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.sqlite3"
     store = SqlStore(f"sqlite:///{file}")
     store.open()
     attempt_id = add(store)

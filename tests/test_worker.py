@@ -149,11 +149,11 @@ def test_a_store_that_refuses_claims_for_a_while_loses_nothing(
     harness, worker = make()
     claim, refusals = SqlStore.claim, [1, 2, 3]
 
-    def refuse(store: SqlStore, attempt_id: str, token: str, now: float) -> Attempt | None:
+    def refuse(store: SqlStore, attempt_id: str, token: str, now: float, **guard: Any) -> Attempt | None:
         if refusals:
             refusals.pop()
             raise Unavailable("storage_full", "Full.")
-        return claim(store, attempt_id, token, now)
+        return claim(store, attempt_id, token, now, **guard)
 
     monkeypatch.setattr(SqlStore, "claim", refuse)
     worker.start()
@@ -184,8 +184,8 @@ def poison(harness: Harness, deadly: bytes) -> None:
     size, decoder = 99, harness.decoder
 
     class Poisoned:
-        def decode(self, path: Path) -> Picture:
-            picture: Picture = decoder.decode(path)
+        def decode(self, path: Path, *, page: int | None, keep_partial: bool) -> Picture:
+            picture: Picture = decoder.decode(path, page=page, keep_partial=keep_partial)
             marked = path.read_bytes() == deadly
             return Picture(picture.rgb, dpi=(size, size)) if marked else picture
 

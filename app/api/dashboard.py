@@ -29,10 +29,14 @@ _API_PATHS = frozenset(("/enhance", "/metrics", "/openapi.json"))
 
 
 class Dashboard:
-    """ASGI application of the dashboard's port. The API's own lifespan is run once, elsewhere."""
+    """ASGI application of the dashboard's port. The API's own lifespan is run once, elsewhere.
 
-    def __init__(self, api: ASGIApp, static_folder: Path) -> None:
+    `result_origin` is the origin that results are redirected to, None where the API sends them itself.
+    """
+
+    def __init__(self, api: ASGIApp, static_folder: Path, result_origin: str | None = None) -> None:
         self._api = api
+        self._policy = page_policy(result_origin)
         # Nothing secret is in the pages, so compressing them gives nothing away.
         pages = StaticFiles(directory=static_folder, html=True, check_dir=False)
         self._pages = GZipMiddleware(pages, minimum_size=SMALLEST_COMPRESSED_BYTES)
@@ -50,7 +54,7 @@ class Dashboard:
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers["Content-Security-Policy"] = PAGE_POLICY
+                headers["Content-Security-Policy"] = self._policy
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
                 headers["Cross-Origin-Opener-Policy"] = "same-origin"
@@ -65,6 +69,11 @@ class Dashboard:
         except HTTPException as error:
             code, detail = ("method_not_allowed", "Pages are only read.") if error.status_code == 405 else _NOT_FOUND
             await problems.problem(code, detail)(scope, receive, send_guarded)
+
+
+def page_policy(result_origin: str | None) -> str:
+    """The policy of the pages, which may show pictures of one more origin where results come from there."""
+    return PAGE_POLICY if result_origin is None else PAGE_POLICY.replace("blob:", f"blob: {result_origin}", 1)
 
 
 _NOT_FOUND = ("not_found", "There is no such page; the dashboard is at /.")

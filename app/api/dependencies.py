@@ -24,6 +24,7 @@ from app.events import Events
 from app.images import Decoder, ImageLimits
 from app.jobs.deletion import Deletion
 from app.jobs.janitor import Janitor
+from app.jobs.lease_keeper import LeaseKeeper
 from app.jobs.reblending import Reblender
 from app.jobs.submission import Submission, SubmissionLimits
 from app.metrics import Metrics
@@ -69,6 +70,7 @@ class AppContext:
     metrics: Metrics
     worker: Worker
     janitor: Janitor
+    lease_keeper: LeaseKeeper
     catalog: Catalog
     keys: ApiKeys
     rate_limits: RateLimits

@@ -13,7 +13,8 @@ from typing import BinaryIO
 from urllib.parse import quote
 
 from starlette.datastructures import Headers
-from starlette.responses import Response, StreamingResponse
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 from zipstream import ZipStream  # type: ignore[import-untyped]
 
@@ -30,13 +31,22 @@ _CHUNK_BYTES = 256 * 1024
 _RANGE = re.compile(r"bytes=(?:(\d{1,15})-(\d{0,15})|-(\d{1,15}))")
 
 
-def result_response(storage: Storage, attempt: Attempt, headers: Headers) -> Response:
-    """A result in its newest version, as an image of fixed type, shown in place or saved under the original's name."""
+def result_response(storage: Storage, attempt: Attempt, request: Request) -> Response:
+    """A result in its newest version, as an image of fixed type, shown in place or saved under the original's name.
+
+    Where the storage has addresses of its own a GET is sent there; the answer to HEAD always comes from here, since
+    such an address is signed for GET alone.
+    """
     assert attempt.result_name is not None
     media_type = attempt.result_mime or "application/octet-stream"
+    shown_as = disposition("inline", download_name(attempt))
     tag = attempt.id if attempt.version == 1 else f"{attempt.id}-v{attempt.version}"
+    if request.method == "GET" and not _is_known(tag, request.headers):
+        address = storage.address(attempt.result_name, media_type, shown_as)
+        if address is not None:
+            return RedirectResponse(address, 302, {"Cache-Control": "no-store"})
     open_file = functools.partial(storage.open_result, attempt.result_name)
-    return _file(open_file, media_type, disposition("inline", download_name(attempt)), tag, headers)
+    return _file(open_file, media_type, shown_as, tag, request.headers)
 
 
 def original_response(storage: Storage, attempt: Attempt, headers: Headers) -> Response:
@@ -85,11 +95,16 @@ def disposition(kind: str, name: str) -> str:
     return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
+def _is_known(tag: str, headers: Headers) -> bool:
+    """Whether the client has what stands behind this tag."""
+    return f'"{tag}"' in headers.get("if-none-match", "")
+
+
 def _file(open_file: Callable[[], OpenedFile], media_type: str, shown_as: str, tag: str, headers: Headers) -> Response:
     """The file with validators: content behind a tag never changes, so it is the ETag."""
     etag = f'"{tag}"'
     sent = {"ETag": etag, "Content-Disposition": shown_as, "Content-Security-Policy": SANDBOX}
-    if etag in headers.get("if-none-match", ""):
+    if _is_known(tag, headers):
         return Response(status_code=304, headers=sent)
     try:
         opened = open_file()

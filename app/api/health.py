@@ -75,6 +75,11 @@ def _failures(context: AppContext) -> list[str]:
 def _complaints(context: AppContext) -> list[str]:
     """What works, but not as it should."""
     reasons = [str(reason) for reason in context.catalog.description().get("problems", ())]
+    storage_problem = context.storage.problem()
+    if storage_problem is not None:
+        reasons.append(storage_problem)
     if context.janitor.state is not ThreadState.RUNNING:
         reasons.append("The janitor keeps dying or is not running; the log says why.")
+    if context.lease_keeper.state is not ThreadState.RUNNING:
+        reasons.append("The lease keeper keeps dying or is not running; the log says why.")
     return reasons

@@ -12,6 +12,7 @@ from typing import Any
 
 from app.options import RestoreOptions
 from app.stages import Stage
+from app.storage import public_name
 from app.store import Attempt, AttemptStatus, Job, Photo
 
 _PROGRESS_DIGITS = 4
@@ -33,7 +34,7 @@ def result_view(attempt: Attempt) -> dict[str, Any]:
     """One finished photo."""
     return {
         "original_filename": attempt.original_filename,
-        "url": f"/processed/{attempt.result_name}",
+        "url": _result_url(attempt),
         "width": attempt.result_width,
         "height": attempt.result_height,
         "backend": attempt.backend,
@@ -118,7 +119,7 @@ def faces_view(attempt: Attempt, reblendable: bool) -> dict[str, Any]:
         "original_filename": attempt.original_filename,
         "version": attempt.version,
         "reblendable": reblendable,
-        "url": f"/processed/{attempt.result_name}",
+        "url": _result_url(attempt),
         "faces": [_face_view(attempt, face, reblendable) for face in attempt.faces],
     }
 
@@ -152,6 +153,12 @@ def stage_of(job: Job) -> str:
         return job.status.value
     active = (a.stage for a in job.attempts if a.status is AttemptStatus.PROCESSING)
     return next(active, Stage.WAITING.value)
+
+
+def _result_url(attempt: Attempt) -> str:
+    """The address of a finished result in its present version."""
+    assert attempt.result_name is not None
+    return f"/processed/{public_name(attempt.result_name)}"
 
 
 def download_name(attempt: Attempt) -> str:

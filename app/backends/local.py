@@ -255,14 +255,6 @@ class LocalBackend:
         return None if self._warm_seconds is None else self._warm_seconds / (PACE_SIDE_PIXELS**2 / 1e6)
 
 
-def _instead_of(device: str, error: Exception) -> Choice:
-    """The CPU, after the default model could not be run on a card; it may pass unless the card computes no more."""
-    if isinstance(error, OutOfMemory) or is_out_of_memory(error):
-        return Choice("cpu", f"{device} has too little free memory for the default model", True, True)
-    reason = f"{device} failed while the default model was loaded: {first_line(error)}"
-    return Choice("cpu", reason, True, answers(device))
-
-
 def _correct_colours(picture: Picture, strength: float) -> tuple[Picture, dict[str, Any]]:
     """The corrected picture and the facts for the record."""
     # Here, so that whoever does not ask for it never loads its numbers.
@@ -270,6 +262,14 @@ def _correct_colours(picture: Picture, strength: float) -> tuple[Picture, dict[s
 
     corrected, fading = correct_colours(picture, strength)
     return corrected, {"faded": not fading.is_none, "strength": strength, **dataclasses.asdict(fading)}
+
+
+def _instead_of(device: str, error: Exception) -> Choice:
+    """The CPU, after the default model could not be run on a card; it may pass unless the card computes no more."""
+    if isinstance(error, OutOfMemory) or is_out_of_memory(error):
+        return Choice("cpu", f"{device} has too little free memory for the default model", True, True)
+    reason = f"{device} failed while the default model was loaded: {first_line(error)}"
+    return Choice("cpu", reason, True, answers(device))
 
 
 def open_local_backend(

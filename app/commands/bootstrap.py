@@ -21,7 +21,12 @@ from app.commands.torch_build import TorchBuild
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENT_FILES = ("requirements.txt", "constraints.txt")
-DEV_REQUIREMENT_FILES = ("requirements-dev.txt", "constraints.txt")
+DEV_REQUIREMENT_FILES = (
+    "requirements-dev.txt",
+    "requirements-cluster.txt",
+    "requirements-s3-servers.txt",
+    "constraints.txt",
+)
 # Their own metadata must not be followed, and basicsr imports torch while it builds; see requirements.txt.
 MODEL_PACKAGES = ("facexlib", "basicsr", "gfpgan", "realesrgan")
 NO_REFERENCE_FROM = (3, 13)

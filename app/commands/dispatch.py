@@ -64,7 +64,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 
 def _add_restore(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN", type=absolute_path, help="a photo or a folder (searched in depth)")
-    parser.add_argument("target", metavar="OUT", type=absolute_path, help="a file for one photo, or a folder")
+    parser.add_argument("target", metavar="OUT", type=_output, help="a file for one photo, or a folder")
     parser.add_argument("--overwrite", action="store_true", help="restore again what is already there")
     for name, field in FIELDS.items():
         if name not in _CLOUD_ONLY:
@@ -98,6 +98,11 @@ def absolute_path(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
 
+def _output(text: str) -> tuple[Path, bool]:
+    """OUT, and whether it was typed as a folder, with a slash at its end; a `Path` forgets that."""
+    return absolute_path(text), text.endswith(("/", os.sep))
+
+
 def _serve(asked: argparse.Namespace) -> int:
     from app.commands import serve
 
@@ -111,7 +116,8 @@ def _restore(asked: argparse.Namespace) -> int:
 
     options = {name: getattr(asked, name) for name in FIELDS if name not in _CLOUD_ONLY}
     machine = restore.Machine(asked.device, asked.precision, asked.tile, asked.engine)
-    return restore.run(asked.source, asked.target, options, machine, overwrite=asked.overwrite)
+    target, into_folder = asked.target
+    return restore.run(asked.source, target, options, machine, overwrite=asked.overwrite, into_folder=into_folder)
 
 
 def _models(asked: argparse.Namespace) -> int:

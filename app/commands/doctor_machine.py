@@ -1,4 +1,4 @@
-"""The doctor's checks of the machine: free disk, writing and syncing, the database file's folder, and the ports.
+"""The doctor's checks of the machine: free disk, writing and syncing, the database, and the ports.
 
 Nothing of the service is opened or changed, so the checks may run beside it.
 """
@@ -17,8 +17,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL, NullPool, create_engine, make_url
+from sqlalchemy import text as sql
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from app.settings import MEGABYTE, Settings
 
@@ -62,16 +63,22 @@ def check_disk(settings: Settings) -> Iterator[CheckResult]:
 
 
 def check_database(settings: Settings) -> Iterator[CheckResult]:
-    """The database's folder holds a working SQLite database (a scratch one is made and removed)."""
+    """The folder can hold an SQLite database (a scratch one is made and removed), or PostgreSQL answers."""
     try:
         url = make_url(settings.database_url)
     except ArgumentError:
         yield CheckResult(BAD, "database", "DATABASE_URL cannot be read; the default is sqlite:///data/jobs.sqlite3")
         return
-    if url.get_backend_name() != "sqlite" or not url.database:
-        yield CheckResult(BAD, "database", "DATABASE_URL must name an SQLite file, such as sqlite:///data/jobs.sqlite3")
-        return
-    folder = _existing(Path(url.database).parent)
+    if url.get_backend_name() == "postgresql":
+        yield _check_postgres(url)
+    elif url.get_backend_name() == "sqlite" and url.database:
+        yield from _check_sqlite(_existing(Path(url.database).parent))
+    else:
+        text = "DATABASE_URL must name an SQLite file, such as sqlite:///data/jobs.sqlite3, or a PostgreSQL database"
+        yield CheckResult(BAD, "database", text)
+
+
+def _check_sqlite(folder: Path) -> Iterator[CheckResult]:
     try:
         with tempfile.TemporaryDirectory(prefix=".doctor-", dir=folder) as scratch:
             connection = sqlite3.connect(Path(scratch) / "probe.sqlite3")
@@ -90,6 +97,28 @@ def check_database(settings: Settings) -> Iterator[CheckResult]:
         yield CheckResult(BAD, "database", "the disk cannot do write-ahead logging; a network share? use a local disk")
     else:
         yield CheckResult(FINE, "database", f"writable, SQLite {sqlite3.sqlite_version}")
+
+
+def _check_postgres(url: URL) -> CheckResult:
+    """It answers, lets us make tables, and has connections to spare; nothing is changed there."""
+    question = (
+        "SELECT current_setting('server_version'), has_schema_privilege(current_schema(), 'CREATE'),"
+        " current_setting('max_connections')::int - (SELECT count(*) FROM pg_stat_activity)"
+    )
+    address = url.set(drivername="postgresql+psycopg")
+    try:
+        engine = create_engine(address, poolclass=NullPool, connect_args={"connect_timeout": 3})
+        with engine.connect() as connection:
+            version, may_create, free = connection.execute(sql(question)).one()
+    except ModuleNotFoundError:
+        remedy = "run: python -m pip install -r requirements-cluster.txt"
+        return CheckResult(BAD, "database", f"the driver of PostgreSQL is not installed; {remedy}")
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", error)).splitlines()[0]
+        return CheckResult(BAD, "database", f"PostgreSQL cannot be reached ({reason}); check DATABASE_URL")
+    if not may_create:
+        return CheckResult(BAD, "database", "the user of DATABASE_URL may not create tables there; grant it CREATE")
+    return CheckResult(FINE, "database", f"PostgreSQL {version}, {free} connections free")
 
 
 def check_ports(settings: Settings) -> Iterator[CheckResult]:

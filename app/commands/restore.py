@@ -6,7 +6,9 @@ its name only when it is whole; the restoration itself belongs to the local back
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,20 +21,32 @@ from rich.table import Table
 
 from app.atomic_files import part_beside, publish
 from app.backends.local import LocalBackend
+from app.backends.pages import has_pages, restore_pages
 from app.commands.configure import read_settings
 from app.commands.console import complain, console, say, work_bar
 from app.commands.photos import RestoreTask, find_tasks
-from app.errors import Cancelled, RestoreError, file_error
+from app.errors import Cancelled, RestoreError, Unprocessable, file_error
 from app.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
-from app.images import Decoder, ImageLimits, encode, read_header
+from app.images import (
+    Decoder,
+    ImageLimits,
+    PagesEncoder,
+    Picture,
+    check_format,
+    check_pages,
+    encode,
+    pixel_bytes,
+    read_header,
+)
 from app.main.service import open_backend
 from app.notices import Notice
-from app.options import RestoreOptions, check_output
+from app.options import Pages, Partial, RestoreOptions, check_output
 from app.results import RestorationResult
 from app.settings import Settings
-from app.stages import Stage
+from app.stages import OnProgress, Stage
 
 _PIXELS_PER_MEGAPIXEL = 1_000_000
+_NAMES_TOLD = 20  # of files left out for one reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,22 +70,36 @@ class Tally:
     interrupted: bool = False
 
 
-def run(source: Path, target: Path, fields: Mapping[str, object], machine: Machine, *, overwrite: bool) -> int:
-    """Restore a photo or a folder into `target`; returns one of the codes of `app.exit_codes`."""
+def run(
+    source: Path,
+    target: Path,
+    fields: Mapping[str, object],
+    machine: Machine,
+    *,
+    overwrite: bool,
+    into_folder: bool = False,
+) -> int:
+    """Restore a photo or a folder into `target`; returns one of the codes of `app.exit_codes`.
+
+    `into_folder` says that `target` is a folder, whatever its name looks like.
+    """
     settings = read_settings()
+    limits = _limits(settings)
     try:
         options = RestoreOptions.from_fields(fields)
-        tasks = find_tasks(source, target, options)
-        if not tasks:
+        found = find_tasks(source, target, options, limits, into_folder=into_folder)
+        if not found.tasks:
             complain("No photos found there (jpg, png, webp, tiff, bmp, avif; heic with the optional package).")
+            _report_left_out(found.left_out)
             return EXIT_FAILED
-        waiting = [task for task in tasks if overwrite or not task.is_done()]
-        tally = Tally(skipped=len(tasks) - len(waiting))
+        waiting = [task for task in found.tasks if overwrite or not task.is_done()]
+        tally = Tally(skipped=len(found.tasks) - len(waiting))
         if waiting:
             Restoration(settings, options, machine, tally).run(waiting)
     except RestoreError as error:  # the options, the folders or the machine; a photo's own failure is in the tally
         complain(error.detail)
         return EXIT_USAGE
+    _report_left_out(found.left_out)
     _report(tally)
     if tally.interrupted:
         return EXIT_INTERRUPTED
@@ -83,11 +111,7 @@ class Restoration:
 
     def __init__(self, settings: Settings, options: RestoreOptions, machine: Machine, tally: Tally) -> None:
         self._settings, self._options, self._tally = settings, options, tally
-        self._limits = ImageLimits(
-            max_input_megapixels=settings.max_input_megapixels,
-            decode_timeout_seconds=settings.decode_timeout_seconds,
-            decode_memory_mb=settings.decode_memory_mb,
-        )
+        self._limits = _limits(settings)
         self._backend = open_loaded_backend(settings, machine)
         self._stopping = False
 
@@ -128,18 +152,40 @@ class Restoration:
     def _restore(self, task: RestoreTask, decoder: Decoder, display: _Display) -> list[str]:
         """Decode, restore, write beside the result's place, rename; returns the warnings."""
         header = read_header(task.source, self._limits)
-        check_output(header.width * header.height, self._options.scale, self._settings.max_output_megapixels)
-        picture = decoder.decode(task.source)
+        scale, all_pages = self._options.scale, self._options.pages == Pages.ALL
+        if all_pages:
+            check_pages(header, self._limits)
+        for width, height in header.page_sizes if all_pages else header.page_sizes[:1]:
+            check_output(width * height, scale, self._settings.max_output_megapixels)
+            check_format(task.output_format, width, height, scale)
+        keep_partial = self._options.partial == Partial.KEEP
+        picture = decoder.decode(task.source, page=0 if all_pages else None, keep_partial=keep_partial)
+        check_format(task.output_format, picture.width, picture.height, scale, pixel_bytes(picture))
 
         def on_progress(fraction: float, stage: Stage) -> bool:
             display.show(task.label, fraction, stage)
             return not self._stopping
 
+        if has_pages(picture, self._options):
+            return self._restore_pages(task, decoder, picture, on_progress)
         restored = self._backend.restore(picture, self._options, on_progress)
         if self._stopping:
             raise Cancelled
         notes = self._write(task, restored)
         return [notice.message for notice in (*picture.notes, *restored.warnings, *notes)]
+
+    def _restore_pages(self, task: RestoreTask, decoder: Decoder, first: Picture, on_progress: OnProgress) -> list[str]:
+        """All pages of a TIFF into one TIFF; returns the warnings."""
+        if task.output_format not in ("auto", "tiff"):
+            raise Unprocessable("invalid_option", "Several pages make a TIFF; let OUT end in .tif, or take one page.")
+        with part_beside(task.folder / task.stem) as part:
+            with contextlib.closing(PagesEncoder(part, first.pages, self._options.metadata)) as encoder:
+                decode_page = functools.partial(_decode_page, decoder, task.source)
+                restored, encoded = restore_pages(
+                    self._backend, first, decode_page, self._options, encoder, on_progress
+                )
+            publish(part, task.result(encoded.extension))
+        return [notice.message for notice in (*restored.warnings, *encoded.notes)]
 
     def _write(self, task: RestoreTask, restored: RestorationResult) -> Sequence[Notice]:
         options = self._options
@@ -163,6 +209,10 @@ class Restoration:
         complain("Stopping soon; press Ctrl-C again to stop at once.")
 
 
+def _decode_page(decoder: Decoder, source: Path, page: int) -> Picture:
+    return decoder.decode(source, page=page)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Display:
     """The two bars, and where this photo begins on the overall one (in megapixels)."""
@@ -179,6 +229,14 @@ class _Display:
         self.bar.update(self.overall, completed=self.before + self.size * fraction)
 
 
+def _limits(settings: Settings) -> ImageLimits:
+    return ImageLimits(
+        max_input_megapixels=settings.max_input_megapixels,
+        decode_timeout_seconds=settings.decode_timeout_seconds,
+        decode_memory_mb=settings.decode_memory_mb,
+    )
+
+
 def open_loaded_backend(settings: Settings, machine: Machine) -> LocalBackend:
     """The local backend as the settings and the command line ask; the process is tuned and the default model loaded."""
     asked = {
@@ -190,6 +248,20 @@ def open_loaded_backend(settings: Settings, machine: Machine) -> LocalBackend:
     backend = open_backend(settings.model_copy(update={k: v for k, v in asked.items() if v is not None}))
     backend.load()
     return backend
+
+
+def _report_left_out(left_out: Sequence[tuple[str, str]]) -> None:
+    """One line that counts, and one for each reason with its files."""
+    if not left_out:
+        return
+    folders = sum(name.endswith("/") for name, _ in left_out)
+    counts = ((len(left_out) - folders, "file"), (folders, "folder"))
+    said = [f"{count} {what}{'s' if count > 1 else ''}" for count, what in counts if count]
+    say(f"{' and '.join(said)} left out:")
+    for reason in dict.fromkeys(reason for _, reason in left_out):
+        names = [name for name, each in left_out if each == reason]
+        more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
+        say(f"  {reason}: {', '.join(names[:_NAMES_TOLD])}{more}")
 
 
 def _report(tally: Tally) -> None:

@@ -57,7 +57,7 @@ def run_child(parent_pid: int, *, card_failed: bool = False) -> int:
         serve(settings, banner=lambda facts: _print_banner(settings, facts))
     except RestoreError as error:  # DEVICE names a card that is not there, and the like: starting again would not help
         complain(error.detail)
-        return EXIT_BAD_SETTINGS
+        return EXIT_FAILED if error.code == "database_unavailable" else EXIT_BAD_SETTINGS
     return EXIT_OK
 
 

@@ -25,8 +25,9 @@ from app.evaluation.figures import Figure, Lpips
 from app.evaluation.inputs import Photo
 from app.evaluation.metrics import Rgb
 from app.evaluation.records import Cell, PhotoRow, Trouble, Views
-from app.images import Decoder, Picture, encode
+from app.images import Decoder, Picture, check_format, encode
 from app.options import check_output
+from app.result_names import place_of
 from app.results import RestorationResult
 
 log = logging.getLogger(__name__)
@@ -187,8 +188,9 @@ class Evaluation:
             return dataclasses.replace(cell, trouble=_trouble(error, label))
 
     def _check_size(self, subject: _Subject, column: Column) -> None:
-        pixels = subject.rgb.shape[0] * subject.rgb.shape[1]
-        check_output(pixels, column.options.scale, self._task.max_output_megapixels)
+        height, width = subject.rgb.shape[:2]
+        check_output(width * height, column.options.scale, self._task.max_output_megapixels)
+        check_format(column.options.output_format, width, height, column.options.scale)
 
     def _kept(self, cell: Cell, subject: _Subject, column: Column, restored: RestorationResult) -> Cell:
         """The cell after its result was written."""
@@ -212,7 +214,7 @@ class Evaluation:
         place = self._task.output / folder / stem
         with part_beside(place) as part:
             encoded = encode(picture, part, form, quality, metadata)
-            target = place.with_name(f"{place.name}.{encoded.extension}")
+            target = place_of(place.parent, place.name, encoded.extension)
             publish(part, target)
         return target.relative_to(self._task.output).as_posix()
 

@@ -6,10 +6,10 @@ It looks at names only; what is inside a file is judged when it is decoded.
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from pathlib import Path
 
 from app.errors import BadRequest, NotFound
+from app.result_names import Stems
 
 PHOTO_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif", ".heic", ".heif")
@@ -58,20 +58,11 @@ def find_photos(folder: Path, *, apart_from: Path, reference: Path | None = None
             "package); put some in, or name another folder.",
         )
     references = _by_stem(reference, apart_from) if reference else {}
-    sharing = Counter(_stem(name) for name in names)
+    stems = Stems([(folder / name.parent, name.stem, name.suffix) for name in names])
     return [
-        Photo(
-            name.as_posix(),
-            folder / name,
-            (name.with_suffix("") if sharing[_stem(name)] == 1 else name.with_name(_joined(name))).as_posix(),
-            references.get(_stem(name)),
-        )
-        for name in names
+        Photo(name.as_posix(), folder / name, (name.parent / stem).as_posix(), references.get(_stem(name)))
+        for name, stem in zip(names, stems.chosen, strict=True)
     ]
-
-
-def _joined(name: Path) -> str:
-    return f"{name.stem}_{name.suffix[1:]}"
 
 
 def _stem(name: Path) -> str:

@@ -2,10 +2,14 @@
 
 from app.images.decoder import Decoder
 from app.images.encoding import Encoded, choose_format, encode
-from app.images.header import Header, ImageLimits, accepted_formats, read_header
+from app.images.formats import check_format
+from app.images.header import Header, ImageLimits, check_pages, read_header
 from app.images.layer_encoding import fit_layers, keep_layers
+from app.images.page_encoding import PagesEncoder
 from app.images.picture import Picture, Pixels
 from app.images.preview import PREVIEW_SIDE_PIXELS, encode_preview, read_profile
+from app.images.samples import pixel_bytes
+from app.images.sniffing import accepted_formats
 
 __all__ = [
     "PREVIEW_SIDE_PIXELS",
@@ -13,14 +17,18 @@ __all__ = [
     "Encoded",
     "Header",
     "ImageLimits",
+    "PagesEncoder",
     "Picture",
     "Pixels",
     "accepted_formats",
+    "check_format",
+    "check_pages",
     "choose_format",
     "encode",
     "encode_preview",
     "fit_layers",
     "keep_layers",
+    "pixel_bytes",
     "read_header",
     "read_profile",
 ]

@@ -6,6 +6,7 @@ JSON line a request; everything large goes through the file.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import io
 import json
@@ -13,7 +14,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ import numpy as np
 from PIL import AvifImagePlugin
 
 from app.errors import NotFound, RestoreError, Unavailable
-from app.images.decode import decode_file
+from app.images.decode import DecodeOptions, decode_file
 from app.images.header import ImageLimits, quiet_pillow
 from app.images.picture import Picture
-from app.images.preview import preview_file, preview_limits
+from app.images.preview import preview_file
+from app.images.result_preview import preview_result, result_memory
 
 _MEBIBYTE = 1024 * 1024
 _SET_PARENT_DEATH_SIGNAL = 1
@@ -33,6 +35,7 @@ _DECODE_THREADS = 2
 _WRITE_BYTES = 64 * _MEBIBYTE
 _FILE_ROOM_BYTES = 64 * _MEBIBYTE
 _MAX_BYTES_PER_PIXEL = 8
+_RESULT_ROOM_BYTES = 256 * _MEBIBYTE
 
 
 def main() -> None:
@@ -70,11 +73,27 @@ def _limit_resources(limits: ImageLimits) -> None:
     size = int(limits.max_input_megapixels * 1e6) * _MAX_BYTES_PER_PIXEL + _FILE_ROOM_BYTES
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _set_memory(limits.decode_memory_mb * _MEBIBYTE)
+
+
+def _set_memory(more_bytes: int) -> None:
+    """Limit the address space to what is mapped now and so much more (Linux)."""
     statm = Path("/proc/self/statm")
     if statm.exists():
         mapped = int(statm.read_text().split()[0]) * resource.getpagesize()
-        memory = mapped + limits.decode_memory_mb * _MEBIBYTE
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + more_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+@contextlib.contextmanager
+def _allow_memory(needed_bytes: int) -> Iterator[None]:
+    """Allow more than a photo may take, for a while, where a result of our own needs it."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    if before[0] != resource.RLIM_INFINITY and needed_bytes + _RESULT_ROOM_BYTES > before[0]:
+        _set_memory(needed_bytes + _RESULT_ROOM_BYTES)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def _answer(request: dict[str, Any], fd: int, limits: ImageLimits) -> dict[str, Any]:
@@ -82,9 +101,11 @@ def _answer(request: dict[str, Any], fd: int, limits: ImageLimits) -> dict[str, 
     try:
         path = Path(request["path"])
         if request["do"] == "decode":
-            return _send_picture(decode_file(path, limits, as_stored=request.get("as_stored", False)), fd)
-        wide = preview_limits(limits, request["max_megapixels"])
-        return {"sizes": _send([preview_file(path, wide, request["max_side"])], fd)}
+            return _send_picture(decode_file(path, limits, DecodeOptions(**request["options"])), fd)
+        if request["max_megapixels"] is not None:  # a result of our own, not a photo of somebody's
+            with _allow_memory(result_memory(path)):
+                return {"sizes": _send([preview_result(path, request["max_side"])], fd)}
+        return {"sizes": _send([preview_file(path, limits, request["max_side"])], fd)}
     except RestoreError as error:
         return _failure(error)
     except FileNotFoundError:
@@ -100,7 +121,8 @@ def _failure(error: RestoreError) -> dict[str, Any]:
 def _send_picture(picture: Picture, fd: int) -> dict[str, Any]:
     blocks: list[Any] = [picture.rgb]
     blocks += [block if block is not None else b"" for block in (picture.alpha, picture.icc_profile)]
-    blocks += [picture.exif or b"", picture.xmp or b""]
+    blocks += [picture.exif or b"", picture.xmp or b"", picture.iptc or b""]
+    blocks += [json.dumps(picture.texts).encode() if picture.texts else b""]
     return {
         "sizes": _send(blocks, fd),
         "width": picture.width,
@@ -109,6 +131,7 @@ def _send_picture(picture: Picture, fd: int) -> dict[str, Any]:
         "grey": picture.grey,
         "dpi": picture.dpi,
         "source_format": picture.source_format,
+        "pages": picture.pages,
         "notes": [notice.message for notice in picture.notes],
     }
 

@@ -1,75 +1,69 @@
 """Colour: ICC profiles, CMYK, Lab and grey, brought to the RGB that the network sees, and what to tag it with.
 
-A result must look as the photo looked.
+A result must look as the photo looked. What a file says without a profile is `colour_encoding`'s.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import io
-from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import ImageCms
 
-from app.images.picture import Pixels
+from app.images import icc
+from app.images.icc import Bytes8, profile_space, srgb_profile
+from app.images.picture import NormalizedColor, Pixels
+from app.images.primaries import SRGB_PRIMARIES, WIDE_PRIMARIES
 
-Bytes8 = NDArray[np.uint8]
+__all__ = ["BROKEN_PROFILE", "normalize_color", "normalize_deep", "profile_space", "srgb_profile", "to_srgb"]
 
-_BAND_PIXELS = 1 << 20
 # A photo is put into sRGB when nearly all its pixels survive the way there and back; else its own space is kept.
 _FAITHFUL_SHARE = 0.999
 _FAITHFUL_STEPS = 3
-_SAME_STEPS = 2
-_INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
-_FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
+_SAMPLED_PIXELS = 250_000
 BROKEN_PROFILE = "The photo's colour profile is broken or does not fit the photo, and was left out."
-
-
-@dataclasses.dataclass(frozen=True)
-class NormalizedColor:
-    """Colours ready for the network.
-
-    Attributes:
-        pixels: (H, W, 3) RGB or (H, W) grey, uint8 or (for 16-bit photos, which keep their own space) uint16.
-        icc_profile: what to tag the result with, or None.
-        notes: what had to be given up.
-    """
-
-    pixels: Pixels
-    icc_profile: bytes | None = None
-    notes: tuple[str, ...] = ()
-
-
-@functools.cache
-def srgb_profile() -> bytes:
-    """An sRGB profile, with a fixed date in it, so that equal pictures give equal files."""
-    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    data[24:36] = bytes.fromhex("07e800010001000000000000")
-    data[84:100] = bytes(16)
-    return bytes(data)
 
 
 def normalize_color(pixels: Bytes8, mode: str, icc_profile: bytes | None) -> NormalizedColor:
     """Pixels of a mode (L, RGB, CMYK, LAB), (H, W) or (H, W, C) uint8, to grey or RGB; no profile makes it fail.
 
     Grey, CMYK and Lab become sRGB. RGB in another space becomes sRGB if that is faithful, and stays as it is, with its
-    own profile, if colours would be clipped.
+    own profile, if colours would be clipped. A profile that leads one way only (a scanner's) cannot be kept: such a
+    photo becomes sRGB, or the wide working space where sRGB would clip.
     """
     if icc_profile is not None:
         try:
             return _normalize_with(pixels, mode, icc_profile)
-        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        except icc.FAILURES:
             normalized = normalize_color(pixels, mode, None)
             return dataclasses.replace(normalized, notes=(BROKEN_PROFILE,))
     if mode in ("L", "RGB"):
         return NormalizedColor(pixels)
     if mode == "CMYK":
         return NormalizedColor(_cmyk_to_rgb(pixels))
-    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
-    return NormalizedColor(_apply(pixels, _transform(lab, _srgb(), "LAB", "RGB"), "LAB"))
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    return NormalizedColor(icc.apply(pixels, icc.transform(lab, srgb_profile(), "LAB"), "LAB"))
+
+
+def normalize_deep(pixels: Pixels, mode: str, icc_profile: bytes | None) -> NormalizedColor:
+    """Grey (H, W) or RGB (H, W, 3) uint16: numbers and profile stay, unless the profile leads one way only.
+
+    A grey photo with an RGB profile is brought to sRGB, for its file cannot carry that profile.
+    """
+    if icc_profile is None:
+        return NormalizedColor(pixels)
+    profile = icc.judge(icc_profile)
+    if profile.usable and profile.space == ("GRAY" if mode == "L" else "RGB") and profile.reversible:
+        return NormalizedColor(pixels, icc_profile)
+    if not profile.usable or profile.space != "RGB":
+        return NormalizedColor(pixels, None, (BROKEN_PROFILE,))
+    if mode == "L":
+        return NormalizedColor(pixels if profile.is_srgb else _grey_through(pixels, icc_profile))
+    step = max(1, int((pixels.shape[0] * pixels.shape[1] / _SAMPLED_PIXELS) ** 0.5))
+    sample = (pixels[::step, ::step] >> 8).astype(np.uint8)
+    if _normalize_one_way(sample, icc_profile).icc_profile == srgb_profile():
+        return NormalizedColor(_through_table(pixels, icc.table_to(icc_profile, SRGB_PRIMARIES)), srgb_profile())
+    return NormalizedColor(_through_table(pixels, icc.table_to(icc_profile, WIDE_PRIMARIES)), icc.wide_profile())
 
 
 def to_srgb(rgb: Bytes8, icc_profile: bytes | None) -> Bytes8:
@@ -77,108 +71,94 @@ def to_srgb(rgb: Bytes8, icc_profile: bytes | None) -> Bytes8:
     if icc_profile is None:
         return rgb
     try:
-        return _apply(rgb, _transform(_open(icc_profile), _srgb(), "RGB", "RGB"), "RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return icc.apply(rgb, icc.transform(icc_profile, srgb_profile(), "RGB"), "RGB")
+    except icc.FAILURES:
         return rgb
 
 
-def profile_space(icc_profile: bytes) -> str:
-    """The colour space that a profile's header names (RGB, GRAY, CMYK, Lab), or an empty text; nothing is parsed."""
-    if icc_profile[36:40] != b"acsp":
-        return ""
-    return icc_profile[16:20].decode("latin-1").strip()
-
-
-def is_usable(icc_profile: bytes, space: str) -> bool:
-    """Whether a profile is whole and for that colour space."""
-    try:
-        _open(icc_profile)
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return False
-    return profile_space(icc_profile) == space
-
-
 def _normalize_with(pixels: Bytes8, mode: str, icc_profile: bytes) -> NormalizedColor:
-    source = _open(icc_profile)
-    space = str(source.profile.xcolor_space).strip()
-    if mode == "RGB" and space == "RGB":
-        return _normalize_rgb(pixels, icc_profile, source)
-    if mode == "L" and space == "GRAY":
-        return NormalizedColor(_apply(pixels, _transform(source, _srgb(), "L", "RGB"), "L")[..., 1])
-    if mode == "L" and space == "RGB":
-        # Common: a grey JPEG tagged as RGB. Its greys are the equal triples of that space.
-        ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
-        table = _apply(ramp, _transform(source, _srgb(), "RGB", "RGB"), "RGB")[0, :, 1]
-        return NormalizedColor(pixels if _is_srgb(source) else table[pixels])
-    if mode == "CMYK" and space == "CMYK":
-        return NormalizedColor(_apply(pixels, _transform(source, _srgb(), "CMYK", "RGB"), "CMYK"), srgb_profile())
+    profile = icc.judge(icc_profile)
     if mode == "LAB":
         return dataclasses.replace(normalize_color(pixels, mode, None), icc_profile=srgb_profile())
+    if not profile.usable:
+        raise ValueError("the profile is broken")
+    if mode == "RGB" and profile.space == "RGB":
+        if profile.is_srgb:
+            return NormalizedColor(pixels, icc_profile if profile.reversible else srgb_profile())
+        return (_normalize_rgb if profile.reversible else _normalize_one_way)(pixels, icc_profile)
+    if mode == "L" and profile.space == "GRAY":
+        return NormalizedColor(icc.apply(pixels, icc.transform(icc_profile, srgb_profile(), "L"), "L")[..., 1])
+    if mode == "L" and profile.space == "RGB":
+        # Common: a grey JPEG tagged as RGB. Its greys are the equal triples of that space.
+        return NormalizedColor(pixels if profile.is_srgb else _grey_table(icc_profile)[pixels])
+    if mode == "CMYK" and profile.space == "CMYK":
+        way = icc.transform(icc_profile, srgb_profile(), "CMYK")
+        return NormalizedColor(icc.apply(pixels, way, "CMYK"), srgb_profile())
     raise ValueError("the profile is for another kind of picture")
 
 
-def _normalize_rgb(rgb: Bytes8, icc_profile: bytes, source: ImageCms.ImageCmsProfile) -> NormalizedColor:
-    if _is_srgb(source):
-        return NormalizedColor(rgb, icc_profile)
-    there = _transform(source, _srgb(), "RGB", "RGB")
-    back = _transform(_srgb(), source, "RGB", "RGB")
+def _normalize_rgb(rgb: Bytes8, icc_profile: bytes) -> NormalizedColor:
+    there = icc.transform(icc_profile, srgb_profile(), "RGB")
+    back = icc.transform(srgb_profile(), icc_profile, "RGB")
     converted = np.empty_like(rgb)
     faithful = 0
-    for band in _bands(rgb):
-        converted[band] = _convert(rgb[band], there, "RGB")
-        returned = _convert(converted[band], back, "RGB").astype(np.int16)
+    for band in icc.bands(rgb):
+        converted[band] = icc.convert(rgb[band], there, "RGB")
+        returned = icc.convert(converted[band], back, "RGB").astype(np.int16)
         faithful += int((np.abs(returned - rgb[band]).max(axis=2) <= _FAITHFUL_STEPS).sum())
     if faithful >= _FAITHFUL_SHARE * rgb.shape[0] * rgb.shape[1]:
         return NormalizedColor(converted, srgb_profile())
     return NormalizedColor(rgb, icc_profile)
 
 
-def _is_srgb(source: ImageCms.ImageCmsProfile) -> bool:
-    """Whether a profile does what sRGB does, judged by colours and not by its name."""
-    steps = np.linspace(0, 255, 17).round().astype(np.uint8)
-    grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(17, -1, 3)
-    converted = _convert(grid, _transform(source, _srgb(), "RGB", "RGB"), "RGB").astype(np.int16)
-    return int(np.abs(converted - grid).max()) <= _SAME_STEPS
+def _normalize_one_way(rgb: Bytes8, icc_profile: bytes) -> NormalizedColor:
+    """What sRGB clips can be told only from a space that leads both ways, so that is gone to first."""
+    wide = icc.apply(rgb, icc.transform(icc_profile, icc.wide_profile(), "RGB"), "RGB")
+    settled = _normalize_rgb(wide, icc.wide_profile())
+    if settled.icc_profile != srgb_profile():
+        return settled
+    return NormalizedColor(icc.apply(rgb, icc.transform(icc_profile, srgb_profile(), "RGB"), "RGB"), srgb_profile())
+
+
+def _grey_table(icc_profile: bytes) -> Bytes8:
+    """What each of the 256 greys of an RGB profile is in sRGB."""
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
+    return icc.apply(ramp, icc.transform(icc_profile, srgb_profile(), "RGB"), "RGB")[0, :, 1]
+
+
+def _grey_through(grey: Pixels, icc_profile: bytes) -> Pixels:
+    table = icc.table_to(icc_profile, SRGB_PRIMARIES)
+    diagonal = np.arange(len(table))
+    ramp = table[diagonal, diagonal, diagonal, 1]
+    curve = np.interp(np.arange(65536), np.linspace(0, 65535, len(ramp)), ramp)
+    converted: Pixels = (curve * 65535 + 0.5).astype(np.uint16)[grey]
+    return converted
+
+
+def _through_table(rgb: Pixels, table: np.typing.NDArray[np.float32]) -> Pixels:
+    """RGB (H, W, 3) uint16 through a dense table (N, N, N, 3) of 0..1, trilinear between its points."""
+    count = len(table)
+    points = table.reshape(-1, 3)
+    result = np.empty_like(rgb)
+    for band in icc.bands(rgb):
+        place = rgb[band].astype(np.float32) * np.float32((count - 1) / 65535)
+        corner = np.minimum(place.astype(np.int32), count - 2)
+        part = place - corner
+        start = (corner[..., 0] * count + corner[..., 1]) * count + corner[..., 2]
+        mixed = np.zeros(place.shape, np.float32)
+        for index in range(8):
+            steps = (index >> 2, index >> 1 & 1, index & 1)
+            weights = [part[..., axis] if step else 1 - part[..., axis] for axis, step in enumerate(steps)]
+            offset = (steps[0] * count + steps[1]) * count + steps[2]
+            mixed += points[start + offset] * (weights[0] * weights[1] * weights[2])[..., None]
+        result[band] = (mixed * 65535 + 0.5).astype(np.uint16)
+    return result
 
 
 def _cmyk_to_rgb(cmyk: Bytes8) -> Bytes8:
     """CMYK without a profile: each ink takes its share of the light away, as all viewers do it."""
     rgb = np.empty((*cmyk.shape[:2], 3), np.uint8)
-    for band in _bands(cmyk):
+    for band in icc.bands(cmyk):
         light = (255 - cmyk[band]).astype(np.uint16)
         rgb[band] = (light[..., :3] * light[..., 3:] + 127) // 255
     return rgb
-
-
-def _open(icc_profile: bytes) -> ImageCms.ImageCmsProfile:
-    return ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
-
-
-def _srgb() -> ImageCms.ImageCmsProfile:
-    return _open(srgb_profile())
-
-
-def _transform(
-    source: ImageCms.ImageCmsProfile, target: ImageCms.ImageCmsProfile, mode_in: str, mode_out: str
-) -> ImageCms.ImageCmsTransform:
-    return ImageCms.buildTransform(source, target, mode_in, mode_out, _INTENT, _FLAGS)
-
-
-def _bands(pixels: Bytes8) -> Iterator[slice]:
-    """Slices of rows of about a megapixel, so that no step copies a whole photo."""
-    rows = max(1, _BAND_PIXELS // pixels.shape[1])
-    for start in range(0, pixels.shape[0], rows):
-        yield slice(start, start + rows)
-
-
-def _apply(pixels: Bytes8, transform: ImageCms.ImageCmsTransform, mode: str) -> Bytes8:
-    converted = np.empty((*pixels.shape[:2], 3), np.uint8)
-    for band in _bands(pixels):
-        converted[band] = _convert(pixels[band], transform, mode)
-    return converted
-
-
-def _convert(pixels: Bytes8, transform: ImageCms.ImageCmsTransform, mode: str) -> Bytes8:
-    height, width = pixels.shape[:2]
-    image = Image.frombytes(mode, (width, height), np.ascontiguousarray(pixels).tobytes())
-    return np.asarray(ImageCms.applyTransform(image, transform))

@@ -24,16 +24,17 @@ import numpy as np
 
 from app import errors
 from app.errors import Internal, RestoreError, Unavailable, Unprocessable
-from app.images.header import MIME_TYPES, ImageLimits, undecodable
+from app.images.header import ImageLimits, undecodable
 from app.images.picture import Picture
 from app.images.preview import PREVIEW_SIDE_PIXELS
+from app.images.sniffing import MIME_TYPES
 from app.notices import PHOTO_CHANGED, notices_of
 
 _START_TIMEOUT_SECONDS = 60.0
 _MAX_ANSWER_BYTES = 64 * 1024
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
 _ERRORS = (errors.NotFound, errors.TooLarge, errors.UnsupportedFormat, errors.Unprocessable, errors.Unavailable)
-_PICTURE_BLOCKS = 5
+_PICTURE_BLOCKS = 7
 
 
 class _Died(Exception):
@@ -61,22 +62,34 @@ class Decoder:
         """Start the child now, so that the first photo does not wait for it."""
         self._submit(self._warm)
 
-    def decode(self, path: Path, *, as_stored: bool = False) -> Picture:
+    def decode(
+        self, path: Path, *, as_stored: bool = False, page: int | None = None, keep_partial: bool = False
+    ) -> Picture:
         """Decode the first picture of a file; `as_stored` leaves its numbers and its profile as they are.
+
+        `page`, from 0, asks for that page of a TIFF; then nothing is noted of the others. `keep_partial` decodes what
+        is there of a file that lacks pixels, with a note, instead of refusing it.
 
         Raises:
             RestoreError: those of `decode.decode_file`; `decode_timeout`, `file_missing`, `no_space` (disk full),
                 `shutting_down` or `decoder_unavailable`.
         """
-        request = {"do": "decode", "path": str(path.absolute()), "as_stored": as_stored}
+        options = {"as_stored": as_stored, "page": page, "keep_partial": keep_partial}
+        request = {"do": "decode", "path": str(path.absolute()), "options": options}
         picture = self._submit(lambda: self._ask(request, _read_picture))
         assert isinstance(picture, Picture)
         return picture
 
     def preview(self, path: Path, max_side: int = PREVIEW_SIDE_PIXELS, max_megapixels: float | None = None) -> bytes:
-        """A JPEG of at most `max_side` pixels a side; `max_megapixels` lifts the limits for results of our own."""
+        """A JPEG of at most `max_side` pixels a side.
+
+        `max_megapixels` says that the file is a result of our own, which may be so large: it then gets the time and
+        the memory that its size needs.
+        """
         request = {"do": "preview", "path": str(path.absolute()), "max_side": max_side}
-        data = self._submit(lambda: self._ask({**request, "max_megapixels": max_megapixels}, _read_preview))
+        share = max(1.0, (max_megapixels or 0.0) / self._limits.max_input_megapixels)
+        seconds = share * self._limits.decode_timeout_seconds
+        data = self._submit(lambda: self._ask({**request, "max_megapixels": max_megapixels}, _read_preview, seconds))
         assert isinstance(data, bytes)
         return data
 
@@ -115,10 +128,10 @@ class Decoder:
         child.await_ready()
         return child
 
-    def _ask(self, request: dict[str, Any], read: Any) -> object:
+    def _ask(self, request: dict[str, Any], read: Any, timeout_seconds: float | None = None) -> object:
         child = self._warm()
         try:
-            answer = child.ask(request, self._limits.decode_timeout_seconds)
+            answer = child.ask(request, timeout_seconds or self._limits.decode_timeout_seconds)
             if "error" in answer:
                 raise _as_error(answer["error"])
             return read(answer, child.file, self._limits)
@@ -233,7 +246,7 @@ def _read_picture(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -
     _fill(rgb, file, 0)
     if alpha is not None:
         _fill(alpha, file, sizes[0])
-    icc, exif, xmp = _read_blocks(sizes[2:], _PICTURE_BLOCKS - 2, sizes[0] + sizes[1], file)
+    icc, exif, xmp, iptc, texts = _read_blocks(sizes[2:], _PICTURE_BLOCKS - 2, sizes[0] + sizes[1], file)
     dpi = tuple(float(part) for part in answer["dpi"]) if answer["dpi"] else None
     return Picture(
         rgb=rgb,
@@ -243,8 +256,11 @@ def _read_picture(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -
         exif=exif or None,
         xmp=xmp or None,
         dpi=(dpi[0], dpi[1]) if dpi else None,
+        iptc=iptc or None,
+        texts=tuple((str(keyword), str(text)) for keyword, text in json.loads(texts or b"[]")),
         source_format=answer["source_format"],
         notes=notices_of(PHOTO_CHANGED, (str(note) for note in answer["notes"])),
+        pages=int(answer["pages"]),
     )
 
 

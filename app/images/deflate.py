@@ -27,6 +27,15 @@ def compress(data: Any) -> bytes:
     return packed
 
 
+def expand(data: bytes, most: int) -> bytes:
+    """Up to the first `most` bytes that a zlib stream holds. Raises ValueError where it is broken."""
+    try:
+        plain: bytes = _packer.decompressobj().decompress(data, most)
+    except (zlib.error, _packer.error) as error:
+        raise ValueError("a broken zlib stream") from error
+    return plain
+
+
 def crc32(*pieces: bytes) -> int:
     """PNG's checksum over all pieces."""
     value = 0

@@ -11,28 +11,16 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
-from app.errors import Unprocessable
 from app.images import colour, samples
+from app.images.formats import FORMATS, fitting_format, own_format, too_large
+from app.images.metadata import iptc, jpeg_segments
+from app.images.metadata.fitting import fitted
 from app.images.metadata.rewriting import Metadata, for_result
 from app.images.picture import Picture
 from app.images.png import write_png
-from app.images.tiff import write_tiff
+from app.images.tiff import readable, write_tiff
 from app.notices import RESULT_CHANGED, Notice, notices_of
 
-_AUTO = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "TIFF": "tiff", "BMP": "png", "AVIF": "avif", "HEIF": "jpg"}
-_EXTENSIONS = {"jpg": "jpg", "png": "png", "webp": "webp", "tiff": "tif", "avif": "avif"}
-_MIME_TYPES = {
-    "jpg": "image/jpeg",
-    "png": "image/png",
-    "webp": "image/webp",
-    "tiff": "image/tiff",
-    "avif": "image/avif",
-}
-_MAX_SIDE_PIXELS = {"jpg": 65_500, "webp": 16_383, "avif": 65_536}
-DEEP_FORMATS = ("png", "tiff")
-# One JPEG segment: 64 KiB less its length and the name of what it holds.
-_MAX_JPEG_EXIF_BYTES = 65_533 - 6
-_MAX_JPEG_XMP_BYTES = 65_533 - 29
 _FULL_COLOUR_QUALITY = 90
 _WEBP_METHOD = 2
 _AVIF_SPEED = 8
@@ -54,12 +42,15 @@ class Encoded:
 def choose_format(picture: Picture, output_format: str) -> str:
     """The format of the result (jpg, png, webp, tiff, avif): the asked one, or for `auto` the photo's own.
 
-    BMP becomes PNG; HEIF becomes JPEG, or PNG if the photo has an alpha channel.
+    BMP becomes PNG; HEIF becomes JPEG, or PNG if the photo has an alpha channel. A result that is too large for the
+    photo's own format gets one that holds it.
     """
     if output_format != "auto":
         return output_format
-    chosen = _AUTO.get(picture.source_format, "png")
-    return "png" if chosen == "jpg" and picture.alpha is not None else chosen
+    alpha = picture.alpha is not None
+    own = own_format(picture.source_format, alpha=alpha)
+    deep = picture.rgb.dtype.itemsize == 2
+    return fitting_format(own, picture.width, picture.height, samples.pixel_bytes(picture), alpha=alpha, deep=deep)
 
 
 def encode(picture: Picture, file: Path, output_format: str, quality: int, metadata: str) -> Encoded:
@@ -73,14 +64,18 @@ def encode(picture: Picture, file: Path, output_format: str, quality: int, metad
         metadata: keep, strip_gps or strip.
 
     Raises:
-        Unprocessable: `too_large_for_format` when the format cannot hold so many pixels a side.
+        Unprocessable: `too_large_for_format` when the asked format cannot hold so large a picture.
         OSError: the disk is full or the folder is gone.
     """
     name = choose_format(picture, output_format)
-    _check_sides(picture, name)
-    carried = for_result(Metadata(picture.exif, picture.xmp, picture.dpi), picture.width, picture.height, metadata)
-    carried = _fitted(carried, name)
-    notes = notices_of(RESULT_CHANGED, [*carried.notes, *_losses(picture, name)])
+    if not FORMATS[name].holds(picture.width, picture.height, samples.pixel_bytes(picture)):
+        raise too_large(name, picture.width, picture.height, "choose another format or a smaller scale")
+    carried = carried_metadata(picture, name, metadata)
+    losses = _losses(picture, name, output_format)
+    if name == "tiff":
+        picture, lost = readable(picture)
+        losses += lost
+    notes = notices_of(RESULT_CHANGED, [*carried.notes, *losses])
     try:
         with file.open("w+b") as target:
             _write(target, picture, name, quality, carried)
@@ -89,45 +84,32 @@ def encode(picture: Picture, file: Path, output_format: str, quality: int, metad
     except BaseException:
         file.unlink(missing_ok=True)
         raise
-    return Encoded(_EXTENSIONS[name], _MIME_TYPES[name], picture.width, picture.height, size, notes)
+    return Encoded(FORMATS[name].extension, FORMATS[name].mime, picture.width, picture.height, size, notes)
 
 
-def _check_sides(picture: Picture, name: str) -> None:
-    limit = _MAX_SIDE_PIXELS.get(name)
-    if limit is not None and max(picture.width, picture.height) > limit:
-        raise Unprocessable(
-            "too_large_for_format",
-            f"The result is {picture.width} x {picture.height} pixels and {name} holds at most {limit} a side; "
-            "choose png or tiff, or a smaller scale.",
-        )
+def carried_metadata(picture: Picture, name: str, metadata: str) -> Metadata:
+    """What of a picture's metadata a file of the format `name` carries under a policy, and notes on the rest."""
+    source = Metadata(picture.exif, picture.xmp, picture.dpi, iptc=picture.iptc, texts=picture.texts)
+    return fitted(for_result(source, picture.width, picture.height, metadata, FORMATS[name].mime), name)
 
 
-def _fitted(carried: Metadata, name: str) -> Metadata:
-    """A JPEG holds EXIF and XMP of 64 KiB each; what is larger is left out with a note."""
-    if name != "jpg":
-        return carried
-    notes = list(carried.notes)
-    exif, xmp = carried.exif, carried.xmp
-    if exif and len(exif) > _MAX_JPEG_EXIF_BYTES:
-        exif = None
-        notes.append("The photo's EXIF data is too large for a JPEG and was left out.")
-    if xmp and len(xmp) > _MAX_JPEG_XMP_BYTES:
-        xmp = None
-        notes.append("The photo's XMP data is too large for a JPEG and was left out.")
-    return dataclasses.replace(carried, exif=exif, xmp=xmp, notes=tuple(notes))
-
-
-def _losses(picture: Picture, name: str) -> list[str]:
+def _losses(picture: Picture, name: str, output_format: str) -> list[str]:
     notes = []
+    own = own_format(picture.source_format, alpha=picture.alpha is not None)
+    if output_format == "auto" and name != own:
+        limit = FORMATS[own].limit_words(picture.width, picture.height)
+        notes.append(
+            f"{FORMATS[own].label} holds at most {limit}; the result is larger and became {FORMATS[name].label}."
+        )
     if picture.alpha is not None and name == "jpg":
         notes.append("JPEG has no transparency; the photo was laid on white.")
-    if picture.rgb.dtype.itemsize == 2 and name not in DEEP_FORMATS:
+    if picture.rgb.dtype.itemsize == 2 and not FORMATS[name].deep:
         notes.append(f"The format {name} holds 8 bits a channel; the photo's 16 bits were rounded.")
     return notes
 
 
 def _write(file: BinaryIO, picture: Picture, name: str, quality: int, carried: Metadata) -> None:
-    icc_profile = _fitting_profile(picture)
+    icc_profile = fitting_profile(picture)
     if name == "png":
         write_png(file, picture, carried, icc_profile)
     elif name == "tiff":
@@ -136,7 +118,7 @@ def _write(file: BinaryIO, picture: Picture, name: str, quality: int, carried: M
         _write_lossy(file, picture, name, quality, carried, icc_profile)
 
 
-def _fitting_profile(picture: Picture) -> bytes | None:
+def fitting_profile(picture: Picture) -> bytes | None:
     """The profile, if it is for the kind of samples written (an RGB profile on a grey file is refused by readers)."""
     if picture.icc_profile is None:
         return None
@@ -161,7 +143,8 @@ def _write_lossy(
     if name == "jpg":
         if carried.dpi:
             extras["dpi"] = tuple(round(part) for part in carried.dpi)
-        prefixed = b"Exif\0\0" + carried.exif if carried.exif else b""
+        prefixed = jpeg_segments.EXIF_MARK + carried.exif if carried.exif else b""
+        extras["extra"] = _jpeg_segments(carried)
         subsampling = "4:4:4" if quality >= _FULL_COLOUR_QUALITY else "4:2:0"
         image.save(file, "JPEG", exif=prefixed, subsampling=subsampling, **extras)
     elif name == "webp":
@@ -173,3 +156,9 @@ def _write_lossy(
         if not picture.grey:
             extras["subsampling"] = "4:4:4" if quality >= _FULL_COLOUR_QUALITY else "4:2:0"
         image.save(file, "AVIF", exif=carried.exif or b"", speed=_AVIF_SPEED, **extras)
+
+
+def _jpeg_segments(carried: Metadata) -> bytes:
+    """IPTC and comments, as segments that Pillow puts before the picture."""
+    resources = jpeg_segments.photoshop_segments(iptc.resource_block(carried.iptc)) if carried.iptc else b""
+    return resources + b"".join(jpeg_segments.comment_segment(text) for _, text in carried.texts)

@@ -8,37 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
-import mmap
-import re
 import struct
 import warnings
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from app.errors import RestoreError, TooLarge, Unprocessable, UnsupportedFormat
+from app.errors import RestoreError, TooLarge, Unprocessable
+from app.images.bmp_header import read_masked, without_masks
+from app.images.container import LEFT_OUT_NOTE, Container, inspect
+from app.images.jpeg_segments import JpegFile, Scans
 from app.images.metadata import exif
+from app.images.png_chunks import MAX_PROFILE_BYTES
+from app.images.sniffing import HEAD_BYTES, MIME_TYPES, sniff
+from app.images.tiff_metadata import metadata_image
+from app.images.tiff_pages import TiffPages, read_pages
 
-MIME_TYPES = {
-    "JPEG": "image/jpeg",
-    "PNG": "image/png",
-    "WEBP": "image/webp",
-    "TIFF": "image/tiff",
-    "BMP": "image/bmp",
-    "AVIF": "image/avif",
-    "HEIF": "image/heic",
-}
-_HEAD_BYTES = 64
-_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-_AVIF_BRANDS = {b"avif", b"avis"}
-_TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
-# A marker in a JPEG: FF and a code. FF00 is a stuffed data byte, D0..D7 and 01 stand alone and have no length.
-_JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")
-_START_OF_SCAN = 0xDA
-_END_OF_IMAGE = 0xD9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,16 +37,40 @@ class ImageLimits:
     decode_memory_mb: int = 2048
     max_side_pixels: int = 16384
     max_jpeg_scans: int = 100
+    max_pages: int = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What the header says: Pillow's format name, its MIME type, and the size in pixels once upright."""
+    """What the header says: Pillow's format name, its MIME type, and the size in pixels once upright.
+
+    `page_sizes` are those of all pages of a TIFF, width and height; of another format that of the picture alone.
+    """
 
     format: str
     mime: str
     width: int
     height: int
+    page_sizes: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.page_sizes:
+            object.__setattr__(self, "page_sizes", ((self.width, self.height),))
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenedPhoto:
+    """A photo opened by its plugin, nothing decoded yet: leave the `with` block to close it."""
+
+    image: Image.Image
+    container: Container
+
+    def __enter__(self) -> OpenedPhoto:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.image.close()
+        self.container.close()
 
 
 def read_header(path: Path, limits: ImageLimits) -> Header:
@@ -68,39 +79,103 @@ def read_header(path: Path, limits: ImageLimits) -> Header:
     Raises:
         TooLarge: `image_too_large` (megapixels) or `image_side_too_large` (one side).
         UnsupportedFormat: `unsupported_format`, with the formats that we open.
-        Unprocessable: `empty_file`, `too_many_scans` or `undecodable_image`.
+        Unprocessable: `empty_file`, `too_many_scans`, `unsupported_depth` or `undecodable_image`.
     """
-    with path.open("rb") as file, open_picture(file, limits) as image:
-        name = format_name(image)
-        width, height = image.size
-        if _orientation(image) in _SWAPPING_ORIENTATIONS:
+    with path.open("rb") as file:
+        if sniff(file.read(HEAD_BYTES)) == "TIFF":
+            return _tiff_header(file, limits)
+        file.seek(0)
+        return _picture_header(file, limits)
+
+
+def _picture_header(file: BinaryIO, limits: ImageLimits) -> Header:
+    with open_picture(file, limits, whole=False) as photo:
+        name = format_name(photo.image)
+        width, height = photo.image.size
+        if _orientation(photo.image) in _SWAPPING_ORIENTATIONS:
             width, height = height, width
         return Header(name, MIME_TYPES[name], width, height)
 
 
-def open_picture(file: BinaryIO, limits: ImageLimits) -> Image.Image:
-    """Open a file with the one plugin its first bytes name, and check its size; the caller closes the image.
+def _tiff_header(file: BinaryIO, limits: ImageLimits) -> Header:
+    sizes = tuple(page.upright_size for page in open_pages(file, limits).photos)
+    return Header("TIFF", MIME_TYPES["TIFF"], *sizes[0], sizes)
 
-    Raises the same errors as `read_header`. Whatever a plugin throws at a broken file becomes `undecodable_image`.
+
+def check_pages(header: Header, limits: ImageLimits) -> None:
+    """Judge the pages of a photo before all of them are restored.
+
+    Raises:
+        TooLarge: `too_many_pages`, or one of `read_header` for a page.
     """
-    head = file.read(_HEAD_BYTES)
-    name = _sniff(head)
+    _check_count(len(header.page_sizes), limits)
+    for width, height in header.page_sizes:
+        _check_size(width, height, limits)
+
+
+def _check_count(pages: int, limits: ImageLimits) -> None:
+    if pages > limits.max_pages:
+        raise TooLarge(
+            "too_many_pages",
+            f"The TIFF has {pages} pages and at most {limits.max_pages} are restored together; split it, or restore "
+            "the first page alone.",
+        )
+
+
+def open_pages(file: BinaryIO, limits: ImageLimits, page: int | None = None) -> TiffPages:
+    """The photos of a TIFF file, the size of the asked one checked; None asks for the first, and for no other later.
+
+    Raises the same errors as `read_header`, and `too_many_pages` where a page is asked for.
+    """
     try:
-        if name == "JPEG":
-            _check_scans(file, limits)
-        if name == "WEBP":
-            _check_size(*_webp_size(head), limits)
-        image = _open(file, name)
+        pages = read_pages(file)
+        asked = pages.photos[page or 0]
     except RestoreError:
+        raise
+    except Exception as error:
+        raise undecodable("TIFF") from error
+    if page is not None:
+        _check_count(len(pages.photos), limits)
+    _check_size(asked.width, asked.height, limits)
+    return pages
+
+
+def open_picture(file: BinaryIO, limits: ImageLimits, *, page: int | None = None, whole: bool = True) -> OpenedPhoto:
+    """Open a file with the one plugin its first bytes name, and check its size; the caller closes what it gets.
+
+    Of a TIFF the image holds what is said of a page, and none of its pixels: those come from `decode.tiff`. `whole`
+    also looks through what stands behind the pixels. Raises the same errors as `read_header`. Whatever a plugin throws
+    at a broken file becomes `undecodable_image`.
+    """
+    head = file.read(HEAD_BYTES)
+    name = sniff(head)
+    if name == "TIFF":
+        return OpenedPhoto(metadata_image(open_pages(file, limits, page).photos[page or 0]), Container(None, file))
+    container = None
+    try:
+        container = inspect(file, name, max_scans=limits.max_jpeg_scans, whole=whole)
+        if isinstance(container.parts, JpegFile):
+            _check_scans(container.parts.scans, limits)
+        if name == "WEBP":
+            _check_size(*webp_size(head), limits)
+        photo = _open(container, name)
+    except RestoreError:
+        _close(container)
         raise
     except Exception as error:  # broken files raise nearly every class there is
+        _close(container)
         raise undecodable(name) from error
     try:
-        _check_size(*image.size, limits)
+        _check_size(*photo.image.size, limits)
     except RestoreError:
-        image.close()
+        photo.__exit__()
         raise
-    return image
+    return photo
+
+
+def _close(container: Container | None) -> None:
+    if container is not None:
+        container.close()
 
 
 def format_name(image: Image.Image) -> str:
@@ -117,17 +192,27 @@ def undecodable(name: str = "") -> Unprocessable:
     )
 
 
-def accepted_formats() -> list[str]:
-    """The formats opened on this machine, by Pillow's names."""
-    return [name for name in MIME_TYPES if name != "HEIF" or _heif_installed()]
+def _open(container: Container, name: str) -> OpenedPhoto:
+    """Open with one plugin; where that fails, once more without anything but what the pixels need."""
+    try:
+        return OpenedPhoto(open_plugin(container.file, name), container)
+    except Exception:
+        bare = container.bare()
+        if bare is None:
+            raise
+        bare_container = dataclasses.replace(container, file=bare, notes=(*container.notes, LEFT_OUT_NOTE))
+        return OpenedPhoto(open_plugin(bare, name), bare_container)
 
 
-def _open(file: BinaryIO, name: str) -> Image.Image:
+def open_plugin(file: BinaryIO, name: str) -> Image.Image:
     """`Image.open` limited to one plugin. Pillow's own pixel limit is off: `_check_size` is stricter and says why."""
     quiet_pillow()
     if name == "HEIF":
         _register_heif()
+    if name == "BMP" and read_masked(file) is not None:
+        file = without_masks(file)
     Image.MAX_IMAGE_PIXELS = None
+    PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES  # it bounds profiles too; texts are bounded by `png_chunks`
     file.seek(0)
     try:
         return Image.open(file, formats=(name,))
@@ -142,57 +227,10 @@ def quiet_pillow() -> None:
 
 
 @functools.cache
-def _heif_installed() -> bool:
-    return importlib.util.find_spec("pillow_heif") is not None
-
-
-@functools.cache
 def _register_heif() -> None:
     import pillow_heif
 
     pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=2)
-
-
-def _sniff(head: bytes) -> str:
-    """The format that the first bytes claim; raises 422 for nothing and 415 for anything that we do not open."""
-    if not head:
-        raise Unprocessable("empty_file", "The file is empty; choose a photo and send it again.")
-    if head.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    if head[:4] in _TIFF_MAGICS:
-        return "TIFF"
-    if head[:2] == b"BM" and len(head) > 18:
-        return "BMP"
-    if head[4:8] == b"ftyp":
-        return _sniff_boxes(head)
-    raise _unsupported()
-
-
-def _sniff_boxes(head: bytes) -> str:
-    """AVIF and HEIF share a container; its major brand, then the compatible ones, tell them apart."""
-    size = min(int.from_bytes(head[:4], "big"), len(head))
-    brands = [head[8:12], *(head[start : start + 4] for start in range(16, size - 3, 4))]
-    if brands[0] in _AVIF_BRANDS or (brands[0] in _HEIF_BRANDS and _AVIF_BRANDS & set(brands)):
-        return "AVIF"
-    if brands[0] not in _HEIF_BRANDS:
-        raise _unsupported()
-    if not _heif_installed():
-        raise UnsupportedFormat(
-            "unsupported_format",
-            "HEIC photos need the optional HEIC support, which is not installed here; send the photo as JPEG.",
-        )
-    return "HEIF"
-
-
-def _unsupported() -> UnsupportedFormat:
-    names = ", ".join(accepted_formats())
-    return UnsupportedFormat(
-        "unsupported_format", f"This is not a picture format that can be opened; accepted are {names}."
-    )
 
 
 def _check_size(width: int, height: int, limits: ImageLimits) -> None:
@@ -213,7 +251,7 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
         )
 
 
-def _webp_size(head: bytes) -> tuple[int, int]:
+def webp_size(head: bytes) -> tuple[int, int]:
     """Width and height of a WebP, read by ourselves: Pillow's plugin allocates the whole canvas as it opens."""
     kind = head[12:16]
     if kind == b"VP8X":
@@ -227,31 +265,13 @@ def _webp_size(head: bytes) -> tuple[int, int]:
     raise undecodable("WEBP")
 
 
-def _check_scans(file: BinaryIO, limits: ImageLimits) -> None:
+def _check_scans(scans: Scans, limits: ImageLimits) -> None:
     """Refuse a JPEG of very many scans: each costs a pass over all pixels, and libjpeg leaves the limit to us."""
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if _count_scans(data, limits.max_jpeg_scans) > limits.max_jpeg_scans:
-            raise Unprocessable(
-                "too_many_scans",
-                f"This JPEG has more than {limits.max_jpeg_scans} scans; save it as an ordinary JPEG and retry.",
-            )
-
-
-def _count_scans(data: mmap.mmap | bytes, stop_above: int) -> int:
-    """Count start-of-scan markers of the first picture.
-
-    Marker segments are stepped over by their length, so that a thumbnail inside one is not counted; scan data is
-    searched for the next real marker.
-    """
-    scans, position = 0, 2
-    while scans <= stop_above:
-        found = _JPEG_MARKER.search(data, position)
-        if found is None or found[1][0] == _END_OF_IMAGE or found.end() + 2 > len(data):
-            break
-        scans += found[1][0] == _START_OF_SCAN
-        length = int.from_bytes(data[found.end() : found.end() + 2], "big")
-        position = found.end() + max(length, 2)
-    return scans
+    if scans.count > limits.max_jpeg_scans:
+        raise Unprocessable(
+            "too_many_scans",
+            f"This JPEG has more than {limits.max_jpeg_scans} scans; save it as an ordinary JPEG and retry.",
+        )
 
 
 def _orientation(image: Image.Image) -> int:

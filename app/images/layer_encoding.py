@@ -14,8 +14,9 @@ import cv2
 
 from app.errors import Unprocessable
 from app.images import colour, samples
-from app.images.encoding import DEEP_FORMATS, choose_format
+from app.images.encoding import choose_format
 from app.images.face_layers import MAX_FILE_BYTES, MAX_LAYERS, FaceLayer, save_layers
+from app.images.formats import FORMATS
 from app.images.picture import Picture, Pixels
 
 _HEADER_BYTES = 4096  # more than what the file says of one array
@@ -55,7 +56,7 @@ def _written(pixels: Pixels, layer: FaceLayer, picture: Picture, name: str) -> P
     """(h, w, 3) RGB of a rectangle as it stands in a file of this format."""
     if picture.grey:
         pixels = _as_rgb(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
-    if name not in DEEP_FORMATS:
+    if not FORMATS[name].deep:
         pixels = samples.eight_bit(pixels)
     if name == "jpg" and picture.alpha is not None:
         alpha = picture.alpha[layer.top : layer.top + layer.height, layer.left : layer.left + layer.width]

@@ -26,8 +26,11 @@ class Picture:
         exif: EXIF block (TIFF header first, without the ``Exif\\0\\0`` mark), orientation already reset, or None.
         xmp: XMP packet as UTF-8 bytes, or None.
         dpi: (x, y) pixels per inch, or None.
+        iptc: IPTC data sets (IIM), or None.
+        texts: keyword and text of a PNG's texts; a JPEG's comment has the keyword Comment.
         source_format: Pillow's name of the format it came from (JPEG, PNG, WEBP, TIFF, BMP, AVIF, HEIF).
         notes: what had to be given up while decoding (a broken profile, say).
+        pages: how many pages the file has that this picture is one of (of a TIFF; else 1).
     """
 
     rgb: Pixels
@@ -39,6 +42,9 @@ class Picture:
     dpi: tuple[float, float] | None = None
     source_format: str = "PNG"
     notes: tuple[Notice, ...] = ()
+    iptc: bytes | None = None
+    texts: tuple[tuple[str, str], ...] = ()
+    pages: int = 1
 
     @property
     def width(self) -> int:
@@ -56,3 +62,18 @@ class Picture:
         return self.grey or all(
             np.array_equal(band[..., 0], band[..., 1]) and np.array_equal(band[..., 0], band[..., 2]) for band in bands
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class NormalizedColor:
+    """Colours ready for the network.
+
+    Attributes:
+        pixels: (H, W, 3) RGB or (H, W) grey, uint8 or uint16 (16-bit photos mostly keep their own space).
+        icc_profile: what to tag the result with, or None.
+        notes: what had to be given up.
+    """
+
+    pixels: Pixels
+    icc_profile: bytes | None = None
+    notes: tuple[str, ...] = ()

@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.images import deflate, samples
+from app.images.metadata import iptc, png_text
 from app.images.metadata.rewriting import Metadata
 from app.images.picture import Picture, Pixels
 
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 _LEFT_FILTER = 1
 _INCHES_PER_METRE = 1 / 0.0254
+_MAX_PER_METRE = 0xFFFFFFFF
 
 
 def write_png(file: BinaryIO, picture: Picture, metadata: Metadata, icc_profile: bytes | None) -> None:
@@ -30,12 +32,16 @@ def write_png(file: BinaryIO, picture: Picture, metadata: Metadata, icc_profile:
     if icc_profile:
         _chunk(file, b"iCCP", b"icc\0\0" + deflate.compress(icc_profile))
     if metadata.dpi:
-        x, y = (round(dpi * _INCHES_PER_METRE) for dpi in metadata.dpi)
+        x, y = (min(round(dpi * _INCHES_PER_METRE), _MAX_PER_METRE) for dpi in metadata.dpi)
         _chunk(file, b"pHYs", struct.pack(">IIB", x, y, 1))
     if metadata.xmp:
         _chunk(file, b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + metadata.xmp)
     if metadata.exif:
         _chunk(file, b"eXIf", metadata.exif)
+    if metadata.iptc:
+        _chunk(file, *png_text.raw_profile_chunk("iptc", iptc.resource_block(metadata.iptc)))
+    for keyword, text in metadata.texts:
+        _chunk(file, *png_text.text_chunk(keyword, text))
     _write_pixels(file, picture)
     _chunk(file, b"IEND", b"")
 

@@ -22,9 +22,14 @@ def channels(picture: Picture) -> int:
     return (1 if picture.grey else 3) + (picture.alpha is not None)
 
 
+def pixel_bytes(picture: Picture) -> int:
+    """Bytes of one pixel in a file that keeps its depth."""
+    return channels(picture) * picture.rgb.dtype.itemsize
+
+
 def bands(picture: Picture) -> Iterator[Pixels]:
     """Bands of about a mebibyte from top to bottom, each (rows, W, channels), uint8 or uint16 as the picture."""
-    row_bytes = picture.width * channels(picture) * picture.rgb.dtype.itemsize
+    row_bytes = picture.width * pixel_bytes(picture)
     rows = max(1, _BAND_BYTES // row_bytes)
     for start in range(0, picture.height, rows):
         yield band(picture, start, start + rows)

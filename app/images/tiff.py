@@ -1,11 +1,12 @@
 """A TIFF writer: 8 and 16 bits, grey to RGBA, deflated band by band, with profile, XMP, DPI and EXIF.
 
 An EXIF block is itself a small TIFF file. It is put first, and a new directory behind the pixels borrows its
-descriptive entries, so that every offset in it (maker notes included) stays right.
+entries, so that every offset in it (maker notes included) stays right.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from typing import Any, BinaryIO
 
@@ -13,20 +14,58 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import Unprocessable
-from app.images import deflate, samples
-from app.images.metadata import exif
+from app.images import colour, deflate, samples
+from app.images.metadata import exif, exif_tags
+from app.images.metadata.exif_rules import as_rational
 from app.images.metadata.rewriting import Metadata
 from app.images.picture import Picture, Pixels
 
-_SHORT, _LONG, _RATIONAL, _BYTE, _UNDEFINED = 3, 4, 5, 1, 7
+_ASCII, _SHORT, _LONG, _RATIONAL, _BYTE, _UNDEFINED = 2, 3, 4, 5, 1, 7
+_ONE_OF_SEVERAL_PAGES = 2
+_ROUNDED = "Grey with transparency and a grey profile was rounded to 8 bits, since few programs open more of it."
 _DEFLATE, _DIFFERENCES, _UNASSOCIATED_ALPHA, _INCH = 8, 2, 2, 2
-_BORROWED = (270, 271, 272, 305, 306, 315, 316, 33432, exif.EXIF_POINTER, exif.GPS_POINTER)
-_DPI_DENOMINATOR = 1000
 
 
 def write_tiff(file: BinaryIO, picture: Picture, metadata: Metadata, icc_profile: bytes | None) -> None:
     """Write a whole TIFF; pixels keep their depth. Raises `too_large_for_format` beyond 4 gibibytes."""
-    writer = _Writer(file, metadata.exif)
+    TiffPagesWriter(file, 1).add(picture, metadata, icc_profile)
+
+
+def readable(picture: Picture) -> tuple[Picture, list[str]]:
+    """The picture as other programs open it, with notes: grey with alpha of 16 bits is what many of them do not.
+
+    It is written as RGB with alpha; or with 8 bits where a grey profile, which RGB cannot carry, says how it looks.
+    """
+    if not picture.grey or picture.alpha is None or picture.rgb.dtype == np.uint8:
+        return picture, []
+    if picture.icc_profile is None or colour.profile_space(picture.icc_profile) != "GRAY":
+        return dataclasses.replace(picture, grey=False), []
+    eight = dataclasses.replace(picture, rgb=samples.eight_bit(picture.rgb), alpha=samples.eight_bit(picture.alpha))
+    return eight, [_ROUNDED]
+
+
+class TiffPagesWriter:
+    """Writes pages one after another; after each `add` the file is whole."""
+
+    def __init__(self, file: BinaryIO, total: int) -> None:
+        self._file, self._total = file, total
+        self._writer: _Writer | None = None
+        self._written = 0
+
+    def add(self, picture: Picture, metadata: Metadata, icc_profile: bytes | None) -> None:
+        """Append a page. Of a page after the first, EXIF of the camera is left out: its offsets fit the first alone."""
+        if self._writer is None:
+            self._writer = _Writer(self._file, metadata.exif)
+        elif metadata.exif:
+            self._writer.add_texts(metadata.exif)
+        if self._total > 1:
+            self._writer.add(254, _LONG, [_ONE_OF_SEVERAL_PAGES])
+            self._writer.add(297, _SHORT, [self._written, self._total])
+        _write_page(self._writer, picture, metadata, icc_profile)
+        self._written += 1
+
+
+def _write_page(writer: _Writer, picture: Picture, metadata: Metadata, icc_profile: bytes | None) -> None:
     count = samples.channels(picture)
     strips = [
         (writer.append(deflate.compress(_differences(band, writer.order).data)), band.shape[0])
@@ -48,10 +87,12 @@ def write_tiff(file: BinaryIO, picture: Picture, metadata: Metadata, icc_profile
         writer.add(338, _SHORT, [_UNASSOCIATED_ALPHA])
     if metadata.dpi:
         for tag, dpi in zip((282, 283), metadata.dpi, strict=True):
-            writer.add(tag, _RATIONAL, [round(dpi * _DPI_DENOMINATOR), _DPI_DENOMINATOR])
+            writer.add(tag, _RATIONAL, list(as_rational(dpi)))
         writer.add(296, _SHORT, [_INCH])
     if metadata.xmp:
         writer.add_bytes(700, _BYTE, metadata.xmp)
+    if metadata.iptc:
+        writer.add_bytes(exif_tags.IPTC, _UNDEFINED, metadata.iptc)
     if icc_profile:
         writer.add_bytes(34675, _UNDEFINED, icc_profile)
     writer.finish()
@@ -65,15 +106,18 @@ class _Writer:
         self._entries: dict[int, bytes] = {}
         self.order = "<"
         if block:
-            self._borrow(exif.Block(block))
+            self.order, self._entries = exif.raw_entries(block)
         file.write(block or b"II*\0\0\0\0\0")
         self._pad()
+        self._link = 4  # where the position of the next directory goes
 
-    def _borrow(self, block: exif.Block) -> None:
-        self.order = block.order
-        for entry in block.entries(block.first_directory):
-            if entry.tag in _BORROWED:
-                self._entries.setdefault(entry.tag, bytes(block.data[entry.position : entry.position + 12]))
+    def add_texts(self, block: bytes) -> None:
+        """Add what the first directory of an EXIF block says in words."""
+        order, entries = exif.raw_entries(block)
+        for tag, entry in entries.items():
+            kind, count, start = struct.unpack_from(f"{order}HII", entry, 2)
+            if kind == _ASCII:
+                self.add_bytes(tag, _ASCII, entry[8 : 8 + count] if count <= 4 else block[start : start + count])
 
     def _pad(self) -> None:
         if self._file.tell() % 2:
@@ -105,13 +149,15 @@ class _Writer:
         self._entries[tag] = struct.pack(f"{self.order}HHI", tag, kind, count) + value
 
     def finish(self) -> None:
-        """Write the directory, sorted by tag, and point the header to it."""
+        """Write the directory, sorted by tag, and let the header or the directory before point to it."""
         entries = b"".join(self._entries[tag] for tag in sorted(self._entries))
         table = struct.pack(f"{self.order}H", len(self._entries)) + entries + bytes(4)
         position, _ = self.append(table)
-        self._file.seek(4)
+        self._file.seek(self._link)
         self._file.write(struct.pack(f"{self.order}I", position))
         self._file.seek(0, 2)
+        self._link = position + len(table) - 4
+        self._entries = {}
 
 
 def _differences(band: Pixels, order: str) -> NDArray[Any]:

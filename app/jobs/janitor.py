@@ -81,7 +81,7 @@ class Janitor:
             try:
                 self.tick(self._wall(), self._clock())
             except RestoreError as error:
-                log.warning("the janitor could not ask the store: %s", error.detail)
+                log.warning("the janitor could not finish its pass: %s", error.detail)
             stop.wait(self._interval)
 
     def start(self) -> None:
@@ -137,7 +137,7 @@ class Janitor:
         for file in files:
             try:
                 removed += self._storage.remove_found(file)
-            except OSError:
+            except (OSError, RestoreError):
                 log.exception("the janitor could not remove an orphan")
             else:
                 log.info("janitor removed the orphan %s", file.name)

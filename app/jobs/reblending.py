@@ -21,7 +21,7 @@ from app.images import Encoded, Picture
 from app.images.face_layers import FaceLayer, blend_layers, load_layers
 from app.metrics import Metrics
 from app.options import RestoreOptions
-from app.storage import Storage, first_version, next_version, translate_disk_full
+from app.storage import Storage, first_version, new_id, next_version, translate_disk_full
 from app.store import Attempt, AttemptStatus, NewVersion, Store
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,9 @@ class Reblender:
 
     def can_reblend(self, attempt: Attempt) -> bool:
         """Whether the layers of this attempt's faces are kept."""
-        return attempt.status is AttemptStatus.COMPLETED and self._storage.has_layers(attempt.id)
+        if attempt.status is not AttemptStatus.COMPLETED or attempt.result_name is None:
+            return False
+        return self._storage.has_layers(attempt.result_name)
 
     def reblend(self, attempt_id: str, strengths: Mapping[int, float]) -> Attempt:
         """Make the next version of a result; faces that are not named keep the strength they have.
@@ -119,7 +121,7 @@ class Reblender:
 
     def layer(self, attempt: Attempt, index: int) -> FaceLayer:
         """The kept layer of one face. Raises `Conflict` `faces_not_kept` or `NotFound` `face_not_found`."""
-        found = self._load(attempt.id, index)
+        found = self._load(attempt, index)
         if not found:
             raise NotFound("face_not_found", "This result has no such restored face.")
         return found[0]
@@ -135,7 +137,7 @@ class Reblender:
 
     def _make_version(self, attempt: Attempt, faces: tuple[Mapping[str, Any], ...]) -> Attempt:
         assert attempt.result_name is not None
-        name = next_version(attempt.result_name)
+        name = self._storage.name_of_run(next_version(attempt.result_name), new_id())
         with self._storage.scratch(attempt.id) as temporary:
             encoded = self._blend(attempt, faces, temporary)
             self._storage.publish(temporary, name)
@@ -144,7 +146,7 @@ class Reblender:
     def _blend(self, attempt: Attempt, faces: tuple[Mapping[str, Any], ...], temporary: Path) -> Encoded:
         """The first version with its faces at the wished strengths, encoded as it was, into the temporary file."""
         assert attempt.result_name is not None
-        layers = self._load(attempt.id)
+        layers = self._load(attempt)
         base_name = first_version(attempt.result_name)
         if not self._storage.has_result(base_name):
             raise _gone()
@@ -172,29 +174,26 @@ class Reblender:
             if now.result_name != version.name:
                 self._storage.remove_version(version.name)
             raise Conflict("result_changed", "The result was changed by somebody else meanwhile; try again.")
-        try:
-            self._remove_older(attempt)
-        except OSError:  # the janitor finds it as an orphan
+        try:  # `attempt` was shown until now: whoever just asked for it may still read it, nobody the one before it
+            self._storage.remove_versions_before(attempt.result_name)
+        except (OSError, RestoreError):  # the janitor finds it as an orphan
             log.exception("an old version of a result could not be removed")
         shown = self._store.attempt(attempt.id)
         if shown is None:
             raise _gone()
         return shown
 
-    def _remove_older(self, attempt: Attempt) -> None:
-        """`attempt` was shown until now: whoever just asked for it may still read it, nobody the one before it."""
-        if attempt.version > 2 and attempt.result_name is not None:
-            stem, _, ending = first_version(attempt.result_name).partition(".")
-            self._storage.remove_version(f"{stem}-v{attempt.version - 1}.{ending}")
-
-    def _load(self, attempt_id: str, only: int | None = None) -> tuple[FaceLayer, ...]:
+    def _load(self, attempt: Attempt, only: int | None = None) -> tuple[FaceLayer, ...]:
+        assert attempt.result_name is not None
         try:
-            with self._storage.layers(attempt_id) as path:
+            with self._storage.layers(attempt.result_name) as path:
                 return load_layers(path, only)
         except (NotFound, FileNotFoundError):
             raise _not_kept() from None
+        except Unavailable:
+            raise
         except RestoreError as error:
-            log.error("the kept faces of attempt %s cannot be read", attempt_id)
+            log.error("the kept faces of attempt %s cannot be read", attempt.id)
             raise _not_kept() from error
 
 

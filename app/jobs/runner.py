@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import threading
 import time
@@ -15,32 +16,32 @@ from pathlib import Path
 from typing import Protocol
 
 from app import images
+from app.backends.pages import has_pages, restore_pages
 from app.backends.protocol import Backend
 from app.errors import Cancelled, Conflict, DeviceLost, NotFound, RestoreError
-from app.images import Picture
+from app.images import PagesEncoder, Picture
 from app.jobs.progress import Progress
+from app.jobs.result_writing import Finished, ResultWriter, WrittenPages
+from app.jobs.storage_retries import StorageRetries
 from app.metrics import Metrics
-from app.notices import Notice
-from app.options import RestoreOptions
-from app.results import RestorationResult
+from app.options import Pages, Partial, RestoreOptions
 from app.stages import Stage
 from app.storage import Storage, new_id, translate_disk_full
 from app.store import Attempt, Result, Store
 
 log = logging.getLogger(__name__)
 
-FACES_NOT_KEPT = Notice(
-    "faces_not_kept",
-    "There was no room to keep the faces, so their strength cannot be changed without restoring again.",
-)
 SHUTTING_DOWN = "shutting_down"  # the code of a decoder that was closed
 
 
 class PictureDecoder(Protocol):
     """Decodes an upload away from this process (`app.images.Decoder`)."""
 
-    def decode(self, path: Path) -> Picture:
-        """Raises `RestoreError` for a picture that cannot be decoded."""
+    def decode(self, path: Path, *, page: int | None, keep_partial: bool) -> Picture:
+        """The first picture of a file, or the asked page of a TIFF, from 0.
+
+        Raises `RestoreError` where it cannot be decoded, or lacks pixels that may not be missing.
+        """
         ...
 
 
@@ -54,19 +55,12 @@ class Prepared:
     picture: Picture
 
 
-@dataclasses.dataclass(frozen=True)
-class Finished:
-    """An attempt whose picture is restored, and still has to be encoded and published."""
-
-    attempt: Attempt
-    token: str
-    options: RestoreOptions
-    restored: RestorationResult
-    notes: tuple[Notice, ...]  # what had to be given up while decoding
-
-
 def _noop() -> None:
     """The beat of a caller that watches no heartbeat."""
+
+
+def _nothing_else() -> None:
+    """The choice of a caller that wants this very attempt."""
 
 
 def _not_cancelled() -> bool:
@@ -87,11 +81,14 @@ class Runner:
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._store, self._storage, self._decoder = store, storage, decoder
         self._backends, self._metrics = backends, metrics
         self._clock, self._wall = clock, wall
-        self._unsettled: list[Callable[[], object]] = []
+        self._with_retries = StorageRetries(clock, pause)
+        self._writer = ResultWriter(storage, self._with_retries)
+        self._unsettled: list[tuple[str, Callable[[], object]]] = []
         self._unsettled_lock = threading.Lock()
 
     def run_attempt(self, attempt_id: str) -> None:
@@ -102,20 +99,33 @@ class Runner:
             if finished is not None:
                 self.finish(finished)
 
-    def prepare(self, attempt_id: str, token: str, now: float) -> Prepared | None:
+    def prepare(
+        self,
+        attempt_id: str,
+        token: str,
+        now: float,
+        *,
+        tries: int | None = None,
+        or_claim: Callable[[], Attempt | None] = _nothing_else,
+    ) -> Prepared | None:
         """Claim the attempt for the run `token` and decode its photo.
 
-        None when it does not wait any more, or failed. Raises `Unavailable` when the store cannot take the claim.
+        With `tries`, only when it was tried that often so far. `or_claim` is asked for another attempt, claimed by the
+        same run, when this one does not wait any more. None when there is none, or it failed. Raises `Unavailable` when
+        the store cannot take the claim.
         """
-        attempt = self._store.claim(attempt_id, token, now)
+        attempt = self._store.claim(attempt_id, token, now, tries=tries) or or_claim()
         if attempt is None:
             return None
         began = self._clock()
         try:
             options = RestoreOptions.from_json(attempt.options_json)
-            picture = self._decode(attempt)
+            page = 0 if options.pages == Pages.ALL else None
+            wanted = functools.partial(self._store.holds, attempt.id, token)
+            picture = self._with_retries(lambda: self._decode(attempt, options, page), wanted)
+            self._check_format(picture, options)
         except Exception as error:  # noqa: BLE001 - every failure ends in the row
-            self._not_prepared(attempt, token, error)
+            self._fail_unless_closed(attempt, token, error)
             return None
         self._metrics.observe_stage("decode", self._clock() - began)
         return Prepared(attempt, token, options, picture)
@@ -139,18 +149,32 @@ class Runner:
         try:
             if not progress(0.0, Stage.LOADING):
                 raise Cancelled
-            backend = self._backend(attempt.backend)
-            restored = backend.restore(prepared.picture, prepared.options, progress)
+            finished = self._restored(prepared, progress)
         except Cancelled:
             self._stopped(attempt, token, progress)
             return None
         except DeviceLost:
             raise
         except Exception as error:  # noqa: BLE001 - every failure ends in the row
-            self._fail(attempt, token, error)
+            self._fail_unless_closed(attempt, token, error)
             return None
         self._metrics.observe_stage("restore", self._clock() - began)
-        return Finished(attempt, token, prepared.options, restored, prepared.picture.notes)
+        return finished
+
+    def _restored(self, prepared: Prepared, progress: Progress) -> Finished:
+        attempt, options, picture = prepared.attempt, prepared.options, prepared.picture
+        backend = self._backend(attempt.backend)
+        if not has_pages(picture, options):
+            restored = backend.restore(picture, options, progress)
+            return Finished(attempt, prepared.token, options, restored, picture.notes)
+        with contextlib.ExitStack() as stack:
+            path = stack.enter_context(self._storage.scratch(attempt.id))
+            with translate_disk_full():
+                encoder = stack.enter_context(contextlib.closing(PagesEncoder(path, picture.pages, options.metadata)))
+                decode_page = functools.partial(self._decode, attempt, prepared.options)
+                restored, encoded = restore_pages(backend, picture, decode_page, options, encoder, progress)
+            written = WrittenPages(path, encoded, stack.pop_all())
+        return Finished(attempt, prepared.token, options, restored, (), written)
 
     def finish(self, finished: Finished, *, heartbeat: Callable[[], None] = _noop) -> None:
         """Encode, make the file safe under its name, and only then complete the row."""
@@ -158,7 +182,7 @@ class Runner:
         progress = Progress(self._store, attempt.id, token, self._clock, heartbeat, _not_cancelled)
         began = self._clock()
         try:
-            result = self._write_result(finished, progress)
+            result = self._writer.write(finished, progress)
         except Exception as error:  # noqa: BLE001 - every failure ends in the row
             self._fail(attempt, token, error)
             return
@@ -166,93 +190,58 @@ class Runner:
             self._metrics.attempt_ended("cancelled")
             return
         self._metrics.observe_stage("encode", self._clock() - began)
-        self._settle(lambda: self._complete(attempt.id, token, result))
+        self._settle(token, lambda: self._complete(attempt.id, token, result))
 
     def give_back(self, attempt_id: str, token: str) -> None:
         """Put an attempt whose run was stopped in good order back into the queue; no try is burned.
 
         One that was sent to a provider is failed instead: it would be paid for twice.
         """
-        self._settle(lambda: self._count("given_back", self._store.give_back(attempt_id, token, self._wall())))
+        self._settle(token, lambda: self._count("given_back", self._store.give_back(attempt_id, token, self._wall())))
 
     def abandon(self, attempt_id: str, token: str) -> None:
         """The run died without a word: back into the queue while tries are left, else failed."""
-        self._settle(lambda: self._count("crashed", self._store.crashed(attempt_id, token, self._wall())))
+        self._settle(token, lambda: self._count("crashed", self._store.crashed(attempt_id, token, self._wall())))
 
     def settle(self) -> int:
         """Try again what the store could not take (a full disk, say); returns how much is still unsettled."""
         with self._unsettled_lock:
             moves, self._unsettled = self._unsettled, []
-        for move in moves:
-            self._settle(move)
+        for token, move in moves:
+            self._settle(token, move)
         return len(self._unsettled)
 
-    def _settle(self, move: Callable[[], object]) -> None:
+    def unsettled_tokens(self) -> set[str]:
+        """The claims of runs whose end the store could not take yet."""
+        with self._unsettled_lock:
+            return {token for token, _ in self._unsettled}
+
+    def _settle(self, token: str, move: Callable[[], object]) -> None:
         """Make one move of a row now, or keep it for `settle`: a run never leaves its row in the middle."""
         try:
             move()
         except RestoreError as error:
             log.error("the end of a run could not be written yet: %s", error.detail)
             with self._unsettled_lock:
-                self._unsettled.append(move)
+                self._unsettled.append((token, move))
 
-    def _decode(self, attempt: Attempt) -> Picture:
+    def _decode(self, attempt: Attempt, options: RestoreOptions, page: int | None) -> Picture:
         if not self._storage.has_upload(attempt.photo_id):
             raise NotFound("photo_missing", "The uploaded photo is gone; upload it again.")
         with self._storage.upload(attempt.photo_id) as path:
-            return self._decoder.decode(path)
+            return self._decoder.decode(path, page=page, keep_partial=options.partial == Partial.KEEP)
+
+    @staticmethod
+    def _check_format(picture: Picture, options: RestoreOptions) -> None:
+        """What the header could not tell at submit: whether the asked format holds so many bytes."""
+        pixel_bytes = images.pixel_bytes(picture)
+        images.check_format(options.output_format, picture.width, picture.height, options.scale, pixel_bytes)
 
     def _backend(self, name: str) -> Backend:
         backend = self._backends.get(name)
         if backend is None:
             raise Conflict("backend_unavailable", f"The backend '{name}' is not set up here; choose another one.")
         return backend
-
-    def _write_result(self, finished: Finished, progress: Progress) -> Result | None:
-        """Encode into a temporary file and publish it; None when the run was cancelled meanwhile."""
-        if not progress(1.0, Stage.ENCODING):
-            return None
-        with self._storage.scratch(finished.attempt.id) as temporary:
-            result = self._encode(finished, temporary)
-            if not progress(1.0, Stage.ENCODING):
-                return None
-            result = self._keep_faces(finished, result)
-            self._storage.publish(temporary, result.name)
-        return result
-
-    def _keep_faces(self, finished: Finished, result: Result) -> Result:
-        """Make the layers of the faces safe beside the result; where that fails the photo is restored all the same."""
-        restored, attempt_id = finished.restored, finished.attempt.id
-        if not restored.face_layers:
-            return result
-        try:
-            with self._storage.scratch(attempt_id) as temporary:
-                images.keep_layers(temporary, restored.face_layers, restored.picture, finished.options.output_format)
-                self._storage.publish_layers(temporary, attempt_id)
-        except (OSError, RestoreError) as error:
-            log.warning("the faces of attempt %s could not be kept: %s", attempt_id, error)
-            return dataclasses.replace(result, warnings=(*result.warnings, FACES_NOT_KEPT))
-        return result
-
-    def _encode(self, finished: Finished, temporary: Path) -> Result:
-        """Write the picture to the temporary file; what its row will say."""
-        restored, options = finished.restored, finished.options
-        with translate_disk_full():
-            encoded = images.encode(
-                restored.picture, temporary, options.output_format, options.output_quality, options.metadata
-            )
-        return Result(
-            name=f"{finished.attempt.id}.{encoded.extension}",
-            mime=encoded.mime,
-            width=encoded.width,
-            height=encoded.height,
-            bytes=encoded.bytes_written,
-            model=restored.model,
-            seconds=restored.seconds,
-            faces=restored.faces,
-            warnings=(*restored.warnings, *finished.notes, *encoded.notes),
-            params=restored.params,
-        )
 
     def _complete(self, attempt_id: str, token: str, result: Result) -> None:
         """Complete the row of a published result; a run that lost its claim takes its file away again."""
@@ -262,7 +251,7 @@ class Runner:
             return
         attempt = self._store.attempt(attempt_id)
         if attempt is None or attempt.result_name != result.name:  # else a later run has written the same name
-            with contextlib.suppress(OSError):  # the janitor finds it as an orphan
+            with contextlib.suppress(OSError, RestoreError):  # the janitor finds it as an orphan
                 self._storage.remove_result(result.name)
 
     def _stopped(self, attempt: Attempt, token: str, progress: Progress) -> None:
@@ -273,7 +262,7 @@ class Runner:
         else:
             self._fail(attempt, token, RuntimeError("the backend stopped although nobody asked it to"))
 
-    def _not_prepared(self, attempt: Attempt, token: str, error: Exception) -> None:
+    def _fail_unless_closed(self, attempt: Attempt, token: str, error: Exception) -> None:
         if isinstance(error, RestoreError) and error.code == SHUTTING_DOWN:
             self.give_back(attempt.id, token)  # the decoder was closed under us: not the photo's fault
         else:
@@ -281,7 +270,8 @@ class Runner:
 
     def _fail(self, attempt: Attempt, token: str, error: Exception) -> None:
         code, message = _reason(attempt, error)
-        self._settle(lambda: self._count("failed", self._store.fail(attempt.id, token, code, message, self._wall())))
+        now = self._wall()
+        self._settle(token, lambda: self._count("failed", self._store.fail(attempt.id, token, code, message, now)))
 
     def _count(self, how: str, changed: bool) -> None:
         if changed:

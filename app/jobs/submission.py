@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.errors import NotFound, RestoreError, Unprocessable
-from app.images import Header, ImageLimits, read_header
-from app.options import RestoreOptions, check_output
+from app.images import Header, ImageLimits, check_format, check_pages, read_header
+from app.options import Pages, RestoreOptions, check_output
 from app.queue import Queue
 from app.storage import Storage, StoredUpload, UploadWriter
 from app.store import Job, NewPhoto, Photo, Store
@@ -121,9 +121,12 @@ class Submission:
         """
         self.check_options(options)
         photo = self._store.library.photo(owner, photo_id)
-        check_output(photo.width * photo.height, options.scale, self._limits.max_output_megapixels)
+        self._check_result(photo.width, photo.height, options)
         if not self._storage.has_upload(photo_id):
             raise NotFound("photo_missing", "The uploaded photo is gone; upload it again.")
+        if options.pages == Pages.ALL:
+            with self._storage.upload(photo_id) as path:
+                self._check_pages(read_header(path, self._limits.image), options)
         limit = self._limits.queue_limit
         job, position = self._store.restore_photo(owner, photo_id, options.to_json(), options.backend, limit, now)
         self._wake(job)
@@ -143,8 +146,22 @@ class Submission:
 
     def _check_one(self, upload: Upload, options: RestoreOptions) -> Header:
         header = read_header(_path_of(upload), self._limits.image)
-        check_output(header.width * header.height, options.scale, self._limits.max_output_megapixels)
+        self._check_pages(header, options)
         return header
+
+    def _check_pages(self, header: Header, options: RestoreOptions) -> None:
+        """Judge the result of the first page, or of all that are asked for."""
+        sizes = header.page_sizes[:1]
+        if options.pages == Pages.ALL:
+            check_pages(header, self._limits.image)
+            sizes = header.page_sizes
+        for width, height in sizes:
+            self._check_result(width, height, options)
+
+    def _check_result(self, width: int, height: int, options: RestoreOptions) -> None:
+        """Refuse what could not be kept after all the work: too many pixels for us, or for the asked format."""
+        check_output(width * height, options.scale, self._limits.max_output_megapixels)
+        check_format(options.output_format, width, height, options.scale)
 
     def _drop(self, uploads: Sequence[Upload], stored: Sequence[StoredUpload]) -> None:
         for upload in uploads:

@@ -15,6 +15,7 @@ from app.api.middleware.access_control import FORM_OVERHEAD_BYTES, AccessControl
 from app.api.middleware.request_context import RequestContextMiddleware
 from app.api.routes import downloads, faces, jobs, photos, system, websocket
 from app.backends.protocol import Backend
+from app.jobs.lease_keeper import LeaseTimes
 from app.main.service import Describe, Service
 from app.settings import Settings
 
@@ -27,6 +28,7 @@ def create_app(
     describe: Describe | None = None,
     warm_up: Callable[[], str | None] | None = None,
     on_hang: Callable[[], None] | None = None,
+    lease_times: LeaseTimes | None = None,
 ) -> FastAPI:
     """The API as an ASGI application; its parts hang on `app.state.parts`, and start and stop with its lifespan.
 
@@ -36,8 +38,9 @@ def create_app(
         describe: what the given backends are (see `app.api.catalog`).
         warm_up: loads and runs the given backends once; returns a model's name.
         on_hang: called when a restoration hangs; the process should end.
+        lease_times: how long claims last and how often they are renewed; None: the usual times.
     """
-    service = Service(settings, backends, describe, warm_up, on_hang)
+    service = Service(settings, backends, describe, warm_up, on_hang, lease_times)
     context = service.context
 
     @contextlib.asynccontextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -26,13 +28,15 @@ from app.events import LocalEvents
 from app.images import Decoder, ImageLimits
 from app.jobs.deletion import Deletion
 from app.jobs.janitor import Janitor
+from app.jobs.lease_keeper import LeaseKeeper, LeaseTimes
 from app.jobs.reblending import Reblender
 from app.jobs.runner import Runner
 from app.jobs.submission import Submission
+from app.main.storage import open_storage
 from app.metrics import Metrics
 from app.queue import LocalQueue, Queue
 from app.settings import Settings
-from app.storage import DiskStorage, Storage, new_id
+from app.storage import Storage, new_id
 from app.store import SqlStore, Store
 from app.threads import SupervisedThread
 from app.worker import Worker
@@ -62,9 +66,10 @@ class Service:
         describe: Describe | None,
         warm_up: Callable[[], str | None] | None,
         on_hang: Callable[[], None] | None,
+        lease_times: LeaseTimes | None = None,
     ) -> None:
         self.load_error: RestoreError | None = None
-        self._settings = settings
+        self._settings, self._lease_times = settings, lease_times or LeaseTimes()
         self._given = backends is not None
         self._backends: dict[str, Backend] = dict(backends or {})
         self._describe: Describe = describe or dict
@@ -80,10 +85,11 @@ class Service:
     async def start(self) -> None:
         """Open the store, take back what a crash left, and begin to load; requests are answered meanwhile."""
         context = self.context
-        context.store.open()
+        await asyncio.to_thread(context.store.open)
         self._waiting = context.store.recover(context.wall())
         context.job_events.start(context.events.subscribe)
         context.janitor.start()
+        context.lease_keeper.start()
         self._loader.start()
 
     async def drain(self) -> None:
@@ -104,6 +110,7 @@ class Service:
         if not context.job_events.closing:
             await self.drain()
         await asyncio.to_thread(context.janitor.stop)
+        await asyncio.to_thread(context.lease_keeper.stop)
         await asyncio.to_thread(self._loader.join, LOADER_JOIN_SECONDS)
         if self._idle_watch is not None:
             self._idle_watch.stop()
@@ -116,11 +123,14 @@ class Service:
         settings, metrics = self._settings, Metrics()
         limits = limits_of(settings)
         events, queue = LocalEvents(), LocalQueue()
-        store = SqlStore(settings.database_url, events)
-        storage = DiskStorage(settings.upload_folder, settings.processed_folder, settings.min_free_disk_mb)
+        store = SqlStore(
+            settings.database_url, events, worker=_worker_name(), lease_seconds=self._lease_times.lease_seconds
+        )
+        storage = open_storage(settings)
         decoder = Decoder(limits.image)
         pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="request")
         runner = Runner(store, storage, decoder, self._backends, metrics)
+        worker = self._make_worker(runner, store, metrics, queue, on_hang)
         self._open_cloud(decoder, storage)
 
         async def count_queued() -> int:
@@ -136,7 +146,10 @@ class Service:
             storage=storage,
             decoder=decoder,
             metrics=metrics,
-            worker=self._make_worker(runner, store, metrics, queue, on_hang),
+            worker=worker,
+            lease_keeper=LeaseKeeper(
+                store, queue, metrics, self._lease_times, held=worker.held_tokens, settle=runner.settle
+            ),
             janitor=self._make_janitor(store, storage, metrics),
             catalog=catalog,
             keys=ApiKeys([key.get_secret_value() for key in settings.api_keys]),
@@ -191,6 +204,7 @@ class Service:
             result_hosts=settings.siliconflow_result_hosts,
             decode=decoder.decode,
             scratch=lambda: storage.scratch(new_id()),
+            share=storage.share,
         )
 
     def _backend_rows(self) -> list[dict[str, Any]]:
@@ -252,6 +266,11 @@ class Service:
             self.context.decoder.start()
         except RestoreError as error:  # the first photo tries again
             log.warning("the decoder could not be started: %s", error.detail)
+
+
+def _worker_name() -> str:
+    """Host and process, written beside each claim so that people find the run."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def _release_when_idle(backend: LocalBackend, stop: threading.Event) -> None:

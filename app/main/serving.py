@@ -34,7 +34,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 def create_dashboard(app: FastAPI, static_folder: Path = STATIC_FOLDER) -> Dashboard:
     """What the dashboard's port serves: the static pages, and the same API beside them."""
-    return Dashboard(app, static_folder)
+    return Dashboard(app, static_folder, app.state.context.storage.address_origin())
 
 
 def serve(settings: Settings, *, banner: Callable[[Mapping[str, Any]], None] | None = None) -> None:
@@ -45,8 +45,7 @@ def serve(settings: Settings, *, banner: Callable[[Mapping[str, Any]], None] | N
     Raises:
         RestoreError: the start is not possible: a port is taken, the data folder is in use, the device is not there.
     """
-    secrets = [key.get_secret_value() for key in (*settings.api_keys, settings.siliconflow_api_key)]
-    logs.set_up(settings.log_format, secrets)
+    logs.set_up(settings.log_format, settings.secrets)
     app = create_app(settings, on_hang=lambda: os._exit(EXIT_HUNG))
     with _listening(settings.host, settings.port) as api, _listening(settings.host, settings.dashboard_port) as pages:
         asyncio.run(_serve(app, api, pages, banner))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from app.errors import Unavailable
 from app.images import Picture
 from app.notices import Notice
-from app.options import Quality, RestoreOptions
+from app.options import Quality, RestoreOptions, output_size
 from app.restoration.device import profile_of
 from app.restoration.engine import Engine, Tiling
 from app.restoration.faces import Face, FacesResult, LoadedFaceModels, find_faces, restore_faces
@@ -215,8 +215,9 @@ def _face_notices(done: FacesResult) -> list[Notice]:
 
 
 def _size_out(picture: Picture, scale: float) -> tuple[int, int]:
-    """(height, width) of the result, rounded, at least one pixel."""
-    return max(1, round(picture.height * scale)), max(1, round(picture.width * scale))
+    """(height, width) of the result."""
+    width, height = output_size(picture.width, picture.height, scale)
+    return height, width
 
 
 def _upscale_planes(

@@ -10,6 +10,7 @@ from app.storage.names import (
     first_version,
     new_id,
     next_version,
+    public_name,
     related_files,
 )
 from app.storage.protocol import FoundFile, OpenedFile, Storage, StoredUpload, UploadWriter
@@ -28,6 +29,7 @@ __all__ = [
     "first_version",
     "new_id",
     "next_version",
+    "public_name",
     "related_files",
     "translate_disk_full",
 ]

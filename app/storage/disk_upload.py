@@ -1,10 +1,11 @@
-"""One upload on its way to disk: written under a temporary name, hashed on the way, synced and renamed at the end.
+"""One upload on its way in: written under a temporary name, hashed on the way, synced and renamed at the end.
 
 A full disk becomes an error of its own here, for every write of photos and results.
 """
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import errno
 import hashlib
@@ -40,11 +41,11 @@ def translate_disk_full() -> Iterator[None]:
         ) from error
 
 
-class DiskUploadWriter:
-    """One upload on its way to disk; see `UploadWriter`."""
+class StagedUploadWriter(abc.ABC):
+    """One upload in a local file until its commit; see `UploadWriter`. A child class says what keeping it means."""
 
-    def __init__(self, part: Path, final: Path) -> None:
-        self._part, self._final = part, final
+    def __init__(self, part: Path) -> None:
+        self._part = part
         self._hash = hashlib.sha256()
         self._bytes = 0
         with translate_disk_full():
@@ -74,20 +75,19 @@ class DiskUploadWriter:
         self._bytes += len(chunk)
 
     def commit(self) -> StoredUpload:
-        """See `UploadWriter`: sync the file, give it its final name, sync the folder."""
+        """See `UploadWriter`."""
         if self._file is None:
             raise ValueError("this upload has ended")
         try:
             with translate_disk_full():
-                os.fsync(self._file)
-                atomic_files.rename(self._part, self._final)
+                self._keep(self._file)
         except BaseException:
             self.abort()
-            self._final.unlink(missing_ok=True)  # no row names it yet
+            self._forget()  # no row names it yet
             raise
         os.close(self._file)
         self._file = None
-        return StoredUpload(self._final.name, self._hash.hexdigest(), self._bytes)
+        return StoredUpload(self._part.stem, self._hash.hexdigest(), self._bytes)
 
     def abort(self) -> None:
         """See `UploadWriter`."""
@@ -101,6 +101,30 @@ class DiskUploadWriter:
 
     def __exit__(self, *error: object) -> None:
         self.abort()
+
+    @abc.abstractmethod
+    def _keep(self, file: int) -> None:
+        """Make the whole upload, open as `file`, durable under its final name; the part is gone after that."""
+
+    @abc.abstractmethod
+    def _forget(self) -> None:
+        """Remove what a failed `_keep` may have left under the final name."""
+
+
+class DiskUploadWriter(StagedUploadWriter):
+    """An upload that stays on this disk."""
+
+    def __init__(self, part: Path, final: Path) -> None:
+        super().__init__(part)
+        self._final = final
+
+    def _keep(self, file: int) -> None:
+        """Sync the file, give it its final name, sync the folder."""
+        os.fsync(file)
+        atomic_files.rename(self._part, self._final)
+
+    def _forget(self) -> None:
+        self._final.unlink(missing_ok=True)
 
 
 def _create(path: Path) -> int:

@@ -34,6 +34,9 @@ class FoundFile:
 class OpenedFile:
     """A file that is open for reading; whoever opened it closes `file`. A removal meanwhile does not cut it.
 
+    Of a file that another server keeps only the beginning is here yet (it may be the whole file): where the rest cannot
+    be had any more, reading raises, and never ends early without a word.
+
     Attributes:
         file: at its start, seekable.
         size: length in bytes.
@@ -86,7 +89,8 @@ class Storage(Protocol):
     """Uploads, results in their versions, and the layers of results' faces. Usable from any thread.
 
     Names are checked by pattern: one that is not of ours raises `NotFound` with the code of the method. A call that
-    writes may raise `Unavailable` `storage_full`.
+    writes may raise `Unavailable` `storage_full`; any may raise `Unavailable` `storage_unavailable` where the files are
+    kept by another server.
     """
 
     def open_upload(self, photo_id: str) -> UploadWriter:
@@ -101,8 +105,8 @@ class Storage(Protocol):
         """Whether this version of a result is kept. Raises `NotFound` `result_not_found` for a bad name."""
         ...
 
-    def has_layers(self, attempt_id: str) -> bool:
-        """Whether the layers of a result's faces are kept. Raises `NotFound` `result_not_found` for what is no id."""
+    def has_layers(self, result_name: str) -> bool:
+        """Whether the layers of a result's faces are kept. Raises `NotFound` `result_not_found` for a bad name."""
         ...
 
     def upload(self, photo_id: str) -> AbstractContextManager[Path]:
@@ -113,7 +117,7 @@ class Storage(Protocol):
         """Lend one version of a result as a local file. Raises `NotFound` `result_not_found` when it is not kept."""
         ...
 
-    def layers(self, attempt_id: str) -> AbstractContextManager[Path]:
+    def layers(self, result_name: str) -> AbstractContextManager[Path]:
         """Lend the layers of a result's faces. Raises `NotFound` `result_not_found` when they are not kept."""
         ...
 
@@ -125,19 +129,51 @@ class Storage(Protocol):
         """Open one version of a result for sending. Raises `NotFound` `result_not_found` when it is not kept."""
         ...
 
+    def address(self, result_name: str, media_type: str, disposition: str) -> str | None:
+        """An address on another server that serves this version of a result for some minutes, to whoever knows it.
+
+        It is served with this `Content-Type` and `Content-Disposition`. None where results are sent by this service.
+        Raises `NotFound` `result_not_found` when it is not kept.
+        """
+        ...
+
+    def address_origin(self) -> str | None:
+        """The origin of every `address`, for pages that show results; None where results are sent by this service."""
+        ...
+
+    def share(self, jpeg: bytes) -> AbstractContextManager[str | None]:
+        """Lend a picture to a provider: an address on the public internet, valid in this block only.
+
+        None where there is no such address, or it cannot be made just now.
+        """
+        ...
+
+    def problem(self) -> str | None:
+        """What is wrong with a server that keeps the files, in a sentence, as the last calls found it; asks nobody."""
+        ...
+
     def scratch(self, attempt_id: str) -> AbstractContextManager[Path]:
         """A fresh local name to write to, made for this block alone; what was not published is removed at its end."""
+        ...
+
+    def name_of_run(self, result_name: str, run: str) -> str:
+        """The name to publish what the run with this token (hex) made of a result.
+
+        Where several processes may write at once it bears a mark of the run, so that a late one overwrites nothing.
+        Raises `NotFound` `result_not_found` for a bad name.
+        """
         ...
 
     def publish(self, temporary: Path, result_name: str) -> None:
         """Keep a finished scratch file under a result's name, in the place of one that has it already.
 
-        After the return it survives a power cut; after any error the temporary is gone and the name is as it was.
+        After the return it survives a power cut; after any error the name is as it was, and the temporary is gone,
+        except after `storage_unavailable`: then the same call may be made again.
         """
         ...
 
-    def publish_layers(self, temporary: Path, attempt_id: str) -> None:
-        """The same for the layers of a result's faces."""
+    def publish_layers(self, temporary: Path, result_name: str) -> None:
+        """The same for the layers of the faces of this result."""
         ...
 
     def remove_upload(self, photo_id: str) -> bool:
@@ -145,11 +181,15 @@ class Storage(Protocol):
         ...
 
     def remove_result(self, result_name: str) -> bool:
-        """Remove a result, its other versions and its layers; False when it was not kept itself."""
+        """Remove what one run made: a result, its other versions and its layers; False when it was not kept itself."""
         ...
 
     def remove_version(self, result_name: str) -> bool:
         """Remove one version of a result and nothing else; False when it was not kept."""
+        ...
+
+    def remove_versions_before(self, result_name: str) -> None:
+        """Remove the versions between a result's first one and this one, of which no row can be in use any more."""
         ...
 
     def replace_upload(self, photo_id: str, by: str) -> None:
@@ -169,7 +209,7 @@ class Storage(Protocol):
         ...
 
     def iter_parts(self) -> Iterator[FoundFile]:
-        """Unfinished uploads and results."""
+        """Unfinished uploads and results, and what was shared."""
         ...
 
     def remove_found(self, file: FoundFile) -> bool:

@@ -1,17 +1,20 @@
 """Photos, jobs and attempts as rows, which are the truth: the `Store` protocol, and `SqlStore` over SQLite."""
 
-from app.store.protocol import MAX_TRIES, Library, Store
+from app.store.leases import LeaseSweep
+from app.store.protocol import LEASE_SECONDS, MAX_TRIES, Library, Store
 from app.store.queries import Counts
 from app.store.records import Attempt, AttemptStatus, Job, NewPhoto, NewVersion, Photo, PhotoStatus, Result
 from app.store.removal import Removal
 from app.store.sql_store import SqlStore
 
 __all__ = [
+    "LEASE_SECONDS",
     "MAX_TRIES",
     "Attempt",
     "AttemptStatus",
     "Counts",
     "Job",
+    "LeaseSweep",
     "Library",
     "NewPhoto",
     "NewVersion",

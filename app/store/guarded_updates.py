@@ -32,6 +32,7 @@ def failed_values(code: str, message: str, now: float) -> dict[str, Any]:
     return {
         "status": AttemptStatus.FAILED.value,
         "claim": None,
+        "lease_until": None,
         "ended_at": now,
         "error_code": code,
         "error_message": message[:LONGEST_MESSAGE_CHARACTERS],

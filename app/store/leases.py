@@ -1,14 +1,16 @@
-"""The claim of a run on an attempt, from taking it to losing it: who holds it, how far it is, what becomes of it.
+"""The claim of a run on an attempt is a lease: it is taken, renewed, given back, or runs out when its process is gone.
 
-A run that lost its claim (cancelled, recovered, given back) changes nothing. Functions take the open transaction's
-connection and return the id of the job they changed, or None.
+A run that lost its claim (cancelled, swept, given back) changes nothing. Functions take the open transaction's
+connection; most return the id of the job they changed, or None.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
 
 from app.stages import Stage
 from app.store.guarded_updates import failed_values, held_by, release_photo, update_attempt
@@ -29,20 +31,45 @@ INTERRUPTED_MESSAGE = (
 _BACK_IN_QUEUE = {
     "status": AttemptStatus.QUEUED.value,
     "claim": None,
+    "worker": None,
+    "lease_until": None,
+    "notified_at": None,
     "progress": 0.0,
     "stage": Stage.WAITING.value,
     "started_at": None,
 }
+_WAITING = attempts.c.status == AttemptStatus.QUEUED.value
+_RUNNING = attempts.c.status == AttemptStatus.PROCESSING.value
 
 
-def claim(connection: Connection, attempt_id: str, token: str, now: float) -> str | None:
-    """Queued -> processing, one try more; the photo remembers what it was."""
-    waiting = and_(attempts.c.id == attempt_id, attempts.c.status == AttemptStatus.QUEUED.value)
+@dataclasses.dataclass(frozen=True)
+class Lease:
+    """What a claim writes beside its token: who runs, and until when (epoch seconds by the database's clock)."""
+
+    worker: str
+    until: ColumnElement[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class LeaseSweep:
+    """What a sweep found: the ids of runs whose lease had run out, and of waiting attempts to notify workers of."""
+
+    crashed: tuple[str, ...] = ()
+    to_notify: tuple[str, ...] = ()
+
+
+def claim(
+    connection: Connection, attempt_id: str, token: str, lease: Lease, now: float, tries: int | None = None
+) -> str | None:
+    """Queued -> processing, one try more; the photo remembers what it was. With `tries`, only after that many."""
+    guard = and_(attempts.c.id == attempt_id, _WAITING)
     row = update_attempt(
         connection,
-        waiting,
+        guard if tries is None else and_(guard, attempts.c.tries == tries),
         status=AttemptStatus.PROCESSING.value,
         claim=token,
+        worker=lease.worker,
+        lease_until=lease.until,
         tries=attempts.c.tries + 1,
         started_at=now,
         progress=0.0,
@@ -53,6 +80,22 @@ def claim(connection: Connection, attempt_id: str, token: str, now: float) -> st
     took = update(photos).where(photos.c.id == row.photo_id, photos.c.status != PhotoStatus.PROCESSING.value)
     connection.execute(took.values(status_before=photos.c.status, status=PhotoStatus.PROCESSING.value))
     return str(row.job_id)
+
+
+def next_untried(connection: Connection, only: str | None, but: Collection[str]) -> str | None:
+    """The oldest waiting attempt that was never tried and that no other transaction is about to claim; it is locked."""
+    query = select(attempts.c.id).where(_WAITING, attempts.c.tries == 0).order_by(attempts.c.number).limit(1)
+    if only is not None:
+        query = query.where(attempts.c.backend == only)
+    if but:
+        query = query.where(attempts.c.backend.not_in(list(but)))
+    return connection.execute(query.with_for_update(skip_locked=True)).scalar_one_or_none()
+
+
+def renew(connection: Connection, tokens: Collection[str], until: ColumnElement[float]) -> set[str]:
+    """Extend the leases of these runs; those of them that still hold their claim."""
+    held = update(attempts).where(_RUNNING, attempts.c.claim.in_(list(tokens))).values(lease_until=until)
+    return set(connection.execute(held.returning(attempts.c.claim)).scalars())
 
 
 def report_progress(connection: Connection, attempt_id: str, token: str, fraction: float, stage: str) -> str | None:
@@ -83,18 +126,50 @@ def give_back(connection: Connection, attempt_id: str, token: str, now: float) -
 
 def crashed(connection: Connection, attempt_id: str, token: str, now: float, max_tries: int) -> str | None:
     """Processing -> queued while tries are left, else failed: the run ended without a word. Sent -> failed."""
-    held = held_by(attempt_id, token)
+    return _end_crashed(connection, held_by(attempt_id, token), now, max_tries)
+
+
+def recover(connection: Connection, now: float, max_tries: int) -> set[str]:
+    """At the start of the only process that can use this database: every run of the last one has crashed."""
+    return {job_id for _, job_id in _end_all(connection, _RUNNING, now, max_tries)}
+
+
+def end_expired(
+    connection: Connection, moment: ColumnElement[float], now: float, max_tries: int
+) -> list[tuple[str, str]]:
+    """Every run whose lease ran out before `moment` (the database's clock) has crashed; ids of attempts and jobs."""
+    expired = or_(attempts.c.lease_until.is_(None), attempts.c.lease_until < moment)
+    return _end_all(connection, and_(_RUNNING, expired), now, max_tries)
+
+
+def find_forgotten(connection: Connection, moment: ColumnElement[float], after_seconds: float, most: int) -> list[str]:
+    """Those of the `most` oldest waiting attempts that a sweep saw wait `after_seconds` ago; marks what it looks at."""
+    oldest = select(attempts.c.id, (attempts.c.notified_at < moment - after_seconds).label("forgotten"))
+    oldest = oldest.where(_WAITING).order_by(attempts.c.number).limit(most)
+    rows = connection.execute(oldest.with_for_update(skip_locked=True)).all()
+    due = [row.id for row in rows if row.forgotten is not False]  # None: no sweep has seen it yet
+    if due:
+        marked = and_(_WAITING, attempts.c.id.in_(due))
+        connection.execute(update(attempts).where(marked).values(notified_at=moment))
+    return [row.id for row in rows if row.forgotten]
+
+
+def _end_all(connection: Connection, which: ColumnElement[bool], now: float, max_tries: int) -> list[tuple[str, str]]:
+    """Treat these runs as crashed, but those that another transaction is just changing: they are alive."""
+    query = select(attempts.c.id, attempts.c.photo_id).where(which).order_by(attempts.c.number)
+    rows = connection.execute(query.with_for_update(skip_locked=True)).all()
+    jobs = {
+        row.id: _end_crashed(connection, and_(attempts.c.id == row.id, which), now, max_tries)
+        for row in sorted(rows, key=lambda row: str(row.photo_id))  # photos are locked in one order everywhere
+    }
+    return [(row.id, job_id) for row in rows if (job_id := jobs[row.id]) is not None]
+
+
+def _end_crashed(connection: Connection, held: ColumnElement[bool], now: float, max_tries: int) -> str | None:
     row = _interrupt(connection, held, now)
     row = row or update_attempt(connection, and_(held, attempts.c.tries < max_tries), **_BACK_IN_QUEUE)
     row = row or update_attempt(connection, held, **failed_values(CRASHED, CRASHED_MESSAGE, now))
     return None if row is None else release_photo(connection, row)
-
-
-def recover(connection: Connection, now: float, max_tries: int) -> set[str]:
-    """At the start of a process: every run of the last one has crashed."""
-    running = select(attempts.c.id, attempts.c.claim).where(attempts.c.status == AttemptStatus.PROCESSING.value)
-    changed = (crashed(connection, row.id, row.claim, now, max_tries) for row in connection.execute(running).all())
-    return {job_id for job_id in changed if job_id is not None}
 
 
 def _interrupt(connection: Connection, held: ColumnElement[bool], now: float) -> Any:

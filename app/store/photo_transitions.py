@@ -1,7 +1,7 @@
 """Every legal move of a photo: it comes in, its attempt is chosen, it is set aside, it goes.
 
 Each move is one guarded statement that changes a row only from a state it is legal in; when nothing changed, the reason
-is looked up afterwards. Functions take the open transaction's connection; the moves of attempts stand in `moves`.
+is looked up afterwards. Functions take the open transaction's connection; attempts have theirs in `transitions`.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def select_attempt(connection: Connection, owner: str, photo_id: str, attempt_id
     Raises `NotFound` `photo_not_found` or `attempt_not_found`, `Conflict` `photo_archived` or `attempt_not_completed`.
     """
     of_photo = and_(attempts.c.id == attempt_id, attempts.c.photo_id == photo_id)
+    known = connection.execute(select(attempts.c.id).where(of_photo).with_for_update()).one_or_none() is not None
     completed = exists().where(of_photo, attempts.c.status == AttemptStatus.COMPLETED.value)
     open_to_choice = and_(_own(owner, photo_id), photos.c.status != PhotoStatus.ARCHIVED.value, completed)
     if _move(connection, open_to_choice, selected_attempt_id=attempt_id):
@@ -57,7 +58,7 @@ def select_attempt(connection: Connection, owner: str, photo_id: str, attempt_id
         return
     if _status(connection, owner, photo_id) is PhotoStatus.ARCHIVED:
         raise _archived()
-    if connection.execute(select(attempts.c.id).where(of_photo)).one_or_none() is None:
+    if not known:
         raise NotFound("attempt_not_found", "This photo has no such attempt.")
     raise Conflict("attempt_not_completed", "Only an attempt that has a result can be selected; choose another one.")
 
@@ -67,6 +68,7 @@ def archive(connection: Connection, owner: str, photo_id: str, now: float) -> No
 
     Raises `NotFound` `photo_not_found`, `Conflict` `photo_busy` or `photo_not_ready`.
     """
+    _status(connection, owner, photo_id)
     idle = ~exists().where(attempts.c.photo_id == photos.c.id, attempts.c.status.in_(ACTIVE))
     ready = and_(_own(owner, photo_id), photos.c.status == PhotoStatus.READY.value, idle)
     if _move(connection, ready, status=PhotoStatus.ARCHIVED.value):
@@ -81,6 +83,8 @@ def archive(connection: Connection, owner: str, photo_id: str, now: float) -> No
 
 def remove(connection: Connection, owner: str, photo_id: str) -> Removal:
     """The photo goes with all its attempts. Raises `NotFound` `photo_not_found` or `Conflict` `photo_busy`."""
+    of_photo = select(attempts.c.id).where(attempts.c.photo_id == photo_id).order_by(attempts.c.number)
+    connection.execute(of_photo.with_for_update())  # attempts before their photo, as every transaction locks them
     _status(connection, owner, photo_id)
     if _is_busy(connection, photo_id):
         raise busy()
@@ -113,7 +117,9 @@ def _move(connection: Connection, guard: ColumnElement[bool], **values: object) 
 
 
 def _status(connection: Connection, owner: str, photo_id: str) -> PhotoStatus:
-    status = connection.execute(select(photos.c.status).where(_own(owner, photo_id))).scalar_one_or_none()
+    """The photo's status, which nobody else changes until the end of the transaction, nor adds an attempt."""
+    query = select(photos.c.status).where(_own(owner, photo_id)).with_for_update(key_share=True)
+    status = connection.execute(query).scalar_one_or_none()
     if status is None:
         raise NotFound("photo_not_found", "There is no such photo; it may have expired or been removed.")
     return PhotoStatus(status)

@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from app.store.leases import LeaseSweep
 from app.store.queries import Counts
 from app.store.records import Attempt, Job, NewPhoto, NewVersion, Photo, Result
 from app.store.removal import Removal
 
 MAX_TRIES = 2
 EXPIRED_JOBS_A_PASS = 500
+LEASE_SECONDS = 60.0  # a claim lasts so long unless it is renewed
+FORGOTTEN_SECONDS = 60.0  # a sweep saw an attempt wait, and after so long it still waits: its wake-up may be lost
+NOTIFIED_A_SWEEP = 16  # of the oldest waiting attempts: to notify of all would flood the queue with duplicates
 
 
 class Library(Protocol):
@@ -60,7 +64,9 @@ class Library(Protocol):
 
 
 class Store(Protocol):
-    """Photos, jobs and attempts. Usable from any thread; opened once, in one process.
+    """Photos, jobs and attempts. Usable from any thread.
+
+    Times that are passed in are this machine's; leases are measured by the one clock of the database alone.
 
     Any call may raise `Unavailable` with `storage_full`, `database_busy`, `database_unwritable` or `store_closed`;
     then nothing was changed. Every change is published to the events it was built with, after the commit.
@@ -72,7 +78,7 @@ class Store(Protocol):
         ...
 
     def open(self) -> None:
-        """Take the data folder, check and create the tables; raises `Conflict` or `Internal`, see `Database.open`."""
+        """Take the data folder, check and create the tables; for the errors see `Database.open`."""
         ...
 
     def close(self) -> None:
@@ -173,8 +179,25 @@ class Store(Protocol):
         """Ids of the attempts that have not ended."""
         ...
 
-    def claim(self, attempt_id: str, token: str, now: float) -> Attempt | None:
-        """Take a waiting attempt for the run named by `token`; None when it does not wait (any more)."""
+    def claim(self, attempt_id: str, token: str, now: float, *, tries: int | None = None) -> Attempt | None:
+        """Take a waiting attempt for the run named by `token`; None when it does not wait (any more).
+
+        With `tries`, only when it was tried that often so far: whether a run must be alone hangs on it, and another
+        process may have tried it since it was read. The claim is a lease: unless renewed it ends after a while.
+        """
+        ...
+
+    def claim_next(
+        self, token: str, now: float, *, only: str | None = None, but: Collection[str] = ()
+    ) -> Attempt | None:
+        """Take the oldest waiting attempt that was never tried, of one backend only or of all but some.
+
+        Processes that do so at once get different attempts, without waiting for each other. None when none waits.
+        """
+        ...
+
+    def renew_leases(self, tokens: Collection[str]) -> set[str]:
+        """Extend the claims of these runs; those of them that still hold theirs (the others must stop)."""
         ...
 
     def report_progress(self, attempt_id: str, token: str, fraction: float, stage: str) -> bool:
@@ -213,7 +236,21 @@ class Store(Protocol):
         ...
 
     def recover(self, now: float, max_tries: int = MAX_TRIES) -> list[str]:
-        """At start, before any run: runs of the last process crashed. Returns all waiting attempts in order."""
+        """At start, before any run of this process; returns all waiting attempts in order.
+
+        Where no other process can use the database, every run is of the last process and has crashed. Else none is
+        touched: the runs of dead processes are found by `sweep_leases`.
+        """
+        ...
+
+    def sweep_leases(
+        self, now: float, *, forgotten_seconds: float = FORGOTTEN_SECONDS, max_tries: int = MAX_TRIES
+    ) -> LeaseSweep:
+        """Treat every run whose lease ran out as `crashed` does, and find waiting attempts that may be forgotten.
+
+        Forgotten is one of the oldest waiting attempts that a sweep saw waiting `forgotten_seconds` ago. While another
+        process sweeps, nothing is done.
+        """
         ...
 
     def cancel_or_remove(self, owner: str, job_id: str, now: float) -> Removal:

@@ -55,14 +55,16 @@ def find_result(connection: Connection, owner: str, result_name: str) -> Attempt
 
     Raises `NotFound` `result_not_found`.
     """
+    asked = _RESULT_NAME.fullmatch(result_name)
+    if asked is None:
+        raise _no_result()
     query = (
         select_attempts()
         .join(jobs, jobs.c.id == attempts.c.job_id)
         .where(attempts.c.id == result_name[:32], attempts.c.result_name.is_not(None), jobs.c.owner == owner)
     )
     row = connection.execute(query).one_or_none()
-    asked = _RESULT_NAME.fullmatch(result_name)
-    if row is None or asked is None or not result_name.endswith(PurePosixPath(row.result_name).suffix):
+    if row is None or not result_name.endswith(PurePosixPath(row.result_name).suffix):
         raise _no_result()
     if int(asked["version"] or 1) > row.version:
         raise _no_result()

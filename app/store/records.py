@@ -97,6 +97,8 @@ class Attempt:
     stage: str
     tries: int  # how often it was claimed and not given back
     claim: str | None  # the token of the run that holds it
+    worker: str | None  # host and process of its last run, for people
+    lease_until: float | None  # when the claim ends unless it is renewed: epoch seconds by the database's clock
     sent: bool  # handed to a provider that takes money for it: never run again by itself
     created_at: float
     started_at: float | None
@@ -106,7 +108,7 @@ class Attempt:
     photo_width: int
     photo_height: int
     version: int  # of the result: 1, and one more with each re-blend of its faces
-    result_name: str | None  # "<attempt id>.<ext>" once completed, "<attempt id>-v2.<ext>" for the next version
+    result_name: str | None  # as the storage keeps it: "<attempt id>.<ext>", then "<attempt id>-v2.<ext>"; or with runs
     result_mime: str | None
     result_width: int | None
     result_height: int | None
@@ -152,7 +154,7 @@ class Job:
 class Result:
     """What a finished run writes into its row."""
 
-    name: str  # "<attempt id>.<ext>"
+    name: str  # as the storage keeps it: "<attempt id>.<ext>", or with the mark of the run
     mime: str
     width: int
     height: int

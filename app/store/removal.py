@@ -9,8 +9,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, or_, select, update
 
+from app.store.locks import AdvisoryLock, try_hold
 from app.store.records import PhotoStatus
 from app.store.schema import ACTIVE, attempts, jobs, library, photos
 
@@ -55,8 +56,11 @@ def remove_photo(connection: Connection, photo_id: str) -> Removal:
 def expire(connection: Connection, before: float, limit: int) -> Removal:
     """Delete at most `limit` jobs that ended before a time, and as many photos of that age that nothing uses.
 
-    The attempts of a photo in the library stay as long as the photo, which counts from its last use.
+    The attempts of a photo in the library stay as long as the photo, which counts from its last use. While another
+    process does so, nothing is done.
     """
+    if not try_hold(connection, AdvisoryLock.EXPIRY):
+        return Removal("removed")
     others = attempts.alias()
     idle_photo = library.c.used_at < before
     in_use = exists().where(others.c.photo_id == library.c.photo_id, _young(others, before))
@@ -64,10 +68,16 @@ def expire(connection: Connection, before: float, limit: int) -> Removal:
     alive = exists().where(attempts.c.job_id == jobs.c.id, or_(_young(attempts, before), with_photo))
     old = select(jobs.c.id).where(~alive).order_by(jobs.c.number).limit(limit)
     removed = remove_jobs(connection, list(connection.execute(old).scalars()))
-    unused = ~exists().where(attempts.c.photo_id == library.c.photo_id)
-    retired = select(library.c.photo_id).where(idle_photo, unused).limit(limit)
-    connection.execute(delete(library).where(library.c.photo_id.in_(retired)))
+    _retire_idle(connection, before, limit)
     return dataclasses.replace(removed, uploads=removed.uploads + _remove_idle(connection, before, limit))
+
+
+def _retire_idle(connection: Connection, before: float, limit: int) -> None:
+    """Take photos out of the library that were not used for long enough, but none that somebody is just using."""
+    idle = and_(library.c.used_at < before, ~exists().where(attempts.c.photo_id == library.c.photo_id))
+    query = select(photos.c.id).join_from(photos, library, library.c.photo_id == photos.c.id).where(idle).limit(limit)
+    ids = list(connection.execute(query.with_for_update(of=photos, skip_locked=True)).scalars())
+    connection.execute(delete(library).where(library.c.photo_id.in_(ids), idle))
 
 
 def _young(table: Any, before: float) -> ColumnElement[bool]:
@@ -78,10 +88,12 @@ def _remove_attempts(connection: Connection, which: ColumnElement[bool]) -> tupl
     """Delete attempts that have ended; the photos they were of, and the names of their results."""
     statement = delete(attempts).where(which, attempts.c.status.not_in(ACTIVE))
     gone = connection.execute(statement.returning(attempts.c.id, attempts.c.photo_id, attempts.c.result_name)).all()
+    photo_ids = sorted({row.photo_id for row in gone})
+    own = photos.c.id.in_(photo_ids)
+    connection.execute(select(photos.c.id).where(own).order_by(photos.c.id).with_for_update())  # always in this order
     selected = photos.c.selected_attempt_id.in_([row.id for row in gone])
-    connection.execute(update(photos).where(selected).values(selected_attempt_id=None))
-    results = tuple(row.result_name for row in gone if row.result_name is not None)
-    return sorted({row.photo_id for row in gone}), results
+    connection.execute(update(photos).where(own, selected).values(selected_attempt_id=None))
+    return photo_ids, tuple(row.result_name for row in gone if row.result_name is not None)
 
 
 def _remove_unused(connection: Connection, photo_ids: Sequence[str]) -> tuple[str, ...]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
+    Dialect,
     Float,
     ForeignKey,
     Index,
@@ -20,21 +23,51 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
     false,
     select,
     text,
 )
+from sqlalchemy.types import TypeEngine
 
 from app.notices import Notice
 from app.stages import Stage
 from app.store.records import Attempt, AttemptStatus, PhotoStatus
 
-VERSION = 2
+VERSION = 3
 ACTIVE = (AttemptStatus.QUEUED.value, AttemptStatus.PROCESSING.value)
 ENDED = tuple(status.value for status in AttemptStatus if status.ended)
 
 metadata = MetaData()
+
+_NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+class PlainText(TypeDecorator[str]):
+    """Text of any origin, of bounded length or not.
+
+    PostgreSQL takes neither NUL nor half a surrogate pair; both become the mark for an unreadable character, so that a
+    label with them can be stored, and an id with them names nothing.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, length: int | None = None) -> None:
+        super().__init__()
+        self._text = Text() if length is None else String(length)
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """The type of the column."""
+        return dialect.type_descriptor(self._text)
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """What is stored, or looked for."""
+        return None if value is None else _NOT_STORABLE.sub("\N{REPLACEMENT CHARACTER}", value)
+
+
+_Number = BigInteger().with_variant(Integer, "sqlite")  # where a key that counts must be of this very type
 
 
 def _one_of(column: str, words: type[AttemptStatus] | type[PhotoStatus]) -> CheckConstraint:
@@ -44,17 +77,17 @@ def _one_of(column: str, words: type[AttemptStatus] | type[PhotoStatus]) -> Chec
 photos = Table(
     "photos",
     metadata,
-    Column("id", String(32), primary_key=True),
-    Column("owner", String(64), nullable=False),
-    Column("sha256", String(64), nullable=False),
-    Column("name", Text, nullable=False),
-    Column("mime", String(40), nullable=False),
+    Column("id", PlainText(32), primary_key=True),
+    Column("owner", PlainText(64), nullable=False),
+    Column("sha256", PlainText(64), nullable=False),
+    Column("name", PlainText(), nullable=False),
+    Column("mime", PlainText(40), nullable=False),
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),
-    Column("bytes", Integer, nullable=False),
-    Column("status", String(12), nullable=False),
-    Column("status_before", String(12)),  # what a failed or cancelled attempt puts back
-    Column("selected_attempt_id", String(32)),  # the result that its owner keeps
+    Column("bytes", BigInteger, nullable=False),
+    Column("status", PlainText(12), nullable=False),
+    Column("status_before", PlainText(12)),  # what a failed or cancelled attempt puts back
+    Column("selected_attempt_id", PlainText(32)),  # the result that its owner keeps
     Column("created_at", Float, nullable=False),
     _one_of("status", PhotoStatus),
 )
@@ -64,10 +97,10 @@ photos = Table(
 library = Table(
     "library",
     metadata,
-    Column("number", Integer, primary_key=True, autoincrement=True),
-    Column("photo_id", String(32), ForeignKey("photos.id"), nullable=False, unique=True),
-    Column("owner", String(64), nullable=False),
-    Column("sha256", String(64), nullable=False),
+    Column("number", _Number, primary_key=True, autoincrement=True),
+    Column("photo_id", PlainText(32), ForeignKey("photos.id"), nullable=False, unique=True),
+    Column("owner", PlainText(64), nullable=False),
+    Column("sha256", PlainText(64), nullable=False),
     Column("used_at", Float, nullable=False),
     UniqueConstraint("owner", "sha256"),
     Index("library_by_owner", "owner", "number"),
@@ -78,11 +111,11 @@ library = Table(
 jobs = Table(
     "jobs",
     metadata,
-    Column("number", Integer, primary_key=True, autoincrement=True),
-    Column("id", String(32), nullable=False, unique=True),
-    Column("owner", String(64), nullable=False),
+    Column("number", _Number, primary_key=True, autoincrement=True),
+    Column("id", PlainText(32), nullable=False, unique=True),
+    Column("owner", PlainText(64), nullable=False),
     Column("created_at", Float, nullable=False),
-    Column("options_json", Text, nullable=False),
+    Column("options_json", PlainText(), nullable=False),
     Index("jobs_by_owner", "owner", "number"),
     sqlite_autoincrement=True,
 )
@@ -90,35 +123,38 @@ jobs = Table(
 attempts = Table(
     "attempts",
     metadata,
-    Column("number", Integer, primary_key=True, autoincrement=True),
-    Column("id", String(32), nullable=False, unique=True),
-    Column("job_id", String(32), ForeignKey("jobs.id"), nullable=False),
-    Column("photo_id", String(32), ForeignKey("photos.id"), nullable=False),
+    Column("number", _Number, primary_key=True, autoincrement=True),
+    Column("id", PlainText(32), nullable=False, unique=True),
+    Column("job_id", PlainText(32), ForeignKey("jobs.id"), nullable=False),
+    Column("photo_id", PlainText(32), ForeignKey("photos.id"), nullable=False),
     Column("position", Integer, nullable=False),
-    Column("status", String(12), nullable=False),
-    Column("backend", String(20), nullable=False),
-    Column("options_json", Text, nullable=False),
+    Column("status", PlainText(12), nullable=False),
+    Column("backend", PlainText(20), nullable=False),
+    Column("options_json", PlainText(), nullable=False),
     Column("progress", Float, nullable=False, default=0.0),
-    Column("stage", String(20), nullable=False, default=Stage.WAITING.value),
+    Column("stage", PlainText(20), nullable=False, default=Stage.WAITING.value),
     Column("tries", Integer, nullable=False, default=0),
-    Column("claim", String(32)),
+    Column("claim", PlainText(32)),
+    Column("worker", PlainText()),  # host and process of the run, for people
+    Column("lease_until", Float),  # of the claim, by the database's clock; None: of a version without leases
+    Column("notified_at", Float),  # when a sweep last saw it wait, by the database's clock
     Column("sent", Boolean, nullable=False, default=False, server_default=false()),  # money may be spent: never rerun
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),
     Column("ended_at", Float),
     Column("version", Integer, nullable=False, default=1, server_default=text("1")),  # of the result
-    Column("result_name", String(48)),
-    Column("result_mime", String(40)),
+    Column("result_name", PlainText(64)),
+    Column("result_mime", PlainText(40)),
     Column("result_width", Integer),
     Column("result_height", Integer),
-    Column("result_bytes", Integer),
-    Column("model", String(100)),
+    Column("result_bytes", BigInteger),
+    Column("model", PlainText()),
     Column("seconds", Float),
-    Column("faces_json", Text, nullable=False, default="[]"),
-    Column("warnings_json", Text, nullable=False, default="[]"),
-    Column("params_json", Text, nullable=False, default="{}"),
-    Column("error_code", String(60)),
-    Column("error_message", Text),
+    Column("faces_json", PlainText(), nullable=False, default="[]"),
+    Column("warnings_json", PlainText(), nullable=False, default="[]"),
+    Column("params_json", PlainText(), nullable=False, default="{}"),
+    Column("error_code", PlainText(60)),
+    Column("error_message", PlainText()),
     _one_of("status", AttemptStatus),
     Index("attempts_by_status", "status", "number"),
     Index("attempts_by_job", "job_id", "position"),
@@ -150,7 +186,7 @@ def select_attempts() -> Select[Any]:
 def attempt_of(row: Row[Any]) -> Attempt:
     """One row of `select_attempts` as a record."""
     values: dict[str, Any] = dict(row._mapping)
-    del values["number"]
+    del values["number"], values["notified_at"]
     for column, field in _FACTS_AS_JSON.items():
         facts = json.loads(values.pop(column))
         values[field] = tuple(facts) if isinstance(facts, list) else facts

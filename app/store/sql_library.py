@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from sqlalchemy import Connection
+
 from app.events import Events
 from app.store import photo_queries, photo_transitions
+from app.store.database import Database
 from app.store.records import NewPhoto, Photo
 from app.store.removal import Removal
-from app.store.sqlite import Database
 
 
 class SqlLibrary:
@@ -17,35 +19,43 @@ class SqlLibrary:
 
     def add(self, owner: str, new: NewPhoto, now: float) -> tuple[Photo, bool]:
         """See `Library`."""
-        with self._database.writing() as connection:
+
+        def write(connection: Connection) -> tuple[Photo, bool]:
             photo_id, created = photo_transitions.add(connection, owner, new, now)
             return photo_queries.find_photo(connection, owner, photo_id), created
 
+        return self._database.write(write)
+
     def photo(self, owner: str, photo_id: str) -> Photo:
         """See `Library`."""
-        with self._database.reading() as connection:
-            return photo_queries.find_photo(connection, owner, photo_id)
+        return self._database.read(lambda connection: photo_queries.find_photo(connection, owner, photo_id))
 
     def photos(self, owner: str, limit: int, before: str | None = None, *, archived: bool = False) -> list[Photo]:
         """See `Library`."""
-        with self._database.reading() as connection:
-            return photo_queries.list_photos(connection, owner, limit, before, archived)
+        return self._database.read(
+            lambda connection: photo_queries.list_photos(connection, owner, limit, before, archived)
+        )
 
     def select(self, owner: str, photo_id: str, attempt_id: str, now: float) -> Photo:
         """See `Library`."""
-        with self._database.writing() as connection:
+
+        def write(connection: Connection) -> Photo:
             photo_transitions.select_attempt(connection, owner, photo_id, attempt_id, now)
             return photo_queries.find_photo(connection, owner, photo_id)
 
+        return self._database.write(write)
+
     def archive(self, owner: str, photo_id: str, now: float) -> Photo:
         """See `Library`."""
-        with self._database.writing() as connection:
+
+        def write(connection: Connection) -> Photo:
             photo_transitions.archive(connection, owner, photo_id, now)
             return photo_queries.find_photo(connection, owner, photo_id)
 
+        return self._database.write(write)
+
     def remove(self, owner: str, photo_id: str) -> Removal:
         """See `Library`."""
-        with self._database.writing() as connection:
-            gone = photo_transitions.remove(connection, owner, photo_id)
+        gone = self._database.write(lambda connection: photo_transitions.remove(connection, owner, photo_id))
         self._events.publish(gone.jobs)
         return gone

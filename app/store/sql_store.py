@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from sqlalchemy import Connection
 
 from app.errors import RestoreError
 from app.events import Events, LocalEvents
 from app.store import leases, photo_transitions, queries, removal, submissions, transitions
-from app.store.group_commit import GroupCommit
-from app.store.protocol import EXPIRED_JOBS_A_PASS, MAX_TRIES
+from app.store.database import open_database_at
+from app.store.leases import Lease, LeaseSweep
+from app.store.locks import AdvisoryLock, try_hold
+from app.store.protocol import (
+    EXPIRED_JOBS_A_PASS,
+    FORGOTTEN_SECONDS,
+    LEASE_SECONDS,
+    MAX_TRIES,
+    NOTIFIED_A_SWEEP,
+)
 from app.store.queries import Counts
 from app.store.records import Attempt, Job, NewPhoto, NewVersion, Result
 from app.store.removal import Removal
 from app.store.sql_library import SqlLibrary
-from app.store.sqlite import Database
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +31,27 @@ _WAITING_JOBS_TOLD = 256  # as many as there may be live connections
 
 
 class SqlStore:
-    """Rows in SQL; see `Store`. Submissions that come together share a transaction (`group_commit`)."""
+    """Rows in SQL; see `Store`.
 
-    def __init__(self, database_url: str, events: Events | None = None) -> None:
-        self._database = Database(database_url)
-        self._group_commit: GroupCommit[tuple[Job, int]] = GroupCommit(self._database.writing)
+    Args:
+        database_url: an SQLAlchemy address, see `open_database_at`.
+        events: hears of every change.
+        worker: host and process, written beside each claim for people.
+        lease_seconds: how long a claim lasts unless it is renewed.
+        clock: stands in for the database's clock (epoch seconds); None: its own.
+    """
+
+    def __init__(
+        self,
+        database_url: str,
+        events: Events | None = None,
+        *,
+        worker: str = "",
+        lease_seconds: float = LEASE_SECONDS,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._database = open_database_at(database_url, clock)
+        self._worker, self._lease_seconds = worker, lease_seconds
         self._events = events or LocalEvents()
         self.library = SqlLibrary(self._database, self._events)
 
@@ -69,7 +92,7 @@ class SqlStore:
             job_id = submissions.insert_job(connection, owner, photos, options_json, backend, queue_limit, now)
             return queries.find_job(connection, owner, job_id), queries.queue_position(connection, job_id)
 
-        job, position = self._group_commit.run(write)
+        job, position = self._database.write_grouped(write)
         self._events.publish([job.id])
         return job, position
 
@@ -82,7 +105,7 @@ class SqlStore:
             job_id = photo_transitions.restore(connection, owner, photo_id, options_json, backend, queue_limit, now)
             return queries.find_job(connection, owner, job_id), queries.queue_position(connection, job_id)
 
-        job, position = self._group_commit.run(write)
+        job, position = self._database.write_grouped(write)
         self._events.publish([job.id])
         return job, position
 
@@ -90,146 +113,182 @@ class SqlStore:
 
     def job(self, owner: str, job_id: str) -> Job:
         """See `Store`."""
-        with self._database.reading() as connection:
-            return queries.find_job(connection, owner, job_id)
+        return self._database.read(lambda connection: queries.find_job(connection, owner, job_id))
 
     def jobs(self, owner: str, limit: int, before: str | None = None) -> list[Job]:
         """See `Store`."""
-        with self._database.reading() as connection:
-            return queries.list_jobs(connection, owner, limit, before)
+        return self._database.read(lambda connection: queries.list_jobs(connection, owner, limit, before))
 
     def attempt(self, attempt_id: str) -> Attempt | None:
         """See `Store`."""
-        with self._database.reading() as connection:
-            return queries.find_attempt(connection, attempt_id)
+        return self._database.read(lambda connection: queries.find_attempt(connection, attempt_id))
 
     def result_attempt(self, owner: str, result_name: str) -> Attempt:
         """See `Store`."""
-        with self._database.reading() as connection:
-            return queries.find_result(connection, owner, result_name)
+        return self._database.read(lambda connection: queries.find_result(connection, owner, result_name))
 
     def queue_position(self, job_id: str) -> int:
         """See `Store`."""
-        with self._database.reading() as connection:
-            return queries.queue_position(connection, job_id)
+        return self._database.read(lambda connection: queries.queue_position(connection, job_id))
 
     def queued_ids(self, limit: int | None = None, *, only: str | None = None, but: Collection[str] = ()) -> list[str]:
         """See `Store`."""
-        with self._database.reading() as connection:
-            return queries.queued_ids(connection, limit, only, but)
+        return self._database.read(lambda connection: queries.queued_ids(connection, limit, only, but))
 
     def counts(self) -> Counts:
         """See `Store`."""
-        with self._database.reading() as connection:
-            return queries.count(connection)
+        return self._database.read(queries.count)
 
     def seconds_per_megapixel(self) -> float | None:
         """See `Store`."""
-        with self._database.reading() as connection:
-            return queries.seconds_per_megapixel(connection)
+        return self._database.read(queries.seconds_per_megapixel)
 
     def recent_completed(self) -> list[Attempt]:
         """See `Store`."""
-        with self._database.reading() as connection:
-            return queries.recent_completed(connection)
+        return self._database.read(queries.recent_completed)
 
     def known_photo_ids(self) -> set[str]:
         """See `Store`."""
-        with self._database.reading() as connection:
-            return queries.known_photo_ids(connection)
+        return self._database.read(queries.known_photo_ids)
 
     def known_result_names(self) -> set[str]:
         """See `Store`."""
-        with self._database.reading() as connection:
-            return queries.known_result_names(connection)
+        return self._database.read(queries.known_result_names)
 
     def active_ids(self) -> set[str]:
         """See `Store`."""
-        with self._database.reading() as connection:
-            return queries.active_ids(connection)
+        return self._database.read(queries.active_ids)
 
     # The moves of one run. False means that the run does not hold its claim any more, and nothing was changed.
 
-    def claim(self, attempt_id: str, token: str, now: float) -> Attempt | None:
+    def claim(self, attempt_id: str, token: str, now: float, *, tries: int | None = None) -> Attempt | None:
         """See `Store`."""
-        with self._database.writing() as connection:
-            changed = leases.claim(connection, attempt_id, token, now)
-            attempt = None if changed is None else queries.find_attempt(connection, attempt_id)
-        self._notify_changed(changed, queue_moved=True)
-        return attempt
+
+        def write(connection: Connection) -> Attempt | None:
+            changed = leases.claim(connection, attempt_id, token, self._lease(), now, tries)
+            return None if changed is None else queries.find_attempt(connection, attempt_id)
+
+        return self._notify_claimed(self._database.write(write))
+
+    def claim_next(
+        self, token: str, now: float, *, only: str | None = None, but: Collection[str] = ()
+    ) -> Attempt | None:
+        """See `Store`."""
+
+        def write(connection: Connection) -> Attempt | None:
+            attempt_id = leases.next_untried(connection, only, but)
+            if attempt_id is None or leases.claim(connection, attempt_id, token, self._lease(), now) is None:
+                return None
+            return queries.find_attempt(connection, attempt_id)
+
+        return self._notify_claimed(self._database.write(write))
+
+    def renew_leases(self, tokens: Collection[str]) -> set[str]:
+        """See `Store`."""
+        return self._database.write_apart(lambda connection: leases.renew(connection, tokens, self._lease().until))
 
     def report_progress(self, attempt_id: str, token: str, fraction: float, stage: str) -> bool:
         """See `Store`."""
-        with self._database.writing() as connection:
-            changed = leases.report_progress(connection, attempt_id, token, fraction, stage)
+        changed = self._database.write(
+            lambda connection: leases.report_progress(connection, attempt_id, token, fraction, stage)
+        )
         return self._notify_changed(changed)
 
     def mark_sent(self, attempt_id: str, token: str) -> bool:
         """See `Store`."""
-        with self._database.writing() as connection:
-            changed = leases.mark_sent(connection, attempt_id, token)
+        changed = self._database.write(lambda connection: leases.mark_sent(connection, attempt_id, token))
         return self._notify_changed(changed)
 
     def holds(self, attempt_id: str, token: str) -> bool:
         """See `Store`."""
-        with self._database.reading() as connection:
-            return leases.holds(connection, attempt_id, token)
+        return self._database.read(lambda connection: leases.holds(connection, attempt_id, token))
 
     def complete(self, attempt_id: str, token: str, result: Result, now: float) -> bool:
         """See `Store`."""
-        with self._database.writing() as connection:
-            changed = transitions.complete(connection, attempt_id, token, result, now)
+        changed = self._database.write(
+            lambda connection: transitions.complete(connection, attempt_id, token, result, now)
+        )
         return self._notify_changed(changed)
 
     def fail(self, attempt_id: str, token: str, code: str, message: str, now: float) -> bool:
         """See `Store`."""
-        with self._database.writing() as connection:
-            changed = transitions.fail(connection, attempt_id, token, code, message, now)
+        changed = self._database.write(
+            lambda connection: transitions.fail(connection, attempt_id, token, code, message, now)
+        )
         return self._notify_changed(changed)
 
     def give_back(self, attempt_id: str, token: str, now: float) -> bool:
         """See `Store`."""
-        with self._database.writing() as connection:
-            changed = leases.give_back(connection, attempt_id, token, now)
+        changed = self._database.write(lambda connection: leases.give_back(connection, attempt_id, token, now))
         return self._notify_changed(changed, queue_moved=True)
 
     def crashed(self, attempt_id: str, token: str, now: float, max_tries: int = MAX_TRIES) -> bool:
         """See `Store`."""
-        with self._database.writing() as connection:
-            changed = leases.crashed(connection, attempt_id, token, now, max_tries)
+        changed = self._database.write(lambda connection: leases.crashed(connection, attempt_id, token, now, max_tries))
         return self._notify_changed(changed, queue_moved=True)
 
     def new_version(self, attempt_id: str, was: int, result: NewVersion) -> bool:
         """See `Store`."""
-        with self._database.writing() as connection:
-            changed = transitions.new_version(connection, attempt_id, was, result)
+        changed = self._database.write(lambda connection: transitions.new_version(connection, attempt_id, was, result))
         return self._notify_changed(changed)
 
     # What concerns many rows.
 
     def recover(self, now: float, max_tries: int = MAX_TRIES) -> list[str]:
         """See `Store`."""
-        with self._database.writing() as connection:
-            changed = leases.recover(connection, now, max_tries)
-            waiting = queries.queued_ids(connection)
+
+        def write(connection: Connection) -> tuple[set[str], list[str]]:
+            changed = leases.recover(connection, now, max_tries) if self._database.exclusive else set()
+            return changed, queries.queued_ids(connection)
+
+        changed, waiting = self._database.write(write)
         self._events.publish(changed)
         return waiting
 
+    def sweep_leases(
+        self, now: float, *, forgotten_seconds: float = FORGOTTEN_SECONDS, max_tries: int = MAX_TRIES
+    ) -> LeaseSweep:
+        """See `Store`."""
+
+        def write(connection: Connection) -> tuple[list[tuple[str, str]], list[str]]:
+            if not try_hold(connection, AdvisoryLock.LEASE_SWEEP):
+                return [], []
+            moment = self._database.now()
+            ended = leases.end_expired(connection, moment, now, max_tries)
+            return ended, leases.find_forgotten(connection, moment, forgotten_seconds, NOTIFIED_A_SWEEP)
+
+        ended, forgotten = self._database.write(write)
+        for _, job_id in ended:
+            self._notify_changed(job_id, queue_moved=True)
+        crashed = tuple(attempt_id for attempt_id, _ in ended)
+        return LeaseSweep(crashed, (*crashed, *forgotten))
+
     def cancel_or_remove(self, owner: str, job_id: str, now: float) -> Removal:
         """See `Store`."""
-        with self._database.writing() as connection:
+
+        def write(connection: Connection) -> Removal:
             queries.find_job(connection, owner, job_id)
-            cancelled = transitions.cancel(connection, job_id, now)
-            done = Removal("cancelled") if cancelled else removal.remove_jobs(connection, [job_id])
-        self._notify_changed(job_id, queue_moved=cancelled)
+            if transitions.cancel(connection, job_id, now):
+                return Removal("cancelled")
+            return removal.remove_jobs(connection, [job_id])
+
+        done = self._database.write(write)
+        self._notify_changed(job_id, queue_moved=done.outcome == "cancelled")
         return done
 
     def expire(self, before: float, limit: int = EXPIRED_JOBS_A_PASS) -> Removal:
         """See `Store`."""
-        with self._database.writing() as connection:
-            gone = removal.expire(connection, before, limit)
+        gone = self._database.write(lambda connection: removal.expire(connection, before, limit))
         self._events.publish(gone.jobs)
         return gone
+
+    def _lease(self) -> Lease:
+        """What a claim made now is written with."""
+        return Lease(self._worker, self._database.now() + self._lease_seconds)
+
+    def _notify_claimed(self, attempt: Attempt | None) -> Attempt | None:
+        self._notify_changed(None if attempt is None else attempt.job_id, queue_moved=True)
+        return attempt
 
     def _notify_changed(self, changed: str | None, *, queue_moved: bool = False) -> bool:
         """Tell the listeners of a change, if there was one; a move of the queue concerns every waiting job."""
@@ -242,7 +301,6 @@ class SqlStore:
 
     def _waiting_jobs(self) -> list[str]:
         try:
-            with self._database.reading() as connection:
-                return queries.waiting_jobs(connection, _WAITING_JOBS_TOLD)
+            return self._database.read(lambda connection: queries.waiting_jobs(connection, _WAITING_JOBS_TOLD))
         except RestoreError:  # the change itself is committed; the listeners hear of their place with the next one
             return []

@@ -8,15 +8,17 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import Connection, Engine, create_engine, exc, make_url
+from sqlalchemy import ColumnElement, Connection, Engine, Float, create_engine, exc, literal, make_url
 from sqlalchemy.pool import StaticPool
-from sqlalchemy.schema import CreateColumn
 
 from app.errors import Conflict, Internal, RestoreError, Unavailable
-from app.store.schema import VERSION, metadata
+from app.store.group_commit import GroupCommit
+from app.store.migration import migrate
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +36,18 @@ _PRAGMAS = (
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _FULL_RETRY_SECONDS = 60
 
+Value = TypeVar("Value")
 
-class Database:
-    """A SQLite file (or `sqlite://` in memory) and its transactions, usable from any thread."""
 
-    def __init__(self, database_url: str) -> None:
+class SqliteDatabase:
+    """A SQLite file (or `sqlite://` in memory); see `Database`. Its clock is this machine's, or the given `clock`."""
+
+    exclusive = True  # by the lock on the data folder
+
+    def __init__(self, database_url: str, clock: Callable[[], float] | None = None) -> None:
         url = make_url(database_url)
-        if url.get_backend_name() != "sqlite":
-            raise Internal("database_unknown", "DATABASE_URL must begin with sqlite:///; other databases come later.")
-        self._url = url
+        self._url, self._clock = url, clock or time.time
+        self._grouped: GroupCommit[Any] = GroupCommit(self.writing)
         self._path = None if url.database in (None, "", ":memory:") else Path(str(url.database)).absolute()
         self._lock = threading.RLock()
         self._engine: Engine | None = None
@@ -50,12 +55,7 @@ class Database:
         self._lock_file: int | None = None
 
     def open(self) -> None:
-        """Take the data folder, check the file, create the tables.
-
-        Raises:
-            Conflict: `already_running`, another process holds this database.
-            Internal: `database_damaged` or `database_newer`; the sentence says the remedy.
-        """
+        """Take the data folder, check the file, create the tables; see `Database`."""
         unclean = False
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,6 +79,28 @@ class Database:
             if self._lock_file is not None:
                 os.close(self._lock_file)  # the kernel frees the lock, as it does after kill -9
                 self._lock_file = None
+
+    def now(self) -> ColumnElement[float]:
+        """See `Database`."""
+        return literal(self._clock(), Float)
+
+    def read(self, work: Callable[[Connection], Value]) -> Value:
+        """See `Database`."""
+        with self.reading() as connection:
+            return work(connection)
+
+    def write(self, work: Callable[[Connection], Value]) -> Value:
+        """See `Database`."""
+        with self.writing() as connection:
+            return work(connection)
+
+    def write_grouped(self, work: Callable[[Connection], Value]) -> Value:
+        """See `Database`."""
+        return cast(Value, self._grouped.run(work))
+
+    def write_apart(self, work: Callable[[Connection], Value]) -> Value:
+        """See `Database`; there is one connection, and each transaction on it is short."""
+        return self.write(work)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -117,7 +139,9 @@ class Database:
             self._connection.rollback()
             if unclean:
                 _check(self._connection)
-            _migrate(self._connection)
+            with self._connection.begin():
+                self._connection.exec_driver_sql("BEGIN IMMEDIATE")
+                migrate(self._connection)
 
 
 def _take(path: Path) -> int:
@@ -147,31 +171,6 @@ def _check(connection: Connection) -> None:
     if rows != ["ok"]:
         log.error("integrity check: %s", rows[:5])
         raise _damaged()
-
-
-def _migrate(connection: Connection) -> None:
-    """Create the tables of a new file; refuse a file of a later version."""
-    with connection.begin():
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
-        if version > VERSION:
-            raise Internal(
-                "database_newer",
-                "The job database was written by a later version of this service; start that version again.",
-            )
-        metadata.create_all(connection)
-        _add_columns(connection)
-        connection.exec_driver_sql(f"PRAGMA user_version={VERSION}")
-
-
-def _add_columns(connection: Connection) -> None:
-    """Give the tables of an earlier version the columns they lack; each has a default or may be empty."""
-    for table in metadata.sorted_tables:
-        present = {row[1] for row in connection.exec_driver_sql(f"PRAGMA table_info({table.name})")}
-        for column in table.columns:
-            if column.name not in present:
-                words = CreateColumn(column).compile(dialect=connection.dialect)
-                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {words}")
 
 
 def _damaged() -> Internal:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, func, insert, select
 
 from app.errors import TooLarge, Unavailable
+from app.store.locks import AdvisoryLock, hold
 from app.store.queries import seconds_per_photo
 from app.store.records import AttemptStatus, NewPhoto, PhotoStatus
 from app.store.schema import attempts, jobs, photos
@@ -75,9 +76,13 @@ def photo_values(photo: NewPhoto, owner: str, now: float) -> dict[str, object]:
 
 
 def refuse_over(connection: Connection, coming: int, queue_limit: int) -> None:
-    """Overload is refused, not absorbed; Retry-After is when enough places will be free."""
+    """Overload is refused, not absorbed; Retry-After is when enough places will be free.
+
+    What is counted stays true until the commit.
+    """
     if coming > queue_limit:
         raise TooLarge("too_many_files", f"The queue holds {queue_limit} photos in all; send fewer photos at once.")
+    hold(connection, AdvisoryLock.QUEUE)
     queued = select(func.count()).where(attempts.c.status == AttemptStatus.QUEUED.value)
     over = connection.execute(queued).scalar_one() + coming - queue_limit
     if over > 0:

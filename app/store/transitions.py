@@ -23,6 +23,7 @@ def complete(connection: Connection, attempt_id: str, token: str, result: Result
         held_by(attempt_id, token),
         status=AttemptStatus.COMPLETED.value,
         claim=None,
+        lease_until=None,
         progress=1.0,
         stage=Stage.DONE.value,
         ended_at=now,
@@ -71,8 +72,10 @@ def new_version(connection: Connection, attempt_id: str, was: int, result: NewVe
 def cancel(connection: Connection, job_id: str, now: float) -> bool:
     """Every active attempt of a job -> cancelled, at once; a run that goes on notices and its result is dropped."""
     active = and_(attempts.c.job_id == job_id, attempts.c.status.in_(ACTIVE))
-    values = {"status": AttemptStatus.CANCELLED.value, "claim": None, "ended_at": now, "stage": Stage.CANCELLED.value}
-    rows = connection.execute(update(attempts).where(active).values(**values).returning(attempts.c.photo_id)).all()
-    for row in rows:
-        restore_photo_status(connection, row.photo_id)
-    return bool(rows)
+    values = {"status": AttemptStatus.CANCELLED.value, "claim": None, "lease_until": None, "ended_at": now}
+    values["stage"] = Stage.CANCELLED.value
+    moved = update(attempts).where(active).values(**values).returning(attempts.c.photo_id)
+    photo_ids = sorted(connection.execute(moved).scalars())  # photos are locked in one order everywhere
+    for photo_id in photo_ids:
+        restore_photo_status(connection, photo_id)
+    return bool(photo_ids)

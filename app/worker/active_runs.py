@@ -80,6 +80,18 @@ class ActiveRuns:
                 run.step, run.heartbeat_at = step, self._clock()
             self._moved.notify_all()
 
+    def take_over(self, token: str, attempt_id: str) -> None:
+        """The run holds another attempt than the one it was admitted for."""
+        with self._moved:
+            run = self._runs.get(token)
+            if run is not None:
+                run.attempt_id = attempt_id
+
+    def tokens(self) -> set[str]:
+        """The tokens of all runs."""
+        with self._moved:
+            return set(self._runs)
+
     def wait_finishing(self, token: str) -> bool:
         """Wait until the lane's last photo is encoded, then come to that step; False when the run was taken away."""
         with self._moved:

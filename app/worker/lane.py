@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Collection
 
 from app.errors import DeviceLost, RestoreError
-from app.jobs.runner import Runner
+from app.jobs.runner import Prepared, Runner
 from app.metrics import Metrics
 from app.queue import Queue
 from app.store import Attempt, AttemptStatus, Store
@@ -100,6 +100,21 @@ class Lane:
         if attempt is None or attempt.status is not AttemptStatus.QUEUED or not self._filter(attempt.backend):
             return None
         return attempt
+
+    def _prepare(self, attempt: Attempt, token: str) -> Prepared | None:
+        """Claim and decode it; when another process took it first, the next one that waits and need not be alone."""
+        context = self._context
+
+        def claim_next() -> Attempt | None:
+            if attempt.tries > 0:
+                return None
+            only, but = self._filter.only, self._filter.but
+            claimed = context.store.claim_next(token, context.wall(), only=only, but=but)
+            if claimed is not None:
+                context.active_runs.take_over(token, claimed.id)
+            return claimed
+
+        return context.runner.prepare(attempt.id, token, context.wall(), tries=attempt.tries, or_claim=claim_next)
 
     def _thread(
         self, name: str, loop: Callable[[threading.Event], None], runs_of_dead: Callable[[], Collection[Run]]

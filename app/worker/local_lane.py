@@ -11,7 +11,8 @@ import threading
 from collections.abc import Sequence
 
 from app.errors import RestoreError
-from app.jobs.runner import Finished, Prepared
+from app.jobs.result_writing import Finished
+from app.jobs.runner import Prepared
 from app.worker.active_runs import Run, Step
 from app.worker.lane import Lane, LaneFilter, WorkerContext, lower_priority
 
@@ -52,7 +53,7 @@ class LocalLane(Lane):
         if token is None:
             return
         try:
-            prepared = self._context.runner.prepare(attempt_id, token, self._context.wall())
+            prepared = self._prepare(attempt, token)
         except RestoreError:
             active_runs.leave(token)
             raise

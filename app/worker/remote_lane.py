@@ -40,7 +40,7 @@ class RemoteLane(Lane):
             return
         self._held[thread] = token
         try:
-            prepared = self._context.runner.prepare(attempt_id, token, self._context.wall())
+            prepared = self._prepare(attempt, token)
             if prepared is not None:
                 self._run(prepared)
         except RestoreError:

@@ -123,6 +123,10 @@ class Worker:
         self.active_runs.force_stop()
         self._end(join_seconds=0.1)
 
+    def held_tokens(self) -> set[str]:
+        """The claims whose leases this process must renew: of what is in work, and of what could not be written yet."""
+        return self.active_runs.tokens() | self._runner.unsettled_tokens()
+
     def health(self, now: float | None = None) -> WorkerHealth:
         """How it is at the monotonic time `now` (the present when None)."""
         silence, _ = self.active_runs.silence(self._clock() if now is None else now)

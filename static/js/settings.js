@@ -10,10 +10,16 @@ const LOSSY_FORMATS = new Set(["auto", "jpg", "webp", "avif"]);
 const FORMAT_LABELS = {
   auto: "Same as the photo", jpg: "JPEG", png: "PNG, lossless", webp: "WebP", tiff: "TIFF, lossless", avif: "AVIF",
 };
-const LOCAL_OPTIONS = ["model", "denoise", "face_model", "color_correction", "color_strength"];
+const LOCAL_OPTIONS = ["model", "denoise", "face_model", "color_correction", "color_strength", "pages"];
 const METADATA_LABELS = {
   keep: "Keep everything", strip_gps: "Remove the place (GPS)", strip: "Remove everything",
 };
+const PARTIAL_LABELS = { refuse: "Refuse them", keep: "Restore what is there" };
+
+const PAGES_LABELS = {
+  first: "The first", all: "All, into one TIFF",
+};
+const PAGES_FORMATS = new Set(["auto", "tiff"]);
 
 export class Settings extends EventTarget {
   /** `form` is the element in the page; nothing works before `applyConfig`. */
@@ -32,6 +38,8 @@ export class Settings extends EventTarget {
     const { options } = config;
     this.#choices("output_format", options.output_format.choices, FORMAT_LABELS);
     this.#choices("metadata", options.metadata.choices, METADATA_LABELS);
+    this.#choices("partial", options.partial?.choices ?? ["refuse"], PARTIAL_LABELS);
+    this.#choices("pages", options.pages?.choices ?? ["first"], PAGES_LABELS);
     this.#models(config.models.filter((model) => model.installed).map((model) => model.name));
     this.#faceModels(options.face_model?.choices ?? []);
     for (const name of ["scale", "output_quality"]) {
@@ -62,6 +70,8 @@ export class Settings extends EventTarget {
       Object.assign(found, { color_correction: "auto", color_strength: String(elements.color_strength.value / 100) });
     }
     if (LOSSY_FORMATS.has(found.output_format)) found.output_quality = elements.output_quality.value;
+    if (elements.pages.value !== "first" && PAGES_FORMATS.has(found.output_format)) found.pages = elements.pages.value;
+    if (elements.partial.value !== "refuse") found.partial = elements.partial.value;
     if (this.backend !== "local") {
       found.prompt = elements.prompt.value.trim();
       for (const name of LOCAL_OPTIONS) delete found[name];

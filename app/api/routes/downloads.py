@@ -27,6 +27,7 @@ router = APIRouter()
 AttemptChoice = Annotated[str | None, Query(description="which photo of a batch: the id of an attempt")]
 PreviewSize = Annotated[int, Query(ge=16, le=4096, description="most pixels a side")]
 _FILE_PROBLEMS = schemas.problems(401, 404, 409, 416, 429)
+_ELSEWHERE = {"description": "with RESULT_DELIVERY=redirect: the file is at `Location` for some minutes"}
 
 
 @router.head("/processed/{name}", include_in_schema=False)
@@ -35,13 +36,13 @@ _FILE_PROBLEMS = schemas.problems(401, 404, 409, 416, 429)
     tags=["simple"],
     summary="A finished image",
     response_class=Response,
-    responses={200: {"content": {"image/*": {}}}, **_FILE_PROBLEMS},
+    responses={200: {"content": {"image/*": {}}}, 302: _ELSEWHERE, **_FILE_PROBLEMS},
 )
 async def processed(request: Request, name: str) -> Response:
     """The image behind a result's `url`, streamed; single byte ranges and If-None-Match are understood."""
     context = get_context(request)
     attempt = await context.run(context.store.result_attempt, get_owner(request), name)
-    return await context.run(file_responses.result_response, context.storage, attempt, request.headers)
+    return await context.run(file_responses.result_response, context.storage, attempt, request)
 
 
 @router.head("/api/v1/jobs/{job_id}/result", include_in_schema=False)
@@ -50,13 +51,13 @@ async def processed(request: Request, name: str) -> Response:
     tags=["files"],
     summary="The finished image",
     response_class=Response,
-    responses={200: {"content": {"image/*": {}}}, **_FILE_PROBLEMS},
+    responses={200: {"content": {"image/*": {}}}, 302: _ELSEWHERE, **_FILE_PROBLEMS},
 )
 async def result(request: Request, job_id: JobId, attempt: AttemptChoice = None) -> Response:
     """The image. A job of several photos answers 409 `several_results`: choose with `attempt`, or fetch the ZIP."""
     context = get_context(request)
     chosen = await get_finished_attempt(request, job_id, attempt)
-    return await context.run(file_responses.result_response, context.storage, chosen, request.headers)
+    return await context.run(file_responses.result_response, context.storage, chosen, request)
 
 
 @router.get(

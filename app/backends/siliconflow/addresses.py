@@ -10,6 +10,7 @@ import dataclasses
 import ipaddress
 import re
 from collections.abc import Collection
+from urllib.parse import urlsplit
 
 MAX_URL_CHARACTERS = 4096
 
@@ -50,6 +51,10 @@ _V6_CLOSED = tuple(
         "2002::/16",  # 6to4: an IPv4 address in disguise
         "3fff::/20",  # documentation
     )
+)
+# Endings of names that only a local network knows (RFC 2606, 6761, 6762, 8375, and what routers and clusters use).
+_LOCAL_ENDINGS = frozenset(
+    "arpa corp example home internal intranet invalid lan local localdomain localhost test".split()  # noqa: SIM905
 )
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # how a host without IPv4 reaches IPv4
 _ISATAP = (b"\0\0\x5e\xfe", b"\2\0\x5e\xfe")  # an IPv4 address in the lower half of any prefix
@@ -92,6 +97,20 @@ def is_public(address: str) -> bool:
     if parsed.packed[8:12] in _ISATAP:
         return False
     return parsed in _V6_OPEN and not any(parsed in network for network in _V6_CLOSED)
+
+
+def is_public_origin(origin: str) -> bool:
+    """Whether an origin such as https://s3.example.com can be one of the public internet, by its form alone.
+
+    It must be https with a host name of several parts under a public ending, or an address that `is_public` accepts.
+    """
+    address = urlsplit(origin)
+    host = (address.hostname or "").lower()
+    if address.scheme != "https":
+        return False
+    if ":" in host or host.replace(".", "").isdigit():
+        return is_public(host)
+    return bool(_HOST.fullmatch(host)) and host.rpartition(".")[2] not in _LOCAL_ENDINGS
 
 
 def _is_listed(host: str, pattern: str) -> bool:

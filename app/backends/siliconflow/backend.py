@@ -53,6 +53,14 @@ class Account:
     result_hosts: tuple[str, ...]
 
 
+Share = Callable[[bytes], AbstractContextManager[str | None]]
+
+
+def send_itself(_jpeg: bytes) -> AbstractContextManager[None]:
+    """The `share` of whoever has no address that a provider could fetch."""
+    return contextlib.nullcontext()
+
+
 class SiliconFlowBackend:
     """Restores pictures at the provider; any number of threads may call it at once, since it keeps nothing of a photo.
 
@@ -61,6 +69,7 @@ class SiliconFlowBackend:
         decode: decodes a fetched file with the limits of an upload.
         network: how names are resolved and connections made.
         scratch: gives a fresh name for the fetched file.
+        share: lends a prepared photo an address that the provider can fetch, or None: then its bytes are sent.
         clock: monotonic seconds.
     """
 
@@ -73,22 +82,24 @@ class SiliconFlowBackend:
         network: GuardedNetwork,
         *,
         scratch: Callable[[], AbstractContextManager[Path]],
+        share: Share,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._account, self._decode, self._network = account, decode, network
-        self._scratch, self._clock = scratch, clock
+        self._scratch, self._share, self._clock = scratch, share, clock
 
     def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
         """Restore one picture; see `Backend`. The answer of a cancelled call is dropped; its charge is not."""
         began = self._clock()
         _say(on_progress, 0.0, Stage.PREPARING)
         submission = prepare(picture)
-        image = request.data_url(submission.jpeg)
-        body = request.body_of(self._account.model, image, options)
-        _say(on_progress, _PREPARED, Stage.SENDING)
-        asked = self._clock()
-        made, trace = self._ask(body, lambda: on_progress(_SENT, Stage.PROVIDER))
-        waited = self._clock() - asked
+        with self._share(submission.jpeg) as address:
+            image = address or request.data_url(submission.jpeg)
+            body = request.body_of(self._account.model, image, options)
+            _say(on_progress, _PREPARED, Stage.SENDING)
+            asked = self._clock()
+            made, trace = self._ask(body, lambda: on_progress(_SENT, Stage.PROVIDER))
+            waited = self._clock() - asked
         with self._scratch() as scratch:
             answer = fetch_result(
                 made.url,
@@ -168,11 +179,13 @@ def open_siliconflow_backend(
     result_hosts: Collection[str],
     decode: Decode,
     scratch: Callable[[], AbstractContextManager[Path]] | None = None,
+    share: Share = send_itself,
     network: GuardedNetwork | None = None,
 ) -> SiliconFlowBackend:
     """The backend from plain values; connects to nothing. `scratch` is the system's temporary folder when None."""
     account = Account(api_key, api_url, model, timeout_seconds, tuple(result_hosts))
-    return SiliconFlowBackend(account, decode, network or GuardedNetwork(), scratch=scratch or _temporary_name)
+    network = network or GuardedNetwork()
+    return SiliconFlowBackend(account, decode, network, scratch=scratch or _temporary_name, share=share)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from PIL import Image
 from app.backends.siliconflow.preparation import srgb_bytes, to_bytes
 from app.images import Picture
 from app.notices import Notice
+from app.options import output_size
 
 GREY_STEPS = 12  # JPEG and a model's rounding tint a grey picture by a few steps of 255
 GREY_SHARE = 0.99
@@ -23,7 +24,7 @@ GREY_SHARE = 0.99
 
 def fit(photo: Picture, answer: Picture, scale: float) -> tuple[Picture, tuple[Notice, ...]]:
     """The provider's `answer` at `scale` times the `photo`'s size, in sRGB with 8 bits, and what the user must know."""
-    size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
+    size = output_size(photo.width, photo.height, scale)
     rgb = _resized(srgb_bytes(answer), size)
     grey = photo.grey and _is_grey(rgb)
     if grey:

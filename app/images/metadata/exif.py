@@ -1,209 +1,265 @@
-"""EXIF blocks, read and edited in place: orientation, sizes, thumbnail and GPS.
+"""EXIF blocks, and the directories of a TIFF file, parsed into what they say.
 
-Nothing is re-serialised, so maker notes keep their offsets and unknown tags survive. A block that cannot be understood
-raises ValueError.
+Every entry is read by itself: one that leads outside, has an unknown type, or closes a circle costs itself only. Tags
+that describe how the source file stores its pixels, and thumbnails, are not read at all.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import mmap
 import struct
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 
-ORIENTATION = 0x0112
-EXIF_POINTER = 0x8769
-GPS_POINTER = 0x8825
-_PREFIX = b"Exif\0\0"
-_WIDTH_TAGS = {0x0100, 0xA002}
-_HEIGHT_TAGS = {0x0101, 0xA003}
-_THUMBNAIL_START, _THUMBNAIL_BYTES = 0x0201, 0x0202
-# XMP, IPTC and Photoshop blocks that TIFF-like EXIF may carry: they can repeat the place.
-_PLACE_TAGS = {GPS_POINTER, 0x02BC, 0x83BB, 0x8649}
-_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-_SHORT, _LONG = 3, 4
-_ENTRY_BYTES = 12
-_HEADER_BYTES = 8
+from app.images.metadata import exif_tags as tags
+
+BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED = 1, 2, 3, 4, 5, 7
+SIGNED_RATIONAL, FLOAT, DOUBLE = 10, 11, 12
 MAX_BLOCK_BYTES = 4 * 1024 * 1024
+_PREFIX = b"Exif\0\0"
+_LONG8, _SIGNED_LONG8, _IFD8 = 16, 17, 18
+_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+_MAX_ENTRIES = 1000
+_ORDERS = {b"II": "<", b"MM": ">"}
+_CLASSIC, _BIG = 42, 43
+
+Buffer = bytes | mmap.mmap
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
-    """One directory entry: where it stands in the block, its tag, type and count of values."""
+class Value:
+    """What one entry holds: its TIFF type and its bytes, in the byte order of the block."""
 
+    type: int
+    data: bytes
+
+    @property
+    def count(self) -> int:
+        """Number of values of that type."""
+        return len(self.data) // _TYPE_BYTES[self.type]
+
+    def integers(self, order: str) -> tuple[int, ...]:
+        """The values as integers; none for types that hold no integers."""
+        code = _CODES.get(self.type)
+        return struct.unpack(f"{order}{self.count}{code}", self.data) if code else ()
+
+    def text(self) -> str:
+        """ASCII (in practice UTF-8 or Latin-1) text up to its last zero byte."""
+        data = self.data.rstrip(b"\0 ")
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError:
+            return data.decode("latin-1")
+
+    def swapped(self) -> Value:
+        """The same values in the other byte order."""
+        unit = 4 if self.type in (RATIONAL, SIGNED_RATIONAL) else _TYPE_BYTES[self.type]
+        return Value(self.type, b"".join(self.data[i : i + unit][::-1] for i in range(0, len(self.data), unit)))
+
+
+Directory = dict[int, Value]
+
+
+@dataclasses.dataclass
+class Exif:
+    """The directories of one block. `maker_note_start` is where the maker note stood: offsets in it count on that.
+
+    Attributes:
+        order: "<" or ">", the byte order of every value (and of most maker notes).
+        main: IFD0. `photo`: the Exif directory. `gps`, `interop`: as named. Pointers are not among the entries.
+        embedded: XMP, IPTC and Photoshop blocks that stood in IFD0, by tag.
+        damaged: whether any part could not be read.
+    """
+
+    order: str = "<"
+    main: Directory = dataclasses.field(default_factory=dict)
+    photo: Directory = dataclasses.field(default_factory=dict)
+    gps: Directory = dataclasses.field(default_factory=dict)
+    interop: Directory = dataclasses.field(default_factory=dict)
+    embedded: Directory = dataclasses.field(default_factory=dict)
+    maker_note_start: int | None = None
+    damaged: bool = False
+
+    def directories(self) -> Iterator[Directory]:
+        """All directories that are written."""
+        yield from (self.main, self.photo, self.gps, self.interop)
+
+    def merge(self, other: Exif) -> None:
+        """Take what this block lacks from another; a maker note only with the place it stood at."""
+        for mine, theirs in zip(self.directories(), other.directories(), strict=True):
+            for tag, value in theirs.items():
+                if tag != tags.MAKER_NOTE:
+                    mine.setdefault(tag, value if self.order == other.order else value.swapped())
+        for tag, value in other.embedded.items():
+            self.embedded.setdefault(tag, value)
+        self.damaged |= other.damaged
+
+    def shorts(self, *values: int) -> Value:
+        """Numbers as SHORTs, or as LONGs where 16 bits are too few."""
+        wide = any(value > 0xFFFF for value in values)
+        return Value(LONG if wide else SHORT, struct.pack(f"{self.order}{len(values)}{'I' if wide else 'H'}", *values))
+
+    def rationals(self, *values: tuple[int, int]) -> Value:
+        """Numerators with their denominators."""
+        return Value(RATIONAL, b"".join(struct.pack(f"{self.order}II", *value) for value in values))
+
+
+def parse(data: Buffer, max_bytes: int = MAX_BLOCK_BYTES, first_directory: int | None = None) -> Exif:
+    """Parse a block (from its TIFF header on, or with the mark that JPEG puts before it) or a whole TIFF file.
+
+    Args:
+        data: the block; a TIFF or BigTIFF file as a memory map.
+        max_bytes: how much all values together may take; what is beyond counts as damaged.
+        first_directory: offset of the directory to take for IFD0, for another page of a TIFF.
+
+    Raises:
+        ValueError: it is no TIFF structure, or its first directory lies outside.
+    """
+    reader = _Reader(data, max_bytes)
+    result = Exif(reader.order)
+    reader.read_into(result, reader.first_directory if first_directory is None else first_directory)
+    result.damaged |= reader.damaged
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
     position: int
     tag: int
     type: int
     count: int
 
-    @property
-    def value_bytes(self) -> int:
-        """Bytes that the values take; up to 4 stand in the entry itself."""
-        return _TYPE_BYTES.get(self.type, 1) * self.count
 
+class _Reader:
+    """Walks directories; every offset is checked, so a hostile block cannot lead outside or cost more than its size."""
 
-class Block:
-    """A mutable EXIF block. Every offset is checked against its length, so a hostile block cannot lead outside."""
-
-    def __init__(self, data: bytes, max_bytes: int = MAX_BLOCK_BYTES) -> None:
-        self.data = bytearray(without_prefix(data))
-        marks = {b"II*\0": "<", b"MM\0*": ">"}
-        order = marks.get(bytes(self.data[:4]))
-        if order is None or not _HEADER_BYTES < len(self.data) <= max_bytes:
+    def __init__(self, data: Buffer, max_bytes: int) -> None:
+        self.start = len(_PREFIX) if data[: len(_PREFIX)] == _PREFIX else 0
+        self.data = data
+        order = _ORDERS.get(data[self.start : self.start + 2])
+        if order is None:
             raise ValueError("not an EXIF block")
         self.order = order
-        # Thousands of entries that all claim the whole block would cost minutes of wiping.
-        self._wipe_budget = 4 * len(self.data)
+        magic = self._number("H", 2)
+        if magic not in (_CLASSIC, _BIG):
+            raise ValueError("not an EXIF block")
+        self._big = magic == _BIG
+        self._count_code, self._offset_code = ("Q", "Q") if self._big else ("H", "I")
+        self._entry_bytes, self._inline_bytes = (20, 8) if self._big else (12, 4)
+        self._left = min(max_bytes, 4 * len(data))
+        self._visited: set[int] = set()
+        self.damaged = False
 
     @property
     def first_directory(self) -> int:
         """Offset of IFD0."""
-        return self.long(4)
+        return self._number("Q", 8) if self._big else self._number("I", 4)
 
-    def short(self, position: int) -> int:
-        """Unsigned 16-bit number at `position`."""
-        return int(self._unpack("H", position))
-
-    def long(self, position: int) -> int:
-        """Unsigned 32-bit number at `position`."""
-        return int(self._unpack("I", position))
-
-    def _unpack(self, code: str, position: int) -> int:
+    def _number(self, code: str, position: int) -> int:
         try:
-            return int(struct.unpack_from(self.order + code, self.data, position)[0])
+            return int(struct.unpack_from(self.order + code, self.data, self.start + position)[0])
         except struct.error:
             raise ValueError("an offset leads outside the EXIF block") from None
 
-    def entries(self, directory: int) -> Iterator[Entry]:
-        """The entries of the directory at an offset."""
-        for index in range(self.short(directory)):
-            position = directory + 2 + index * _ENTRY_BYTES
-            yield Entry(position, self.short(position), self.short(position + 2), self.long(position + 4))
+    def entries(self, directory: int) -> Iterator[_Entry]:
+        """The entries of the directory at an offset, as far as they are there."""
+        first = directory + struct.calcsize("<" + self._count_code)
+        claimed = self._number(self._count_code, directory)
+        there = (len(self.data) - self.start - first) // self._entry_bytes
+        count = min(claimed, there, _MAX_ENTRIES)
+        self.damaged |= count < claimed
+        for position in range(first, first + count * self._entry_bytes, self._entry_bytes):
+            tag, kind = self._number("H", position), self._number("H", position + 2)
+            yield _Entry(position, tag, kind, self._number("Q" if self._big else "I", position + 4))
 
-    def find(self, directory: int, tag: int) -> Entry | None:
-        """The first entry of a tag."""
-        return next((entry for entry in self.entries(directory) if entry.tag == tag), None)
+    def where(self, entry: _Entry) -> tuple[int, int]:
+        """Offset and size in bytes of the values; raises ValueError where there are none."""
+        size = _TYPE_BYTES.get(entry.type, 0) * entry.count
+        field = entry.position + self._entry_bytes - self._inline_bytes
+        offset = field if size <= self._inline_bytes else self._number(self._offset_code, field)
+        if not size or self.start + offset + size > len(self.data):
+            raise ValueError("an entry leads outside the EXIF block")
+        return offset, size
 
-    def number(self, entry: Entry) -> int:
-        """The first value of a SHORT or LONG entry."""
-        return self.short(entry.position + 8) if entry.type == _SHORT else self.long(entry.position + 8)
+    def value(self, entry: _Entry) -> Value:
+        """The values of an entry; raises ValueError like `where`, and when all values together are too many."""
+        offset, size = self.where(entry)
+        self._left -= size
+        if self._left < 0:
+            raise ValueError("the values of the EXIF block are larger than it")
+        start = self.start + offset
+        return _narrowed(Value(entry.type, self.data[start : start + size]), self.order)
 
-    def set_number(self, entry: Entry, value: int) -> None:
-        """Write one number into an entry, as a LONG where 16 bits are too few."""
-        kind = _SHORT if entry.type == _SHORT and value <= 0xFFFF else _LONG
-        packed = struct.pack(
-            self.order + ("HH" if kind == _SHORT else "I"), *((value, 0) if kind == _SHORT else (value,))
-        )
-        struct.pack_into(self.order + "HI", self.data, entry.position + 2, kind, 1)
-        self.data[entry.position + 8 : entry.position + 12] = packed
+    def read_into(self, result: Exif, first_directory: int) -> None:
+        """Fill the directories of `result`, following the pointers wherever they stand, each at most once."""
+        waiting: list[tuple[int, Directory]] = [(first_directory, result.main)]
+        self._number(self._count_code, first_directory)
+        targets = {tags.EXIF_POINTER: result.photo, tags.GPS_POINTER: result.gps, tags.INTEROP_POINTER: result.interop}
+        while waiting:
+            offset, directory = waiting.pop(0)
+            if offset in self._visited:
+                self.damaged = True
+                continue
+            self._visited.add(offset)
+            try:
+                pointers = self._read_directory(offset, directory, result)
+            except ValueError:
+                self.damaged = True
+                continue
+            waiting += [(pointer, targets[tag]) for tag, pointer in pointers]
 
-    def next_directory(self, directory: int) -> int:
-        """Position of the pointer to the directory after this one."""
-        return directory + 2 + self.short(directory) * _ENTRY_BYTES
-
-    def wipe(self, start: int, length: int) -> None:
-        """Zero a range; a range at the very end is cut off."""
-        stop = min(start + length, len(self.data))
-        if stop <= start or start < _HEADER_BYTES:
-            return
-        self._wipe_budget -= stop - start
-        if self._wipe_budget < 0:
-            raise ValueError("the values of the EXIF block overlap")
-        if stop == len(self.data):
-            del self.data[start:]
-        else:
-            self.data[start:stop] = bytes(stop - start)
-
-    def wipe_values(self, entry: Entry) -> None:
-        """Zero the values of an entry that stand outside it."""
-        if entry.value_bytes > 4:
-            self.wipe(self.long(entry.position + 8), entry.value_bytes)
-
-    def wipe_directory(self, directory: int) -> None:
-        """Zero a directory and everything it points to."""
-        size = 2 + self.short(directory) * _ENTRY_BYTES + 4
-        for entry in list(self.entries(directory)):
-            self.wipe_values(entry)
-        self.wipe(directory, size)
-
-    def remove(self, directory: int, tags: Set[int]) -> None:
-        """Take entries out of a directory, and wipe what they held."""
-        entries = list(self.entries(directory))
-        kept = b"".join(bytes(self.data[e.position : e.position + _ENTRY_BYTES]) for e in entries if e.tag not in tags)
-        following = bytes(self.data[self.next_directory(directory) :][:4])
-        for entry in entries:
-            if entry.tag in tags:
-                self.wipe_values(entry)
-        table = struct.pack(self.order + "H", len(kept) // _ENTRY_BYTES) + kept + following
-        self.data[directory : directory + len(table)] = table
-        self.wipe(directory + len(table), (len(entries) - len(kept) // _ENTRY_BYTES) * _ENTRY_BYTES)
+    def _read_directory(self, offset: int, directory: Directory, result: Exif) -> list[tuple[int, int]]:
+        pointers = []
+        for entry in self.entries(offset):
+            if entry.tag in tags.STRUCTURE or entry.count == 0:
+                continue
+            try:
+                value = self.value(entry)
+            except ValueError:
+                self.damaged = True
+                continue
+            if entry.tag in tags.POINTERS:
+                pointers += [(entry.tag, number) for number in value.integers(self.order)[:1] if number]
+            elif entry.tag in tags.EMBEDDED_BLOCKS:
+                result.embedded.setdefault(entry.tag, value)
+            else:
+                if entry.tag == tags.MAKER_NOTE and tags.MAKER_NOTE not in directory:
+                    result.maker_note_start = self.where(entry)[0]
+                directory.setdefault(entry.tag, value)
+        return pointers
 
 
-def without_prefix(data: bytes) -> bytes:
-    """The block from its TIFF header on, without the mark that JPEG puts before it."""
-    return data[len(_PREFIX) :] if data.startswith(_PREFIX) else data
+def _narrowed(value: Value, order: str) -> Value:
+    """64-bit integers, which only BigTIFF knows, as 32-bit ones; raises ValueError where they do not fit."""
+    if value.type not in (_LONG8, _SIGNED_LONG8, _IFD8):
+        return value
+    numbers = value.integers(order)
+    if any(not 0 <= number <= 0xFFFFFFFF for number in numbers):
+        raise ValueError("a number of a BigTIFF does not fit")
+    return Value(LONG, struct.pack(f"{order}{len(numbers)}I", *numbers))
 
 
 def orientation(data: bytes) -> int:
-    """The orientation, 1 to 8; 1 when there is none or the block is broken."""
+    """The orientation, 1 to 8; 1 when there is none or the block is broken. Reads IFD0 only, up to that entry."""
     try:
-        block = Block(data)
-        entry = block.find(block.first_directory, ORIENTATION)
-        value = block.number(entry) if entry else 1
+        reader = _Reader(data, MAX_BLOCK_BYTES)
+        for entry in reader.entries(reader.first_directory):
+            if entry.tag == tags.ORIENTATION:
+                value = reader.value(entry).integers(reader.order)[:1]
+                return value[0] if value and 1 <= value[0] <= 8 else 1
     except ValueError:
-        return 1
-    return value if 1 <= value <= 8 else 1
+        pass
+    return 1
 
 
-def straightened(data: bytes) -> bytes:
-    """A whole TIFF file with its orientation set to 1."""
-    block = Block(data, max_bytes=len(data))
-    entry = block.find(block.first_directory, ORIENTATION)
-    if entry:
-        block.set_number(entry, 1)
-    return bytes(block.data)
+def first_directory(data: Buffer) -> int:
+    """Offset of IFD0; raises ValueError where `data` is no TIFF structure."""
+    return _Reader(data, 0).first_directory
 
 
-def upright(data: bytes) -> bytes:
-    """The block with its orientation reset to 1 and its thumbnail (which would lie sideways) removed."""
-    block = Block(data)
-    entry = block.find(block.first_directory, ORIENTATION)
-    if entry:
-        block.set_number(entry, 1)
-    _drop_thumbnail(block)
-    return bytes(block.data)
-
-
-def resized(data: bytes, width: int, height: int) -> bytes:
-    """The block with its pixel sizes, where it states them, set to `width` and `height`."""
-    block = Block(data)
-    directories = [block.first_directory]
-    pointer = block.find(block.first_directory, EXIF_POINTER)
-    if pointer:
-        directories.append(block.number(pointer))
-    for directory in directories:
-        for entry in list(block.entries(directory)):
-            if entry.tag in _WIDTH_TAGS | _HEIGHT_TAGS:
-                block.set_number(entry, width if entry.tag in _WIDTH_TAGS else height)
-    return bytes(block.data)
-
-
-def without_place(data: bytes) -> bytes:
-    """The block without its GPS directory and without embedded XMP, IPTC and Photoshop blocks."""
-    block = Block(data)
-    pointer = block.find(block.first_directory, GPS_POINTER)
-    if pointer and block.number(pointer):
-        block.wipe_directory(block.number(pointer))
-    block.remove(block.first_directory, _PLACE_TAGS)
-    return bytes(block.data)
-
-
-def _drop_thumbnail(block: Block) -> None:
-    pointer = block.next_directory(block.first_directory)
-    directory = block.long(pointer)
-    if not directory:
-        return
-    start, length = block.find(directory, _THUMBNAIL_START), block.find(directory, _THUMBNAIL_BYTES)
-    if start and length:
-        block.wipe(block.number(start), block.number(length))
-    block.wipe_directory(directory)
-    block.data[pointer : pointer + 4] = bytes(4)
+def raw_entries(data: bytes) -> tuple[str, dict[int, bytes]]:
+    """Byte order and IFD0's 12-byte entries, by tag, of a block that `exif_writing` wrote."""
+    reader = _Reader(data, MAX_BLOCK_BYTES)
+    positions = {entry.tag: entry.position for entry in reader.entries(reader.first_directory)}
+    return reader.order, {tag: data[start : start + 12] for tag, start in positions.items()}

@@ -1,168 +1,112 @@
-"""EXIF, XMP and DPI: collected from an opened photo, and made fit for its result (kept, without the place, or none).
+"""Metadata of a photo made fit for its result: kept, without the place, or none; nothing is edited in place.
 
-Metadata never fails a photo: what cannot be understood is dropped with a note.
+Metadata never fails a photo: what cannot be understood, or has no place in the result, is named in a note.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
-from typing import Any
 
-from PIL import Image
+from app.images.metadata import exif, exif_rules, exif_writing, iptc, xmp_parsing, xmp_rules, xmp_writing
+from app.images.metadata.place import is_place_property, tells_place
 
-from app.images.metadata import exif
-
-MAX_XMP_BYTES = 1024 * 1024
-_MAX_DPI = 100_000.0
-# Tags that describe a TIFF photo; the others describe the file's own strips and must not travel.
-_TIFF_TAGS = (270, 271, 272, 274, 305, 306, 315, 316, 33432)
-_TIFF_DIRECTORIES = (exif.EXIF_POINTER, exif.GPS_POINTER)
-# Local names of XMP properties that say where a photo was taken, in whatever namespace prefix.
-_PLACE = (
-    rb"(?:GPS[A-Za-z]*|Gps[A-Za-z]*|Latitude|Longitude|AbsoluteAltitude|RelativeAltitude|City|State|Country|CountryCode"
-    rb"|Location|Sublocation|LocationCreated|LocationShown|LocationName)"
-)
-_PREFIX = rb"[A-Za-z_][\w.-]*:"
-_PLACE_ATTRIBUTE = re.compile(rb"\s" + _PREFIX + _PLACE + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')")
-_PLACE_EMPTY = re.compile(rb"<" + _PREFIX + _PLACE + rb"(?:\s[^<>]*)?/>")
-_PLACE_OPENING = re.compile(rb"<(" + _PREFIX + _PLACE + rb")(?:\s[^<>]*)?>")
-_MAX_PLACE_ELEMENTS = 200
-_COORDINATES_LEFT = re.compile(rb"gps|latitude|longitude", re.IGNORECASE)
-_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[1-8]")
+_BROKEN = "The photo's {} data is broken and was left out."
 
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What travels beside the pixels; `orientation` is what the source had, `exif` and `xmp` are already upright."""
+    """What travels beside the pixels, already upright.
+
+    Attributes:
+        exif: an EXIF block (TIFF header first). xmp: a packet in UTF-8. iptc: IPTC data sets (IIM).
+        dpi: pixels per inch in x and y.
+        orientation: what the source's pixels still have, 1 to 8.
+        texts: keyword and text of a PNG's text chunks; a JPEG's comment has the keyword Comment.
+        notes: what had to be left out, in sentences.
+    """
 
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
     orientation: int = 1
     notes: tuple[str, ...] = ()
+    iptc: bytes | None = None
+    texts: tuple[tuple[str, str], ...] = ()
 
 
-def collect(image: Image.Image) -> Metadata:
-    """Read the metadata of a photo whose pixels are loaded (some formats hold it behind them)."""
-    notes: list[str] = []
-    block = _exif_block(image, notes)
-    orientation = exif.orientation(block) if block else 1
-    if block:
-        block = _edit_exif(exif.upright, block, notes)
-    xmp = _xmp_packet(image, notes)
-    if xmp and orientation != 1:
-        xmp = _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
-    return Metadata(block, xmp, _dpi(image), orientation, tuple(notes))
+def for_result(source: Metadata, width: int, height: int, policy: str, mime: str) -> Metadata:
+    """What a result may carry.
 
-
-def for_result(source: Metadata, width: int, height: int, policy: str) -> Metadata:
-    """What the result of `width` x `height` pixels carries under a policy: keep, strip_gps or strip.
-
-    `strip_gps` takes GPS and embedded IPTC out of EXIF, and coordinates and place names out of XMP. Where coordinates
-    seem to be left, the whole packet goes.
+    Args:
+        source: what the photo carried, upright.
+        width: of the result in pixels; height likewise.
+        policy: keep, strip_gps (EXIF, XMP, IPTC and texts are built again from what is known, without the place) or
+            strip (nothing but the resolution).
+        mime: the result's MIME type.
     """
     if policy == "strip":
-        return Metadata()
+        return Metadata(dpi=source.dpi)
     notes: list[str] = []
-    block, xmp = source.exif, source.xmp
-    if block:
-        block = _edit_exif(lambda data: exif.resized(data, width, height), block, notes)
-    if block and policy == "strip_gps":
-        block = _edit_exif(exif.without_place, block, notes)
-    if xmp and policy == "strip_gps":
-        xmp = _xmp_without_place(xmp, notes)
-    return Metadata(block, xmp, source.dpi, 1, tuple(notes))
+    lost: list[str] = []
+    anywhere = policy != "strip_gps"
+    result = Metadata(
+        exif=_exif(source.exif, width, height, anywhere, notes, lost),
+        xmp=_xmp(source.xmp, (width, height, mime), anywhere, notes, lost),
+        dpi=source.dpi,
+        iptc=source.iptc if anywhere else _iptc_without_place(source.iptc, lost),
+        texts=source.texts if anywhere else _texts_without_place(source.texts, lost),
+    )
+    if lost:
+        notes.append(f"Left out with the place, since it may tell it: {', '.join(dict.fromkeys(lost))}.")
+    return dataclasses.replace(result, notes=tuple(notes))
 
 
-def _edit_exif(edit: Any, block: bytes, notes: list[str]) -> bytes | None:
+def _exif(
+    data: bytes | None, width: int, height: int, anywhere: bool, notes: list[str], lost: list[str]
+) -> bytes | None:
+    if not data:
+        return None
     try:
-        edited: bytes = edit(block)
+        block = exif.parse(data)
     except ValueError:
-        notes.append("The photo's EXIF data is broken and was left out.")
+        notes.append(_BROKEN.format("EXIF"))
         return None
-    return edited
+    exif_rules.set_sizes(block, width, height)
+    if not anywhere:
+        lost += exif_rules.without_place(block)
+    return exif_writing.serialized(block)
 
 
-def _exif_block(image: Image.Image, notes: list[str]) -> bytes | None:
-    """The raw EXIF block, from its TIFF header on; a TIFF's own tags are gathered into one."""
+def _xmp(
+    data: bytes | None, form: tuple[int, int, str], anywhere: bool, notes: list[str], lost: list[str]
+) -> bytes | None:
+    if not data:
+        return None
     try:
-        if image.format == "TIFF":
-            return _tiff_block(image)
-        raw = image.info.get("exif")
-        if raw is None and "Raw profile type exif" in image.info:
-            raw = image.getexif().tobytes()
-    except Exception:  # noqa: BLE001 - broken tags raise nearly every class there is
-        notes.append("The photo's EXIF data is broken and was left out.")
+        packet = xmp_parsing.parse(data)
+    except ValueError:
+        notes.append(_BROKEN.format("XMP"))
         return None
-    return exif.without_prefix(raw) if isinstance(raw, bytes) and raw else None
+    xmp_rules.fit(packet, *form)
+    if not anywhere and xmp_rules.without_place(packet):
+        lost.append("XMP that is unknown or tells the place in its texts")
+    return xmp_writing.serialized(packet)
 
 
-def _tiff_block(image: Image.Image) -> bytes | None:
-    source = image.getexif()
-    block = Image.Exif()
-    for tag in _TIFF_TAGS:
-        if tag in source:
-            block[tag] = source[tag]
-    for pointer in _TIFF_DIRECTORIES:
-        directory = source.get_ifd(pointer)
-        if directory:
-            block[pointer] = dict(directory)
-    return exif.without_prefix(block.tobytes()) if len(block) else None
-
-
-def _xmp_packet(image: Image.Image, notes: list[str]) -> bytes | None:
-    raw = image.info.get("xmp")
-    if isinstance(raw, str):
-        raw = raw.encode("utf-8", "replace")
-    if not isinstance(raw, bytes) or not raw.strip(b"\0 \r\n\t"):
+def _iptc_without_place(data: bytes | None, lost: list[str]) -> bytes | None:
+    if not data:
         return None
-    packet = raw.strip(b"\0")
-    try:
-        packet.decode("utf-8")
-    except UnicodeDecodeError:
-        notes.append("The photo's XMP data is not UTF-8 and was left out.")
-        return None
-    if len(packet) > MAX_XMP_BYTES or b"\0" in packet:
-        notes.append("The photo's XMP data is too large or broken and was left out.")
-        return None
-    return packet
+    kept, more = iptc.without_place(iptc.parse(data)[0])
+    if more:
+        lost.append("IPTC that is unknown or tells the place in its texts")
+    return iptc.serialized(kept)
 
 
-def _dpi(image: Image.Image) -> tuple[float, float] | None:
-    value = image.info.get("dpi")
-    try:
-        x, y = (float(part) for part in value)  # type: ignore[union-attr]
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    # 1 is what Pillow says of a TIFF without resolution.
-    valid = all(math.isfinite(part) and 1 < part <= _MAX_DPI for part in (x, y))
-    return (x, y) if valid else None
-
-
-def _xmp_without_place(packet: bytes, notes: list[str]) -> bytes | None:
-    for pattern in (_PLACE_ATTRIBUTE, _PLACE_EMPTY):
-        packet = pattern.sub(b"", packet)
-    packet, whole = _without_place_elements(packet)
-    if not whole or _COORDINATES_LEFT.search(packet):
-        notes.append("The photo's XMP data holds coordinates in an unknown form and was left out.")
-        return None
-    return packet
-
-
-def _without_place_elements(packet: bytes) -> tuple[bytes, bool]:
-    """Cut out place elements up to their closing tags; False when one is not closed or there are absurdly many.
-
-    A regular expression over opening and closing tag would take hours on a packet of opening tags alone.
-    """
-    for _ in range(_MAX_PLACE_ELEMENTS):
-        opening = _PLACE_OPENING.search(packet)
-        if opening is None:
-            return packet, True
-        closing = packet.find(b"</" + opening[1], opening.end())
-        stop = packet.find(b">", closing) if closing >= 0 else -1
-        if stop < 0:
-            return packet, False
-        packet = packet[: opening.start()] + packet[stop + 1 :]
-    return packet, False
+def _texts_without_place(texts: tuple[tuple[str, str], ...], lost: list[str]) -> tuple[tuple[str, str], ...]:
+    """The texts that tell no place; the keyword may be a property of EXIF or XMP, as ImageMagick writes them."""
+    named = {
+        keyword: any(is_place_property(part) for part in keyword.replace(":", " ").split()) for keyword, _ in texts
+    }
+    telling = {keyword for keyword, text in texts if tells_place(text) or tells_place(keyword)}
+    lost += [f"the text '{keyword[:40]}'" for keyword in sorted(telling) if not named[keyword]]
+    return tuple((keyword, text) for keyword, text in texts if not named[keyword] and keyword not in telling)

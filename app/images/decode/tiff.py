@@ -1,0 +1,210 @@
+"""One page of a TIFF to `Channels`: which of its samples are colour, which transparency, and which neither."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from app.errors import Unprocessable
+from app.images import alpha as alpha_channel
+from app.images import samples
+from app.images.decode.channels import DEPTH_LOST, Channels
+from app.images.decode.tiff_layout import (
+    CIELAB,
+    CMYK,
+    FAX,
+    ICCLAB,
+    JPEG,
+    OLD_JPEG,
+    PALETTE,
+    WHITE_IS_ZERO,
+    YCBCR,
+    Layout,
+    read_layout,
+    unsupported,
+)
+from app.images.decode.tiff_samples import scale_band, storage, to_whole, unpack
+from app.images.decode.tiff_segments import MissingPixels, Segments
+from app.images.decode.tiff_ycbcr import block_layout, to_rgb
+from app.images.header import ImageLimits, undecodable
+from app.images.tiff_directories import Directory
+from app.images.tiff_pages import TiffPage
+
+_ASSOCIATED, _UNASSOCIATED = 1, 2
+_COLOUR_MAP, _INK_SET, _JPEG_START, _JPEG_BYTES = 320, 332, 513, 514
+_CMYK_INKS = 1
+_MEBIBYTE = 1 << 20
+_MEMORY_SHARE = 3  # the samples as stored, as scaled, and as a picture stand in memory at once
+_EXTRA_LEFT_OUT = "The photo has {} that is not transparency (infrared, say); it was left out."
+
+
+def read_channels(page: TiffPage, limits: ImageLimits, icc_profile: bytes | None) -> Channels:
+    """The colours and the transparency of a page, as stored: not yet upright.
+
+    Raises:
+        Unprocessable: `unsupported_depth` or `unsupported_compression` with the name of the kind, `decode_memory` or
+            `undecodable_image`.
+    """
+    layout = read_layout(page)
+    _check_memory(layout, limits)
+    if layout.compression == OLD_JPEG:
+        return Channels(_old_jpeg(page.directory, layout), "RGB" if layout.colours == 3 else "L")
+    try:
+        if layout.photometric == YCBCR and layout.compression != JPEG:
+            blocks = _gather(page.directory, block_layout(page.directory, layout))
+            return Channels(to_rgb(blocks, page.directory, layout), "RGB")
+        values = to_whole(_gather(page.directory, layout), layout)
+    except MissingPixels:
+        raise undecodable("TIFF") from None
+    return _channels(values, page.directory, layout, icc_profile)
+
+
+def _check_memory(layout: Layout, limits: ImageLimits) -> None:
+    """Refuse before anything is allocated; width and height are within their limits already."""
+    stored = layout.width * layout.height * layout.samples * storage(layout).itemsize
+    if stored * _MEMORY_SHARE > limits.decode_memory_mb * _MEBIBYTE:
+        raise MemoryError
+
+
+def _gather(tags: Directory, layout: Layout) -> NDArray[Any]:
+    """(H, W, C) all samples of a page, in the type of `storage`. Raises `MissingPixels`."""
+    segments = Segments(tags, layout)
+    page: NDArray[Any] = np.zeros((layout.height, layout.width, layout.samples), storage(layout))
+    as_samples = layout.compression in (JPEG, *FAX)
+    for batch in segments.batches():
+        if as_samples:
+            values: NDArray[Any] = segments.samples_of(batch)
+        else:
+            values = unpack(segments.bytes_of(batch), layout, tags.reader.order)
+        _place(page, scale_band(values, layout), batch, layout)
+    return page
+
+
+def _place(page: NDArray[Any], values: NDArray[Any], batch: range, layout: Layout) -> None:
+    """Put the segments of a batch, which stand below each other in `values`, where they belong on the page."""
+    row = 0
+    for index in batch:
+        plane, within = divmod(index, layout.across * layout.down)
+        top, left = (n * size for n, size in zip(divmod(within, layout.across), _sizes(layout), strict=True))
+        rows = layout.segment_rows(index)
+        target = page[top : top + rows, left : left + layout.segment_width]
+        part = values[row : row + target.shape[0], : target.shape[1]]
+        if layout.separate:
+            target[..., plane] = part[..., 0]
+        else:
+            target[...] = part
+        row += rows
+
+
+def _sizes(layout: Layout) -> tuple[int, int]:
+    return layout.segment_height, layout.segment_width
+
+
+def _channels(values: NDArray[Any], tags: Directory, layout: Layout, icc_profile: bytes | None) -> Channels:
+    """Colours, transparency and what is neither, from (H, W, C) uint8 or uint16 (palette indexes: as stored)."""
+    extras, note = _extras(layout)
+    colours = values[..., : layout.colours]
+    alpha = values[..., extras[0]].copy() if extras else None
+    notes = (note,) if note else ()
+    mode = {CMYK: "CMYK", CIELAB: "LAB", ICCLAB: "LAB"}.get(layout.photometric, "RGB" if layout.colours == 3 else "L")
+    if layout.photometric == PALETTE:
+        colours, mode = _palette(colours[..., 0], tags, layout), "RGB"
+        alpha = _eight_bit_index_alpha(alpha, layout)
+    elif layout.photometric == WHITE_IS_ZERO:
+        colours = np.iinfo(values.dtype).max - colours
+    if mode == "L":
+        colours = colours[..., 0]
+    colours = np.ascontiguousarray(colours)
+    if alpha is not None and layout.extras[extras[0] - layout.colours] == _ASSOCIATED and mode in ("L", "RGB"):
+        alpha_channel.unmultiply(colours if mode == "RGB" else colours[..., None], alpha)
+    if mode == "LAB":
+        return _lab(colours, layout, alpha, notes)
+    if mode == "CMYK":
+        return _cmyk(colours, tags, alpha, notes, icc_profile)
+    return Channels(colours, mode, alpha, notes)
+
+
+def _extras(layout: Layout) -> tuple[list[int], str | None]:
+    """The channel that is transparency, if there is one, and a note on those that are left out."""
+    surplus = range(layout.colours, layout.samples)
+    kinds = {index: layout.extras[n] if n < len(layout.extras) else 0 for n, index in enumerate(surplus)}
+    alphas = [index for index, kind in kinds.items() if kind in (_ASSOCIATED, _UNASSOCIATED)][:1]
+    others = len(surplus) - len(alphas)
+    if not others:
+        return alphas, None
+    return alphas, _EXTRA_LEFT_OUT.format("a channel" if others == 1 else f"{others} channels")
+
+
+def _palette(indexes: NDArray[Any], tags: Directory, layout: Layout) -> NDArray[np.uint8]:
+    """(H, W) indexes to (H, W, 3) uint8."""
+    colours = tags.array(_COLOUR_MAP)
+    entries = 1 << layout.bits
+    if layout.bits > 16 or colours.size < 3 * entries or colours.dtype != np.uint16:
+        raise unsupported("a palette that does not fit its samples")
+    table: NDArray[Any] = colours[: 3 * entries].reshape(3, entries).T
+    # Some writers put 8-bit numbers into the 16-bit table.
+    table = table if table.max() < 256 else table >> 8
+    result: NDArray[np.uint8] = table.astype(np.uint8)[indexes]
+    return result
+
+
+def _eight_bit_index_alpha(alpha: Any, layout: Layout) -> Any:
+    """The transparency beside palette indexes, which was not scaled with them, in 8 bits."""
+    if alpha is None:
+        return None
+    return (alpha.astype(np.uint32) * 255 // ((1 << layout.bits) - 1)).astype(np.uint8)
+
+
+def _lab(colours: NDArray[Any], layout: Layout, alpha: Any, notes: tuple[str, ...]) -> Channels:
+    """Lab in 8 bits, a and b signed, as the colour management takes it."""
+    is_icc = layout.photometric == ICCLAB
+    if colours.dtype == np.uint16:
+        lightness = colours[..., 0].astype(np.uint32)
+        lightness = np.minimum(lightness * 255 // 0xFF00, 255) if is_icc else (lightness + 128) // 257
+        colours = np.dstack([lightness, colours[..., 1:] >> 8]).astype(np.uint8)
+        notes = (*notes, DEPTH_LOST)
+        alpha = None if alpha is None else samples.eight_bit(alpha)
+    if is_icc:
+        colours = colours ^ np.array([0, 128, 128], np.uint8)
+    return Channels(colours, "LAB", alpha, notes)
+
+
+def _cmyk(
+    colours: NDArray[Any], tags: Directory, alpha: Any, notes: tuple[str, ...], icc_profile: bytes | None
+) -> Channels:
+    """CMYK in 8 bits for a profile to convert; 16 bits without one become 16-bit RGB by the light each ink takes."""
+    if tags.number(_INK_SET, _CMYK_INKS) != _CMYK_INKS:
+        raise unsupported("inks other than cyan, magenta, yellow and black")
+    if colours.dtype == np.uint8:
+        return Channels(colours, "CMYK", alpha, notes)
+    if icc_profile:
+        alpha = None if alpha is None else samples.eight_bit(alpha)
+        return Channels(samples.eight_bit(colours), "CMYK", alpha, (*notes, DEPTH_LOST))
+    rgb = np.empty((*colours.shape[:2], 3), np.uint16)
+    for row, out in zip(colours, rgb, strict=True):
+        light = 65535 - row.astype(np.uint32)
+        out[...] = (light[:, :3] * light[:, 3:] + 32767) // 65535
+    return Channels(rgb, "RGB", alpha, notes)
+
+
+def _old_jpeg(tags: Directory, layout: Layout) -> NDArray[np.uint8]:
+    """The old way of JPEG in TIFF, where a whole JPEG file stands inside."""
+    start, length = tags.number(_JPEG_START, 0), tags.number(_JPEG_BYTES, 0)
+    data = tags.reader.bytes_at(start, length or tags.reader.size) if start else b""
+    if not data.startswith(b"\xff\xd8"):
+        segments = Segments(tags, layout)
+        data = segments.data(0) if segments.expected == 1 else b""
+    if not data.startswith(b"\xff\xd8"):
+        raise Unprocessable(
+            "unsupported_compression",
+            "This TIFF is compressed with old-style JPEG, which cannot be read; save it with LZW or without "
+            "compression.",
+        )
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        if image.size != (layout.width, layout.height):
+            raise ValueError("the JPEG inside has another size than the page")
+        return np.asarray(image.convert("RGB" if layout.colours == 3 else "L")).copy()

@@ -1,0 +1,226 @@
+"""The boxes of AVIF and HEIF files (ISO/IEC 14496-12 and 23008-12), read only as far as the plugins keep them silent.
+
+That is: what the numbers of the main picture mean, how deep they are, which maps lie beside it, and whether its data is
+all there. Every count is bounded, and what cannot be understood counts as not said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import mmap
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+Data = mmap.mmap | bytes
+
+_MAX_BOXES = 4_000
+_MAX_ENTRIES = 20_000
+_MAX_MISSING_BYTES = 64 * 1024 * 1024
+_CONTAINERS = {b"meta": 4, b"iprp": 0, b"ipco": 0}
+_GAIN_MAP_ITEM = b"tmap"
+_GAIN_MAP = b"hdrgainmap"
+_DEPTH_MAPS = (b"urn:mpeg:hevc:2015:auxid:2", b"urn:mpeg:mpegb:cicp:systems:auxiliary:depth")
+
+
+class Box(NamedTuple):
+    """One box: its type, and where its body begins and ends."""
+
+    name: bytes
+    start: int
+    end: int
+
+
+@dataclasses.dataclass(frozen=True)
+class BoxFile:
+    """What the boxes say.
+
+    Attributes:
+        code_points: primaries and transfer of the main picture (ITU-T H.273), or None.
+        has_profile: an ICC profile describes it.
+        bits: bits a channel, or 0 where nothing is said.
+        gain_map: a map for HDR displays lies beside the picture.
+        depth_map: a map of distances lies beside it.
+        end: where the coded data of the items ends; beyond the end of the file when the file is cut off.
+    """
+
+    code_points: tuple[int, int] | None = None
+    has_profile: bool = False
+    bits: int = 0
+    gain_map: bool = False
+    depth_map: bool = False
+    end: int = 0
+
+    def is_cut(self, size: int) -> bool:
+        """Whether coded data lies beyond the end of a file of this size."""
+        return self.end > size
+
+    def filled(self, data: Data, filler: int) -> bytes:
+        """The file, with one byte in the place of all that are missing.
+
+        Raises:
+            ValueError: absurdly many are missing.
+        """
+        if self.end - len(data) > _MAX_MISSING_BYTES:
+            raise ValueError("far more is missing than is there")
+        return data[:] + bytes([filler]) * (self.end - len(data))
+
+
+def inspect(data: Data) -> BoxFile:
+    """Read the boxes of a file; a broken one gives what could be read up to there."""
+    reader = _Reader(data)
+    with contextlib.suppress(struct.error, ValueError, IndexError):
+        reader.read(0, len(data))
+    try:
+        return reader.facts()
+    except (struct.error, ValueError, IndexError):
+        return BoxFile()
+
+
+def boxes(data: Data, start: int, end: int) -> Iterator[Box]:
+    """The boxes of a range; the last one may reach beyond it."""
+    while start + 8 <= end:
+        size, name = struct.unpack_from(">I4s", data, start)
+        head = 8
+        if size == 1:
+            size, head = struct.unpack_from(">Q", data, start + 8)[0], 16
+        elif size == 0:
+            size = end - start
+        if size < head:
+            return
+        yield Box(name, start + head, start + size)
+        start += size
+
+
+class _Reader:
+    def __init__(self, data: Data) -> None:
+        self._data = data
+        self._left = _MAX_BOXES
+        self._primary = 0
+        self._items: dict[int, bytes] = {}
+        self._properties: list[Box] = []
+        self._owned: dict[int, list[int]] = {}
+        self._references: list[tuple[bytes, int, list[int]]] = []
+        self._end = 0
+
+    def read(self, start: int, end: int) -> None:
+        """Read the boxes of a range, and those within."""
+        for box in boxes(self._data, start, end):
+            self._left -= 1
+            if self._left < 0:
+                raise ValueError("more boxes than any photo has")
+            if box.name in _CONTAINERS:
+                if box.name == b"ipco":
+                    self._properties = list(boxes(self._data, box.start, min(box.end, end)))[:_MAX_ENTRIES]
+                else:
+                    self.read(box.start + _CONTAINERS[box.name], min(box.end, end))
+            elif box.name in _READERS and box.end <= end:
+                _READERS[box.name](self, box)
+
+    def facts(self) -> BoxFile:
+        """What was read, for the main picture."""
+        mine = self._properties_of(self._primary)
+        if self._items.get(self._primary) == b"grid":  # what is not said of the whole is said of its tiles
+            tiles = [to for kind, source, to in self._references if kind == b"dimg" and source == self._primary]
+            mine += self._properties_of(tiles[0][0]) if tiles and tiles[0] else []
+        maps = [self._text(box) for ids in self._maps() for box in self._properties_of(ids) if box.name == b"auxC"]
+        return BoxFile(
+            self._code_points(mine),
+            any(box.name == b"colr" and self._data[box.start : box.start + 4] in (b"prof", b"rICC") for box in mine),
+            next((self._data[box.start + 5] for box in mine if box.name == b"pixi" and box.end - box.start > 5), 0),
+            _GAIN_MAP_ITEM in self._items.values() or any(_GAIN_MAP in text for text in maps),
+            any(text.startswith(_DEPTH_MAPS) for text in maps),
+            self._end,
+        )
+
+    def _properties_of(self, item: int) -> list[Box]:
+        indexes = self._owned.get(item, [])
+        return [self._properties[index - 1] for index in indexes if 0 < index <= len(self._properties)]
+
+    def _maps(self) -> list[int]:
+        """Items that are auxiliary to the main picture."""
+        return [source for kind, source, to in self._references if kind == b"auxl" and self._primary in to]
+
+    def _text(self, box: Box) -> bytes:
+        return self._data[box.start + 4 : min(box.end, box.start + 100)].lower()
+
+    def _code_points(self, properties: list[Box]) -> tuple[int, int] | None:
+        for box in properties:
+            if box.name == b"colr" and self._data[box.start : box.start + 4] == b"nclx":
+                primaries, transfer = struct.unpack_from(">HH", self._data, box.start + 4)
+                return primaries, transfer
+        return None
+
+    def _primary_item(self, box: Box) -> None:
+        version = self._data[box.start]
+        self._primary = struct.unpack_from(">I" if version else ">H", self._data, box.start + 4)[0]
+
+    def _item_information(self, box: Box) -> None:
+        version = self._data[box.start]
+        for entry in boxes(self._data, box.start + (8 if version else 6), box.end):
+            if entry.name == b"infe" and len(self._items) < _MAX_ENTRIES:
+                wide = self._data[entry.start] >= 3
+                identity = struct.unpack_from(">I" if wide else ">H", self._data, entry.start + 4)[0]
+                kind = entry.start + (10 if wide else 8)
+                self._items[identity] = self._data[kind : kind + 4]
+
+    def _associations(self, box: Box) -> None:
+        version, wide_index = self._data[box.start], self._data[box.start + 3] & 1
+        count, position = struct.unpack_from(">I", self._data, box.start + 4)[0], box.start + 8
+        for _ in range(min(count, _MAX_ENTRIES)):
+            item = struct.unpack_from(">I" if version else ">H", self._data, position)[0]
+            position += 4 if version else 2
+            owned = self._data[position]
+            code, size = (">H", 2) if wide_index else (">B", 1)
+            values = struct.unpack_from(f">{owned}{code[1]}", self._data, position + 1)
+            self._owned.setdefault(item, []).extend(value & (0x7FFF if wide_index else 0x7F) for value in values)
+            position += 1 + owned * size
+
+    def _item_references(self, box: Box) -> None:
+        wide = self._data[box.start] > 0
+        code, size = ("I", 4) if wide else ("H", 2)
+        for entry in boxes(self._data, box.start + 4, box.end):
+            source, count = struct.unpack_from(f">{code}H", self._data, entry.start)
+            to = struct.unpack_from(f">{min(count, _MAX_ENTRIES)}{code}", self._data, entry.start + size + 2)
+            self._references.append((entry.name, source, list(to)))
+            if len(self._references) > _MAX_ENTRIES:
+                raise ValueError("more references than any photo has")
+
+    def _item_locations(self, box: Box) -> None:
+        """Where the coded data ends; only plain offsets into the file are followed."""
+        version, sizes = self._data[box.start], struct.unpack_from(">H", self._data, box.start + 4)[0]
+        offset_size, length_size, base_size = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
+        index_size = sizes & 15 if version in (1, 2) else 0
+        identity = 4 if version == 2 else 2
+        position = box.start + 6
+        count = self._number(position, identity)
+        position += identity
+        for _ in range(min(count, _MAX_ENTRIES)):
+            position += identity
+            method = self._number(position, 2) & 15 if version in (1, 2) else 0
+            position += (2 if version in (1, 2) else 0) + 2
+            base = self._number(position, base_size)
+            extents = self._number(position + base_size, 2)
+            position += base_size + 2
+            for _ in range(min(extents, _MAX_ENTRIES)):
+                offset = self._number(position + index_size, offset_size)
+                length = self._number(position + index_size + offset_size, length_size)
+                position += index_size + offset_size + length_size
+                if method == 0:
+                    self._end = max(self._end, base + offset + length)
+
+    def _number(self, position: int, size: int) -> int:
+        part = self._data[position : position + size]
+        if len(part) < size:
+            raise ValueError("a number leads outside the file")
+        return int.from_bytes(part, "big")
+
+
+_READERS = {
+    b"pitm": _Reader._primary_item,
+    b"iinf": _Reader._item_information,
+    b"ipma": _Reader._associations,
+    b"iref": _Reader._item_references,
+    b"iloc": _Reader._item_locations,
+}

@@ -1,0 +1,149 @@
+"""The metadata segments of a JPEG: read up to the first scan, and built for a new file.
+
+Segments of one kind are joined as their standards say: EXIF that goes on, Photoshop resources, extended XMP.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import struct
+from collections.abc import Iterator
+
+from app.images.metadata.exif import Buffer
+
+MAX_SEGMENT_BYTES = 65_533
+EXIF_MARK = b"Exif\0\0"
+XMP_MARK = b"http://ns.adobe.com/xap/1.0/\0"
+PHOTOSHOP_MARK = b"Photoshop 3.0\0"
+_EXTENDED_MARK = b"http://ns.adobe.com/xmp/extension/\0"
+_GUID_BYTES = 32
+_APP0, _APP1, _APP11, _APP13, _COMMENT = 0xE0, 0xE1, 0xEB, 0xED, 0xFE
+_READ = frozenset({_APP0, _APP1, _APP11, _APP13, _COMMENT})
+_DENSITY_UNITS = {1: 1.0, 2: 2.54}  # dots an inch, dots a centimetre
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+_MAX_SEGMENTS = 2000
+_MAX_TOTAL_BYTES = 16 * 1024 * 1024
+_TIFF_MARKS = (b"II", b"MM")
+
+
+@dataclasses.dataclass
+class Segments:
+    """What a JPEG carries beside its picture.
+
+    Attributes:
+        exif: each EXIF block, from its TIFF header on. xmp: each plain packet.
+        extended: parts of extended XMP as (guid, whole size, offset, bytes).
+        photoshop: the joined resources. comments: each comment's bytes.
+        dpi: JFIF's pixels per inch in x and y.
+        signed: whether there are content credentials (C2PA), a signature of the file.
+        complete: False when there were more segments than are read.
+    """
+
+    exif: list[bytes] = dataclasses.field(default_factory=list)
+    xmp: list[bytes] = dataclasses.field(default_factory=list)
+    extended: list[tuple[bytes, int, int, bytes]] = dataclasses.field(default_factory=list)
+    photoshop: bytes = b""
+    comments: list[bytes] = dataclasses.field(default_factory=list)
+    dpi: tuple[float, float] | None = None
+    signed: bool = False
+    complete: bool = True
+
+
+def read_segments(data: Buffer) -> Segments:
+    """Gather the segments of the first picture of a file."""
+    found = Segments()
+    total = 0
+    for count, (marker, body) in enumerate(_walk(data)):
+        total += len(body)
+        if count >= _MAX_SEGMENTS or total > _MAX_TOTAL_BYTES:
+            found.complete = False
+            break
+        _sort(found, marker, body)
+    return found
+
+
+def _walk(data: Buffer) -> Iterator[tuple[int, bytes]]:
+    """Marker and body of the segments that are read, before the first scan."""
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker in (_START_OF_SCAN, _END_OF_IMAGE):
+            return
+        if marker == 0xFF or marker in _ALONE:  # fill bytes, and markers without a length
+            position += 1 if marker == 0xFF else 2
+            continue
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        if length < 2:
+            return
+        if marker in _READ:
+            yield marker, data[position + 4 : position + 2 + length]
+        position += 2 + length
+
+
+def _sort(found: Segments, marker: int, body: bytes) -> None:
+    if marker == _COMMENT:
+        found.comments.append(body)
+    elif marker == _APP0:
+        found.dpi = found.dpi or _density(body)
+    elif marker == _APP11:
+        found.signed |= body[8:16].find(b"jumb") >= 0
+    elif marker == _APP13:
+        if body.startswith(PHOTOSHOP_MARK):
+            found.photoshop += body[len(PHOTOSHOP_MARK) :]
+    elif body.startswith(EXIF_MARK):
+        block = body[len(EXIF_MARK) :]
+        if found.exif and not block.startswith(_TIFF_MARKS):
+            found.exif[-1] += block  # a block larger than a segment goes on in the next
+        else:
+            found.exif.append(block)
+    elif body.startswith(XMP_MARK):
+        found.xmp.append(body[len(XMP_MARK) :])
+    elif body.startswith(_EXTENDED_MARK):
+        start = len(_EXTENDED_MARK) + _GUID_BYTES
+        if len(body) >= start + 8:
+            size, offset = struct.unpack_from(">II", body, start)
+            found.extended.append((body[len(_EXTENDED_MARK) : start], size, offset, body[start + 8 :]))
+
+
+def _density(body: bytes) -> tuple[float, float] | None:
+    if body[:5] != b"JFIF\0" or len(body) < 12 or body[7] not in _DENSITY_UNITS:
+        return None
+    x, y = struct.unpack_from(">HH", body, 8)
+    return x * _DENSITY_UNITS[body[7]], y * _DENSITY_UNITS[body[7]]
+
+
+def extended_packet(segments: Segments, guid: str, max_bytes: int) -> bytes | None:
+    """The extended packet of a GUID, put together; None when a part is missing, or its checksum is not the GUID."""
+    parts = sorted(
+        (offset, part) for name, _, offset, part in segments.extended if name == guid.encode("latin-1", "replace")
+    )
+    joined = b""
+    for offset, part in parts:
+        if offset != len(joined) or len(joined) + len(part) > max_bytes:
+            return None
+        joined += part
+    whole = hashlib.md5(joined, usedforsecurity=False).hexdigest().upper()
+    return joined if joined and whole == guid.upper() else None
+
+
+def exif_segment(block: bytes) -> bytes:
+    """An APP1 segment; the block must fit into one (`MAX_SEGMENT_BYTES` less the mark)."""
+    return _segment(_APP1, EXIF_MARK + block)
+
+
+def photoshop_segments(resource_bytes: bytes) -> bytes:
+    """Photoshop resources, in as many APP13 segments as they need."""
+    room = MAX_SEGMENT_BYTES - len(PHOTOSHOP_MARK)
+    starts = range(0, len(resource_bytes), room)
+    return b"".join(_segment(_APP13, PHOTOSHOP_MARK + resource_bytes[start : start + room]) for start in starts)
+
+
+def comment_segment(text: str) -> bytes:
+    """A comment in UTF-8, which must fit into one segment."""
+    return _segment(_COMMENT, text.encode("utf-8", "replace"))
+
+
+def _segment(marker: int, body: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body

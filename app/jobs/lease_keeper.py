@@ -1,0 +1,128 @@
+"""Keeps this process's claims alive, and finds those of processes that are gone: one thread, renewing before sweeping.
+
+A lease says nothing while the database was away, since nobody could renew one; so the sweeps begin only when it has
+been reachable for long enough that every living process has renewed its own. Time is passed in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Collection
+
+from app.errors import RestoreError
+from app.metrics import Metrics
+from app.queue import Queue
+from app.store import LEASE_SECONDS, Store
+from app.threads import SupervisedThread, ThreadState
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class LeaseTimes:
+    """How long a claim lasts without a renewal, and how often claims are renewed and lost ones looked for.
+
+    `calm_seconds` is how long the database must have been reachable before a sweep believes that a lease ran out.
+    """
+
+    lease_seconds: float = LEASE_SECONDS
+    renew_seconds: float = 15.0
+    sweep_seconds: float = 20.0
+    calm_seconds: float = 30.0
+
+
+class LeaseKeeper:
+    """Renews and sweeps by call (`tick`) or in its own supervised thread (`start`).
+
+    Args:
+        store, queue, metrics: whose rows, whom to notify of an attempt that waits again, and where to count.
+        times: see `LeaseTimes`.
+        held: gives the tokens of the runs of this process.
+        settle: writes what the store could not take before.
+        clock, wall: monotonic and epoch seconds.
+        jitter: spreads the sweeps of many processes; gives a factor around 1.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        queue: Queue,
+        metrics: Metrics,
+        times: LeaseTimes,
+        *,
+        held: Callable[[], Collection[str]],
+        settle: Callable[[], object],
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = lambda: random.uniform(0.75, 1.25),
+    ) -> None:
+        self._store, self._queue, self._metrics, self._times = store, queue, metrics, times
+        self._held, self._settle = held, settle
+        self._clock, self._wall, self._jitter = clock, wall, jitter
+        self._reachable_since: float | None = None
+        self._renewed: set[str] = set()
+        self._next_sweep = -float("inf")
+        self._thread = SupervisedThread("lease-keeper", self._loop, on_death=self._died, clock=clock)
+
+    def tick(self, monotonic: float, now: float) -> None:
+        """Renew, and sweep when it is time to. `monotonic` and `now` are monotonic and epoch seconds.
+
+        Raises `Unavailable` when the store cannot be asked.
+        """
+        try:
+            self._renew()
+            if self._reachable_since is None:
+                self._reachable_since = monotonic
+            self._settle()
+            is_calm = monotonic - self._reachable_since >= self._times.calm_seconds
+            if is_calm and monotonic >= self._next_sweep:
+                self._next_sweep = monotonic + self._times.sweep_seconds * self._jitter()
+                self._sweep(now)
+        except RestoreError:
+            self._reachable_since = None
+            raise
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, timeout_seconds: float = 5.0) -> None:
+        """End the thread and wait for it."""
+        self._thread.stop()
+        self._thread.join(timeout_seconds)
+
+    @property
+    def state(self) -> ThreadState:
+        """Whether the thread runs, or keeps dying."""
+        return self._thread.state
+
+    def _renew(self) -> None:
+        """What was renewed before and is not now has lost its claim; its run sees that at its next word of progress."""
+        held = set(self._held())
+        renewed = self._store.renew_leases(held)
+        for token in sorted(self._renewed & held - renewed):
+            log.info("the run %s lost its claim; it was cancelled, or silent for too long", token)
+        self._renewed = renewed
+
+    def _sweep(self, now: float) -> None:
+        found = self._store.sweep_leases(now)
+        for attempt_id in found.crashed:
+            log.warning("the lease on attempt %s ran out, so its run counts as crashed", attempt_id)
+            self._metrics.attempt_ended("crashed")
+        for attempt_id in found.to_notify:
+            self._queue.publish(attempt_id)
+
+    def _loop(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            try:
+                self.tick(self._clock(), self._wall())
+            except RestoreError as error:
+                log.warning("the leases could not be renewed: %s", error.detail)
+            stop.wait(self._times.renew_seconds)
+
+    def _died(self, _error: BaseException) -> None:
+        self._metrics.thread_restarted("lease-keeper")

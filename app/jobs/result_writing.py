@@ -1,0 +1,123 @@
+"""A restored picture to a published file and what its row will say; the row itself is completed by the runner."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from app import images
+from app.errors import RestoreError
+from app.images import Encoded
+from app.jobs.progress import Progress
+from app.jobs.storage_retries import StorageRetries
+from app.notices import Notice
+from app.options import RestoreOptions
+from app.results import RestorationResult
+from app.stages import Stage
+from app.storage import Storage, translate_disk_full
+from app.store import Attempt, Result
+
+log = logging.getLogger(__name__)
+
+FACES_NOT_KEPT = Notice(
+    "faces_not_kept",
+    "There was no room to keep the faces, so their strength cannot be changed without restoring again.",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class WrittenPages:
+    """A result of several pages, which was written page by page: its scratch file, which goes with `scratch`."""
+
+    path: Path
+    encoded: Encoded
+    scratch: contextlib.ExitStack
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """An attempt whose picture is restored, and still has to be encoded and published."""
+
+    attempt: Attempt
+    token: str
+    options: RestoreOptions
+    restored: RestorationResult
+    notes: tuple[Notice, ...]  # what had to be given up while decoding
+    pages: WrittenPages | None = None
+
+
+class ResultWriter:
+    """Encodes results and makes them safe under the names of their runs; keeps nothing between two of them."""
+
+    def __init__(self, storage: Storage, with_retries: StorageRetries) -> None:
+        self._storage, self._with_retries = storage, with_retries
+
+    def write(self, finished: Finished, progress: Progress) -> Result | None:
+        """Encode into a temporary file and publish it; None when the run was cancelled meanwhile."""
+        if finished.pages is not None:
+            return self._publish_pages(finished, finished.pages, progress)
+        if not progress(1.0, Stage.ENCODING):
+            return None
+        with self._storage.scratch(finished.attempt.id) as temporary:
+            result = self.encode(finished, temporary)
+            if not progress(1.0, Stage.ENCODING):
+                return None
+            name = self._storage.name_of_run(result.name, finished.token)
+            wanted = functools.partial(progress, 1.0, Stage.ENCODING)
+            result = self._keep_faces(finished, dataclasses.replace(result, name=name), wanted)
+            self._with_retries(lambda: self._storage.publish(temporary, name), wanted)
+        return result
+
+    def _publish_pages(self, finished: Finished, pages: WrittenPages, progress: Progress) -> Result | None:
+        with pages.scratch:
+            if not progress(1.0, Stage.ENCODING):
+                return None
+            result = _row_of(finished, pages.encoded)
+            name = self._storage.name_of_run(result.name, finished.token)
+            wanted = functools.partial(progress, 1.0, Stage.ENCODING)
+            self._with_retries(lambda: self._storage.publish(pages.path, name), wanted)
+        return dataclasses.replace(result, name=name)
+
+    def _keep_faces(self, finished: Finished, result: Result, wanted: Callable[[], bool]) -> Result:
+        """Make the layers of the faces safe beside the result; where that fails the photo is restored all the same."""
+        restored = finished.restored
+        if not restored.face_layers:
+            return result
+        try:
+            with self._storage.scratch(finished.attempt.id) as temporary:
+                images.keep_layers(temporary, restored.face_layers, restored.picture, finished.options.output_format)
+                self._with_retries(lambda: self._storage.publish_layers(temporary, result.name), wanted)
+        except (OSError, RestoreError) as error:
+            log.warning("the faces of attempt %s could not be kept: %s", finished.attempt.id, error)
+            return dataclasses.replace(result, warnings=(*result.warnings, FACES_NOT_KEPT))
+        return result
+
+    def encode(self, finished: Finished, temporary: Path) -> Result:
+        """Write the picture to the temporary file; what its row will say."""
+        options = finished.options
+        with translate_disk_full():
+            encoded = images.encode(
+                finished.restored.picture, temporary, options.output_format, options.output_quality, options.metadata
+            )
+        return _row_of(finished, encoded)
+
+
+def _row_of(finished: Finished, encoded: Encoded) -> Result:
+    """What the row of a written result says."""
+    restored = finished.restored
+    return Result(
+        name=f"{finished.attempt.id}.{encoded.extension}",
+        mime=encoded.mime,
+        width=encoded.width,
+        height=encoded.height,
+        bytes=encoded.bytes_written,
+        model=restored.model,
+        seconds=restored.seconds,
+        faces=restored.faces,
+        warnings=(*restored.warnings, *finished.notes, *encoded.notes),
+        params=restored.params,
+    )

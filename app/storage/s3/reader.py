@@ -1,0 +1,91 @@
+"""An object as an open file: its beginning is here at once, the rest comes as it is read.
+
+A connection that breaks is opened again at the byte where it broke, for exactly the same bytes or not at all.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from botocore.exceptions import BotoCoreError
+
+from app.storage.protocol import OpenedFile
+from app.storage.s3.bucket import MEGABYTE, Bucket, ObjectStart
+from app.storage.s3.failures import KeyMissing, unavailable
+
+FIRST_BYTES = MEGABYTE  # a removal does not touch what is here already
+_BUFFER_BYTES = 256 * 1024
+_TRIES = 3
+
+
+class ObjectReader(io.RawIOBase):
+    """Reads one object, from any place on. Not for two threads at once."""
+
+    def __init__(self, bucket: Bucket, key: str, start: ObjectStart) -> None:
+        super().__init__()
+        self._bucket, self._key, self._start = bucket, key, start
+        self._at = 0
+        self._body: Any = None
+
+    def readable(self) -> bool:
+        """It is only read."""
+        return True
+
+    def seekable(self) -> bool:
+        """A jump opens a new connection at the next read."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place; see `io.IOBase`."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._start.size}[whence]
+        if base + offset != self._at:
+            self._drop()
+        self._at = base + offset
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer as far as one read reaches; 0 at the end. Raises `Unavailable` or `OSError`."""
+        wanted = min(len(buffer), self._start.size - self._at)
+        if wanted <= 0:
+            return 0
+        found = self._start.first[self._at : self._at + wanted] or self._fetch(wanted)
+        buffer[: len(found)] = found
+        self._at += len(found)
+        return len(found)
+
+    def close(self) -> None:
+        """Give the connection up."""
+        self._drop()
+        super().close()
+
+    def _fetch(self, wanted: int) -> bytes:
+        for _ in range(_TRIES):
+            try:
+                if self._body is None:
+                    self._body = self._bucket.stream(self._key, self._at, self._start.etag)
+                found = bytes(self._body.read(wanted))
+            except KeyMissing:
+                raise OSError("the object was removed while it was read") from None
+            except BotoCoreError:  # the connection broke
+                found = b""
+            if found:
+                return found
+            self._drop()
+        raise unavailable()
+
+    def _drop(self) -> None:
+        if self._body is not None:
+            self._body.close()
+            self._body = None
+
+
+def open_object(bucket: Bucket, key: str) -> OpenedFile:
+    """Open an object for reading. Raises `KeyMissing` or `Unavailable`."""
+    start = bucket.start(key, FIRST_BYTES)
+    file = io.BufferedReader(ObjectReader(bucket, key, start), _BUFFER_BYTES)
+    return OpenedFile(file, start.size, start.modified_at)

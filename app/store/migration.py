@@ -1,0 +1,54 @@
+"""Brings the tables of any earlier version to today's: new tables and columns are added, nothing else is changed.
+
+Steps that only add let servers of two versions work beside each other while one after another is replaced.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, Connection, Integer, MetaData, Table, delete, insert, inspect, select
+from sqlalchemy.schema import CreateColumn, CreateTable
+
+from app.errors import Internal
+from app.store.schema import VERSION, metadata
+
+# One row, where the database has no number of its own for it.
+_version_table = Table("schema_version", MetaData(), Column("version", Integer, nullable=False))
+
+
+def migrate(connection: Connection) -> None:
+    """Create what is missing, in the open transaction. Raises `Internal` `database_newer` for a later version's."""
+    if _version(connection) > VERSION:
+        raise Internal(
+            "database_newer",
+            "The job database was written by a later version of this service; start that version again.",
+        )
+    metadata.create_all(connection)
+    add_columns(connection)
+    _set_version(connection)
+
+
+def _version(connection: Connection) -> int:
+    """The version that wrote the tables; 0 when there are none."""
+    if connection.dialect.name == "sqlite":
+        return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+    connection.execute(CreateTable(_version_table, if_not_exists=True))
+    return int(connection.execute(select(_version_table.c.version)).scalar() or 0)
+
+
+def _set_version(connection: Connection) -> None:
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(f"PRAGMA user_version={VERSION}")
+        return
+    connection.execute(delete(_version_table))
+    connection.execute(insert(_version_table).values(version=VERSION))
+
+
+def add_columns(connection: Connection) -> None:
+    """Give the tables of an earlier version the columns they lack; each has a default or may be empty."""
+    found = inspect(connection)
+    for table in metadata.sorted_tables:
+        present = {column["name"] for column in found.get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in present:
+                words = CreateColumn(column).compile(dialect=connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {words}")

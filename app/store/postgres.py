@@ -1,0 +1,210 @@
+"""PostgreSQL behind a pool of connections, for services of several processes and machines.
+
+Writing transactions are READ COMMITTED and repeated once when another one was in their way; reading ones see one state
+of all rows. psycopg is imported only when such a database is named.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    Float,
+    cast,
+    create_engine,
+    exc,
+    extract,
+    func,
+    literal,
+    make_url,
+)
+
+from app.errors import Internal, RestoreError, Unavailable
+from app.store.locks import AdvisoryLock, hold
+from app.store.migration import migrate
+
+log = logging.getLogger(__name__)
+
+POOL_CONNECTIONS = 10  # of a process, opened as they are needed
+POOL_TIMEOUT_SECONDS = 5
+OPEN_PATIENCE_SECONDS = 30.0  # a server that starts beside this process may need as long
+_OPEN_PAUSE_SECONDS = 0.5
+_AGAIN_PAUSE_SECONDS = 0.05
+_RETRY_SECONDS = 5
+_FULL_RETRY_SECONDS = 60
+
+_SERVER_OPTIONS = (
+    "-c statement_timeout=10s -c lock_timeout=5s -c idle_in_transaction_session_timeout=30s -c timezone=UTC"
+)
+_CONNECT_ARGUMENTS = {
+    "connect_timeout": 3,
+    "application_name": "neural-image-restore",
+    "keepalives_idle": 10,  # seconds; so a host that vanished is noticed
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
+# Another transaction was in the way: a serialization failure, a deadlock, or a row that it wrote or removed meanwhile.
+_AGAIN = ("40001", "40P01", "23505", "23503")
+_REFUSED = ("28000", "28P01", "3D000", "3F000", "42501")
+
+Value = TypeVar("Value")
+
+
+class PostgresDatabase:
+    """A PostgreSQL database; see `Database`. Its clock is the server's, or the given `clock`."""
+
+    exclusive = False
+
+    def __init__(self, database_url: str, clock: Callable[[], float] | None = None) -> None:
+        self._url, self._clock = make_url(database_url).set(drivername="postgresql+psycopg"), clock
+        self._engines: tuple[Engine, Engine] | None = None  # for all, and for heartbeats
+
+    def open(self) -> None:
+        """Connect and migrate, waiting for a server that is just starting; see `Database`."""
+        self._engines = _make_engine(self._url, POOL_CONNECTIONS), _make_engine(self._url, 1)
+        give_up_at = time.monotonic() + OPEN_PATIENCE_SECONDS
+        while True:
+            try:
+                self.write(_migrate)
+            except Unavailable:
+                if time.monotonic() > give_up_at:
+                    self.close()
+                    raise
+                time.sleep(_OPEN_PAUSE_SECONDS)
+            except BaseException:
+                self.close()
+                raise
+            else:
+                return
+
+    def close(self) -> None:
+        """See `Database`."""
+        engines, self._engines = self._engines, None
+        for engine in engines or ():
+            engine.dispose()
+
+    def now(self) -> ColumnElement[float]:
+        """See `Database`."""
+        if self._clock is not None:
+            return literal(self._clock(), Float)
+        return cast(extract("epoch", func.clock_timestamp()), Float)
+
+    def read(self, work: Callable[[Connection], Value]) -> Value:
+        """See `Database`."""
+        shared, _ = self._opened()
+        return _run(shared.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True), work)
+
+    def write(self, work: Callable[[Connection], Value]) -> Value:
+        """See `Database`."""
+        return _run(self._opened()[0], work)
+
+    def write_grouped(self, work: Callable[[Connection], Value]) -> Value:
+        """See `Database`; not grouped, since one error would undo the transaction for all, and commits overlap here."""
+        return self.write(work)
+
+    def write_apart(self, work: Callable[[Connection], Value]) -> Value:
+        """See `Database`."""
+        return _run(self._opened()[1], work)
+
+    def _opened(self) -> tuple[Engine, Engine]:
+        if self._engines is None:
+            raise Unavailable("store_closed", "The service is stopping; try again in a minute.")
+        return self._engines
+
+
+def _make_engine(url: URL, connections: int) -> Engine:
+    given = url.query.get("options", "")
+    options = " ".join((_SERVER_OPTIONS, *([given] if isinstance(given, str) else given)))  # the address wins
+    try:
+        return create_engine(
+            url,
+            isolation_level="READ COMMITTED",
+            pool_size=connections,
+            max_overflow=0,
+            pool_timeout=POOL_TIMEOUT_SECONDS,
+            pool_pre_ping=True,
+            connect_args={**_CONNECT_ARGUMENTS, "options": options},
+        )
+    except ModuleNotFoundError as error:
+        raise Internal(
+            "database_driver_missing",
+            "DATABASE_URL names a PostgreSQL database, but its driver is not installed; "
+            "run: python -m pip install -r requirements-cluster.txt",
+        ) from error
+
+
+def _migrate(connection: Connection) -> None:
+    hold(connection, AdvisoryLock.MIGRATION)
+    migrate(connection)
+
+
+def _run(engine: Engine, work: Callable[[Connection], Value]) -> Value:
+    """One transaction, and once more when another one was in the way."""
+    try:
+        return _run_once(engine, work)
+    except exc.DBAPIError as error:
+        if _state(error) not in _AGAIN:
+            raise _translate_error(error) from error
+        log.info("another transaction was in the way (%s); trying once more", _state(error))
+        time.sleep(_AGAIN_PAUSE_SECONDS * random.uniform(0.5, 1.5))  # it must come first now, or both meet again
+    try:
+        return _run_once(engine, work)
+    except exc.DBAPIError as error:
+        raise _translate_error(error) from error
+
+
+def _run_once(engine: Engine, work: Callable[[Connection], Value]) -> Value:
+    try:
+        with engine.begin() as connection:
+            return work(connection)
+    except exc.TimeoutError as error:  # all connections of the pool are in use
+        raise _busy() from error
+
+
+def _state(error: exc.DBAPIError) -> str:
+    """The SQLSTATE; empty when the server said nothing, as when it could not be reached."""
+    return getattr(error.orig, "sqlstate", None) or ""
+
+
+def _translate_error(error: exc.DBAPIError) -> RestoreError | exc.DBAPIError:
+    state = _state(error)
+    log.error("the database refused (%s): %s", state or "no state", error.orig)
+    gone = not state and isinstance(error, exc.OperationalError | exc.InterfaceError)
+    if gone or state[:2] == "08" or state[:3] == "57P" or state == "53300":
+        return Unavailable(
+            "database_unavailable",
+            "The job database cannot be reached; try again, and check that PostgreSQL runs and DATABASE_URL is right.",
+            retry_after_seconds=_RETRY_SECONDS,
+        )
+    if state in ("55P03", "57014", "40001", "40P01"):
+        return _busy()
+    if state == "53100":
+        return Unavailable(
+            "storage_full",
+            "There is no free disk space left for jobs; try again later or ask the operator to free some.",
+            retry_after_seconds=_FULL_RETRY_SECONDS,
+        )
+    if state == "25006":
+        return Unavailable(
+            "database_unwritable",
+            "The job database takes no changes just now; check whether DATABASE_URL names a standby.",
+            retry_after_seconds=_FULL_RETRY_SECONDS,
+        )
+    if state in _REFUSED:
+        return Internal(
+            "database_refused",
+            "PostgreSQL refuses the user of DATABASE_URL; it must be able to log in, and to create tables there.",
+        )
+    return error
+
+
+def _busy() -> Unavailable:
+    return Unavailable("database_busy", "The job database is busy; try again.", retry_after_seconds=_RETRY_SECONDS)

@@ -1,0 +1,203 @@
+"""The lease keeper: renews before it sweeps, believes no lease after an outage, and lets a lost run be repeated."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.errors import Unavailable
+from app.jobs.lease_keeper import LeaseKeeper, LeaseTimes
+from app.metrics import Metrics
+from app.queue import LocalQueue
+from app.store import AttemptStatus, SqlStore
+from app.worker import Worker
+from tests.databases import Clock
+from tests.harness import Gate, Harness, until
+from tests.test_store_contract import add, first
+
+TIMES = LeaseTimes(lease_seconds=60.0, renew_seconds=15.0, sweep_seconds=20.0, calm_seconds=30.0)
+
+
+class Keeping:
+    """A keeper on a real store; the database's clock and the monotonic one go together."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock, self.queue, self.metrics = Clock(), LocalQueue(), Metrics()
+        self.store = SqlStore(f"sqlite:///{folder}/jobs.sqlite3", clock=self.clock)
+        self.store.open()
+        self.held: set[str] = set()
+        self.settled = 0
+        self.woken = self.queue.open_consumer()
+        self.keeper = LeaseKeeper(
+            self.store, self.queue, self.metrics, TIMES, held=lambda: self.held, settle=self._settle, jitter=lambda: 1.0
+        )
+
+    def _settle(self) -> None:
+        self.settled += 1
+
+    def tick(self, seconds: float = 0.0) -> None:
+        self.clock.now += seconds
+        self.keeper.tick(self.clock.now, 1.0)
+
+
+@pytest.fixture
+def keeping(tmp_path: Path) -> Iterator[Keeping]:
+    made = Keeping(tmp_path)
+    yield made
+    made.store.close()
+
+
+def status(keeping: Keeping, attempt_id: str) -> AttemptStatus:
+    found = keeping.store.attempt(attempt_id)
+    assert found is not None
+    return found.status
+
+
+def test_what_is_held_lives_on_and_what_nobody_holds_waits_again(keeping: Keeping) -> None:
+    kept, lost = first(add(keeping.store)), first(add(keeping.store))
+    keeping.store.claim(kept, "kept", 1.0)
+    keeping.store.claim(lost, "lost", 1.0)
+    keeping.held = {"kept"}
+    for _ in range(6):
+        keeping.tick(15.0)
+    assert (status(keeping, kept), status(keeping, lost)) == (AttemptStatus.PROCESSING, AttemptStatus.QUEUED)
+    assert keeping.woken.receive(0.0) == lost
+    assert b'restore_attempts_ended_total{status="crashed"} 1.0' in keeping.metrics.render()
+    assert keeping.settled == 6
+
+
+def test_a_process_that_slept_renews_its_own_before_it_sweeps(keeping: Keeping) -> None:
+    attempt_id = first(add(keeping.store))
+    keeping.store.claim(attempt_id, "t", 1.0)
+    keeping.held = {"t"}
+    keeping.tick()
+    keeping.tick(9000.0)  # a suspended machine
+    assert status(keeping, attempt_id) is AttemptStatus.PROCESSING
+
+
+def test_after_an_outage_others_may_renew_first(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt_id = first(add(keeping.store))
+    keeping.store.claim(attempt_id, "of another process", 1.0)
+    keeping.tick()
+
+    def away(_: object) -> set[str]:
+        raise Unavailable("database_unavailable", "Away.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keeping.store, "renew_leases", away)
+        with pytest.raises(Unavailable):
+            keeping.tick(300.0)
+    keeping.tick(5.0)
+    keeping.tick(15.0)
+    assert status(keeping, attempt_id) is AttemptStatus.PROCESSING  # calm for 15 s only
+    keeping.tick(15.0)
+    assert status(keeping, attempt_id) is AttemptStatus.QUEUED
+
+
+def test_a_claim_that_was_lost_is_told_to_the_log(keeping: Keeping, caplog: pytest.LogCaptureFixture) -> None:
+    attempt_id = first(add(keeping.store))
+    keeping.store.claim(attempt_id, "token", 1.0)
+    keeping.held = {"token", "not claimed yet"}
+    with caplog.at_level(logging.INFO):
+        keeping.tick()
+        assert caplog.text == ""
+        keeping.store.crashed(attempt_id, "token", 2.0)
+        keeping.tick(15.0)
+    assert "token lost its claim" in caplog.text
+
+
+def test_a_run_whose_lease_was_lost_stops_and_its_result_is_dropped(tmp_path: Path) -> None:
+    """As after a machine that was frozen for minutes: another process has the photo by then."""
+    harness = Harness(tmp_path)
+    gate = harness.backend.on_tile = Gate(tile=1)
+    worker = Worker(harness.runner, harness.store, harness.metrics, harness.queue)
+    harness.open()
+    worker.start()
+    job = harness.submit()
+    harness.queue.publish(job.attempts[0].id)
+    until(gate.reached.is_set)
+    (token,) = worker.held_tokens()
+    assert harness.store.crashed(job.attempts[0].id, token, 5.0)
+    assert harness.store.claim(job.attempts[0].id, "of another process", 6.0)
+    gate.opened.set()
+    until(lambda: worker.held_tokens() == set())
+    assert harness.store.holds(job.attempts[0].id, "of another process")
+    assert harness.result_files() == []
+    worker.drain(5.0)
+    harness.close()
+
+
+def test_what_could_not_be_written_yet_is_still_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = Harness(tmp_path)
+    harness.open()
+    worker = Worker(harness.runner, harness.store, harness.metrics, harness.queue)
+    job = harness.submit()
+
+    def refuse(*_: object) -> bool:
+        raise Unavailable("storage_full", "Full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(harness.store, "complete", refuse)
+        harness.runner.run_attempt(job.attempts[0].id)
+    token = harness.attempts(job)[0].claim
+    assert worker.held_tokens() == {token}
+    assert harness.runner.settle() == 0
+    assert worker.held_tokens() == set()
+    assert harness.states(job) == ["completed"]
+    harness.close()
+
+
+class Full:
+    """A worker with one photo at the gate, one ready behind it, and a third that waits to be admitted."""
+
+    def __init__(self, folder: Path) -> None:
+        self.harness = Harness(folder)
+        self.gate = self.harness.backend.on_tile = Gate(tile=1)
+        parts = (self.harness.runner, self.harness.store, self.harness.metrics, self.harness.queue)
+        self.worker = Worker(*parts, rescan_seconds=1000.0)
+        self.harness.open()
+        self.jobs = [self.harness.submit() for _ in range(4)]
+        self.ids = [job.attempts[0].id for job in self.jobs]
+        for attempt_id in self.ids[:3]:
+            self.harness.queue.publish(attempt_id)
+        self.worker.start()
+        until(self.gate.reached.is_set)
+        until(lambda: self.worker.active_runs.waiting("local") == 1)
+
+    def end(self) -> None:
+        self.worker.drain(10.0)
+        self.harness.close()
+
+
+def test_where_another_process_was_quicker_the_next_one_is_taken(tmp_path: Path) -> None:
+    full = Full(tmp_path)
+    assert full.harness.store.claim(full.ids[2], "of another process", 5.0)
+    full.gate.opened.set()
+    until(lambda: full.harness.ended(full.jobs[3]))  # nothing woke the worker for it
+    assert full.harness.states(full.jobs[3]) == ["completed"]
+    assert full.harness.attempts(full.jobs[2])[0].claim == "of another process"
+    full.end()
+
+
+def test_what_crashed_elsewhere_meanwhile_runs_alone(tmp_path: Path) -> None:
+    full = Full(tmp_path)
+    store, suspect = full.harness.store, full.ids[2]
+    assert store.claim(suspect, "of another process", 5.0)
+    assert store.crashed(suspect, "of another process", 6.0)
+    beside: list[int] = []
+
+    def look(_: int) -> None:
+        if full.worker.health().current_attempt == suspect:
+            beside.append(store.counts().processing)
+
+    full.harness.backend.on_tile = look
+    full.gate.opened.set()
+    until(lambda: full.harness.ended(full.jobs[3]))
+    full.harness.queue.publish(suspect)
+    until(lambda: full.harness.ended(full.jobs[2]))
+    assert full.harness.states(full.jobs[2]) == ["completed"]
+    assert set(beside) == {1}
+    full.end()

@@ -1,0 +1,258 @@
+"""`deploy/nginx.conf` in a real Nginx: accepted by `nginx -t`, and run before two real servers that die under it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from websockets.sync.client import connect
+
+from app.api.prefer_wait import LONGEST_WAIT_SECONDS
+from app.api.routes import jobs, photos
+from app.main.serving import KEEP_ALIVE_SECONDS
+from app.settings import Settings
+from tests import nginx
+from tests.harness import until
+from tests.http_service import KEY, assert_problem, photo
+from tests.s3_servers import free_ports
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = nginx.CONFIGURATION.read_text(encoding="utf-8")
+MEGABYTE = 1024 * 1024
+
+
+def seconds_of(directive: str) -> int:
+    """The value of a directive that stands once, in seconds."""
+    (value,) = [line.split()[1].rstrip(";") for line in TEXT.splitlines() if line.split()[:1] == [directive]]
+    return int(value.removesuffix("s"))
+
+
+def test_nginx_accepts_the_configuration(tmp_path: Path) -> None:
+    told = nginx.check(nginx.render(tmp_path, free_ports(1)[0], [1, 2], [3, 4]))
+    assert "syntax is ok" in told
+    assert "[warn]" not in told
+
+
+def test_the_numbers_fit_those_of_the_service() -> None:
+    assert seconds_of("proxy_read_timeout") > LONGEST_WAIT_SECONDS
+    assert TEXT.count(f"keepalive_timeout {KEEP_ALIVE_SECONDS - 5}s;") == 2
+    fields = Settings.model_fields
+    largest = fields["max_file_size_mb"].default * fields["max_batch_size"].default
+    assert f"client_max_body_size    {largest + 2}m;" in TEXT
+    (uploads,) = [line.split()[2] for line in TEXT.splitlines() if "enhance/batch" in line]
+    assert set(uploads.strip("^/$()").split("|")) == {
+        path.lstrip("/") for path in (jobs.SIMPLE_SUBMIT, jobs.SUBMIT, jobs.SUBMIT_BATCH, photos.UPLOAD)
+    }
+
+
+class Echo(http.server.BaseHTTPRequestHandler):
+    """Answers with the headers that arrived."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        body = json.dumps([[name.lower(), value] for name, value in self.headers.items()]).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+def test_a_server_is_told_the_client_once_and_by_nobody_else(tmp_path: Path) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Echo) as echo:
+        threading.Thread(target=echo.serve_forever, daemon=True).start()
+        (port,), target = free_ports(1), echo.server_address[1]
+        with nginx.running(nginx.render(tmp_path, port, [target] * 2, [target] * 2), port):
+            forged = {"X-Forwarded-For": "10.1.2.3", "X-Request-ID": "mine-1", "Host": "photos.example.org:8443"}
+            with httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
+                arrived = client.get("/api/v1/config", headers=forged).json()
+                bad = client.get("/", headers={"X-Request-ID": "a b{}", "X-Forwarded-Proto": "https"}).json()
+        echo.shutdown()
+    told = {name: [value for key, value in arrived if key == name] for name, _ in arrived}
+    assert told["x-forwarded-for"] == ["127.0.0.1"]
+    assert told["host"] == ["photos.example.org:8443"]
+    assert told["x-request-id"] == ["mine-1"]
+    assert told["x-forwarded-proto"] == ["http"]
+    assert "upgrade" not in told
+    assert dict(bad)["x-forwarded-proto"] == "https"
+    assert len(dict(bad)["x-request-id"]) == 32
+
+
+class Cluster:
+    """Two server processes on folders of their own, and Nginx before them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port, *ports = free_ports(5)
+        self.pairs = [(ports[0], ports[1]), (ports[2], ports[3])]
+        self.servers = [self._serve(number) for number in range(2)]
+        self.address = f"127.0.0.1:{self.port}"
+
+    def client(self) -> httpx2.Client:
+        return httpx2.Client(base_url=f"http://{self.address}", headers={"X-API-KEY": KEY}, timeout=30)
+
+    def ready(self, number: int) -> bool:
+        with contextlib.suppress(httpx2.HTTPError):
+            address = f"http://127.0.0.1:{self.pairs[number][0]}/health/ready"
+            return httpx2.get(address, headers={"X-API-KEY": KEY}).status_code == 200
+        return False
+
+    def kill(self, number: int) -> None:
+        os.kill(self.servers[number].pid, signal.SIGKILL)
+        self.servers[number].wait()
+
+    def close(self) -> None:
+        for server in self.servers:
+            with contextlib.suppress(ProcessLookupError):
+                server.kill()
+            server.wait()
+
+    def _serve(self, number: int) -> subprocess.Popen[bytes]:
+        api, pages = self.pairs[number]
+        folder = self.folder / f"server-{number}"
+        folder.mkdir()
+        words = [str(folder), str(api), str(pages), "0.1", "1", KEY]
+        with (folder / "log.txt").open("wb") as log:
+            command = [sys.executable, "-m", "tests.lanczos_server", *words]
+            return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    nginx.program()
+    found = Cluster(tmp_path)
+    try:
+        until(lambda: found.ready(0) and found.ready(1), 60)
+        api, pages = zip(*found.pairs, strict=True)
+        with nginx.running(nginx.render(tmp_path, found.port, api, pages), found.port):
+            yield found
+    finally:
+        found.close()
+
+
+def refused_early(address: tuple[str, int], head: str, most_bytes: int) -> tuple[bytes, int]:
+    """Send a head and a slow body until something is answered; the answer, and how many bytes had been sent by then."""
+    sent = 0
+    with socket.create_connection(address, timeout=20) as plain:
+        plain.sendall(head.replace("\n", "\r\n").encode())
+        plain.settimeout(0.05)
+        while sent < most_bytes:
+            with contextlib.suppress(TimeoutError):
+                return plain.recv(65536), sent
+            plain.settimeout(5)
+            plain.sendall(b"x" * 10_000)
+            plain.settimeout(0.05)
+            sent += 10_000
+    raise AssertionError("nothing was answered")
+
+
+def upload_head(length: int, *more: str) -> str:
+    lines = ["POST /api/v1/enhance HTTP/1.1", "Host: localhost", "Content-Type: multipart/form-data; boundary=b", *more]
+    return "\n".join([*lines, f"Content-Length: {length}", "", ""])
+
+
+def test_uploads_are_judged_before_their_body_is_here(cluster: Cluster) -> None:
+    place = ("127.0.0.1", cluster.port)
+    answer, sent = refused_early(place, upload_head(9 * MEGABYTE), 2 * MEGABYTE)
+    assert b" 401 " in answer.split(b"\r\n")[0]
+    assert sent < MEGABYTE
+    answer, sent = refused_early(place, upload_head(400 * MEGABYTE, f"X-API-KEY: {KEY}"), 2 * MEGABYTE)
+    assert b" 413 " in answer.split(b"\r\n")[0]
+    assert sent < MEGABYTE
+    assert not list(cluster.folder.glob("client_body/*"))
+
+
+def test_what_nginx_refuses_itself_is_a_problem_too(cluster: Cluster) -> None:
+    answer, _ = refused_early(("127.0.0.1", cluster.port), upload_head(600 * MEGABYTE), MEGABYTE)
+    assert b" 413 " in answer.split(b"\r\n")[0]
+    with cluster.client() as client:
+        large = client.post("/api/v1/photos/x/restore", content=b"x" * (2 * MEGABYTE))
+        assert large.headers["content-type"] == "application/problem+json"
+        assert (large.status_code, large.json()["code"]) == (413, "body_too_large")
+        assert client.get("/metrics").status_code == 404
+        assert "1." not in client.get("/").headers["server"]
+        page = client.get("/")
+        assert page.headers["content-type"].startswith("text/html")
+        assert "require-trusted-types-for" in page.headers["content-security-policy"]
+        assert client.get("/health/ready").status_code == 200
+        named = client.get("/api/v1/config", headers={"X-Request-ID": "abc-1"})
+        assert named.headers["x-request-id"] == "abc-1"
+
+
+def test_a_killed_server_refuses_no_read_and_the_other_serves_everything(cluster: Cluster) -> None:
+    seen: list[int] = []
+    cut: list[str] = []
+    stop = threading.Event()
+
+    def read() -> None:
+        with cluster.client() as client:
+            while not stop.is_set():
+                try:
+                    seen.append(client.get("/api/v1/config").status_code)
+                except httpx2.RemoteProtocolError as error:
+                    cut.append(str(error))
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    until(lambda: len(seen) > 100)
+    cluster.kill(1)
+    before = len(seen)
+    until(lambda: len(seen) > before + 200)
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert set(seen) == {200}
+    assert len(cut) <= len(readers)  # only an answer that had begun can break off
+    assert all("complete message body" in words for words in cut)
+    with cluster.client() as client:
+        job_id = client.post("/api/v1/enhance", files={"file": ("cat.png", photo())}).json()["job_id"]
+        messages = follow(cluster, job_id)
+        assert messages[-1]["status"] == "completed"
+        result = client.get(f"/api/v1/jobs/{job_id}/result")
+        part = client.get(f"/api/v1/jobs/{job_id}/result", headers={"Range": "bytes=2-9"})
+        assert (part.status_code, part.content) == (206, result.content[2:10])
+        etag = {"If-None-Match": result.headers["etag"]}
+        assert client.get(f"/api/v1/jobs/{job_id}/result", headers=etag).status_code == 304
+        began = time.monotonic()
+        waited = client.post("/api/v1/enhance", files={"file": photo()}, headers={"Prefer": "wait=20"})
+        assert waited.json()["status"] == "completed"
+        assert time.monotonic() - began < 20
+        cluster.kill(0)
+        gone = client.get("/api/v1/config")
+        assert (gone.status_code, gone.json()["code"], gone.headers["retry-after"]) == (503, "no_server", "5")
+        assert client.post("/api/v1/enhance", files={"file": photo()}).json()["code"] == "no_server"
+
+
+def follow(cluster: Cluster, job_id: str) -> list[dict[str, Any]]:
+    """All messages of a job's WebSocket through Nginx, until it closes with 1000."""
+    address = f"ws://{cluster.address}/api/v1/jobs/{job_id}/status"
+    with connect(address, additional_headers={"X-API-KEY": KEY}) as live:
+        messages = [json.loads(message) for message in live]
+        assert live.close_code == 1000
+    return messages
+
+
+def test_the_log_of_nginx_holds_no_query_and_no_key(cluster: Cluster) -> None:
+    with cluster.client() as client:
+        assert_problem(client.get("/api/v1/jobs/0?token=hidden-word"), 404, "job_not_found")
+    log = cluster.folder / "access.log"
+    until(lambda: "/api/v1/jobs/0" in log.read_text())
+    assert "hidden-word" not in log.read_text()
+    assert KEY not in log.read_text()
