@@ -5,10 +5,14 @@ The classes are families to catch; the status of an error stands in the table of
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from typing import Any
 
 from app.error_codes import facts_of
+
+_EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN))
+_LONGEST_CAUSE_CHAIN = 10
 
 
 class RestoreError(Exception):
@@ -126,3 +130,20 @@ class Cancelled(Exception):
 def file_error(error: OSError) -> Internal:
     """`file_error`: what the commands say when a photo or its result fails on the disk; without its path."""
     return Internal("file_error", f"The file could not be read or written: {error.strerror}")
+
+
+def is_exhaustion(error: BaseException) -> bool:
+    """Whether it, or what caused it, is this process running out of descriptors, threads or the kernel's memory.
+
+    Such an error says nothing about the photo or request at which it happened.
+    """
+    seen: BaseException | None = error
+    for _ in range(_LONGEST_CAUSE_CHAIN):
+        if seen is None:
+            return False
+        if isinstance(seen, OSError) and seen.errno in _EXHAUSTED:
+            return True
+        if isinstance(seen, RuntimeError) and str(seen).startswith("can't start new thread"):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

@@ -9,14 +9,16 @@ import json
 import logging
 import re
 import sys
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 REDACTED = "[hidden]"
 _NAMED_SECRET = re.compile(
     r"(?i)(x-api-key|authorization|cookie|restore_session|api_key)([\"']?\s*[:=,]\s*)(\S[^\s,;)]*)"
 )
 _SHORTEST_SECRET = 6
+_SPARING_SECONDS = 60.0
 # These say something for each broken request that anybody sends.
 _NOISY = ("python_multipart", "python_multipart.multipart", "multipart", "PIL")
 
@@ -61,3 +63,22 @@ def set_up(log_format: str, secrets: Iterable[str]) -> logging.Handler:
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
     return handler
+
+
+class Sparing:
+    """Says the same trouble once a minute at most, and then how often it was not said. `clock` is monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said_at = -float("inf")
+        self._unsaid = 0
+        self._lock = threading.Lock()
+
+    def error(self, log: logging.Logger, message: str, *arguments: object) -> None:
+        """Log at level ERROR, or only count."""
+        with self._lock:
+            if self._clock() - self._said_at < _SPARING_SECONDS:
+                self._unsaid += 1
+                return
+            self._said_at, unsaid, self._unsaid = self._clock(), self._unsaid, 0
+        log.error(f"{message} (and %d times since it was last said)", *arguments, unsaid)

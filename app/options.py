@@ -10,12 +10,14 @@ import enum
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
 from app.errors import TooLarge, Unprocessable
 
 PROMPT_LIMIT_CHARACTERS = 800
+_LAYOUT = "\n\r\t"  # the control characters that a text may hold
 MODEL_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -177,6 +179,11 @@ class RestoreOptions:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
 
+def is_plain_text(text: str) -> bool:
+    """Whether a text can be stored, sent and shown everywhere: no NUL or other control, no lone surrogate."""
+    return all(unicodedata.category(character) not in ("Cc", "Cs") or character in _LAYOUT for character in text)
+
+
 def _invalid(name: str, reason: str) -> Unprocessable:
     return Unprocessable("invalid_option", f"Option '{name}' {reason}.")
 
@@ -186,6 +193,8 @@ def _convert(name: str, field: Field, raw: object) -> object:
     if field.kind is str:
         if not isinstance(raw, str):
             raise _invalid(name, "must be a text")
+        if not is_plain_text(raw):
+            raise _invalid(name, "must be plain text, without control characters or halves of characters")
         return raw.strip()
     if field.kind is bool:
         word = raw if isinstance(raw, bool) else _WORDS.get(str(raw).strip().lower())

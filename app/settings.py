@@ -56,6 +56,9 @@ class Settings(BaseSettings):
         default=(), description="Host names that requests may carry besides loopback; empty with a key set: any"
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(default=(), description="origins of other web pages")
+    forwarded_allow_ips: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="addresses or networks of reverse proxies whose X-Forwarded-For is believed; * for any"
+    )
     rate_limit: str = Field(default="600/minute", description="requests of one key, such as 600/minute; 0: no limit")
 
     # limits
@@ -64,6 +67,12 @@ class Settings(BaseSettings):
     max_input_megapixels: float = Field(default=40, gt=0, le=2000)
     max_output_megapixels: float = Field(default=400, gt=0, le=10_000)
     queue_limit: int = Field(default=100, ge=1, le=100_000, description="photos waiting")
+    queue_limit_per_owner: int = Field(
+        default=20,
+        ge=1,
+        le=100_000,
+        description="photos of one key waiting; no limit without keys",
+    )
     decode_timeout_seconds: float = Field(default=20, gt=0, le=600)
     decode_memory_mb: int = Field(default=2048, ge=256, le=65_536)
     hang_timeout_seconds: float = Field(
@@ -148,7 +157,9 @@ class Settings(BaseSettings):
         named = init_settings, env_settings, dotenv_settings
         return (*named, SecretsSettingsSource(settings_cls, SECRETS_FOLDER)) if SECRETS_FOLDER.is_dir() else named
 
-    @field_validator("api_keys", "allowed_hosts", "cors_origins", "siliconflow_result_hosts", mode="before")
+    @field_validator(
+        "api_keys", "allowed_hosts", "cors_origins", "forwarded_allow_ips", "siliconflow_result_hosts", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -174,6 +185,18 @@ class Settings(BaseSettings):
             raise ValueError(
                 "SILICONFLOW_API_URL must be a whole address that begins with https://, without a user name"
             )
+        return value
+
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in value:
+            try:
+                _ = proxy == "*" or ipaddress.ip_network(proxy, strict=False)
+            except ValueError:
+                raise ValueError(
+                    "FORWARDED_ALLOW_IPS must be addresses such as 127.0.0.1 or networks such as 172.18.0.0/16"
+                ) from None
         return value
 
     @field_validator("storage_url")
@@ -210,6 +233,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"API_KEY must have at least {MIN_KEY_CHARACTERS} characters; make one: openssl rand -hex 32"
             )
+        if not self.api_keys and "*" in self.cors_origins:
+            raise ValueError("CORS_ORIGINS=* lets every web page in, so API_KEY must be set; or name the origins")
         if not self.api_keys and not self.is_loopback:
             raise ValueError("HOST is not a loopback address, so API_KEY must be set; make one: openssl rand -hex 32")
         return self

@@ -2,9 +2,9 @@
 
 Run from the repository's root: `python -m benchmarks.kill9 --kills 200`, and with `--http` for the whole service behind
 real sockets (else the parts below the API, which lives faster); `--postgres` keeps the jobs in a PostgreSQL server that
-it starts. It checks after every kill that each completed
-row has its whole file, and at the end that no accepted job is lost, every attempt has ended after at most two tries,
-uploads are what was sent, and the database is sound. It prints one JSON line and exits 1 on any fault.
+it starts. It checks after every kill that each completed row has its whole file, and at the end that no accepted job
+is lost, every attempt has ended well (a kill is never the photo's fault), uploads are what was sent, and the database
+is sound. It prints one JSON line and exits 1 on any fault.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tests.fault_service import points_of, serve
 from tests.postgres_server import shared_server
 
 LONGEST_LIFE_SECONDS = 0.9  # of a child before its random kill; its start takes about half of that
-LONGEST_HTTP_LIFE_SECONDS = 2.5
+LONGEST_HTTP_LIFE_SECONDS = 4.0
 HTTP_CLIENTS = 3
 POINT_TIMEOUT_SECONDS = 30.0
 SETTLE_TIMEOUT_SECONDS = 120.0
@@ -130,10 +130,10 @@ class Campaign:
     def _look_at_jobs(self, database: Connection) -> None:
         known = {row[0] for row in database.exec_driver_sql("SELECT id FROM jobs")}
         self.faults += [f"accepted job {job_id} is lost" for job_id in sorted(self.accepted - known)]
-        odd = database.exec_driver_sql(
-            "SELECT id, status, tries, error_code FROM attempts WHERE status IN ('queued', 'processing') OR tries > 2"
-            " OR (status = 'failed' AND error_code != 'worker_crashed')"
-        )
+        # On a database that others may use, a start cannot know how the processes before it died, so tries are burned.
+        well = ("completed", "cancelled") if database.dialect.name == "sqlite" else ("completed", "cancelled", "failed")
+        rows = database.exec_driver_sql("SELECT id, status, tries, error_code FROM attempts").fetchall()
+        odd = [row for row in rows if row[1] not in well or row[3] not in (None, "worker_crashed")]
         self.faults += [f"attempt {row} did not end as it should" for row in odd]
 
     def _look_at_uploads(self, database: Connection) -> None:

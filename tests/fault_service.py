@@ -35,7 +35,7 @@ TILE_SECONDS = 0.002  # so that a kill at a random moment often falls into the m
 
 # name -> (owner, attribute, whether the kill comes before or after the real call)
 POINTS: dict[str, tuple[Any, str, str]] = {
-    "upload opened": (disk_upload, "_create", "after"),
+    "upload opened": (disk_upload, "create_locked", "after"),
     "upload half written": (disk_upload, "_write_all", "after"),
     "upload written": (DiskUploadWriter, "commit", "before"),
     "file synced, not renamed": (Path, "replace", "before"),
@@ -69,7 +69,13 @@ def points_of(database_url: str) -> list[str]:
 class WrongOrder(Runner):
     """The negative control: the row says completed before the file has its name."""
 
-    def finish(self, finished: Finished, *, heartbeat: Callable[[], None] = lambda: None) -> None:
+    def finish(
+        self,
+        finished: Finished,
+        *,
+        heartbeat: Callable[[], None] = lambda: None,
+        wait_to_retry: Callable[[], bool] = lambda: False,
+    ) -> None:
         with self._storage.scratch(finished.attempt.id) as temporary:
             result = self._writer.encode(finished, temporary)
             self._complete(finished.attempt.id, finished.token, result)

@@ -109,9 +109,9 @@ class Harness:
         )
 
     def open(self) -> list[str]:
-        """Open the store and recover, as the service does at its start; returns the waiting attempts."""
+        """Open the store and recover, as the service does at its first start; returns the waiting attempts."""
         self.store.open()
-        return self.store.recover(time.time())
+        return self.store.recover(time.time(), burn_try=False)
 
     def close(self) -> None:
         self.decoder.close()

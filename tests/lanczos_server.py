@@ -1,13 +1,16 @@
 """A server process for tests: `serve` as `run.py` calls it, with the Lanczos backend held back for a while per strip.
 
-Run as `python -m tests.lanczos_server FOLDER PORT DASHBOARD_PORT SECONDS_PER_STRIP DRAIN_SECONDS [KEY [SETTINGS]]`.
-SETTINGS is a JSON object of further ones.
+Run as `python -m tests.lanczos_server FOLDER PORT DASHBOARD_PORT SECONDS_PER_STRIP DRAIN_SECONDS [KEY [SETTINGS]]`, with
+`--after-death` at the end as a supervisor says it. SETTINGS is a JSON object of further settings. A photo that is
+`DEADLY_WIDTH` wide kills the process.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -19,6 +22,8 @@ from app.results import RestorationResult
 from app.stages import OnProgress, Stage
 from tests.http_service import GatedBackend, describe, settings_for
 
+DEADLY_WIDTH = 13
+
 
 class SlowBackend(GatedBackend):
     """Takes its time before each strip, and says nothing meanwhile but progress."""
@@ -29,6 +34,8 @@ class SlowBackend(GatedBackend):
 
     def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
         """See `Backend`."""
+        if picture.width == DEADLY_WIDTH:
+            os.kill(os.getpid(), signal.SIGKILL)
 
         def slowly(fraction: float, stage: Stage) -> bool:
             ends = time.monotonic() + self.seconds
@@ -43,7 +50,8 @@ class SlowBackend(GatedBackend):
 
 def main() -> None:
     """Serve until a signal."""
-    folder, port, dashboard_port, seconds, drain, *more = sys.argv[1:]
+    folder, port, dashboard_port, seconds, drain, *words = sys.argv[1:]
+    more = [word for word in words if word != "--after-death"]
     backend = SlowBackend(float(seconds))
     serving.create_app = functools.partial(create_app, backends={"local": backend}, describe=describe)  # type: ignore[attr-defined]
     changes = {
@@ -53,7 +61,11 @@ def main() -> None:
         "key": more[0] if more else "",
         **(json.loads(more[1]) if len(more) > 1 else {}),
     }
-    serve(settings_for(Path(folder), **changes), banner=lambda facts: print("loaded", facts["device"], flush=True))
+    serve(
+        settings_for(Path(folder), **changes),
+        banner=lambda facts: print("loaded", facts["device"], flush=True),
+        after_death="--after-death" in words,
+    )
 
 
 if __name__ == "__main__":

@@ -193,9 +193,15 @@ def test_sign_in_with_a_wrong_key_then_the_right_one(browser: Browser, tmp_path:
         assert KEY not in page.evaluate("JSON.stringify({...localStorage}) + JSON.stringify({...sessionStorage})")
         page.reload()
         wait_restored(page, 1)
+        page.evaluate(
+            "const field = document.querySelector('[name=prompt]'); field.value = 'a private wish';"
+            " field.dispatchEvent(new Event('input', { bubbles: true }))"
+        )
+        assert "a private wish" in page.evaluate("JSON.stringify({...localStorage})")
         page.click("#service-chip")
         page.click("#sign-out")
         expect(page.locator("#signin")).to_be_visible()
+        assert "a private wish" not in page.evaluate("JSON.stringify({...localStorage})")
         assert page.locator(".card").count() == 0
 
 

@@ -128,7 +128,7 @@ def test_a_command_is_one_that_its_program_takes(line: str) -> None:
         "python -m benchmarks --parts upscale --speed",
         "docker compose up -d restore-tpu",
         "docker build -t name --build-arg WEIGHTS=1 .",
-        'echo "FORWARDED_ALLOW_IPS=10.0.0.1" >> .env',
+        'echo "FORWARDED_ALLOW=10.0.0.1" >> .env',
         "make install",
     ],
 )

@@ -106,6 +106,28 @@ def test_the_eleventh_wrong_key_in_a_minute_is_refused_with_a_time(tmp_path: Pat
         assert service.client.get("/health/live").status_code == 200
 
 
+def test_wrong_keys_never_lock_out_a_right_one_from_the_same_address(tmp_path: Path) -> None:
+    with running(tmp_path, key=KEY) as service:
+        for _ in range(30):
+            service.client.get("/api/v1/config", headers={"X-API-KEY": "not-the-key-at-all"})
+        assert service.client.get("/api/v1/config").status_code == 200
+        assert sign_in(service).startswith(COOKIE_NAME)
+        wrong = service.client.get("/api/v1/config", headers={"X-API-KEY": "not-the-key-at-all"})
+        assert_problem(wrong, 429, "too_many_wrong_keys")
+
+
+@pytest.mark.parametrize("said", [{"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site"}])
+@pytest.mark.parametrize("key", ["", KEY])
+def test_a_foreign_page_does_not_spend_the_users_rate(tmp_path: Path, said: dict[str, str], key: str) -> None:
+    with running(tmp_path, rate_limit="5/minute", key=key) as service:
+        cookie = sign_in(service) if key else "none=1"
+        service.context.rate_limits._windows.storage.storage.clear()
+        codes = [with_cookie(service, "GET", "/api/v1/jobs", cookie, headers=said).status_code for _ in range(8)]
+        assert codes == [200] * 5 + [429] * 3
+        own = {"sec-fetch-site": "same-origin"}
+        assert with_cookie(service, "GET", "/api/v1/jobs", cookie, headers=own).status_code == 200
+
+
 # Sessions.
 
 
@@ -122,7 +144,7 @@ def sign_in(service: Service, key: str = KEY) -> str:
 def with_cookie(service: Service, method: str, path: str, cookie: str, **more: Any) -> Any:
     headers = {"cookie": cookie.partition(";")[0].encode("latin-1"), **more.pop("headers", {})}
     asked = service.client.build_request(method, path, headers=headers, **more)
-    del asked.headers["x-api-key"]
+    asked.headers.pop("x-api-key", None)
     return service.client.send(asked)
 
 
@@ -151,8 +173,10 @@ def test_a_session_ends_when_its_key_is_taken_away() -> None:
     owner = both.owner_of_key(KEY.encode())
     assert owner is not None
     sealed = both.sign_session(owner)
-    assert both.owner_of_cookie(sealed) == owner
-    assert one.owner_of_cookie(sealed) is None
+    session = both.session_of_cookie(sealed)
+    assert session is not None
+    assert session.owner == owner
+    assert one.session_of_cookie(sealed) is None
 
 
 def test_a_cookie_does_not_let_a_foreign_page_act(keyed: Service) -> None:
@@ -177,6 +201,18 @@ def test_signing_out_takes_the_cookie_out_of_the_browser(tmp_path: Path) -> None
         assert "Max-Age=0" in answer.headers["set-cookie"]
         assert browser.cookies.get("restore_session") is None
         assert browser.get("/api/v1/jobs").status_code == 401
+
+
+def test_signing_out_ends_the_session_wherever_its_cookie_is_and_no_other(tmp_path: Path) -> None:
+    with running(tmp_path, key=KEY) as service:
+        ended, other = sign_in(service), sign_in(service)
+        assert with_cookie(service, "DELETE", "/api/v1/session", ended).status_code == 204
+        assert_problem(with_cookie(service, "GET", "/api/v1/jobs", ended), 401, "key_required")
+        assert with_cookie(service, "GET", "/api/v1/jobs", other).status_code == 200
+        assert with_cookie(service, "DELETE", "/api/v1/session", ended).status_code == 204
+    with running(tmp_path, key=KEY) as service:  # a restart revives nothing
+        assert_problem(with_cookie(service, "GET", "/api/v1/jobs", ended), 401, "key_required")
+        assert with_cookie(service, "GET", "/api/v1/jobs", other).status_code == 200
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"key": 5}', b"[" * 30_000, b'"key"'])
@@ -433,28 +469,33 @@ def test_no_new_photo_is_read_while_draining_or_without_disk(tmp_path: Path, mon
         assert service.client.get("/api/v1/health").json()["status"] == "draining"
 
 
-def test_a_full_queue_is_seen_before_the_body_is_read(tmp_path: Path) -> None:
+def test_a_full_queue_is_seen_before_the_body_is_read_and_only_by_the_count_now(tmp_path: Path) -> None:
     async def scenario() -> list[str]:
-        now, codes = [0.0], []
+        now, queued, codes = [0.0], [10], list[str]()
 
         async def count() -> int:
-            return 10
+            return queued[0]
 
-        admission = Admission(DiskStorage(tmp_path / "u", tmp_path / "r"), 10, count, lambda: now[0])
-        for _ in range(2):
+        async def ask() -> None:
             try:
-                admission.check()
+                await admission.check()
                 codes.append("taken")
             except RestoreError as error:
                 codes.append(f"{error.code} {error.retry_after_seconds}")
-            await asyncio.sleep(0.01)
+
+        admission = Admission(DiskStorage(tmp_path / "u", tmp_path / "r"), 10, count, lambda: now[0])
+        await ask()
         admission.update_retry_after(Unavailable("queue_full", "Full.", retry_after_seconds=77))
-        with pytest.raises(Unavailable) as caught:
-            admission.check()
-        assert caught.value.retry_after_seconds == 77
+        await ask()
+        queued[0], now[0] = 0, 12.0  # long after the last look the queue is empty
+        await ask()
+        queued[0] = 10
+        await ask()  # counted a moment ago
+        now[0] = 13.0
+        await ask()
         return codes
 
-    assert asyncio.run(scenario()) == ["taken", "queue_full 5"]
+    assert asyncio.run(scenario()) == ["queue_full 5", "queue_full 77", "taken", "taken", "queue_full 77"]
 
 
 # The frame.

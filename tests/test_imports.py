@@ -32,9 +32,9 @@ ALLOWED: dict[str, set[str]] = {
     "store": GROUND | {"events"},
     "restoration": GROUND | {"images", "results"},
     "backends": GROUND | {"images", "restoration", "results"},
-    "jobs": GROUND | {"images", "backends", "results", "queue", "store", "storage", "metrics", "threads"},
+    "jobs": GROUND | {"images", "backends", "results", "queue", "store", "storage", "metrics", "threads", "logs"},
     "evaluation": GROUND | {"images", "restoration", "backends", "results"},
-    "worker": GROUND | {"jobs", "queue", "store", "storage", "metrics", "threads"},
+    "worker": GROUND | {"jobs", "queue", "store", "storage", "metrics", "threads", "logs"},
 }
 ROOMS = {path.stem for path in APP.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()} - {"__init__"}
 ALLOWED["api"] = ROOMS - {"restoration", "backends", "evaluation", "main", "commands", "settings"}

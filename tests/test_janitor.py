@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,6 +134,36 @@ def test_an_upload_that_is_still_coming_is_spared(harness: Harness) -> None:
         writer.write(b"second half")
         stored = writer.commit()
     assert upload_file(harness.storage, stored.id).read_bytes() == b"first half, second half"
+
+
+def test_a_part_that_is_being_written_is_spared_whatever_its_age_says(harness: Harness) -> None:
+    """After a jump of the clock every part is old; that it has a writer is what counts."""
+    eager = Janitor(harness.store, harness.storage, harness.metrics, retention_seconds=1.0)
+    with harness.storage.open_upload(new_id()) as writer, harness.storage.scratch(new_id()) as scratch:
+        writer.write(b"slow")
+        scratch.write_bytes(b"work")
+        for path in (writer.path, scratch):
+            age(path, START)
+        assert eager.sweep(START + 24 * HOUR) == Sweep()
+        stored = writer.commit()
+        harness.storage.publish(scratch, f"{new_id()}.png")
+    assert upload_file(harness.storage, stored.id).read_bytes() == b"slow"
+
+
+def test_a_part_that_another_process_writes_is_spared_until_that_process_is_dead(harness: Harness) -> None:
+    part = harness.folder / "uploads" / f"{new_id()}.part"
+    code = "import sys, pathlib; from app.storage.part_lock import create_locked;"
+    code += "create_locked(pathlib.Path(sys.argv[1])); print('holds', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(part)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "holds\n"
+        eager = Janitor(harness.store, harness.storage, harness.metrics, retention_seconds=1.0)
+        age(part, START)
+        assert eager.sweep(START + HOUR) == Sweep()
+        process.kill()
+        process.wait(20)
+    assert eager.sweep(START + HOUR) == Sweep(orphans=1)
 
 
 def test_an_upload_whose_row_is_about_to_come_is_spared_even_with_a_tiny_retention(harness: Harness) -> None:

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from PIL import Image
@@ -401,6 +402,21 @@ def test_a_batch_is_one_zip_of_safe_and_unique_names(service: Service) -> None:
     assert "evil_x4.png" in found.headers["content-disposition"]
     other = service.client.get(f"/api/v1/jobs/{job_id}/result", params={"attempt": NOBODY})
     assert_problem(other, 404, "attempt_not_found")
+
+
+def test_the_longest_names_can_be_saved_and_unpacked(service: Service) -> None:
+    sent = [("files", (name, photo())) for name in ("写" * 200 + ".png", "a" * 250 + ".png", "🖼" * 120)]
+    job_id = service.client.post("/enhance", files=sent).json()["job_id"]
+    state = service.finish(job_id)
+    with zipfile.ZipFile(io.BytesIO(service.client.get(f"/api/v1/batch/{job_id}/results").content)) as archive:
+        names = archive.namelist()
+        assert max(len(name.encode()) for name in names) <= 255
+        assert [name[:4] for name in names] == ["01_写", "02_a", "03_🖼"]
+        assert all(name.endswith("_x4.png") for name in names)
+        assert archive.testzip() is None
+    path = f"/api/v1/jobs/{job_id}/result?attempt={state['attempts'][0]['id']}"
+    shown = unquote(service.client.get(path).headers["content-disposition"].partition("filename*=UTF-8''")[2])
+    assert len(shown.encode()) <= 255
 
 
 def test_a_zip_names_what_is_missing_from_it(service: Service) -> None:

@@ -33,8 +33,8 @@ def test_nothing_is_lost_at_random_moments_and_at_every_named_point(database: st
     assert code == 0
     assert said["points"] == len(points) >= 12
     assert said["kills"] == 12 + len(points)
-    assert said["accepted_jobs"] > 30
-    assert said["attempts"]["completed"] > 30
+    assert said["accepted_jobs"] > 15
+    assert said["attempts"]["completed"] > 15
 
 
 def test_the_campaign_sees_a_row_that_is_written_before_its_file() -> None:

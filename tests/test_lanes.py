@@ -200,7 +200,7 @@ def test_what_crashed_once_runs_alone_with_nothing_in_any_lane(make: Make, provi
 
 def test_a_suspect_is_not_kept_waiting_by_a_busy_other_lane(make: Make, provider: Provider) -> None:
     """Nobody else comes in while one waits for an empty house, so a steady stream cannot starve it."""
-    harness, worker = make(provider)
+    harness, worker = make(provider, rescan_seconds=60.0)
     worker.start()
     stream = submit(harness, worker, CLOUD, 6)
     until(lambda: provider.at_once == 2)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
+import io
+import math
+import os
 import pickle
 import shutil
 import warnings
@@ -14,9 +19,12 @@ import pytest
 import torch
 
 from app.errors import Conflict, OutOfMemory, Unavailable, Unprocessable
-from app.restoration.models import networks, spandrel_loading
+from app.options import RestoreOptions
+from app.restoration.models import networks, spandrel_loading, weights
 from app.restoration.models import registry as registry_module
-from app.restoration.models.registry import ModelRegistry
+from app.restoration.models.registry import EMBEDDED_MODEL, ModelRegistry
+from app.restoration.models.tensor_files import convert
+from app.restoration.setup import Setup
 from benchmarks.random_weights import random_state
 
 
@@ -248,6 +256,127 @@ def test_a_replaced_file_is_looked_at_again(tmp_path: Path, random_weights: Path
     assert not registry.installed(name)
     shutil.copy(random_weights / f"{name}.pth", tmp_path)
     assert registry.installed(name)
+
+
+def broken_states() -> dict[str, bytes]:
+    """Files that no network of ours can be made of, or that compute nothing."""
+    state = random_state("realesr-animevideov3", 5)
+    poisoned = {name: torch.full_like(tensor, math.nan) for name, tensor in state.items()}
+    short = dict(list(state.items())[:-1])
+    found = {"garbage": b"no weights", "empty": b""}
+    for name, content in {"nan": poisoned, "short": short, "number": {"a": 5}}.items():
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        found[name] = buffer.getvalue()
+    return found
+
+
+@pytest.mark.parametrize("kind", broken_states())
+def test_a_file_that_cannot_run_is_not_installed_and_never_outranks_a_good_one(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "aaa.pth").write_bytes(broken_states()[kind])
+    setup = Setup(tmp_path, device="cpu", precision="fp32")
+    assert not setup.registry.installed("aaa")
+    row, notices = setup.choose(RestoreOptions())
+    assert row.name == EMBEDDED_MODEL
+    assert [notice.code for notice in notices] == ["embedded_model"]
+    setup.registry.load(row, None, "cpu", "fp32")
+    with pytest.raises(Unavailable) as caught:
+        setup.registry.load(setup.registry.find("aaa"), None, "cpu", "fp32")
+    assert caught.value.code == "weights_unreadable"
+    assert "aaa.pth" in str(setup.registry.describe_file("aaa.pth")["note"])
+
+
+def test_a_file_is_opened_once_and_remembered_by_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    probed = list[str]()
+    probe = registry_module.probe
+
+    def counted(path: Path) -> Any:
+        probed.append(path.name)
+        return probe(path)
+
+    monkeypatch.setattr(registry_module, "probe", counted)
+    torch.save({"params": random_state("realesr-animevideov3", 5)}, tmp_path / "own.pth")
+    registry = ModelRegistry(tmp_path, allow_unverified=False)
+    for moment in (1e9, 2e9):
+        os.utime(tmp_path / "own.pth", (moment, moment))
+        assert registry.installed("own")
+    assert probed == ["own.pth"]
+
+
+def test_a_file_replaced_by_another_of_its_size_and_age_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "own.pth"
+    torch.save({"params": random_state("realesr-animevideov3", 5)}, path)
+    registry = ModelRegistry(tmp_path, allow_unverified=False)
+    assert registry.installed("own")
+    before = path.stat()
+    path.write_bytes(bytes(before.st_size))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert not registry.installed("own")
+
+
+def test_a_lack_of_memory_says_nothing_about_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"params": random_state("realesr-animevideov3", 5)}, tmp_path / "own.pth")
+    registry = ModelRegistry(tmp_path, allow_unverified=False)
+
+    def lacking(_: Path) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry_module, "read_tensors", lacking)
+        assert not registry.installed("own")
+    assert registry.installed("own")
+
+
+@pytest.fixture
+def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an "official" file, whose hash the manifest knows."""
+    path = tmp_path / "realesr-animevideov3.pth"
+    torch.save({"params": random_state("realesr-animevideov3", 5)}, path)
+    row = dataclasses.replace(weights.official(path.name), bytes=path.stat().st_size, sha256=weights.sha256(path))  # type: ignore[type-var]
+    monkeypatch.setitem(weights._BY_FILE, path.name, row)
+    return path
+
+
+def test_a_conversion_takes_the_place_of_the_official_file(official: Path) -> None:
+    name = official.stem
+    plain = ModelRegistry(official.parent, allow_unverified=False).read(official.name)
+    converted = convert(official)
+    official.unlink()
+    registry = ModelRegistry(official.parent, allow_unverified=False)
+    assert registry.path(official.name) == converted
+    assert [row.name for row in registry.rows()].count(name) == 1
+    assert registry.installed(name)
+    read = registry.read(official.name)
+    assert read.keys() == plain.keys()
+    assert all(torch.equal(read[key], plain[key]) for key in plain)
+    assert registry.load(registry.find(name), None, "cpu", "fp32").facts.scale == 4
+
+
+@pytest.mark.parametrize("harm", ["one bit", "cut", "another source", "nothing in it"])
+def test_a_conversion_that_is_not_whole_is_passed_over(official: Path, harm: str) -> None:
+    converted = convert(official)
+    content = bytearray(converted.read_bytes())
+    if harm == "one bit":
+        content[-1] ^= 1
+    elif harm == "another source":
+        content = content.replace(weights.sha256(official).encode(), b"0" * 64)
+    converted.write_bytes({"cut": bytes(content[:-100]), "nothing in it": b""}.get(harm, bytes(content)))
+    registry = ModelRegistry(official.parent, allow_unverified=False)
+    assert registry.path(official.name) == official
+    assert registry.installed(official.stem)
+
+
+@pytest.mark.parametrize("name", ["TorchScript", "pickle"])
+def test_a_file_that_would_run_code_is_not_converted(name: str, tmp_path: Path) -> None:
+    target = tmp_path / "made_by_the_pickle"
+    if name == "pickle":
+        (tmp_path / "evil.pt").write_bytes(pickle.dumps(Bomb(target)))
+    else:
+        torchscript(tmp_path / "evil.pt")
+    with pytest.raises(Exception):  # noqa: B017, PT011 - torch's own, whatever it is
+        convert(tmp_path / "evil.pt")
+    assert not target.exists()
+    assert not (tmp_path / "evil.safetensors").exists()
 
 
 def test_networks_are_loaded_once_and_only_the_last_few_are_kept(random_weights: Path) -> None:

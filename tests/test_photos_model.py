@@ -23,7 +23,7 @@ from tests.postgres_server import shared_server
 
 OWNERS = ("ann", "bob")
 CONTENTS = ("sea",)
-MAX_TRIES = 2
+MAX_TRIES = 3
 QUEUE_LIMIT = 1000
 ACTIVE = ("queued", "processing")
 MOST_PHOTOS = 4  # few, so that much happens to each

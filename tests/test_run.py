@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import http.server
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -284,6 +285,23 @@ def test_models_are_downloaded_verified_and_listed(
     assert "yes, your own file" in said
     assert run(project, "models", "verify") == 1
     assert "second.pth: not the official file" in capsys.readouterr().out
+
+
+def test_a_weight_file_is_converted_and_a_program_is_not(
+    project: Path, capsys: pytest.CaptureFixture[str], random_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project / "own_weights"
+    folder.mkdir()
+    monkeypatch.setenv("WEIGHTS_FOLDER", str(folder))
+    shutil.copy(random_weights / "realesr-animevideov3.pth", folder / "own.pth")
+    (folder / "odd.pt").write_bytes(b"no weights")
+    assert run(project, "models", "convert", "own") == 0
+    assert "own.pth: converted to own.safetensors" in capsys.readouterr().out
+    assert files_below(folder) == {"own.pth", "own.safetensors", "odd.pt"}
+    assert run(project, "models", "convert") == 1
+    assert "odd.pt is no ESRGAN or compact network" in capsys.readouterr().err
+    assert run(project, "models", "convert", "unknown") == 2
+    assert "There is no file unknown" in capsys.readouterr().err
 
 
 def test_a_damaged_download_is_told_and_the_rest_goes_on(

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from app import images
-from app.errors import Cancelled, OutOfMemory, RestoreError, Unavailable
+from app.errors import Cancelled, Internal, OutOfMemory, RestoreError, Unavailable
 from app.images import Decoder, ImageLimits, Picture
 from app.images.formats import FORMATS
 from app.jobs.result_writing import Finished
@@ -144,7 +144,6 @@ def test_options_that_cannot_be_read_back_fail(harness: Harness) -> None:
     ("error", "code", "said"),
     [
         (OutOfMemory("gpu_out_of_memory", "The smallest tile does not fit."), "gpu_out_of_memory", "smallest tile"),
-        (MemoryError(), "out_of_memory", "not enough memory"),
         (RuntimeError("secret detail at /srv/me"), "internal_error", "reason of ours"),
         (Cancelled(), "internal_error", "reason of ours"),  # nobody asked it to stop
     ],
@@ -163,6 +162,180 @@ def test_every_failure_ends_in_the_row(
     assert harness.result_files() == harness.scratch_files() == []
     harness.backends["local"] = LanczosBackend()
     assert run(harness, harness.submit()).status is AttemptStatus.COMPLETED
+
+
+def exhausted(error: Exception) -> Exception:
+    """An error of ours that was caused by another."""
+    try:
+        try:
+            raise error
+        except Exception:
+            raise Unavailable("weights_unreadable", "The file cannot be read.") from None
+    except Unavailable as caught:
+        return caught
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EMFILE, "Too many open files"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"),
+        RuntimeError("can't start new thread"),
+        exhausted(OSError(errno.ENFILE, "Too many open files in system")),
+    ],
+)
+@pytest.mark.parametrize("where", ["decode", "restore", "encode"])
+def test_what_the_process_lacks_is_never_the_photos_fault(
+    harness: Harness, error: Exception, where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = harness.submit()
+
+    def lacking(*_: Any, **__: Any) -> Any:
+        raise error
+
+    with monkeypatch.context() as patch:
+        place: Any = {"decode": harness.decoder, "restore": harness.backend, "encode": images}[where]
+        patch.setattr(place, where, lacking)
+        for _ in range(5):
+            attempt = run(harness, job)
+            assert (attempt.status, attempt.tries) == (AttemptStatus.QUEUED, 0)
+    assert caplog.text.count("ran out of resources") == 1
+    assert harness.scratch_files() == []
+    assert run(harness, job).status is AttemptStatus.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(MemoryError(), "out_of_memory"), (Internal("decoder_unavailable", "No."), "decoder_unavailable")],
+)
+def test_a_lack_of_memory_is_tried_again_alone_before_it_is_the_photos_own(
+    harness: Harness, error: Exception, code: str
+) -> None:
+    job = harness.submit()
+    harness.backends["local"] = Raising(error)
+    seen = [run(harness, job) for _ in range(3)]
+    assert [(attempt.status.value, attempt.tries, attempt.error_code) for attempt in seen] == [
+        ("queued", 1, None),
+        ("queued", 2, None),
+        ("failed", 3, code),
+    ]
+
+
+class Paid(LanczosBackend):
+    """A backend that a result costs money at."""
+
+    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
+        assert on_progress(0.1, Stage.SENDING)
+        return super().restore(picture, options, on_progress)
+
+
+def finish_paid(harness: Harness, wait_to_retry: Callable[[], bool]) -> Attempt:
+    """One paid restoration, whose end is as the test has arranged."""
+    backend = Paid()
+    harness.backends["local"] = backend
+    job = harness.submit()
+    prepared = harness.runner.prepare(job.attempts[0].id, "t", 1.0)
+    assert prepared is not None
+    finished = harness.runner.restore(prepared)
+    assert finished is not None
+    harness.runner.finish(finished, wait_to_retry=wait_to_retry)
+    assert backend.runs == 1
+    return only(harness, job)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space"), Unavailable("database_busy", "Busy."), MemoryError(), OSError(24, "")]
+)
+def test_a_paid_result_waits_for_better_times(
+    harness: Harness, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = list[int]()
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(images, "encode", full)
+
+    def wait_to_retry() -> bool:
+        waits.append(1)
+        if len(waits) == 5:
+            monkeypatch.undo()
+        return True
+
+    assert finish_paid(harness, wait_to_retry).status is AttemptStatus.COMPLETED
+    assert len(waits) == 5
+
+
+def test_a_paid_result_that_cannot_wait_ends_in_the_row(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise Unavailable("storage_full", "The disk is full.")
+
+    monkeypatch.setattr(images, "encode", full)
+    attempt = finish_paid(harness, lambda: False)
+    assert (attempt.status, attempt.error_code) == (AttemptStatus.FAILED, "storage_full")
+
+
+def test_a_paid_result_with_odd_metadata_is_kept_without_it(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = images.encode
+
+    def odd(picture: Picture, *arguments: Any) -> Any:
+        if picture.source_format and picture.dpi is not None:
+            raise TypeError("an odd tag")
+        return encode(picture, *arguments)
+
+    monkeypatch.setattr(images, "encode", odd)
+    decode = harness.decoder.decode
+
+    def with_dpi(path: Path, **options: Any) -> Picture:
+        decoded: Picture = decode(path, **options)
+        return dataclasses.replace(decoded, dpi=(72.0, 72.0))
+
+    monkeypatch.setattr(harness.decoder, "decode", with_dpi)
+    monkeypatch.setattr(Paid, "restore", keeping_dpi(Paid.restore))
+    attempt = finish_paid(harness, lambda: False)
+    assert attempt.status is AttemptStatus.COMPLETED
+    assert "metadata_not_kept" in {notice.code for notice in attempt.warnings}
+
+
+def keeping_dpi(restore: Any) -> Any:
+    """A backend's `restore` whose result has the resolution of its photo, as real backends' have."""
+
+    def kept(self: Any, picture: Picture, *rest: Any) -> RestorationResult:
+        done: RestorationResult = restore(self, picture, *rest)
+        return dataclasses.replace(done, picture=dataclasses.replace(done.picture, dpi=picture.dpi))
+
+    return kept
+
+
+def test_facts_that_no_row_takes_cost_the_facts_and_not_the_result(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    complete = SqlStore.complete
+
+    def picky(store: SqlStore, attempt_id: str, token: str, result: Any, now: float) -> bool:
+        if result.params:
+            raise UnicodeEncodeError("utf-8", "x", 0, 1, "surrogates not allowed")
+        return complete(store, attempt_id, token, result, now)
+
+    monkeypatch.setattr(SqlStore, "complete", picky)
+    attempt = run(harness, harness.submit())
+    assert (attempt.status, attempt.params) == (AttemptStatus.COMPLETED, {})
+    assert [notice.code for notice in attempt.warnings] == ["facts_not_kept"]
+    assert "could not be written as it is" in caplog.text
+
+
+def test_a_reason_that_no_row_takes_gives_way_to_ours(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail = SqlStore.fail
+
+    def picky(store: SqlStore, attempt_id: str, token: str, code: str, message: str, now: float) -> bool:
+        if code != "internal_error":
+            raise ValueError("no")
+        return fail(store, attempt_id, token, code, message, now)
+
+    monkeypatch.setattr(SqlStore, "fail", picky)
+    harness.backends["local"] = Raising(Unavailable("no_model", "No model."))
+    assert run(harness, harness.submit()).error_code == "internal_error"
 
 
 def test_the_file_is_published_before_the_row_says_so(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,9 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
+from app.api.connection_limits import ConnectionLimits
 from app.api.http_protocol import HEAD_BYTES, TimedProtocol
 from app.errors import RestoreError
 from app.main import create_app, create_dashboard, serve
@@ -39,10 +40,20 @@ class Ports:
 
     def __init__(self, app: FastAPI, api: int, pages: int) -> None:
         self.app, self.api_port, self.pages_port = app, api, pages
+        self.limits, self.backend = ConnectionLimits(), GatedBackend()
         self.bytes_read = 0
 
     def client(self, port: int | None = None) -> httpx2.Client:
         return httpx2.Client(base_url=f"http://127.0.0.1:{port or self.api_port}", headers={"X-API-KEY": KEY})
+
+    @contextlib.contextmanager
+    def gated(self) -> Iterator[None]:
+        """While the block runs no photo is finished."""
+        self.backend.gate.clear()
+        try:
+            yield
+        finally:
+            self.backend.gate.set()
 
     def raw(self, head: str) -> socket.socket:
         plain = socket.create_connection(("127.0.0.1", self.api_port), timeout=10)
@@ -54,15 +65,18 @@ class Ports:
 def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
     """Both servers in one event loop in a thread, as `serve` has them, save the signals."""
     settings = settings_for(tmp_path_factory.mktemp("ports"), key=KEY, max_file_size_mb=1)
-    app = create_app(settings, backends={"local": GatedBackend()}, describe=describe)
+    backend = GatedBackend()
+    app = create_app(settings, backends={"local": backend}, describe=describe)
     sockets = [_listening("127.0.0.1", 0), _listening("127.0.0.1", 0)]
-    servers = [_server(app), _server(create_dashboard(app))]
+    limits = ConnectionLimits(most=40)
+    servers = [_server(app, limits, ()), _server(create_dashboard(app), limits, ())]
 
     async def main() -> None:
         async with app.router.lifespan_context(app):
             await asyncio.gather(*(s.serve(sockets=[p]) for s, p in zip(servers, sockets, strict=True)))
 
     found = Ports(app, *(port.getsockname()[1] for port in sockets))
+    found.limits, found.backend = limits, backend
     data_received = TimedProtocol.data_received
 
     def counted(self: TimedProtocol, data: bytes) -> None:
@@ -210,6 +224,80 @@ def test_a_request_after_an_empty_line_is_answered(ports: Ports, monkeypatch: py
         for stray in (b"", b"\r\n", b"\r\n"):
             plain.sendall(stray + ask)
             assert answer_of(plain).startswith(b"HTTP/1.1 200")
+
+
+def test_a_websocket_outlives_the_timer_of_its_head(ports: Ports, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TimedProtocol, "head_seconds", 0.3)
+    with ports.client() as client, ports.gated():
+        job_id = client.post("/api/v1/enhance", files={"file": photo()}).json()["job_id"]
+        address = f"ws://127.0.0.1:{ports.api_port}/api/v1/jobs/{job_id}/status"
+        with connect(address, additional_headers={"X-API-KEY": KEY}) as live:
+            json.loads(live.recv(timeout=10))
+            until_silent(live)
+            assert ports.limits.total >= 1
+    until(lambda: ports.limits.total == 0)
+
+
+def until_silent(live: ClientConnection) -> None:
+    """Read messages until none comes for a second; fails when the connection is closed."""
+    with contextlib.suppress(TimeoutError):
+        while True:
+            live.recv(timeout=1.0)
+
+
+def test_idle_connections_make_room_and_never_keep_others_out(ports: Ports) -> None:
+    """The attack: more connections than there are places, none of which asks for anything."""
+    with contextlib.ExitStack() as held:
+        for _ in range(100):
+            held.enter_context(ports.raw(""))
+        with ports.raw("GET /health/live HTTP/1.1\nHost: localhost\n\n") as plain:
+            assert answer_of(plain).startswith(b"HTTP/1.1 200")
+        assert ports.limits.total <= 40
+    until(lambda: ports.limits.total == 0)
+
+
+def test_a_connection_with_a_request_under_way_is_not_ended_for_others(ports: Ports) -> None:
+    body = b"x" * 100
+    begun = f"POST /api/v1/session HTTP/1.1\nHost: localhost\nContent-Length: {len(body)}\nExpect: 100-continue\n\n"
+    with contextlib.ExitStack() as held:
+        busy = [held.enter_context(ports.raw(begun)) for _ in range(40)]
+        assert all(plain.recv(1000).startswith(b"HTTP/1.1 100 ") for plain in busy)  # each body is being waited for
+        with ports.raw("GET /health/live HTTP/1.1\nHost: localhost\n\n") as plain, contextlib.suppress(ConnectionError):
+            assert plain.recv(1000).startswith(b"HTTP/1.1 503 ")
+        busy[0].sendall(body)
+        assert answer_of(busy[0]).startswith(b"HTTP/1.1 400 ")
+    until(lambda: ports.limits.total == 0)
+
+
+def test_an_answer_that_is_not_read_is_not_waited_for(ports: Ports, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TimedProtocol, "stall_seconds", 0.5)
+    with ports.client() as client:
+        upload = {"file": ("a.png", photo(600, 600, "PNG") + bytes(700_000))}
+        job = client.post("/api/v1/enhance", files=upload, headers={"Prefer": "wait=20"}).json()
+    path = f"/api/v1/jobs/{job['job_id']}/original"
+    with socket.socket() as plain:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plain.connect(("127.0.0.1", ports.api_port))
+        plain.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nX-API-KEY: {KEY}\r\n\r\n".encode() * 30)
+        until(lambda: ports.limits.total == 1)
+        until(lambda: ports.limits.total == 0)
+
+
+@pytest.mark.parametrize(
+    ("proxies", "seen"),
+    [((), "127.0.0.1"), (("10.0.0.0/8",), "127.0.0.1"), (("127.0.0.1",), "9.9.9.9"), (("127.0.0.0/8",), "9.9.9.9")],
+)
+def test_a_forwarded_address_counts_only_from_a_named_proxy(proxies: tuple[str, ...], seen: str) -> None:
+    told = list[str]()
+
+    async def look(scope: Any, receive: Any, send: Any) -> None:
+        told.append(scope["client"][0])
+
+    config = _server(look, ConnectionLimits(), proxies).config
+    config.load()
+    headers = [(b"x-forwarded-for", b"9.9.9.9")]
+    asyncio.run(config.loaded_app({"type": "http", "client": ("127.0.0.1", 1), "headers": headers}, None, None))
+    assert told == [seen]
 
 
 def drip(plain: socket.socket, data: bytes, deadline: float) -> bool:

@@ -85,6 +85,19 @@ def test_with_a_key_any_address_may_be_bound(monkeypatch: pytest.MonkeyPatch) ->
     assert KEY not in repr(settings)
 
 
+def test_every_page_may_call_only_where_a_key_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", "https://a.example,*")
+    with pytest.raises(ValidationError, match="API_KEY must be set"):
+        Settings()
+    monkeypatch.setenv("API_KEY", KEY)
+    assert Settings().cors_origins == ("https://a.example", "*")
+
+
+def test_proxies_are_read_from_the_file_like_every_setting(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("FORWARDED_ALLOW_IPS=127.0.0.1, 172.18.0.0/16,fd00::/8\n", encoding="utf-8")
+    assert Settings().forwarded_allow_ips == ("127.0.0.1", "172.18.0.0/16", "fd00::/8")
+
+
 def test_all_secrets_are_named_for_the_log_to_redact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_KEY", KEY)
     monkeypatch.setenv("SILICONFLOW_API_KEY", KEY[::-1])
@@ -129,6 +142,7 @@ def test_a_short_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         ("OFFLINE", "maybe"),
         ("SILICONFLOW_TIMEOUT", "0"),
         ("LOG_FORMAT", "xml"),
+        ("FORWARDED_ALLOW_IPS", "proxy.example.org"),
     ],
 )
 def test_a_value_out_of_bounds_is_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -260,7 +260,7 @@ def test_the_settings_open_the_backend_only_with_a_key(key: str, tmp_path: Path)
         assert key not in repr(settings) or not key
     finally:
         parts.context.decoder.close()
-        parts.context.pool.shutdown()
+        parts.context.pools.shutdown()
 
 
 @pytest.mark.parametrize(
@@ -401,7 +401,7 @@ def test_the_real_provider_restores_a_photo(tmp_path: Path, decoder: Decoder) ->
         restored = backend.restore(picture, RestoreOptions(scale=2, seed=7), listen)
     finally:
         parts.context.decoder.close()
-        parts.context.pool.shutdown()
+        parts.context.pools.shutdown()
     assert (restored.picture.width, restored.picture.height) == (1024, 768)
     assert restored.params["provider"] == "siliconflow"
     assert stages.count("sending") == 1

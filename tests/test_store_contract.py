@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from app.errors import Conflict, NotFound, TooLarge, Unavailable
+from app.errors import Conflict, NotFound, TooLarge, TooManyRequests, Unavailable
 from app.events import LocalEvents
 from app.notices import Notice
 from app.storage import new_id
-from app.store import Attempt, AttemptStatus, Job, NewPhoto, Result, SqlStore, Store
+from app.store import Attempt, AttemptStatus, Job, JobSummary, NewPhoto, Result, SqlStore, Store
 from app.store.queries import RECENT_ATTEMPTS
 from tests.databases import IMPLEMENTATIONS
 
@@ -216,9 +217,99 @@ def test_cancelling_is_immediate_for_waiting_and_running_and_spares_the_ended(st
     assert store.known_photo_ids() == set()
 
 
-def test_a_run_that_died_alone_is_repeated_once_too(store: Store) -> None:
+def test_a_long_list_sums_up_jobs_of_many_photos(store: Store) -> None:
+    small, large = add(store, photos=2), add(store, photos=3)
+    foreign = store.page("somebody else", 9, None, 2)
+    failed, running, _ = (attempt.id for attempt in large.attempts)
+    store.claim(failed, "a", 5.0)
+    store.fail(failed, "a", "code", "message", 6.0)
+    store.claim(running, "b", 7.0)
+    store.report_progress(running, "b", 0.5, "upscaling")
+    summed, whole = store.page(ME, 9, None, 2)
+    assert isinstance(summed, JobSummary)
+    assert whole == store.job(ME, small.id)
+    same = store.job(ME, large.id)
+    assert (summed.id, summed.status, summed.progress) == (same.id, same.status, same.progress)
+    assert (summed.stage, summed.ended_at, summed.photos) == ("upscaling", 6.0, 3)
+    assert store.page(ME, 9, summed.id, 1) == [store.page(ME, 9, None, 1)[1]]
+    assert foreign == []
+
+
+def test_after_a_crash_a_run_is_repeated_twice_and_then_given_up(store: Store) -> None:
+    waiting, running = add(store), add(store)
+    for token in ("a", "b"):
+        store.claim(first(running), token, 1.0)
+        assert store.recover(2.0) == [first(waiting), first(running)]
+    store.claim(first(running), "c", 3.0)
+    assert store.recover(4.0) == [first(waiting)]
+    attempt = store.job(ME, running.id).attempts[0]
+    assert (attempt.status, attempt.error_code, attempt.tries) == (AttemptStatus.FAILED, "worker_crashed", 3)
+    assert attempt.ended_at == 4.0
+
+
+def submit(store: Store, owner: str, photos: int = 1, **limits: int) -> Job:
+    return store.submit(owner, [photo() for _ in range(photos)], "{}", "local", 1000, 0.0, **limits)[0]
+
+
+def test_an_owner_has_a_share_of_the_queue(store: Store) -> None:
+    whole = submit(store, "greedy", 7, owner_limit=5)  # one submission may be larger
+    with pytest.raises(TooManyRequests) as refused:
+        submit(store, "greedy", owner_limit=5)
+    assert refused.value.code == "owner_queue_full"
+    assert refused.value.retry_after_seconds
+    submit(store, "modest", 5, owner_limit=5)
+    for attempt in whole.attempts[:3]:
+        store.claim(attempt.id, attempt.id, 1.0)
+    submit(store, "greedy", owner_limit=5)
+    with pytest.raises(TooManyRequests):
+        submit(store, "greedy", owner_limit=5)
+    submit(store, "greedy", 9)
+
+
+def test_owners_are_served_in_turn(store: Store) -> None:
+    greedy = submit(store, "greedy", 4)
+    late = submit(store, "greedy")
+    modest, third = submit(store, "modest", 2), submit(store, "third")
+    names = {attempt.id: job.owner[0] for job in (greedy, late, modest, third) for attempt in job.attempts}
+    assert "".join(names[one] for one in store.queued_ids()) == "gmtgmggg"
+    assert [store.queue_position(job.id) for job in (greedy, modest, third, late)] == [1, 2, 3, 8]
+    served, now = "", 1.0
+    while waiting := store.queued_ids(1):
+        now += 1
+        assert store.claim(waiting[0], "t", now)
+        store.fail(waiting[0], "t", "code", "message", now)
+        served += names[waiting[0]]
+    assert served == "gmtgmggg"
+
+
+def test_texts_of_others_are_stored_without_what_no_database_takes(store: Store) -> None:
+    failed, completed = first(add(store)), first(add(store))
+    store.claim(failed, "a", 1.0)
+    assert store.fail(failed, "a", "provider_rejected", "half \ud800 and nul \0 end", 2.0)
+    store.claim(completed, "b", 1.0)
+    done = Result(f"{completed}.png", "image/png", 1, 1, 1, "m", 1.0, params={"prompt": "\udc00", "pace": math.nan})
+    assert store.complete(completed, "b", done, 2.0)
+    said = store.attempt(failed)
+    kept = store.attempt(completed)
+    assert said is not None
+    assert kept is not None
+    assert said.error_message == "half ? and nul  end"
+    assert kept.params == {"prompt": "?", "pace": None}
+
+
+def test_a_power_cut_burns_no_try_however_often_it_comes(store: Store) -> None:
     attempt_id = first(add(store))
-    for token, state in (("a", "queued"), ("b", "failed")):
+    for moment in range(10):
+        assert store.claim(attempt_id, f"t{moment}", 1.0 + moment) is not None
+        assert store.recover(2.0 + moment, burn_try=False) == [attempt_id]
+    attempt = store.attempt(attempt_id)
+    assert attempt is not None
+    assert (attempt.status, attempt.tries, attempt.claim) == (AttemptStatus.QUEUED, 0, None)
+
+
+def test_a_run_that_died_alone_is_repeated_twice_too(store: Store) -> None:
+    attempt_id = first(add(store))
+    for token, state in (("a", "queued"), ("b", "queued"), ("c", "failed")):
         store.claim(attempt_id, token, 1.0)
         assert store.crashed(attempt_id, token, 2.0)
         assert status_of(store, attempt_id) == state

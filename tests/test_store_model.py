@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from tests.postgres_server import shared_server
 
 OWNERS = ("ann", "bob")
 QUEUE_LIMIT = 6
-MAX_TRIES = 2
+MAX_TRIES = 3
 LEASE_SECONDS = 60.0
 
 
@@ -33,6 +34,7 @@ class Row:
     status: str = "queued"
     tries: int = 0
     token: str | None = None
+    started_at: float | None = None
     leased_until: float = 0.0
     ended_at: float | None = None
 
@@ -69,6 +71,17 @@ class StoreModel(RuleBasedStateMachine):
     def status_of(self, *words: str) -> list[str]:
         return [attempt for attempt, row in self.rows.items() if row.status in words]
 
+    def queue(self) -> list[str]:
+        """Waiting attempts: the owners' first ones, then their second ones; who was served least recently leads."""
+        turns: Counter[str] = Counter()
+        places = []
+        for number, attempt in enumerate(self.status_of("queued")):
+            owner = self.rows[attempt].owner
+            turns[owner] += 1
+            served = max((row.started_at or 0.0 for row in self.rows.values() if row.owner == owner), default=0.0)
+            places.append((turns[owner], served, number, attempt))
+        return [attempt for *_, attempt in sorted(places)]
+
     @rule(target=jobs, owner=st.sampled_from(OWNERS), number=st.integers(1, 4))
     def submit(self, owner: str, number: int) -> Any:
         photos = [NewPhoto(new_id(), "0" * 64, "n", "image/png", 1, 1, 1) for _ in range(number)]
@@ -84,7 +97,7 @@ class StoreModel(RuleBasedStateMachine):
 
     @rule(target=runs, place=st.integers(0, 3))
     def claim_in_order_or_not(self, place: int) -> Any:
-        queued = self.status_of("queued")
+        queued = self.queue()
         assert self.store.queued_ids() == queued
         if place >= len(queued):
             return multiple()
@@ -98,7 +111,7 @@ class StoreModel(RuleBasedStateMachine):
 
     def claimed(self, attempt_id: str, token: str) -> None:
         row = self.rows[attempt_id]
-        row.status, row.tries, row.token = "processing", row.tries + 1, token
+        row.status, row.tries, row.token, row.started_at = "processing", row.tries + 1, token, self.now
         row.leased_until = self.clock.now + LEASE_SECONDS
 
     @rule(run=runs)
@@ -120,7 +133,7 @@ class StoreModel(RuleBasedStateMachine):
         elif how == "fail" or (how == "crashed" and row.tries >= MAX_TRIES):
             row.status, row.ended_at = "failed", self.now
         elif how != "report":
-            row.status, row.tries = "queued", row.tries - (how == "give_back")
+            row.status, row.tries, row.started_at = "queued", row.tries - (how == "give_back"), None
 
     def do(self, how: str, attempt_id: str, token: str) -> bool:
         now, store = self.tick(), self.store
@@ -133,12 +146,12 @@ class StoreModel(RuleBasedStateMachine):
             return store.fail(attempt_id, token, "code", "message", now)
         return store.give_back(attempt_id, token, now) if how == "give_back" else store.crashed(attempt_id, token, now)
 
-    @rule()
-    def crash_of_the_process(self) -> None:
-        waiting = self.store.recover(self.tick(), MAX_TRIES)
+    @rule(burn_try=st.booleans())
+    def end_of_the_process(self, burn_try: bool) -> None:
+        waiting = self.store.recover(self.tick(), MAX_TRIES, burn_try=burn_try)
         if self.alone:
-            self.crash(self.status_of("processing"))
-        assert waiting == self.status_of("queued")
+            self.crash(self.status_of("processing"), burn_try=burn_try)
+        assert waiting == self.queue()
 
     @rule(renewed=st.sets(st.integers(0, 5)), seconds=st.sampled_from([LEASE_SECONDS / 2, LEASE_SECONDS + 1]))
     def time_goes_by_and_some_leases_are_renewed(self, renewed: set[int], seconds: float) -> None:
@@ -152,12 +165,14 @@ class StoreModel(RuleBasedStateMachine):
             self.rows[attempt].leased_until = self.clock.now + LEASE_SECONDS
         lost = [attempt for attempt in held if self.rows[attempt].leased_until < self.clock.now]
         assert list(self.store.sweep_leases(self.tick()).crashed) == lost
-        self.crash(lost)
+        self.crash(lost, burn_try=True)
 
-    def crash(self, attempts: list[str]) -> None:
+    def crash(self, attempts: list[str], *, burn_try: bool) -> None:
         for attempt_id in attempts:
             row = self.rows[attempt_id]
-            row.status = "queued" if row.tries < MAX_TRIES else "failed"
+            row.status = "failed" if burn_try and row.tries >= MAX_TRIES else "queued"
+            row.tries -= not burn_try
+            row.started_at = row.started_at if row.status == "failed" else None
             row.ended_at = self.now if row.status == "failed" else None
 
     @rule(target=runs)
@@ -213,7 +228,7 @@ class StoreModel(RuleBasedStateMachine):
     @rule(job=consumes(jobs))
     def look_at_a_job(self, job: str) -> None:
         own = [row for row in self.rows.values() if row.job == job]
-        queued = self.status_of("queued")
+        queued = self.queue()
         mine = [place for place, attempt in enumerate(queued, 1) if self.rows[attempt].job == job]
         assert self.store.queue_position(job) == (mine[0] if mine else 0)
         assert job in self.heard

@@ -46,6 +46,20 @@ def test_a_hung_or_crashed_child_is_started_again(tmp_path: Path) -> None:
     assert "signal 9" in said[1]
 
 
+def test_only_a_child_that_follows_a_dead_one_is_told_so(tmp_path: Path) -> None:
+    """At its first start a supervisor knows nothing of the time before: the whole machine may have gone down."""
+    script = "log.open('a').write(f'{sys.argv[2:]} '); sys.exit(0) if runs == 3 else os.kill(os.getpid(), 9)"
+    for _ in range(2):
+        log = tmp_path / "log"
+        log.unlink(missing_ok=True)
+        command = [sys.executable, "-c", _HEAD + script, str(log)]
+        supervisor = Supervisor(
+            command, dict(os.environ), list[str]().append, QUICK, words_after_death=["--after-death"]
+        )
+        assert supervisor.run() == 0
+        assert log.read_text().split() == ["start", "[]", "start", "['--after-death']", "start", "['--after-death']"]
+
+
 def test_a_child_that_hung_or_lost_its_card_twice_is_told_to_do_without_it(tmp_path: Path) -> None:
     log, said = tmp_path / "log", list[str]()
     script = f"log.write_text(log.read_text() + str(sys.argv[2:])); sys.exit(0 if sys.argv[2:] else {EXIT_HUNG})"

@@ -200,7 +200,7 @@ def poison(harness: Harness, deadly: bytes) -> None:
     harness.backend.restore = dying
 
 
-def test_a_photo_that_kills_its_thread_is_tried_twice_and_its_neighbours_are_restored(make: Make) -> None:
+def test_a_photo_that_kills_its_thread_is_tried_three_times_and_its_neighbours_are_restored(make: Make) -> None:
     harness, worker = make()
     deadly = photo_bytes(seed=77)
     poison(harness, deadly)
@@ -211,10 +211,10 @@ def test_a_photo_that_kills_its_thread_is_tried_twice_and_its_neighbours_are_res
     until(lambda: harness.ended(job))
     assert harness.states(job) == ["completed", "failed", "completed", "completed"]
     dead = harness.attempts(job)[1]
-    assert (dead.error_code, dead.tries) == ("worker_crashed", 2)
-    assert worker.health().restarts == 2
-    assert b'restore_thread_restarts_total{thread="worker-restore"} 2.0' in harness.metrics.render()
-    assert b'restore_attempts_ended_total{status="crashed"} 2.0' in harness.metrics.render()
+    assert (dead.error_code, dead.tries) == ("worker_crashed", 3)
+    assert worker.health().restarts == 3
+    assert b'restore_thread_restarts_total{thread="worker-restore"} 3.0' in harness.metrics.render()
+    assert b'restore_attempts_ended_total{status="crashed"} 3.0' in harness.metrics.render()
 
 
 def test_a_lost_card_gives_its_photo_back_with_a_try_burned_and_ends_the_process(make: Make) -> None:

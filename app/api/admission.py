@@ -5,10 +5,10 @@ The exact count stands in the store's transaction; this is the cheap look ahead 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from app.api.shared_calls import SharedCalls
 from app.errors import RestoreError, Unavailable
 from app.storage import Storage
 
@@ -21,7 +21,7 @@ _FULL_QUEUE_RETRY_SECONDS = 5
 
 
 class Admission:
-    """Says no early. Use it from the event loop; `count_queued` is asked in the background, never waited for."""
+    """Says no early, by a count that is at most `COUNT_KEPT_SECONDS` old. Use it from the event loop."""
 
     def __init__(
         self, storage: Storage, queue_limit: int, count_queued: Callable[[], Awaitable[int]], clock: Callable[[], float]
@@ -31,10 +31,10 @@ class Admission:
         self._count_queued, self._clock = count_queued, clock
         self._queued = 0
         self._counted_at = float("-inf")
-        self._counting: asyncio.Task[None] | None = None
+        self._counts: SharedCalls[None] = SharedCalls()
         self._retry_seconds = _FULL_QUEUE_RETRY_SECONDS
 
-    def check(self) -> None:
+    async def check(self) -> None:
         """Raises `Unavailable`: `draining`, `storage_full` or `queue_full`, each with a time to try again."""
         if self.draining:
             raise Unavailable(
@@ -49,7 +49,7 @@ class Admission:
                 retry_after_seconds=_FULL_DISK_RETRY_SECONDS,
             )
         if self._clock() - self._counted_at > COUNT_KEPT_SECONDS:
-            self._start_counting()
+            await self._counts.run("queued", self._recount)
         if self._queued >= self._queue_limit:
             raise Unavailable(
                 "queue_full",
@@ -63,13 +63,10 @@ class Admission:
         if error.code == "queue_full" and error.retry_after_seconds is not None:
             self._retry_seconds = error.retry_after_seconds
 
-    def _start_counting(self) -> None:
-        if self._counting is None or self._counting.done():
-            self._counting = asyncio.get_running_loop().create_task(self._recount())
-
     async def _recount(self) -> None:
         try:
             self._queued = await self._count_queued()
         except RestoreError as error:  # the database is busy: the store itself will say so to whoever submits
             log.warning("waiting photos could not be counted: %s", error.detail)
+            self._queued = 0
         self._counted_at = self._clock()

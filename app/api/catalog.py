@@ -55,11 +55,16 @@ class Catalog:
         """The description, at most so old; empty while nothing is known yet."""
         if self.loading or self.failure is not None:
             return self._known
-        with self._lock:
-            if self._clock() - self._looked_at > max_age_seconds:
-                self._known = dict(self._describe())
-                self._looked_at = self._clock()
+        if self._clock() - self._looked_at <= max_age_seconds:
             return self._known
+        if self._lock.acquire(blocking=not self._known):  # while one looks (and hashes, say), the others know enough
+            try:
+                if self._clock() - self._looked_at > max_age_seconds:
+                    self._known = dict(self._describe())
+                    self._looked_at = self._clock()
+            finally:
+                self._lock.release()
+        return self._known
 
     def loaded(self, failure: str | None = None) -> None:
         """Loading has ended, with a sentence when it failed."""

@@ -5,10 +5,8 @@ The parts hang on the application in one typed `AppContext`; nothing here is glo
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar, cast
 
 from starlette.requests import HTTPConnection, Request
@@ -19,9 +17,11 @@ from app.api.auth.rate_limits import RateLimits
 from app.api.catalog import Catalog
 from app.api.connections import Connections
 from app.api.job_events import JobEvents
+from app.api.shared_calls import KeptAnswers, SharedCalls
+from app.api.shared_pool import Pools
 from app.errors import Conflict, NotFound
 from app.events import Events
-from app.images import Decoder, ImageLimits
+from app.images import Decoder, DecoderPool, ImageLimits
 from app.jobs.deletion import Deletion
 from app.jobs.janitor import Janitor
 from app.jobs.lease_keeper import LeaseKeeper
@@ -48,18 +48,25 @@ class Limits:
     max_batch_size: int
     max_output_megapixels: float
     queue_limit: int
+    owner_limit: int | None
     retention_seconds: float
     drain_seconds: float
 
     @property
     def submission(self) -> SubmissionLimits:
         """The part that the use case of submission works by."""
-        return SubmissionLimits(self.image, self.max_output_megapixels, self.queue_limit)
+        return SubmissionLimits(self.image, self.max_output_megapixels, self.queue_limit, self.owner_limit)
 
 
 @dataclasses.dataclass
 class AppContext:
-    """Everything a request may need. `clock` is monotonic seconds, `wall` epoch seconds."""
+    """Everything a request may need. `clock` is monotonic seconds, `wall` epoch seconds.
+
+    Attributes:
+        owner: whose request this context was lent to; calls run in that owner's share of the pools.
+        decoder: of the photos in work.
+        inspectors: decoders for what requests ask of files.
+    """
 
     limits: Limits
     store: Store
@@ -67,6 +74,7 @@ class AppContext:
     queue: Queue
     storage: Storage
     decoder: Decoder
+    inspectors: DecoderPool
     metrics: Metrics
     worker: Worker
     janitor: Janitor
@@ -80,22 +88,37 @@ class AppContext:
     submission: Submission
     deletion: Deletion
     connections: Connections
-    pool: ThreadPoolExecutor
+    pools: Pools
+    previews: KeptAnswers
+    warm_ups: SharedCalls[str | None]
     clock: Callable[[], float]
     wall: Callable[[], float]
     started_at: float
+    owner: str = ""
 
     async def run(
         self, function: Callable[Arguments, Answer], *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Answer:
-        """Run a function that waits for disk or database in the pool, off the event loop."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.pool, lambda: function(*args, **kwargs))
+        """Run a function that waits for the database or a small file, off the event loop."""
+        return await self.pools.quick.run(self.owner, function, *args, **kwargs)
+
+    async def run_heavy(
+        self, function: Callable[Arguments, Answer], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Answer:
+        """Run what takes long for its pictures or for its many rows, where nothing quick waits behind it."""
+        return await self.pools.heavy.run(self.owner, function, *args, **kwargs)
+
+    async def run_system(
+        self, function: Callable[Arguments, Answer], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Answer:
+        """Run what tells about the service, where no owner's work is in the way."""
+        return await self.pools.system.run("", function, *args, **kwargs)
 
 
 def get_context(connection: HTTPConnection) -> AppContext:
-    """The parts behind a request or WebSocket."""
-    return cast(AppContext, connection.app.state.context)
+    """The parts behind a request or WebSocket, lent to its owner."""
+    owner = connection.scope["state"].get("owner") or ""
+    return dataclasses.replace(cast(AppContext, connection.app.state.context), owner=owner)
 
 
 def get_owner(connection: HTTPConnection) -> str:

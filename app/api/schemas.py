@@ -119,10 +119,19 @@ class JobShape(StatusShape):
     attempts: list[AttemptShape]
 
 
+class ListedJob(JobShape):
+    """A job in a list. On a page of more than 20, one of more than 5 photos has null where its photos would stand."""
+
+    results: list[ResultShape] | None  # type: ignore[assignment]
+    errors: list[FailureShape] | None  # type: ignore[assignment]
+    attempts: list[AttemptShape] | None  # type: ignore[assignment]
+    photos: int
+
+
 class JobPage(Shape):
     """A page of jobs, newest first; `next` goes into `before` for the following page."""
 
-    jobs: list[JobShape]
+    jobs: list[ListedJob]
     next: str | None
 
 

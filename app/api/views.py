@@ -6,15 +6,21 @@ Plain functions from records to dicts; they know no requests and read no rows.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from app.errors import RestoreError
 from app.options import RestoreOptions
 from app.stages import Stage
 from app.storage import public_name
-from app.store import Attempt, AttemptStatus, Job, Photo
+from app.store import Attempt, AttemptStatus, Job, JobSummary, Photo
 
+log = logging.getLogger(__name__)
+
+LONGEST_FILE_NAME_BYTES = 255  # of nearly every file system
+_NUMBER_IN_ARCHIVE_BYTES = 3
 _PROGRESS_DIGITS = 4
 
 
@@ -63,8 +69,26 @@ def job_view(job: Job, queue_position: int, retention_seconds: float) -> dict[st
         "created_at": job.created_at,
         "expires_at": expires_at,
         "stage": stage_of(job),
-        "options": RestoreOptions.from_json(job.options_json).__dict__,
+        "options": options_of(job.options_json).__dict__,
         "attempts": [attempt_view(attempt) for attempt in job.attempts],
+    }
+
+
+def summary_view(job: JobSummary, queue_position: int, retention_seconds: float) -> dict[str, Any]:
+    """A job of many photos in a long list: what `job_view` says, without what it says of each photo."""
+    expires_at = job.ended_at + retention_seconds if job.ended_at is not None and job.status.ended else None
+    return {
+        "job_id": job.id,
+        "status": job.status.value,
+        "progress": round(job.progress, _PROGRESS_DIGITS),
+        "queue_position": queue_position,
+        "results": None,
+        "errors": None,
+        "created_at": job.created_at,
+        "expires_at": expires_at,
+        "stage": job.status.value if job.status.ended else job.stage or Stage.WAITING.value,
+        "options": options_of(job.options_json).__dict__,
+        "attempts": None,
     }
 
 
@@ -147,6 +171,15 @@ def live_view(job: Job, queue_position: int) -> dict[str, Any]:
     }
 
 
+def options_of(options_json: str) -> RestoreOptions:
+    """The options of a row; the defaults for those that an earlier version took and this one does not."""
+    try:
+        return RestoreOptions.from_json(options_json)
+    except (RestoreError, ValueError):
+        log.warning("options of a row cannot be read, so the defaults are shown")
+        return RestoreOptions()
+
+
 def stage_of(job: Job) -> str:
     """The stage of the photo in work, else `waiting`, else the job's end state."""
     if job.status.ended:
@@ -163,9 +196,10 @@ def _result_url(attempt: Attempt) -> str:
 
 def download_name(attempt: Attempt) -> str:
     """The name of a result for saving: the original's stem, the scale, and the result's own ending."""
-    scale = RestoreOptions.from_json(attempt.options_json).scale
-    ending = PurePosixPath(attempt.result_name or "result.png").suffix
+    scale = options_of(attempt.options_json).scale
+    ending = f"_x{scale:g}{PurePosixPath(attempt.result_name or 'result.png').suffix}"
     stem = attempt.original_filename
     if stem.rfind(".") > 0 and len(stem) - stem.rfind(".") <= 6:
         stem = stem[: stem.rfind(".")]
-    return f"{stem}_x{scale:g}{ending}"
+    room = LONGEST_FILE_NAME_BYTES - len(ending.encode()) - _NUMBER_IN_ARCHIVE_BYTES
+    return stem.encode()[:room].decode(errors="ignore") + ending

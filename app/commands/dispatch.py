@@ -40,7 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_serve(commands.add_parser("serve", help="start the API and the dashboard (the default)"))
     _add_restore(commands.add_parser("restore", help="restore files or folders without a server"))
-    _add_models(commands.add_parser("models", help="list, download or verify the weight files"))
+    _add_models(commands.add_parser("models", help="list, download, verify or convert the weight files"))
     _add_estimate(commands.add_parser("estimate", help="measure this machine and say what a photo costs on it"))
     doctor = commands.add_parser("doctor", help="check this machine and say what to do")
     doctor.set_defaults(command=_doctor)
@@ -53,12 +53,13 @@ def make_parser() -> argparse.ArgumentParser:
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-download", action="store_true", help="start without fetching missing weights")
     parser.add_argument("--child-of", type=int, default=None, metavar="PID", help=argparse.SUPPRESS)
+    parser.add_argument("--after-death", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--card-failed", action="store_true", help=argparse.SUPPRESS)
     parser.set_defaults(command=_serve)
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", nargs="?", default="list", choices=("list", "download", "verify"))
+    parser.add_argument("action", nargs="?", default="list", choices=("list", "download", "verify", "convert"))
     parser.add_argument("names", nargs="*", metavar="NAME", help="files or models; default, faces or all for a set")
     parser.set_defaults(command=_models)
 
@@ -126,7 +127,7 @@ def _serve(asked: argparse.Namespace) -> int:
     from app.commands import serve
 
     if asked.child_of is not None:
-        return serve.run_child(asked.child_of, card_failed=asked.card_failed)
+        return serve.run_child(asked.child_of, after_death=asked.after_death, card_failed=asked.card_failed)
     return serve.run(download=not asked.no_download)
 
 

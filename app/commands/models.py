@@ -1,6 +1,6 @@
-"""`run.py models`: lists the weight files, downloads them with a progress bar, and verifies them.
+"""`run.py models`: lists the weight files, downloads them with a progress bar, verifies and converts them.
 
-No network is loaded, so it starts without torch.
+No network is loaded, so it starts without torch; only `convert` reads tensors.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _WRONG = (Verdict.WRONG_SIZE, Verdict.WRONG_HASH)
 
 
 def run(action: str, names: Sequence[str]) -> int:
-    """`list`, `download` or `verify`; returns the exit code."""
+    """`list`, `download`, `verify` or `convert`; returns the exit code."""
     settings = read_settings()
     folder = settings.weights_folder
     if action == "list":
@@ -38,6 +38,8 @@ def run(action: str, names: Sequence[str]) -> int:
         return EXIT_OK
     if action == "verify":
         return _verify(folder)
+    if action == "convert":
+        return _convert(folder, names, allow_unverified=settings.allow_unverified_weights)
     if settings.offline:
         complain("OFFLINE is true, so nothing is downloaded; set OFFLINE=false to download.")
         return EXIT_FAILED
@@ -137,6 +139,34 @@ def _verify(folder: Path) -> int:
         complain("None of the official files is installed; get them with: python3 run.py models download")
         return EXIT_FAILED
     return EXIT_FAILED if any(verdict in _WRONG for _, verdict in present) else EXIT_OK
+
+
+def _convert(folder: Path, names: Sequence[str], *, allow_unverified: bool) -> int:
+    """Make safetensors of the named `.pth` and `.pt` files (all that are there without a name), which stay."""
+    from app.restoration.models.registry import read_file  # with it comes torch
+    from app.restoration.models.tensor_files import convert
+
+    found = [path for path in sorted(folder.glob("*.pt*")) if path.suffix in (".pth", ".pt")]
+    wanted = [path for path in found if not names or path.name in names or path.stem in names]
+    for name in names:
+        if not any(name in (path.name, path.stem) for path in wanted):
+            complain(f"There is no file {name} (.pth or .pt) in {folder}.")
+            return EXIT_USAGE
+    code = EXIT_OK
+    for path in wanted:
+        try:
+            refused = weights.load_error(path, allow_unverified=allow_unverified)
+            if refused is None:
+                read_file(path)
+                say(f"{path.name}: converted to {convert(path).name}")
+        except RestoreError as error:
+            refused = error.detail
+        except OSError as error:
+            refused = f"{path.name} could not be converted: {error.strerror}"
+        if refused is not None:
+            complain(refused)
+            code = EXIT_FAILED
+    return code
 
 
 def _own_files(folder: Path) -> list[Path]:

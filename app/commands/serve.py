@@ -39,12 +39,16 @@ def run(*, download: bool = True) -> int:
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     environment = {**ALLOCATOR_ENVIRONMENT, **os.environ, "PYTHONPATH": path}
     words = ["--card-failed"] if torch_build.may_use_card(settings.device) else []
-    return Supervisor(command, environment, complain, words_after_hangs=words).run()
+    supervisor = Supervisor(
+        command, environment, complain, words_after_hangs=words, words_after_death=["--after-death"]
+    )
+    return supervisor.run()
 
 
-def run_child(parent_pid: int, *, card_failed: bool = False) -> int:
+def run_child(parent_pid: int, *, after_death: bool = False, card_failed: bool = False) -> int:
     """The server process: runs the service until SIGTERM, and dies with its supervisor.
 
+    `after_death`: the supervisor saw the process before this one die, so what it had in work is under suspicion.
     `card_failed`: the supervisor saw it hang or lose its card too often, so the CPU restores, whatever DEVICE says.
     """
     die_with(parent_pid)
@@ -54,7 +58,7 @@ def run_child(parent_pid: int, *, card_failed: bool = False) -> int:
     from app.main import serve  # imports torch: seconds, and hundreds of megabytes the parent does without
 
     try:
-        serve(settings, banner=lambda facts: _print_banner(settings, facts))
+        serve(settings, banner=lambda facts: _print_banner(settings, facts), after_death=after_death)
     except RestoreError as error:  # DEVICE names a card that is not there, and the like: starting again would not help
         complain(error.detail)
         return EXIT_FAILED if error.code == "database_unavailable" else EXIT_BAD_SETTINGS

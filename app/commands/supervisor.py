@@ -1,7 +1,8 @@
 """Keeps one child process running: starts it, starts it again after a crash or a hang, and passes signals on.
 
-A child that ends with `EXIT_OK` or with `EXIT_BAD_SETTINGS` is left ended. One that hung, or lost its graphics card,
-twice in a short time is started with further words on its command line.
+A child that ends with `EXIT_OK` or with `EXIT_BAD_SETTINGS` is left ended. One that takes the place of a dead one is
+told so: only a death that was seen here, of the child alone, may count against the photos it had in work. One that
+hung, or lost its graphics card, twice in a short time is started with further words on its command line.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT) + ((signal.SIGHUP,) if sys.platform !
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """How often a child may be started again, and how long to wait before: doubling, up to the longest wait."""
+    """How often a child may be started again, and how long to wait before: doubling, up to the longest wait.
 
-    restarts: int = 5
+    A photo that kills the process does so three times before it is given up, so that many restarts belong to one photo.
+    """
+
+    restarts: int = 12
     window_seconds: float = 600.0
     first_wait_seconds: float = 1.0
     longest_wait_seconds: float = 30.0
@@ -45,6 +49,7 @@ class Supervisor:
         policy: how often and when a child is started again.
         words_after_hangs: added to the command once the child ended with `EXIT_HUNG` twice in the policy's window;
             they tell it to leave the graphics card alone. They stay until the supervisor ends.
+        words_after_death: added to the command of a child whose predecessor died, unasked, under this supervisor.
     """
 
     def __init__(
@@ -54,9 +59,11 @@ class Supervisor:
         say: Callable[[str], None],
         policy: Policy = Policy(),
         words_after_hangs: Sequence[str] = (),
+        words_after_death: Sequence[str] = (),
     ) -> None:
         self._command, self._environment = list(command), dict(environment)
         self._say, self._policy = say, policy
+        self._words_after_death = list(words_after_death)
         self._child: subprocess.Popen[bytes] | None = None
         self._signals = 0
         self._stopping = threading.Event()
@@ -74,8 +81,9 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def _keep_running(self) -> int:
+        command = self._command
         while True:
-            code = self._run_once()
+            code = self._run_once(command)
             if code in (EXIT_OK, EXIT_BAD_SETTINGS) or self._stopping.is_set():
                 return code if code >= 0 else 128 - code
             wait = self.wait_before_restart(time.monotonic())
@@ -88,11 +96,12 @@ class Supervisor:
             self._say(f"The service {reason}; starting it again in {wait:g} s.")
             if self._stopping.wait(wait):
                 return EXIT_OK
+            command = [*self._command, *self._words_after_death]
 
-    def _run_once(self) -> int:
+    def _run_once(self, command: Sequence[str]) -> int:
         # Its own process group: Ctrl-C in a terminal then reaches only this process, which passes it on once.
         group = None if sys.platform == "win32" else 0
-        self._child = subprocess.Popen(self._command, env=self._environment, process_group=group)  # noqa: S603
+        self._child = subprocess.Popen(command, env=self._environment, process_group=group)  # noqa: S603
         if self._stopping.is_set():  # the signal came while the child was being made
             self._pass_on()
         return self._child.wait()

@@ -1,6 +1,7 @@
 """Bytes to `Picture` and back: formats, colour, depth and metadata."""
 
 from app.images.decoder import Decoder
+from app.images.decoder_pool import DecoderPool
 from app.images.encoding import Encoded, check_picture, choose_format, encode
 from app.images.formats import check_format
 from app.images.header import Header, ImageLimits, check_pages, read_header
@@ -13,6 +14,7 @@ from app.images.sniffing import accepted_formats
 __all__ = [
     "PREVIEW_SIDE_PIXELS",
     "Decoder",
+    "DecoderPool",
     "Encoded",
     "Header",
     "ImageLimits",

@@ -24,9 +24,10 @@ from PIL import AvifImagePlugin
 
 from app.errors import NotFound, RestoreError, Unavailable
 from app.images.decode import DecodeOptions, decode_file
-from app.images.header import ImageLimits, quiet_pillow
+from app.images.face_layers import load_layers, mix
+from app.images.header import Header, ImageLimits, quiet_pillow, read_header
 from app.images.picture import Picture
-from app.images.preview import preview_file
+from app.images.preview import encode_preview, preview_file, read_profile
 from app.images.result_preview import preview_result, result_memory
 
 _MEBIBYTE = 1024 * 1024
@@ -102,6 +103,10 @@ def _answer(request: dict[str, Any], fd: int, limits: ImageLimits) -> dict[str, 
         path = Path(request["path"])
         if request["do"] == "decode":
             return _send_picture(decode_file(path, limits, DecodeOptions(**request["options"])), fd)
+        if request["do"] == "header":
+            return _describe_header(read_header(path, limits))
+        if request["do"] == "face":
+            return {"sizes": _send([_face_preview(path, request)], fd)}
         if request["max_megapixels"] is not None:  # a result of our own, not a photo of somebody's
             with _allow_memory(result_memory(path)):
                 return {"sizes": _send([preview_result(path, request["max_side"])], fd)}
@@ -112,6 +117,21 @@ def _answer(request: dict[str, Any], fd: int, limits: ImageLimits) -> dict[str, 
         return _failure(NotFound("file_missing", "The photo's file is no longer here; upload it again."))
     except OSError:
         return _failure(Unavailable("no_space", "There is no room to decode a photo now; try again later."))
+
+
+def _describe_header(header: Header) -> dict[str, Any]:
+    return {"format": header.format, "width": header.width, "height": header.height}
+
+
+def _face_preview(path: Path, request: dict[str, Any]) -> bytes:
+    """One kept face, blended at its strength; the layers are in the colours of the result's profile."""
+    found = load_layers(path, request["index"])
+    if not found:
+        raise NotFound("face_not_found", "This result has no such restored face.")
+    region = found[0].before.copy()
+    mix(region, found[0].restored, found[0].mask, request["strength"])
+    profile = read_profile(Path(request["result"]))
+    return encode_preview(Picture(region, icc_profile=profile), request["max_side"])
 
 
 def _failure(error: RestoreError) -> dict[str, Any]:

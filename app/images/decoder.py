@@ -24,12 +24,13 @@ import numpy as np
 
 from app import errors
 from app.errors import Internal, RestoreError, Unavailable, Unprocessable
-from app.images.header import ImageLimits, undecodable
+from app.images.header import Header, ImageLimits, undecodable
 from app.images.picture import Picture
 from app.images.preview import PREVIEW_SIDE_PIXELS
 from app.images.sniffing import MIME_TYPES
 from app.notices import PHOTO_CHANGED, notices_of
 
+HEADER_TIMEOUT_SECONDS = 5.0
 _START_TIMEOUT_SECONDS = 60.0
 _MAX_ANSWER_BYTES = 64 * 1024
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
@@ -79,6 +80,25 @@ class Decoder:
         picture = self._submit(lambda: self._ask(request, _read_picture))
         assert isinstance(picture, Picture)
         return picture
+
+    def read_header(self, path: Path) -> Header:
+        """Judge a file by its header, as `header.read_header` does; what takes long is refused as `decode_timeout`."""
+        request = {"do": "header", "path": str(path.absolute())}
+        header = self._submit(lambda: self._ask(request, _read_header, HEADER_TIMEOUT_SECONDS))
+        assert isinstance(header, Header)
+        return header
+
+    def face_preview(self, layers: Path, result: Path, index: int, strength: float, max_side: int) -> bytes:
+        """A JPEG of one kept face of a result, in the colours that the result's own profile means.
+
+        Raises:
+            RestoreError: `face_not_found`, `layers_unreadable`, or what stands at `decode`.
+        """
+        places = {"path": str(layers.absolute()), "result": str(result.absolute())}
+        request = {"do": "face", **places, "index": index, "strength": strength, "max_side": max_side}
+        data = self._submit(lambda: self._ask(request, _read_preview))
+        assert isinstance(data, bytes)
+        return data
 
     def preview(self, path: Path, max_side: int = PREVIEW_SIDE_PIXELS, max_megapixels: float | None = None) -> bytes:
         """A JPEG of at most `max_side` pixels a side.
@@ -229,6 +249,13 @@ def _as_error(said: dict[str, Any]) -> RestoreError:
 
 def _read_preview(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -> bytes:
     return _read_blocks(answer["sizes"], 1, 0, file)[0]
+
+
+def _read_header(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -> Header:
+    width, height, name = int(answer["width"]), int(answer["height"]), str(answer["format"])
+    if not 0 < width * height <= limits.max_input_megapixels * 1e6 or min(width, height) < 1:
+        raise _Died
+    return Header(name, MIME_TYPES[name], width, height)
 
 
 def _read_picture(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -> Picture:

@@ -18,7 +18,10 @@ INTERVAL_SECONDS = 0.5
 
 
 class Progress:
-    """What a backend calls with (fraction, stage); False tells it to stop, `stop_seen` and `claim_lost` say why."""
+    """What a backend calls with (fraction, stage); False tells it to stop, `stop_seen` and `claim_lost` say why.
+
+    `sent`: a provider was asked, so the result costs money.
+    """
 
     def __init__(
         self,
@@ -34,6 +37,7 @@ class Progress:
         self._reported, self._written_at = (-1.0, ""), -float("inf")
         self.stop_seen = False
         self.claim_lost = False
+        self.sent = False
 
     def __call__(self, fraction: float, stage: Stage) -> bool:
         """Write it, if it is time to; False: the run has to stop."""
@@ -43,6 +47,7 @@ class Progress:
             return False
         if stage is Stage.SENDING:  # without this on record nothing may be sent, so a refusal of the store is raised
             self.claim_lost = not self._store.mark_sent(self._attempt_id, self._token)
+            self.sent = not self.claim_lost
             return not self.claim_lost
         try:
             self.claim_lost = not self._report(fraction, stage)

@@ -6,11 +6,12 @@ made safe under a name of its own before the row shows it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -119,21 +120,27 @@ class Reblender:
             self._metrics.observe_stage("reblend", self._clock() - began)
             return done
 
-    def layer(self, attempt: Attempt, index: int) -> FaceLayer:
-        """The kept layer of one face. Raises `Conflict` `faces_not_kept` or `NotFound` `face_not_found`."""
-        found = self._load(attempt, index)
-        if not found:
-            raise NotFound("face_not_found", "This result has no such restored face.")
-        return found[0]
+    @contextlib.contextmanager
+    def crop_sources(self, attempt: Attempt) -> Iterator[tuple[Path, Path]]:
+        """Lend the kept layers and the result's first version, in whose colour profile the layers are.
 
-    def profile(self, attempt: Attempt) -> bytes | None:
-        """The colour profile that the result, and so its layers, are in. Raises `NotFound` `result_not_found`."""
+        Raises `Conflict` `faces_not_kept` or `NotFound` `result_not_found`.
+        """
         assert attempt.result_name is not None
-        try:
-            with self._storage.result(first_version(attempt.result_name)) as path:
-                return images.read_profile(path)
-        except (NotFound, FileNotFoundError):
-            raise _gone() from None
+        with contextlib.ExitStack() as lent:
+            try:
+                layers = lent.enter_context(self._storage.layers(attempt.result_name))
+            except NotFound:
+                raise _not_kept() from None
+            try:
+                result = lent.enter_context(self._storage.result(first_version(attempt.result_name)))
+            except NotFound:
+                raise _gone() from None
+            try:
+                yield layers, result
+            except Unprocessable as error:
+                log.error("the kept faces of attempt %s cannot be read: %s", attempt.id, error.code)
+                raise _not_kept() from error
 
     def _make_version(self, attempt: Attempt, faces: tuple[Mapping[str, Any], ...]) -> Attempt:
         assert attempt.result_name is not None
@@ -183,11 +190,11 @@ class Reblender:
             raise _gone()
         return shown
 
-    def _load(self, attempt: Attempt, only: int | None = None) -> tuple[FaceLayer, ...]:
+    def _load(self, attempt: Attempt) -> tuple[FaceLayer, ...]:
         assert attempt.result_name is not None
         try:
             with self._storage.layers(attempt.result_name) as path:
-                return load_layers(path, only)
+                return load_layers(path)
         except (NotFound, FileNotFoundError):
             raise _not_kept() from None
         except Unavailable:

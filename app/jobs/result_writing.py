@@ -28,6 +28,10 @@ FACES_NOT_KEPT = Notice(
     "There was no room to keep the faces, so their strength cannot be changed without restoring again.",
 )
 
+SURROUNDINGS_NOT_KEPT = Notice(
+    "metadata_not_kept", "Metadata and colour profile could not be written, so the result is without them."
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class WrittenPages:
@@ -48,6 +52,7 @@ class Finished:
     restored: RestorationResult
     notes: tuple[Notice, ...]  # what had to be given up while decoding
     pages: WrittenPages | None = None
+    paid: bool = False  # a provider was asked for it: it is not given up for trouble of ours
 
 
 class ResultWriter:
@@ -104,6 +109,13 @@ class ResultWriter:
                 finished.restored.picture, temporary, options.output_format, options.output_quality, options.metadata
             )
         return _row_of(finished, encoded)
+
+
+def without_surroundings(finished: Finished) -> Finished:
+    """The same pixels without metadata, resolution and profile, any of which may be what cannot be encoded."""
+    picture = dataclasses.replace(finished.restored.picture, icc_profile=None, exif=None, xmp=None, dpi=None)
+    restored = dataclasses.replace(finished.restored, picture=picture)
+    return dataclasses.replace(finished, restored=restored, notes=(*finished.notes, SURROUNDINGS_NOT_KEPT))
 
 
 def _row_of(finished: Finished, encoded: Encoded) -> Result:

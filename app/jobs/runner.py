@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,19 +17,24 @@ from typing import Protocol
 from app import images
 from app.backends.pages import has_pages, restore_pages
 from app.backends.protocol import Backend
-from app.errors import Cancelled, Conflict, DeviceLost, NotFound, RestoreError
+from app.errors import Cancelled, Conflict, DeviceLost, NotFound, RestoreError, is_exhaustion
 from app.images import PagesEncoder, Picture
 from app.jobs.progress import Progress
-from app.jobs.result_writing import Finished, ResultWriter, WrittenPages
+from app.jobs.result_writing import SURROUNDINGS_NOT_KEPT, Finished, ResultWriter, WrittenPages, without_surroundings
+from app.jobs.run_failures import INTERNAL, is_passing, may_fare_better_alone, reason_of
+from app.jobs.settlement import Settlement
 from app.jobs.storage_retries import StorageRetries
+from app.logs import Sparing
 from app.metrics import Metrics
+from app.notices import Notice
 from app.options import Pages, Partial, RestoreOptions
 from app.stages import Stage
 from app.storage import Storage, new_id, translate_disk_full
-from app.store import Attempt, Result, Store
+from app.store import MAX_TRIES, Attempt, Result, Store
 
 log = logging.getLogger(__name__)
 
+FACTS_NOT_KEPT = Notice("facts_not_kept", "What is known of this run could not be stored.")
 SHUTTING_DOWN = "shutting_down"  # the code of a decoder that was closed
 
 
@@ -68,6 +72,11 @@ def _not_cancelled() -> bool:
     return False
 
 
+def _no_retry() -> bool:
+    """What a caller that cannot wait says to another try."""
+    return False
+
+
 class Runner:
     """Performs restorations. The steps of one attempt follow each other; steps of different attempts may overlap."""
 
@@ -88,8 +97,8 @@ class Runner:
         self._clock, self._wall = clock, wall
         self._with_retries = StorageRetries(clock, pause)
         self._writer = ResultWriter(storage, self._with_retries)
-        self._unsettled: list[tuple[str, Callable[[], object]]] = []
-        self._unsettled_lock = threading.Lock()
+        self._settlement = Settlement()
+        self._sparing = Sparing(clock)
 
     def run_attempt(self, attempt_id: str) -> None:
         """All three steps in a row. Does nothing when the attempt does not wait (any more)."""
@@ -166,7 +175,7 @@ class Runner:
         backend = self._backend(attempt.backend)
         if not has_pages(picture, options):
             restored = backend.restore(picture, options, progress)
-            return Finished(attempt, prepared.token, options, restored, picture.notes)
+            return Finished(attempt, prepared.token, options, restored, picture.notes, paid=progress.sent)
         with contextlib.ExitStack() as stack:
             path = stack.enter_context(self._storage.scratch(attempt.id))
             with translate_disk_full():
@@ -176,54 +185,79 @@ class Runner:
             written = WrittenPages(path, encoded, stack.pop_all())
         return Finished(attempt, prepared.token, options, restored, (), written)
 
-    def finish(self, finished: Finished, *, heartbeat: Callable[[], None] = _noop) -> None:
-        """Encode, make the file safe under its name, and only then complete the row."""
+    def finish(
+        self,
+        finished: Finished,
+        *,
+        heartbeat: Callable[[], None] = _noop,
+        wait_to_retry: Callable[[], bool] = _no_retry,
+    ) -> None:
+        """Encode, make the file safe under its name, and only then complete the row.
+
+        What was paid for is not lost to trouble of ours: it is tried again while `wait_to_retry` (which waits a moment)
+        says True, and where the encoding itself fails, without metadata and profile.
+        """
         attempt, token = finished.attempt, finished.token
         progress = Progress(self._store, attempt.id, token, self._clock, heartbeat, _not_cancelled)
         began = self._clock()
-        try:
-            result = self._writer.write(finished, progress)
-        except Exception as error:  # noqa: BLE001 - every failure ends in the row
-            self._fail(attempt, token, error)
+        left: Finished | None = finished
+        while left is not None:
+            try:
+                result = self._writer.write(left, progress)
+            except Exception as error:  # noqa: BLE001 - every failure ends in the row
+                left = self._next_try(left, error, wait_to_retry)
+                continue
+            self._metrics.observe_stage("encode", self._clock() - began)
+            self._settle_result(attempt, token, result)
             return
+
+    def _settle_result(self, attempt: Attempt, token: str, result: Result | None) -> None:
+        """Complete the row of a result that is safe on disk; None: the run was cancelled meanwhile."""
         if result is None:
             self._metrics.attempt_ended("cancelled")
             return
-        self._metrics.observe_stage("encode", self._clock() - began)
-        self._settle(token, lambda: self._complete(attempt.id, token, result))
+        bare = dataclasses.replace(result, faces=(), warnings=(FACTS_NOT_KEPT,), params={})
+        self._settlement.settle(
+            token,
+            lambda: self._complete(attempt.id, token, result),
+            lambda: self._complete(attempt.id, token, bare),
+            lambda: self._fail_plainly(attempt, token),
+        )
+
+    def _next_try(self, finished: Finished, error: Exception, wait_to_retry: Callable[[], bool]) -> Finished | None:
+        """What to write after a failure: the same later, the pixels alone, or nothing, and then the run has failed."""
+        if finished.paid and is_passing(error):
+            self._sparing.error(log, "the result of attempt %s waits to be written: %s", finished.attempt.id, error)
+            if wait_to_retry():
+                return finished
+        elif finished.paid and SURROUNDINGS_NOT_KEPT not in finished.notes:
+            log.error("the result of attempt %s is written without metadata", finished.attempt.id, exc_info=error)
+            return without_surroundings(finished)
+        self._fail(finished.attempt, finished.token, error)
+        return None
 
     def give_back(self, attempt_id: str, token: str) -> None:
         """Put an attempt whose run was stopped in good order back into the queue; no try is burned.
 
         One that was sent to a provider is failed instead: it would be paid for twice.
         """
-        self._settle(token, lambda: self._count("given_back", self._store.give_back(attempt_id, token, self._wall())))
+        self._settlement.settle(
+            token, lambda: self._count("given_back", self._store.give_back(attempt_id, token, self._wall()))
+        )
 
     def abandon(self, attempt_id: str, token: str) -> None:
         """The run died without a word: back into the queue while tries are left, else failed."""
-        self._settle(token, lambda: self._count("crashed", self._store.crashed(attempt_id, token, self._wall())))
+        self._settlement.settle(
+            token, lambda: self._count("crashed", self._store.crashed(attempt_id, token, self._wall()))
+        )
 
     def settle(self) -> int:
         """Try again what the store could not take (a full disk, say); returns how much is still unsettled."""
-        with self._unsettled_lock:
-            moves, self._unsettled = self._unsettled, []
-        for token, move in moves:
-            self._settle(token, move)
-        return len(self._unsettled)
+        return self._settlement.retry()
 
     def unsettled_tokens(self) -> set[str]:
         """The claims of runs whose end the store could not take yet."""
-        with self._unsettled_lock:
-            return {token for token, _ in self._unsettled}
-
-    def _settle(self, token: str, move: Callable[[], object]) -> None:
-        """Make one move of a row now, or keep it for `settle`: a run never leaves its row in the middle."""
-        try:
-            move()
-        except RestoreError as error:
-            log.error("the end of a run could not be written yet: %s", error.detail)
-            with self._unsettled_lock:
-                self._unsettled.append((token, move))
+        return self._settlement.tokens()
 
     def _decode(self, attempt: Attempt, options: RestoreOptions, page: int | None) -> Picture:
         if not self._storage.has_upload(attempt.photo_id):
@@ -263,25 +297,27 @@ class Runner:
             self._fail(attempt, token, error)
 
     def _fail(self, attempt: Attempt, token: str, error: Exception) -> None:
-        code, message = _reason(attempt, error)
+        """End a run that did not work; where it was the process that lacked something, the attempt waits again."""
+        if is_exhaustion(error):
+            self._sparing.error(log, "attempt %s waits again, the service ran out of resources: %s", attempt.id, error)
+            self.give_back(attempt.id, token)
+            return
+        if may_fare_better_alone(error) and attempt.tries < MAX_TRIES:
+            log.warning("attempt %s is tried again, alone: %s", attempt.id, type(error).__name__)
+            self.abandon(attempt.id, token)
+            return
+        code, message = reason_of(attempt, error)
         now = self._wall()
-        self._settle(token, lambda: self._count("failed", self._store.fail(attempt.id, token, code, message, now)))
+        self._settlement.settle(
+            token,
+            lambda: self._count("failed", self._store.fail(attempt.id, token, code, message, now)),
+            lambda: self._fail_plainly(attempt, token),
+        )
+
+    def _fail_plainly(self, attempt: Attempt, token: str) -> None:
+        """With words of ours only: nothing in them can keep the store from taking them."""
+        self._count("failed", self._store.fail(attempt.id, token, *INTERNAL, self._wall()))
 
     def _count(self, how: str, changed: bool) -> None:
         if changed:
             self._metrics.attempt_ended(how)
-
-
-def _reason(attempt: Attempt, error: Exception) -> tuple[str, str]:
-    """Stable code and plain sentence of a failure; what nobody expected goes to the log with its trace."""
-    if isinstance(error, RestoreError):
-        log.info("attempt %s failed: %s", attempt.id, error.code)
-        return error.code, error.detail
-    if isinstance(error, MemoryError):
-        log.error("attempt %s ran out of memory", attempt.id)
-        return "out_of_memory", "There was not enough memory for this photo; try a smaller scale or a smaller photo."
-    log.error("attempt %s failed unexpectedly", attempt.id, exc_info=error)
-    return (
-        "internal_error",
-        "The restoration failed for a reason of ours; try again, and tell the operator if it stays.",
-    )

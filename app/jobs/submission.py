@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.errors import NotFound, RestoreError, Unprocessable
-from app.images import Header, ImageLimits, check_format, check_pages, read_header
+from app.images import Header, ImageLimits, check_format, check_pages
 from app.options import Pages, RestoreOptions, check_output
 from app.queue import Queue
 from app.storage import Storage, StoredUpload, UploadWriter
@@ -28,11 +28,12 @@ class Upload:
 
 @dataclasses.dataclass(frozen=True)
 class SubmissionLimits:
-    """What a submission is judged by. `queue_limit` is in photos that wait."""
+    """What a submission is judged by. The limits are photos that wait, in all and of one owner (None: any number)."""
 
     image: ImageLimits
     max_output_megapixels: float
     queue_limit: int
+    owner_limit: int | None = None
 
 
 class BatchRefused(RestoreError):
@@ -57,7 +58,8 @@ class BatchRefused(RestoreError):
 class Submission:
     """Accepts jobs and photos. Calls wait for disk and database, so they belong in a thread that may wait.
 
-    `check_options` raises for options that cannot be served now; `now` is epoch seconds.
+    `check_options` raises for options that cannot be served now; `read_header` judges a file by its header, away from
+    this process. `now` is epoch seconds.
     """
 
     def __init__(
@@ -67,10 +69,11 @@ class Submission:
         queue: Queue,
         *,
         check_options: Callable[[RestoreOptions], None],
+        read_header: Callable[[Path], Header],
         limits: SubmissionLimits,
     ) -> None:
         self._store, self._storage, self._queue = store, storage, queue
-        self._limits = limits
+        self._limits, self._read_header = limits, read_header
         self.check_options = check_options
 
     def submit(self, owner: str, uploads: Sequence[Upload], options: RestoreOptions, now: float) -> tuple[Job, int]:
@@ -87,8 +90,9 @@ class Submission:
             for upload in uploads:
                 stored.append(_writer_of(upload).commit())  # noqa: PERF401 - one by one: what is stored must be known
             photos = [_new_photo(*found) for found in zip(uploads, headers, stored, strict=True)]
-            limit = self._limits.queue_limit
-            job, position = self._store.submit(owner, photos, options.to_json(), options.backend, limit, now)
+            limits = self._limits
+            asked = (owner, photos, options.to_json(), options.backend, limits.queue_limit, now)
+            job, position = self._store.submit(*asked, owner_limit=limits.owner_limit)
         except BaseException:
             self._drop(uploads, stored)
             raise
@@ -103,7 +107,7 @@ class Submission:
         """
         stored: list[StoredUpload] = []
         try:
-            header = read_header(_path_of(upload), self._limits.image)
+            header = self._read_header(_path_of(upload))
             stored.append(_writer_of(upload).commit())
             photo, created = self._store.library.add(owner, _new_photo(upload, header, stored[0]), now)
         except BaseException:
@@ -126,9 +130,9 @@ class Submission:
             raise NotFound("photo_missing", "The uploaded photo is gone; upload it again.")
         if options.pages == Pages.ALL:
             with self._storage.upload(photo_id) as path:
-                self._check_pages(read_header(path, self._limits.image), options)
-        limit = self._limits.queue_limit
-        job, position = self._store.restore_photo(owner, photo_id, options.to_json(), options.backend, limit, now)
+                self._check_pages(self._read_header(path), options)
+        asked = (owner, photo_id, options.to_json(), options.backend, self._limits.queue_limit, now)
+        job, position = self._store.restore_photo(*asked, owner_limit=self._limits.owner_limit)
         self._wake(job)
         return job, position
 
@@ -145,7 +149,7 @@ class Submission:
         return headers
 
     def _check_one(self, upload: Upload, options: RestoreOptions) -> Header:
-        header = read_header(_path_of(upload), self._limits.image)
+        header = self._read_header(_path_of(upload))
         self._check_pages(header, options)
         return header
 

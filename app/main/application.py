@@ -28,6 +28,7 @@ def create_app(
     describe: Describe | None = None,
     warm_up: Callable[[], str | None] | None = None,
     on_hang: Callable[[], None] | None = None,
+    after_death: bool = False,
     lease_times: LeaseTimes | None = None,
 ) -> FastAPI:
     """The API as an ASGI application; its parts hang on `app.state.parts`, and start and stop with its lifespan.
@@ -38,9 +39,10 @@ def create_app(
         describe: what the given backends are (see `app.api.catalog`).
         warm_up: loads and runs the given backends once; returns a model's name.
         on_hang: called when a restoration hangs; the process should end.
+        after_death: the process before this one was seen to die alone, so the runs it left burned a try.
         lease_times: how long claims last and how often they are renewed; None: the usual times.
     """
-    service = Service(settings, backends, describe, warm_up, on_hang, lease_times)
+    service = Service(settings, backends, describe, warm_up, on_hang, lease_times, after_death=after_death)
     context = service.context
 
     @contextlib.asynccontextmanager

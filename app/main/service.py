@@ -10,7 +10,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from app.api.admission import Admission
@@ -20,12 +19,14 @@ from app.api.catalog import LOCAL_BACKEND, Catalog
 from app.api.connections import Connections
 from app.api.dependencies import AppContext, Limits
 from app.api.job_events import JobEvents
+from app.api.shared_calls import KeptAnswers, SharedCalls
+from app.api.shared_pool import Pools
 from app.backends.protocol import Backend
 from app.backends.siliconflow import NAME as CLOUD
 from app.backends.siliconflow import describe_siliconflow
 from app.errors import RestoreError
 from app.events import LocalEvents
-from app.images import Decoder, ImageLimits
+from app.images import Decoder, DecoderPool, ImageLimits
 from app.jobs.deletion import Deletion
 from app.jobs.janitor import Janitor
 from app.jobs.lease_keeper import LeaseKeeper, LeaseTimes
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-POOL_THREADS = 8
 LOADER_JOIN_SECONDS = 15.0
 OPEN_AGAIN_SECONDS = 30.0
 IDLE_CHECK_SECONDS = 30.0
@@ -67,7 +67,10 @@ class Service:
         warm_up: Callable[[], str | None] | None,
         on_hang: Callable[[], None] | None,
         lease_times: LeaseTimes | None = None,
+        *,
+        after_death: bool = False,
     ) -> None:
+        self._after_death = after_death
         self.load_error: RestoreError | None = None
         self._settings, self._lease_times = settings, lease_times or LeaseTimes()
         self._given = backends is not None
@@ -86,7 +89,8 @@ class Service:
         """Open the store, take back what a crash left, and begin to load; requests are answered meanwhile."""
         context = self.context
         await asyncio.to_thread(context.store.open)
-        self._waiting = context.store.recover(context.wall())
+        self._waiting = context.store.recover(context.wall(), burn_try=self._after_death)
+        context.keys.forget_sessions(context.store.ended_sessions(context.wall()))
         context.job_events.start(context.events.subscribe)
         context.janitor.start()
         context.lease_keeper.start()
@@ -116,7 +120,8 @@ class Service:
             self._idle_watch.stop()
         await asyncio.to_thread(context.reblender.close)
         await asyncio.to_thread(context.decoder.close)
-        await asyncio.to_thread(context.pool.shutdown)
+        await asyncio.to_thread(context.inspectors.close)
+        await asyncio.to_thread(context.pools.shutdown)
         context.store.close()
 
     def _build(self, on_hang: Callable[[], None] | None) -> AppContext:
@@ -127,14 +132,14 @@ class Service:
             settings.database_url, events, worker=_worker_name(), lease_seconds=self._lease_times.lease_seconds
         )
         storage = open_storage(settings)
-        decoder = Decoder(limits.image)
-        pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="request")
+        decoder, inspectors = Decoder(limits.image), DecoderPool(limits.image)
+        pools = Pools()
         runner = Runner(store, storage, decoder, self._backends, metrics)
         worker = self._make_worker(runner, store, metrics, queue, on_hang)
         self._open_cloud(decoder, storage)
 
         async def count_queued() -> int:
-            counts = await asyncio.get_running_loop().run_in_executor(pool, store.counts)
+            counts = await pools.system.run("", store.counts)
             return counts.queued
 
         catalog = Catalog(lambda: self._describe(), lambda: self._warm_up(), backends=self._backend_rows())
@@ -145,6 +150,7 @@ class Service:
             queue=queue,
             storage=storage,
             decoder=decoder,
+            inspectors=inspectors,
             metrics=metrics,
             worker=worker,
             lease_keeper=LeaseKeeper(
@@ -156,14 +162,24 @@ class Service:
             rate_limits=RateLimits(settings.rate_limit),
             job_events=JobEvents(),
             reblender=Reblender(store, storage, Decoder(result_limits_of(limits)), metrics),
-            submission=Submission(store, storage, queue, check_options=catalog.check, limits=limits.submission),
+            submission=self._make_submission(store, storage, queue, catalog, inspectors),
             deletion=Deletion(store, storage),
             admission=Admission(storage, limits.queue_limit, count_queued, time.monotonic),
             connections=Connections(),
-            pool=pool,
+            pools=pools,
+            previews=KeptAnswers(),
+            warm_ups=SharedCalls(),
             clock=time.monotonic,
             wall=time.time,
             started_at=time.monotonic(),
+        )
+
+    def _make_submission(
+        self, store: Store, storage: Storage, queue: Queue, catalog: Catalog, inspectors: DecoderPool
+    ) -> Submission:
+        limits = limits_of(self._settings).submission
+        return Submission(
+            store, storage, queue, check_options=catalog.check, read_header=inspectors.read_header, limits=limits
         )
 
     def _make_worker(
@@ -217,9 +233,10 @@ class Service:
 
         What fails for a reason that may pass is tried again until it works.
         """
-        warming = self.context.pool.submit(self._warm_decoder)  # its child loads while we load
+        warming = threading.Thread(target=self._warm_decoders, name="decoder-warm-up", daemon=True)
+        warming.start()  # the children load while we load
         failure = self._try_to_open()
-        warming.result()
+        warming.join()
         self._begin(failure)
         self.loaded.set()
         while failure is not None and self.load_error is None and not self._ending.wait(OPEN_AGAIN_SECONDS):
@@ -261,8 +278,9 @@ class Service:
             self._idle_watch = SupervisedThread("idle-release", functools.partial(_release_when_idle, backend))
             self._idle_watch.start()
 
-    def _warm_decoder(self) -> None:
+    def _warm_decoders(self) -> None:
         try:
+            self.context.inspectors.start()
             self.context.decoder.start()
         except RestoreError as error:  # the first photo tries again
             log.warning("the decoder could not be started: %s", error.detail)
@@ -324,6 +342,7 @@ def limits_of(settings: Settings) -> Limits:
         max_batch_size=settings.max_batch_size,
         max_output_megapixels=settings.max_output_megapixels,
         queue_limit=settings.queue_limit,
+        owner_limit=settings.queue_limit_per_owner if settings.api_keys else None,
         retention_seconds=settings.retention_minutes * 60,
         drain_seconds=settings.drain_seconds,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import logging
 import os
 import signal
 import socket
@@ -16,13 +18,16 @@ import uvicorn
 from fastapi import FastAPI
 
 from app import logs
+from app.api.connection_limits import ConnectionLimits, connections_within, raise_descriptor_limit
 from app.api.dashboard import Dashboard
-from app.api.http_protocol import TimedProtocol
-from app.errors import Conflict
+from app.api.http_protocol import CountedWebSocket, TimedProtocol
+from app.errors import Conflict, is_exhaustion
 from app.exit_codes import EXIT_HUNG
 from app.main.application import create_app
 from app.main.service import Service
 from app.settings import Settings
+
+log = logging.getLogger(__name__)
 
 STATIC_FOLDER = Path(__file__).resolve().parents[2] / "static"
 KEEP_ALIVE_SECONDS = 20
@@ -37,18 +42,21 @@ def create_dashboard(app: FastAPI, static_folder: Path = STATIC_FOLDER) -> Dashb
     return Dashboard(app, static_folder, app.state.context.storage.address_origin())
 
 
-def serve(settings: Settings, *, banner: Callable[[Mapping[str, Any]], None] | None = None) -> None:
+def serve(
+    settings: Settings, *, banner: Callable[[Mapping[str, Any]], None] | None = None, after_death: bool = False
+) -> None:
     """Serve API and dashboard until SIGTERM or SIGINT; a second signal cuts the drain short.
 
-    `banner` is called once with what the local backend says of itself, when it is loaded.
+    `banner` is called once with what the local backend says of itself, when it is loaded. `after_death`: the process
+    before this one died, and nothing else did; what it had in work burned a try.
 
     Raises:
         RestoreError: the start is not possible: a port is taken, the data folder is in use, the device is not there.
     """
     logs.set_up(settings.log_format, settings.secrets)
-    app = create_app(settings, on_hang=lambda: os._exit(EXIT_HUNG))
+    app = create_app(settings, on_hang=lambda: os._exit(EXIT_HUNG), after_death=after_death)
     with _listening(settings.host, settings.port) as api, _listening(settings.host, settings.dashboard_port) as pages:
-        asyncio.run(_serve(app, api, pages, banner))
+        asyncio.run(_serve(app, api, pages, banner, settings.forwarded_allow_ips))
 
 
 @contextlib.contextmanager
@@ -72,7 +80,17 @@ def _signals_to(on_signal: Callable[[], None]) -> Iterator[None]:
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves the signals to `serve`, which has two of them."""
+    """A server that leaves the signals to `serve`, which has two of them.
+
+    It accepts one connection a turn of the loop. asyncio tries as often as the backlog says, also without a descriptor
+    left, and each failure has a timer that tries again: with a long backlog these multiply.
+    """
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start with the short backlog that asyncio gets, then let the kernel keep a long one."""
+        await super().startup(sockets)
+        for port in sockets or ():
+            port.listen(BACKLOG_CONNECTIONS)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -81,10 +99,16 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(
-    app: FastAPI, api: socket.socket, pages: socket.socket, banner: Callable[[Mapping[str, Any]], None] | None
+    app: FastAPI,
+    api: socket.socket,
+    pages: socket.socket,
+    banner: Callable[[Mapping[str, Any]], None] | None,
+    proxies: Sequence[str],
 ) -> None:
     service: Service = app.state.service
-    servers = [_server(app), _server(create_dashboard(app))]
+    limits = ConnectionLimits(connections_within(raise_descriptor_limit()), proxies=proxies)
+    servers = [_server(app, limits, proxies), _server(create_dashboard(app), limits, proxies)]
+    asyncio.get_running_loop().set_exception_handler(functools.partial(_on_loop_error, logs.Sparing()))
     stopping = asyncio.Event()
 
     def on_signal() -> None:
@@ -133,11 +157,24 @@ async def _tell_when_loaded(
         banner(await asyncio.to_thread(service.context.catalog.description))
 
 
-def _server(app: Any) -> _Server:
+def _on_loop_error(sparing: logs.Sparing, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """asyncio says each connection that it had no descriptor for; one line a while is enough."""
+    error = context.get("exception")
+    if error is not None and is_exhaustion(error):
+        sparing.error(log, "a connection had to wait: %s", error)
+    else:
+        loop.default_exception_handler(context)
+
+
+def _server(app: Any, limits: ConnectionLimits, proxies: Sequence[str]) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
-            http=TimedProtocol,
+            http=functools.partial(TimedProtocol, connection_limits=limits),  # type: ignore[arg-type]
+            ws=CountedWebSocket,
+            backlog=1,
+            proxy_headers=bool(proxies),
+            forwarded_allow_ips=list(proxies),
             lifespan="off",
             log_config=None,
             access_log=False,

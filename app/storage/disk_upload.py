@@ -17,6 +17,7 @@ from typing import Self
 
 from app import atomic_files
 from app.errors import Unavailable
+from app.storage.part_lock import create_locked
 from app.storage.protocol import StoredUpload
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class StagedUploadWriter(abc.ABC):
         self._hash = hashlib.sha256()
         self._bytes = 0
         with translate_disk_full():
-            self._file: int | None = _create(part)
+            self._file: int | None = create_locked(part)
 
     @property
     def path(self) -> Path:
@@ -125,10 +126,6 @@ class DiskUploadWriter(StagedUploadWriter):
 
     def _forget(self) -> None:
         self._final.unlink(missing_ok=True)
-
-
-def _create(path: Path) -> int:
-    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
 
 
 def _write_all(handle: int, chunk: bytes | bytearray | memoryview) -> None:

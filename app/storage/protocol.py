@@ -153,7 +153,7 @@ class Storage(Protocol):
         ...
 
     def scratch(self, attempt_id: str) -> AbstractContextManager[Path]:
-        """A fresh local name to write to, made for this block alone; what was not published is removed at its end."""
+        """A fresh, empty local file to write to, made for this block alone; unless published it goes at its end."""
         ...
 
     def name_of_run(self, result_name: str, run: str) -> str:
@@ -213,5 +213,5 @@ class Storage(Protocol):
         ...
 
     def remove_found(self, file: FoundFile) -> bool:
-        """Remove a file that one of the three lists named; False when it is gone already."""
+        """Remove a file that one of the three lists named; False when it is gone, or is a part that has a writer."""
         ...

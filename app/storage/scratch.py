@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from app.errors import NotFound
+from app.storage import part_lock
 from app.storage.names import ID_PATTERN
 from app.storage.protocol import FoundFile
 
@@ -51,10 +52,8 @@ class ScratchFolders:
         self.make()
         name = f"{some_id}.{secrets.token_hex(4)}.part"
         temporary = inside(self._scratch, name, _PART_PATTERN, "result_not_found")
-        try:
+        with part_lock.locked(temporary):
             yield temporary
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def free_disk_ok(self) -> bool:
         """See `Storage`: the least of both folders' file systems counts."""
@@ -70,10 +69,10 @@ class ScratchFolders:
         yield from found_files(self._scratch, _PART_PATTERN)
 
     def remove_part(self, name: str) -> bool | None:
-        """Remove one of `iter_parts`; False when it is gone already, None when the name is none of theirs."""
+        """Remove one of `iter_parts`; False when it is gone or has a writer, None when the name is none of theirs."""
         for folder, pattern in ((self.uploads, _UPLOAD_PART_PATTERN), (self._scratch, _PART_PATTERN)):
             if pattern.fullmatch(name):
-                return remove_file(folder / name)
+                return part_lock.remove_unlocked(folder / name)
         return None
 
 

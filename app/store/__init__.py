@@ -3,7 +3,17 @@
 from app.store.leases import LeaseSweep
 from app.store.protocol import LEASE_SECONDS, MAX_TRIES, Library, Store
 from app.store.queries import Counts
-from app.store.records import Attempt, AttemptStatus, Job, NewPhoto, NewVersion, Photo, PhotoStatus, Result
+from app.store.records import (
+    Attempt,
+    AttemptStatus,
+    Job,
+    JobSummary,
+    NewPhoto,
+    NewVersion,
+    Photo,
+    PhotoStatus,
+    Result,
+)
 from app.store.removal import Removal
 from app.store.sql_store import SqlStore
 
@@ -14,6 +24,7 @@ __all__ = [
     "AttemptStatus",
     "Counts",
     "Job",
+    "JobSummary",
     "LeaseSweep",
     "Library",
     "NewPhoto",

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, update
 
 from app.store.records import AttemptStatus, PhotoStatus
-from app.store.schema import attempts, photos
+from app.store.schema import attempts, photos, storable
 
 LONGEST_MESSAGE_CHARACTERS = 1000
 
@@ -35,7 +35,7 @@ def failed_values(code: str, message: str, now: float) -> dict[str, Any]:
         "lease_until": None,
         "ended_at": now,
         "error_code": code,
-        "error_message": message[:LONGEST_MESSAGE_CHARACTERS],
+        "error_message": storable(message[:LONGEST_MESSAGE_CHARACTERS]),
     }
 
 

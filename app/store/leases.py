@@ -19,7 +19,7 @@ from app.store.schema import attempts, photos
 
 CRASHED = "worker_crashed"
 CRASHED_MESSAGE = (
-    "The service stopped twice while it restored this photo, so it was given up; "
+    "The service died three times while it restored this photo, so it was given up; "
     "try a smaller photo or another model, and tell the operator."
 )
 INTERRUPTED = "interrupted"
@@ -129,9 +129,16 @@ def crashed(connection: Connection, attempt_id: str, token: str, now: float, max
     return _end_crashed(connection, held_by(attempt_id, token), now, max_tries)
 
 
-def recover(connection: Connection, now: float, max_tries: int) -> set[str]:
-    """At the start of the only process that can use this database: every run of the last one has crashed."""
-    return {job_id for _, job_id in _end_all(connection, _RUNNING, now, max_tries)}
+def recover(connection: Connection, now: float, max_tries: int, *, burn_try: bool) -> set[str]:
+    """At the start of the only process that can use this database: every run of the last one has ended.
+
+    Whether its try counts is the caller's word.
+    """
+    if burn_try:
+        return {job_id for _, job_id in _end_all(connection, _RUNNING, now, max_tries)}
+    running = connection.execute(select(attempts.c.id, attempts.c.claim).where(_RUNNING)).all()
+    given_back = (give_back(connection, row.id, row.claim, now) for row in running)
+    return {job_id for job_id in given_back if job_id is not None}
 
 
 def end_expired(

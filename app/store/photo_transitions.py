@@ -12,7 +12,7 @@ from app.errors import Conflict, NotFound
 from app.store.records import AttemptStatus, NewPhoto, PhotoStatus
 from app.store.removal import Removal, remove_photo
 from app.store.schema import ACTIVE, attempts, library, photos
-from app.store.submissions import insert_attempts, photo_values, refuse_over
+from app.store.submissions import insert_attempts, photo_values, refuse_over, refuse_over_share
 
 
 def add(connection: Connection, owner: str, new: NewPhoto, now: float) -> tuple[str, bool]:
@@ -29,17 +29,26 @@ def add(connection: Connection, owner: str, new: NewPhoto, now: float) -> tuple[
 
 
 def restore(
-    connection: Connection, owner: str, photo_id: str, options_json: str, backend: str, queue_limit: int, now: float
+    connection: Connection,
+    owner: str,
+    photo_id: str,
+    options_json: str,
+    backend: str,
+    queue_limit: int,
+    now: float,
+    owner_limit: int | None = None,
 ) -> str:
     """One attempt more, as a job of its own; returns the job's id.
 
-    Raises `NotFound` `photo_not_found`, `Conflict` `photo_busy` or `photo_archived`, or what `refuse_over` raises.
+    Raises `NotFound` `photo_not_found`, `Conflict` `photo_busy` or `photo_archived`, or what `refuse_over` and
+    `refuse_over_share` raise.
     """
     if _status(connection, owner, photo_id) is PhotoStatus.ARCHIVED:
         raise _archived()
     if _is_busy(connection, photo_id):
         raise busy()
     refuse_over(connection, 1, queue_limit)
+    refuse_over_share(connection, owner, 1, owner_limit)
     use(connection, photo_id, now)
     return insert_attempts(connection, owner, [photo_id], options_json, backend, now)
 

@@ -11,10 +11,10 @@ from typing import Protocol
 
 from app.store.leases import LeaseSweep
 from app.store.queries import Counts
-from app.store.records import Attempt, Job, NewPhoto, NewVersion, Photo, Result
+from app.store.records import Attempt, Job, JobSummary, NewPhoto, NewVersion, Photo, Result
 from app.store.removal import Removal
 
-MAX_TRIES = 2
+MAX_TRIES = 3
 EXPIRED_JOBS_A_PASS = 500
 LEASE_SECONDS = 60.0  # a claim lasts so long unless it is renewed
 FORGOTTEN_SECONDS = 60.0  # a sweep saw an attempt wait, and after so long it still waits: its wake-up may be lost
@@ -105,6 +105,8 @@ class Store(Protocol):
         backend: str,
         queue_limit: int,
         now: float,
+        *,
+        owner_limit: int | None = None,
     ) -> tuple[Job, int]:
         """Accept a job for photos that are already safe on disk: all of its rows or none.
 
@@ -112,19 +114,29 @@ class Store(Protocol):
 
         Raises:
             Unavailable: `queue_full` with `retry_after_seconds`, when more than `queue_limit` photos would wait.
+            TooManyRequests: `owner_queue_full`, when more than `owner_limit` photos of the owner would wait, unless
+                these are the first.
             TooLarge: `too_many_files`, when the job alone is larger than the queue.
         """
         ...
 
     def restore_photo(
-        self, owner: str, photo_id: str, options_json: str, backend: str, queue_limit: int, now: float
+        self,
+        owner: str,
+        photo_id: str,
+        options_json: str,
+        backend: str,
+        queue_limit: int,
+        now: float,
+        *,
+        owner_limit: int | None = None,
     ) -> tuple[Job, int]:
         """Accept one attempt more at a photo, as a job of its own; returns the job and its place in the queue.
 
         Raises:
             NotFound: `photo_not_found`.
             Conflict: `photo_busy` while an attempt is active, `photo_archived`.
-            Unavailable: `queue_full`, as `submit` does.
+            Unavailable, TooManyRequests: `queue_full`, `owner_queue_full`, as `submit` does.
         """
         ...
 
@@ -137,6 +149,10 @@ class Store(Protocol):
 
         Raises `NotFound` `job_not_found` when `before` is unknown (it may have expired).
         """
+        ...
+
+    def page(self, owner: str, limit: int, before: str | None, most_attempts: int) -> list[Job | JobSummary]:
+        """The same for a long list: a job of more than `most_attempts` photos comes without its attempts."""
         ...
 
     def attempt(self, attempt_id: str) -> Attempt | None:
@@ -235,10 +251,11 @@ class Store(Protocol):
         """Show the next version of a result, whose file is safe on disk; False unless version `was` is shown now."""
         ...
 
-    def recover(self, now: float, max_tries: int = MAX_TRIES) -> list[str]:
+    def recover(self, now: float, max_tries: int = MAX_TRIES, *, burn_try: bool = True) -> list[str]:
         """At start, before any run of this process; returns all waiting attempts in order.
 
-        Where no other process can use the database, every run is of the last process and has crashed. Else none is
+        Where no other process can use the database, every run is of the last process and is `crashed`, or with
+        `burn_try` False (the whole machine went down, say) given back, and its try does not count. Else none is
         touched: the runs of dead processes are found by `sweep_leases`.
         """
         ...
@@ -258,6 +275,14 @@ class Store(Protocol):
 
         Raises `NotFound` `job_not_found`.
         """
+        ...
+
+    def end_session(self, session_id: str, until: float) -> None:
+        """Remember that a sign-in was ended, until a time (epoch seconds) at which its cookie is too old."""
+        ...
+
+    def ended_sessions(self, now: float) -> set[str]:
+        """The sign-ins that were ended and whose cookies are not too old yet."""
         ...
 
     def expire(self, before: float, limit: int = EXPIRED_JOBS_A_PASS) -> Removal:

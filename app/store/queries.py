@@ -8,11 +8,11 @@ from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 
 from app.errors import NotFound
 from app.options import BackendName
-from app.store.records import Attempt, AttemptStatus, Job
+from app.store.records import Attempt, AttemptStatus, Job, JobSummary
 from app.store.schema import ACTIVE, attempt_of, attempts, jobs, photos, select_attempts
 
 RECENT_ATTEMPTS = 20
@@ -42,6 +42,56 @@ def list_jobs(connection: Connection, owner: str, limit: int, before: str | None
     if before is not None:
         query = query.where(jobs.c.number < _job_row(connection, owner, before).number)
     return _with_attempts(connection, connection.execute(query.order_by(jobs.c.number.desc()).limit(limit)).all())
+
+
+def page_jobs(
+    connection: Connection, owner: str, limit: int, before: str | None, most_attempts: int
+) -> list[Job | JobSummary]:
+    """The same, save that a job of more than `most_attempts` photos is only summed up."""
+    query = select(jobs).where(jobs.c.owner == owner)
+    if before is not None:
+        query = query.where(jobs.c.number < _job_row(connection, owner, before).number)
+    rows = connection.execute(query.order_by(jobs.c.number.desc()).limit(limit)).all()
+    summaries = _summaries(connection, rows)
+    small = [row for row in rows if summaries[row.id].photos <= most_attempts]
+    whole = {job.id: job for job in _with_attempts(connection, small)}
+    return [whole.get(row.id, summaries[row.id]) for row in rows]
+
+
+def _summaries(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, JobSummary]:
+    """One grouped query for all jobs of a page."""
+    query = (
+        select(
+            attempts.c.job_id,
+            attempts.c.status,
+            func.count().label("photos"),
+            func.sum(attempts.c.progress).label("progress"),
+            func.max(attempts.c.stage).label("stage"),
+            func.max(attempts.c.ended_at).label("ended_at"),
+        )
+        .where(attempts.c.job_id.in_([row.id for row in rows]))
+        .group_by(attempts.c.job_id, attempts.c.status)
+    )
+    groups: dict[str, list[Row[Any]]] = {row.id: [] for row in rows}
+    for group in connection.execute(query):
+        groups[group.job_id].append(group)
+    return {row.id: _summary(row, groups[row.id]) for row in rows}
+
+
+def _summary(row: Row[Any], groups: Sequence[Row[Any]]) -> JobSummary:
+    counts = {AttemptStatus(group.status): int(group.photos) for group in groups}
+    done = sum(group.photos if AttemptStatus(group.status).ended else group.progress for group in groups)
+    stages = [str(group.stage) for group in groups if group.status == AttemptStatus.PROCESSING.value]
+    return JobSummary(
+        id=row.id,
+        owner=row.owner,
+        created_at=row.created_at,
+        options_json=row.options_json,
+        counts=counts,
+        progress=float(done) / max(1, sum(counts.values())),
+        stage=stages[0] if stages else None,
+        ended_at=max((group.ended_at for group in groups if group.ended_at is not None), default=None),
+    )
 
 
 def find_attempt(connection: Connection, attempt_id: str) -> Attempt | None:
@@ -81,24 +131,47 @@ def queue_position(connection: Connection, job_id: str) -> int:
     Each backend has a queue of its own: nobody waits behind another backend's photos.
     """
     waiting = attempts.c.status == AttemptStatus.QUEUED.value
-    mine = select(attempts.c.number, attempts.c.backend).where(attempts.c.job_id == job_id, waiting)
-    first = connection.execute(mine.order_by(attempts.c.number).limit(1)).one_or_none()
-    if first is None:
+    mine = select(attempts.c.backend).where(attempts.c.job_id == job_id, waiting)
+    backend = connection.execute(mine.limit(1)).scalar_one_or_none()
+    if backend is None:
         return 0
-    ahead = select(func.count()).where(waiting, attempts.c.backend == first.backend, attempts.c.number < first.number)
-    return 1 + int(connection.execute(ahead).scalar_one())
+    queue = _in_turn(attempts.c.backend == backend).subquery()
+    order = (queue.c.turn, queue.c.served_at, queue.c.number)
+    places = select(queue.c.job_id, func.row_number().over(order_by=order).label("place")).subquery()
+    return int(connection.execute(select(func.min(places.c.place)).where(places.c.job_id == job_id)).scalar_one())
 
 
 def queued_ids(
     connection: Connection, limit: int | None = None, only: str | None = None, but: Collection[str] = ()
 ) -> list[str]:
-    """Waiting attempts in the order of submission, of one backend `only` or of all `but` some."""
-    query = select(attempts.c.id).where(attempts.c.status == AttemptStatus.QUEUED.value).order_by(attempts.c.number)
-    if only is not None:
-        query = query.where(attempts.c.backend == only)
-    if but:
-        query = query.where(attempts.c.backend.not_in(list(but)))
+    """Waiting attempts in the order of their turns, of one backend `only` or of all `but` some.
+
+    Owners are served in turn, whoever was served least recently first, and each one's photos in the order they came.
+    """
+    chosen = [attempts.c.backend == only] if only is not None else []
+    chosen += [attempts.c.backend.not_in(list(but))] if but else []
+    queue = _in_turn(*chosen).subquery()
+    query = select(queue.c.id).order_by(queue.c.turn, queue.c.served_at, queue.c.number)
     return list(connection.execute(query.limit(limit)).scalars())
+
+
+def _in_turn(*chosen: ColumnElement[bool]) -> Select[Any]:
+    """Waiting attempts, each with its place in its owner's own queue and the time when its owner was served last."""
+    started = select(jobs.c.owner, func.max(attempts.c.started_at).label("at"))
+    served = started.join_from(attempts, jobs, jobs.c.id == attempts.c.job_id).group_by(jobs.c.owner).subquery()
+    turn = func.row_number().over(partition_by=jobs.c.owner, order_by=attempts.c.number)
+    return (
+        select(
+            attempts.c.id,
+            attempts.c.job_id,
+            attempts.c.number,
+            turn.label("turn"),
+            func.coalesce(served.c.at, 0.0).label("served_at"),
+        )
+        .join_from(attempts, jobs, jobs.c.id == attempts.c.job_id)
+        .outerjoin(served, served.c.owner == jobs.c.owner)
+        .where(attempts.c.status == AttemptStatus.QUEUED.value, *chosen)
+    )
 
 
 def waiting_jobs(connection: Connection, limit: int) -> list[str]:

@@ -134,20 +134,51 @@ class Job:
 
     @property
     def status(self) -> AttemptStatus:
-        """`completed` when all ended and one or more completed; `failed` when all failed; else see the contract."""
-        states = {attempt.status for attempt in self.attempts}
-        if AttemptStatus.PROCESSING in states:
-            return AttemptStatus.PROCESSING
-        if AttemptStatus.QUEUED in states:
-            return AttemptStatus.QUEUED if states == {AttemptStatus.QUEUED} else AttemptStatus.PROCESSING
-        if AttemptStatus.COMPLETED in states:
-            return AttemptStatus.COMPLETED
-        return AttemptStatus.FAILED if states == {AttemptStatus.FAILED} else AttemptStatus.CANCELLED
+        """See `status_of`."""
+        return status_of({attempt.status for attempt in self.attempts})
 
     @property
     def progress(self) -> float:
         """Mean progress of the attempts, 0..1; an ended attempt counts as 1."""
         return sum(1.0 if a.status.ended else a.progress for a in self.attempts) / max(1, len(self.attempts))
+
+
+@dataclasses.dataclass(frozen=True)
+class JobSummary:
+    """A job of many photos in a long list: how they are, counted, without the attempts themselves."""
+
+    id: str
+    owner: str
+    created_at: float
+    options_json: str
+    counts: Mapping[AttemptStatus, int]
+    progress: float  # as `Job.progress`
+    stage: str | None  # of an attempt in work
+    ended_at: float | None  # of the last attempt that ended
+
+    @property
+    def status(self) -> AttemptStatus:
+        """See `status_of`."""
+        return status_of(set(self.counts))
+
+    @property
+    def photos(self) -> int:
+        """How many photos it has."""
+        return sum(self.counts.values())
+
+
+def status_of(states: set[AttemptStatus]) -> AttemptStatus:
+    """A job's status from its attempts' states.
+
+    `completed` when all ended and one or more completed; `failed` when all failed; else see the contract.
+    """
+    if AttemptStatus.PROCESSING in states:
+        return AttemptStatus.PROCESSING
+    if AttemptStatus.QUEUED in states:
+        return AttemptStatus.QUEUED if states == {AttemptStatus.QUEUED} else AttemptStatus.PROCESSING
+    if AttemptStatus.COMPLETED in states:
+        return AttemptStatus.COMPLETED
+    return AttemptStatus.FAILED if states == {AttemptStatus.FAILED} else AttemptStatus.CANCELLED
 
 
 @dataclasses.dataclass(frozen=True)

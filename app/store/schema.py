@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -34,6 +36,8 @@ from sqlalchemy.types import TypeEngine
 from app.notices import Notice
 from app.stages import Stage
 from app.store.records import Attempt, AttemptStatus, PhotoStatus
+
+log = logging.getLogger(__name__)
 
 VERSION = 3
 ACTIVE = (AttemptStatus.QUEUED.value, AttemptStatus.PROCESSING.value)
@@ -162,10 +166,23 @@ attempts = Table(
     sqlite_autoincrement=True,
 )
 
+# Sign-ins that were ended before their time; a row may go once its cookie is too old anyway.
+ended_sessions = Table(
+    "ended_sessions",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("until", Float, nullable=False),
+)
+
 _active = attempts.c.status.in_(ACTIVE)
 Index("one_active_attempt_per_photo", attempts.c.photo_id, unique=True, sqlite_where=_active, postgresql_where=_active)
 
-_FACTS_AS_JSON = {"faces_json": "faces", "warnings_json": "warnings", "params_json": "params"}
+_FACTS_AS_JSON: dict[str, tuple[str, type[list[Any]] | type[dict[str, Any]]]] = {
+    "faces_json": ("faces", list),
+    "warnings_json": ("warnings", list),
+    "params_json": ("params", dict),
+}
+_NOTICE_FIELDS = {field.name for field in dataclasses.fields(Notice)}
 
 
 def select_attempts() -> Select[Any]:
@@ -187,14 +204,31 @@ def attempt_of(row: Row[Any]) -> Attempt:
     """One row of `select_attempts` as a record."""
     values: dict[str, Any] = dict(row._mapping)
     del values["number"], values["notified_at"]
-    for column, field in _FACTS_AS_JSON.items():
-        facts = json.loads(values.pop(column))
+    for column, (field, kind) in _FACTS_AS_JSON.items():
+        facts = _facts(values.pop(column), kind, row.id)
         values[field] = tuple(facts) if isinstance(facts, list) else facts
-    values["warnings"] = tuple(Notice(**row) for row in values["warnings"])
+    values["warnings"] = tuple(Notice(**row) for row in values["warnings"] if set(row) == _NOTICE_FIELDS)
     values["status"] = AttemptStatus(values["status"])
     return Attempt(**values)
 
 
+def _facts(text: str, kind: type[list[Any]] | type[dict[str, Any]], attempt_id: str) -> Any:
+    """A JSON column; one that cannot be read is empty, so that it costs its own facts and not the whole list."""
+    try:
+        facts = json.loads(text, parse_constant=lambda _: None)  # NaN and Infinity cannot be sent on
+    except ValueError:
+        facts = None
+    if isinstance(facts, kind) and (kind is dict or all(isinstance(row, dict) for row in facts)):
+        return facts
+    log.warning("facts of attempt %s cannot be read and are left out", attempt_id)
+    return kind()
+
+
 def as_json(value: Mapping[str, Any] | tuple[Mapping[str, Any], ...]) -> str:
     """Facts for a JSON column."""
-    return json.dumps(value, ensure_ascii=False)
+    return storable(json.dumps(value, ensure_ascii=False))
+
+
+def storable(text: str) -> str:
+    """A text that every database takes and every answer can carry: without NUL and halves of characters."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, delete, insert, select
 
 from app.errors import RestoreError
 from app.events import Events, LocalEvents
@@ -21,8 +21,9 @@ from app.store.protocol import (
     NOTIFIED_A_SWEEP,
 )
 from app.store.queries import Counts
-from app.store.records import Attempt, Job, NewPhoto, NewVersion, Result
+from app.store.records import Attempt, Job, JobSummary, NewPhoto, NewVersion, Result
 from app.store.removal import Removal
+from app.store.schema import ended_sessions
 from app.store.sql_library import SqlLibrary
 
 log = logging.getLogger(__name__)
@@ -83,13 +84,17 @@ class SqlStore:
         backend: str,
         queue_limit: int,
         now: float,
+        *,
+        owner_limit: int | None = None,
     ) -> tuple[Job, int]:
         """See `Store`."""
         if not photos:
             raise ValueError("a job has at least one photo")
 
         def write(connection: Connection) -> tuple[Job, int]:
-            job_id = submissions.insert_job(connection, owner, photos, options_json, backend, queue_limit, now)
+            job_id = submissions.insert_job(
+                connection, owner, photos, options_json, backend, queue_limit, now, owner_limit
+            )
             return queries.find_job(connection, owner, job_id), queries.queue_position(connection, job_id)
 
         job, position = self._database.write_grouped(write)
@@ -97,12 +102,21 @@ class SqlStore:
         return job, position
 
     def restore_photo(
-        self, owner: str, photo_id: str, options_json: str, backend: str, queue_limit: int, now: float
+        self,
+        owner: str,
+        photo_id: str,
+        options_json: str,
+        backend: str,
+        queue_limit: int,
+        now: float,
+        *,
+        owner_limit: int | None = None,
     ) -> tuple[Job, int]:
         """See `Store`."""
 
         def write(connection: Connection) -> tuple[Job, int]:
-            job_id = photo_transitions.restore(connection, owner, photo_id, options_json, backend, queue_limit, now)
+            asked = (owner, photo_id, options_json, backend, queue_limit, now, owner_limit)
+            job_id = photo_transitions.restore(connection, *asked)
             return queries.find_job(connection, owner, job_id), queries.queue_position(connection, job_id)
 
         job, position = self._database.write_grouped(write)
@@ -118,6 +132,12 @@ class SqlStore:
     def jobs(self, owner: str, limit: int, before: str | None = None) -> list[Job]:
         """See `Store`."""
         return self._database.read(lambda connection: queries.list_jobs(connection, owner, limit, before))
+
+    def page(self, owner: str, limit: int, before: str | None, most_attempts: int) -> list[Job | JobSummary]:
+        """See `Store`."""
+        return self._database.read(
+            lambda connection: queries.page_jobs(connection, owner, limit, before, most_attempts)
+        )
 
     def attempt(self, attempt_id: str) -> Attempt | None:
         """See `Store`."""
@@ -234,11 +254,12 @@ class SqlStore:
 
     # What concerns many rows.
 
-    def recover(self, now: float, max_tries: int = MAX_TRIES) -> list[str]:
+    def recover(self, now: float, max_tries: int = MAX_TRIES, *, burn_try: bool = True) -> list[str]:
         """See `Store`."""
 
         def write(connection: Connection) -> tuple[set[str], list[str]]:
-            changed = leases.recover(connection, now, max_tries) if self._database.exclusive else set()
+            exclusive = self._database.exclusive
+            changed = leases.recover(connection, now, max_tries, burn_try=burn_try) if exclusive else set()
             return changed, queries.queued_ids(connection)
 
         changed, waiting = self._database.write(write)
@@ -275,6 +296,25 @@ class SqlStore:
         done = self._database.write(write)
         self._notify_changed(job_id, queue_moved=done.outcome == "cancelled")
         return done
+
+    def end_session(self, session_id: str, until: float) -> None:
+        """See `Store`."""
+
+        def write(connection: Connection) -> None:
+            known = select(ended_sessions.c.id).where(ended_sessions.c.id == session_id)
+            if connection.execute(known).one_or_none() is None:
+                connection.execute(insert(ended_sessions).values(id=session_id, until=until))
+
+        self._database.write(write)
+
+    def ended_sessions(self, now: float) -> set[str]:
+        """See `Store`."""
+
+        def write(connection: Connection) -> set[str]:
+            connection.execute(delete(ended_sessions).where(ended_sessions.c.until < now))
+            return set(connection.execute(select(ended_sessions.c.id)).scalars())
+
+        return self._database.write(write)
 
     def expire(self, before: float, limit: int = EXPIRED_JOBS_A_PASS) -> Removal:
         """See `Store`."""

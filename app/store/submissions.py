@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, func, insert, select
 
-from app.errors import TooLarge, Unavailable
+from app.errors import TooLarge, TooManyRequests, Unavailable
 from app.store.locks import AdvisoryLock, hold
 from app.store.queries import seconds_per_photo
 from app.store.records import AttemptStatus, NewPhoto, PhotoStatus
@@ -29,9 +29,11 @@ def insert_job(
     backend: str,
     queue_limit: int,
     now: float,
+    owner_limit: int | None = None,
 ) -> str:
     """Write photos, job and attempts; returns the job's id. Raises like `Store.add_job`."""
     refuse_over(connection, len(new_photos), queue_limit)
+    refuse_over_share(connection, owner, len(new_photos), owner_limit)
     connection.execute(insert(photos), [photo_values(photo, owner, now) for photo in new_photos])
     return insert_attempts(connection, owner, [photo.id for photo in new_photos], options_json, backend, now)
 
@@ -93,3 +95,21 @@ def refuse_over(connection: Connection, coming: int, queue_limit: int) -> None:
             f"The queue is full ({queue_limit} photos wait); send this again in about {wait} seconds.",
             retry_after_seconds=wait,
         )
+
+
+def refuse_over_share(connection: Connection, owner: str, coming: int, owner_limit: int | None) -> None:
+    """An owner may have so many photos waiting (None: any number), or one submission, however many photos it has."""
+    if owner_limit is None:
+        return
+    queued = select(func.count()).join_from(attempts, jobs, jobs.c.id == attempts.c.job_id)
+    queued = queued.where(attempts.c.status == AttemptStatus.QUEUED.value, jobs.c.owner == owner)
+    waiting = connection.execute(queued).scalar_one()
+    if waiting == 0 or waiting + coming <= owner_limit:
+        return
+    each = seconds_per_photo(connection) or _GUESSED_SECONDS_PER_PHOTO
+    wait = min(LONGEST_RETRY_SECONDS, max(1, math.ceil((waiting + coming - owner_limit) * each)))
+    raise TooManyRequests(
+        "owner_queue_full",
+        f"{waiting} of your photos wait, and at most {owner_limit} may; send this again in about {wait} seconds.",
+        retry_after_seconds=wait,
+    )

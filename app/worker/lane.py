@@ -24,6 +24,7 @@ from app.worker.active_runs import ActiveRuns, Run
 
 log = logging.getLogger(__name__)
 
+_RESCANNED_AT_ONCE = 20
 REFUSED_PAUSE_SECONDS = 1.0  # after the store refused a claim (a full disk, say)
 NICENESS = 10  # added for the working threads, so that a busy machine still answers requests at once
 
@@ -65,34 +66,56 @@ class Lane:
         self.threads: list[SupervisedThread] = []
         self._context, self._filter = context, lane_filter
         self._consumer = context.queue.open_consumer()
+        self._chosen: set[str] = set()
+        self._choosing = threading.Lock()
 
     def end(self) -> None:
         """Wake every thread that waits for a wake-up, so that it ends."""
         self._consumer.wake(len(self.threads))
 
     def _listen(self, take: Callable[[str], None], stop: threading.Event) -> None:
-        """Take what the wake-ups or the rows name, one by one, until the worker drains."""
+        """At each wake-up, or when none comes, take the attempt whose turn it is, until the worker drains."""
         lower_priority()
         while not self._context.draining:
-            attempt_id = self._consumer.receive(self._context.rescan_seconds)
-            if attempt_id is None and not self._context.draining:
-                attempt_id = self._rescanned()
+            woken = self._consumer.receive(self._context.rescan_seconds)
+            if woken is None and not self._context.draining:
+                self._rescan()
+            attempt_id = None if self._context.draining else self._choose()
+            if attempt_id is None:
+                continue
             try:
-                if attempt_id is not None:
-                    take(attempt_id)
+                take(attempt_id)
             except RestoreError as error:  # the row still waits, and a rescan finds it
                 log.warning("an attempt could not be claimed: %s", error.detail)
                 stop.wait(REFUSED_PAUSE_SECONDS)
+            finally:
+                self._chosen.discard(attempt_id)
 
-    def _rescanned(self) -> str | None:
-        """No wake-up came: settle what the store refused, and find a waiting row whose wake-up was lost."""
+    def _choose(self) -> str | None:
+        """Whose turn it is, whichever wake-up came: no other thread of this lane has it."""
+        lane = self._filter
+        with self._choosing:
+            try:
+                waiting = self._context.store.queued_ids(1 + len(self._chosen), only=lane.only, but=lane.but)
+            except RestoreError as error:
+                log.warning("the waiting attempts could not be read: %s", error.detail)
+                return None
+            attempt_id = next((one for one in waiting if one not in self._chosen), None)
+            if attempt_id is not None:
+                self._chosen.add(attempt_id)
+            return attempt_id
+
+    def _rescan(self) -> None:
+        """No wake-up came: settle what the store refused, and wake for waiting rows whose wake-ups were lost."""
         try:
             self._context.runner.settle()
-            waiting = self._context.store.queued_ids(limit=1, only=self._filter.only, but=self._filter.but)
+            lane = self._filter
+            waiting = self._context.store.queued_ids(_RESCANNED_AT_ONCE, only=lane.only, but=lane.but)
         except RestoreError as error:
             log.warning("the waiting attempts could not be read: %s", error.detail)
-            return None
-        return waiting[0] if waiting else None
+            return
+        for attempt_id in waiting[1:]:  # for the first this thread is awake
+            self._context.queue.publish(attempt_id)
 
     def _mine(self, attempt_id: str) -> Attempt | None:
         """The attempt, if it waits and belongs to this lane."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from app.errors import RestoreError
 from app.jobs.runner import Prepared
@@ -21,11 +21,17 @@ class RemoteLane(Lane):
     def __init__(self, name: str, context: WorkerContext, lane_filter: LaneFilter, most: int) -> None:
         super().__init__(name, context, lane_filter)
         self._most = most
+        self._ended = threading.Event()
         self._held: dict[str, str] = {}  # the token of the run that each thread has in hand
         for number in range(1, most + 1):
             thread = f"worker-{name}-{number}"
             loop = functools.partial(self._loop, thread)
             self.threads.append(self._thread(thread, loop, functools.partial(self._in_hand, thread)))
+
+    def end(self) -> None:
+        """Wake every thread, also one that waits to write its result again."""
+        super().end()
+        self._ended.set()
 
     def _loop(self, thread: str, stop: threading.Event) -> None:
         self._listen(functools.partial(self._one, thread), stop)
@@ -58,7 +64,13 @@ class RemoteLane(Lane):
         finished = context.runner.restore(prepared, heartbeat=heartbeat, stop_requested=lambda: context.stop_requested)
         if finished is not None:
             context.active_runs.move(token, Step.FINISHING)
-            context.runner.finish(finished, heartbeat=heartbeat)
+            wait_to_retry = functools.partial(self._wait_to_retry, heartbeat)
+            context.runner.finish(finished, heartbeat=heartbeat, wait_to_retry=wait_to_retry)
+
+    def _wait_to_retry(self, heartbeat: Callable[[], None]) -> bool:
+        """A moment before a paid result is written again; False when the worker stops. The lane takes nothing new."""
+        heartbeat()
+        return not self._ended.wait(self._context.rescan_seconds) and not self._context.draining
 
     def _has_room(self, runs: Sequence[Run]) -> bool:
         return len(runs) < self._most

@@ -58,7 +58,7 @@ class Worker:
     with as many threads, and so as many photos, as its number says; the local lane serves all other backends.
 
     An attempt whose last run crashed runs alone, with nothing of any lane beside it, so that a photo that kills the
-    process never takes a neighbour with it: a second crash is its own.
+    process never takes a neighbour with it: a second and a third crash are its own.
 
     `on_hang` is called once, after the stacks were dumped, when a restoration or an encoding gave no sign of life for
     `hang_timeout_seconds`, and when a lane's thread died of `DeviceLost`; the caller ends the process, since neither a

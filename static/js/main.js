@@ -55,7 +55,7 @@ function drawTimes() {
 }
 
 async function loadJobs(before = null) {
-  const page = await api.jobs(before ? 50 : 20, before);
+  const page = await api.jobs(20, before);
   page.jobs.forEach((job) => jobs.merge(job));
   find("older").hidden = page.next === null;
   find("older").dataset.before = page.next ?? "";
@@ -116,6 +116,7 @@ find("sample").addEventListener("click", async () => {
 });
 find("sign-out").addEventListener("click", async () => {
   await api.signOut().catch(showProblem);
+  settings.forgetTexts();
   location.reload();
 });
 if (matchMedia("(min-width: 62rem)").matches) find("settings").open = true;

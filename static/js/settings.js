@@ -190,6 +190,12 @@ export class Settings extends EventTarget {
     return field.tagName !== "SELECT" || [...field.options].some((option) => option.value === value);
   }
 
+  /** Nothing that a user wrote stays in the browser after signing out; what was chosen may. */
+  forgetTexts() {
+    this.form.elements.prompt.value = "";
+    this.#save();
+  }
+
   #reset() {
     try {
       localStorage.removeItem(STORAGE_KEY);

@@ -6,15 +6,26 @@ turned back.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import hmac
-from collections.abc import Sequence
+import secrets
+from collections.abc import Iterable, Sequence
 
 from itsdangerous import BadSignature, TimestampSigner
 
 OPEN_OWNER = "local"
 COOKIE_NAME = "restore_session"
 SESSION_SECONDS = 7 * 24 * 3600
+_SESSION_ID_BYTES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """One sign-in in one browser."""
+
+    id: str
+    owner: str
 
 
 class ApiKeys:
@@ -23,6 +34,7 @@ class ApiKeys:
     def __init__(self, keys: Sequence[str]) -> None:
         encoded = [key.encode() for key in keys]
         self._digests = [(_digest(key), _owner(key)) for key in encoded]
+        self._ended: set[str] = set()
         # Each key signs its own sessions: taking a key away ends exactly the sessions that were opened with it.
         self._signers = {_owner(key): TimestampSigner(_digest(b"session\0" + key), salt="session") for key in encoded}
 
@@ -40,18 +52,24 @@ class ApiKeys:
         return owner
 
     def sign_session(self, owner: str) -> str:
-        """The value of a session cookie for an owner of ours."""
-        return self._signers[owner].sign(owner.encode()).decode()
+        """The value of a cookie for a new session of an owner of ours."""
+        return self._signers[owner].sign(f"{owner}-{secrets.token_hex(_SESSION_ID_BYTES)}".encode()).decode()
 
-    def owner_of_cookie(self, value: str) -> str | None:
-        """The owner behind a session cookie, or None when it is forged, too old, or its key is gone."""
-        signer = self._signers.get(value.partition(".")[0])
-        if signer is None:
+    def session_of_cookie(self, value: str) -> Session | None:
+        """The session behind a cookie, or None when it is forged, too old, ended, or its key is gone."""
+        owner, _, session_id = value.partition(".")[0].partition("-")
+        signer = self._signers.get(owner)
+        if signer is None or not session_id or session_id in self._ended:
             return None
         try:
-            return signer.unsign(value, max_age=SESSION_SECONDS).decode()
+            signer.unsign(value, max_age=SESSION_SECONDS)
         except (BadSignature, UnicodeError):
             return None
+        return Session(session_id, owner)
+
+    def forget_sessions(self, session_ids: Iterable[str]) -> None:
+        """These sessions have ended: their cookies open nothing any more."""
+        self._ended.update(session_ids)
 
 
 def _digest(key: bytes) -> bytes:

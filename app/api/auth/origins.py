@@ -40,18 +40,25 @@ class Origins:
 
     def check_page(self, headers: Headers) -> None:
         """Refuse what another web page sent through the user's browser. Raises `Forbidden` `foreign_origin`."""
+        if self._has_foreign_origin(headers) or (
+            "origin" not in headers and headers.get("sec-fetch-site") == "cross-site"
+        ):
+            raise Forbidden(
+                "foreign_origin",
+                "Another web page may not do this here; the operator can add its origin to CORS_ORIGINS.",
+            )
+
+    def is_foreign(self, headers: Headers) -> bool:
+        """Whether another web page made the browser ask, be it only for an image (which names no origin)."""
+        if "origin" in headers:
+            return self._has_foreign_origin(headers)
+        return headers.get("sec-fetch-site") in ("cross-site", "same-site")
+
+    def _has_foreign_origin(self, headers: Headers) -> bool:
         origin = headers.get("origin")
-        if origin is not None:
-            if origin.lower().rstrip("/") not in self._origins and not _same_place(origin, headers.get("host", "")):
-                raise _foreign()
-        elif headers.get("sec-fetch-site") == "cross-site":
-            raise _foreign()
-
-
-def _foreign() -> Forbidden:
-    return Forbidden(
-        "foreign_origin", "Another web page may not do this here; the operator can add its origin to CORS_ORIGINS."
-    )
+        if origin is None or origin.lower().rstrip("/") in self._origins:
+            return False
+        return not _same_place(origin, headers.get("host", ""))
 
 
 def _same_place(origin: str, host: str) -> bool:

@@ -37,19 +37,15 @@ class RateLimits:
                 retry_after_seconds=wait,
             )
 
-    async def refuse_guesser(self, address: str) -> None:
-        """Raises `TooManyRequests` `too_many_wrong_keys` once an address tried too many wrong keys."""
-        if not await self._windows.test(self._wrong_keys, "wrong", address):
+    async def count_wrong_key(self, address: str) -> None:
+        """Remember one wrong key. Raises `TooManyRequests` `too_many_wrong_keys` once an address tried too many."""
+        if not await self._windows.hit(self._wrong_keys, "wrong", address):
             wait = await self._seconds_left(self._wrong_keys, "wrong", address)
             raise TooManyRequests(
                 "too_many_wrong_keys",
                 f"Too many wrong keys came from your address; try again in {wait} seconds.",
                 retry_after_seconds=wait,
             )
-
-    async def count_wrong_key(self, address: str) -> None:
-        """Remember one wrong key."""
-        await self._windows.hit(self._wrong_keys, "wrong", address)
 
     async def _seconds_left(self, item: RateLimitItem, *words: str) -> int:
         # The limits library counts on the wall clock, so the rest of its window is read off the same one.

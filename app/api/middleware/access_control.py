@@ -63,7 +63,7 @@ class AccessControlMiddleware:
         headers = Headers(scope=scope)
         try:
             await self._admit(scope, headers)
-            limit = self._judge_body(scope, headers)
+            limit = await self._judge_body(scope, headers)
         except RestoreError as error:
             if _has_body(headers):
                 close_after_answer(scope)
@@ -104,7 +104,10 @@ class AccessControlMiddleware:
         # A page of another origin cannot set our header, but its requests do carry cookies and reach loopback.
         if not by_header and (scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS):
             rules.origins.check_page(headers)
-        await rules.rate_limits.hit(f"key {owner}" if owner and rules.keys.required else f"address {address}")
+        client = f"key {owner}" if owner and rules.keys.required else f"address {address}"
+        if not by_header and rules.origins.is_foreign(headers):  # what other pages ask for is not the user's doing
+            client = f"foreign {client}"
+        await rules.rate_limits.hit(client)
         if owner is None and scope["path"] != SESSION_PATH:
             raise Unauthorized(
                 "key_required", "A valid key is needed; send it in the X-API-KEY header or sign in on the dashboard."
@@ -120,9 +123,10 @@ class AccessControlMiddleware:
         if presented is not None:
             return await check_key(keys, self._rules.rate_limits, presented, address), True
         cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE_NAME)
-        return (keys.owner_of_cookie(cookie) if cookie else None), False
+        session = keys.session_of_cookie(cookie) if cookie else None
+        return (session.owner if session else None), False
 
-    def _judge_body(self, scope: Scope, headers: Headers) -> int:
+    async def _judge_body(self, scope: Scope, headers: Headers) -> int:
         """The body's limit in bytes, once its announced length and the state of the service allow it."""
         limit = SMALL_BODY_BYTES
         if scope["method"] == "POST" and scope["path"] in self._rules.submit_limits:
@@ -131,7 +135,7 @@ class AccessControlMiddleware:
                 raise UnsupportedFormat(
                     "unsupported_media_type", "Send the photo as multipart/form-data, as HTML forms and curl -F do."
                 )
-            self._admission.check()
+            await self._admission.check()
         announced = headers.get("content-length", "0")
         if not _LENGTH.fullmatch(announced):
             raise BadRequest("bad_request", "Content-Length is not a number of bytes.")
@@ -141,8 +145,10 @@ class AccessControlMiddleware:
 
 
 async def check_key(keys: ApiKeys, rate_limits: RateLimits, presented: bytes, address: str) -> str:
-    """The owner behind a key. Raises `Unauthorized` `wrong_key`, or `TooManyRequests` for a guesser."""
-    await rate_limits.refuse_guesser(address)
+    """The owner behind a key. Raises `Unauthorized` `wrong_key`, or `TooManyRequests` for a guesser.
+
+    A right key is never refused for the wrong ones that came from its address: somebody else may have sent them.
+    """
     owner = keys.owner_of_key(presented)
     if owner is None:
         await rate_limits.count_wrong_key(address)

@@ -16,7 +16,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problems
-from app.errors import RestoreError
+from app.errors import RestoreError, Unavailable, is_exhaustion
+from app.logs import Sparing
 from app.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 API_POLICY = "default-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"))
+_EXHAUSTED_RETRY_SECONDS = 5
 CLIENT_GONE_STATUS = 499  # for the counters only: nobody is there to read an answer
 
 
@@ -32,6 +34,7 @@ class RequestContextMiddleware:
 
     def __init__(self, app: ASGIApp, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
         self._app, self._metrics, self._clock = app, metrics, clock
+        self._sparing = Sparing(clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -59,6 +62,9 @@ class RequestContextMiddleware:
         """Answer an error of a layer below; once an answer has begun the connection can only be cut."""
         if isinstance(error, RestoreError):
             response = problems.from_error(error, answer.request_id)
+        elif is_exhaustion(error):
+            self._sparing.error(log, "a request could not be served: %s", error)
+            response = problems.from_error(_exhausted(), answer.request_id)
         else:
             log.error("request %s failed", answer.request_id, exc_info=error)
             response = problems.internal_error(answer.request_id)
@@ -100,6 +106,14 @@ class _Answer:
             if self._scope["state"].get("close_after_answer"):
                 headers["Connection"] = "close"
         await self._send(message)
+
+
+def _exhausted() -> Unavailable:
+    return Unavailable(
+        "out_of_resources",
+        "The service has no room for this request just now; send it again in a few seconds.",
+        retry_after_seconds=_EXHAUSTED_RETRY_SECONDS,
+    )
 
 
 def close_after_answer(scope: Scope) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -73,7 +74,8 @@ async def preview(
     """A JPEG of at most 400 x 400 pixels, or of `size`, for pages that must not decode a result of any length."""
     context = get_context(request)
     chosen = await get_finished_attempt(request, job_id, attempt)
-    return file_responses.preview_response(await context.run(_result_preview, context, chosen, size))
+    make = functools.partial(context.run_heavy, _result_preview, context, chosen, size)
+    return file_responses.preview_response(await context.previews.get((chosen.result_name, size), make))
 
 
 @router.get(
@@ -95,7 +97,8 @@ async def original(
     job, _ = await get_job(request, job_id)
     chosen = choose_attempt(job, attempt)
     if preview:
-        return file_responses.preview_response(await context.run(_original_preview, context, chosen, size))
+        make = functools.partial(context.run_heavy, _original_preview, context, chosen, size)
+        return file_responses.preview_response(await context.previews.get((chosen.photo_id, size), make))
     return await context.run(file_responses.original_response, context.storage, chosen, request.headers)
 
 
@@ -114,7 +117,7 @@ async def batch_results(request: Request, job_id: JobId) -> Response:
         raise not_finished()
     if job.status is not AttemptStatus.COMPLETED:
         raise Conflict("no_result", "No photo of this job was finished; its errors say why.")
-    return await context.run(file_responses.archive_response, context.storage, job)
+    return await context.run_heavy(file_responses.archive_response, context.storage, job)
 
 
 def _result_preview(context: AppContext, attempt: Attempt, size: int) -> bytes:
@@ -122,11 +125,11 @@ def _result_preview(context: AppContext, attempt: Attempt, size: int) -> bytes:
     if not context.storage.has_result(attempt.result_name):
         raise NotFound("result_not_found", "The file is not there any more; it has expired.")
     with context.storage.result(attempt.result_name) as path:
-        return context.decoder.preview(path, size, max_megapixels=context.limits.max_output_megapixels)
+        return context.inspectors.preview(path, size, max_megapixels=context.limits.max_output_megapixels)
 
 
 def _original_preview(context: AppContext, attempt: Attempt, size: int) -> bytes:
     if not context.storage.has_upload(attempt.photo_id):
         raise NotFound("photo_not_found", "The upload is not there any more; it has expired.")
     with context.storage.upload(attempt.photo_id) as path:
-        return context.decoder.preview(path, size)
+        return context.inspectors.preview(path, size)

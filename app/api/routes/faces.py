@@ -6,6 +6,7 @@ They turn requests into strengths by index and answers into views; blending itse
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -17,8 +18,6 @@ from app.api.dependencies import AppContext, get_context, get_job
 from app.api.json_bodies import read_object
 from app.api.routes.jobs import JobId
 from app.errors import NotFound, Unprocessable
-from app.images import Picture, encode_preview
-from app.images.face_layers import mix
 from app.jobs.reblending import require_layers
 from app.store import Attempt, AttemptStatus, Job
 
@@ -78,7 +77,9 @@ async def show_crop(
     if attempt is None:
         raise NotFound("attempt_not_found", "This job has no such attempt.")
     context = get_context(request)
-    return file_responses.preview_response(await context.run(_crop, context, attempt, index, side))
+    make = functools.partial(context.run_heavy, _crop, context, attempt, index, side)
+    crop = await context.previews.get((attempt.result_name, index, side), make)
+    return file_responses.preview_response(crop)
 
 
 def _all_faces(context: AppContext, job: Job) -> dict[str, Any]:
@@ -124,11 +125,10 @@ def _choose(job: Job, attempt_id: str | None) -> Attempt:
 
 
 def _crop(context: AppContext, attempt: Attempt, index: int, side: str) -> bytes:
-    """The crop as JPEG, from the one layer that it needs."""
+    """The crop as JPEG, from the one layer that it needs, made in a decoder's child: it reads the photo's profile."""
     require_layers(attempt, context.reblender.can_reblend(attempt))
-    layer = context.reblender.layer(attempt, index)
-    region = layer.before.copy()
+    strength = 0.0
     if side == "after":
-        strength = next((face["strength"] for face in attempt.faces if face["index"] == index), 0.0)
-        mix(region, layer.restored, layer.mask, float(strength))
-    return encode_preview(Picture(region, icc_profile=context.reblender.profile(attempt)), CROP_SIDE_PIXELS)
+        strength = next((float(face["strength"]) for face in attempt.faces if face["index"] == index), 0.0)
+    with context.reblender.crop_sources(attempt) as (layers, result):
+        return context.inspectors.face_preview(layers, result, index, strength, CROP_SIDE_PIXELS)

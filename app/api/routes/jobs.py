@@ -5,6 +5,7 @@ Routes join requests to the use cases of `app.jobs` and to `views`; they hold no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
@@ -16,12 +17,14 @@ from app.api.prefer_wait import preferred_wait, wait_for_end
 from app.api.problems import Refusal
 from app.error_codes import facts_of
 from app.errors import RestoreError
-from app.store import AttemptStatus, Job
+from app.store import AttemptStatus, Job, JobSummary
 
 router = APIRouter()
 
 SIMPLE_SUBMIT, SUBMIT, SUBMIT_BATCH = "/enhance", "/api/v1/enhance", "/api/v1/enhance/batch"
 MOST_IN_A_BATCH = 50
+MOST_JOBS_WITH_ATTEMPTS = 20  # on a page; on a longer one, jobs of many photos come without what is known of each
+MOST_ATTEMPTS_IN_A_LONG_LIST = 5
 _SUBMIT_PROBLEMS = schemas.problems(400, 401, 408, 409, 413, 415, 422, 429, 503)
 _READ_PROBLEMS = schemas.problems(401, 404, 429)
 
@@ -101,11 +104,14 @@ async def list_jobs(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     before: Annotated[str | None, Query(description="`next` of the page before")] = None,
 ) -> Response:
-    """One page; ask again with `before` set to `next` until that is null."""
+    """One page; ask again with `before` set to `next` until that is null.
+
+    On a page of more than 20 jobs, one of more than 5 photos has null for `attempts`, `results` and `errors`.
+    """
     if before is not None:
         check_id(before)
     context = get_context(request)
-    found = await context.run(_page, context, get_owner(request), limit, before)
+    found = await context.run_heavy(_page, context, get_owner(request), limit, before)
     return JSONResponse(found)
 
 
@@ -146,7 +152,7 @@ async def remove_job(request: Request, job_id: JobId) -> Response:
 async def _submit(request: Request, most: int) -> tuple[Job, int]:
     context = get_context(request)
     form = await uploads.receive(request, most)
-    return await context.run(uploads.submit_form, context, get_owner(request), form)
+    return await context.run_heavy(uploads.submit_form, context, get_owner(request), form)
 
 
 def submitted(job: Job, position: int) -> dict[str, Any]:
@@ -185,6 +191,18 @@ def _failure_of(job: Job) -> RestoreError:
 
 
 def _page(context: AppContext, owner: str, limit: int, before: str | None) -> dict[str, Any]:
-    jobs = context.store.jobs(owner, limit + 1, before)
-    rows = [views.job_view(job, get_position(context, job), context.limits.retention_seconds) for job in jobs[:limit]]
+    """One job more than asked for is looked up, to know whether there is a next page."""
+    if limit <= MOST_JOBS_WITH_ATTEMPTS:
+        jobs: Sequence[Job | JobSummary] = context.store.jobs(owner, limit + 1, before)
+    else:
+        jobs = context.store.page(owner, limit + 1, before, MOST_ATTEMPTS_IN_A_LONG_LIST)
+    rows = [_row(context, job) for job in jobs[:limit]]
     return {"jobs": rows, "next": jobs[limit - 1].id if len(jobs) > limit else None}
+
+
+def _row(context: AppContext, job: Job | JobSummary) -> dict[str, Any]:
+    retention = context.limits.retention_seconds
+    if isinstance(job, Job):
+        return {**views.job_view(job, get_position(context, job), retention), "photos": len(job.attempts)}
+    position = context.store.queue_position(job.id) if AttemptStatus.QUEUED in job.counts else 0
+    return {**views.summary_view(job, position, retention), "photos": job.photos}

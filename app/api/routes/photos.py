@@ -15,6 +15,7 @@ from app.api.dependencies import AppContext, get_context, get_owner
 from app.api.json_bodies import read_object, read_options
 from app.api.routes.jobs import accepted, submitted, waited
 from app.errors import NotFound, Unprocessable
+from app.options import is_plain_text
 from app.storage import ID_PATTERN
 from app.store import Photo
 
@@ -39,7 +40,7 @@ async def upload_photo(request: Request) -> Response:
     """Take one photo without restoring it. Bytes that are here already give the photo they are, with 200."""
     context = get_context(request)
     form = await uploads.receive(request, 1)
-    photo, created = await context.run(uploads.add_photo, context, get_owner(request), form)
+    photo, created = await context.run_heavy(uploads.add_photo, context, get_owner(request), form)
     return JSONResponse(_view(context, photo), 201 if created else 200, headers={"Location": f"{UPLOAD}/{photo.id}"})
 
 
@@ -56,7 +57,7 @@ async def list_photos(
     if before is not None:
         _check_id(before)
     context = get_context(request)
-    return JSONResponse(await context.run(_page, context, get_owner(request), limit, before, archived))
+    return JSONResponse(await context.run_heavy(_page, context, get_owner(request), limit, before, archived))
 
 
 @router.get(
@@ -90,7 +91,7 @@ async def restore_photo(request: Request, photo_id: PhotoId) -> Response:
     `Prefer: wait=SECONDS` answers with the finished job, or with the failure's own status.
     """
     context = get_context(request)
-    context.admission.check()
+    await context.admission.check()
     options = await read_options(request)
     job, position = await context.run(uploads.restore_photo, context, get_owner(request), _check_id(photo_id), options)
     body = {**submitted(job, position), "attempt_id": job.attempts[0].id}
@@ -106,7 +107,7 @@ async def restore_photo(request: Request, photo_id: PhotoId) -> Response:
 async def select_attempt(request: Request, photo_id: PhotoId) -> Response:
     """Mark one completed attempt as the result of this photo; the last choice counts."""
     chosen = (await read_object(request)).get("attempt_id")
-    if not isinstance(chosen, str):
+    if not isinstance(chosen, str) or not is_plain_text(chosen):
         raise Unprocessable("no_attempt", 'Send the attempt to keep as {"attempt_id": "..."}.')
     context = get_context(request)
     found = await context.run(

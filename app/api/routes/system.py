@@ -5,6 +5,7 @@ Health is a word with reasons, worked out in `wellbeing`; nothing here touches a
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 from typing import Any
@@ -45,7 +46,7 @@ async def live() -> Response:
 async def ready(request: Request) -> Response:
     """200 once the network is loaded and all parts work, else 503 with the reasons."""
     context = get_context(request)
-    health = await context.run(get_health, context)
+    health = await context.run_system(get_health, context)
     return JSONResponse(health, 200 if health["status"] in READY_WORDS else 503)
 
 
@@ -58,21 +59,21 @@ async def ready(request: Request) -> Response:
 async def health(request: Request) -> Response:
     """starting, ready, busy, degraded, failing or draining, with plain reasons."""
     context = get_context(request)
-    return JSONResponse(await context.run(get_health, context))
+    return JSONResponse(await context.run_system(get_health, context))
 
 
 @router.get("/api/v1/status", tags=["system"], summary="Resources, queue and speed", responses=_PROBLEMS)
 async def status(request: Request) -> Response:
     """Processor, memory and disk, the queue, seconds per megapixel, and the device with the reason for it."""
     context = get_context(request)
-    return JSONResponse(await context.run(_status, context))
+    return JSONResponse(await context.run_system(_status, context))
 
 
 @router.get("/api/v1/config", tags=["system"], summary="Options, limits, backends and models", responses=_PROBLEMS)
 async def config(request: Request) -> Response:
     """Everything a form needs: options with bounds and defaults, limits, formats, and what is installed."""
     context = get_context(request)
-    return JSONResponse(await context.run(_config, context))
+    return JSONResponse(await context.run_system(_config, context))
 
 
 @router.post(
@@ -82,10 +83,10 @@ async def config(request: Request) -> Response:
     responses=schemas.problems(401, 429, 503),
 )
 async def warm_up(request: Request) -> Response:
-    """Answers with the model's name once it has run; null when none is installed."""
+    """Answers with the model's name once it has run; null when none is installed. A warm-up that runs is joined."""
     context = get_context(request)
     started = context.clock()
-    model = await context.run(context.catalog.warm_up)
+    model = await context.warm_ups.run("default", lambda: asyncio.to_thread(context.catalog.warm_up))
     return JSONResponse({"model": model, "seconds": round(context.clock() - started, 3)})
 
 
@@ -93,7 +94,7 @@ async def warm_up(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Counters and timings in the Prometheus text format."""
     context = get_context(request)
-    return Response(await context.run(context.metrics.render), headers={"Content-Type": CONTENT_TYPE})
+    return Response(await context.run_system(context.metrics.render), headers={"Content-Type": CONTENT_TYPE})
 
 
 @router.post(SESSION_PATH, tags=["system"], summary="Sign in", responses=schemas.problems(400, 401, 403, 429))
@@ -117,8 +118,13 @@ async def sign_in(request: Request) -> Response:
 
 
 @router.delete(SESSION_PATH, tags=["system"], summary="Sign out", status_code=204, response_class=Response)
-async def sign_out() -> Response:
-    """Forget the session cookie."""
+async def sign_out(request: Request) -> Response:
+    """End the session, wherever its cookie was copied to, and take the cookie out of the browser."""
+    context = get_context(request)
+    session = context.keys.session_of_cookie(request.cookies.get(COOKIE_NAME, ""))
+    if session is not None:
+        context.keys.forget_sessions([session.id])
+        await context.run(context.store.end_session, session.id, context.wall() + SESSION_SECONDS)
     answer = Response(status_code=204)
     answer.delete_cookie(COOKIE_NAME, path="/", httponly=True, samesite="strict")
     return answer
@@ -178,6 +184,7 @@ def _config(context: AppContext) -> dict[str, Any]:
             "max_side_pixels": limits.image.max_side_pixels,
             "max_output_megapixels": limits.max_output_megapixels,
             "queue_limit": limits.queue_limit,
+            "queue_limit_per_owner": limits.owner_limit,
             "retention_seconds": limits.retention_seconds,
             "max_prompt_characters": PROMPT_LIMIT_CHARACTERS,
         },

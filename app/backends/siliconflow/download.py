@@ -82,7 +82,7 @@ def _refusal(status: int) -> RestoreError:
 
 def _write(answer: Answer, scratch: Path) -> None:
     with _translate_disk_error():
-        handle = os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
+        handle = os.open(scratch, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
     with os.fdopen(handle, "wb", buffering=0) as file:
         for piece in answer.pieces(MAX_RESULT_BYTES):
             with _translate_disk_error():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -18,20 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from app.errors import Conflict, Unavailable, Unprocessable
+from app.errors import Conflict, RestoreError, Unavailable, Unprocessable, is_exhaustion
 from app.options import Quality
 from app.restoration.device_errors import is_out_of_memory, load_with_room
 from app.restoration.models import weights
 from app.restoration.models.networks import Facts, Network, build, compact_facts, esrgan_facts
 from app.restoration.models.spandrel_loading import import_spandrel
+from app.restoration.models.tensor_files import read_tensors
 
 log = logging.getLogger(__name__)
 
 _KEPT_NETWORKS = 4
-# What `torch.save` writes, in all versions of its format. A program needs more: `constants.pkl`, formerly `model.json`.
-_TENSOR_RECORD = re.compile(
-    r"data\.pkl|data/\d+|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id"
-)
+PROBE_SIDE_PIXELS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +49,7 @@ TABLE: tuple[ModelRow, ...] = (
     ModelRow("realesr-animevideov3", "realesr-animevideov3.pth"),
     ModelRow(EMBEDDED_MODEL, weights.EMBEDDED.file),
 )
+_UPSCALERS = {name for row in TABLE for name in (row.file, row.denoise_partner) if name is not None}
 QUALITY_MODELS: dict[str, str] = {
     Quality.FAST: "realesr-general-x4v3",
     Quality.BALANCED: "RealESRGAN_x4plus",
@@ -59,26 +57,33 @@ QUALITY_MODELS: dict[str, str] = {
 }
 # What runs when the model of a quality is not installed, best match first; never without a warning.
 # Files that a user dropped in come after these, and then the embedded model.
+_TRY_AGAIN = "out_of_resources"
+_FileState = tuple[str, int, int, int]
 FALLBACKS = ("realesr-general-x4v3", "RealESRGAN_x4plus", "RealESRGAN_x2plus")
 
 
 class ModelRegistry:
     """The weights folder as models: lists them, checks them, loads them once and keeps the last few.
 
-    Verification (a hash of the whole file) is remembered by size and time of change. Safe to use from several threads.
+    An official file is installed when its hash is right, any other when it was opened and ran; what was found is
+    remembered by size and times of change, and for files of a user by hash. A safetensors file that was made from an
+    official one is taken in its place. Safe to use from several threads.
     """
 
     def __init__(self, folder: Path, *, allow_unverified: bool) -> None:
         self._folder = folder
         self._allow_unverified = allow_unverified
         self._lock = threading.RLock()
-        self._load_errors: dict[tuple[str, int, int], str | None] = {}
+        self._load_errors: dict[_FileState, RestoreError | None] = {}
+        self._probed: dict[str, RestoreError | None] = {}  # by hash
+        self._converted: dict[_FileState, bool] = {}
         self._networks: OrderedDict[tuple[str, float, str, str], Network] = OrderedDict()
         self._on_release: list[Callable[[], None]] = []
 
     def rows(self) -> list[ModelRow]:
         """The table, then files that the user dropped into the folder, by name."""
-        known = {row.file for row in (*weights.MANIFEST, weights.EMBEDDED)}
+        official = [row.file for row in (*weights.MANIFEST, weights.EMBEDDED)]
+        known = {*official, *(Path(file).with_suffix(".safetensors").name for file in official)}
         dropped = [
             ModelRow(path.stem, path.name)
             for path in (sorted(self._folder.iterdir()) if self._folder.is_dir() else [])
@@ -95,21 +100,56 @@ class ModelRegistry:
         raise Unprocessable("unknown_model", f"There is no model '{name}'; known models are {names}.")
 
     def path(self, file: str) -> Path:
-        """Where a weight file lies or would lie."""
-        return weights.path_of(self._folder, file)
+        """Where a weight file lies or would lie; for an official one its conversion, where that is whole."""
+        path, row = weights.path_of(self._folder, file), weights.official(file)
+        converted = path.with_suffix(".safetensors")
+        if row is None or converted == path:
+            return path
+        state = _state_of(converted)
+        if state is None:
+            return path
+        with self._lock:
+            if state not in self._converted:
+                self._converted[state] = weights.is_converted(converted, row)
+                if not self._converted[state]:
+                    log.warning("%s is no whole conversion of the official %s and is passed over", converted.name, file)
+            return converted if self._converted[state] else path
 
     def load_error(self, file: str) -> str | None:
         """None when a file can be loaded, else one sentence why not and what to do."""
+        found = self._load_error(file)
+        return None if found is None else found.detail
+
+    def _load_error(self, file: str) -> RestoreError | None:
         path = self.path(file)
-        try:
-            stat = path.stat()
-        except FileNotFoundError:
-            return weights.load_error(path, allow_unverified=self._allow_unverified)
-        key = (file, stat.st_size, stat.st_mtime_ns)
+        if path.name != file:  # a conversion, which was checked
+            return None
+        state = _state_of(path)
+        if state is None:
+            return self._judge(path)
         with self._lock:
-            if key not in self._load_errors:
-                self._load_errors[key] = weights.load_error(path, allow_unverified=self._allow_unverified)
-            return self._load_errors[key]
+            if state not in self._load_errors:
+                found = self._judge(path)
+                if found is not None and found.code == _TRY_AGAIN:
+                    return found
+                self._load_errors[state] = found
+            return self._load_errors[state]
+
+    def _judge(self, path: Path) -> RestoreError | None:
+        """Whether a file may be loaded, and for one that no hash vouches for whether it can be."""
+        refused = weights.load_error(path, allow_unverified=self._allow_unverified)
+        if refused is not None:
+            return Conflict("model_not_installed", refused)
+        official = weights.official(path.name)
+        if official is not None and (path.name not in _UPSCALERS or weights.verify(path) is weights.Verdict.VERIFIED):
+            return None
+        digest = weights.sha256(path)
+        if digest not in self._probed:
+            found = probe(path)
+            if found is not None and found.code == _TRY_AGAIN:
+                return found
+            self._probed[digest] = found
+        return self._probed[digest]
 
     def describe_file(self, file: str) -> dict[str, Any]:
         """A weight file, JSON-ready: file, bytes, licence, purpose, whether it is there and can be loaded."""
@@ -184,43 +224,56 @@ class ModelRegistry:
         Raises:
             Conflict: `model_not_installed`. Unavailable: `weights_unreadable`.
         """
-        refused = self.load_error(file)
+        refused = self._load_error(file)
         if refused is not None:
-            raise Conflict("model_not_installed", refused)
-        refuse_code(self.path(file))
-        try:
-            state: Mapping[str, Tensor] = (
-                import_spandrel().ModelLoader("cpu").load_state_dict_from_file(self.path(file))
-            )
-        except Exception as error:
-            if is_out_of_memory(error):  # the file is good
-                raise
-            log.warning("cannot read %s: %s", file, error)
-            raise _unreadable(file) from error
-        return state
+            raise type(refused)(refused.code, refused.detail)
+        return read_file(self.path(file))
 
 
-def refuse_code(path: Path) -> None:
-    """Refuse an archive that holds anything but tensors, before torch loads it: TorchScript runs while it is loaded.
-
-    Raises `Unavailable` `weights_unreadable`.
-    """
-    # Torch's own reader: another one could find other members (names in any case, a second directory of members).
+def read_file(path: Path) -> Mapping[str, Tensor]:
+    """The tensors of a file on the CPU. Raises `Unavailable` `weights_unreadable`, or the lack of memory itself."""
     try:
-        archive = torch._C.PyTorchFileReader(str(path))
-    except RuntimeError:
-        return  # no archive, for `torch.jit.load` neither
+        return read_tensors(path)
+    except RestoreError:
+        raise
+    except Exception as error:
+        if _is_lack(error):  # it says nothing about the file
+            raise
+        log.warning("cannot read %s: %s", path.name, error)
+        raise _unreadable(path.name) from error
+
+
+def probe(path: Path) -> RestoreError | None:
+    """Open a file and run what it holds once on a few pixels; None when that works, else what is wrong with it."""
     try:
-        foreign = [name for name in archive.get_all_records() if not _TENSOR_RECORD.fullmatch(name)]
-    except RuntimeError:
-        foreign = ["members outside of its folder"]
-    if foreign:
-        log.warning("refused %s, it holds %s", path.name, ", ".join(sorted(foreign)[:5]))
-        raise Unavailable(
-            "weights_unreadable",
-            f"{path.name} is a TorchScript archive or another that holds more than tensors, which could run a program; "
-            "remove it and use a file of tensors only.",
-        )
+        module, facts = load_module(read_file(path), path.name)
+        network = build(path.stem, module, facts, "cpu", "fp32")
+        side = PROBE_SIDE_PIXELS
+        with torch.inference_mode():
+            ran = network(torch.full((1, 3, side, side), 0.5))  # (1, 3, 8, 8) to (1, 3, 8 * scale, 8 * scale)
+        fits = ran.shape == (1, 3, side * facts.scale, side * facts.scale) and bool(torch.isfinite(ran).all())
+        return None if fits else _unreadable(path.name)
+    except RestoreError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is the file's verdict
+        if _is_lack(error):
+            return Unavailable("out_of_resources", f"{path.name} could not be looked at for lack of memory; try again.")
+        log.warning("%s was opened and does not run: %s", path.name, error)
+        return _unreadable(path.name)
+
+
+def _is_lack(error: BaseException) -> bool:
+    """Whether the machine lacked something; that says nothing about the file."""
+    return isinstance(error, MemoryError) or is_exhaustion(error) or is_out_of_memory(error)
+
+
+def _state_of(path: Path) -> _FileState | None:
+    """What changes with the content of a file, None where there is none."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return path.name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def blend_states(a: Mapping[str, Tensor], b: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:

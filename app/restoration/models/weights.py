@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import hashlib
+import json
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ _REAL_ESRGAN = "https://github.com/xinntao/Real-ESRGAN/releases/download"
 _GFPGAN = "https://github.com/TencentARC/GFPGAN/releases/download"
 _FACEXLIB = "https://github.com/xinntao/facexlib/releases/download"
 _BLOCK_BYTES = 1024 * 1024
+_SIZE_BYTES = 8  # at the start of a safetensors file: the size of its header
 CONNECT_TIMEOUT_SECONDS = 10.0
 SUFFIXES = (".pth", ".pt", ".safetensors")
 
@@ -180,6 +182,23 @@ def verify(path: Path) -> Verdict:
     if size != row.bytes:
         return Verdict.WRONG_SIZE
     return Verdict.VERIFIED if sha256(path) == row.sha256 else Verdict.WRONG_HASH
+
+
+def is_converted(path: Path, row: WeightFile) -> bool:
+    """Whether a safetensors file was made from this official file (see `tensor_files.convert`) and is whole."""
+    try:
+        content = path.read_bytes()
+        size = int.from_bytes(content[:_SIZE_BYTES], "little")
+        marks = json.loads(content[_SIZE_BYTES : _SIZE_BYTES + size])["__metadata__"]
+        data_sha256 = hashlib.sha256(tensor_data(content)).hexdigest()
+        return bool(marks["source_sha256"] == row.sha256 and marks["data_sha256"] == data_sha256)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def tensor_data(content: bytes) -> memoryview:
+    """The part of a safetensors file that follows its header."""
+    return memoryview(content)[_SIZE_BYTES + int.from_bytes(content[:_SIZE_BYTES], "little") :]
 
 
 def sha256(path: Path) -> str:

@@ -1,0 +1,117 @@
+"""How many connections are held, in all and from each address, so that descriptors are left for work.
+
+When there is no place the connection that has been idle longest makes room; only if all are busy is the newcomer
+refused. It knows neither HTTP nor requests: protocols say when they are idle.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from typing import Protocol
+
+MOST_CONNECTIONS = 1024
+MOST_OF_ONE_ADDRESS = 128
+FEWEST_CONNECTIONS = 16
+DESCRIPTORS_KEPT_FOR_WORK = 192
+WANTED_DESCRIPTORS = 16_384
+
+
+class Evictable(Protocol):
+    """A connection that can be ended while it is idle."""
+
+    def evict(self) -> None:
+        """Close it at once."""
+        ...
+
+
+class ConnectionLimits:
+    """Counts the connections of all ports. Use it from the event loop.
+
+    Addresses in `proxies` (of reverse proxies, behind which many clients stand) have no limit of their own.
+    """
+
+    def __init__(
+        self, most: int = MOST_CONNECTIONS, most_of_one: int = MOST_OF_ONE_ADDRESS, proxies: Iterable[str] = ()
+    ) -> None:
+        self._most, self._most_of_one = most, most_of_one
+        self._trusts_all = "*" in proxies
+        self._proxies = [ipaddress.ip_network(proxy, strict=False) for proxy in proxies if proxy != "*"]
+        self._addresses: dict[Evictable, str] = {}
+        self._held: Counter[str] = Counter()
+        self._idle: dict[Evictable, None] = {}  # in the order in which they became idle
+
+    @property
+    def total(self) -> int:
+        """How many are held now."""
+        return len(self._addresses)
+
+    def acquire(self, connection: Evictable, address: str) -> bool:
+        """Take a place for a connection, which begins idle; False when there is none and no idle one to end."""
+        if self._held[address] >= self._most_of_one and not self._is_proxy(address) and not self._evict(address):
+            return False
+        if self.total >= self._most and not self._evict(None):
+            return False
+        self._addresses[connection] = address
+        self._held[address] += 1
+        self._idle[connection] = None
+        return True
+
+    def release(self, connection: Evictable) -> None:
+        """The connection is gone. Harmless for one that has no place."""
+        self._idle.pop(connection, None)
+        address = self._addresses.pop(connection, None)
+        if address is not None:
+            self._held[address] -= 1
+            if not self._held[address]:
+                del self._held[address]
+
+    def mark_busy(self, connection: Evictable) -> None:
+        """A request is under way: it is not ended for others."""
+        self._idle.pop(connection, None)
+
+    def mark_idle(self, connection: Evictable) -> None:
+        """Nothing is under way any more."""
+        if connection in self._addresses:
+            self._idle.pop(connection, None)
+            self._idle[connection] = None
+
+    def _evict(self, address: str | None) -> bool:
+        """End the connection that has been idle longest, of one address or of all; False when none is idle."""
+        idle = (one for one in self._idle if address is None or self._addresses[one] == address)
+        oldest = next(idle, None)
+        if oldest is None:
+            return False
+        self.release(oldest)
+        oldest.evict()
+        return True
+
+    def _is_proxy(self, address: str) -> bool:
+        if self._trusts_all:
+            return True
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._proxies)
+
+
+def raise_descriptor_limit() -> int:
+    """Allow this process as many descriptors as it may ask for, within reason; gives the limit that holds."""
+    if sys.platform == "win32":
+        return WANTED_DESCRIPTORS
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = WANTED_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(WANTED_DESCRIPTORS, hard)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return WANTED_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
+def connections_within(descriptors: int) -> int:
+    """How many connections leave enough descriptors for work; one that sends files holds a second descriptor."""
+    return max(FEWEST_CONNECTIONS, min(MOST_CONNECTIONS, (descriptors - DESCRIPTORS_KEPT_FOR_WORK) // 2))
