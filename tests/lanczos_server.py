@@ -1,7 +1,7 @@
 """A server process for tests: `serve` as `run.py` calls it, with the Lanczos backend held back for a while per strip.
 
-Run as `python -m tests.lanczos_server FOLDER PORT DASHBOARD_PORT SECONDS_PER_STRIP DRAIN_SECONDS [KEY [SETTINGS]]`, with
-`--after-death` at the end as a supervisor says it. SETTINGS is a JSON object of further settings. A photo that is
+Run as `python -m tests.lanczos_server FOLDER PORT DASHBOARD_PORT SECONDS_PER_STRIP DRAIN_SECONDS [KEY [SETTINGS]]`,
+with `--after-death` at the end as a supervisor says it. SETTINGS is a JSON object of further settings. A photo that is
 `DEADLY_WIDTH` wide kills the process.
 """
 
