@@ -28,7 +28,7 @@ def png_files() -> Iterator[tuple[str, bytes]]:
     """Every colour type and depth, plain and interlaced, with and without transparent colours, all filters in turn."""
     for kind, depths in _DEPTHS.items():
         for depth, interlaced, transparent, size in itertools.product(depths, (False, True), (False, True), SIZES):
-            if transparent and (kind in (4, 6) or (kind == 0 and depth in (2, 4))):
+            if transparent and kind in (4, 6):
                 continue
             words = (f"png {kind}/{depth}", "interlaced" * interlaced, "tRNS" * transparent, f"{size[0]}x{size[1]}")
             yield " ".join(filter(None, words)), png_file(kind, depth, size, interlaced, transparent)
@@ -151,6 +151,7 @@ def bmp_files() -> Iterator[tuple[str, bytes]]:
         for name, masks in (("565", (0xF800, 0x7E0, 0x1F)), ("555", (0x7C00, 0x3E0, 0x1F))):
             yield f"bmp 16 masks {name} {words}", _colour_bmp(16, size, top_down, masks)
         yield f"bmp 32 masks {words}", _colour_bmp(32, size, top_down, (0xFF0000, 0xFF00, 0xFF))
+        yield f"bmp 32 masks turned {words}", _colour_bmp(32, size, top_down, (0xFF, 0xFF00, 0xFF0000))
     for size in SIZES:
         yield f"bmp rle8 {size[0]}x{size[1]}", _run_length_bmp(8, size)
         yield f"bmp rle4 {size[0]}x{size[1]}", _run_length_bmp(4, size)

@@ -57,6 +57,8 @@ CROWDED: dict[str, Callable[[], bytes]] = {
     "130,000 segments": lambda: with_segments(make.jpeg(), segment(0xE5, b"sixteen bytes it") * 130_000),
     "5,000 segments": lambda: with_segments(make.jpeg(), segment(0xFE, b"note") * 5_000),
     "5,000 pieces of EXIF": lambda: with_segments(make.jpeg(), segment(0xE1, b"Exif\0\0" + bytes(400)) * 5_000),
+    "7 MB of no segment": lambda: with_segments(make.jpeg(), bytes(7_000_000)),
+    "7 MB of fill bytes": lambda: with_segments(make.jpeg(), b"\xff" * 7_000_000),
     "markers between scans": lambda: make.KINDS["jpeg progressive"]()[:-2] + segment(0xFE, b"") * 600_000 + b"\xff\xd9",
 }
 
@@ -66,10 +68,10 @@ def test_a_crowded_file_passes_its_header_check_at_once(kind: str, tmp_path: Pat
     (tmp_path / "photo").write_bytes(CROWDED[kind]())
     took = []
     for _ in range(3):  # the machine of a test may be busy
-        began = time.perf_counter()
+        began = time.thread_time()
         with contextlib.suppress(RestoreError):
             assert read_header(tmp_path / "photo", LIMITS).width == make.WIDTH
-        took.append(time.perf_counter() - began)
+        took.append(time.thread_time() - began)
     assert min(took) < MAX_HEADER_SECONDS
 
 

@@ -14,6 +14,7 @@ from app.images import ImageLimits, Picture, encode
 from app.images.decode import DecodeOptions, decode_file
 from app.images.metadata import exif, exif_writing
 from app.images.metadata.rewriting import Metadata, for_result
+from app.images.page_encoding import PagesEncoder
 from tests import picture_factory as make
 
 LIMITS = ImageLimits()
@@ -206,6 +207,30 @@ def test_a_tiff_is_described_by_its_photo_first_and_then_by_its_first_directory(
     ]
     assert texts[0].items() >= {0x010E: "of the photo", 0x0132: "2020:01:02 03:04:05"}.items()
     assert texts[1] == {0x0131: "Scanner 3"}
+
+
+@pytest.mark.parametrize("orders", ["<<", "<>", "><"])
+def test_every_page_of_a_tiff_keeps_its_exif(orders: str, tmp_path: Path) -> None:
+    blocks = []
+    for number, order in enumerate(orders):
+        block = exif.parse(make.exif_block(gps=True, order=order))
+        block.main[0x010E] = exif.Value(exif.ASCII, b"page %d\0" % number)
+        blocks.append(exif_writing.serialized(block))
+    encoder = PagesEncoder(tmp_path / "photo", len(blocks), "keep")
+    for data in blocks:
+        encoder.add(Picture(make.photo(), exif=data, xmp=make.XMP))
+    encoder.finish()
+    for number in range(len(blocks)):
+        page = decode_file(tmp_path / "photo", LIMITS, DecodeOptions(page=number))
+        np.testing.assert_array_equal(page.rgb, make.photo())
+        found = exif.parse(page.exif or b"").in_order("<")
+        assert found.main[0x010E].text() == f"page {number}"
+        assert found.photo[0x9003].text() == "2020:01:02 03:04:05"
+        assert (0x927C in found.photo) == (number == 0)  # a maker note that may not stand elsewhere
+        assert found.gps == exif.parse(make.exif_block(gps=True)).gps
+    with Image.open(tmp_path / "photo") as image:
+        image.seek(1)
+        assert image.getexif().get_ifd(0x8825)[1] == "N"
 
 
 def test_heic_regions_and_places_are_those_of_the_upright_picture(tmp_path: Path) -> None:

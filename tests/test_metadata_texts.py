@@ -131,7 +131,7 @@ def test_texts_of_any_length_and_alphabet_survive(tmp_path: Path) -> None:
 @pytest.mark.parametrize("output_format", ["jpg", "webp", "tiff", "avif"])
 def test_the_usual_texts_become_xmp(output_format: str, tmp_path: Path) -> None:
     texts = (("Title", "T"), ("Author", "A"), ("Description", "D"), ("Copyright", "C"), ("Software", "S"))
-    picture = Picture(make.photo(), texts=(*texts, ("Comment", "Box 7")))
+    picture = Picture(make.photo(), texts=(*texts, ("comment", "Box 7")))
     assert not encode(picture, tmp_path / "result", output_format, 90, "keep").notes
     found = decode_file(tmp_path / "result", LIMITS)
     properties = xmp_parsing.parse(found.xmp or b"").properties

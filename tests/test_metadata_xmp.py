@@ -118,7 +118,9 @@ def test_prefixes_survive_and_clashes_are_solved() -> None:
 
 def test_utf_16_and_padding_are_read_and_control_characters_not_written() -> None:
     text = packet("<dc:source>Größe</dc:source>").decode()
-    for data in (text.encode("utf-16"), b"\0\0" + text.encode() + b" " * 50 + b"\0"):
+    wide = [text.encode(code) for code in ("utf-16", "utf-16-le", "utf-16-be")]
+    wide.append(f'<?xml version="1.0" encoding="UTF-16"?>{text}'.encode("utf-16-be"))
+    for data in (*wide, b"\0\0" + text.encode() + b" " * 50 + b"\0"):
         assert xmp_parsing.parse(data).properties[xmp.DC, "source"].text == "Größe"
     written = xmp_writing.serialized(xmp.Packet({(xmp.DC, "source"): xmp.Value("a\x00b\x1fc\ufffed")}))
     assert reread(written).properties[xmp.DC, "source"].text == "abcd"

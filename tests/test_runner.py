@@ -14,6 +14,7 @@ from PIL import Image
 from app import images
 from app.errors import Cancelled, OutOfMemory, RestoreError, Unavailable
 from app.images import Decoder, ImageLimits, Picture
+from app.images.formats import FORMATS
 from app.jobs.result_writing import Finished
 from app.notices import Notice
 from app.options import RestoreOptions
@@ -108,6 +109,18 @@ def test_an_attempt_runs_once(harness: Harness) -> None:
 def test_a_broken_photo_fails_with_its_own_reason(harness: Harness) -> None:
     attempt = run(harness, harness.submit(photo_bytes()[:300]))
     assert (attempt.status, attempt.error_code) == (AttemptStatus.FAILED, "undecodable_image")
+    assert harness.backend.runs == 0
+
+
+def test_a_result_of_too_many_bytes_for_its_format_is_refused_before_the_work(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """24 x 16 pixels of 3 bytes make 6144 x 3 at scale 4, of which the header knows the pixels alone."""
+    small = dataclasses.replace(FORMATS["tiff"], max_raw_bytes=6144 * 3 - 1)
+    monkeypatch.setitem(FORMATS, "tiff", small)
+    options = RestoreOptions(scale=4.0, output_format="tiff").to_json()
+    attempt = run(harness, harness.submit(options=options))
+    assert (attempt.status, attempt.error_code) == (AttemptStatus.FAILED, "too_large_for_format")
     assert harness.backend.runs == 0
 
 

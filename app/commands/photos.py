@@ -35,8 +35,6 @@ LINKED_FOLDER = "behind a link to a folder"
 NOT_A_FILE = "not a file"
 UNREADABLE = "not readable"
 UNFINISHED = "an unfinished file"
-# What the header check says of a file that is none of our photos; every other word of it is about a photo.
-_NO_PHOTO = ("unsupported_format", "undecodable_image", "empty_file", "raw_photo")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,8 +176,8 @@ class _Search:
             return None
         try:
             read_header(path, self._limits)
-        except RestoreError as error:
-            return NOT_A_PHOTO if error.code in _NO_PHOTO else None
+        except RestoreError:
+            return NOT_A_PHOTO
         except OSError:
             return UNREADABLE
         return None

@@ -29,13 +29,14 @@ from app.errors import Cancelled, RestoreError, Unprocessable, file_error
 from app.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from app.images import (
     Decoder,
+    Header,
     ImageLimits,
     PagesEncoder,
     Picture,
     check_format,
     check_pages,
+    check_picture,
     encode,
-    pixel_bytes,
     read_header,
 )
 from app.main.service import open_backend
@@ -151,16 +152,10 @@ class Restoration:
 
     def _restore(self, task: RestoreTask, decoder: Decoder, display: _Display) -> list[str]:
         """Decode, restore, write beside the result's place, rename; returns the warnings."""
-        header = read_header(task.source, self._limits)
-        scale, all_pages = self._options.scale, self._options.pages == Pages.ALL
-        if all_pages:
-            check_pages(header, self._limits)
-        for width, height in header.page_sizes if all_pages else header.page_sizes[:1]:
-            check_output(width * height, scale, self._settings.max_output_megapixels)
-            check_format(task.output_format, width, height, scale)
-        keep_partial = self._options.partial == Partial.KEEP
-        picture = decoder.decode(task.source, page=0 if all_pages else None, keep_partial=keep_partial)
-        check_format(task.output_format, picture.width, picture.height, scale, pixel_bytes(picture))
+        self._check_result(task, read_header(task.source, self._limits))
+        page = 0 if self._options.pages == Pages.ALL else None
+        picture = decoder.decode(task.source, page=page, keep_partial=self._options.partial == Partial.KEEP)
+        check_picture(picture, task.output_format, self._options.scale)
 
         def on_progress(fraction: float, stage: Stage) -> bool:
             display.show(task.label, fraction, stage)
@@ -173,6 +168,16 @@ class Restoration:
             raise Cancelled
         notes = self._write(task, restored)
         return [notice.message for notice in (*picture.notes, *restored.warnings, *notes)]
+
+    def _check_result(self, task: RestoreTask, header: Header) -> None:
+        """Refuse what could not be kept after all the work: too many pixels for us, or for the format."""
+        sizes = header.page_sizes[:1]
+        if self._options.pages == Pages.ALL:
+            check_pages(header, self._limits)
+            sizes = header.page_sizes
+        for width, height in sizes:
+            check_output(width * height, self._options.scale, self._settings.max_output_megapixels)
+            check_format(task.output_format, width, height, self._options.scale)
 
     def _restore_pages(self, task: RestoreTask, decoder: Decoder, first: Picture, on_progress: OnProgress) -> list[str]:
         """All pages of a TIFF into one TIFF; returns the warnings."""

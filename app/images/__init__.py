@@ -1,14 +1,13 @@
 """Bytes to `Picture` and back: formats, colour, depth and metadata."""
 
 from app.images.decoder import Decoder
-from app.images.encoding import Encoded, choose_format, encode
+from app.images.encoding import Encoded, check_picture, choose_format, encode
 from app.images.formats import check_format
 from app.images.header import Header, ImageLimits, check_pages, read_header
 from app.images.layer_encoding import fit_layers, keep_layers
 from app.images.page_encoding import PagesEncoder
 from app.images.picture import Picture, Pixels
 from app.images.preview import PREVIEW_SIDE_PIXELS, encode_preview, read_profile
-from app.images.samples import pixel_bytes
 from app.images.sniffing import accepted_formats
 
 __all__ = [
@@ -23,12 +22,12 @@ __all__ = [
     "accepted_formats",
     "check_format",
     "check_pages",
+    "check_picture",
     "choose_format",
     "encode",
     "encode_preview",
     "fit_layers",
     "keep_layers",
-    "pixel_bytes",
     "read_header",
     "read_profile",
 ]

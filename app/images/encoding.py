@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from app.images import colour, samples
-from app.images.formats import FORMATS, fitting_format, own_format, too_large
+from app.images.formats import FORMATS, check_format, fitting_format, own_format, too_large
 from app.images.metadata import iptc, jpeg_segments
 from app.images.metadata.fitting import fitted
 from app.images.metadata.rewriting import Metadata, for_result
@@ -51,6 +51,15 @@ def choose_format(picture: Picture, output_format: str) -> str:
     own = own_format(picture.source_format, alpha=alpha)
     deep = picture.rgb.dtype.itemsize == 2
     return fitting_format(own, picture.width, picture.height, samples.pixel_bytes(picture), alpha=alpha, deep=deep)
+
+
+def check_picture(picture: Picture, output_format: str, scale: float) -> None:
+    """Judge a decoded photo as `check_format` does; now the bytes of its result are known too.
+
+    Raises:
+        Unprocessable: `too_large_for_format`.
+    """
+    check_format(output_format, picture.width, picture.height, scale, samples.pixel_bytes(picture))
 
 
 def encode(picture: Picture, file: Path, output_format: str, quality: int, metadata: str) -> Encoded:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import struct
+import mmap
 import warnings
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +16,7 @@ from typing import BinaryIO
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from app.errors import RestoreError, TooLarge, Unprocessable
+from app.images import riff_chunks
 from app.images.bmp_header import read_masked, without_masks
 from app.images.container import LEFT_OUT_NOTE, Container, inspect
 from app.images.jpeg_segments import JpegFile, Scans
@@ -26,6 +27,8 @@ from app.images.tiff_metadata import metadata_image
 from app.images.tiff_pages import TiffPages, read_pages
 
 _SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
+# Pillow brings greys of 2 and 4 bits to the full range, but leaves the transparent one as it stands in the file.
+_STEPS_OF_RAW_MODE = {"L;2": 85, "L;4": 17}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +85,11 @@ def read_header(path: Path, limits: ImageLimits) -> Header:
         Unprocessable: `empty_file`, `too_many_scans`, `unsupported_depth` or `undecodable_image`.
     """
     with path.open("rb") as file:
-        if sniff(file.read(HEAD_BYTES)) == "TIFF":
+        name = sniff(file.read(HEAD_BYTES))
+        if name == "TIFF":
             return _tiff_header(file, limits)
+        if name == "WEBP":
+            return _webp_header(file, limits)
         file.seek(0)
         return _picture_header(file, limits)
 
@@ -95,6 +101,25 @@ def _picture_header(file: BinaryIO, limits: ImageLimits) -> Header:
         if _orientation(photo.image) in _SWAPPING_ORIENTATIONS:
             width, height = height, width
         return Header(name, MIME_TYPES[name], width, height)
+
+
+def _webp_header(file: BinaryIO, limits: ImageLimits) -> Header:
+    """Without the plugin, which makes room for the whole canvas twice as it opens."""
+    try:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            width, height = riff_chunks.webp_size(data)
+            _check_size(width, height, limits)
+            found = riff_chunks.inspect(data)
+            block = found.metadata(data, b"EXIF")
+    except RestoreError:
+        raise
+    except Exception as error:  # what does not hold together
+        raise undecodable("WEBP") from error
+    if not found.has_picture:
+        raise undecodable("WEBP")
+    if block is not None and exif.orientation(block) in _SWAPPING_ORIENTATIONS:
+        width, height = height, width
+    return Header("WEBP", MIME_TYPES["WEBP"], width, height)
 
 
 def _tiff_header(file: BinaryIO, limits: ImageLimits) -> Header:
@@ -157,7 +182,7 @@ def open_picture(file: BinaryIO, limits: ImageLimits, *, page: int | None = None
         if isinstance(container.parts, JpegFile):
             _check_scans(container.parts.scans, limits)
         if name == "WEBP":
-            _check_size(*webp_size(head), limits)
+            _check_size(*riff_chunks.webp_size(head), limits)
         photo = _open(container, name)
     except RestoreError:
         _close(container)
@@ -215,9 +240,13 @@ def open_plugin(file: BinaryIO, name: str) -> Image.Image:
     PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES  # it bounds profiles too; texts are bounded by `png_chunks`
     file.seek(0)
     try:
-        return Image.open(file, formats=(name,))
+        image = Image.open(file, formats=(name,))
     except UnidentifiedImageError:
         raise undecodable(name) from None
+    steps = _STEPS_OF_RAW_MODE.get(str(image.tile[0].args)) if name == "PNG" and image.tile else None
+    if steps and isinstance(image.info.get("transparency"), int):
+        image.info["transparency"] *= steps
+    return image
 
 
 def quiet_pillow() -> None:
@@ -249,20 +278,6 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
             f"The photo is {width} x {height} pixels; a side may have at most {limits.max_side_pixels}. "
             "Cut or shrink it and send it again.",
         )
-
-
-def webp_size(head: bytes) -> tuple[int, int]:
-    """Width and height of a WebP, read by ourselves: Pillow's plugin allocates the whole canvas as it opens."""
-    kind = head[12:16]
-    if kind == b"VP8X":
-        return 1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little")
-    if kind == b"VP8L":
-        bits = int.from_bytes(head[21:25], "little")
-        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    if kind == b"VP8 ":
-        width, height = struct.unpack_from("<HH", head, 26)
-        return width & 0x3FFF, height & 0x3FFF
-    raise undecodable("WEBP")
 
 
 def _check_scans(scans: Scans, limits: ImageLimits) -> None:

@@ -6,6 +6,7 @@ They say what other pictures the file holds, which scans there are and where the
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import mmap
 import re
 import struct
@@ -15,16 +16,19 @@ from typing import NamedTuple
 Data = mmap.mmap | bytes
 
 # A marker: FF and a code. FF00 is a stuffed data byte, D0..D7 and 01 stand alone and have no length.
-_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")
+# It begins with a fixed byte, which is looked for ten times as fast as one that may be repeated.
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
+_HAS_LENGTH = [code not in (0x00, 0x01, *range(0xD0, 0xD9), 0xFF) for code in range(256)]
 _START_OF_SCAN, _END_OF_IMAGE, _RESTART_INTERVAL = 0xDA, 0xD9, 0xDD
 _TABLES = (0xC4, 0xCC, 0xDB, 0xDD)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_TOLD_BY = _FRAMES | {_START_OF_SCAN, _RESTART_INTERVAL}
 _PROGRESSIVE = (0xC2, 0xCA)
 _APP0, _APP1, _APP2, _APP13, _APP14, _COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE
-_MAX_SEGMENTS = 20_000
+_MAX_SEGMENTS = 40_000
+_MAX_JUNK_BYTES = 4096
 _MAX_KEPT_SEGMENTS = 400  # a profile takes up to 255
 _MAX_KEPT_OF_A_KIND = {_APP0: 2, _APP1: 40, _APP2: 256, _APP13: 20, _APP14: 1, _COMMENT: 4}
-_MANY_LEFT_OUT = "The photo holds very many pieces of data beside its pixels; some were left out."
 _PROFILE_INCOMPLETE = "The photo's colour profile is incomplete and was left out."
 _PROFILE = b"ICC_PROFILE\0"
 _MULTI_PICTURE = b"MPF\0"
@@ -34,7 +38,7 @@ _THUMBNAIL_TYPES = (0x010001, 0x010002)
 _SEARCHED_BYTES = 64 * 1024
 _MAX_SHORT_BYTES = 1024  # of frame and scan headers
 _GAIN_MAP = re.compile(
-    rb"hdr-gain-map/|HDRGainMap|hdrgainmap|urn:iso:std:iso:ts:21496|Semantic(?:=[\"']|>)(?:GainMap|RecoveryMap)"
+    rb"hdrgm:Version|HDRGainMap|hdrgainmap|urn:iso:std:iso:ts:21496|Semantic(?:=[\"']|>)(?:GainMap|RecoveryMap)"
 )
 _DEPTH_MAP = re.compile(rb"depthBlurEffect|AuxiliaryImageType(?:=[\"']|>)(?:urn:mpeg:hevc:2015:auxid:2|.{0,40}depth)")
 
@@ -80,7 +84,7 @@ class JpegFile:
         kept: the segments that a plugin may see, up to the first scan.
         process: the code of the frame's marker, which names the kind of coding.
         precision: bits a channel.
-        is_plain: these are all of them.
+        is_plain: these are all of them, and next to nothing lies between.
         notes: what was left out.
         frames: pictures of the file, without thumbnails and maps; the first one is the photo.
         gain_map: a map for HDR displays lies beside the photo.
@@ -118,15 +122,18 @@ def segments(data: Data, position: int = 2) -> Iterator[Segment]:
     """
     size = len(data)
     for _ in range(_MAX_SEGMENTS):
-        found = _MARKER.search(data, position)
-        if found is None:
+        head = data[position : position + 4]
+        if len(head) < 4 or head[0] != 0xFF or not _HAS_LENGTH[head[1]]:  # not the next one at once
+            found = _MARKER.search(data, position)
+            if found is None:
+                return
+            position = found.end() - 2
+            head = data[position : position + 4]
+        marker = head[1]
+        if marker == _END_OF_IMAGE or len(head) < 4:
+            yield Segment(marker, position, min(position + 2, size))
             return
-        marker, start = found[1][0], found.end() - 2
-        if marker == _END_OF_IMAGE or found.end() + 2 > size:
-            yield Segment(marker, start, min(found.end(), size))
-            return
-        length = int.from_bytes(data[found.end() : found.end() + 2], "big")
-        position = found.end() + max(length, 2)
+        start, position = position, position + 2 + max(head[2] << 8 | head[3], 2)
         yield Segment(marker, start, position)
     raise ValueError("more segments than any JPEG has")
 
@@ -148,7 +155,7 @@ def inspect(data: Data, max_scans: int) -> JpegFile:
         raise ValueError("a JPEG without a frame")
     thinned = head if len(head) <= _MAX_KEPT_SEGMENTS else list(_thinned_out(head))
     kept, profile_notes = _with_one_profile(data, thinned)
-    is_plain = len(kept) == len(head)
+    is_plain = len(kept) == len(head) and _junk_bytes(head) <= _MAX_JUNK_BYTES
     multi = next((s for s in kept if s.marker == _APP2 and data[s.start + 4 : s.start + 8] == _MULTI_PICTURE), None)
     others = [] if multi is None else _other_pictures(data, multi)
     descriptions = [s.body(data) for s in kept if s.marker == _APP1]
@@ -164,11 +171,16 @@ def inspect(data: Data, max_scans: int) -> JpegFile:
         scans(data, max_scans),
         process,
         precision,
-        ((_MANY_LEFT_OUT,) if len(thinned) < len(head) else ()) + profile_notes,
+        profile_notes,
         frames,
         gain_map,
         depth_map,
     )
+
+
+def _junk_bytes(head: list[Segment]) -> int:
+    """Bytes before the first scan that belong to no segment; Pillow steps over them one by one."""
+    return sum(later.start - earlier.end for earlier, later in itertools.pairwise([Segment(0, 0, 2), *head]))
 
 
 def scans(data: Data, stop_above: int = 1_000) -> Scans:
@@ -180,7 +192,8 @@ def scans(data: Data, stop_above: int = 1_000) -> Scans:
     script = _ScanScript()
     last = Segment(0, len(data), len(data))
     for last in segments(data):
-        script.note(last.marker, last.body(data) if last.end - last.start <= _MAX_SHORT_BYTES else b"")
+        if last.marker in _TOLD_BY:
+            script.note(last.marker, last.body(data) if last.end - last.start <= _MAX_SHORT_BYTES else b"")
         if script.count > stop_above:
             break
     is_ended = last.marker == _END_OF_IMAGE
@@ -242,7 +255,7 @@ def _with_one_profile(data: Data, head: list[Segment]) -> tuple[list[Segment], t
 
 
 def _thinned_out(head: list[Segment]) -> Iterator[Segment]:
-    """Tables, frame and scan, and of everything else the first few."""
+    """Tables, frame and scan, and of everything else the first few; `metadata` reads the others itself."""
     seen: dict[int, int] = {}
     for segment in head:
         seen[segment.marker] = seen.get(segment.marker, 0) + 1

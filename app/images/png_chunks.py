@@ -16,7 +16,7 @@ from app.images.primaries import SRGB_PRIMARIES, Primaries
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_PROFILE_BYTES = 4 * 1024 * 1024
-_MAX_TEXT_BYTES = 1024 * 1024  # of one text, inflated
+_MAX_TEXT_BYTES = 1024 * 1024 - 1  # of one text, inflated; metadata reads no larger one
 _MAX_TEXTS_BYTES = 4 * 1024 * 1024  # of all texts together
 _MAX_CHUNKS = 100_000
 _MAX_ANCILLARY = 200
@@ -43,7 +43,6 @@ _SRGB_GAMMA = 1 / 2.2
 _SAME_GAMMA = 0.05  # what readers take for the same: libpng's own threshold
 _GAMMA_RANGE = (0.1, 10.0)
 _PROFILE_LEFT_OUT = "The photo's colour profile is broken or too large, and was left out."
-_TEXT_LEFT_OUT = "Text in the photo is too large and was left out."
 _MANY_LEFT_OUT = "The photo holds very many pieces of data beside its pixels; some were left out."
 Data = mmap.mmap | bytes
 
@@ -143,12 +142,12 @@ class _Judge:
         self.frames = 1
 
     def keeps(self, chunk: Chunk) -> bool:
-        """Whether a plugin may see the chunk; a note says why not."""
+        """Whether a plugin may see the chunk; where that costs the photo something, a note says why not."""
         self._count += 1
         if self._count > _ABSURD_ANCILLARY:
             raise ValueError("more chunks than any PNG has")
         if self._count > _MAX_ANCILLARY and chunk.name not in _ANIMATION:
-            return self._refuse(_MANY_LEFT_OUT)
+            return chunk.name not in _TEXTS and self._refuse(_MANY_LEFT_OUT)
         if chunk.end > len(self._data) or not chunk.is_intact(self._data):
             name = chunk.name.decode("ascii")
             return self._refuse(f"The photo's {name} data is damaged (its checksum is wrong) and was left out.")
@@ -188,7 +187,7 @@ class _Judge:
         self._colour[chunk.name] = body
         name = chunk.name.decode("ascii")
         if chunk.name == b"iCCP":
-            if _inflates(body.partition(b"\0")[2], MAX_PROFILE_BYTES):
+            if _inflated_size(body.partition(b"\0")[2], MAX_PROFILE_BYTES):
                 return True
             del self._colour[chunk.name]
             return self._refuse(_PROFILE_LEFT_OUT)
@@ -199,15 +198,17 @@ class _Judge:
         return True
 
     def _text(self, chunk: Chunk) -> bool:
+        """A plugin does not see what it would stumble over; `metadata` reads texts itself, and notes what it leaves."""
         body = chunk.body(self._data)
         if body.partition(b"\0")[0] in _RESERVED_KEYWORDS:
             return False
         if len(body) > min(_MAX_TEXT_BYTES, self._text_budget):
-            return self._refuse(_TEXT_LEFT_OUT)
+            return False
         packed = _packed_text(chunk.name, body)
-        if packed and not _inflates(packed, min(_MAX_TEXT_BYTES, self._text_budget)):
-            return self._refuse(_TEXT_LEFT_OUT)
-        self._text_budget -= _MAX_TEXT_BYTES if packed else len(body)
+        inflated = _inflated_size(packed, min(_MAX_TEXT_BYTES, self._text_budget)) if packed else len(body)
+        if inflated is None:
+            return False
+        self._text_budget -= inflated
         return True
 
 
@@ -221,13 +222,14 @@ def _packed_text(name: bytes, body: bytes) -> bytes:
     return b""
 
 
-def _inflates(packed: bytes, limit: int) -> bool:
-    """Whether data behind its method byte (0: deflate) inflates to at most `limit` bytes."""
+def _inflated_size(packed: bytes, limit: int) -> int | None:
+    """To how many bytes data behind its method byte (0: deflate) inflates; None: to more than `limit`, or not."""
     inflater = zlib.decompressobj()
     try:
-        return packed[:1] == b"\0" and bool(inflater.decompress(packed[1:], limit)) and not inflater.unconsumed_tail
+        size = len(inflater.decompress(packed[1:], limit)) if packed[:1] == b"\0" else None
     except zlib.error:
-        return False
+        return None
+    return None if inflater.unconsumed_tail else size
 
 
 def _from_code_points(colour: dict[bytes, bytes]) -> ColourEncoding | None:

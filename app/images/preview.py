@@ -5,7 +5,6 @@ A preview is upright, in sRGB, at most so large, on white, and carries no metada
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from app.images.picture import Picture
 PREVIEW_SIDE_PIXELS = 400
 _QUALITY = 85
 _DISPLAY_QUALITY = 95  # of pictures that are looked at closely, beside each other
-_ANY_MEGAPIXELS = 10_000.0
+_ANY_RESULT = ImageLimits(max_input_megapixels=10_000.0, max_side_pixels=1 << 20)
 
 
 def preview_file(path: Path, limits: ImageLimits, max_side: int = PREVIEW_SIDE_PIXELS) -> bytes:
@@ -34,7 +33,7 @@ def preview_file(path: Path, limits: ImageLimits, max_side: int = PREVIEW_SIDE_P
 
 def read_profile(path: Path) -> bytes | None:
     """The colour profile in the header of a result of our own; no pixel is decoded. Same errors as `read_header`."""
-    with path.open("rb") as file, open_picture(file, preview_limits(ImageLimits(), _ANY_MEGAPIXELS)) as photo:
+    with path.open("rb") as file, open_picture(file, _ANY_RESULT) as photo:
         profile = photo.image.info.get("icc_profile")
         return profile if isinstance(profile, bytes) and profile else None
 
@@ -54,10 +53,3 @@ def encode_preview(picture: Picture, max_side: int = PREVIEW_SIDE_PIXELS) -> byt
     else:
         Image.fromarray(small).save(buffer, "JPEG", quality=_QUALITY)
     return buffer.getvalue()
-
-
-def preview_limits(limits: ImageLimits, max_megapixels: float | None) -> ImageLimits:
-    """Limits for a file of our own making, which may be larger than an upload."""
-    if max_megapixels is None:
-        return limits
-    return dataclasses.replace(limits, max_input_megapixels=max_megapixels, max_side_pixels=1 << 20)

@@ -18,9 +18,10 @@ from PIL import Image
 
 from app.images import colour, samples
 from app.images.decode.channels import guard
-from app.images.header import quiet_pillow, undecodable, webp_size
+from app.images.header import quiet_pillow, undecodable
 from app.images.picture import Picture
 from app.images.preview import encode_preview
+from app.images.riff_chunks import webp_size
 
 _FORMATS = ("JPEG", "PNG", "TIFF", "AVIF")
 _WEBP_HEAD_BYTES, _FIRST_CHUNK = 64, 12

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from app.errors import Unprocessable
 from app.images import colour, deflate, samples
 from app.images.metadata import exif, exif_tags
-from app.images.metadata.exif_rules import as_rational
+from app.images.metadata.exif_rules import as_rational, drop_unmovable_note
+from app.images.metadata.exif_writing import serialized
 from app.images.metadata.rewriting import Metadata
 from app.images.picture import Picture, Pixels
 
-_ASCII, _SHORT, _LONG, _RATIONAL, _BYTE, _UNDEFINED = 2, 3, 4, 5, 1, 7
+_SHORT, _LONG, _RATIONAL, _BYTE, _UNDEFINED = 3, 4, 5, 1, 7
 _ONE_OF_SEVERAL_PAGES = 2
 _ROUNDED = "Grey with transparency and a grey profile was rounded to 8 bits, since few programs open more of it."
 _DEFLATE, _DIFFERENCES, _UNASSOCIATED_ALPHA, _INCH = 8, 2, 2, 2
@@ -53,11 +54,11 @@ class TiffPagesWriter:
         self._written = 0
 
     def add(self, picture: Picture, metadata: Metadata, icc_profile: bytes | None) -> None:
-        """Append a page. Of a page after the first, EXIF of the camera is left out: its offsets fit the first alone."""
+        """Append a page. Of a page after the first, a camera maker's notes stay only where they may stand anywhere."""
         if self._writer is None:
             self._writer = _Writer(self._file, metadata.exif)
         elif metadata.exif:
-            self._writer.add_texts(metadata.exif)
+            self._writer.add_block(metadata.exif)
         if self._total > 1:
             self._writer.add(254, _LONG, [_ONE_OF_SEVERAL_PAGES])
             self._writer.add(297, _SHORT, [self._written, self._total])
@@ -111,13 +112,15 @@ class _Writer:
         self._pad()
         self._link = 4  # where the position of the next directory goes
 
-    def add_texts(self, block: bytes) -> None:
-        """Add what the first directory of an EXIF block says in words."""
-        order, entries = exif.raw_entries(block)
-        for tag, entry in entries.items():
-            kind, count, start = struct.unpack_from(f"{order}HII", entry, 2)
-            if kind == _ASCII:
-                self.add_bytes(tag, _ASCII, entry[8 : 8 + count] if count <= 4 else block[start : start + count])
+    def add_block(self, block: bytes) -> None:
+        """Append an EXIF block for the next directory, with offsets that count from the start of the file."""
+        parsed = exif.parse(block).in_order(self.order)
+        drop_unmovable_note(parsed)
+        base = self._file.tell()
+        data = serialized(parsed, base)
+        if data:
+            self.append(data)
+            _, self._entries = exif.raw_entries(data, base)
 
     def _pad(self) -> None:
         if self._file.tell() % 2:

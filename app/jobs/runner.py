@@ -123,7 +123,7 @@ class Runner:
             page = 0 if options.pages == Pages.ALL else None
             wanted = functools.partial(self._store.holds, attempt.id, token)
             picture = self._with_retries(lambda: self._decode(attempt, options, page), wanted)
-            self._check_format(picture, options)
+            images.check_picture(picture, options.output_format, options.scale)
         except Exception as error:  # noqa: BLE001 - every failure ends in the row
             self._fail_unless_closed(attempt, token, error)
             return None
@@ -230,12 +230,6 @@ class Runner:
             raise NotFound("photo_missing", "The uploaded photo is gone; upload it again.")
         with self._storage.upload(attempt.photo_id) as path:
             return self._decoder.decode(path, page=page, keep_partial=options.partial == Partial.KEEP)
-
-    @staticmethod
-    def _check_format(picture: Picture, options: RestoreOptions) -> None:
-        """What the header could not tell at submit: whether the asked format holds so many bytes."""
-        pixel_bytes = images.pixel_bytes(picture)
-        images.check_format(options.output_format, picture.width, picture.height, options.scale, pixel_bytes)
 
     def _backend(self, name: str) -> Backend:
         backend = self._backends.get(name)

@@ -129,6 +129,9 @@ def _read_jpeg(raw: _Raw, data: exif.Buffer) -> None:
     raw.segments = segments
     raw.dpi = segments.dpi
     raw.notes += [_SIGNED] if segments.signed else []
+    if segments.others:
+        names = ", ".join(list(dict.fromkeys(segments.others))[:_NAMED_IN_A_NOTE])
+        raw.notes.append(f"What a camera or program keeps for itself in the file ({names}) was left out.")
     _read_resources(raw, segments.photoshop)
     comments = [comment.rstrip(b"\0") for comment in segments.comments]
     raw.texts += [("Comment", _decoded(comment)) for comment in comments if comment.strip()][:_MAX_BLOCKS]

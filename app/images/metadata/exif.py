@@ -95,6 +95,15 @@ class Exif:
             self.embedded.setdefault(tag, value)
         self.damaged |= other.damaged
 
+    def in_order(self, order: str) -> Exif:
+        """The same block in a byte order; its maker note is not where it stood."""
+        if order == self.order:
+            return dataclasses.replace(self, maker_note_start=None)
+        main, photo, gps, interop = (
+            {tag: value.swapped() for tag, value in directory.items()} for directory in self.directories()
+        )
+        return Exif(order, main, photo, gps, interop)
+
     def shorts(self, *values: int) -> Value:
         """Numbers as SHORTs, or as LONGs where 16 bits are too few."""
         wide = any(value > 0xFFFF for value in values)
@@ -258,8 +267,10 @@ def first_directory(data: Buffer) -> int:
     return _Reader(data, 0).first_directory
 
 
-def raw_entries(data: bytes) -> tuple[str, dict[int, bytes]]:
-    """Byte order and IFD0's 12-byte entries, by tag, of a block that `exif_writing` wrote."""
+def raw_entries(data: bytes, base: int = 0) -> tuple[str, dict[int, bytes]]:
+    """Byte order and IFD0's 12-byte entries, by tag, of a block that `exif_writing` wrote for a place in a file."""
     reader = _Reader(data, MAX_BLOCK_BYTES)
-    positions = {entry.tag: entry.position for entry in reader.entries(reader.first_directory)}
+    first = reader.first_directory
+    reader.start = -base
+    positions = {entry.tag: entry.position - base for entry in reader.entries(first)}
     return reader.order, {tag: data[start : start + 12] for tag, start in positions.items()}

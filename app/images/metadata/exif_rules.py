@@ -152,7 +152,8 @@ def as_rational(number: float) -> tuple[int, int]:
 def drop_unmovable_note(block: Exif) -> bool:
     """Take out a maker note that cannot stand where it stood and counts its offsets from there; whether one was."""
     note, start = block.photo.get(tags.MAKER_NOTE), block.maker_note_start
-    if note is None or (start is not None and start <= MAX_MAKER_NOTE_START) or note.data.startswith(_MOVABLE_NOTES):
+    stays = start is not None and start <= MAX_MAKER_NOTE_START
+    if note is None or stays or note.data.startswith(_MOVABLE_NOTES):
         return False
     del block.photo[tags.MAKER_NOTE]
     return True

@@ -18,8 +18,12 @@ _HEADER_BYTES = 8
 _INLINE_BYTES = 4
 
 
-def serialized(block: Exif) -> bytes | None:
-    """The bytes of a block (TIFF header first), or None when it holds nothing."""
+def serialized(block: Exif, base: int = 0) -> bytes | None:
+    """The bytes of a block (TIFF header first), or None when it holds nothing.
+
+    `base` is where in a file the bytes will stand when offsets shall count from the file's start; a maker note is then
+    no longer where it stood.
+    """
     main, photo, interop, gps = (dict(one) for one in (block.main, block.photo, block.interop, block.gps))
     place_holder = Value(LONG, bytes(4))
     for child, parent, tag in _pointers(main, photo, interop, gps):
@@ -28,7 +32,7 @@ def serialized(block: Exif) -> bytes | None:
     directories = [directory for directory in (main, photo, interop, gps) if directory]
     if not directories:
         return None
-    space = _Space(_reserved(block))
+    space = _Space(None if base else _reserved(block), base)
     starts = {id(directory): space.take(_table_bytes(directory)) for directory in directories}
     for child, parent, tag in _pointers(main, photo, interop, gps):
         if child:
@@ -38,7 +42,7 @@ def serialized(block: Exif) -> bytes | None:
         cells = [_cell(block, tag, directory[tag], space, parts) for tag in sorted(directory)]
         table = struct.pack(block.order + "H", len(cells)) + b"".join(cells) + bytes(4)
         parts.append((starts[id(directory)], table))
-    return _assembled(block.order, starts[id(main)], parts)
+    return _assembled(block.order, starts[id(main)], parts, base)
 
 
 def _pointers(
@@ -52,11 +56,11 @@ def _pointers(
     )
 
 
-def _assembled(order: str, first: int, parts: list[tuple[int, bytes]]) -> bytes:
-    data = bytearray(max(start + len(part) for start, part in parts))
+def _assembled(order: str, first: int, parts: list[tuple[int, bytes]], base: int) -> bytes:
+    data = bytearray(max(start + len(part) for start, part in parts) - base)
     data[:_HEADER_BYTES] = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, first)
     for start, part in parts:
-        data[start : start + len(part)] = part
+        data[start - base : start - base + len(part)] = part
     return bytes(data)
 
 
@@ -74,8 +78,8 @@ def _table_bytes(directory: Directory) -> int:
 class _Space:
     """Hands out even positions one after another, around the place that is reserved for the maker note."""
 
-    def __init__(self, reserved: tuple[int, int] | None) -> None:
-        self._next = _HEADER_BYTES
+    def __init__(self, reserved: tuple[int, int] | None, base: int) -> None:
+        self._next = base + _HEADER_BYTES
         self.reserved = reserved
 
     def take(self, size: int) -> int:

@@ -20,7 +20,7 @@ _MAX_DPI = {"jpg": _MAX_JPEG_DPI, "png": _MAX_RATIONAL / _INCHES_PER_METRE}
 _WRAPPER_BYTES = 300  # of a packet with one property, about
 _COMMENT = "Comment"
 _NAMED = 12
-# PNG's own keywords (PNG 3rd edition, 11.3.3.1) and what they mean in XMP.
+# PNG's own keywords (PNG 3rd edition, 11.3.3.1) in whichever case, and what they mean in XMP.
 _TEXT_PROPERTIES: dict[str, xmp.Name] = {
     "Title": (xmp.DC, "title"),
     "Author": (xmp.DC, "creator"),
@@ -78,11 +78,11 @@ def _without_orientation(block: bytes | None) -> bytes | None:
 
 def _texts_elsewhere(carried: Metadata, form: str, homeless: list[str]) -> Metadata:
     """Texts of PNG and JPEG comments: comments stay in a JPEG, what XMP has a property for goes there."""
-    comments = tuple(text for text in carried.texts if form == "jpg" and text[0] == _COMMENT)
+    comments = tuple(text for text in carried.texts if form == "jpg" and text[0].capitalize() == _COMMENT)
     properties: dict[xmp.Name, xmp.Value] = {}
     labels: dict[xmp.Name, list[str]] = {}
     for keyword, text in carried.texts:
-        name, label = _TEXT_PROPERTIES.get(keyword), f"the text '{keyword[:40]}'"
+        name, label = _TEXT_PROPERTIES.get(keyword.capitalize()), f"the text '{keyword[:40]}'"
         if (keyword, text) in comments:
             continue
         if name is None or name in properties:

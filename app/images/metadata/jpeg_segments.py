@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 import struct
 from collections.abc import Iterator
 
@@ -19,7 +20,12 @@ PHOTOSHOP_MARK = b"Photoshop 3.0\0"
 _EXTENDED_MARK = b"http://ns.adobe.com/xmp/extension/\0"
 _GUID_BYTES = 32
 _APP0, _APP1, _APP11, _APP13, _COMMENT = 0xE0, 0xE1, 0xEB, 0xED, 0xFE
-_READ = frozenset({_APP0, _APP1, _APP11, _APP13, _COMMENT})
+_READ = frozenset({*range(0xE0, 0xF0), _COMMENT})
+# What describes the file or its colours, or is a small copy of the picture; of no interest once it is another file.
+_SILENT = (
+    *(b"JFIF\0", b"JFXX\0", b"ICC_PROFILE\0", b"MPF\0", b"urn:iso:std:iso:ts:21496:", b"Adobe", b"Ducky", b"QVCI"),
+)
+_MAX_LABEL = 12
 _DENSITY_UNITS = {1: 1.0, 2: 2.54}  # dots an inch, dots a centimetre
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
@@ -38,6 +44,7 @@ class Segments:
         photoshop: the joined resources. comments: each comment's bytes.
         dpi: JFIF's pixels per inch in x and y.
         signed: whether there are content credentials (C2PA), a signature of the file.
+        others: names of segments that a camera or program made for itself.
         complete: False when there were more segments than are read.
     """
 
@@ -48,6 +55,7 @@ class Segments:
     comments: list[bytes] = dataclasses.field(default_factory=list)
     dpi: tuple[float, float] | None = None
     signed: bool = False
+    others: list[str] = dataclasses.field(default_factory=list)
     complete: bool = True
 
 
@@ -87,12 +95,26 @@ def _sort(found: Segments, marker: int, body: bytes) -> None:
         found.comments.append(body)
     elif marker == _APP0:
         found.dpi = found.dpi or _density(body)
-    elif marker == _APP11:
-        found.signed |= body[8:16].find(b"jumb") >= 0
-    elif marker == _APP13:
-        if body.startswith(PHOTOSHOP_MARK):
-            found.photoshop += body[len(PHOTOSHOP_MARK) :]
-    elif body.startswith(EXIF_MARK):
+        _note_other(found, marker, body)
+    elif marker == _APP11 and b"jumb" in body[8:16]:
+        found.signed = True
+    elif marker == _APP13 and body.startswith(PHOTOSHOP_MARK):
+        found.photoshop += body[len(PHOTOSHOP_MARK) :]
+    elif marker != _APP1 or not _sort_app1(found, body):
+        _note_other(found, marker, body)
+
+
+def _note_other(found: Segments, marker: int, body: bytes) -> None:
+    if body.startswith(_SILENT):
+        return
+    label = re.match(rb"[A-Za-z0-9_.-]*", body)
+    name = label[0][:_MAX_LABEL].decode("ascii") if label else ""
+    found.others.append(f"APP{marker - _APP0} {name}".rstrip())
+
+
+def _sort_app1(found: Segments, body: bytes) -> bool:
+    """Whether the segment is EXIF or XMP."""
+    if body.startswith(EXIF_MARK):
         block = body[len(EXIF_MARK) :]
         if found.exif and not block.startswith(_TIFF_MARKS):
             found.exif[-1] += block  # a block larger than a segment goes on in the next
@@ -105,6 +127,9 @@ def _sort(found: Segments, marker: int, body: bytes) -> None:
         if len(body) >= start + 8:
             size, offset = struct.unpack_from(">II", body, start)
             found.extended.append((body[len(_EXTENDED_MARK) : start], size, offset, body[start + 8 :]))
+    else:
+        return False
+    return True
 
 
 def _density(body: bytes) -> tuple[float, float] | None:

@@ -14,6 +14,8 @@ _MAX_NODES = 100_000
 _ARRAYS = frozenset({(RDF, "Bag"), (RDF, "Seq"), (RDF, "Alt")})
 _DESCRIPTION: Name = (RDF, "Description")
 _VALUE: Name = (RDF, "value")
+# UTF-16 is told by its mark, or by the first character, which is "<".
+_WIDE = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"<\0": "utf-16-le", b"\0<": "utf-16-be"}
 _SEPARATOR = "\x01"  # cannot stand in XML
 _SYNTAX = frozenset({"about", "ID", "nodeID", "parseType", "resource", "datatype", "bagID", "aboutEach"})
 
@@ -24,12 +26,15 @@ def parse(data: bytes) -> Packet:
     Raises:
         ValueError: it is not XML, has a document type or entities of its own, or is too large or too deep.
     """
+    if len(data) > MAX_PACKET_BYTES:
+        raise ValueError("an XMP packet that is too large")
+    wide = _WIDE.get(data[:2])
+    if wide:
+        data = data.decode(wide).encode("utf-8")
     start, stop = data.find(b"<"), data.rfind(b">")
-    if start < 0 or len(data) > MAX_PACKET_BYTES:
-        raise ValueError("no XMP packet, or too large")
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        start, stop = 0, len(data) - 1  # UTF-16 tells its byte order here
-    tree = _TreeBuilder()
+    if start < 0:
+        raise ValueError("no XMP packet")
+    tree = _TreeBuilder("utf-8" if wide else None)
     try:
         tree.parser.Parse(data[start : stop + 1], True)
     except expat.ExpatError as error:
@@ -58,12 +63,12 @@ def _split(name: str) -> Name:
 class _TreeBuilder:
     """Expat's handlers; `root` stands above the document's own root."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoding: str | None) -> None:
         self.root = _Element(("", ""), {})
         self.prefixes: dict[str, str] = {}
         self._open = [self.root]
         self._nodes = 0
-        self.parser = expat.ParserCreate(namespace_separator=_SEPARATOR)
+        self.parser = expat.ParserCreate(encoding, _SEPARATOR)
         self.parser.buffer_text = True
         self.parser.StartElementHandler = self._start
         self.parser.EndElementHandler = self._end
