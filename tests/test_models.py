@@ -72,6 +72,7 @@ def test_out_of_memory_at_load_makes_room_then_is_named_and_no_file_is_blamed(
             raise errors.pop()
         return build(*arguments)
 
+    assert registry.installed(row.name)  # it was opened and ran before
     monkeypatch.setattr(registry_module, "build", tight)
     assert registry.load(row, None, "cpu", "fp32").name == row.name
     assert released == ["faces"]
@@ -91,7 +92,7 @@ def test_out_of_memory_while_a_file_is_read_does_not_call_it_unreadable(
 
     registry = shelf_of(random_weights)
     row = registry.find("realesr-animevideov3")
-    monkeypatch.setattr(spandrel_loading.import_spandrel().ModelLoader, "load_state_dict_from_file", full)
+    monkeypatch.setattr(registry_module, "read_tensors", full)
     with pytest.raises(OutOfMemory):
         registry.load(row, None, "cpu", "fp32")
     monkeypatch.undo()

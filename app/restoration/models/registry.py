@@ -225,7 +225,7 @@ class ModelRegistry:
             Conflict: `model_not_installed`. Unavailable: `weights_unreadable`.
         """
         refused = self._load_error(file)
-        if refused is not None:
+        if refused is not None and refused.code != _TRY_AGAIN:
             raise type(refused)(refused.code, refused.detail)
         return read_file(self.path(file))
 
