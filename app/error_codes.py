@@ -144,6 +144,7 @@ _TABLE = {
     "database_unknown": ErrorFacts(500, "DATABASE_URL names a database that is not supported"),
     "format_mismatch": ErrorFacts(400, "the ending of OUT and output_format disagree"),
     "unknown_ending": ErrorFacts(400, "OUT ends like a file that cannot be written"),
+    "bad_record": ErrorFacts(400, "the file of earlier estimates cannot be read or written"),
     "no_such_file": ErrorFacts(400, "IN does not exist"),
     "no_such_folder": ErrorFacts(400, "the folder does not exist"),
     "same_folder": ErrorFacts(400, "the report would be written into its own inputs"),

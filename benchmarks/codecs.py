@@ -78,7 +78,7 @@ def main(words: Sequence[str] | None = None) -> int:
     print(f"{'':12} {'before':>9} {'after':>9} {'ratio':>6}")
     for row in found:
         print(f"{row.step:12} {row.before_ms:6.1f} ms {row.after_ms:6.1f} ms {row.ratio:6.3f}")
-    slower = [row.step for row in found if row.ratio > asked.most]
+    slower = [row.step for row in found if row.ratio > asked.most and row.after_ms - row.before_ms > asked.least_ms]
     rows = [dataclasses.asdict(row) for row in found]
     print(json.dumps({"megapixels": asked.megapixels, "rounds": asked.rounds, "rows": rows, "slower": slower}))
     return 1 if slower else 0
@@ -92,6 +92,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--megapixels", type=float, default=12.0)
     parser.add_argument("--rounds", type=int, default=15, help="that count; medians are over these")
     parser.add_argument("--most", type=float, default=1.05, help="ratio above which a step counts as slower")
+    parser.add_argument("--least-ms", type=float, default=1.0, help="difference below which it does not")
     return parser
 
 

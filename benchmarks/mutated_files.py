@@ -168,7 +168,7 @@ def check_headers(seed: int, file: Path) -> int:
 
 
 def _check(file: Path, limits: ImageLimits) -> Checked:
-    began = time.thread_time()
+    began = time.thread_time()  # what a busy machine adds is not the file's
     code = fault = None
     try:
         read_header(file, limits)

@@ -1,12 +1,14 @@
 """A server process for tests: `serve` as `run.py` calls it, with the Lanczos backend held back for a while per strip.
 
-Run as `python -m tests.lanczos_server FOLDER PORT DASHBOARD_PORT SECONDS_PER_STRIP DRAIN_SECONDS [KEY]`, with
-`--after-death` at the end as a supervisor says it. A photo that is `DEADLY_WIDTH` wide kills the process.
+Run as `python -m tests.lanczos_server FOLDER PORT DASHBOARD_PORT SECONDS_PER_STRIP DRAIN_SECONDS [KEY [SETTINGS]]`,
+with `--after-death` at the end as a supervisor says it. SETTINGS is a JSON object of further settings. A photo that is
+`DEADLY_WIDTH` wide kills the process.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import os
 import signal
 import sys
@@ -49,13 +51,15 @@ class SlowBackend(GatedBackend):
 def main() -> None:
     """Serve until a signal."""
     folder, port, dashboard_port, seconds, drain, *words = sys.argv[1:]
+    more = [word for word in words if word != "--after-death"]
     backend = SlowBackend(float(seconds))
     serving.create_app = functools.partial(create_app, backends={"local": backend}, describe=describe)  # type: ignore[attr-defined]
     changes = {
         "port": int(port),
         "dashboard_port": int(dashboard_port),
         "drain_seconds": float(drain),
-        "key": ",".join(word for word in words if word != "--after-death"),
+        "key": more[0] if more else "",
+        **(json.loads(more[1]) if len(more) > 1 else {}),
     }
     serve(
         settings_for(Path(folder), **changes),

@@ -45,7 +45,7 @@ def test_three_photos_from_drop_to_download_one_bad_file_among_them(
         shoot(page, "01-empty-light", tmp_path)
         drop(page, small("one.jpg"), small("two.png", 1), as_file("letter.txt", b"no photo"), small("three.tif", 2))
         expect(page.locator("#refused-list li")).to_contain_text("letter.txt")
-        expect(page.locator("#refused-list li")).to_contain_text("no picture that can be opened")
+        expect(page.locator("#refused-list li")).to_contain_text("Not a photo this service can open")
         assert not seen.asked("/enhance"), "the bad file was refused before anything was sent"
         expect(page.locator(".tile")).to_have_count(3)
         expect(page.locator(".tile canvas[data-ready]")).to_have_count(2)  # no browser opens a TIFF

@@ -8,6 +8,7 @@ from __future__ import annotations
 import types
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torch.nn import functional
 from app.errors import DeviceLost, OutOfMemory, Unavailable
 from app.options import CARD_FAILED
 from app.restoration import device, device_errors, device_memory, device_probe
+from app.restoration.setup import Setup
 
 
 @pytest.fixture
@@ -322,6 +324,17 @@ def test_a_card_computes_in_a_repeatable_way_and_fp32_is_fp32(monkeypatch: pytes
     device.prepare("cuda:1")
     assert (flags.benchmark, flags.deterministic, flags.allow_tf32) == (False, True, False)
     assert kept == ["memory", "memory", "current cuda:1"]
+
+
+def test_whoever_opens_a_card_without_tuning_the_process_gets_repeatable_kernels_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The doctor and the tools restore without `prepare`."""
+    pretend_cuda(monkeypatch, (9, 0), "NVIDIA H200")
+    fixed: list[str] = []
+    monkeypatch.setattr(device, "fix_kernels", fixed.append)
+    assert Setup(tmp_path, device="auto").device.value == "cuda:0"
+    assert fixed == ["cuda:0"]
 
 
 def test_a_thread_works_on_the_card_that_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,10 +44,13 @@ def through(values: NDArray[np.uint8], profile: bytes) -> NDArray[np.float64]:
     return np.asarray(converted).astype(np.float64)
 
 
-def scanner_profile(gamma: float = 1.8, device: bytes = b"scnr", *, matrix: NDArray[Any] = TO_PCS) -> bytes:
+def scanner_profile(
+    gamma: float = 1.8, device: bytes = b"scnr", *, matrix: NDArray[Any] = TO_PCS, black: float = 0.0
+) -> bytes:
     """An RGB profile that leads to Lab and not back: one table of 33 points an axis."""
     points = 33
-    light = np.stack(np.meshgrid(*[np.linspace(0, 1, points) ** gamma] * 3, indexing="ij"), axis=-1)
+    levels = black + (1 - black) * np.linspace(0, 1, points) ** gamma
+    light = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1)
     relative = light @ matrix.T / PCS_WHITE
     f = np.where(relative > 0.008856, np.cbrt(relative), 7.787 * relative + 16 / 116)
     lab = np.stack(
@@ -97,6 +100,16 @@ def test_sixteen_bits_through_a_one_way_profile_keep_their_depth(*, wide: bool, 
     steps = np.diff(normalize_deep(ramp, "RGB", profile).pixels[0, :, 1].astype(int))
     assert steps.min() >= 0
     assert (steps > 0).mean() > 0.95  # 8 bits would leave 255 of 8,191 steps
+
+
+def test_a_scanners_black_is_the_same_in_both_depths() -> None:
+    profile = scanner_profile(black=0.01)
+    shallow = normalize_color(make.photo(), "RGB", profile)
+    deep = normalize_deep(make.photo().astype(np.uint16) * 257, "RGB", profile)
+    assert shallow.icc_profile == deep.icc_profile
+    assert np.abs(deep.pixels / 257 - shallow.pixels).mean() < 1
+    black = normalize_deep(np.zeros((1, 1, 3), np.uint16), "RGB", profile).pixels
+    assert abs(int(black[0, 0, 1]) - 257 * 25) < 200  # lcms compensates for no black of a profile of this kind
 
 
 def test_the_dense_table_is_exact_where_the_answer_is_known() -> None:

@@ -105,13 +105,21 @@ def test_a_large_profile_is_kept_and_a_huge_one_left_out(tmp_path: Path) -> None
     assert any("profile" in sentence for sentence in sentences(picture))
 
 
+def test_of_two_profiles_the_first_counts(tmp_path: Path) -> None:
+    profiles = make.iccp(make.display_p3()) + make.iccp(make.adobe_rgb())
+    picture = decoded(tmp_path, make.png(24, 12, 8, 2, rows_of(make.vivid()), profiles))
+    assert picture.icc_profile == make.display_p3()
+
+
 def rows_of(values: np.typing.NDArray[np.uint8]) -> bytes:
     return b"".join(b"\0" + row.tobytes() for row in values)
 
 
 def test_what_a_plugin_stumbles_over_is_left_out(tmp_path: Path) -> None:
     broken_multi_picture = segment(0xE2, b"MPF\0MM\0*\0\0\0\x08" + struct.pack(">HHHII", 1, 0xB001, 4, 1, 5) + bytes(4))
-    for data in (with_segments(make.jpeg(), broken_multi_picture), png(make.chunk(b"tEXt", b"transparency\0none"))):
+    short_mark = segment(0xE0, b"JFIF")
+    jpegs = [with_segments(make.jpeg(), part) for part in (broken_multi_picture, short_mark)]
+    for data in (*jpegs, png(make.chunk(b"tEXt", b"transparency\0none"))):
         picture = decoded(tmp_path, data)
         assert np.abs(picture.rgb.astype(int) - make.photo()).mean() < 4
 

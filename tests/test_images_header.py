@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import struct
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from app.errors import RestoreError
-from app.images import ImageLimits, read_header
+from app.images import ImageLimits, read_header, riff_chunks
+from app.images.decode import decode_file
 from app.images.jpeg_segments import scans
 from tests import picture_factory as make
 from tests.hostile_files import HOSTILE, ODD_BUT_GOOD, scan_bomb
@@ -87,3 +92,57 @@ def test_heic_without_the_extra_gets_a_sentence_of_its_own(tmp_path: Path, monke
     with pytest.raises(RestoreError, match="HEIC") as caught:
         read_header(path, LIMITS)
     assert caught.value.status == 415
+
+
+@pytest.mark.parametrize("kind", ["webp lossy", "webp lossless", "webp alpha", "webp animated"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_webp_needs_no_plugin_for_its_header(
+    kind: str, orientation: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plugin makes room for the whole canvas, twice: seconds for 300 bytes that claim 40 megapixels."""
+    with Image.open(io.BytesIO(make.KINDS[kind]()), formats=("WEBP",)) as image:
+        data = make.saved(image, "WEBP", lossless=True, exif=make.exif_block(orientation))
+    monkeypatch.setattr("PIL.WebPImagePlugin.WebPImageFile._open", lambda _: pytest.fail("opened"))
+    header = read_header(written(tmp_path, data), LIMITS)
+    upright = (make.WIDTH, make.HEIGHT) if orientation == 1 else (make.HEIGHT, make.WIDTH)
+    assert (header.format, header.mime, header.width, header.height) == ("WEBP", "image/webp", *upright)
+
+
+def test_a_webp_without_a_picture_is_refused(tmp_path: Path) -> None:
+    data = b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8X" + struct.pack("<IB3x", 10, 0) + bytes(6)
+    with pytest.raises(RestoreError, match="WEBP") as caught:
+        read_header(written(tmp_path, data), LIMITS)
+    assert caught.value.code == "undecodable_image"
+
+
+def test_a_cut_off_webp_is_filled_with_no_more_than_its_size_can_take() -> None:
+    data = bytearray(make.KINDS["webp lossy"]())
+    struct.pack_into("<I", data, 16, 15_000_000)  # the length of its picture
+    found = riff_chunks.inspect(bytes(data))
+    assert found.lacks_pixels
+    assert len(found.closed(bytes(data), 0)) < 100_000
+
+
+def test_junk_between_segments_costs_no_time_and_changes_nothing(tmp_path: Path) -> None:
+    """Pillow steps over it byte by byte."""
+    data = make.jpeg()
+    junk = written(tmp_path, data[:2] + data[2:20] + b"\x10\0" * 4_000_000 + data[20:])
+    began = time.process_time()
+    assert read_header(junk, LIMITS).width == make.WIDTH
+    assert time.process_time() - began < 0.2
+    picture = decode_file(junk, LIMITS)
+    np.testing.assert_array_equal(picture.rgb, decode_file(written(tmp_path, data), LIMITS).rgb)
+    assert picture.notes == ()
+
+
+def test_a_palette_that_comes_again_and_again_costs_no_time_and_changes_nothing(tmp_path: Path) -> None:
+    data = make.palette_png()
+    start = data.index(b"PLTE") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    other = make.chunk(b"PLTE", b"\1\2\3")
+    crowded = written(tmp_path, data[:end] + other * 90_000 + data[end:])
+    began = time.process_time()
+    assert read_header(crowded, LIMITS).width == make.WIDTH
+    assert time.process_time() - began < 0.2
+    found = decode_file(crowded, LIMITS).rgb
+    np.testing.assert_array_equal(found, decode_file(written(tmp_path, data), LIMITS).rgb)

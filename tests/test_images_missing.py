@@ -104,6 +104,15 @@ def test_missing_rows_of_a_jpeg_are_counted_exactly(kind: str, end: str, tmp_pat
         assert said_percent(sentences(picture)[0]) == said_percent(detail)
 
 
+def test_a_jpeg_that_is_cut_at_a_restart_marker_is_not_whole(tmp_path: Path) -> None:
+    """No bit of the last interval is missing, and none of the next one is there."""
+    data = JPEGS["restart markers"]()
+    markers = [found.start() for found in re.finditer(rb"\xff[\xd0-\xd7]", data)]
+    for place in (markers[3], markers[3] + 2, markers[-1], markers[-1] + 2):
+        assert "missing" in assert_refused(tmp_path, data[:place])
+        assert "missing" in sentences(decoded(tmp_path, data[:place] + b"\xff\xd9", keep=True))[0]
+
+
 def test_a_progressive_jpeg_lacks_detail_or_rows(tmp_path: Path) -> None:
     data = JPEGS["progressive"]()
     scans = [found.start() for found in re.finditer(b"\xff\xda", data)]

@@ -6,6 +6,7 @@ The restorer stands in for one on a card: it has the real `Setup`, and raises wh
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from starlette.testclient import TestClient
 
 from app.backends import local
 from app.backends.local import CHOOSE_AGAIN_SECONDS, LocalBackend, open_local_backend
@@ -20,6 +22,8 @@ from app.commands import doctor
 from app.commands.doctor_machine import WARNING
 from app.errors import DeviceLost, OutOfMemory, Unavailable
 from app.images import Picture
+from app.main import create_app
+from app.main import service as service_module
 from app.options import RestoreOptions
 from app.restoration import device, device_errors, device_probe
 from app.restoration.device import Choice
@@ -28,6 +32,8 @@ from app.results import RestorationResult
 from app.settings import Settings
 from app.stages import OnProgress
 from benchmarks.random_weights import random_state
+from tests.harness import until
+from tests.http_service import BASE_URL, settings_for
 
 PHOTO = Picture(np.zeros((8, 8, 3), np.uint8))
 CARD = Choice("cuda:0", "NVIDIA H100 found")
@@ -257,3 +263,19 @@ def test_doctor_says_why_a_card_is_not_used(folder: Path, monkeypatch: pytest.Mo
     found = {result.what: result for result in doctor.check_restoration(settings)}
     assert found["device"].word == WARNING
     assert "NVIDIA H100 is busy" in found["device"].text
+
+
+@pytest.mark.parametrize("may_release", [True, False])
+def test_a_thread_looks_for_idle_time_only_where_a_card_may_be_in_use(
+    may_release: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = threading.Event()
+    monkeypatch.setattr(service_module, "IDLE_CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(LocalBackend, "may_release_when_idle", may_release)
+    monkeypatch.setattr(LocalBackend, "release_if_idle", lambda self, now: looked.set())
+    app = create_app(settings_for(tmp_path, device="cpu"))
+    with TestClient(app, base_url=BASE_URL):
+        assert app.state.service.loaded.wait(60)
+        assert looked.wait(10 if may_release else 0.1) is may_release
+        assert any(thread.name == "idle-release" for thread in threading.enumerate()) is may_release
+    until(lambda: all(thread.name != "idle-release" for thread in threading.enumerate()))

@@ -25,9 +25,11 @@ from app.api.routes import jobs, photos
 from app.main.serving import KEEP_ALIVE_SECONDS
 from app.settings import Settings
 from tests import nginx
+from tests.databases import needs_postgres
 from tests.harness import until
 from tests.http_service import KEY, assert_problem, photo
-from tests.s3_servers import free_ports
+from tests.postgres_server import shared_server
+from tests.s3_servers import BUCKET, S3Server, free_ports
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = nginx.CONFIGURATION.read_text(encoding="utf-8")
@@ -95,10 +97,10 @@ def test_a_server_is_told_the_client_once_and_by_nobody_else(tmp_path: Path) -> 
 
 
 class Cluster:
-    """Two server processes on folders of their own, and Nginx before them."""
+    """Two server processes, each on a folder of its own, or with settings that make them share everything."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.folder, self.settings = folder, settings
         self.port, *ports = free_ports(5)
         self.pairs = [(ports[0], ports[1]), (ports[2], ports[3])]
         self.servers = [self._serve(number) for number in range(2)]
@@ -127,23 +129,30 @@ class Cluster:
         api, pages = self.pairs[number]
         folder = self.folder / f"server-{number}"
         folder.mkdir()
-        words = [str(folder), str(api), str(pages), "0.1", "1", KEY]
+        words = [str(folder), str(api), str(pages), "0.1", "1", KEY, json.dumps(self.settings)]
         with (folder / "log.txt").open("wb") as log:
             command = [sys.executable, "-m", "tests.lanczos_server", *words]
             return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
+@contextlib.contextmanager
+def running(folder: Path, **settings: str) -> Iterator[Cluster]:
+    """Both servers, ready, with Nginx before them."""
     nginx.program()
-    found = Cluster(tmp_path)
+    found = Cluster(folder, **settings)
     try:
         until(lambda: found.ready(0) and found.ready(1), 60)
         api, pages = zip(*found.pairs, strict=True)
-        with nginx.running(nginx.render(tmp_path, found.port, api, pages), found.port):
+        with nginx.running(nginx.render(folder, found.port, api, pages), found.port):
             yield found
     finally:
         found.close()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    with running(tmp_path) as found:
+        yield found
 
 
 def refused_early(address: tuple[str, int], head: str, most_bytes: int) -> tuple[bytes, int]:
@@ -256,3 +265,37 @@ def test_the_log_of_nginx_holds_no_query_and_no_key(cluster: Cluster) -> None:
     until(lambda: "/api/v1/jobs/0" in log.read_text())
     assert "hidden-word" not in log.read_text()
     assert KEY not in log.read_text()
+
+
+@needs_postgres
+def test_any_server_answers_for_any_job_of_one_database_and_bucket(seaweedfs: S3Server, tmp_path: Path) -> None:
+    shared = {
+        "database_url": shared_server().new_database(),
+        "storage_url": f"s3://{BUCKET}/cluster",
+        "s3_endpoint_url": seaweedfs.url,
+        "s3_addressing_style": "path",
+    }
+    with running(tmp_path, **shared) as cluster, cluster.client() as client:
+        jobs = [client.post("/api/v1/enhance", files={"file": ("a.png", photo(40 + n))}).json() for n in range(6)]
+        ids = [job["job_id"] for job in jobs]
+
+        def ended() -> bool:
+            return all(client.get(f"/status/{job_id}").json()["status"] == "completed" for job_id in ids)
+
+        until(ended, 60)
+        for job_id in ids:
+            answers = [direct(cluster, number, f"/api/v1/jobs/{job_id}/result") for number in range(2)]
+            assert {answer.status_code for answer in answers} == {200}
+            assert answers[0].content == answers[1].content
+        assert client.delete(f"/api/v1/jobs/{ids[0]}").is_success
+        gone = [direct(cluster, number, f"/api/v1/jobs/{ids[0]}").status_code for number in range(2)]
+        assert gone == [404, 404]
+        cluster.kill(0)
+        assert all(client.get(f"/api/v1/jobs/{job_id}/result").status_code == 200 for job_id in ids[1:])
+    log = (tmp_path / "access.log").read_text()
+    assert all(f"127.0.0.1:{api} " in log for api, _ in cluster.pairs)
+
+
+def direct(cluster: Cluster, number: int, path: str) -> httpx2.Response:
+    """The answer of one server, asked past Nginx."""
+    return httpx2.get(f"http://127.0.0.1:{cluster.pairs[number][0]}{path}", headers={"X-API-KEY": KEY}, timeout=20)

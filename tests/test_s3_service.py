@@ -21,6 +21,7 @@ from starlette.testclient import TestClient
 
 from app.api.dashboard import PAGE_POLICY, page_policy
 from app.backends.siliconflow.addresses import is_public_origin
+from app.commands.doctor_machine import BAD, FINE, check_storage
 from app.images import Decoder
 from app.main import create_app, create_dashboard
 from app.settings import Settings
@@ -326,3 +327,17 @@ def test_a_redirect_without_a_bucket_is_refused(tmp_path: Path) -> None:
 def test_a_service_on_a_bucket_starts_without_the_server(s3_credentials: None, tmp_path: Path) -> None:
     settings: Settings = settings_for(tmp_path, storage_url="s3://photos", s3_endpoint_url="http://127.0.0.1:1")
     assert create_app(settings, backends={}).state.context.storage.problem() is None
+
+
+def test_the_doctor_puts_gets_and_removes_a_probe(
+    seaweedfs: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(tmp_path, **s3_settings(seaweedfs, tmp_path))
+    (good,) = check_storage(settings)
+    assert (good.word, good.what) == (FINE, "storage")
+    assert keys(seaweedfs, tmp_path) == []
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a wrong one")
+    (bad,) = check_storage(settings)
+    assert bad.word == BAD
+    assert "storage_unavailable" in bad.text
+    assert list(check_storage(settings_for(tmp_path))) == []

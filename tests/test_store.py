@@ -102,14 +102,15 @@ def test_a_failed_cancelled_or_returned_attempt_puts_the_photo_back(store: SqlSt
     assert (failed.attempts[0].error_code, failed.attempts[0].error_message) == ("decode_timeout", "Too slow.")
 
 
-def test_after_a_crash_a_run_is_repeated_once_and_then_given_up(store: SqlStore) -> None:
+def test_after_a_crash_a_run_is_repeated_twice_and_then_given_up(store: SqlStore) -> None:
     waiting, running = add(store), add(store)
-    store.claim(first(running), "a", 1.0)
-    assert store.recover(2.0) == [first(waiting), first(running)]
-    store.claim(first(running), "b", 3.0)
+    for token in ("a", "b"):
+        store.claim(first(running), token, 1.0)
+        assert store.recover(2.0) == [first(waiting), first(running)]
+    store.claim(first(running), "c", 3.0)
     assert store.recover(4.0) == [first(waiting)]
     attempt = store.job(ME, running.id).attempts[0]
-    assert (attempt.status, attempt.error_code, attempt.tries) == (AttemptStatus.FAILED, "worker_crashed", 2)
+    assert (attempt.status, attempt.error_code, attempt.tries) == (AttemptStatus.FAILED, "worker_crashed", 3)
     assert attempt.ended_at == 4.0
 
 
@@ -280,3 +281,13 @@ def test_the_tables_are_portable() -> None:
             statement = str(CreateIndex(index).compile(dialect=dialect))
             if index.name == "one_active_attempt_per_photo":
                 assert "WHERE" in statement
+
+
+def test_a_power_cut_burns_no_try_however_often_it_comes(store: Store) -> None:
+    attempt_id = first(add(store))
+    for moment in range(10):
+        assert store.claim(attempt_id, f"t{moment}", 1.0 + moment) is not None
+        assert store.recover(2.0 + moment, burn_try=False) == [attempt_id]
+    attempt = store.attempt(attempt_id)
+    assert attempt is not None
+    assert (attempt.status, attempt.tries, attempt.claim) == (AttemptStatus.QUEUED, 0, None)

@@ -235,18 +235,6 @@ def test_a_long_list_sums_up_jobs_of_many_photos(store: Store) -> None:
     assert foreign == []
 
 
-def test_after_a_crash_a_run_is_repeated_twice_and_then_given_up(store: Store) -> None:
-    waiting, running = add(store), add(store)
-    for token in ("a", "b"):
-        store.claim(first(running), token, 1.0)
-        assert store.recover(2.0) == [first(waiting), first(running)]
-    store.claim(first(running), "c", 3.0)
-    assert store.recover(4.0) == [first(waiting)]
-    attempt = store.job(ME, running.id).attempts[0]
-    assert (attempt.status, attempt.error_code, attempt.tries) == (AttemptStatus.FAILED, "worker_crashed", 3)
-    assert attempt.ended_at == 4.0
-
-
 def submit(store: Store, owner: str, photos: int = 1, **limits: int) -> Job:
     return store.submit(owner, [photo() for _ in range(photos)], "{}", "local", 1000, 0.0, **limits)[0]
 
@@ -295,16 +283,6 @@ def test_texts_of_others_are_stored_without_what_no_database_takes(store: Store)
     assert kept is not None
     assert said.error_message == "half ? and nul  end"
     assert kept.params == {"prompt": "?", "pace": None}
-
-
-def test_a_power_cut_burns_no_try_however_often_it_comes(store: Store) -> None:
-    attempt_id = first(add(store))
-    for moment in range(10):
-        assert store.claim(attempt_id, f"t{moment}", 1.0 + moment) is not None
-        assert store.recover(2.0 + moment, burn_try=False) == [attempt_id]
-    attempt = store.attempt(attempt_id)
-    assert attempt is not None
-    assert (attempt.status, attempt.tries, attempt.claim) == (AttemptStatus.QUEUED, 0, None)
 
 
 def test_a_run_that_died_alone_is_repeated_twice_too(store: Store) -> None:

@@ -66,9 +66,9 @@ def test_a_lease_that_ran_out_is_a_crash_and_a_renewed_one_is_not(store: Store, 
     assert store.renew_leases(["kept", "lost"]) == {"kept"}
 
 
-def test_after_a_second_lost_lease_it_is_given_up(store: Store, clock: Clock) -> None:
+def test_after_a_third_lost_lease_it_is_given_up(store: Store, clock: Clock) -> None:
     attempt_id = first(add(store))
-    for token in "ab":
+    for token in "abc":
         store.claim(attempt_id, token, WALL)
         clock.now += LEASE_SECONDS + 1
         assert store.sweep_leases(WALL).crashed == (attempt_id,)

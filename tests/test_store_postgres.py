@@ -80,7 +80,7 @@ def test_text_that_the_database_cannot_hold_is_marked_and_ids_with_it_name_nothi
     store.claim(first(job), "t", 1.0)
     assert store.fail(first(job), "t", "code", odd, 2.0)
     failed = store.job(ME, job.id).attempts[0]
-    assert (failed.original_filename, failed.error_message) == ("a\ufffdb\ufffdc",) * 2
+    assert (failed.original_filename, failed.error_message) == ("a\ufffdb\ufffdc", "ab?c")
     for call in (store.job, store.result_attempt, store.library.photo):
         with pytest.raises(NotFound):
             call(ME, f"{job.id}\x00")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from app.commands.bootstrap import ROOT
 from app.exit_codes import EXIT_OK
-from app.options import FIELDS, EngineName, Field
+from app.options import FIELDS, EngineName, Field, Quality
 
 Command = Callable[[argparse.Namespace], int]
 # Options of the cloud backend, which the command line does not offer.
@@ -41,6 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_serve(commands.add_parser("serve", help="start the API and the dashboard (the default)"))
     _add_restore(commands.add_parser("restore", help="restore files or folders without a server"))
     _add_models(commands.add_parser("models", help="list, download, verify or convert the weight files"))
+    _add_estimate(commands.add_parser("estimate", help="measure this machine and say what a photo costs on it"))
     doctor = commands.add_parser("doctor", help="check this machine and say what to do")
     doctor.set_defaults(command=_doctor)
     commands.add_parser("test", help="run all checks and tests; further words go to pytest", add_help=False)
@@ -74,6 +75,16 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_restore)
 
 
+def _add_estimate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dollars-per-hour", type=positive, required=True, help="what this machine costs")
+    parser.add_argument("--quality", action="append", choices=tuple(Quality), help="may be repeated; all without it")
+    parser.add_argument("--megapixels", type=positive, default=1.0, help="size of the photo (default 1)")
+    parser.add_argument("--scale", type=positive, default=4.0, help="as of a restoration (default 4)")
+    parser.add_argument("--photo", type=absolute_path, metavar="FILE", help="a photo of yours instead of a made one")
+    parser.add_argument("--record", type=absolute_path, metavar="FILE", help="add to this table, and show all of it")
+    parser.set_defaults(command=_estimate)
+
+
 def add_machine_options(parser: argparse.ArgumentParser) -> None:
     """What decides how this machine computes, of `restore` and of `evaluate.py`; a flag left out is the setting's."""
     machine = parser.add_argument_group("this machine (default: the settings)")
@@ -97,6 +108,14 @@ def add_option(parser: argparse.ArgumentParser, name: str, field: Field) -> None
 def absolute_path(text: str) -> Path:
     """A path as it was typed, made absolute before the working folder changes."""
     return Path(text).expanduser().absolute()
+
+
+def positive(text: str) -> float:
+    """A number above zero."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError(text)
+    return number
 
 
 def _output(text: str) -> tuple[Path, bool]:
@@ -125,6 +144,19 @@ def _models(asked: argparse.Namespace) -> int:
     from app.commands import models
 
     return models.run(asked.action, asked.names)
+
+
+def _estimate(asked: argparse.Namespace) -> int:
+    from app.commands import estimate
+
+    return estimate.run(
+        asked.dollars_per_hour,
+        asked.quality or tuple(Quality),
+        megapixels=asked.megapixels,
+        scale=asked.scale,
+        photo=asked.photo,
+        record=asked.record,
+    )
 
 
 def _doctor(asked: argparse.Namespace) -> int:

@@ -22,7 +22,16 @@ from app.commands import torch_build
 from app.commands.bootstrap import NO_REFERENCE_FROM, ROOT
 from app.commands.configure import read_settings
 from app.commands.console import console, say
-from app.commands.doctor_machine import BAD, FINE, WARNING, CheckResult, check_database, check_disk, check_ports
+from app.commands.doctor_machine import (
+    BAD,
+    FINE,
+    WARNING,
+    CheckResult,
+    check_database,
+    check_disk,
+    check_ports,
+    check_storage,
+)
 from app.commands.golden import compare, make_golden
 from app.commands.models import missing_defaults
 from app.errors import RestoreError
@@ -46,6 +55,7 @@ def run() -> int:
         check_weights,
         check_restoration,
         check_disk,
+        check_storage,
         check_database,
         check_ports,
     )

@@ -21,12 +21,16 @@ from sqlalchemy import URL, NullPool, create_engine, make_url
 from sqlalchemy import text as sql
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from app.errors import RestoreError
+from app.main.storage import open_storage
 from app.settings import MEGABYTE, Settings
+from app.storage import new_id
 
 _SYNCS = 10
 _SLOW_SYNC_MS = 50.0
 _BLOCK_BYTES = 4096
 _ASK_TIMEOUT_SECONDS = 2.0
+_PROBE = b"a probe of the doctor; it may be removed"
 
 FINE, WARNING, BAD = "ok", "warning", "FAILED"
 
@@ -60,6 +64,28 @@ def check_disk(settings: Settings) -> Iterator[CheckResult]:
         else:
             yield CheckResult(FINE, "disk", f"{name} {folder}: {free_mb / 1024:.1f} GB free")
     yield _check_sync(_existing(settings.upload_folder))
+
+
+def check_storage(settings: Settings) -> Iterator[CheckResult]:
+    """A bucket takes, gives back and removes a small object; folders are `check_disk`'s business."""
+    if not settings.storage_url:
+        return
+    photo_id = new_id()
+    try:
+        storage = open_storage(settings)
+        with storage.open_upload(photo_id) as writer:
+            writer.write(_PROBE)
+            writer.commit()
+        with storage.upload(photo_id) as path:
+            same = path.read_bytes() == _PROBE
+        removed = storage.remove_upload(photo_id)
+    except RestoreError as error:
+        remedy = "check S3_ENDPOINT_URL, the bucket and the credentials; the log line above has the server's words"
+        yield CheckResult(BAD, "storage", f"{settings.storage_url}: {error.detail} ({error.code}); {remedy}")
+        return
+    good = same and removed
+    text = "takes, gives back and removes objects" if good else "does not keep what it took; choose another server"
+    yield CheckResult(FINE if good else BAD, "storage", f"{settings.storage_url} {text}")
 
 
 def check_database(settings: Settings) -> Iterator[CheckResult]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from app.images.picture import Pixels
-from app.images.primaries import LUMINANCE, WIDE_PRIMARIES, Primaries, srgb_light, srgb_values
+from app.images.primaries import WIDE_PRIMARIES, Primaries
 
 Bytes8 = NDArray[np.uint8]
 
@@ -29,7 +29,6 @@ _REMEMBERED_PROFILES = 8
 _SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 _FULL_CURVE, _GENERAL_CURVE = 3, 4
 _TABLE_STEP = 5  # of 255: 52 points an axis, each of them exact in 8 bits
-_DARK = 0.2  # linear light; a profile with a lighter black is no photo's
 _WINDOWS = 16  # each gives 8 bits of its sixteenth of the range, 12 bits together
 
 
@@ -127,8 +126,8 @@ def table_to(icc_profile: bytes, target: Primaries) -> NDArray[np.float32]:
     """An RGB profile as a dense table (52, 52, 52, 3) float32, from its values to 0..1 of the target (sRGB curve).
 
     Pillow gives 8 bits only, so the target is opened 16 times, each time with a curve that spreads a sixteenth of the
-    range over all 8 bits and saturates outside of it; the mean of the answers is then the value to 12 bits. lcms would
-    compensate for the black of such a target, so the black point is compensated for afterwards.
+    range over all 8 bits and saturates outside of it; the mean of the answers is then the value to 12 bits. The black
+    point is not compensated for: lcms would take that of such a target for a real one.
     """
     steps = np.arange(0, 256, _TABLE_STEP, dtype=np.uint8)
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(len(steps), -1, 3)
@@ -136,15 +135,7 @@ def table_to(icc_profile: bytes, target: Primaries) -> NDArray[np.float32]:
     for index in range(_WINDOWS):
         way = transform(icc_profile, _window_profile(target, index / _WINDOWS), "RGB", flags=_EXACT_FLAGS)
         total += convert(grid, way, "RGB")
-    values = (total / (255 * _WINDOWS)).astype(np.float32).reshape(len(steps), len(steps), len(steps), 3)
-    return _with_black_at_zero(values)
-
-
-def _with_black_at_zero(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Black point compensation of sRGB-coded values: what (0, 0, 0) gives becomes black, white stays."""
-    light = srgb_light(values)
-    black = float(light[0, 0, 0] @ LUMINANCE)
-    return srgb_values(((light - black) / (1 - black)).clip(0, 1)) if 0 < black < _DARK else values
+    return (total / (255 * _WINDOWS)).astype(np.float32).reshape(len(steps), len(steps), len(steps), 3)
 
 
 def _window_profile(primaries: Primaries, low: float) -> bytes:

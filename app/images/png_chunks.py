@@ -20,6 +20,7 @@ _MAX_TEXT_BYTES = 1024 * 1024 - 1  # of one text, inflated; metadata reads no la
 _MAX_TEXTS_BYTES = 4 * 1024 * 1024  # of all texts together
 _MAX_CHUNKS = 100_000
 _MAX_ANCILLARY = 200
+_MAX_CRITICAL = 16  # kinds
 _ABSURD_ANCILLARY = 10_000
 _MIN_CHUNK_BYTES = 12
 _NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
@@ -121,8 +122,7 @@ def inspect(data: Data, *, whole: bool) -> PngFile:
         if chunk.name == b"IDAT" and not whole:
             kept.append(chunk)
             break
-        is_critical = chunk.name[:1].isupper()
-        if is_critical or judge.keeps(chunk):
+        if judge.keeps_critical(chunk) if chunk.name[:1].isupper() else judge.keeps(chunk):
             kept.append(chunk)
         else:
             dropped += 1
@@ -136,10 +136,20 @@ class _Judge:
         self._data = data
         self._kind = data[25] if len(data) > 25 else 0
         self._count = 0
+        self._critical: set[bytes] = set()
         self._text_budget = _MAX_TEXTS_BYTES
         self._colour: dict[bytes, bytes] = {}
         self.notes: list[str] = []
         self.frames = 1
+
+    def keeps_critical(self, chunk: Chunk) -> bool:
+        """Pixels come in many chunks; of the others one of a kind counts, and a plugin would read thousands."""
+        if chunk.name == b"IDAT":
+            return True
+        if chunk.name in self._critical or len(self._critical) == _MAX_CRITICAL:
+            return False
+        self._critical.add(chunk.name)
+        return True
 
     def keeps(self, chunk: Chunk) -> bool:
         """Whether a plugin may see the chunk; where that costs the photo something, a note says why not."""

@@ -18,7 +18,7 @@ export function timeWords(pixels, speeds) {
   return Object.fromEntries(Object.keys(QUALITIES).map((quality) => {
     const seconds = secondsFor(pixels || 1e6, quality, speeds);
     if (seconds === null) return [quality, ""];
-    return [quality, pixels ? `about ${duration(seconds)}` : `about ${duration(seconds)} / MP`];
+    return [quality, pixels ? `about ${duration(seconds)}` : `about ${duration(seconds)} per megapixel`];
   }));
 }
 

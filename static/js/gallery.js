@@ -148,7 +148,10 @@ function titleOf(job) {
 function stateOf(job) {
   const done = job.attempts.filter(ended).length;
   const failed = job.attempts.filter(({ status }) => status === "failed").length;
-  if (job.status === "queued" && job.queue_position > 0) return `Place ${job.queue_position} in the queue`;
+  if (job.status === "queued" && job.queue_position > 0) {
+    const ahead = job.queue_position - 1;
+    return ahead ? `${plural(ahead, "photo")} ahead` : "Next in the queue";
+  }
   if (job.status === "processing") {
     const count = job.attempts.length > 1 ? `${done} of ${job.attempts.length} done · ` : "";
     return `${count}${stageText(job.stage)} · ${percent(job.progress)}`;

@@ -11,7 +11,7 @@ export const formatNames = (formats) => listed(formats.map((name) => FORMAT_NAME
 /** What is wrong with a photo whatever the settings; `facts` as `readImageHeader` gives them. */
 export function validationError(file, facts, { limits, formats }) {
   if (file.size === 0) return "The file is empty.";
-  if (facts.format === null) return `This is no picture that can be opened here; ${formatNames(formats)} can.`;
+  if (facts.format === null) return `Not a photo this service can open. It opens ${formatNames(formats)}.`;
   if (!formats.includes(facts.format))
     return `${FORMAT_NAMES[facts.format]} photos cannot be opened here; save it as JPEG and add that.`;
   if (file.size > limits.max_file_bytes)

@@ -153,11 +153,6 @@ def extended_packet(segments: Segments, guid: str, max_bytes: int) -> bytes | No
     return joined if joined and whole == guid.upper() else None
 
 
-def exif_segment(block: bytes) -> bytes:
-    """An APP1 segment; the block must fit into one (`MAX_SEGMENT_BYTES` less the mark)."""
-    return _segment(_APP1, EXIF_MARK + block)
-
-
 def photoshop_segments(resource_bytes: bytes) -> bytes:
     """Photoshop resources, in as many APP13 segments as they need."""
     room = MAX_SEGMENT_BYTES - len(PHOTOSHOP_MARK)
