@@ -22,7 +22,7 @@ from app.images.child import _answer
 from app.images.decode import decode_file
 from app.images.decoder import _Died, _read_picture
 from tests import picture_factory as make
-from tests.harness import until
+from tests.harness import photo_bytes, until
 from tests.hostile_files import HOSTILE, scan_bomb
 
 LIMITS = ImageLimits()
@@ -351,3 +351,19 @@ def test_an_answer_that_lies_about_its_pixels_is_not_believed(lie: dict[str, obj
         assert _read_picture(honest, file, LIMITS).width == make.WIDTH
         with pytest.raises((_Died, ValueError)):
             _read_picture({**honest, **lie}, file, ImageLimits(max_input_megapixels=0.0001))
+
+
+@pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="reads the limits from /proc")
+def test_the_child_has_a_limit_of_processor_time_and_a_group_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "photo"
+    path.write_bytes(photo_bytes())
+    decoder = Decoder(ImageLimits(decode_timeout_seconds=7))
+    try:
+        decoder.decode(path)
+        pid = decoder.child_pid
+        assert pid is not None
+        assert os.getpgid(pid) == pid
+        line = next(line for line in Path(f"/proc/{pid}/limits").read_text().splitlines() if "cpu time" in line)
+        assert 14 <= int(line.split()[3]) <= 60
+    finally:
+        decoder.close()

@@ -358,8 +358,8 @@ def test_a_process_killed_while_a_photo_is_at_the_provider_does_not_pay_twice(
         rescans: list[str | None] = []
         queued_ids = harness.store.queued_ids
 
-        def counted(**which: Any) -> list[str]:
-            found = queued_ids(**which)
+        def counted(*places: Any, **which: Any) -> list[str]:
+            found = queued_ids(*places, **which)
             rescans.append(which["only"])
             return found
 

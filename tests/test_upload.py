@@ -185,9 +185,9 @@ def test_a_file_is_on_disk_before_its_row_is_written(service: Service, monkeypat
     seen = []
     submit = service.context.store.submit
 
-    def watched(owner: str, photos: Any, *rest: Any) -> Any:
+    def watched(owner: str, photos: Any, *rest: Any, **limits: Any) -> Any:
         seen.append(all(upload_file(service.context.storage, one.id).stat().st_size == one.bytes for one in photos))
-        return submit(owner, photos, *rest)
+        return submit(owner, photos, *rest, **limits)
 
     monkeypatch.setattr(service.context.store, "submit", watched)
     service.finish(service.submit())

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import io
 import json
+import math
 import os
 import resource
 import signal
@@ -52,7 +53,9 @@ def main() -> None:
     AvifImagePlugin.DEFAULT_MAX_THREADS = _DECODE_THREADS
     _say(answers, {"ready": True})
     for line in sys.stdin:
-        _say(answers, _answer(json.loads(line), setup["fd"], limits))
+        request = json.loads(line)
+        _limit_cpu(request["seconds"])
+        _say(answers, _answer(request, setup["fd"], limits))
 
 
 def _say(answers: io.TextIOBase | Any, message: dict[str, Any]) -> None:
@@ -95,6 +98,13 @@ def _allow_memory(needed_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def _limit_cpu(seconds: float) -> None:
+    """Processor time for one request: what its wall time allows to all threads; the parent's clock ends it before."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    allowed = math.ceil(used.ru_utime + used.ru_stime + _DECODE_THREADS * seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
 def _answer(request: dict[str, Any], fd: int, limits: ImageLimits) -> dict[str, Any]:

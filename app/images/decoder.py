@@ -8,10 +8,12 @@ environment (keys stand there).
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -125,7 +127,7 @@ class Decoder:
             self._closed = True
             child = self._child
         if child is not None:
-            child.process.kill()
+            child.kill()
         self._thread.shutdown(wait=True, cancel_futures=True)
         if child is not None:
             child.end()
@@ -151,7 +153,8 @@ class Decoder:
     def _ask(self, request: dict[str, Any], read: Any, timeout_seconds: float | None = None) -> object:
         child = self._warm()
         try:
-            answer = child.ask(request, timeout_seconds or self._limits.decode_timeout_seconds)
+            seconds = timeout_seconds or self._limits.decode_timeout_seconds
+            answer = child.ask({**request, "seconds": seconds}, seconds)
             if "error" in answer:
                 raise _as_error(answer["error"])
             return read(answer, child.file, self._limits)
@@ -185,6 +188,7 @@ class _Child:
             env=environment,
             pass_fds=(self.file.fileno(),),
             bufsize=0,
+            process_group=0,  # whatever it may have started is killed with it
         )
         assert self.process.stdout is not None
         self._poll = select.poll()  # not select(): that fails once a busy server holds 1024 descriptors
@@ -229,9 +233,15 @@ class _Child:
         if not self.file.closed:
             self.file.truncate(0)
 
+    def kill(self) -> None:
+        """Kill the process with its group."""
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
     def end(self) -> None:
         """Kill the process, reap it and close everything; safe to call again."""
-        self.process.kill()
+        self.kill()
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self.file):
             if stream is not None:
