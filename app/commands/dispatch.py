@@ -42,6 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_restore(commands.add_parser("restore", help="restore files or folders without a server"))
     _add_models(commands.add_parser("models", help="list, download, verify or convert the weight files"))
     _add_estimate(commands.add_parser("estimate", help="measure this machine and say what a photo costs on it"))
+    _add_database(commands.add_parser("database", help="take the jobs of an SQLite file over to PostgreSQL"))
     doctor = commands.add_parser("doctor", help="check this machine and say what to do")
     doctor.set_defaults(command=_doctor)
     commands.add_parser("test", help="run all checks and tests; further words go to pytest", add_help=False)
@@ -62,6 +63,13 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", nargs="?", default="list", choices=("list", "download", "verify", "convert"))
     parser.add_argument("names", nargs="*", metavar="NAME", help="files or models; default, faces or all for a set")
     parser.set_defaults(command=_models)
+
+
+def _add_database(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("copy",), help="copy all rows into the empty database of DATABASE_URL")
+    hint = "the SQLite file of a stopped service (default: data/jobs.sqlite3)"
+    parser.add_argument("file", nargs="?", type=absolute_path, default=Path("data/jobs.sqlite3"), help=hint)
+    parser.set_defaults(command=_database)
 
 
 def _add_restore(parser: argparse.ArgumentParser) -> None:
@@ -157,6 +165,12 @@ def _estimate(asked: argparse.Namespace) -> int:
         photo=asked.photo,
         record=asked.record,
     )
+
+
+def _database(asked: argparse.Namespace) -> int:
+    from app.commands import database
+
+    return database.copy(asked.file)
 
 
 def _doctor(asked: argparse.Namespace) -> int:
