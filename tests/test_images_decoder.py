@@ -367,3 +367,12 @@ def test_the_child_has_a_limit_of_processor_time_and_a_group_of_its_own(tmp_path
         assert 14 <= int(line.split()[3]) <= 60
     finally:
         decoder.close()
+
+
+def test_the_header_of_very_many_pages_comes_through_the_child(decoder: Decoder, tmp_path: Path) -> None:
+    pages = [Image.new("L", (3, 2)) for _ in range(1500)]
+    pages[0].save(tmp_path / "album.tif", save_all=True, append_images=pages[1:])
+    header = decoder.read_header(tmp_path / "album.tif")
+    assert (header.width, header.height) == (3, 2)
+    assert set(header.page_sizes) == {(3, 2)}
+    assert len(header.page_sizes) == 1000

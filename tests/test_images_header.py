@@ -127,9 +127,9 @@ def test_junk_between_segments_costs_no_time_and_changes_nothing(tmp_path: Path)
     """Pillow steps over it byte by byte."""
     data = make.jpeg()
     junk = written(tmp_path, data[:2] + data[2:20] + b"\x10\0" * 4_000_000 + data[20:])
-    began = time.process_time()
+    began = time.thread_time()
     assert read_header(junk, LIMITS).width == make.WIDTH
-    assert time.process_time() - began < 0.2
+    assert time.thread_time() - began < 0.2
     picture = decode_file(junk, LIMITS)
     np.testing.assert_array_equal(picture.rgb, decode_file(written(tmp_path, data), LIMITS).rgb)
     assert picture.notes == ()
@@ -141,8 +141,8 @@ def test_a_palette_that_comes_again_and_again_costs_no_time_and_changes_nothing(
     end = start + 12 + int.from_bytes(data[start : start + 4], "big")
     other = make.chunk(b"PLTE", b"\1\2\3")
     crowded = written(tmp_path, data[:end] + other * 90_000 + data[end:])
-    began = time.process_time()
+    began = time.thread_time()
     assert read_header(crowded, LIMITS).width == make.WIDTH
-    assert time.process_time() - began < 0.2
+    assert time.thread_time() - began < 0.2
     found = decode_file(crowded, LIMITS).rgb
     np.testing.assert_array_equal(found, decode_file(written(tmp_path, data), LIMITS).rgb)

@@ -371,7 +371,7 @@ def test_a_child_whose_card_failed_restores_on_the_cpu_whatever_device_says(
     served: list[Settings] = []
     monkeypatch.setenv("DEVICE", "cuda:0")
     monkeypatch.setattr(serve, "die_with", lambda pid: None)
-    monkeypatch.setattr("app.main.serve", lambda settings, banner: served.append(settings))
+    monkeypatch.setattr("app.main.serve", lambda settings, banner, after_death: served.append(settings))
     assert dispatch.main(["serve", "--child-of", "1"], project) == EXIT_OK
     assert dispatch.main(["serve", "--child-of", "1", "--card-failed"], project) == EXIT_OK
     assert [settings.device for settings in served] == ["cuda:0", CARD_FAILED]

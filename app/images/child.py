@@ -37,6 +37,7 @@ _DECODE_THREADS = 2
 _WRITE_BYTES = 64 * _MEBIBYTE
 _FILE_ROOM_BYTES = 64 * _MEBIBYTE
 _MAX_BYTES_PER_PIXEL = 8
+_MAX_PAGE_SIZES = 1000  # an answer is one short line; far more than may be restored together
 _RESULT_ROOM_BYTES = 256 * _MEBIBYTE
 
 
@@ -130,7 +131,12 @@ def _answer(request: dict[str, Any], fd: int, limits: ImageLimits) -> dict[str, 
 
 
 def _describe_header(header: Header) -> dict[str, Any]:
-    return {"format": header.format, "width": header.width, "height": header.height}
+    return {
+        "format": header.format,
+        "width": header.width,
+        "height": header.height,
+        "page_sizes": header.page_sizes[:_MAX_PAGE_SIZES],
+    }
 
 
 def _face_preview(path: Path, request: dict[str, Any]) -> bytes:

@@ -265,7 +265,10 @@ def _read_header(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) ->
     width, height, name = int(answer["width"]), int(answer["height"]), str(answer["format"])
     if not 0 < width * height <= limits.max_input_megapixels * 1e6 or min(width, height) < 1:
         raise _Died
-    return Header(name, MIME_TYPES[name], width, height)
+    page_sizes = tuple((int(page_width), int(page_height)) for page_width, page_height in answer["page_sizes"])
+    if page_sizes[:1] != ((width, height),) or min(map(min, page_sizes)) < 1:
+        raise _Died
+    return Header(name, MIME_TYPES[name], width, height, page_sizes)
 
 
 def _read_picture(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -> Picture:
