@@ -14,7 +14,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from app.errors import RestoreError
-from app.images.decode import cut_filled, cut_jpeg, cut_png
+from app.images.decode import cut_bmp, cut_filled, cut_jpeg, cut_png
 from app.images.decode.missing import Completed, Missing
 from app.images.header import OpenedPhoto, format_name, open_plugin, undecodable
 from app.images.isobmff import BoxFile
@@ -94,6 +94,8 @@ def _complete(photo: OpenedPhoto) -> Completed | None:
     parts, data = photo.container.parts, photo.container.data
     if data is None:
         return None
+    if photo.image.format == "BMP":
+        return cut_bmp.complete(photo.container.file)
     if isinstance(parts, PngFile):
         return cut_png.complete(parts, data)
     if isinstance(parts, WebpFile):

@@ -26,12 +26,14 @@ class Missing:
         first_row: the first of the rows, down to the last, that are missing; None: which ones is not known.
         fault: why.
         only_detail: these rows are there, but coarser than they were (a progressive photo).
+        from_bottom: rows are counted from the lowest one upwards, as the file holds them.
     """
 
     height: int
     first_row: int | None
     fault: Fault = Fault.CUT_OFF
     only_detail: bool = False
+    from_bottom: bool = False
 
     def note(self) -> str:
         """The sentence for a photo that is restored as far as it is there."""

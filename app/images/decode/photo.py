@@ -6,6 +6,7 @@ This is the work that happens inside the killable child. Previews of a file are 
 from __future__ import annotations
 
 import dataclasses
+import io
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,9 +16,10 @@ from PIL import Image
 
 from app.images import alpha as alpha_channel
 from app.images import colour, colour_encoding
-from app.images.bmp_header import read_masked
+from app.images.bmp_header import MaskedBmp, read_masked
 from app.images.colour_encoding import ColourEncoding
 from app.images.container import frames_note
+from app.images.decode import cut_bmp
 from app.images.decode.bmp import masked_channels
 from app.images.decode.channels import DEPTH_LOST, Channels, guard, plain_channels, turn
 from app.images.decode.deep import deep_channels, heic_channels
@@ -76,7 +78,7 @@ def decode_file(path: Path, limits: ImageLimits, options: DecodeOptions = _DEFAU
 def _decode_page(photo: OpenedPhoto, file: BinaryIO, limits: ImageLimits, options: DecodeOptions) -> Picture:
     pages = open_pages(file, limits, options.page)
     page = pages.photos[options.page or 0]
-    channels = read_channels(page, limits, photo.image.info.get("icc_profile"))
+    channels = read_channels(page, limits, photo.image.info.get("icc_profile"), keep_partial=options.keep_partial)
     # A first photo that is not in the first directory is described there all the same.
     directories = (page.directory.position,) if options.page else (page.directory.position, None)
     source = collecting.collect(photo.image, file, _size(channels), directories)
@@ -97,7 +99,7 @@ def _load_channels(photo: OpenedPhoto, options: DecodeOptions) -> tuple[Image.Im
     """The pixels of an opened file other than a TIFF, as stored, and the image that they were loaded in."""
     masked = read_masked(photo.container.file) if photo.image.format == "BMP" else None
     if masked is not None:
-        return photo.image, masked_channels(photo.container.file, masked)
+        return photo.image, _load_masked(photo.container.file, masked, options)
     if options.shrink_to is not None:
         photo.image.draft(None, (options.shrink_to, options.shrink_to))
     parts = photo.container.parts
@@ -118,6 +120,18 @@ def _load_channels(photo: OpenedPhoto, options: DecodeOptions) -> tuple[Image.Im
     return loaded.image, dataclasses.replace(channels, notes=loaded.notes + channels.notes)
 
 
+def _load_masked(file: BinaryIO, masked: MaskedBmp, options: DecodeOptions) -> Channels:
+    """The pixels of a BMP with masks; of a cut-off one, where that may be, those that are there."""
+    completed = cut_bmp.complete(file)
+    if completed is None or completed.missing is None:
+        return masked_channels(file, masked)
+    if not options.keep_partial:
+        raise completed.missing.refusal()
+    channels = masked_channels(io.BytesIO(completed.data), masked)
+    _grey_out(channels, completed.missing)
+    return dataclasses.replace(channels, notes=(*channels.notes, completed.missing.note()))
+
+
 def _size(channels: Channels) -> tuple[int, int]:
     """Width and height in pixels."""
     return channels.colour.shape[1], channels.colour.shape[0]
@@ -128,9 +142,10 @@ def _grey_out(channels: Channels, missing: Missing) -> None:
     if missing.first_row is None or missing.only_detail:
         return
     peak = np.iinfo(channels.colour.dtype).max
-    channels.colour[missing.first_row :] = peak // 2 + 1
+    rows = slice(0, missing.height - missing.first_row) if missing.from_bottom else slice(missing.first_row, None)
+    channels.colour[rows] = peak // 2 + 1
     if channels.alpha is not None:
-        channels.alpha[missing.first_row :] = peak
+        channels.alpha[rows] = peak
 
 
 def _picture(photo: OpenedPhoto, channels: Channels, source: Metadata, options: DecodeOptions) -> Picture:

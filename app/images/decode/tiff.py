@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import io
 from typing import Any
 
@@ -13,6 +15,7 @@ from app.errors import Unprocessable
 from app.images import alpha as alpha_channel
 from app.images import samples
 from app.images.decode.channels import DEPTH_LOST, Channels
+from app.images.decode.missing import Fault, Missing
 from app.images.decode.tiff_layout import (
     CIELAB,
     CMYK,
@@ -21,6 +24,7 @@ from app.images.decode.tiff_layout import (
     JPEG,
     OLD_JPEG,
     PALETTE,
+    UNSIGNED,
     WHITE_IS_ZERO,
     YCBCR,
     Layout,
@@ -30,7 +34,7 @@ from app.images.decode.tiff_layout import (
 from app.images.decode.tiff_samples import scale_band, storage, to_whole, unpack
 from app.images.decode.tiff_segments import MissingPixels, Segments
 from app.images.decode.tiff_ycbcr import block_layout, to_rgb
-from app.images.header import ImageLimits, undecodable
+from app.images.header import ImageLimits
 from app.images.tiff_directories import Directory
 from app.images.tiff_pages import TiffPage
 
@@ -42,8 +46,12 @@ _MEMORY_SHARE = 3  # the samples as stored, as scaled, and as a picture stand in
 _EXTRA_LEFT_OUT = "The photo has {} that is not transparency (infrared, say); it was left out."
 
 
-def read_channels(page: TiffPage, limits: ImageLimits, icc_profile: bytes | None) -> Channels:
+def read_channels(
+    page: TiffPage, limits: ImageLimits, icc_profile: bytes | None, *, keep_partial: bool = False
+) -> Channels:
     """The colours and the transparency of a page, as stored: not yet upright.
+
+    With `keep_partial` strips and tiles that are not in the file stay grey, and a note says how much is missing.
 
     Raises:
         Unprocessable: `unsupported_depth` or `unsupported_compression` with the name of the kind, `decode_memory` or
@@ -53,14 +61,19 @@ def read_channels(page: TiffPage, limits: ImageLimits, icc_profile: bytes | None
     _check_memory(layout, limits)
     if layout.compression == OLD_JPEG:
         return Channels(_old_jpeg(page.directory, layout), "RGB" if layout.colours == 3 else "L")
+    keep_partial = keep_partial and layout.format == UNSIGNED  # the range of others hangs on all of their values
     try:
         if layout.photometric == YCBCR and layout.compression != JPEG:
-            blocks = _gather(page.directory, block_layout(page.directory, layout))
-            return Channels(to_rgb(blocks, page.directory, layout), "RGB")
-        values = to_whole(_gather(page.directory, layout), layout)
+            blocks, missing = _gather(page.directory, block_layout(page.directory, layout), keep_partial=keep_partial)
+            channels = Channels(to_rgb(blocks, page.directory, layout), "RGB")
+        else:
+            values, missing = _gather(page.directory, layout, keep_partial=keep_partial)
+            channels = _channels(to_whole(values, layout), page.directory, layout, icc_profile)
     except MissingPixels:
-        raise undecodable("TIFF") from None
-    return _channels(values, page.directory, layout, icc_profile)
+        raise Missing(layout.height, None).refusal() from None
+    if missing is None:
+        return channels
+    return dataclasses.replace(channels, notes=(*channels.notes, missing.note()))
 
 
 def _check_memory(layout: Layout, limits: ImageLimits) -> None:
@@ -70,18 +83,58 @@ def _check_memory(layout: Layout, limits: ImageLimits) -> None:
         raise MemoryError
 
 
-def _gather(tags: Directory, layout: Layout) -> NDArray[Any]:
-    """(H, W, C) all samples of a page, in the type of `storage`. Raises `MissingPixels`."""
+def _gather(tags: Directory, layout: Layout, *, keep_partial: bool) -> tuple[NDArray[Any], Missing | None]:
+    """(H, W, C) all samples of a page, in the type of `storage`, and what is missing. Raises `MissingPixels`."""
     segments = Segments(tags, layout)
     page: NDArray[Any] = np.zeros((layout.height, layout.width, layout.samples), storage(layout))
-    as_samples = layout.compression in (JPEG, *FAX)
+    is_there = np.ones(layout.height, np.bool_)
     for batch in segments.batches():
-        if as_samples:
-            values: NDArray[Any] = segments.samples_of(batch)
-        else:
-            values = unpack(segments.bytes_of(batch), layout, tags.reader.order)
-        _place(page, scale_band(values, layout), batch, layout)
-    return page
+        try:
+            _place(page, _samples_of(segments, batch, tags), batch, layout)
+        except MissingPixels:
+            if not keep_partial:
+                raise
+            for index in batch:
+                _place_what_is_there(page, segments, index, tags, is_there)
+    return page, _missing(is_there)
+
+
+def _samples_of(segments: Segments, batch: range, tags: Directory) -> NDArray[Any]:
+    """(rows, W, C) the samples of a batch, scaled. Raises `MissingPixels`."""
+    layout = segments.layout
+    if layout.compression in (JPEG, *FAX):
+        return scale_band(segments.samples_of(batch), layout)
+    return scale_band(unpack(segments.bytes_of(batch), layout, tags.reader.order), layout)
+
+
+def _place_what_is_there(
+    page: NDArray[Any], segments: Segments, index: int, tags: Directory, is_there: NDArray[np.bool_]
+) -> None:
+    """Put one segment, or its first rows, on the page (H, W, C); rows (H,) that it lacks are marked and become grey."""
+    layout = segments.layout
+    one = range(index, index + 1)
+    with contextlib.suppress(MissingPixels):
+        _place(page, _samples_of(segments, one, tags), one, layout)
+        return
+    found = segments.rows_there(index)
+    plane, within = divmod(index, layout.across * layout.down)
+    top, left = (n * size for n, size in zip(divmod(within, layout.across), _sizes(layout), strict=True))
+    target = page[top : top + layout.segment_rows(index), left : left + layout.segment_width]
+    target = target[..., plane : plane + 1] if layout.separate else target
+    target[...] = 0 if layout.photometric == PALETTE else np.iinfo(page.dtype).max // 2 + 1
+    if len(found):
+        part = scale_band(unpack(found, layout, tags.reader.order), layout)[: len(target), : target.shape[1]]
+        target[: len(part)] = part
+    is_there[top + len(found) : top + len(target)] = False
+
+
+def _missing(is_there: NDArray[np.bool_]) -> Missing | None:
+    """Of (H,) rows that are there or not: None for all, else the first that is not, where all behind it are not too."""
+    if is_there.all():
+        return None
+    first = int(is_there.argmin())
+    is_cut = not is_there[first:].any()
+    return Missing(len(is_there), first if is_cut else None, Fault.CUT_OFF if is_cut else Fault.DAMAGED)
 
 
 def _place(page: NDArray[Any], values: NDArray[Any], batch: range, layout: Layout) -> None:

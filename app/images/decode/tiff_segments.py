@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -107,6 +108,18 @@ class Segments:
             return np.frombuffer(data, np.uint8).reshape(-1, layout.row_bytes)
         tags = wrapping.page_tags(layout.row_bytes, sum(rows), 1, layout.compression, BLACK_IS_ZERO, rows[0])
         return _decoded(tags, [self.data(index) for index in batch])
+
+    def rows_there(self, index: int) -> NDArray[np.uint8]:
+        """(rows, row_bytes) the whole rows that are left of a segment that is not whole; none for most compressions."""
+        layout = self.layout
+        most = layout.segment_rows(index) * layout.row_bytes
+        data = b""
+        if layout.compression in (NO_COMPRESSION, *DEFLATE):
+            with contextlib.suppress(MissingPixels, ValueError):
+                data = self.data(index)
+                data = deflate.expand(data, most) if layout.compression in DEFLATE else data[:most]
+        rows = len(data) // layout.row_bytes
+        return np.frombuffer(data[: rows * layout.row_bytes], np.uint8).reshape(rows, layout.row_bytes)
 
     def samples_of(self, batch: range) -> NDArray[np.uint8]:
         """(rows, W, C) the samples of a batch whose compression gives samples: fax (0 and 1) and JPEG (8 bits)."""
