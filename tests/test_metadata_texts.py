@@ -11,7 +11,7 @@ import pytest
 
 from app.images import ImageLimits, Picture, encode
 from app.images.decode import decode_file
-from app.images.metadata import iptc, jpeg_segments, png_text, xmp, xmp_parsing
+from app.images.metadata import iptc, jpeg_metadata, png_text, xmp, xmp_parsing
 from app.images.metadata.place import tells_place
 from tests import picture_factory as make
 
@@ -99,7 +99,7 @@ def test_a_block_cut_off_gives_what_is_there_and_a_note(cut: int, tmp_path: Path
 def test_iptc_of_several_segments_and_photoshops_rights_are_read(tmp_path: Path) -> None:
     block = make.iptc_block({120: "y" * 30_000, 116: "z" * 30_000, 25: "w" * 10_000})
     resources = iptc.resource_block(block) + b"8BIM\x04\x0a\0\0\0\0\0\1\1\0" + b"8BIM\x04\x0b\0\0\0\0\0\6http:x"
-    photo = decoded(tmp_path, make.jpeg(extra=jpeg_segments.photoshop_segments(resources)))
+    photo = decoded(tmp_path, make.jpeg(extra=jpeg_metadata.photoshop_segments(resources)))
     assert photo.iptc == block
     properties = xmp_parsing.parse(photo.xmp or b"").properties
     assert properties[xmp.RIGHTS, "Marked"].text == "True"

@@ -276,34 +276,51 @@ def test_a_paid_result_that_cannot_wait_ends_in_the_row(harness: Harness, monkey
     assert (attempt.status, attempt.error_code) == (AttemptStatus.FAILED, "storage_full")
 
 
-def test_a_paid_result_with_odd_metadata_is_kept_without_it(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    encode = images.encode
+BESIDE_THE_PIXELS: dict[str, Any] = {
+    "icc_profile": b"profile",
+    "exif": b"II*\0",
+    "xmp": b"<x/>",
+    "dpi": (72.0, 72.0),
+    "iptc": b"\x1c",
+    "texts": (("Comment", "odd"),),
+}
+
+
+def test_all_that_stands_beside_the_pixels_is_known_here() -> None:
+    pixels = {"rgb", "alpha", "grey", "pages", "source_format", "notes"}
+    assert {field.name for field in dataclasses.fields(Picture)} == pixels | set(BESIDE_THE_PIXELS)
+
+
+@pytest.mark.parametrize("name", BESIDE_THE_PIXELS)
+def test_a_paid_result_with_odd_metadata_is_kept_without_it(
+    name: str, harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, decode = images.encode, harness.decoder.decode
+    added = {name: BESIDE_THE_PIXELS[name]}
 
     def odd(picture: Picture, *arguments: Any) -> Any:
-        if picture.source_format and picture.dpi is not None:
+        if getattr(picture, name):
             raise TypeError("an odd tag")
         return encode(picture, *arguments)
 
-    monkeypatch.setattr(images, "encode", odd)
-    decode = harness.decoder.decode
-
-    def with_dpi(path: Path, **options: Any) -> Picture:
+    def with_more(path: Path, **options: Any) -> Picture:
         decoded: Picture = decode(path, **options)
-        return dataclasses.replace(decoded, dpi=(72.0, 72.0))
+        return dataclasses.replace(decoded, **added)
 
-    monkeypatch.setattr(harness.decoder, "decode", with_dpi)
-    monkeypatch.setattr(Paid, "restore", keeping_dpi(Paid.restore))
+    monkeypatch.setattr(images, "encode", odd)
+    monkeypatch.setattr(harness.decoder, "decode", with_more)
+    monkeypatch.setattr(Paid, "restore", adding(Paid.restore, added))
     attempt = finish_paid(harness, lambda: False)
     assert attempt.status is AttemptStatus.COMPLETED
     assert "metadata_not_kept" in {notice.code for notice in attempt.warnings}
 
 
-def keeping_dpi(restore: Any) -> Any:
-    """A backend's `restore` whose result has the resolution of its photo, as real backends' have."""
+def adding(restore: Any, added: dict[str, Any]) -> Any:
+    """A backend's `restore` whose result has what its photo has beside the pixels, as real backends' have."""
 
     def kept(self: Any, picture: Picture, *rest: Any) -> RestorationResult:
         done: RestorationResult = restore(self, picture, *rest)
-        return dataclasses.replace(done, picture=dataclasses.replace(done.picture, dpi=picture.dpi))
+        return dataclasses.replace(done, picture=dataclasses.replace(done.picture, **added))
 
     return kept
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from app.images import colour, samples
 from app.images.formats import FORMATS, check_format, fitting_format, own_format, too_large
-from app.images.metadata import iptc, jpeg_segments
+from app.images.metadata import iptc, jpeg_metadata
 from app.images.metadata.fitting import fitted
 from app.images.metadata.rewriting import Metadata, for_result
 from app.images.picture import Picture
@@ -152,7 +152,7 @@ def _write_lossy(
     if name == "jpg":
         if carried.dpi:
             extras["dpi"] = tuple(round(part) for part in carried.dpi)
-        prefixed = jpeg_segments.EXIF_MARK + carried.exif if carried.exif else b""
+        prefixed = jpeg_metadata.EXIF_MARK + carried.exif if carried.exif else b""
         extras["extra"] = _jpeg_segments(carried)
         subsampling = "4:4:4" if quality >= _FULL_COLOUR_QUALITY else "4:2:0"
         image.save(file, "JPEG", exif=prefixed, subsampling=subsampling, **extras)
@@ -169,5 +169,5 @@ def _write_lossy(
 
 def _jpeg_segments(carried: Metadata) -> bytes:
     """IPTC and comments, as segments that Pillow puts before the picture."""
-    resources = jpeg_segments.photoshop_segments(iptc.resource_block(carried.iptc)) if carried.iptc else b""
-    return resources + b"".join(jpeg_segments.comment_segment(text) for _, text in carried.texts)
+    resources = jpeg_metadata.photoshop_segments(iptc.resource_block(carried.iptc)) if carried.iptc else b""
+    return resources + b"".join(jpeg_metadata.comment_segment(text) for _, text in carried.texts)

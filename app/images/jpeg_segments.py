@@ -19,10 +19,11 @@ Data = mmap.mmap | bytes
 # It begins with a fixed byte, which is looked for ten times as fast as one that may be repeated.
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
 _HAS_LENGTH = [code not in (0x00, 0x01, *range(0xD0, 0xD9), 0xFF) for code in range(256)]
-_START_OF_SCAN, _END_OF_IMAGE, _RESTART_INTERVAL = 0xDA, 0xD9, 0xDD
+START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
+_RESTART_INTERVAL = 0xDD
 _TABLES = (0xC4, 0xCC, 0xDB, 0xDD)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_TOLD_BY = _FRAMES | {_START_OF_SCAN, _RESTART_INTERVAL}
+_TOLD_BY = _FRAMES | {START_OF_SCAN, _RESTART_INTERVAL}
 _PROGRESSIVE = (0xC2, 0xCA)
 _APP0, _APP1, _APP2, _APP13, _APP14, _COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE
 _MAX_SEGMENTS = 40_000
@@ -130,7 +131,7 @@ def segments(data: Data, position: int = 2) -> Iterator[Segment]:
             position = found.end() - 2
             head = data[position : position + 4]
         marker = head[1]
-        if marker == _END_OF_IMAGE or len(head) < 4:
+        if marker == END_OF_IMAGE or len(head) < 4:
             yield Segment(marker, position, min(position + 2, size))
             return
         start, position = position, position + 2 + max(head[2] << 8 | head[3], 2)
@@ -147,7 +148,7 @@ def inspect(data: Data, max_scans: int) -> JpegFile:
     head: list[Segment] = []
     for segment in segments(data):
         head.append(segment)
-        if segment.marker == _START_OF_SCAN:
+        if segment.marker == START_OF_SCAN:
             break
     else:
         raise ValueError("a JPEG without a scan")
@@ -196,7 +197,7 @@ def scans(data: Data, stop_above: int = 1_000) -> Scans:
             script.note(last.marker, last.body(data) if last.end - last.start <= _MAX_SHORT_BYTES else b"")
         if script.count > stop_above:
             break
-    is_ended = last.marker == _END_OF_IMAGE
+    is_ended = last.marker == END_OF_IMAGE
     end = last.start if is_ended or last.end > len(data) else len(data)
     return Scans(script.count, end, is_ended, script.is_complete(), script.starts_picture, script.interval)
 
@@ -219,7 +220,7 @@ class _ScanScript:
             self._is_progressive = marker in _PROGRESSIVE
         elif marker == _RESTART_INTERVAL and len(body) >= 2:
             self.interval = int.from_bytes(body[:2], "big")
-        elif marker == _START_OF_SCAN:
+        elif marker == START_OF_SCAN:
             self.count += 1
             self._note_scan(body)
 
@@ -259,7 +260,7 @@ def _thinned_out(head: list[Segment]) -> Iterator[Segment]:
     seen: dict[int, int] = {}
     for segment in head:
         seen[segment.marker] = seen.get(segment.marker, 0) + 1
-        needed = segment.marker in _TABLES or segment.marker in _FRAMES or segment.marker == _START_OF_SCAN
+        needed = segment.marker in _TABLES or segment.marker in _FRAMES or segment.marker == START_OF_SCAN
         if needed or seen[segment.marker] <= _MAX_KEPT_OF_A_KIND.get(segment.marker, 0):
             yield segment
 

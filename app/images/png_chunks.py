@@ -22,7 +22,7 @@ _MAX_CHUNKS = 100_000
 _MAX_ANCILLARY = 200
 _MAX_CRITICAL = 16  # kinds
 _ABSURD_ANCILLARY = 10_000
-_MIN_CHUNK_BYTES = 12
+MIN_CHUNK_BYTES = 12
 _NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
@@ -97,12 +97,12 @@ def chunks(data: Data) -> Iterator[Chunk]:
     """The chunks of a PNG up to its end, the first broken one, or a limit; the last one may lack its end."""
     position, size = len(SIGNATURE), len(data)
     for _ in range(_MAX_CHUNKS):
-        if position + _MIN_CHUNK_BYTES > size:
+        if position + MIN_CHUNK_BYTES > size:
             return
         length, name = struct.unpack_from(">I4s", data, position)
         if not name.isalpha():
             return
-        chunk = Chunk(name, position, position + length + _MIN_CHUNK_BYTES)
+        chunk = Chunk(name, position, position + length + MIN_CHUNK_BYTES)
         yield chunk
         if name == b"IEND" or chunk.end > size:
             return
@@ -185,7 +185,7 @@ class _Judge:
 
     def _animation(self, chunk: Chunk) -> bool:
         """Plugins see a still picture: the frame in IDAT, which is the first one."""
-        if chunk.name == b"acTL" and chunk.end - chunk.start == _MIN_CHUNK_BYTES + 8:
+        if chunk.name == b"acTL" and chunk.end - chunk.start == MIN_CHUNK_BYTES + 8:
             self.frames = max(1, int.from_bytes(chunk.body(self._data)[:4], "big"))
         return False
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from app import images
 from app.errors import RestoreError
-from app.images import Encoded
+from app.images import Encoded, Picture
 from app.jobs.progress import Progress
 from app.jobs.storage_retries import StorageRetries
 from app.notices import Notice
@@ -113,7 +113,8 @@ class ResultWriter:
 
 def without_surroundings(finished: Finished) -> Finished:
     """The same pixels without metadata, resolution and profile, any of which may be what cannot be encoded."""
-    picture = dataclasses.replace(finished.restored.picture, icc_profile=None, exif=None, xmp=None, dpi=None)
+    seen = finished.restored.picture
+    picture = Picture(seen.rgb, seen.alpha, seen.grey, source_format=seen.source_format)
     restored = dataclasses.replace(finished.restored, picture=picture)
     return dataclasses.replace(finished, restored=restored, notes=(*finished.notes, SURROUNDINGS_NOT_KEPT))
 

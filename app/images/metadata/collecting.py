@@ -17,7 +17,7 @@ from app.images.metadata import (
     exif_rules,
     exif_writing,
     iptc,
-    jpeg_segments,
+    jpeg_metadata,
     png_text,
     xmp,
     xmp_parsing,
@@ -43,7 +43,7 @@ class _Raw:
     packets: list[bytes] = dataclasses.field(default_factory=list)
     iptc: bytes = b""
     texts: list[tuple[str, str]] = dataclasses.field(default_factory=list)
-    segments: jpeg_segments.Segments | None = None
+    segments: jpeg_metadata.Segments | None = None
     more: dict[xmp.Name, xmp.Value] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
     directories: tuple[int | None, ...] = (None,)
@@ -123,7 +123,7 @@ def _add_blocks(raw: _Raw, blocks: list[bytes]) -> None:
 
 
 def _read_jpeg(raw: _Raw, data: exif.Buffer) -> None:
-    segments = jpeg_segments.read_segments(data)
+    segments = jpeg_metadata.read_segments(data)
     _add_blocks(raw, segments.exif)
     raw.packets += segments.xmp[:_MAX_BLOCKS]
     raw.segments = segments
@@ -264,7 +264,7 @@ def _add_extended(raw: _Raw, packet: xmp.Packet) -> None:
     guid = packet.properties.get(("http://ns.adobe.com/xmp/note/", "HasExtendedXMP"))
     if raw.segments is None or (guid is None and not raw.segments.extended):
         return
-    data = jpeg_segments.extended_packet(raw.segments, guid.text, xmp_parsing.MAX_PACKET_BYTES) if guid else None
+    data = jpeg_metadata.extended_packet(raw.segments, guid.text, xmp_parsing.MAX_PACKET_BYTES) if guid else None
     try:
         if data is None:
             raise ValueError("no such packet")

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from app.images.metadata import exif, exif_rules, exif_writing, iptc, jpeg_segments, xmp, xmp_parsing, xmp_writing
+from app.images.metadata import exif, exif_rules, exif_writing, iptc, jpeg_metadata, xmp, xmp_parsing, xmp_writing
 from app.images.metadata import exif_tags as tags
 from app.images.metadata.rewriting import Metadata
 
 _INCHES_PER_METRE = 1 / 0.0254
 _MAX_JPEG_DPI = 65_535
-_MAX_JPEG_EXIF_BYTES = jpeg_segments.MAX_SEGMENT_BYTES - len(jpeg_segments.EXIF_MARK)
-_MAX_JPEG_XMP_BYTES = jpeg_segments.MAX_SEGMENT_BYTES - len(jpeg_segments.XMP_MARK)
+_MAX_JPEG_EXIF_BYTES = jpeg_metadata.MAX_SEGMENT_BYTES - len(jpeg_metadata.EXIF_MARK)
+_MAX_JPEG_XMP_BYTES = jpeg_metadata.MAX_SEGMENT_BYTES - len(jpeg_metadata.XMP_MARK)
 _MAX_RATIONAL = 0xFFFFFFFF
 _MAX_DPI = {"jpg": _MAX_JPEG_DPI, "png": _MAX_RATIONAL / _INCHES_PER_METRE}
 _WRAPPER_BYTES = 300  # of a packet with one property, about
@@ -132,7 +132,7 @@ def _within_segments(carried: Metadata, homeless: list[str]) -> Metadata:
     if packet and len(packet) > _MAX_JPEG_XMP_BYTES:
         packet = _smaller_xmp(xmp_parsing.parse(packet), homeless)
     comments = tuple(
-        one for one in carried.texts if len(one[1].encode("utf-8", "replace")) <= jpeg_segments.MAX_SEGMENT_BYTES
+        one for one in carried.texts if len(one[1].encode("utf-8", "replace")) <= jpeg_metadata.MAX_SEGMENT_BYTES
     )
     if len(comments) < len(carried.texts):
         homeless.append("a comment of more than 64 KiB")

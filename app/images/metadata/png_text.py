@@ -1,6 +1,6 @@
 """The text chunks of a PNG, and what other programs hide in them: EXIF, XMP and IPTC as "raw profiles".
 
-Chunks are walked in the file itself, bounded in number and in what they inflate to; a large or broken one costs itself.
+Chunks are bounded in number and in what they inflate to; a large or broken one costs itself.
 """
 
 from __future__ import annotations
@@ -9,20 +9,17 @@ import binascii
 import dataclasses
 import struct
 import zlib
-from collections.abc import Iterator
 
 from app.images import deflate
 from app.images.metadata.exif import Buffer
+from app.images.png_chunks import MIN_CHUNK_BYTES, chunks
 
 MAX_TEXT_BYTES = 1024 * 1024 - 1  # Pillow opens no PNG whose text inflates to more
 _MAX_TOTAL_BYTES = 4 * 1024 * 1024
-_MAX_CHUNKS = 200_000
 _MAX_TEXTS = 1000
-_SIGNATURE_BYTES = 8
 XMP_KEYWORD = "XML:com.adobe.xmp"
 _RAW_PROFILE = "Raw profile type "
 _MAX_KEYWORD_BYTES = 79
-_HEAD = struct.Struct(">I4s")
 _PER_METRE = struct.Struct(">IIB")
 _INCH_IN_METRES = 0.0254
 _READ = frozenset({b"pHYs", b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
@@ -57,17 +54,18 @@ def read_chunks(data: Buffer) -> PngBlocks:
     """Gather what stands in chunks before and behind the pixels; one with a wrong checksum is passed over."""
     found = PngBlocks()
     left = _MAX_TOTAL_BYTES
-    for name, start, length in _walk(data):
+    for chunk in chunks(data):
+        name, length = chunk.name, chunk.end - chunk.start - MIN_CHUNK_BYTES
         found.signed |= name == b"caBX"
         if name not in _READ:
             continue
         if length > left or len(found.texts) >= _MAX_TEXTS:
             found.complete = False
             continue
-        body = data[start : start + length]
         left -= length
-        if data[start + length : start + length + 4] != struct.pack(">I", zlib.crc32(name + body)):
+        if not chunk.is_intact(data):
             continue
+        body = chunk.body(data)
         if name == b"pHYs":
             found.dpi = found.dpi or _density(body)
         elif name == b"eXIf":
@@ -75,20 +73,6 @@ def read_chunks(data: Buffer) -> PngBlocks:
         else:
             left -= _add_text(found, name, body)
     return found
-
-
-def _walk(data: Buffer) -> Iterator[tuple[bytes, int, int]]:
-    """Name, place and length of the contents of each chunk."""
-    position = _SIGNATURE_BYTES
-    for _ in range(_MAX_CHUNKS):
-        if position + 8 > len(data):
-            return
-        length, name = _HEAD.unpack_from(data, position)
-        if name == b"IEND":
-            return
-        if name != b"IDAT":  # of which there may be thousands
-            yield name, position + 8, length
-        position += 12 + length
 
 
 def _density(body: bytes) -> tuple[float, float] | None:

@@ -11,6 +11,7 @@ import re
 import struct
 from collections.abc import Iterator
 
+from app.images.jpeg_segments import END_OF_IMAGE, START_OF_SCAN, segments
 from app.images.metadata.exif import Buffer
 
 MAX_SEGMENT_BYTES = 65_533
@@ -27,8 +28,6 @@ _SILENT = (
 )
 _MAX_LABEL = 12
 _DENSITY_UNITS = {1: 1.0, 2: 2.54}  # dots an inch, dots a centimetre
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
-_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _MAX_SEGMENTS = 2000
 _MAX_TOTAL_BYTES = 16 * 1024 * 1024
 _TIFF_MARKS = (b"II", b"MM")
@@ -74,20 +73,11 @@ def read_segments(data: Buffer) -> Segments:
 
 def _walk(data: Buffer) -> Iterator[tuple[int, bytes]]:
     """Marker and body of the segments that are read, before the first scan."""
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker in (_START_OF_SCAN, _END_OF_IMAGE):
+    for segment in segments(data):
+        if segment.marker in (START_OF_SCAN, END_OF_IMAGE):
             return
-        if marker == 0xFF or marker in _ALONE:  # fill bytes, and markers without a length
-            position += 1 if marker == 0xFF else 2
-            continue
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        if length < 2:
-            return
-        if marker in _READ:
-            yield marker, data[position + 4 : position + 2 + length]
-        position += 2 + length
+        if segment.marker in _READ:
+            yield segment.marker, segment.body(data)
 
 
 def _sort(found: Segments, marker: int, body: bytes) -> None:
