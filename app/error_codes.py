@@ -46,6 +46,7 @@ _TABLE = {
     "unknown_file_field": ErrorFacts(422, "a file came in a field of another name than file or files"),
     "no_file": ErrorFacts(422, "the form holds no photo"),
     "rate_limited": ErrorFacts(429, "more requests than RATE_LIMIT"),
+    "too_many_connections": ErrorFacts(429, "too many connections follow jobs already"),
     "too_many_wrong_keys": ErrorFacts(429, "too many wrong keys from one address"),
     # options and models
     "invalid_option": ErrorFacts(422, "an option is out of bounds"),

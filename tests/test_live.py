@@ -107,6 +107,25 @@ def test_a_cookie_counts_only_from_our_own_page(service: Service) -> None:
         service.client.headers["X-API-KEY"] = header
 
 
+def test_signing_out_ends_the_connections_of_the_session(service: Service) -> None:
+    cookie = sign_in(service).partition(";")[0]
+    service.backend.gate.clear()
+    job_id = service.submit()
+    header = service.client.headers.pop("X-API-KEY")
+    own = {"cookie": cookie, "origin": "http://localhost:8001"}
+    try:
+        with connect(service, job_id, **own) as socket:
+            socket.receive_text()
+            assert service.client.delete("/api/v1/session", headers=own).is_success
+            threading.Timer(3, service.backend.gate.set).start()  # an end also for a service that would go on
+            while (message := socket.receive())["type"] != "websocket.close":
+                pass
+        assert (message["code"], message["reason"]) == (4401, "signed_out")
+    finally:
+        service.client.headers["X-API-KEY"] = header
+        service.backend.gate.set()
+
+
 def test_a_removed_job_ends_its_connection(service: Service) -> None:
     service.backend.gate.clear()
     job_id = service.submit()
@@ -176,6 +195,8 @@ def test_a_reader_that_does_not_read_is_let_go(tmp_path: Path, monkeypatch: pyte
 
         async def scenario() -> Any:
             class Stuck:
+                cookies: dict[str, str] = {}
+
                 async def send_text(self, text: str) -> None:
                     await asyncio.sleep(60)
 

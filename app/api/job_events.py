@@ -35,6 +35,10 @@ class JobEvents:
         """Stop listening and wake everybody once more."""
         self.closing = True
         self._unsubscribe()
+        self.wake_all()
+
+    def wake_all(self) -> None:
+        """Let every watcher look again, for a reason that is not its job."""
         for job_id in list(self._watchers):
             self._wake(job_id)
 

@@ -124,6 +124,7 @@ async def sign_out(request: Request) -> Response:
     session = context.keys.session_of_cookie(request.cookies.get(COOKIE_NAME, ""))
     if session is not None:
         context.keys.forget_sessions([session.id])
+        context.job_events.wake_all()  # live connections of this session end
         await context.run(context.store.end_session, session.id, context.wall() + SESSION_SECONDS)
     answer = Response(status_code=204)
     answer.delete_cookie(COOKIE_NAME, path="/", httponly=True, samesite="strict")
