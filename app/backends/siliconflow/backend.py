@@ -19,16 +19,16 @@ from typing import Any
 import httpcore2
 
 from app.backends.siliconflow import NAME, failures, request
-from app.backends.siliconflow.deadline import Deadline
 from app.backends.siliconflow.download import Decode, fetch_result
 from app.backends.siliconflow.exchange import Answer, BodyTooLarge, exchange
 from app.backends.siliconflow.fitting import fit
 from app.backends.siliconflow.preparation import Submission, prepare
-from app.backends.siliconflow.ssrf_safe_transport import GuardedNetwork
 from app.errors import Cancelled
 from app.images import Picture
 from app.notices import Notice
 from app.options import RestoreOptions
+from app.outbound.deadline import Deadline
+from app.outbound.ssrf_safe_transport import GuardedNetwork
 from app.results import RestorationResult
 from app.stages import OnProgress, Stage
 
