@@ -55,6 +55,8 @@ _TABLE = {
     "output_too_large": ErrorFacts(413, "the result would have more than MAX_OUTPUT_MEGAPIXELS"),
     "model_not_installed": ErrorFacts(409, "the model asked for by name is not installed"),
     "backend_unavailable": ErrorFacts(409, "the backend is not set up here"),
+    "webhooks_off": ErrorFacts(409, "webhook_url is given, but webhooks are not set up here"),
+    "webhook_refused": ErrorFacts(422, "webhook_url is no address that may be told"),
     "no_model": ErrorFacts(503, "no model is installed at all"),
     "weights_unreadable": ErrorFacts(503, "a weight file cannot be read"),
     "device_unavailable": ErrorFacts(503, "the device of the settings is not there"),

@@ -29,6 +29,7 @@ MIN_KEY_CHARACTERS = 16
 _BUCKET_PATTERN = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.\.?(/|$))[A-Za-z0-9_.-]{1,100}){0,8}/?")
 _ORIGIN_PATTERN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?/?", re.IGNORECASE)
 _HOST_PATTERN = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*")
+_WEBHOOK_SECRET_PATTERN = re.compile(r"whsec_([A-Za-z0-9+/]{4}){8,21}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 
 
 class Settings(BaseSettings):
@@ -142,6 +143,17 @@ class Settings(BaseSettings):
         description="hosts that results may be fetched from; *.name means every host below name",
     )
 
+    # webhooks
+    webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(),
+        alias="WEBHOOK_SECRET",
+        description="what webhooks are signed with (whsec_ and base64), or several; empty: no webhooks",
+    )
+    webhook_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="hosts that webhooks may go to, *.name, or origins of an own network; empty: any public",
+    )
+
     log_format: Literal["text", "json"] = "text"
 
     @classmethod
@@ -158,7 +170,14 @@ class Settings(BaseSettings):
         return (*named, SecretsSettingsSource(settings_cls, SECRETS_FOLDER)) if SECRETS_FOLDER.is_dir() else named
 
     @field_validator(
-        "api_keys", "allowed_hosts", "cors_origins", "forwarded_allow_ips", "siliconflow_result_hosts", mode="before"
+        "api_keys",
+        "allowed_hosts",
+        "cors_origins",
+        "forwarded_allow_ips",
+        "siliconflow_result_hosts",
+        "webhook_secrets",
+        "webhook_hosts",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: object) -> object:
@@ -221,6 +240,26 @@ class Settings(BaseSettings):
             raise ValueError("SILICONFLOW_RESULT_HOSTS must be host names such as s3.example.com or *.example.com")
         return hosts
 
+    @field_validator("webhook_secrets")
+    @classmethod
+    def _can_sign(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if not all(_WEBHOOK_SECRET_PATTERN.fullmatch(secret.get_secret_value()) for secret in value):
+            raise ValueError(
+                'WEBHOOK_SECRET must be whsec_ and 24 to 64 bytes in base64: echo "whsec_$(openssl rand -base64 32)"'
+            )
+        return value
+
+    @field_validator("webhook_hosts")
+    @classmethod
+    def _are_hosts_or_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        hosts = tuple(host.lower().rstrip("/") for host in value)
+        if not all(_HOST_PATTERN.fullmatch(host) or _ORIGIN_PATTERN.fullmatch(host) for host in hosts):
+            raise ValueError(
+                "WEBHOOK_HOSTS must be host names such as hooks.example.com or *.example.com, or origins of your own "
+                "network such as http://10.0.0.5:8080"
+            )
+        return hosts
+
     @model_validator(mode="after")
     def _can_redirect(self) -> Self:
         if self.result_delivery == "redirect" and not self.storage_url:
@@ -247,7 +286,7 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> tuple[str, ...]:
         """What must not stand in any log: keys, and the password of the database."""
-        keys = [key.get_secret_value() for key in (*self.api_keys, self.siliconflow_api_key)]
+        keys = [key.get_secret_value() for key in (*self.api_keys, self.siliconflow_api_key, *self.webhook_secrets)]
         password = unquote(urlsplit(self.database_url).password or "")
         return tuple(secret for secret in (*keys, password) if secret)
 

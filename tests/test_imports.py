@@ -35,6 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "backends": GROUND | {"images", "restoration", "results", "outbound"},
     "jobs": GROUND | {"images", "backends", "results", "queue", "store", "storage", "metrics", "threads", "logs"},
     "evaluation": GROUND | {"images", "restoration", "backends", "results"},
+    "webhooks": GROUND | {"outbound", "store", "metrics", "threads", "logs"},
     "worker": GROUND | {"jobs", "queue", "store", "storage", "metrics", "threads", "logs"},
 }
 ROOMS = {path.stem for path in APP.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()} - {"__init__"}
@@ -145,6 +146,7 @@ PICTURES = {"PIL", "cv2", "tifffile", "numpy", "torch"}
         ("queue", WEB_AND_SQL | PICTURES),
         ("events", WEB_AND_SQL | PICTURES),
         ("outbound", WEB_AND_SQL | PICTURES),
+        ("webhooks", WEB_AND_SQL | PICTURES),
         ("jobs", WEB_AND_SQL | PICTURES),
         ("worker", WEB_AND_SQL | PICTURES),
         ("api", {"torch", "sqlalchemy", "cv2", "tifffile", "PIL"}),

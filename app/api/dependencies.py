@@ -31,6 +31,7 @@ from app.metrics import Metrics
 from app.queue import Queue
 from app.storage import ID_PATTERN, Storage
 from app.store import Attempt, AttemptStatus, Job, Store
+from app.webhooks.addresses import WebhookAddresses
 from app.worker import Worker
 
 NOT_FINISHED_RETRY_SECONDS = 2
@@ -66,6 +67,7 @@ class AppContext:
         owner: whose request this context was lent to; calls run in that owner's share of the pools.
         decoder: of the photos in work.
         inspectors: decoders for what requests ask of files.
+        webhook_addresses: which may be told when a job ends; None: no webhooks are sent.
     """
 
     limits: Limits
@@ -91,6 +93,7 @@ class AppContext:
     pools: Pools
     previews: KeptAnswers
     warm_ups: SharedCalls[str | None]
+    webhook_addresses: WebhookAddresses | None
     clock: Callable[[], float]
     wall: Callable[[], float]
     started_at: float

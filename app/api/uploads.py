@@ -5,13 +5,14 @@ from __future__ import annotations
 from starlette.requests import Request
 
 from app.api.dependencies import AppContext, get_context
+from app.api.job_origin import with_webhook
 from app.api.json_bodies import options_of
 from app.api.multipart_form import MultipartForm, UploadedFile, UploadLimits, receive_form
 from app.errors import RestoreError, Unprocessable
 from app.jobs.submission import Upload
 from app.options import RestoreOptions
 from app.storage import UploadWriter, new_id
-from app.store import Job, Photo
+from app.store import Job, JobOrigin, Photo
 
 
 async def receive(request: Request, most: int) -> MultipartForm:
@@ -27,13 +28,15 @@ async def receive(request: Request, most: int) -> MultipartForm:
     return form
 
 
-def submit_form(context: AppContext, owner: str, form: MultipartForm) -> tuple[Job, int]:
+def submit_form(context: AppContext, owner: str, form: MultipartForm, origin: JobOrigin) -> tuple[Job, int]:
     """Turn a whole form into a job, in one thread from start to end; see `Submission.submit`."""
     try:
-        options = options_of(form.fields)
+        fields: dict[str, object] = dict(form.fields)
+        origin = with_webhook(context, origin, fields)
+        options = options_of(fields)
         context.submission.check_options(options)  # before anything more is written
         form.flush()
-        return _submit(context, owner, [_upload_of(file) for file in _photos_of(form)], options)
+        return _submit(context, owner, [_upload_of(file) for file in _photos_of(form)], options, origin)
     except BaseException:
         form.abort()
         raise
@@ -52,18 +55,22 @@ def add_photo(context: AppContext, owner: str, form: MultipartForm) -> tuple[Pho
         raise
 
 
-def restore_photo(context: AppContext, owner: str, photo_id: str, options: RestoreOptions) -> tuple[Job, int]:
+def restore_photo(
+    context: AppContext, owner: str, photo_id: str, options: RestoreOptions, origin: JobOrigin
+) -> tuple[Job, int]:
     """One attempt more at a photo; see `Submission.restore_photo`."""
     try:
-        return context.submission.restore_photo(owner, photo_id, options, context.wall())
+        return context.submission.restore_photo(owner, photo_id, options, context.wall(), origin)
     except RestoreError as error:
         context.admission.update_retry_after(error)
         raise
 
 
-def _submit(context: AppContext, owner: str, uploads: list[Upload], options: RestoreOptions) -> tuple[Job, int]:
+def _submit(
+    context: AppContext, owner: str, uploads: list[Upload], options: RestoreOptions, origin: JobOrigin
+) -> tuple[Job, int]:
     try:
-        return context.submission.submit(owner, uploads, options, context.wall())
+        return context.submission.submit(owner, uploads, options, context.wall(), origin)
     except RestoreError as error:
         context.admission.update_retry_after(error)
         raise

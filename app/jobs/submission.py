@@ -15,7 +15,7 @@ from app.images import Header, ImageLimits, check_format, check_pages
 from app.options import Pages, RestoreOptions, check_output
 from app.queue import Queue
 from app.storage import Storage, StoredUpload, UploadWriter
-from app.store import Job, NewPhoto, Photo, Store
+from app.store import NO_ORIGIN, Job, JobOrigin, NewPhoto, Photo, Store
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,14 @@ class Submission:
         self._limits, self._read_header = limits, read_header
         self.check_options = check_options
 
-    def submit(self, owner: str, uploads: Sequence[Upload], options: RestoreOptions, now: float) -> tuple[Job, int]:
+    def submit(
+        self,
+        owner: str,
+        uploads: Sequence[Upload],
+        options: RestoreOptions,
+        now: float,
+        origin: JobOrigin = NO_ORIGIN,
+    ) -> tuple[Job, int]:
         """Turn uploads into a job; gives the job and its place in the queue (1: next).
 
         Raises:
@@ -92,7 +99,7 @@ class Submission:
             photos = [_new_photo(*found) for found in zip(uploads, headers, stored, strict=True)]
             limits = self._limits
             asked = (owner, photos, options.to_json(), options.backend, limits.queue_limit, now)
-            job, position = self._store.submit(*asked, owner_limit=limits.owner_limit)
+            job, position = self._store.submit(*asked, owner_limit=limits.owner_limit, origin=origin)
         except BaseException:
             self._drop(uploads, stored)
             raise
@@ -117,7 +124,9 @@ class Submission:
             self._drop_duplicate(photo, stored[0])
         return photo, created
 
-    def restore_photo(self, owner: str, photo_id: str, options: RestoreOptions, now: float) -> tuple[Job, int]:
+    def restore_photo(
+        self, owner: str, photo_id: str, options: RestoreOptions, now: float, origin: JobOrigin = NO_ORIGIN
+    ) -> tuple[Job, int]:
         """One attempt more at a photo that is kept; the job and its place in the queue.
 
         Raises:
@@ -132,7 +141,7 @@ class Submission:
             with self._storage.upload(photo_id) as path:
                 self._check_pages(self._read_header(path), options)
         asked = (owner, photo_id, options.to_json(), options.backend, self._limits.queue_limit, now)
-        job, position = self._store.restore_photo(*asked, owner_limit=self._limits.owner_limit)
+        job, position = self._store.restore_photo(*asked, owner_limit=self._limits.owner_limit, origin=origin)
         self._wake(job)
         return job, position
 

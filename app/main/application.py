@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 
@@ -17,6 +18,7 @@ from app.api.routes import downloads, events, faces, jobs, photos, system, webso
 from app.backends.protocol import Backend
 from app.jobs.lease_keeper import LeaseTimes
 from app.main.service import Describe, Service
+from app.main.webhooks import open_webhook_delivery
 from app.settings import Settings
 
 
@@ -44,13 +46,18 @@ def create_app(
     """
     service = Service(settings, backends, describe, warm_up, on_hang, lease_times, after_death=after_death)
     context = service.context
+    webhooks = open_webhook_delivery(settings, context.store, context.metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await service.start()
+        if webhooks is not None:
+            webhooks.start()
         try:
             yield
         finally:
+            if webhooks is not None:
+                await asyncio.to_thread(webhooks.stop)
             await service.stop()
 
     app = FastAPI(

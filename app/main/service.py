@@ -34,6 +34,7 @@ from app.jobs.reblending import Reblender
 from app.jobs.runner import Runner
 from app.jobs.submission import Submission
 from app.main.storage import open_storage
+from app.main.webhooks import webhook_addresses_of
 from app.metrics import Metrics
 from app.queue import LocalQueue, Queue
 from app.settings import Settings
@@ -169,6 +170,7 @@ class Service:
             pools=pools,
             previews=KeptAnswers(),
             warm_ups=SharedCalls(),
+            webhook_addresses=webhook_addresses_of(settings),
             clock=time.monotonic,
             wall=time.time,
             started_at=time.monotonic(),

@@ -4,28 +4,36 @@ from app.store.leases import LeaseSweep
 from app.store.protocol import LEASE_SECONDS, MAX_TRIES, Library, Store
 from app.store.queries import Counts
 from app.store.records import (
+    NO_ORIGIN,
     Attempt,
     AttemptStatus,
     Job,
+    JobOrigin,
     JobSummary,
     NewPhoto,
     NewVersion,
     Photo,
     PhotoStatus,
     Result,
+    WebhookState,
+    WebhookStatus,
 )
 from app.store.removal import Removal
 from app.store.sql_store import SqlStore
+from app.store.webhooks import DueWebhook, Webhooks
 from app.store.workers import LIVE_SECONDS, LiveWorker, Workers
 
 __all__ = [
     "LEASE_SECONDS",
     "LIVE_SECONDS",
     "MAX_TRIES",
+    "NO_ORIGIN",
     "Attempt",
     "AttemptStatus",
     "Counts",
+    "DueWebhook",
     "Job",
+    "JobOrigin",
     "JobSummary",
     "LeaseSweep",
     "Library",
@@ -38,5 +46,8 @@ __all__ = [
     "Result",
     "SqlStore",
     "Store",
+    "WebhookState",
+    "WebhookStatus",
+    "Webhooks",
     "Workers",
 ]

@@ -11,8 +11,9 @@ from typing import Protocol
 
 from app.store.leases import LeaseSweep
 from app.store.queries import Counts
-from app.store.records import Attempt, Job, JobSummary, NewPhoto, NewVersion, Photo, Result
+from app.store.records import NO_ORIGIN, Attempt, Job, JobOrigin, JobSummary, NewPhoto, NewVersion, Photo, Result
 from app.store.removal import Removal
+from app.store.webhooks import Webhooks
 from app.store.workers import Workers
 
 MAX_TRIES = 3
@@ -83,6 +84,11 @@ class Store(Protocol):
         """The processes that restore, as they report."""
         ...
 
+    @property
+    def webhooks(self) -> Webhooks:
+        """Whom to tell when jobs end."""
+        ...
+
     def open(self) -> None:
         """Take the data folder, check and create the tables; for the errors see `Database.open`."""
         ...
@@ -113,6 +119,7 @@ class Store(Protocol):
         now: float,
         *,
         owner_limit: int | None = None,
+        origin: JobOrigin = NO_ORIGIN,
     ) -> tuple[Job, int]:
         """Accept a job for photos that are already safe on disk: all of its rows or none.
 
@@ -136,6 +143,7 @@ class Store(Protocol):
         now: float,
         *,
         owner_limit: int | None = None,
+        origin: JobOrigin = NO_ORIGIN,
     ) -> tuple[Job, int]:
         """Accept one attempt more at a photo, as a job of its own; returns the job and its place in the queue.
 

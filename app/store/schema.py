@@ -144,6 +144,8 @@ attempts = Table(
     Column("lease_until", Float),  # of the claim, by the database's clock; None: of a version without leases
     Column("notified_at", Float),  # when a sweep last saw it wait, by the database's clock
     Column("sent", Boolean, nullable=False, default=False, server_default=false()),  # money may be spent: never rerun
+    Column("request_id", PlainText(64)),  # of the submission, for logs
+    Column("trace", PlainText(55)),  # the `traceparent` of the submission, where it was traced
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),
     Column("ended_at", Float),
@@ -187,6 +189,22 @@ workers = Table(
     Column("report_json", PlainText(), nullable=False),
 )
 
+# Whom to tell when a job ends. `waiting` until it has; from then on `next_at` says when the next try is due, by the
+# database's clock, and while a try is under way, when another process may believe that it was lost.
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("job_id", PlainText(32), primary_key=True),
+    Column("id", PlainText(32), nullable=False, unique=True),  # the receiver knows a repetition by it
+    Column("url", PlainText(), nullable=False),
+    Column("status", PlainText(12), nullable=False),
+    Column("tries", Integer, nullable=False, default=0),
+    Column("next_at", Float, nullable=False, default=0.0),
+    Column("response_status", Integer),
+    Column("error", PlainText(40)),
+    Index("webhooks_by_time", "status", "next_at"),
+)
+
 _active = attempts.c.status.in_(ACTIVE)
 Index("one_active_attempt_per_photo", attempts.c.photo_id, unique=True, sqlite_where=_active, postgresql_where=_active)
 
@@ -203,6 +221,7 @@ def select_attempts() -> Select[Any]:
     return (
         select(
             attempts,
+            photos.c.owner,
             photos.c.name.label("original_filename"),
             photos.c.bytes.label("photo_bytes"),
             photos.c.width.label("photo_width"),

@@ -13,18 +13,13 @@ from app.store import leases, photo_transitions, queries, removal, submissions, 
 from app.store.database import open_database_at
 from app.store.leases import Lease, LeaseSweep
 from app.store.locks import AdvisoryLock, try_hold
-from app.store.protocol import (
-    EXPIRED_JOBS_A_PASS,
-    FORGOTTEN_SECONDS,
-    LEASE_SECONDS,
-    MAX_TRIES,
-    NOTIFIED_A_SWEEP,
-)
+from app.store.protocol import EXPIRED_JOBS_A_PASS, FORGOTTEN_SECONDS, LEASE_SECONDS, MAX_TRIES, NOTIFIED_A_SWEEP
 from app.store.queries import Counts
-from app.store.records import Attempt, Job, JobSummary, NewPhoto, NewVersion, Result
+from app.store.records import NO_ORIGIN, Attempt, Job, JobOrigin, JobSummary, NewPhoto, NewVersion, Result
 from app.store.removal import Removal
 from app.store.schema import ended_sessions
 from app.store.sql_library import SqlLibrary
+from app.store.webhooks import SqlWebhooks
 from app.store.workers import SqlWorkers
 
 log = logging.getLogger(__name__)
@@ -57,6 +52,7 @@ class SqlStore:
         self._events = events or LocalEvents()
         self.library = SqlLibrary(self._database, self._events)
         self.workers = SqlWorkers(self._database)
+        self.webhooks = SqlWebhooks(self._database)
 
     def open(self) -> None:
         """See `Store`."""
@@ -88,15 +84,15 @@ class SqlStore:
         now: float,
         *,
         owner_limit: int | None = None,
+        origin: JobOrigin = NO_ORIGIN,
     ) -> tuple[Job, int]:
         """See `Store`."""
         if not photos:
             raise ValueError("a job has at least one photo")
 
         def write(connection: Connection) -> tuple[Job, int]:
-            job_id = submissions.insert_job(
-                connection, owner, photos, options_json, backend, queue_limit, now, owner_limit
-            )
+            asked = (owner, photos, options_json, backend, queue_limit, now, owner_limit, origin)
+            job_id = submissions.insert_job(connection, *asked)
             return queries.find_job(connection, owner, job_id), queries.queue_position(connection, job_id)
 
         job, position = self._database.write_grouped(write)
@@ -113,11 +109,12 @@ class SqlStore:
         now: float,
         *,
         owner_limit: int | None = None,
+        origin: JobOrigin = NO_ORIGIN,
     ) -> tuple[Job, int]:
         """See `Store`."""
 
         def write(connection: Connection) -> tuple[Job, int]:
-            asked = (owner, photo_id, options_json, backend, queue_limit, now, owner_limit)
+            asked = (owner, photo_id, options_json, backend, queue_limit, now, owner_limit, origin)
             job_id = photo_transitions.restore(connection, *asked)
             return queries.find_job(connection, owner, job_id), queries.queue_position(connection, job_id)
 

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, func, insert, select
 
 from app.errors import TooLarge, TooManyRequests, Unavailable
+from app.store import webhooks
 from app.store.locks import AdvisoryLock, hold
 from app.store.queries import seconds_per_photo
-from app.store.records import AttemptStatus, NewPhoto, PhotoStatus
+from app.store.records import NO_ORIGIN, AttemptStatus, JobOrigin, NewPhoto, PhotoStatus
 from app.store.schema import attempts, jobs, photos
 
 LONGEST_RETRY_SECONDS = 600
@@ -30,16 +31,23 @@ def insert_job(
     queue_limit: int,
     now: float,
     owner_limit: int | None = None,
+    origin: JobOrigin = NO_ORIGIN,
 ) -> str:
     """Write photos, job and attempts; returns the job's id. Raises like `Store.add_job`."""
     refuse_over(connection, len(new_photos), queue_limit)
     refuse_over_share(connection, owner, len(new_photos), owner_limit)
     connection.execute(insert(photos), [photo_values(photo, owner, now) for photo in new_photos])
-    return insert_attempts(connection, owner, [photo.id for photo in new_photos], options_json, backend, now)
+    return insert_attempts(connection, owner, [photo.id for photo in new_photos], options_json, backend, now, origin)
 
 
 def insert_attempts(
-    connection: Connection, owner: str, photo_ids: Sequence[str], options_json: str, backend: str, now: float
+    connection: Connection,
+    owner: str,
+    photo_ids: Sequence[str],
+    options_json: str,
+    backend: str,
+    now: float,
+    origin: JobOrigin = NO_ORIGIN,
 ) -> str:
     """Write a job and its waiting attempts for photos that have rows; returns the job's id."""
     job_id = secrets.token_hex(16)
@@ -53,11 +61,15 @@ def insert_attempts(
             "status": AttemptStatus.QUEUED.value,
             "backend": backend,
             "options_json": options_json,
+            "request_id": origin.request_id,
+            "trace": origin.trace,
             "created_at": now,
         }
         for position, photo_id in enumerate(photo_ids)
     ]
     connection.execute(insert(attempts), rows)
+    if origin.webhook_url is not None:
+        webhooks.add(connection, job_id, origin.webhook_url)
     return job_id
 
 

@@ -12,7 +12,8 @@ from starlette.responses import JSONResponse, Response
 
 from app.api import schemas, uploads, views
 from app.api.dependencies import AppContext, get_context, get_owner
-from app.api.json_bodies import read_object, read_options
+from app.api.job_origin import origin_of, with_webhook
+from app.api.json_bodies import options_of, read_fields, read_object
 from app.api.routes.jobs import accepted, submitted, waited
 from app.errors import NotFound, Unprocessable
 from app.options import is_plain_text
@@ -92,8 +93,11 @@ async def restore_photo(request: Request, photo_id: PhotoId) -> Response:
     """
     context = get_context(request)
     await context.admission.check()
-    options = await read_options(request)
-    job, position = await context.run(uploads.restore_photo, context, get_owner(request), _check_id(photo_id), options)
+    fields = await read_fields(request)
+    origin = with_webhook(context, origin_of(request), fields)
+    options = options_of(fields)
+    asked = (get_owner(request), _check_id(photo_id), options, origin)
+    job, position = await context.run(uploads.restore_photo, context, *asked)
     body = {**submitted(job, position), "attempt_id": job.attempts[0].id}
     return await waited(request, job) or accepted(body, f"/api/v1/jobs/{job.id}")
 
