@@ -154,7 +154,11 @@ class Settings(BaseSettings):
         description="hosts that webhooks may go to, *.name, or origins of an own network; empty: any public",
     )
 
+    # what is told to operators
     log_format: Literal["text", "json"] = "text"
+    otel_exporter_otlp_endpoint: str = Field(
+        default="", description="address of an OpenTelemetry collector (OTLP over HTTP); empty: no traces"
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -223,6 +227,13 @@ class Settings(BaseSettings):
     def _names_a_bucket(cls, value: str) -> str:
         if value and not _BUCKET_PATTERN.fullmatch(value):
             raise ValueError("STORAGE_URL must be s3://bucket or s3://bucket/prefix, without a key or an address")
+        return value
+
+    @field_validator("otel_exporter_otlp_endpoint")
+    @classmethod
+    def _is_a_collector(cls, value: str) -> str:
+        if value and not _ORIGIN_PATTERN.match(value):
+            raise ValueError("OTEL_EXPORTER_OTLP_ENDPOINT must be an address such as http://127.0.0.1:4318")
         return value
 
     @field_validator("s3_endpoint_url", "s3_public_endpoint_url")

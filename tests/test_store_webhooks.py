@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from app.storage import new_id
 from app.store import Job, JobOrigin, NewPhoto, Result, SqlStore, Store, WebhookState
@@ -22,8 +23,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
-def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Store]:
-    opened = SqlStore(IMPLEMENTATIONS[request.param](tmp_path), clock=clock, lease_seconds=60)
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return IMPLEMENTATIONS[request.param](tmp_path)
+
+
+@pytest.fixture
+def store(database_url: str, clock: Clock) -> Iterator[Store]:
+    opened = SqlStore(database_url, clock=clock, lease_seconds=60)
     opened.open()
     yield opened
     opened.close()
@@ -142,19 +148,22 @@ def test_a_failed_try_is_put_off_and_the_last_one_ends_it(store: Store, clock: C
     assert store.webhooks.claim_due(60) is None
 
 
-def test_it_goes_with_its_job(store: Store) -> None:
+@pytest.mark.parametrize("how", ["removed", "photo removed", "expired"])
+def test_it_goes_with_its_job(store: Store, database_url: str, how: str) -> None:
     job = submit(store)
     end(store, job.attempts[0].id)
-    store.cancel_or_remove(ME, job.id, 4.0)
-    assert store.webhooks.claim_due(60) is None
-    kept = submit(store)
-    end(store, kept.attempts[0].id)
-    store.library.remove(ME, kept.attempts[0].photo_id)
-    assert store.webhooks.claim_due(60) is None
-    old = submit(store)
-    end(store, old.attempts[0].id)
-    store.expire(100.0)
-    assert store.webhooks.claim_due(60) is None
+    engine = create_engine(database_url)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM webhooks")).scalar_one() == 1
+    if how == "removed":
+        store.cancel_or_remove(ME, job.id, 4.0)
+    elif how == "expired":
+        store.expire(100.0)
+    else:
+        store.library.remove(ME, job.attempts[0].photo_id)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM webhooks")).scalar_one() == 0
+    engine.dispose()
 
 
 def at_once(count: int, work: object) -> None:

@@ -138,6 +138,7 @@ def test_a_list_narrows_the_hosts_and_opens_origins_of_the_own_network() -> None
     assert not narrow.check("https://a.example.org/x?y=1").trusted
     own = narrow.check("http://10.0.0.5:8080/x")
     assert (own.scheme, own.host, own.port, own.target, own.trusted) == ("http", "10.0.0.5", 8080, "/x", True)
+    assert WebhookAddresses(("http://10.0.0.5:80", "http://10.0.0.5:8080")).check("http://10.0.0.5:8080/x").port == 8080
     for url in (
         "https://example.org/x",
         "https://other.example.com/",

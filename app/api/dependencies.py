@@ -31,6 +31,7 @@ from app.metrics import Metrics
 from app.queue import Queue
 from app.storage import ID_PATTERN, Storage
 from app.store import Attempt, AttemptStatus, Job, Store
+from app.tracing import Tracer
 from app.webhooks.addresses import WebhookAddresses
 from app.worker import Worker
 
@@ -78,6 +79,7 @@ class AppContext:
     decoder: Decoder
     inspectors: DecoderPool
     metrics: Metrics
+    tracer: Tracer
     worker: Worker
     janitor: Janitor
     lease_keeper: LeaseKeeper

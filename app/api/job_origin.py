@@ -7,7 +7,7 @@ from collections.abc import MutableMapping
 
 from starlette.requests import Request
 
-from app.api.dependencies import AppContext
+from app.api.dependencies import AppContext, get_context
 from app.api.problems import get_request_id
 from app.errors import Conflict, Unprocessable
 from app.store import JobOrigin
@@ -17,7 +17,7 @@ WEBHOOK_FIELD = "webhook_url"
 
 def origin_of(request: Request) -> JobOrigin:
     """What is known before the body was read."""
-    return JobOrigin(request_id=get_request_id(request))
+    return JobOrigin(get_request_id(request), get_context(request).tracer.traceparent())
 
 
 def with_webhook(context: AppContext, origin: JobOrigin, fields: MutableMapping[str, object]) -> JobOrigin:

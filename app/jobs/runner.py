@@ -22,15 +22,17 @@ from app.images import PagesEncoder, Picture
 from app.jobs.progress import Progress
 from app.jobs.result_writing import SURROUNDINGS_NOT_KEPT, Finished, ResultWriter, WrittenPages, without_surroundings
 from app.jobs.run_failures import INTERNAL, is_passing, may_fare_better_alone, reason_of
+from app.jobs.run_scope import parent_of, run_scope, stage_spans
 from app.jobs.settlement import Settlement
 from app.jobs.storage_retries import StorageRetries
 from app.logs import Sparing
 from app.metrics import Metrics
 from app.notices import Notice
 from app.options import Pages, Partial, RestoreOptions
-from app.stages import Stage
+from app.stages import OnProgress, Stage
 from app.storage import Storage, new_id, translate_disk_full
 from app.store import MAX_TRIES, Attempt, Result, Store
+from app.tracing import NO_TRACER, Tracer
 
 log = logging.getLogger(__name__)
 
@@ -88,12 +90,13 @@ class Runner:
         backends: Mapping[str, Backend],
         metrics: Metrics,
         *,
+        tracer: Tracer = NO_TRACER,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._store, self._storage, self._decoder = store, storage, decoder
-        self._backends, self._metrics = backends, metrics
+        self._backends, self._metrics, self._tracer = backends, metrics, tracer
         self._clock, self._wall = clock, wall
         self._with_retries = StorageRetries(clock, pause)
         self._writer = ResultWriter(storage, self._with_retries)
@@ -126,6 +129,12 @@ class Runner:
         attempt = self._store.claim(attempt_id, token, now, tries=tries) or or_claim()
         if attempt is None:
             return None
+        if self._tracer.enabled:
+            self._tracer.record("queued", attempt.created_at, now, parent=parent_of(attempt), attempt=attempt.id)
+        with run_scope(self._tracer, attempt, "decode"):
+            return self._decoded(attempt, token)
+
+    def _decoded(self, attempt: Attempt, token: str) -> Prepared | None:
         began = self._clock()
         try:
             options = RestoreOptions.from_json(attempt.options_json)
@@ -152,13 +161,23 @@ class Runner:
         None when the run was cancelled, stopped or failed. Raises `DeviceLost`, with the row as it was: the lane gives
         the attempt back when its thread dies of it.
         """
+        with run_scope(self._tracer, prepared.attempt, "restore") as span:
+            finished = self._restore(prepared, heartbeat, stop_requested)
+            if finished is not None:
+                span.set(model=finished.restored.model, faces=len(finished.restored.faces))
+            return finished
+
+    def _restore(
+        self, prepared: Prepared, heartbeat: Callable[[], None], stop_requested: Callable[[], bool]
+    ) -> Finished | None:
         attempt, token = prepared.attempt, prepared.token
         progress = Progress(self._store, attempt.id, token, self._clock, heartbeat, stop_requested)
         began = self._clock()
         try:
             if not progress(0.0, Stage.LOADING):
                 raise Cancelled
-            finished = self._restored(prepared, progress)
+            with stage_spans(self._tracer, progress) as on_progress:
+                finished = self._restored(prepared, progress, on_progress)
         except Cancelled:
             self._stopped(attempt, token, progress)
             return None
@@ -170,18 +189,18 @@ class Runner:
         self._metrics.observe_stage("restore", self._clock() - began)
         return finished
 
-    def _restored(self, prepared: Prepared, progress: Progress) -> Finished:
+    def _restored(self, prepared: Prepared, progress: Progress, on_progress: OnProgress) -> Finished:
         attempt, options, picture = prepared.attempt, prepared.options, prepared.picture
         backend = self._backend(attempt.backend)
         if not has_pages(picture, options):
-            restored = backend.restore(picture, options, progress)
+            restored = backend.restore(picture, options, on_progress)
             return Finished(attempt, prepared.token, options, restored, picture.notes, paid=progress.sent)
         with contextlib.ExitStack() as stack:
             path = stack.enter_context(self._storage.scratch(attempt.id))
             with translate_disk_full():
                 encoder = stack.enter_context(contextlib.closing(PagesEncoder(path, picture.pages, options.metadata)))
                 decode_page = functools.partial(self._decode, attempt, prepared.options)
-                restored, encoded = restore_pages(backend, picture, decode_page, options, encoder, progress)
+                restored, encoded = restore_pages(backend, picture, decode_page, options, encoder, on_progress)
             written = WrittenPages(path, encoded, stack.pop_all())
         return Finished(attempt, prepared.token, options, restored, (), written)
 
@@ -197,6 +216,10 @@ class Runner:
         What was paid for is not lost to trouble of ours: it is tried again while `wait_to_retry` (which waits a moment)
         says True, and where the encoding itself fails, without metadata and profile.
         """
+        with run_scope(self._tracer, finished.attempt, "encode"):
+            self._finish(finished, heartbeat, wait_to_retry)
+
+    def _finish(self, finished: Finished, heartbeat: Callable[[], None], wait_to_retry: Callable[[], bool]) -> None:
         attempt, token = finished.attempt, finished.token
         progress = Progress(self._store, attempt.id, token, self._clock, heartbeat, _not_cancelled)
         began = self._clock()
@@ -307,6 +330,7 @@ class Runner:
             self.abandon(attempt.id, token)
             return
         code, message = reason_of(attempt, error)
+        self._tracer.fail(code)
         now = self._wall()
         self._settlement.settle(
             token,

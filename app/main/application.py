@@ -18,6 +18,7 @@ from app.api.routes import downloads, events, faces, jobs, photos, system, webso
 from app.backends.protocol import Backend
 from app.jobs.lease_keeper import LeaseTimes
 from app.main.service import Describe, Service
+from app.main.tracing import telemetry_of
 from app.main.webhooks import open_webhook_delivery
 from app.settings import Settings
 
@@ -59,6 +60,7 @@ def create_app(
             if webhooks is not None:
                 await asyncio.to_thread(webhooks.stop)
             await service.stop()
+            await asyncio.to_thread(context.tracer.close)
 
     app = FastAPI(
         title="Neural Image Restore",
@@ -66,13 +68,7 @@ def create_app(
         docs_url=None,  # the page would load its scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
-        telemetry={
-            "tracing": False,
-            "metrics": False,
-            "logs": False,
-            "operation_spans": False,
-            "auto_configure": False,
-        },
+        telemetry=telemetry_of(context.tracer),
     )
     app.state.context, app.state.service = context, service
     problems.install(app)
@@ -87,7 +83,7 @@ def create_app(
             allow_headers=["X-API-KEY", "Content-Type", "Prefer", "Range", "X-Request-ID"],
             expose_headers=["Location", "Retry-After", "X-Request-ID", "Content-Disposition", "Preference-Applied"],
         )
-    app.add_middleware(RequestContextMiddleware, metrics=context.metrics)
+    app.add_middleware(RequestContextMiddleware, metrics=context.metrics, tracer=context.tracer)
     return app
 
 

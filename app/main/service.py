@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -34,6 +32,7 @@ from app.jobs.reblending import Reblender
 from app.jobs.runner import Runner
 from app.jobs.submission import Submission
 from app.main.storage import open_storage
+from app.main.tracing import open_tracer, process_name
 from app.main.webhooks import webhook_addresses_of
 from app.metrics import Metrics
 from app.queue import LocalQueue, Queue
@@ -41,6 +40,7 @@ from app.settings import Settings
 from app.storage import Storage, new_id
 from app.store import SqlStore, Store
 from app.threads import SupervisedThread
+from app.tracing.calls import traced
 from app.worker import Worker
 
 if TYPE_CHECKING:
@@ -126,16 +126,15 @@ class Service:
         context.store.close()
 
     def _build(self, on_hang: Callable[[], None] | None) -> AppContext:
-        settings, metrics = self._settings, Metrics()
+        settings, metrics, tracer = self._settings, Metrics(), open_tracer(self._settings)
         limits = limits_of(settings)
         events, queue = LocalEvents(), LocalQueue()
-        store = SqlStore(
-            settings.database_url, events, worker=_worker_name(), lease_seconds=self._lease_times.lease_seconds
-        )
-        storage = open_storage(settings)
+        lease_seconds = self._lease_times.lease_seconds
+        plain_store = SqlStore(settings.database_url, events, worker=process_name(), lease_seconds=lease_seconds)
+        store, storage = traced(plain_store, "store", tracer), traced(open_storage(settings), "storage", tracer)
         decoder, inspectors = Decoder(limits.image), DecoderPool(limits.image)
         pools = Pools()
-        runner = Runner(store, storage, decoder, self._backends, metrics)
+        runner = Runner(store, storage, decoder, self._backends, metrics, tracer=tracer)
         worker = self._make_worker(runner, store, metrics, queue, on_hang)
         self._open_cloud(decoder, storage)
 
@@ -153,6 +152,7 @@ class Service:
             decoder=decoder,
             inspectors=inspectors,
             metrics=metrics,
+            tracer=tracer,
             worker=worker,
             lease_keeper=LeaseKeeper(
                 store, queue, metrics, self._lease_times, held=worker.held_tokens, settle=runner.settle
@@ -286,11 +286,6 @@ class Service:
             self.context.decoder.start()
         except RestoreError as error:  # the first photo tries again
             log.warning("the decoder could not be started: %s", error.detail)
-
-
-def _worker_name() -> str:
-    """Host and process, written beside each claim so that people find the run."""
-    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def _release_when_idle(backend: LocalBackend, stop: threading.Event) -> None:

@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import logs
 from app.api import problems
 from app.api.admission import Admission
 from app.api.auth.api_keys import COOKIE_NAME, OPEN_OWNER, ApiKeys
@@ -113,6 +114,7 @@ class AccessControlMiddleware:
                 "key_required", "A valid key is needed; send it in the X-API-KEY header or sign in on the dashboard."
             )
         scope["state"]["owner"] = owner
+        logs.add(owner=owner)
 
     async def _identify(self, headers: Headers, address: str) -> tuple[str | None, bool]:
         """The owner and whether the key came in the header, which no foreign page can send."""
