@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -36,6 +34,7 @@ from app.jobs.submission import Submission
 from app.main.limits import limits_of, open_scanner, result_limits_of
 from app.main.storage import open_storage
 from app.metrics import Metrics
+from app.process_names import own_process_name
 from app.queue import LocalQueue, Queue
 from app.settings import Settings
 from app.storage import Storage, new_id
@@ -89,7 +88,9 @@ class Service:
         """Open the store, take back what a crash left, and begin to load; requests are answered meanwhile."""
         context = self.context
         await asyncio.to_thread(context.store.open)
-        self._waiting = context.store.recover(context.wall(), burn_try=self._after_death)
+        self._waiting = context.store.recover(
+            context.wall(), burn_try=self._after_death, predecessors=own_process_name().of_its_supervisor
+        )
         context.keys.forget_sessions(context.store.ended_sessions(context.wall()))
         context.job_events.start(context.events.subscribe)
         context.janitor.start()
@@ -129,7 +130,7 @@ class Service:
         limits = limits_of(settings)
         events, queue = LocalEvents(), LocalQueue()
         store = SqlStore(
-            settings.database_url, events, worker=_worker_name(), lease_seconds=self._lease_times.lease_seconds
+            settings.database_url, events, worker=str(own_process_name()), lease_seconds=self._lease_times.lease_seconds
         )
         storage = open_storage(settings)
         decoder, inspectors = Decoder(limits.image), DecoderPool(limits.image)
@@ -292,11 +293,6 @@ class Service:
             self.context.decoder.start()
         except RestoreError as error:  # the first photo tries again
             log.warning("the decoder could not be started: %s", error.detail)
-
-
-def _worker_name() -> str:
-    """Host and process, written beside each claim so that people find the run."""
-    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def _release_when_idle(backend: LocalBackend, stop: threading.Event) -> None:
