@@ -91,7 +91,7 @@ class Service:
         await asyncio.to_thread(context.store.open)
         self._waiting = context.store.recover(context.wall(), burn_try=self._after_death)
         context.keys.forget_sessions(context.store.ended_sessions(context.wall()))
-        context.job_events.start(context.events.subscribe)
+        context.job_events.start(context.events)
         context.janitor.start()
         context.lease_keeper.start()
         self._loader.start()

@@ -1,5 +1,6 @@
 """Photos, jobs and attempts as rows, which are the truth: the `Store` protocol, and `SqlStore` over SQLite."""
 
+from app.store.changes import Revision
 from app.store.leases import LeaseSweep
 from app.store.protocol import LEASE_SECONDS, MAX_TRIES, Library, Store
 from app.store.queries import Counts
@@ -36,6 +37,7 @@ __all__ = [
     "PhotoStatus",
     "Removal",
     "Result",
+    "Revision",
     "SqlStore",
     "Store",
     "Workers",
