@@ -189,5 +189,5 @@ def test_the_thread_looks_until_it_is_stopped_and_an_outage_is_said_once(
     until(lambda: looks >= 3)
     assert watch.state is ThreadState.RUNNING
     watch.stop()
-    assert watch.state is ThreadState.STOPPED
+    assert str(watch.state) == "stopped"
     assert caplog.text.count("cannot be seen: It is away.") == 1

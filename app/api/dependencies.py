@@ -31,7 +31,7 @@ from app.metrics import Metrics
 from app.queue import Queue
 from app.storage import ID_PATTERN, Storage
 from app.store import Attempt, AttemptStatus, Job, Store
-from app.worker import Worker
+from app.worker import Worker, WorkerHealth
 
 NOT_FINISHED_RETRY_SECONDS = 2
 
@@ -66,6 +66,7 @@ class AppContext:
         owner: whose request this context was lent to; calls run in that owner's share of the pools.
         decoder: of the photos in work.
         inspectors: decoders for what requests ask of files.
+        worker_health: how the worker of this process is, or those that report to it.
     """
 
     limits: Limits
@@ -77,6 +78,7 @@ class AppContext:
     inspectors: DecoderPool
     metrics: Metrics
     worker: Worker
+    worker_health: Callable[[], WorkerHealth]
     janitor: Janitor
     lease_keeper: LeaseKeeper
     catalog: Catalog

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +23,6 @@ from app.backends.protocol import Backend
 from app.backends.siliconflow import NAME as CLOUD
 from app.backends.siliconflow import describe_siliconflow
 from app.errors import RestoreError
-from app.events import LocalEvents
 from app.images import Decoder, DecoderPool, ImageLimits
 from app.jobs.deletion import Deletion
 from app.jobs.janitor import Janitor
@@ -33,6 +30,7 @@ from app.jobs.lease_keeper import LeaseKeeper, LeaseTimes
 from app.jobs.reblending import Reblender
 from app.jobs.runner import Runner
 from app.jobs.submission import Submission
+from app.main import cluster
 from app.main.storage import open_storage
 from app.metrics import Metrics
 from app.queue import LocalQueue, Queue
@@ -44,6 +42,7 @@ from app.worker import Worker
 
 if TYPE_CHECKING:
     from app.backends.local import LocalBackend
+    from app.events.redis_hints import RedisHints
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +82,8 @@ class Service:
         self._starting = threading.Lock()
         self._waiting: list[str] = []
         self.loaded = threading.Event()
-        self.context = self._build(on_hang)
+        self.context, hints = self._build(on_hang)
+        self._links = cluster.link(self.context, hints, restores=True)
 
     async def start(self) -> None:
         """Open the store, take back what a crash left, and begin to load; requests are answered meanwhile."""
@@ -94,6 +94,7 @@ class Service:
         context.job_events.start(context.events)
         context.janitor.start()
         context.lease_keeper.start()
+        self._links.start()
         self._loader.start()
 
     async def drain(self) -> None:
@@ -122,15 +123,19 @@ class Service:
         await asyncio.to_thread(context.decoder.close)
         await asyncio.to_thread(context.inspectors.close)
         await asyncio.to_thread(context.pools.shutdown)
+        await asyncio.to_thread(self._links.stop)
+        await context.rate_limits.windows.close()
         context.store.close()
 
-    def _build(self, on_hang: Callable[[], None] | None) -> AppContext:
+    def _build(self, on_hang: Callable[[], None] | None) -> tuple[AppContext, RedisHints | None]:
         settings, metrics = self._settings, Metrics()
         limits = limits_of(settings)
-        events, queue = LocalEvents(), LocalQueue()
-        store = SqlStore(
-            settings.database_url, events, worker=_worker_name(), lease_seconds=self._lease_times.lease_seconds
+        queue = LocalQueue()
+        events, hints = cluster.open_events(
+            settings.database_url, settings.broker_url, lambda job_ids: store.revisions(job_ids)
         )
+        seconds = self._lease_times.lease_seconds
+        store = SqlStore(settings.database_url, events, worker=cluster.worker_name(), lease_seconds=seconds)
         storage = open_storage(settings)
         decoder, inspectors = Decoder(limits.image), DecoderPool(limits.image)
         pools = Pools()
@@ -143,7 +148,7 @@ class Service:
             return counts.queued
 
         catalog = Catalog(lambda: self._describe(), lambda: self._warm_up(), backends=self._backend_rows())
-        return AppContext(
+        context = AppContext(
             limits=limits,
             store=store,
             events=events,
@@ -153,13 +158,14 @@ class Service:
             inspectors=inspectors,
             metrics=metrics,
             worker=worker,
+            worker_health=worker.health,
             lease_keeper=LeaseKeeper(
                 store, queue, metrics, self._lease_times, held=worker.held_tokens, settle=runner.settle
             ),
             janitor=self._make_janitor(store, storage, metrics),
             catalog=catalog,
             keys=ApiKeys([key.get_secret_value() for key in settings.api_keys]),
-            rate_limits=RateLimits(settings.rate_limit),
+            rate_limits=RateLimits(settings.rate_limit, cluster.open_windows(settings.broker_url)),
             job_events=JobEvents(),
             reblender=Reblender(store, storage, Decoder(result_limits_of(limits)), metrics),
             submission=self._make_submission(store, storage, queue, catalog, inspectors),
@@ -173,6 +179,7 @@ class Service:
             wall=time.time,
             started_at=time.monotonic(),
         )
+        return context, hints
 
     def _make_submission(
         self, store: Store, storage: Storage, queue: Queue, catalog: Catalog, inspectors: DecoderPool
@@ -284,11 +291,6 @@ class Service:
             self.context.decoder.start()
         except RestoreError as error:  # the first photo tries again
             log.warning("the decoder could not be started: %s", error.detail)
-
-
-def _worker_name() -> str:
-    """Host and process, written beside each claim so that people find the run."""
-    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def _release_when_idle(backend: LocalBackend, stop: threading.Event) -> None:
