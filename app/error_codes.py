@@ -59,6 +59,8 @@ _TABLE = {
     "device_unavailable": ErrorFacts(503, "the device of the settings is not there"),
     "reference_unavailable": ErrorFacts(503, "upstream's packages are missing or do not know the model"),
     "backend_failed": ErrorFacts(503, "the local backend could not be opened"),
+    "no_worker": ErrorFacts(503, "no process that restores is running", 10),
+    "warm_up_pending": ErrorFacts(503, "not every worker has run its model yet", 10),
     "download_corrupt": ErrorFacts(503, "a downloaded weight file has the wrong hash"),
     "download_failed": ErrorFacts(503, "a weight file could not be downloaded"),
     # the photo

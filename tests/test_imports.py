@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "results": GROUND | {"images"},
     "storage": GROUND,
     "queue": GROUND,
-    "events": GROUND,
+    "events": GROUND | {"threads"},
     "store": GROUND | {"events"},
     "restoration": GROUND | {"images", "results"},
     "backends": GROUND | {"images", "restoration", "results"},

@@ -31,7 +31,7 @@ from app.metrics import Metrics
 from app.queue import Queue
 from app.storage import ID_PATTERN, Storage
 from app.store import Attempt, AttemptStatus, Job, Store
-from app.worker import Worker
+from app.worker import Worker, WorkerHealth
 
 if TYPE_CHECKING:
     from app.clamd import ClamdScanner
@@ -70,6 +70,7 @@ class AppContext:
         decoder: of the photos in work.
         inspectors: decoders for what requests ask of files.
         scanner: what looks for malware in uploads; None: nothing does.
+        worker_health: how the worker of this process is, or those that report to it.
     """
 
     limits: Limits
@@ -81,6 +82,7 @@ class AppContext:
     inspectors: DecoderPool
     metrics: Metrics
     worker: Worker
+    worker_health: Callable[[], WorkerHealth]
     janitor: Janitor
     lease_keeper: LeaseKeeper
     catalog: Catalog

@@ -23,7 +23,6 @@ from app.backends.protocol import Backend
 from app.backends.siliconflow import NAME as CLOUD
 from app.backends.siliconflow import describe_siliconflow
 from app.errors import RestoreError
-from app.events import LocalEvents
 from app.images import Decoder, DecoderPool
 from app.jobs.deletion import Deletion
 from app.jobs.janitor import Janitor
@@ -31,6 +30,7 @@ from app.jobs.lease_keeper import LeaseKeeper, LeaseTimes
 from app.jobs.reblending import Reblender
 from app.jobs.runner import Runner
 from app.jobs.submission import Submission
+from app.main import cluster
 from app.main.limits import limits_of, open_scanner, result_limits_of
 from app.main.storage import open_storage
 from app.metrics import Metrics
@@ -44,6 +44,7 @@ from app.worker import Worker
 
 if TYPE_CHECKING:
     from app.backends.local import LocalBackend
+    from app.events.redis_hints import RedisHints
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,8 @@ class Service:
         self._waiting: list[str] = []
         self.loaded = threading.Event()
         self._scanner = open_scanner(settings)
-        self.context = self._build(on_hang)
+        self.context, hints = self._build(on_hang)
+        self._links = cluster.link(self.context, hints, restores=True)
 
     async def start(self) -> None:
         """Open the store, take back what a crash left, and begin to load; requests are answered meanwhile."""
@@ -92,9 +94,10 @@ class Service:
             context.wall(), burn_try=self._after_death, predecessors=own_process_name().of_its_supervisor
         )
         context.keys.forget_sessions(context.store.ended_sessions(context.wall()))
-        context.job_events.start(context.events.subscribe)
+        context.job_events.start(context.events)
         context.janitor.start()
         context.lease_keeper.start()
+        self._links.start()
         self._loader.start()
 
     async def drain(self) -> None:
@@ -123,15 +126,19 @@ class Service:
         await asyncio.to_thread(context.decoder.close)
         await asyncio.to_thread(context.inspectors.close)
         await asyncio.to_thread(context.pools.shutdown)
+        await asyncio.to_thread(self._links.stop)
+        await context.rate_limits.windows.close()
         context.store.close()
 
-    def _build(self, on_hang: Callable[[], None] | None) -> AppContext:
+    def _build(self, on_hang: Callable[[], None] | None) -> tuple[AppContext, RedisHints | None]:
         settings, metrics = self._settings, Metrics()
         limits = limits_of(settings)
-        events, queue = LocalEvents(), LocalQueue()
-        store = SqlStore(
-            settings.database_url, events, worker=str(own_process_name()), lease_seconds=self._lease_times.lease_seconds
+        queue = LocalQueue()
+        events, hints = cluster.open_events(
+            settings.database_url, settings.broker_url, lambda job_ids: store.revisions(job_ids)
         )
+        seconds = self._lease_times.lease_seconds
+        store = SqlStore(settings.database_url, events, worker=str(own_process_name()), lease_seconds=seconds)
         storage = open_storage(settings)
         decoder, inspectors = Decoder(limits.image), DecoderPool(limits.image)
         pools = Pools()
@@ -144,7 +151,7 @@ class Service:
             return counts.queued
 
         catalog = Catalog(lambda: self._describe(), lambda: self._warm_up(), backends=self._backend_rows())
-        return AppContext(
+        context = AppContext(
             limits=limits,
             store=store,
             events=events,
@@ -154,13 +161,14 @@ class Service:
             inspectors=inspectors,
             metrics=metrics,
             worker=worker,
+            worker_health=worker.health,
             lease_keeper=LeaseKeeper(
                 store, queue, metrics, self._lease_times, held=worker.held_tokens, settle=runner.settle
             ),
             janitor=self._make_janitor(store, storage, metrics),
             catalog=catalog,
             keys=ApiKeys([key.get_secret_value() for key in settings.api_keys]),
-            rate_limits=RateLimits(settings.rate_limit),
+            rate_limits=RateLimits(settings.rate_limit, cluster.open_windows(settings.broker_url)),
             job_events=JobEvents(),
             reblender=Reblender(store, storage, Decoder(result_limits_of(limits)), metrics),
             submission=self._make_submission(store, storage, queue, catalog, inspectors),
@@ -175,6 +183,7 @@ class Service:
             started_at=time.monotonic(),
             scanner=self._scanner,
         )
+        return context, hints
 
     def _make_submission(
         self, store: Store, storage: Storage, queue: Queue, catalog: Catalog, inspectors: DecoderPool

@@ -1,5 +1,6 @@
 """Photos, jobs and attempts as rows, which are the truth: the `Store` protocol, and `SqlStore` over SQLite."""
 
+from app.store.changes import Revision
 from app.store.leases import LeaseSweep
 from app.store.protocol import LEASE_SECONDS, MAX_LAPSES, MAX_TRIES, Library, Store
 from app.store.queries import Counts
@@ -37,6 +38,7 @@ __all__ = [
     "PhotoStatus",
     "Removal",
     "Result",
+    "Revision",
     "SqlStore",
     "Store",
     "Workers",

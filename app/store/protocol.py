@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from app.store.changes import Revision
 from app.store.leases import LeaseSweep
 from app.store.queries import Counts
 from app.store.records import Attempt, Job, JobSummary, NewPhoto, NewVersion, Photo, Result
@@ -178,6 +179,10 @@ class Store(Protocol):
 
     def queued_ids(self, limit: int | None = None, *, only: str | None = None, but: Collection[str] = ()) -> list[str]:
         """Ids of the waiting attempts in the order of submission: of one backend only, or of all but some."""
+        ...
+
+    def revisions(self, job_ids: Collection[str]) -> dict[str, Revision]:
+        """A number of sorts for each of the jobs that is there, which any change of it raises, its place included."""
         ...
 
     def counts(self) -> Counts:

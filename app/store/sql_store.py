@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection
 
 from app.errors import RestoreError
 from app.events import Events, LocalEvents
-from app.store import leases, photo_transitions, queries, removal, submissions, transitions
+from app.store import changes, leases, photo_transitions, queries, removal, submissions, transitions
+from app.store.changes import Revision
 from app.store.database import open_database_at
 from app.store.leases import Lease, LeaseSweep
 from app.store.locks import AdvisoryLock, try_hold
@@ -24,7 +25,6 @@ from app.store.protocol import (
 from app.store.queries import Counts
 from app.store.records import Attempt, Job, JobSummary, NewPhoto, NewVersion, Result
 from app.store.removal import Removal
-from app.store.schema import ended_sessions
 from app.store.sql_library import SqlLibrary
 from app.store.workers import SqlWorkers
 
@@ -157,6 +157,10 @@ class SqlStore:
     def queued_ids(self, limit: int | None = None, *, only: str | None = None, but: Collection[str] = ()) -> list[str]:
         """See `Store`."""
         return self._database.read(lambda connection: queries.queued_ids(connection, limit, only, but))
+
+    def revisions(self, job_ids: Collection[str]) -> dict[str, Revision]:
+        """See `Store`."""
+        return self._database.read(lambda connection: changes.revisions(connection, job_ids))
 
     def counts(self) -> Counts:
         """See `Store`."""
@@ -303,22 +307,12 @@ class SqlStore:
 
     def end_session(self, session_id: str, until: float) -> None:
         """See `Store`."""
-
-        def write(connection: Connection) -> None:
-            known = select(ended_sessions.c.id).where(ended_sessions.c.id == session_id)
-            if connection.execute(known).first() is None:
-                connection.execute(insert(ended_sessions).values(id=session_id, until=until))
-
-        self._database.write(write)
+        now = self._database.now()
+        self._database.write(lambda connection: changes.end_session(connection, session_id, until, now))
 
     def ended_sessions(self, now: float) -> set[str]:
         """See `Store`."""
-
-        def write(connection: Connection) -> set[str]:
-            connection.execute(delete(ended_sessions).where(ended_sessions.c.until < now))
-            return set(connection.execute(select(ended_sessions.c.id)).scalars())
-
-        return self._database.write(write)
+        return self._database.read(lambda connection: changes.find_ended_sessions(connection, now))
 
     def expire(self, before: float, limit: int = EXPIRED_JOBS_A_PASS) -> Removal:
         """See `Store`."""

@@ -16,6 +16,7 @@ from app.jobs.runner import Prepared
 from app.worker.active_runs import Run, Step
 from app.worker.lane import Lane, LaneFilter, WorkerContext, lower_priority
 
+LOCAL_ATTEMPTS = 3  # decoded ahead, restored, encoded behind
 _AHEAD = (Step.PREPARING, Step.READY)
 
 

@@ -163,6 +163,7 @@ def _status(context: AppContext) -> dict[str, Any]:
         "device": _chosen(described, "device"),
         "precision": _chosen(described, "precision"),
         "engine": described.get("engine"),
+        "workers": context.catalog.workers(),
         "resources": get_resources(context),
         "connections": context.connections.total,
     }
