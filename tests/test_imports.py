@@ -10,7 +10,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 APP = ROOT / "app"
-GROUND = {"errors", "error_codes", "options", "notices", "stages", "atomic_files", "exit_codes", "result_names"}
+GROUND = {
+    "errors",
+    "error_codes",
+    "options",
+    "notices",
+    "stages",
+    "atomic_files",
+    "exit_codes",
+    "result_names",
+    "time_estimate",
+}
 ALLOWED: dict[str, set[str]] = {
     "error_codes": set(),
     "errors": {"error_codes"},
@@ -20,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "exit_codes": set(),
     "result_names": set(),
     "options": {"errors"},
+    "time_estimate": {"errors", "options", "stages"},
     "settings": GROUND,
     "metrics": GROUND,
     "threads": GROUND,

@@ -18,6 +18,7 @@ from app.api.auth.rate_limits import RateLimits
 from app.api.catalog import LOCAL_BACKEND, Catalog
 from app.api.connections import Connections
 from app.api.dependencies import AppContext, Limits
+from app.api.forecast import Forecast
 from app.api.job_events import JobEvents
 from app.api.shared_calls import KeptAnswers, SharedCalls
 from app.api.shared_pool import Pools
@@ -158,6 +159,7 @@ class Service:
             ),
             janitor=self._make_janitor(store, storage, metrics),
             catalog=catalog,
+            forecast=Forecast(store, catalog, time.monotonic, settings.siliconflow_concurrency),
             keys=ApiKeys([key.get_secret_value() for key in settings.api_keys]),
             rate_limits=RateLimits(settings.rate_limit),
             job_events=JobEvents(),

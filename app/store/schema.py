@@ -137,6 +137,7 @@ attempts = Table(
     Column("options_json", PlainText(), nullable=False),
     Column("progress", Float, nullable=False, default=0.0),
     Column("stage", PlainText(20), nullable=False, default=Stage.WAITING.value),
+    Column("worked_seconds", Float),  # of restoring, when `progress` was written
     Column("tries", Integer, nullable=False, default=0),
     Column("claim", PlainText(32)),
     Column("worker", PlainText()),  # host and process of the run, for people
