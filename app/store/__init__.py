@@ -16,9 +16,11 @@ from app.store.records import (
 )
 from app.store.removal import Removal
 from app.store.sql_store import SqlStore
+from app.store.workers import LIVE_SECONDS, LiveWorker, Workers
 
 __all__ = [
     "LEASE_SECONDS",
+    "LIVE_SECONDS",
     "MAX_TRIES",
     "Attempt",
     "AttemptStatus",
@@ -27,6 +29,7 @@ __all__ = [
     "JobSummary",
     "LeaseSweep",
     "Library",
+    "LiveWorker",
     "NewPhoto",
     "NewVersion",
     "Photo",
@@ -35,4 +38,5 @@ __all__ = [
     "Result",
     "SqlStore",
     "Store",
+    "Workers",
 ]

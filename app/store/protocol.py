@@ -13,6 +13,7 @@ from app.store.leases import LeaseSweep
 from app.store.queries import Counts
 from app.store.records import Attempt, Job, JobSummary, NewPhoto, NewVersion, Photo, Result
 from app.store.removal import Removal
+from app.store.workers import Workers
 
 MAX_TRIES = 3
 EXPIRED_JOBS_A_PASS = 500
@@ -75,6 +76,11 @@ class Store(Protocol):
     @property
     def library(self) -> Library:
         """Photos that are uploaded once and restored many times."""
+        ...
+
+    @property
+    def workers(self) -> Workers:
+        """The processes that restore, as they report."""
         ...
 
     def open(self) -> None:

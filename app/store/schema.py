@@ -39,7 +39,7 @@ from app.store.records import Attempt, AttemptStatus, PhotoStatus
 
 log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 ACTIVE = (AttemptStatus.QUEUED.value, AttemptStatus.PROCESSING.value)
 ENDED = tuple(status.value for status in AttemptStatus if status.ended)
 
@@ -139,6 +139,7 @@ attempts = Table(
     Column("stage", PlainText(20), nullable=False, default=Stage.WAITING.value),
     Column("worked_seconds", Float),  # of restoring, when `progress` was written
     Column("tries", Integer, nullable=False, default=0),
+    Column("revision", BigInteger, nullable=False, default=0, server_default=text("0")),  # raised by every transition
     Column("claim", PlainText(32)),
     Column("worker", PlainText()),  # host and process of the run, for people
     Column("lease_until", Float),  # of the claim, by the database's clock; None: of a version without leases
@@ -175,6 +176,18 @@ ended_sessions = Table(
     Column("until", Float, nullable=False),
 )
 
+# Processes that restore, as they say of themselves every few seconds. Times are of the database's clock.
+workers = Table(
+    "workers",
+    metadata,
+    Column("name", PlainText(200), primary_key=True),  # host and process
+    Column("host", PlainText(), nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("seen_at", Float, nullable=False),
+    Column("warm_up_asked_at", Float),
+    Column("report_json", PlainText(), nullable=False),
+)
+
 _active = attempts.c.status.in_(ACTIVE)
 Index("one_active_attempt_per_photo", attempts.c.photo_id, unique=True, sqlite_where=_active, postgresql_where=_active)
 
@@ -204,7 +217,7 @@ def select_attempts() -> Select[Any]:
 def attempt_of(row: Row[Any]) -> Attempt:
     """One row of `select_attempts` as a record."""
     values: dict[str, Any] = dict(row._mapping)
-    del values["number"], values["notified_at"]
+    del values["number"], values["notified_at"], values["revision"]
     for column, (field, kind) in _FACTS_AS_JSON.items():
         facts = _facts(values.pop(column), kind, row.id)
         values[field] = tuple(facts) if isinstance(facts, list) else facts

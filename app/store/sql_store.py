@@ -25,6 +25,7 @@ from app.store.records import Attempt, Job, JobSummary, NewPhoto, NewVersion, Re
 from app.store.removal import Removal
 from app.store.schema import ended_sessions
 from app.store.sql_library import SqlLibrary
+from app.store.workers import SqlWorkers
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class SqlStore:
         self._worker, self._lease_seconds = worker, lease_seconds
         self._events = events or LocalEvents()
         self.library = SqlLibrary(self._database, self._events)
+        self.workers = SqlWorkers(self._database)
 
     def open(self) -> None:
         """See `Store`."""
