@@ -194,7 +194,12 @@ def test_hints_come_back_after_redis_was_killed_and_sending_never_waits(
     tell(one, two, ["a"])
     redis.kill()
     until(lambda: "gives no hints" in caplog.text)
-    sender = threading.Thread(target=lambda: [one.hints.send(["lost"]) for _ in range(5000)])
+
+    def send_many() -> None:
+        for _ in range(5000):
+            one.hints.send(["lost"])
+
+    sender = threading.Thread(target=send_many)
     sender.start()
     sender.join(2.0)
     assert not sender.is_alive()

@@ -16,6 +16,7 @@ from app.api.auth.rate_limits import RateLimits
 from app.api.catalog import LOCAL_BACKEND, Catalog
 from app.api.connections import Connections
 from app.api.dependencies import AppContext
+from app.api.forecast import Forecast
 from app.api.job_events import JobEvents
 from app.api.shared_calls import KeptAnswers, SharedCalls
 from app.api.shared_pool import Pools
@@ -130,6 +131,7 @@ class Service:
         await context.rate_limits.windows.close()
         context.store.close()
 
+    # Longer than the rest for the one list of all parts, whose order should be read in one place.
     def _build(self, on_hang: Callable[[], None] | None) -> tuple[AppContext, RedisHints | None]:
         settings, metrics = self._settings, Metrics()
         limits = limits_of(settings)
@@ -167,6 +169,7 @@ class Service:
             ),
             janitor=self._make_janitor(store, storage, metrics),
             catalog=catalog,
+            forecast=Forecast(store, catalog, time.monotonic, settings.siliconflow_concurrency),
             keys=ApiKeys([key.get_secret_value() for key in settings.api_keys]),
             rate_limits=RateLimits(settings.rate_limit, cluster.open_windows(settings.broker_url)),
             job_events=JobEvents(),
