@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from app import logs
-from app.main.tracing import process_name
+from app.process_names import own_process_name
 from tests.http_service import KEY, running
 
 log = logging.getLogger("tests.logs")
@@ -72,7 +72,7 @@ def test_the_lines_of_a_run_say_request_job_attempt_owner_and_worker(
     assert said["message"] == "the backend speaks of [hidden]"
     assert said["request_id"] == "my-request"
     assert (said["job"], said["attempt"]) == (job_id, job["attempts"][0]["id"])
-    assert (said["owner"], said["worker"]) == (owner, process_name())
+    assert (said["owner"], said["worker"]) == (owner, str(own_process_name()))
 
 
 def test_the_lines_of_a_request_carry_its_id_and_owner_into_the_pool(

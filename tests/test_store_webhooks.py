@@ -82,7 +82,7 @@ def test_it_is_due_with_the_end_of_the_last_attempt(store: Store) -> None:
     assert [one.webhook.status for one in store.jobs(ME, 9) if one.webhook] == ["pending"]
 
 
-@pytest.mark.parametrize("how", ["cancelled", "crashed", "interrupted", "expired", "recovered"])
+@pytest.mark.parametrize("how", ["cancelled", "crashed", "interrupted", "lapsed"])
 def test_every_way_to_end_makes_it_due(store: Store, clock: Clock, how: str) -> None:
     job = submit(store)
     attempt_id = job.attempts[0].id
@@ -98,7 +98,7 @@ def test_every_way_to_end_makes_it_due(store: Store, clock: Clock, how: str) -> 
             assert store.job(ME, job.id).attempts[0].error_code == INTERRUPTED
         else:
             clock.now += 61
-            store.sweep_leases(3.0, max_tries=1)
+            store.sweep_leases(3.0, max_lapses=1)
     due = store.webhooks.claim_due(60)
     assert due is not None
     assert due.job_id == job.id

@@ -13,8 +13,9 @@ import pytest
 from app.backends.protocol import Backend
 from app.errors import Cancelled
 from app.images import Picture
-from app.main.tracing import open_tracer, process_name
+from app.main.tracing import open_tracer
 from app.options import RestoreOptions
+from app.process_names import own_process_name
 from app.results import RestorationResult
 from app.settings import Settings
 from app.stages import OnProgress, Stage
@@ -70,7 +71,7 @@ def test_one_trace_leads_from_the_request_to_the_result(tmp_path: Path, collecto
         facts = by_name[step].facts
         assert facts["job"] == job_id
         assert facts["attempt"] == job["attempts"][0]["id"]
-        assert facts["worker"] == process_name()
+        assert facts["worker"] == str(own_process_name())
     assert by_name["restore"].facts["model"] == "lanczos"
     assert by_name["restore"].facts["faces"] == 0
     tiles = by_name["upscaling"]
@@ -81,7 +82,7 @@ def test_one_trace_leads_from_the_request_to_the_result(tmp_path: Path, collecto
     assert by_name["storage publish"].parent_id == by_name["encode"].span_id
     assert by_name["store complete"].parent_id == by_name["encode"].span_id
     assert all(span.resource["service.name"] == "neural-image-restore" for span in collector.spans)
-    assert all(span.resource["service.instance.id"] == process_name() for span in collector.spans)
+    assert all(span.resource["service.instance.id"] == str(own_process_name()) for span in collector.spans)
     assert not [name for name in collector.names() if "health" in name]
     for word in (SECRET_NAME, KEY, "hunter2", "my-request", "localhost:8001"):
         assert word.encode() not in collector.raw, word

@@ -28,7 +28,7 @@ class LiveState:
 def read_state(context: AppContext, owner: str, job_id: str) -> LiveState:
     """The state of a job now. Raises `NotFound` `job_not_found`."""
     job, position = get_job_and_position(context, owner, check_id(job_id))
-    return LiveState(json.dumps(views.live_view(job, position)), job.status.ended)
+    return LiveState(json.dumps(views.live_view(job, position, context.forecast.seconds_left(job))), job.status.ended)
 
 
 def has_signed_out(connection: HTTPConnection) -> bool:

@@ -106,10 +106,8 @@ class Runner:
     def run_attempt(self, attempt_id: str) -> None:
         """All three steps in a row. Does nothing when the attempt does not wait (any more)."""
         prepared = self.prepare(attempt_id, new_id(), self._wall())
-        if prepared is not None:
-            finished = self.restore(prepared)
-            if finished is not None:
-                self.finish(finished)
+        if prepared is not None and (finished := self.restore(prepared)) is not None:
+            self.finish(finished)
 
     def prepare(
         self,
@@ -129,8 +127,7 @@ class Runner:
         attempt = self._store.claim(attempt_id, token, now, tries=tries) or or_claim()
         if attempt is None:
             return None
-        if self._tracer.enabled:
-            self._tracer.record("queued", attempt.created_at, now, parent=parent_of(attempt), attempt=attempt.id)
+        self._tracer.record("queued", attempt.created_at, now, parent=parent_of(attempt), attempt=attempt.id)
         with run_scope(self._tracer, attempt, "decode"):
             return self._decoded(attempt, token)
 
@@ -147,6 +144,11 @@ class Runner:
             return None
         self._metrics.observe_stage("decode", self._clock() - began)
         return Prepared(attempt, token, options, picture)
+
+    def set_waiting(self, prepared: Prepared) -> None:
+        """Show an attempt that was decoded ahead as what it is for its owner: waiting for the one before it."""
+        with contextlib.suppress(RestoreError):  # only words
+            self._store.report_progress(prepared.attempt.id, prepared.token, 0.0, Stage.WAITING)
 
     def restore(
         self,
@@ -325,7 +327,7 @@ class Runner:
             self._sparing.error(log, "attempt %s waits again, the service ran out of resources: %s", attempt.id, error)
             self.give_back(attempt.id, token)
             return
-        if may_fare_better_alone(error) and attempt.tries < MAX_TRIES:
+        if may_fare_better_alone(error) and attempt.burned_tries < MAX_TRIES:
             log.warning("attempt %s is tried again, alone: %s", attempt.id, type(error).__name__)
             self.abandon(attempt.id, token)
             return

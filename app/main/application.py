@@ -14,7 +14,7 @@ from app.api.auth.origins import Origins
 from app.api.dependencies import AppContext
 from app.api.middleware.access_control import FORM_OVERHEAD_BYTES, AccessControlMiddleware, AccessRules
 from app.api.middleware.request_context import RequestContextMiddleware
-from app.api.routes import downloads, events, faces, jobs, photos, system, websocket
+from app.api.routes import downloads, estimates, events, faces, jobs, photos, system, websocket
 from app.backends.protocol import Backend
 from app.jobs.lease_keeper import LeaseTimes
 from app.main.service import Describe, Service
@@ -72,8 +72,8 @@ def create_app(
     )
     app.state.context, app.state.service = context, service
     problems.install(app)
-    for routes in (jobs, downloads, faces, photos, websocket, events, system):
-        app.include_router(routes.router)
+    for room in (jobs, downloads, faces, photos, websocket, events, system, estimates):
+        app.include_router(room.router)
     app.add_middleware(AccessControlMiddleware, rules=_rules(settings, context), admission=context.admission)
     if settings.cors_origins:
         app.add_middleware(

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import socket
-
 from fastapi.telemetry import TelemetryConfig
 
 from app import __version__
 from app.errors import Conflict
+from app.process_names import own_process_name
 from app.settings import Settings
 from app.tracing import NO_TRACER, Tracer
 
 # Asked every few seconds by machines: their spans would bury those of people.
 _NOT_TRACED = frozenset(("/health/live", "/health/ready", "/metrics"))
-
-
-def process_name() -> str:
-    """Host and process, written beside each claim and in each span, so that people find the run."""
-    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def open_tracer(settings: Settings) -> Tracer:
@@ -37,7 +30,7 @@ def open_tracer(settings: Settings) -> Tracer:
             "package_missing",
             "OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not there; install requirements-tracing.txt.",
         ) from error
-    return OtlpTracer(settings.otel_exporter_otlp_endpoint, process_name(), __version__)
+    return OtlpTracer(settings.otel_exporter_otlp_endpoint, str(own_process_name()), __version__)
 
 
 def telemetry_of(tracer: Tracer) -> TelemetryConfig:

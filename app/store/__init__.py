@@ -1,7 +1,8 @@
 """Photos, jobs and attempts as rows, which are the truth: the `Store` protocol, and `SqlStore` over SQLite."""
 
+from app.store.changes import Revision
 from app.store.leases import LeaseSweep
-from app.store.protocol import LEASE_SECONDS, MAX_TRIES, Library, Store
+from app.store.protocol import LEASE_SECONDS, MAX_LAPSES, MAX_TRIES, Library, Store
 from app.store.queries import Counts
 from app.store.records import (
     NO_ORIGIN,
@@ -26,6 +27,7 @@ from app.store.workers import LIVE_SECONDS, LiveWorker, Workers
 __all__ = [
     "LEASE_SECONDS",
     "LIVE_SECONDS",
+    "MAX_LAPSES",
     "MAX_TRIES",
     "NO_ORIGIN",
     "Attempt",
@@ -44,6 +46,7 @@ __all__ = [
     "PhotoStatus",
     "Removal",
     "Result",
+    "Revision",
     "SqlStore",
     "Store",
     "WebhookState",

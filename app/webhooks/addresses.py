@@ -35,7 +35,7 @@ class WebhookAddresses:
     """
 
     def __init__(self, allowed: Sequence[str]) -> None:
-        self._origins = frozenset(one for one in allowed if "://" in one)
+        self._origins = tuple(one for one in allowed if "://" in one)
         self._hosts = tuple(one for one in allowed if "://" not in one)
         self._any_host = not allowed
 
