@@ -14,7 +14,8 @@ import pytest
 
 from app import logs
 from app.process_names import own_process_name
-from tests.http_service import KEY, running
+from tests.http_service import KEY, photo, running
+from tests.otlp_collector import collecting
 
 log = logging.getLogger("tests.logs")
 
@@ -91,3 +92,20 @@ def test_the_lines_of_a_request_carry_its_id_and_owner_into_the_pool(
     (said,) = [line for line in lines if line["message"].startswith("read in a thread")]
     assert (said["request_id"], said["owner"]) == ("asked-1", owner)
     assert "trace_id" not in said
+
+
+def test_with_traces_on_the_lines_of_a_run_carry_the_trace(tmp_path: Path, lines: list[dict[str, Any]]) -> None:
+    with collecting() as collector, running(tmp_path, otel_exporter_otlp_endpoint=collector.endpoint) as service:
+        backend = service.backend.restore
+
+        def speaking(*args: Any) -> Any:
+            log.warning("traced")
+            return backend(*args)
+
+        service.backend.restore = speaking  # type: ignore[method-assign, assignment]
+        answer = service.client.post(
+            "/api/v1/enhance", files={"file": photo()}, headers={"traceparent": f"00-{'c' * 32}-{'d' * 16}-01"}
+        )
+        service.finish(answer.json()["job_id"])
+    (said,) = [line for line in lines if line["message"] == "traced"]
+    assert said["trace_id"] == "c" * 32

@@ -128,6 +128,12 @@ def test_one_process_tells_it_and_another_only_when_that_was_silent_for_long(sto
     assert not store.webhooks.failed(second, "timeout", None, 5.0)
 
 
+def test_owners_may_be_left_out(store: Store) -> None:
+    end(store, submit(store).attempts[0].id)
+    assert store.webhooks.claim_due(60, but=[ME]) is None
+    assert store.webhooks.claim_due(60, but=["other"]) is not None
+
+
 def test_a_failed_try_is_put_off_and_the_last_one_ends_it(store: Store, clock: Clock) -> None:
     job = submit(store)
     end(store, job.attempts[0].id)

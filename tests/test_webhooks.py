@@ -179,10 +179,10 @@ class Bench:
             jitter=lambda: 1.0,
         )
 
-    def ended_job(self, url: str) -> str:
+    def ended_job(self, url: str, owner: str = OWNER) -> str:
         new = self.harness.upload(b"bytes")
-        job, _ = self.store.submit(OWNER, [new], "{}", "local", 9, 1.0, origin=JobOrigin(webhook_url=url))
-        self.store.cancel_or_remove(OWNER, job.id, 2.0)
+        job, _ = self.store.submit(owner, [new], "{}", "local", 9, 1.0, origin=JobOrigin(webhook_url=url))
+        self.store.cancel_or_remove(owner, job.id, 2.0)
         return job.id
 
     def state(self, job_id: str) -> tuple[str, int, int | None, str | None]:
@@ -249,6 +249,21 @@ def test_a_public_name_that_leads_inside_is_never_contacted(tmp_path: Path, addr
     assert found.delivery.tick()
     assert found.state(job_id) == ("pending", 1, None, "refused_address")
     found.close()
+
+
+def test_receivers_that_hang_do_not_hold_up_those_of_another_owner(bench: Bench, receiver: Receiver) -> None:
+    receiver.gate.clear()
+    for _ in range(4):
+        bench.ended_job(f"{receiver.origin}/greedy", "greedy")
+    bench.delivery.start()
+    until(lambda: len(receiver.received) == 2)  # and no third
+    other = bench.ended_job(f"{receiver.origin}/modest", "modest")
+    until(lambda: len(receiver.received) == 3)
+    assert [one.path for one in receiver.received] == ["/greedy", "/greedy", "/modest"]
+    receiver.gate.set()
+    until(lambda: bench.store.job("modest", other).webhook.status == "delivered")  # type: ignore[union-attr]
+    until(lambda: len(receiver.received) == 5)
+    bench.delivery.stop()
 
 
 def test_a_host_that_left_the_list_is_told_no_more(tmp_path: Path, receiver: Receiver) -> None:

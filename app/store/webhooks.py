@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
+from collections.abc import Collection
 from typing import Protocol
 
 from sqlalchemy import Connection, and_, exists, insert, select, update
@@ -36,8 +37,8 @@ class Webhooks(Protocol):
     A try that took longer than its lease, so that another one began, writes nothing.
     """
 
-    def claim_due(self, lease_seconds: float) -> DueWebhook | None:
-        """Take one that is due, those with the fewest tries first; None when there is none."""
+    def claim_due(self, lease_seconds: float, but: Collection[str] = ()) -> DueWebhook | None:
+        """Take one that is due, those with the fewest tries first, of all owners `but` some; None: there is none."""
         ...
 
     def delivered(self, due: DueWebhook, response_status: int) -> bool:
@@ -59,22 +60,23 @@ class SqlWebhooks:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def claim_due(self, lease_seconds: float) -> DueWebhook | None:
+    def claim_due(self, lease_seconds: float, but: Collection[str] = ()) -> DueWebhook | None:
         """See `Webhooks`."""
         if not self._database.read(self._is_any_due):  # most looks find nothing, and take no lock
             return None
 
         def write(connection: Connection) -> DueWebhook | None:
             due = and_(_PENDING, webhooks.c.next_at <= self._database.now())
-            oldest = select(webhooks.c.job_id).where(due).order_by(webhooks.c.tries, webhooks.c.next_at).limit(1)
-            job_id = connection.execute(oldest.with_for_update(skip_locked=True)).scalar_one_or_none()
-            taken = update(webhooks).where(webhooks.c.job_id == job_id, due)
+            oldest = select(webhooks.c.job_id, jobs.c.owner).join_from(webhooks, jobs, jobs.c.id == webhooks.c.job_id)
+            oldest = oldest.where(due, jobs.c.owner.not_in(list(but)))
+            oldest = oldest.order_by(webhooks.c.tries, webhooks.c.next_at).limit(1)
+            found = connection.execute(oldest.with_for_update(of=webhooks, skip_locked=True)).one_or_none()
+            if found is None:
+                return None
+            taken = update(webhooks).where(webhooks.c.job_id == found.job_id, due)
             taken = taken.values(tries=webhooks.c.tries + 1, next_at=self._database.now() + lease_seconds)
             row = connection.execute(taken.returning(webhooks)).one_or_none()
-            if row is None:
-                return None
-            owner = connection.execute(select(jobs.c.owner).where(jobs.c.id == job_id)).scalar_one_or_none()
-            return None if owner is None else DueWebhook(row.id, row.job_id, owner, row.url, row.tries)
+            return None if row is None else DueWebhook(row.id, row.job_id, found.owner, row.url, row.tries)
 
         return self._database.write(write)
 

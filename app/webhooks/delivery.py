@@ -9,6 +9,7 @@ import logging
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -16,14 +17,15 @@ from app.errors import Cancelled, NotFound, RestoreError
 from app.logs import Sparing
 from app.metrics import Metrics
 from app.store import DueWebhook, Job, Store
-from app.threads import SupervisedThread, ThreadState
+from app.threads import SupervisedThread
 from app.webhooks.addresses import WebhookAddress, WebhookAddresses
 from app.webhooks.sender import SEND_SECONDS, NotDelivered
 from app.webhooks.signing import signed_headers
 
 log = logging.getLogger(__name__)
 
-THREADS = 4  # so that one receiver that hangs does not hold up the others
+THREADS = 4
+MOST_OF_ONE_OWNER = 2  # at once, so that receivers that hang do not hold up those of others
 LOOK_SECONDS = 1.0
 LEASE_SECONDS = 4 * SEND_SECONDS
 # After the first try: about half an hour in all, since results are there for an hour.
@@ -69,18 +71,27 @@ class WebhookDelivery:
         self._store, self._metrics, self._addresses, self._keys = store, metrics, addresses, keys
         self._render, self._send, self._wall, self._jitter = render, send, wall, jitter
         self._sparing, self._stopping = Sparing(), threading.Event()
+        self._telling: Counter[str] = Counter()  # how many of each owner are being told
+        self._choosing = threading.Lock()
         names = [f"webhooks-{number}" for number in range(1, THREADS + 1)]
         self._threads = [SupervisedThread(name, self._loop, on_death=self._died) for name in names]
 
     def tick(self) -> bool:
-        """One try of the webhook that is due the longest; False when none is. Raises `Unavailable` like the store."""
-        due = self._store.webhooks.claim_due(LEASE_SECONDS)
-        if due is None:
-            return False
+        """One try of one that is due; False: there is none, or only of busy owners. Raises `Unavailable` like the store."""
+        with self._choosing:
+            busy = [owner for owner, number in self._telling.items() if number >= MOST_OF_ONE_OWNER]
+            due = self._store.webhooks.claim_due(LEASE_SECONDS, but=busy)
+            if due is None:
+                return False
+            self._telling[due.owner] += 1
         try:
             self._tell(due)
         except Cancelled:
             self._store.webhooks.give_back(due)
+        finally:
+            with self._choosing:
+                self._telling[due.owner] -= 1
+                self._telling += Counter()  # drops owners at zero
         return True
 
     def start(self) -> None:
@@ -95,11 +106,6 @@ class WebhookDelivery:
             thread.stop()
         for thread in self._threads:
             thread.join(timeout_seconds)
-
-    @property
-    def failing(self) -> bool:
-        """Whether a thread keeps dying."""
-        return any(thread.state is ThreadState.FAILING for thread in self._threads)
 
     def _tell(self, due: DueWebhook) -> None:
         try:
