@@ -77,7 +77,7 @@ class WebhookDelivery:
         self._threads = [SupervisedThread(name, self._loop, on_death=self._died) for name in names]
 
     def tick(self) -> bool:
-        """One try of one that is due; False: there is none, or only of busy owners. Raises `Unavailable` like the store."""
+        """One try of one that is due; False: there is none, or only of busy owners. Raises like the store."""
         with self._choosing:
             busy = [owner for owner, number in self._telling.items() if number >= MOST_OF_ONE_OWNER]
             due = self._store.webhooks.claim_due(LEASE_SECONDS, but=busy)
