@@ -77,6 +77,7 @@ _TABLE = {
     "raw_photo": ErrorFacts(415, "the file is a camera's raw file"),
     "unsupported_format": ErrorFacts(415, "the file is no photo of a supported format"),
     "too_large_for_format": ErrorFacts(422, "the asked format cannot hold a result of this size"),
+    "malware_found": ErrorFacts(422, "the malware scanner found something in the file"),
     "photo_missing": ErrorFacts(404, "the upload is gone"),
     "file_missing": ErrorFacts(404, "a file to decode is gone"),
     # jobs, photos, results
@@ -112,6 +113,7 @@ _TABLE = {
     "reblend_busy": ErrorFacts(503, "too many results are being blended"),
     "storage_full": ErrorFacts(503, "there is too little free disk space"),
     "storage_unavailable": ErrorFacts(503, "the server that keeps the photos cannot be reached or refuses"),
+    "scan_unavailable": ErrorFacts(503, "the malware scanner does not answer, so nothing is taken", 10),
     "no_space": ErrorFacts(503, "there is no room to decode the photo"),
     "database_busy": ErrorFacts(503, "the job database is busy"),
     "database_unavailable": ErrorFacts(503, "the job database cannot be reached"),

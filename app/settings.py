@@ -28,6 +28,7 @@ MEGABYTE = 1024 * 1024
 MIN_KEY_CHARACTERS = 16
 _BUCKET_PATTERN = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.\.?(/|$))[A-Za-z0-9_.-]{1,100}){0,8}/?")
 _ORIGIN_PATTERN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?/?", re.IGNORECASE)
+_CLAMD_PATTERN = re.compile(r"tcp://(\[[0-9a-f:]+\]|[A-Za-z0-9._-]+):[1-9][0-9]{0,4}|(unix://)?/[^\s\0?#]{1,100}")
 _HOST_PATTERN = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*")
 
 
@@ -80,6 +81,11 @@ class Settings(BaseSettings):
     )
     drain_seconds: float = Field(default=30, ge=0, le=3600, description="how long SIGTERM waits for the running photo")
     min_free_disk_mb: int = Field(default=512, ge=0, description="free disk below which uploads are refused")
+
+    clamd_url: str = Field(
+        default="", description="clamd that scans every upload: tcp://host:port or a socket's path; empty: no scan"
+    )
+    clamd_timeout_seconds: float = Field(default=30, ge=1, le=600, description="for one file")
 
     # where things live
     upload_folder: Path = Path("temp_uploads")
@@ -210,6 +216,13 @@ class Settings(BaseSettings):
         address = urlsplit(value)
         if value and (address.scheme not in ("redis", "rediss") or not address.hostname):
             raise ValueError("BROKER_URL must be the address of a Redis server, as redis://:PASSWORD@HOST:6379/0")
+        return value
+
+    @field_validator("clamd_url")
+    @classmethod
+    def _names_a_socket(cls, value: str) -> str:
+        if value and not _CLAMD_PATTERN.fullmatch(value):
+            raise ValueError("CLAMD_URL must be tcp://host:port, or the absolute path of clamd's socket")
         return value
 
     @field_validator("storage_url")

@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": GROUND,
     "threads": GROUND,
     "logs": GROUND,
+    "clamd": GROUND,
     "images": GROUND,
     "results": GROUND | {"images"},
     "storage": GROUND,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 
 from starlette.requests import HTTPConnection, Request
 
@@ -32,6 +32,9 @@ from app.queue import Queue
 from app.storage import ID_PATTERN, Storage
 from app.store import Attempt, AttemptStatus, Job, Store
 from app.worker import Worker, WorkerHealth
+
+if TYPE_CHECKING:
+    from app.clamd import ClamdScanner
 
 NOT_FINISHED_RETRY_SECONDS = 2
 
@@ -67,6 +70,7 @@ class AppContext:
         decoder: of the photos in work.
         inspectors: decoders for what requests ask of files.
         worker_health: how the worker of this process is, or those that report to it.
+        scanner: what looks for malware in uploads; None: nothing does.
     """
 
     limits: Limits
@@ -96,6 +100,7 @@ class AppContext:
     clock: Callable[[], float]
     wall: Callable[[], float]
     started_at: float
+    scanner: ClamdScanner | None = None
     owner: str = ""
 
     async def run(

@@ -69,6 +69,8 @@ def _failures(context: AppContext) -> list[str]:
         reasons.append(error.detail)
     if not context.storage.free_disk_ok():
         reasons.append("There is too little free disk space, so new photos are refused.")
+    if context.scanner is not None and (scanner_away := context.scanner.away()) is not None:
+        reasons.append(scanner_away)
     return reasons
 
 
@@ -81,6 +83,8 @@ def _complaints(context: AppContext) -> list[str]:
     rate_problem = context.rate_limits.windows.problem()
     if rate_problem is not None:
         reasons.append(rate_problem)
+    if context.scanner is not None and (limit := context.scanner.problem()) is not None:
+        reasons.append(limit)
     if context.janitor.state is not ThreadState.RUNNING:
         reasons.append("The janitor keeps dying or is not running; the log says why.")
     if context.lease_keeper.state is not ThreadState.RUNNING:

@@ -15,7 +15,7 @@ from app.api.auth.api_keys import ApiKeys
 from app.api.auth.rate_limits import RateLimits
 from app.api.catalog import LOCAL_BACKEND, Catalog
 from app.api.connections import Connections
-from app.api.dependencies import AppContext, Limits
+from app.api.dependencies import AppContext
 from app.api.job_events import JobEvents
 from app.api.shared_calls import KeptAnswers, SharedCalls
 from app.api.shared_pool import Pools
@@ -23,7 +23,7 @@ from app.backends.protocol import Backend
 from app.backends.siliconflow import NAME as CLOUD
 from app.backends.siliconflow import describe_siliconflow
 from app.errors import RestoreError
-from app.images import Decoder, DecoderPool, ImageLimits
+from app.images import Decoder, DecoderPool
 from app.jobs.deletion import Deletion
 from app.jobs.janitor import Janitor
 from app.jobs.lease_keeper import LeaseKeeper, LeaseTimes
@@ -31,6 +31,7 @@ from app.jobs.reblending import Reblender
 from app.jobs.runner import Runner
 from app.jobs.submission import Submission
 from app.main import cluster
+from app.main.limits import limits_of, open_scanner, result_limits_of
 from app.main.storage import open_storage
 from app.metrics import Metrics
 from app.queue import LocalQueue, Queue
@@ -49,8 +50,6 @@ log = logging.getLogger(__name__)
 LOADER_JOIN_SECONDS = 15.0
 OPEN_AGAIN_SECONDS = 30.0
 IDLE_CHECK_SECONDS = 30.0
-DECODE_BYTES_PER_PIXEL = 24  # 16 bits with transparency, as read, as mixed and as sent
-LONGEST_RESULT_PIXELS = 1 << 20
 
 Describe = Callable[[], Mapping[str, Any]]
 
@@ -82,6 +81,7 @@ class Service:
         self._starting = threading.Lock()
         self._waiting: list[str] = []
         self.loaded = threading.Event()
+        self._scanner = open_scanner(settings)
         self.context, hints = self._build(on_hang)
         self._links = cluster.link(self.context, hints, restores=True)
 
@@ -178,15 +178,21 @@ class Service:
             clock=time.monotonic,
             wall=time.time,
             started_at=time.monotonic(),
+            scanner=self._scanner,
         )
         return context, hints
 
     def _make_submission(
         self, store: Store, storage: Storage, queue: Queue, catalog: Catalog, inspectors: DecoderPool
     ) -> Submission:
-        limits = limits_of(self._settings).submission
         return Submission(
-            store, storage, queue, check_options=catalog.check, read_header=inspectors.read_header, limits=limits
+            store,
+            storage,
+            queue,
+            check_options=catalog.check,
+            read_header=inspectors.read_header,
+            limits=limits_of(self._settings).submission,
+            scan=None if self._scanner is None else self._scanner.scan,
         )
 
     def _make_worker(
@@ -286,6 +292,8 @@ class Service:
             self._idle_watch.start()
 
     def _warm_decoders(self) -> None:
+        if self._scanner is not None:
+            self._scanner.away()  # the first look also finds out its limit
         try:
             self.context.inspectors.start()
             self.context.decoder.start()
@@ -316,35 +324,4 @@ def open_backend(settings: Settings) -> LocalBackend:
         allow_unverified=settings.allow_unverified_weights,
         face_detector=settings.face_detector,
         idle_release_seconds=settings.idle_release_minutes * 60,
-    )
-
-
-def result_limits_of(limits: Limits) -> ImageLimits:
-    """What decoding a result of our own may cost: it is larger than an upload, and time and memory grow with it."""
-    image, megapixels = limits.image, limits.max_output_megapixels
-    larger = max(1.0, megapixels / image.max_input_megapixels)
-    return ImageLimits(
-        max_input_megapixels=megapixels,
-        decode_timeout_seconds=image.decode_timeout_seconds * larger,
-        decode_memory_mb=max(image.decode_memory_mb, round(DECODE_BYTES_PER_PIXEL * megapixels)),
-        max_side_pixels=LONGEST_RESULT_PIXELS,
-    )
-
-
-def limits_of(settings: Settings) -> Limits:
-    """The plain values that the API works by."""
-    image = ImageLimits(
-        max_input_megapixels=settings.max_input_megapixels,
-        decode_timeout_seconds=settings.decode_timeout_seconds,
-        decode_memory_mb=settings.decode_memory_mb,
-    )
-    return Limits(
-        image=image,
-        max_file_bytes=settings.max_file_size_bytes,
-        max_batch_size=settings.max_batch_size,
-        max_output_megapixels=settings.max_output_megapixels,
-        queue_limit=settings.queue_limit,
-        owner_limit=settings.queue_limit_per_owner if settings.api_keys else None,
-        retention_seconds=settings.retention_minutes * 60,
-        drain_seconds=settings.drain_seconds,
     )
