@@ -124,6 +124,7 @@ _TABLE = {
     "bad_network_output": ErrorFacts(500, "the network gave an unusable picture"),
     "decoder_unavailable": ErrorFacts(500, "the decoder's process cannot be started"),
     "internal_error": UNKNOWN,
+    "worker_lost": ErrorFacts(500, "the machine that restored the photo went away five times without a word"),
     "worker_crashed": ErrorFacts(500, "the service died three times while it restored the photo"),
     # the provider
     "provider_rejected": ErrorFacts(400, "the provider refused this photo or prompt"),

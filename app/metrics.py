@@ -42,7 +42,7 @@ class Metrics:
         self._removed = Counter("janitor_removed", "what the janitor removed", ["kind"], **own)
 
     def attempt_ended(self, status: str) -> None:
-        """One run ended: completed, failed, cancelled, given_back or crashed."""
+        """One run ended: completed, failed, cancelled, given_back, crashed or lapsed."""
         self._ended.labels(status).inc()
 
     def observe_stage(self, stage: str, seconds: float) -> None:
@@ -57,6 +57,11 @@ class Metrics:
         """Ask these two whenever the queue's depth is wanted."""
         self._queued.set_function(queued)
         self._processing.set_function(processing)
+
+    def follow_workers(self, live: Callable[[], float]) -> None:
+        """Ask this whenever the number of live workers is wanted; without it there is no such figure."""
+        gauge = Gauge("live_workers", "processes that restore", namespace="restore", registry=self._registry)
+        gauge.set_function(live)
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """One request was answered; `route` is the template (`/status/{job_id}`), never the path itself."""

@@ -10,7 +10,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 APP = ROOT / "app"
-GROUND = {"errors", "error_codes", "options", "notices", "stages", "atomic_files", "exit_codes", "result_names"}
+GROUND = {
+    "errors",
+    "error_codes",
+    "options",
+    "notices",
+    "stages",
+    "atomic_files",
+    "exit_codes",
+    "result_names",
+    "process_names",
+}
 ALLOWED: dict[str, set[str]] = {
     "error_codes": set(),
     "errors": {"error_codes"},
@@ -19,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "atomic_files": set(),
     "exit_codes": set(),
     "result_names": set(),
+    "process_names": set(),
     "options": {"errors"},
     "settings": GROUND,
     "metrics": GROUND,

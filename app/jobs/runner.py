@@ -302,7 +302,7 @@ class Runner:
             self._sparing.error(log, "attempt %s waits again, the service ran out of resources: %s", attempt.id, error)
             self.give_back(attempt.id, token)
             return
-        if may_fare_better_alone(error) and attempt.tries < MAX_TRIES:
+        if may_fare_better_alone(error) and attempt.burned_tries < MAX_TRIES:
             log.warning("attempt %s is tried again, alone: %s", attempt.id, type(error).__name__)
             self.abandon(attempt.id, token)
             return

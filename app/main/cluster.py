@@ -5,7 +5,7 @@ Nothing of it is built, imported or started where the database belongs to one pr
 
 from __future__ import annotations
 
-import os
+import functools
 import socket
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import psutil
 
 from app.api.auth.rate_windows import MemoryWindows, RedisWindows, Windows
+from app.errors import RestoreError
 from app.events import Events, LocalEvents
 from app.jobs.worker_reports import WorkerReport, WorkerReporter
-from app.store import Revision
+from app.process_names import own_process_name
+from app.store import Revision, Store
 from app.store.database import is_shared
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ def link(context: AppContext, hints: RedisHints | None, *, restores: bool) -> Cl
     from app.jobs.change_watch import ChangeWatch
 
     assert isinstance(context.events, PollingEvents)
+    context.metrics.follow_workers(functools.partial(_count_live, context.store))
     watch = ChangeWatch(
         context.store,
         context.metrics,
@@ -89,7 +92,7 @@ def make_reporter(context: AppContext) -> WorkerReporter:
     return WorkerReporter(
         context.store,
         context.metrics,
-        name=worker_name(),
+        name=str(own_process_name()),
         host=socket.gethostname(),
         look=lambda: report_of(context.worker, context.catalog),
         warm_up=context.catalog.warm_up,
@@ -121,6 +124,8 @@ def report_of(worker: Worker, catalog: Catalog) -> WorkerReport:
     )
 
 
-def worker_name() -> str:
-    """Host and process, written beside each claim so that people find the run."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+def _count_live(store: Store) -> float:
+    try:
+        return float(len(store.workers.live()))
+    except RestoreError:
+        return float("nan")

@@ -2,7 +2,7 @@
 
 from app.store.changes import Revision
 from app.store.leases import LeaseSweep
-from app.store.protocol import LEASE_SECONDS, MAX_TRIES, Library, Store
+from app.store.protocol import LEASE_SECONDS, MAX_LAPSES, MAX_TRIES, Library, Store
 from app.store.queries import Counts
 from app.store.records import (
     Attempt,
@@ -22,6 +22,7 @@ from app.store.workers import LIVE_SECONDS, LiveWorker, Workers
 __all__ = [
     "LEASE_SECONDS",
     "LIVE_SECONDS",
+    "MAX_LAPSES",
     "MAX_TRIES",
     "Attempt",
     "AttemptStatus",

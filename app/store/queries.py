@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
+from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, func, select
 
 from app.errors import NotFound
 from app.options import BackendName
@@ -135,29 +135,38 @@ def queue_position(connection: Connection, job_id: str) -> int:
     backend = connection.execute(mine.limit(1)).scalar_one_or_none()
     if backend is None:
         return 0
-    queue = _in_turn(attempts.c.backend == backend).subquery()
-    order = (queue.c.turn, queue.c.served_at, queue.c.number)
-    places = select(queue.c.job_id, func.row_number().over(order_by=order).label("place")).subquery()
+    queue = in_turn(backend).subquery()
+    place = func.row_number().over(order_by=turn_order(queue)).label("place")
+    places = select(queue.c.job_id, place).subquery()
     return int(connection.execute(select(func.min(places.c.place)).where(places.c.job_id == job_id)).scalar_one())
 
 
 def queued_ids(
     connection: Connection, limit: int | None = None, only: str | None = None, but: Collection[str] = ()
 ) -> list[str]:
-    """Waiting attempts in the order of their turns, of one backend `only` or of all `but` some.
-
-    Owners are served in turn, whoever was served least recently first, and each one's photos in the order they came.
-    """
-    chosen = [attempts.c.backend == only] if only is not None else []
-    chosen += [attempts.c.backend.not_in(list(but))] if but else []
-    queue = _in_turn(*chosen).subquery()
-    query = select(queue.c.id).order_by(queue.c.turn, queue.c.served_at, queue.c.number)
+    """Waiting attempts in the order of their turns, of one backend `only` or of all `but` some."""
+    queue = in_turn(only, but).subquery()
+    query = select(queue.c.id).order_by(*turn_order(queue))
     return list(connection.execute(query.limit(limit)).scalars())
 
 
-def _in_turn(*chosen: ColumnElement[bool]) -> Select[Any]:
-    """Waiting attempts, each with its place in its owner's own queue and the time when its owner was served last."""
-    started = select(jobs.c.owner, func.max(attempts.c.started_at).label("at"))
+def turn_order(queue: FromClause) -> tuple[ColumnElement[Any], ...]:
+    """The order of what `in_turn` gives.
+
+    Owners are served in turn, whoever was served least recently first, and each one's photos in the order they came.
+    """
+    return queue.c.turn, queue.c.served_at, queue.c.number
+
+
+def in_turn(only: str | None = None, but: Collection[str] = ()) -> Select[Any]:
+    """Waiting attempts, each with its place in its owner's own queue and the time when its owner was served last.
+
+    That time is the database's: with those of hosts, owners served by one whose clock is ahead would wait for longer.
+    """
+    chosen = [attempts.c.backend == only] if only is not None else []
+    chosen += [attempts.c.backend.not_in(list(but))] if but else []
+    claimed_at = func.coalesce(attempts.c.claimed_at, attempts.c.started_at)  # of an earlier version: no claimed_at
+    started = select(jobs.c.owner, func.max(claimed_at).label("at"))
     served = started.join_from(attempts, jobs, jobs.c.id == attempts.c.job_id).group_by(jobs.c.owner).subquery()
     turn = func.row_number().over(partition_by=jobs.c.owner, order_by=attempts.c.number)
     return (

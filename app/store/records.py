@@ -96,6 +96,7 @@ class Attempt:
     progress: float  # 0..1
     stage: str
     tries: int  # how often it was claimed and not given back
+    lapses: int  # how many of these tries ended because their lease ran out
     claim: str | None  # the token of the run that holds it
     worker: str | None  # host and process of its last run, for people
     lease_until: float | None  # when the claim ends unless it is renewed: epoch seconds by the database's clock
@@ -120,6 +121,11 @@ class Attempt:
     params: Mapping[str, Any]
     error_code: str | None
     error_message: str | None
+
+    @property
+    def burned_tries(self) -> int:
+        """The tries that count against the photo, one that is running among them: those that did not just lapse."""
+        return self.tries - self.lapses
 
 
 @dataclasses.dataclass(frozen=True)

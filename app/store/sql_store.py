@@ -18,6 +18,7 @@ from app.store.protocol import (
     EXPIRED_JOBS_A_PASS,
     FORGOTTEN_SECONDS,
     LEASE_SECONDS,
+    MAX_LAPSES,
     MAX_TRIES,
     NOTIFIED_A_SWEEP,
 )
@@ -260,20 +261,21 @@ class SqlStore:
 
     # What concerns many rows.
 
-    def recover(self, now: float, max_tries: int = MAX_TRIES, *, burn_try: bool = True) -> list[str]:
+    def recover(
+        self, now: float, max_tries: int = MAX_TRIES, *, burn_try: bool = True, predecessors: str = ""
+    ) -> list[str]:
         """See `Store`."""
 
         def write(connection: Connection) -> tuple[set[str], list[str]]:
-            exclusive = self._database.exclusive
-            changed = leases.recover(connection, now, max_tries, burn_try=burn_try) if exclusive else set()
-            return changed, queries.queued_ids(connection)
+            of = None if self._database.exclusive else predecessors
+            return leases.recover(connection, now, max_tries, burn_try, of), queries.queued_ids(connection)
 
         changed, waiting = self._database.write(write)
         self._events.publish(changed)
         return waiting
 
     def sweep_leases(
-        self, now: float, *, forgotten_seconds: float = FORGOTTEN_SECONDS, max_tries: int = MAX_TRIES
+        self, now: float, *, forgotten_seconds: float = FORGOTTEN_SECONDS, max_lapses: int = MAX_LAPSES
     ) -> LeaseSweep:
         """See `Store`."""
 
@@ -281,14 +283,14 @@ class SqlStore:
             if not try_hold(connection, AdvisoryLock.LEASE_SWEEP):
                 return [], []
             moment = self._database.now()
-            ended = leases.end_expired(connection, moment, now, max_tries)
+            ended = leases.end_lapsed(connection, moment, now, max_lapses)
             return ended, leases.find_forgotten(connection, moment, forgotten_seconds, NOTIFIED_A_SWEEP)
 
         ended, forgotten = self._database.write(write)
         for _, job_id in ended:
             self._notify_changed(job_id, queue_moved=True)
-        crashed = tuple(attempt_id for attempt_id, _ in ended)
-        return LeaseSweep(crashed, (*crashed, *forgotten))
+        lapsed = tuple(attempt_id for attempt_id, _ in ended)
+        return LeaseSweep(lapsed, (*lapsed, *forgotten))
 
     def cancel_or_remove(self, owner: str, job_id: str, now: float) -> Removal:
         """See `Store`."""
@@ -320,7 +322,8 @@ class SqlStore:
 
     def _lease(self) -> Lease:
         """What a claim made now is written with."""
-        return Lease(self._worker, self._database.now() + self._lease_seconds)
+        now = self._database.now()
+        return Lease(self._worker, now, now + self._lease_seconds)
 
     def _notify_claimed(self, attempt: Attempt | None) -> Attempt | None:
         self._notify_changed(None if attempt is None else attempt.job_id, queue_moved=True)
@@ -328,12 +331,11 @@ class SqlStore:
 
     def _notify_changed(self, changed: str | None, *, queue_moved: bool = False) -> bool:
         """Tell the listeners of a change, if there was one; a move of the queue concerns every waiting job."""
-        if changed is None:
-            return False
-        self._events.publish([changed])
-        if queue_moved and self._events.has_listeners():
-            self._events.publish(job_id for job_id in self._waiting_jobs() if job_id != changed)
-        return True
+        if changed is not None:
+            self._events.publish([changed])
+            if queue_moved and self._events.has_listeners():
+                self._events.publish(job_id for job_id in self._waiting_jobs() if job_id != changed)
+        return changed is not None
 
     def _waiting_jobs(self) -> list[str]:
         try:
