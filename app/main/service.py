@@ -139,6 +139,7 @@ class Service:
         await context.rate_limits.windows.close()
         context.store.close()
 
+    # Longer than the rest for the one list of all parts, whose order should be read in one place.
     def _build(self, on_hang: Callable[[], None] | None) -> AppContext:
         settings, metrics = self._settings, Metrics()
         limits = limits_of(settings)
@@ -233,13 +234,8 @@ class Service:
         )
 
     def _make_janitor(self, store: Store, storage: Storage, metrics: Metrics) -> Janitor:
-        return Janitor(
-            store,
-            storage,
-            metrics,
-            retention_seconds=self._settings.retention_minutes * 60,
-            interval_seconds=self._settings.janitor_interval_minutes * 60,
-        )
+        kept, pause = self._settings.retention_minutes * 60, self._settings.janitor_interval_minutes * 60
+        return Janitor(store, storage, metrics, retention_seconds=kept, interval_seconds=pause)
 
     def _open_cloud(self, decoder: Decoder, storage: Storage) -> None:
         """Open the cloud backend when there is a key; it connects to nothing until a photo asks for it."""
