@@ -82,6 +82,9 @@ def _complaints(context: AppContext) -> list[str]:
         reasons.append(storage_problem)
     if context.scanner is not None and (limit := context.scanner.problem()) is not None:
         reasons.append(limit)
+    provider_problem = context.catalog.provider_problem()
+    if provider_problem is not None:
+        reasons.append(provider_problem)
     if context.janitor.state is not ThreadState.RUNNING:
         reasons.append("The janitor keeps dying or is not running; the log says why.")
     if context.lease_keeper.state is not ThreadState.RUNNING:

@@ -21,7 +21,7 @@ from app.api.dependencies import AppContext
 from app.api.job_events import JobEvents
 from app.api.shared_calls import KeptAnswers, SharedCalls
 from app.api.shared_pool import Pools
-from app.backends.protocol import Backend
+from app.backends.protocol import Backend, Pausing
 from app.backends.siliconflow import NAME as CLOUD
 from app.backends.siliconflow import describe_siliconflow
 from app.errors import RestoreError
@@ -142,7 +142,7 @@ class Service:
             counts = await pools.system.run("", store.counts)
             return counts.queued
 
-        catalog = Catalog(lambda: self._describe(), lambda: self._warm_up(), backends=self._backend_rows())
+        catalog = self._make_catalog(metrics)
         return AppContext(
             limits=limits,
             store=store,
@@ -173,6 +173,15 @@ class Service:
             wall=time.time,
             started_at=time.monotonic(),
             scanner=self._scanner,
+        )
+
+    def _make_catalog(self, metrics: Metrics) -> Catalog:
+        metrics.follow_provider(lambda: self._provider_pause_seconds() is not None)
+        return Catalog(
+            lambda: self._describe(),
+            lambda: self._warm_up(),
+            backends=self._backend_rows(),
+            provider_pause_seconds=self._provider_pause_seconds,
         )
 
     def _make_submission(
@@ -217,6 +226,7 @@ class Service:
         if self._given or not key:
             return
         from app.backends.siliconflow.backend import open_siliconflow_backend  # with it comes an HTTP client
+        from app.backends.siliconflow.breaker import ProviderBreaker
 
         self._backends[CLOUD] = open_siliconflow_backend(
             api_key=key,
@@ -227,7 +237,12 @@ class Service:
             decode=decoder.decode,
             scratch=lambda: storage.scratch(new_id()),
             share=storage.share,
+            breaker=ProviderBreaker(),
         )
+
+    def _provider_pause_seconds(self) -> float | None:
+        cloud = self._backends.get(CLOUD)
+        return cloud.pause_seconds() if isinstance(cloud, Pausing) else None
 
     def _backend_rows(self) -> list[dict[str, Any]]:
         """What may be chosen, and what it means to choose it."""

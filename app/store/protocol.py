@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from app.store.idempotency import KnownSubmission
 from app.store.leases import LeaseSweep
 from app.store.queries import Counts
 from app.store.records import Attempt, Job, JobSummary, NewPhoto, NewVersion, Photo, Result
@@ -63,6 +64,30 @@ class Library(Protocol):
         ...
 
 
+class Idempotency(Protocol):
+    """What clients called their submissions (Idempotency-Key), per owner, for a day. Usable from any thread."""
+
+    def begin(self, owner: str, key: str, digest: str, now: float) -> KnownSubmission:
+        """What the key stands for; one that is new is written down for a request with this digest.
+
+        Raises `Conflict` `idempotency_key_in_use` while the first request is being taken. One whose process died is
+        taken over after `CRASHED_SECONDS`, with the same `job_id`.
+        """
+        ...
+
+    def accept(self, owner: str, key: str, attempt_id: str, position: int) -> None:
+        """The job of the key is accepted."""
+        ...
+
+    def forget(self, owner: str, key: str, job_id: str) -> None:
+        """The submission was refused: the key is as new."""
+        ...
+
+    def expire(self, now: float) -> int:
+        """Remove keys of more than a day; how many."""
+        ...
+
+
 class Store(Protocol):
     """Photos, jobs and attempts. Usable from any thread.
 
@@ -75,6 +100,11 @@ class Store(Protocol):
     @property
     def library(self) -> Library:
         """Photos that are uploaded once and restored many times."""
+        ...
+
+    @property
+    def idempotency(self) -> Idempotency:
+        """The keys of submissions."""
         ...
 
     def open(self) -> None:
@@ -107,10 +137,12 @@ class Store(Protocol):
         now: float,
         *,
         owner_limit: int | None = None,
+        job_id: str | None = None,
     ) -> tuple[Job, int]:
         """Accept a job for photos that are already safe on disk: all of its rows or none.
 
-        Returns the job and its place in the queue (1: next) at the moment it came in.
+        With `job_id` the job gets that id, which no job may have. Returns the job and its place in the queue (1: next)
+        at the moment it came in.
 
         Raises:
             Unavailable: `queue_full` with `retry_after_seconds`, when more than `queue_limit` photos would wait.
@@ -130,8 +162,11 @@ class Store(Protocol):
         now: float,
         *,
         owner_limit: int | None = None,
+        job_id: str | None = None,
     ) -> tuple[Job, int]:
         """Accept one attempt more at a photo, as a job of its own; returns the job and its place in the queue.
+
+        `job_id` is as in `submit`.
 
         Raises:
             NotFound: `photo_not_found`.

@@ -11,6 +11,7 @@ from app.errors import RestoreError
 from app.events import Events, LocalEvents
 from app.store import leases, photo_transitions, queries, removal, submissions, transitions
 from app.store.database import open_database_at
+from app.store.idempotency import SqlIdempotency
 from app.store.leases import Lease, LeaseSweep
 from app.store.locks import AdvisoryLock, try_hold
 from app.store.protocol import (
@@ -55,6 +56,7 @@ class SqlStore:
         self._worker, self._lease_seconds = worker, lease_seconds
         self._events = events or LocalEvents()
         self.library = SqlLibrary(self._database, self._events)
+        self.idempotency = SqlIdempotency(self._database)
 
     def open(self) -> None:
         """See `Store`."""
@@ -86,16 +88,16 @@ class SqlStore:
         now: float,
         *,
         owner_limit: int | None = None,
+        job_id: str | None = None,
     ) -> tuple[Job, int]:
         """See `Store`."""
         if not photos:
             raise ValueError("a job has at least one photo")
 
         def write(connection: Connection) -> tuple[Job, int]:
-            job_id = submissions.insert_job(
-                connection, owner, photos, options_json, backend, queue_limit, now, owner_limit
-            )
-            return queries.find_job(connection, owner, job_id), queries.queue_position(connection, job_id)
+            asked = (owner, photos, options_json, backend, queue_limit, now, owner_limit, job_id)
+            written = submissions.insert_job(connection, *asked)
+            return queries.find_job(connection, owner, written), queries.queue_position(connection, written)
 
         job, position = self._database.write_grouped(write)
         self._events.publish([job.id])
@@ -111,13 +113,14 @@ class SqlStore:
         now: float,
         *,
         owner_limit: int | None = None,
+        job_id: str | None = None,
     ) -> tuple[Job, int]:
         """See `Store`."""
 
         def write(connection: Connection) -> tuple[Job, int]:
-            asked = (owner, photo_id, options_json, backend, queue_limit, now, owner_limit)
-            job_id = photo_transitions.restore(connection, *asked)
-            return queries.find_job(connection, owner, job_id), queries.queue_position(connection, job_id)
+            asked = (owner, photo_id, options_json, backend, queue_limit, now, owner_limit, job_id)
+            written = photo_transitions.restore(connection, *asked)
+            return queries.find_job(connection, owner, written), queries.queue_position(connection, written)
 
         job, position = self._database.write_grouped(write)
         self._events.publish([job.id])
