@@ -61,6 +61,8 @@ _TABLE = {
     "device_unavailable": ErrorFacts(503, "the device of the settings is not there"),
     "reference_unavailable": ErrorFacts(503, "upstream's packages are missing or do not know the model"),
     "backend_failed": ErrorFacts(503, "the local backend could not be opened"),
+    "no_worker": ErrorFacts(503, "no process that restores is running", 10),
+    "warm_up_pending": ErrorFacts(503, "not every worker has run its model yet", 10),
     "download_corrupt": ErrorFacts(503, "a downloaded weight file has the wrong hash"),
     "download_failed": ErrorFacts(503, "a weight file could not be downloaded"),
     # the photo
@@ -125,6 +127,7 @@ _TABLE = {
     "bad_network_output": ErrorFacts(500, "the network gave an unusable picture"),
     "decoder_unavailable": ErrorFacts(500, "the decoder's process cannot be started"),
     "internal_error": UNKNOWN,
+    "worker_lost": ErrorFacts(500, "the machine that restored the photo went away five times without a word"),
     "worker_crashed": ErrorFacts(500, "the service died three times while it restored the photo"),
     # the provider
     "provider_rejected": ErrorFacts(400, "the provider refused this photo or prompt"),

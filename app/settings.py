@@ -96,6 +96,11 @@ class Settings(BaseSettings):
         repr=False,  # it may hold a password
         description="SQLAlchemy address of an SQLite file or a PostgreSQL database",
     )
+    broker_url: str = Field(
+        default="",
+        repr=False,  # it may hold a password
+        description="empty: the queue in this process; redis://HOST:PORT/NUMBER: a Redis server for several machines",
+    )
     storage_url: str = Field(
         default="", description="empty: the two folders; s3://bucket or s3://bucket/prefix: a bucket of an S3 server"
     )
@@ -212,6 +217,14 @@ class Settings(BaseSettings):
             raise ValueError("CLAMD_URL must be tcp://host:port, or the absolute path of clamd's socket")
         return value
 
+    @field_validator("broker_url")
+    @classmethod
+    def _names_a_redis(cls, value: str) -> str:
+        address = urlsplit(value)
+        if value and (address.scheme not in ("redis", "rediss") or not address.hostname):
+            raise ValueError("BROKER_URL must be the address of a Redis server, as redis://:PASSWORD@HOST:6379/0")
+        return value
+
     @field_validator("storage_url")
     @classmethod
     def _names_a_bucket(cls, value: str) -> str:
@@ -259,10 +272,10 @@ class Settings(BaseSettings):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must not stand in any log: keys, and the password of the database."""
+        """What must not stand in any log: keys, and the passwords of the database and of Redis."""
         keys = [key.get_secret_value() for key in (*self.api_keys, self.siliconflow_api_key)]
-        password = unquote(urlsplit(self.database_url).password or "")
-        return tuple(secret for secret in (*keys, password) if secret)
+        passwords = [unquote(urlsplit(url).password or "") for url in (self.database_url, self.broker_url)]
+        return tuple(secret for secret in (*keys, *passwords) if secret)
 
     @property
     def max_file_size_bytes(self) -> int:

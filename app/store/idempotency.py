@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Connection, Row, and_, delete, insert, select, update
 
@@ -32,6 +32,30 @@ class KnownSubmission:
     attempt_id: str
     position: int
     accepted: bool
+
+
+class Idempotency(Protocol):
+    """What clients called their submissions (Idempotency-Key), per owner, for a day. Usable from any thread."""
+
+    def begin(self, owner: str, key: str, digest: str, now: float) -> KnownSubmission:
+        """What the key stands for; one that is new is written down for a request with this digest.
+
+        Raises `Conflict` `idempotency_key_in_use` while the first request is being taken. One whose process died is
+        taken over after `CRASHED_SECONDS`, with the same `job_id`.
+        """
+        ...
+
+    def accept(self, owner: str, key: str, attempt_id: str, position: int) -> None:
+        """The job of the key is accepted."""
+        ...
+
+    def forget(self, owner: str, key: str, job_id: str) -> None:
+        """The submission was refused: the key is as new."""
+        ...
+
+    def expire(self, now: float) -> int:
+        """Remove keys of more than a day; how many."""
+        ...
 
 
 class SqlIdempotency:
