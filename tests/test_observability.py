@@ -27,6 +27,8 @@ def used() -> Metrics:
     metrics.observe_stage("decode", 1.0)
     metrics.add_result(1000, 1000)
     metrics.follow_queue(lambda: 1.0, lambda: 1.0)
+    metrics.follow_workers(lambda: 1.0)
+    metrics.follow_provider(lambda: False)
     metrics.observe_request("GET", "/x", 200, 0.1)
     metrics.thread_restarted("t")
     metrics.webhook_tried("delivered")

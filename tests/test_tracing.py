@@ -92,7 +92,7 @@ def test_the_stages_of_a_provider_are_spans(tmp_path: Path, collector: Collector
     cloud: Backend = Staged()
     endpoint = collector.endpoint
     with running(tmp_path, others={"siliconflow": cloud}, otel_exporter_otlp_endpoint=endpoint) as service:
-        service.context.submission.check_options = lambda _: None
+        service.context.submission.check_options = lambda options: options.backend
         service.finish(service.submit(backend="siliconflow"))
     restore = collector.named("restore")
     stages = {"preparing": 1, "sending": 1, "provider": 2, "downloading": 1}

@@ -70,12 +70,7 @@ def _nothing_else() -> None:
 
 
 def _not_cancelled() -> bool:
-    """The stop sign of a caller that never stops a run."""
-    return False
-
-
-def _no_retry() -> bool:
-    """What a caller that cannot wait says to another try."""
+    """The stop sign of a caller that never stops a run, and what it says to another try."""
     return False
 
 
@@ -211,7 +206,7 @@ class Runner:
         finished: Finished,
         *,
         heartbeat: Callable[[], None] = _noop,
-        wait_to_retry: Callable[[], bool] = _no_retry,
+        wait_to_retry: Callable[[], bool] = _not_cancelled,
     ) -> None:
         """Encode, make the file safe under its name, and only then complete the row.
 

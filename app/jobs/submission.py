@@ -64,8 +64,8 @@ class BatchRefused(RestoreError):
 class Submission:
     """Accepts jobs and photos. Calls wait for disk and database, so they belong in a thread that may wait.
 
-    `check_options` raises for options that cannot be served now; `read_header` judges a file by its header, away from
-    this process; `scan` (None: nobody does) raises for a file that must not be kept. `now` is epoch seconds.
+    `check_options` names the backend that serves options now, or raises; `read_header` judges a file by its header,
+    away from this process; `scan` (None: nobody does) raises for what must not be kept. `now` is epoch seconds.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Submission:
         storage: Storage,
         queue: Queue,
         *,
-        check_options: Callable[[RestoreOptions], None],
+        check_options: Callable[[RestoreOptions], str],
         read_header: Callable[[Path], Header],
         limits: SubmissionLimits,
         scan: Callable[[Path], None] | None = None,
@@ -89,9 +89,10 @@ class Submission:
         uploads: Sequence[Upload],
         options: RestoreOptions,
         now: float,
+        job_id: str | None = None,
         origin: JobOrigin = NO_ORIGIN,
     ) -> tuple[Job, int]:
-        """Turn uploads into a job; gives the job and its place in the queue (1: next).
+        """Turn uploads into a job (of the given id, or a fresh one); gives it and its place in the queue (1: next).
 
         Raises:
             RestoreError: what is wrong with the options, the photos, or the state of the service; `BatchRefused` names
@@ -99,7 +100,7 @@ class Submission:
         """
         stored: list[StoredUpload] = []
         try:
-            self.check_options(options)
+            backend = self.check_options(options)
             headers = _check_each(uploads, functools.partial(self._check_one, options=options))
             if self._scan is not None:
                 _check_each(uploads, functools.partial(_scan_one, self._scan))
@@ -107,8 +108,8 @@ class Submission:
                 stored.append(_writer_of(upload).commit())  # noqa: PERF401 - one by one: what is stored must be known
             photos = [_new_photo(*found) for found in zip(uploads, headers, stored, strict=True)]
             limits = self._limits
-            asked = (owner, photos, options.to_json(), options.backend, limits.queue_limit, now)
-            job, position = self._store.submit(*asked, owner_limit=limits.owner_limit, origin=origin)
+            asked = (owner, photos, options.to_json(), backend, limits.queue_limit, now)
+            job, position = self._store.submit(*asked, owner_limit=limits.owner_limit, job_id=job_id, origin=origin)
         except BaseException:
             self._drop(uploads, stored)
             raise
@@ -136,14 +137,20 @@ class Submission:
         return photo, created
 
     def restore_photo(
-        self, owner: str, photo_id: str, options: RestoreOptions, now: float, origin: JobOrigin = NO_ORIGIN
+        self,
+        owner: str,
+        photo_id: str,
+        options: RestoreOptions,
+        now: float,
+        job_id: str | None = None,
+        origin: JobOrigin = NO_ORIGIN,
     ) -> tuple[Job, int]:
         """One attempt more at a photo that is kept; the job and its place in the queue.
 
         Raises:
             RestoreError: what is wrong with the options, the photo's state, or the state of the service.
         """
-        self.check_options(options)
+        backend = self.check_options(options)
         photo = self._store.library.photo(owner, photo_id)
         self._check_result(photo.width, photo.height, options)
         if not self._storage.has_upload(photo_id):
@@ -151,8 +158,10 @@ class Submission:
         if options.pages == Pages.ALL:
             with self._storage.upload(photo_id) as path:
                 self._check_pages(self._read_header(path), options)
-        asked = (owner, photo_id, options.to_json(), options.backend, self._limits.queue_limit, now)
-        job, position = self._store.restore_photo(*asked, owner_limit=self._limits.owner_limit, origin=origin)
+        asked = (owner, photo_id, options.to_json(), backend, self._limits.queue_limit, now)
+        job, position = self._store.restore_photo(
+            *asked, owner_limit=self._limits.owner_limit, job_id=job_id, origin=origin
+        )
         self._wake(job)
         return job, position
 

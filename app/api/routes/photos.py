@@ -16,6 +16,7 @@ from app.api.job_origin import origin_of, with_webhook
 from app.api.json_bodies import options_of, read_fields, read_object
 from app.api.routes.jobs import accepted, submitted, waited
 from app.errors import NotFound, Unprocessable
+from app.jobs.idempotency import HEADER, check_key
 from app.options import is_plain_text
 from app.storage import ID_PATTERN
 from app.store import Photo
@@ -91,15 +92,14 @@ async def restore_photo(request: Request, photo_id: PhotoId) -> Response:
 
     `Prefer: wait=SECONDS` answers with the finished job, or with the failure's own status.
     """
-    context = get_context(request)
+    context, key = get_context(request), check_key(request.headers.get(HEADER))
     await context.admission.check()
     fields = await read_fields(request)
     origin = with_webhook(context, origin_of(request), fields)
-    options = options_of(fields)
-    asked = (get_owner(request), _check_id(photo_id), options, origin)
-    job, position = await context.run(uploads.restore_photo, context, *asked)
-    body = {**submitted(job, position), "attempt_id": job.attempts[0].id}
-    return await waited(request, job) or accepted(body, f"/api/v1/jobs/{job.id}")
+    asked = (get_owner(request), _check_id(photo_id), options_of(fields), request.url.path, key, origin)
+    job = await context.run(uploads.restore_photo, context, *asked)
+    body = {**submitted(job), "attempt_id": job.attempt_id}
+    return await waited(request, job.job_id) or accepted(body, f"/api/v1/jobs/{job.job_id}")
 
 
 @router.post(
