@@ -119,7 +119,7 @@ class Restoration:
     def run(self, tasks: Sequence[RestoreTask]) -> None:
         """Restore one photo after another until all are done or Ctrl-C was pressed."""
         before = signal.signal(signal.SIGINT, self._on_interrupt)
-        decoder = Decoder(self._limits)
+        decoder = Decoder(self._limits, follow_links=True)
         try:
             sizes = [self._megapixels(task) for task in tasks]
             with work_bar() as bar:
