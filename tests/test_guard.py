@@ -16,6 +16,7 @@ from app.api.admission import Admission
 from app.api.auth.api_keys import COOKIE_NAME, SESSION_SECONDS, ApiKeys
 from app.api.auth.origins import Origins
 from app.api.auth.rate_limits import RateLimits, network_of, parse_rate
+from app.api.auth.rate_windows import MemoryWindows
 from app.api.middleware import request_context as frames
 from app.api.middleware.access_control import AccessControlMiddleware, AccessRules
 from app.api.middleware.request_body import MeteredBody, Pace
@@ -52,7 +53,7 @@ def test_everything_but_liveness_needs_the_key(keyed: Service) -> None:
                 asked = keyed.client.build_request(method.upper(), path, **form, headers=headers)
                 if not headers:
                     del asked.headers["x-api-key"]
-                keyed.context.rate_limits._windows.storage.storage.clear()
+                keyed.context.rate_limits.windows = MemoryWindows()
                 answer = keyed.client.send(asked)
                 if path == "/health/live":
                     assert answer.status_code == 200
@@ -83,7 +84,7 @@ def test_each_of_several_keys_opens_and_owns_its_own_jobs(keyed: Service) -> Non
 
 @pytest.mark.parametrize("key", [b"\xff\xfe\x00secret", "schlüssel".encode(), b"a" * 5000, KEY.upper().encode(), b" "])
 def test_odd_keys_are_wrong_and_never_an_error(keyed: Service, key: bytes) -> None:
-    keyed.context.rate_limits._windows.storage.storage.clear()
+    keyed.context.rate_limits.windows = MemoryWindows()
     asked = keyed.client.build_request("GET", "/api/v1/config", headers={b"X-API-KEY": key})
     assert_problem(keyed.client.send(asked), 401, "wrong_key")
 
@@ -121,7 +122,7 @@ def test_wrong_keys_never_lock_out_a_right_one_from_the_same_address(tmp_path: P
 def test_a_foreign_page_does_not_spend_the_users_rate(tmp_path: Path, said: dict[str, str], key: str) -> None:
     with running(tmp_path, rate_limit="5/minute", key=key) as service:
         cookie = sign_in(service) if key else "none=1"
-        service.context.rate_limits._windows.storage.storage.clear()
+        service.context.rate_limits.windows = MemoryWindows()
         codes = [with_cookie(service, "GET", "/api/v1/jobs", cookie, headers=said).status_code for _ in range(8)]
         assert codes == [200] * 5 + [429] * 3
         own = {"sec-fetch-site": "same-origin"}
@@ -376,7 +377,7 @@ FORM = {"content-type": "multipart/form-data; boundary=b"}
 )
 def test_what_is_refused_by_its_head_is_not_read_at_all(keyed: Service, headers: dict[str, str], status: int) -> None:
     wire = Wire()
-    keyed.context.rate_limits._windows.storage.storage.clear()
+    keyed.context.rate_limits.windows = MemoryWindows()
     keyed.client.portal.call(call, keyed.app, wire, "/api/v1/enhance", headers)  # type: ignore[union-attr]
     assert (wire.status, wire.read) == (status, 0)
     assert wire.header("connection") == "close"

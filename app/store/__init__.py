@@ -1,7 +1,8 @@
 """Photos, jobs and attempts as rows, which are the truth: the `Store` protocol, and `SqlStore` over SQLite."""
 
+from app.store.changes import Revision
 from app.store.leases import LeaseSweep
-from app.store.protocol import LEASE_SECONDS, MAX_TRIES, Library, Store
+from app.store.protocol import LEASE_SECONDS, MAX_LAPSES, MAX_TRIES, Library, Store
 from app.store.queries import Counts
 from app.store.records import (
     Attempt,
@@ -16,9 +17,12 @@ from app.store.records import (
 )
 from app.store.removal import Removal
 from app.store.sql_store import SqlStore
+from app.store.workers import LIVE_SECONDS, LiveWorker, Workers
 
 __all__ = [
     "LEASE_SECONDS",
+    "LIVE_SECONDS",
+    "MAX_LAPSES",
     "MAX_TRIES",
     "Attempt",
     "AttemptStatus",
@@ -27,12 +31,15 @@ __all__ = [
     "JobSummary",
     "LeaseSweep",
     "Library",
+    "LiveWorker",
     "NewPhoto",
     "NewVersion",
     "Photo",
     "PhotoStatus",
     "Removal",
     "Result",
+    "Revision",
     "SqlStore",
     "Store",
+    "Workers",
 ]

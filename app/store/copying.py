@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Table, func, insert, select
 from app.errors import Conflict, Internal
 from app.store.database import Database
 from app.store.locks import AdvisoryLock, hold
-from app.store.schema import metadata
+from app.store.schema import metadata, workers
 
 _ROWS_A_BATCH = 500
 
@@ -24,7 +24,8 @@ def copy_rows(source: Database, target: Database) -> dict[str, int]:
 
 def _copy_all(source: Connection, target: Connection) -> dict[str, int]:
     hold(target, AdvisoryLock.QUEUE)  # nobody submits meanwhile
-    tables = metadata.sorted_tables  # a row comes after those that it refers to
+    # A row comes after those that it refers to; what processes say of themselves is of this very moment.
+    tables = [table for table in metadata.sorted_tables if table is not workers]
     if any(_count(target, table) for table in tables):
         raise Conflict(
             "target_not_empty",

@@ -22,8 +22,9 @@ def held_by(attempt_id: str, token: str) -> ColumnElement[bool]:
 
 
 def update_attempt(connection: Connection, guard: ColumnElement[bool], **values: Any) -> Any:
-    """The one guarded UPDATE; the row's job and photo when it moved, else None."""
-    statement = update(attempts).where(guard).values(**values).returning(attempts.c.job_id, attempts.c.photo_id)
+    """The one guarded UPDATE, which raises the revision; the row's job and photo when it moved, else None."""
+    moved = update(attempts).where(guard).values(**values, revision=attempts.c.revision + 1)
+    statement = moved.returning(attempts.c.job_id, attempts.c.photo_id)
     return connection.execute(statement).one_or_none()
 
 

@@ -7,6 +7,7 @@ connection and return the ids of the jobs they changed, or None.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from sqlalchemy import Connection, and_, update
 
@@ -72,8 +73,10 @@ def new_version(connection: Connection, attempt_id: str, was: int, result: NewVe
 def cancel(connection: Connection, job_id: str, now: float) -> bool:
     """Every active attempt of a job -> cancelled, at once; a run that goes on notices and its result is dropped."""
     active = and_(attempts.c.job_id == job_id, attempts.c.status.in_(ACTIVE))
-    values = {"status": AttemptStatus.CANCELLED.value, "claim": None, "lease_until": None, "ended_at": now}
+    values: dict[str, Any] = {"status": AttemptStatus.CANCELLED.value, "claim": None, "lease_until": None}
+    values["ended_at"] = now
     values["stage"] = Stage.CANCELLED.value
+    values["revision"] = attempts.c.revision + 1
     moved = update(attempts).where(active).values(**values).returning(attempts.c.photo_id)
     photo_ids = sorted(connection.execute(moved).scalars())  # photos are locked in one order everywhere
     for photo_id in photo_ids:

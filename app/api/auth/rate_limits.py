@@ -1,6 +1,6 @@
 """How often a client may ask, and how many wrong keys an address may try.
 
-Counting is in memory, for one process.
+Where it is counted, in this process or for all servers, is the business of `rate_windows`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import math
 import time
 
 from limits import RateLimitItem, RateLimitItemPerMinute, parse
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import FixedWindowRateLimiter
 
+from app.api.auth.rate_windows import MemoryWindows, Windows
 from app.errors import TooManyRequests
 
 WRONG_KEYS_PER_MINUTE = 10
@@ -21,14 +20,14 @@ WRONG_KEYS_PER_MINUTE = 10
 class RateLimits:
     """Limits such as `600/minute`; `0` means none. Use it from one event loop."""
 
-    def __init__(self, rate_limit: str) -> None:
+    def __init__(self, rate_limit: str, windows: Windows | None = None) -> None:
         self._limit = parse_rate(rate_limit)
         self._wrong_keys = RateLimitItemPerMinute(WRONG_KEYS_PER_MINUTE)
-        self._windows = FixedWindowRateLimiter(MemoryStorage())
+        self.windows: Windows = windows or MemoryWindows()
 
     async def hit(self, client: str) -> None:
         """Count one request. Raises `TooManyRequests` `rate_limited` with the seconds until the window ends."""
-        if self._limit is not None and not await self._windows.hit(self._limit, "asked", client):
+        if self._limit is not None and not await self.windows.hit(self._limit, "asked", client):
             wait = await self._seconds_left(self._limit, "asked", client)
             raise TooManyRequests(
                 "rate_limited",
@@ -39,7 +38,7 @@ class RateLimits:
 
     async def count_wrong_key(self, address: str) -> None:
         """Remember one wrong key. Raises `TooManyRequests` `too_many_wrong_keys` once an address tried too many."""
-        if not await self._windows.hit(self._wrong_keys, "wrong", address):
+        if not await self.windows.hit(self._wrong_keys, "wrong", address):
             wait = await self._seconds_left(self._wrong_keys, "wrong", address)
             raise TooManyRequests(
                 "too_many_wrong_keys",
@@ -49,8 +48,7 @@ class RateLimits:
 
     async def _seconds_left(self, item: RateLimitItem, *words: str) -> int:
         # The limits library counts on the wall clock, so the rest of its window is read off the same one.
-        window = await self._windows.get_window_stats(item, *words)
-        return max(1, math.ceil(window.reset_time - time.time()))
+        return max(1, math.ceil(await self.windows.reset_time(item, *words) - time.time()))
 
 
 def parse_rate(text: str) -> RateLimitItem | None:
