@@ -38,6 +38,6 @@ def test_a_server_of_a_killed_process_ends() -> None:
     until(lambda: _is_gone(server), 5)
 
 
-@pytest.mark.parametrize("name", ["s3_servers", "postgres_server", "nginx"])
+@pytest.mark.parametrize("name", ["s3_servers", "postgres_server", "nginx", "redis_server", "clamd_server"])
 def test_every_server_of_the_fixtures_is_started_so(name: str) -> None:
     assert "ends_with_us(" in (ROOT / "tests" / f"{name}.py").read_text()

@@ -14,8 +14,7 @@ from app.backends.siliconflow.paid_result import Patience
 from app.errors import Cancelled, Internal, RestoreError, Unprocessable
 from app.images import Decoder, ImageLimits, Picture
 from app.options import RestoreOptions
-from app.stages import Stage
-from tests.provider_stand_in import StandIn, Wire
+from tests.provider_stand_in import Play, StandIn, Wire
 
 PHOTO = Picture(np.random.default_rng(7).integers(0, 256, (30, 40, 3), dtype=np.uint8), source_format="JPEG")
 
@@ -51,7 +50,7 @@ def patience(clock: Clock) -> Patience:
     return Patience(900.0, clock, clock.pause)
 
 
-def keep_on(_fraction: float, _stage: Stage) -> bool:
+def keep_on(fraction: float, stage: str) -> bool:
     return True
 
 
@@ -59,14 +58,15 @@ def keep_on(_fraction: float, _stage: Stage) -> bool:
 def test_a_download_that_fails_is_tried_again_and_nothing_is_paid_twice(
     trouble: str, provider: StandIn, decoder: Decoder
 ) -> None:
-    plays = {
+    plays: dict[str, Play] = {
         "500": lambda wire: wire.reply(500, b""),
         "cut": lambda wire: wire.send(wire.head(200, 5000) + b"\x89PNG\r\n\x1a\n"),
         "closed": lambda wire: None,
     }
 
-    def bad_then_good(wire: Wire) -> object:
-        return plays[trouble](wire) if len(provider.asked("store")) < 4 else provider.give(wire)
+    def bad_then_good(wire: Wire) -> None:
+        play = plays[trouble] if len(provider.asked("store")) < 4 else provider.give
+        play(wire)
 
     provider.store, clock = bad_then_good, Clock()
     backend = provider.backend(decoder.decode, patience=patience(clock))

@@ -37,7 +37,8 @@ from app.commands.models import missing_defaults
 from app.errors import RestoreError
 from app.exit_codes import EXIT_FAILED, EXIT_OK
 from app.images import Decoder
-from app.main.service import limits_of, open_backend
+from app.main.limits import limits_of
+from app.main.service import open_backend
 from app.options import EngineName, RestoreOptions
 from app.restoration.models import weights
 from app.restoration.models.weights import Verdict
