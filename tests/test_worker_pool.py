@@ -37,7 +37,13 @@ def description(pace: float | None, default: str, *models: dict[str, Any], **mor
 
 
 SLOW = description(40.0, "small", model("small"), model("large", installed=False), problems=["It is hot."])
-FAST = description(2.0, "large", model("large"), model("old"), problems=["It is hot."], notes=["It is new."])
+FAST = description(
+    2.0,
+    "large",
+    *(model("large"), model("old"), model("rare", installed=False)),
+    problems=["It is hot."],
+    notes=["It is new."],
+)
 
 
 def report(described: dict[str, Any], status: str = "idle", **more: Any) -> WorkerReport:
@@ -82,9 +88,11 @@ def pool(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pool]:
 def test_models_are_the_union_and_the_fastest_worker_gives_what_there_is_only_one_of(pool: Pool) -> None:
     pool.says("a:1", report(SLOW))
     pool.says("b:2", report(FAST))
-    pool.says("c:3", report(description(None, "small", model("small"))))
+    pool.says("c:3", report(description(None, "small", model("small"), model("rare"))))
     described = pool.catalog.description()
-    assert {row["name"]: row["installed"] for row in described["models"]} == {"large": True, "old": True, "small": True}
+    assert {row["name"]: row["installed"] for row in described["models"]} == dict.fromkeys(
+        ("large", "old", "rare", "small"), True
+    )
     assert described["default_model"] == "large"
     assert described["problems"] == ["b:2, a:1: It is hot."]
     assert described["notes"] == ["b:2: It is new."]
