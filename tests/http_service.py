@@ -73,8 +73,22 @@ def describe() -> dict[str, Any]:
         "precision_reason": "exact",
         "default_quality": "fast",
         "default_model": "lanczos",
+        "qualities": [
+            {"quality": quality, "model": "lanczos", "stands_in_for": None} for quality in ("fast", "balanced", "best")
+        ],
+        "warm_run": {"model": "lanczos", "pixels": 40_000, "seconds": 0.004},
+        "loaded_models": [("lanczos", "fp32")],
         "models": [
-            {"name": "lanczos", "file": "none", "bytes": 0, "licence": "MIT", "installed": True, "note": None},
+            {
+                "name": "lanczos",
+                "file": "none",
+                "bytes": 0,
+                "licence": "MIT",
+                "installed": True,
+                "note": None,
+                "architecture": "compact",
+                "megamacs_per_pixel": 0.001,
+            },
             {"name": "absent", "file": "absent.pth", "bytes": 9, "licence": "MIT", "installed": False, "note": None},
         ],
         "backends": [

@@ -20,6 +20,7 @@ GROUND = {
     "exit_codes",
     "result_names",
     "process_names",
+    "time_estimate",
 }
 ALLOWED: dict[str, set[str]] = {
     "error_codes": set(),
@@ -31,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "result_names": set(),
     "process_names": set(),
     "options": {"errors"},
+    "time_estimate": {"errors", "options", "stages"},
     "settings": GROUND,
     "metrics": GROUND,
     "threads": GROUND,

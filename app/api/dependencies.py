@@ -16,6 +16,7 @@ from app.api.auth.api_keys import ApiKeys
 from app.api.auth.rate_limits import RateLimits
 from app.api.catalog import Catalog
 from app.api.connections import Connections
+from app.api.forecast import Forecast
 from app.api.job_events import JobEvents
 from app.api.shared_calls import KeptAnswers, SharedCalls
 from app.api.shared_pool import Pools
@@ -69,8 +70,8 @@ class AppContext:
         owner: whose request this context was lent to; calls run in that owner's share of the pools.
         decoder: of the photos in work.
         inspectors: decoders for what requests ask of files.
-        worker_health: how the worker of this process is, or those that report to it.
         scanner: what looks for malware in uploads; None: nothing does.
+        worker_health: how the worker of this process is, or those that report to it.
     """
 
     limits: Limits
@@ -86,6 +87,7 @@ class AppContext:
     janitor: Janitor
     lease_keeper: LeaseKeeper
     catalog: Catalog
+    forecast: Forecast
     keys: ApiKeys
     rate_limits: RateLimits
     job_events: JobEvents

@@ -80,11 +80,11 @@ def _complaints(context: AppContext) -> list[str]:
     storage_problem = context.storage.problem()
     if storage_problem is not None:
         reasons.append(storage_problem)
+    if context.scanner is not None and (limit := context.scanner.problem()) is not None:
+        reasons.append(limit)
     rate_problem = context.rate_limits.windows.problem()
     if rate_problem is not None:
         reasons.append(rate_problem)
-    if context.scanner is not None and (limit := context.scanner.problem()) is not None:
-        reasons.append(limit)
     if context.janitor.state is not ThreadState.RUNNING:
         reasons.append("The janitor keeps dying or is not running; the log says why.")
     if context.lease_keeper.state is not ThreadState.RUNNING:

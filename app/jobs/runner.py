@@ -139,6 +139,11 @@ class Runner:
         self._metrics.observe_stage("decode", self._clock() - began)
         return Prepared(attempt, token, options, picture)
 
+    def set_waiting(self, prepared: Prepared) -> None:
+        """Show an attempt that was decoded ahead as what it is for its owner: waiting for the one before it."""
+        with contextlib.suppress(RestoreError):  # only words
+            self._store.report_progress(prepared.attempt.id, prepared.token, 0.0, Stage.WAITING)
+
     def restore(
         self,
         prepared: Prepared,

@@ -6,7 +6,6 @@ Nothing of it is built, imported or started where the database belongs to one pr
 from __future__ import annotations
 
 import functools
-import socket
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
@@ -93,7 +92,7 @@ def make_reporter(context: AppContext) -> WorkerReporter:
         context.store,
         context.metrics,
         name=str(own_process_name()),
-        host=socket.gethostname(),
+        host=own_process_name().host,
         look=lambda: report_of(context.worker, context.catalog),
         warm_up=context.catalog.warm_up,
     )

@@ -16,6 +16,7 @@ from app.api.auth.rate_limits import RateLimits
 from app.api.catalog import LOCAL_BACKEND, Catalog
 from app.api.connections import Connections
 from app.api.dependencies import AppContext
+from app.api.forecast import Forecast
 from app.api.job_events import JobEvents
 from app.api.shared_calls import KeptAnswers, SharedCalls
 from app.api.shared_pool import Pools
@@ -46,7 +47,6 @@ from app.worker import Worker, WorkerHealth
 
 if TYPE_CHECKING:
     from app.backends.local import LocalBackend
-    from app.events.redis_hints import RedisHints
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +60,7 @@ Describe = Callable[[], Mapping[str, Any]]
 class Service:
     """The parts together with their start and stop. `load_error` is set when the local backend could not be opened.
 
-    With `restores` False it only serves: other processes restore what it accepts, and it knows of models what they
-    report. It loads no network then, not even torch.
+    With `restores` False it only serves and loads no network: other processes restore, and report what they can.
     """
 
     def __init__(
@@ -90,7 +89,6 @@ class Service:
         self._waiting: list[str] = []
         self.loaded = threading.Event()
         self._scanner = open_scanner(settings)
-        self._hints: RedisHints | None = None
         self.context = self._build(on_hang)
         self._links = cluster.link(self.context, self._hints, restores=restores)
 
@@ -138,6 +136,7 @@ class Service:
         await context.rate_limits.windows.close()
         context.store.close()
 
+    # Longer than the rest for the one list of all parts, whose order should be read in one place.
     def _build(self, on_hang: Callable[[], None] | None) -> AppContext:
         settings, metrics = self._settings, Metrics()
         limits = limits_of(settings)
@@ -172,6 +171,7 @@ class Service:
             ),
             janitor=self._make_janitor(store, storage, metrics),
             catalog=catalog,
+            forecast=Forecast(store, catalog, time.monotonic, settings.siliconflow_concurrency),
             keys=ApiKeys([key.get_secret_value() for key in settings.api_keys]),
             rate_limits=RateLimits(settings.rate_limit, cluster.open_windows(settings.broker_url)),
             job_events=JobEvents(),

@@ -41,6 +41,7 @@ _BACK_IN_QUEUE = {
     "lease_until": None,
     "notified_at": None,
     "progress": 0.0,
+    "worked_seconds": None,
     "stage": Stage.WAITING.value,
     "started_at": None,
     "claimed_at": None,
@@ -82,6 +83,7 @@ def claim(
         tries=attempts.c.tries + 1,
         started_at=now,
         progress=0.0,
+        worked_seconds=None,
         stage=Stage.DECODING.value,
     )
     if row is None:
@@ -108,10 +110,12 @@ def renew(connection: Connection, tokens: Collection[str], until: ColumnElement[
     return set(connection.execute(held.returning(attempts.c.claim)).scalars())
 
 
-def report_progress(connection: Connection, attempt_id: str, token: str, fraction: float, stage: str) -> str | None:
+def report_progress(
+    connection: Connection, attempt_id: str, token: str, fraction: float, stage: str, worked_seconds: float | None
+) -> str | None:
     """Write how far a run is, while it holds its claim."""
-    fraction = min(1.0, max(0.0, fraction))
-    row = update_attempt(connection, held_by(attempt_id, token), progress=fraction, stage=stage[:20])
+    news = {"progress": min(1.0, max(0.0, fraction)), "stage": stage[:20], "worked_seconds": worked_seconds}
+    row = update_attempt(connection, held_by(attempt_id, token), **news)
     return None if row is None else str(row.job_id)
 
 

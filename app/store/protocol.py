@@ -193,6 +193,10 @@ class Store(Protocol):
         """Restoration seconds per megapixel of result, over recent attempts; None before the first."""
         ...
 
+    def active(self, limit: int) -> list[Attempt]:
+        """Attempts in work, then those that wait, in the order in which they come: the first `limit` of each."""
+        ...
+
     def recent_completed(self) -> list[Attempt]:
         """The last completed attempts of all owners, newest first."""
         ...
@@ -230,8 +234,10 @@ class Store(Protocol):
         """Extend the claims of these runs; those of them that still hold theirs (the others must stop)."""
         ...
 
-    def report_progress(self, attempt_id: str, token: str, fraction: float, stage: str) -> bool:
-        """Write how far a run is, `fraction` in [0, 1]."""
+    def report_progress(
+        self, attempt_id: str, token: str, fraction: float, stage: str, worked_seconds: float | None = None
+    ) -> bool:
+        """Write how far a run is, `fraction` in [0, 1], and how long it has been restoring."""
         ...
 
     def mark_sent(self, attempt_id: str, token: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, func, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Float, FromClause, Row, Select, cast, func, select
 
 from app.errors import NotFound
 from app.options import BackendName
@@ -18,6 +18,7 @@ from app.store.schema import ACTIVE, attempt_of, attempts, jobs, photos, select_
 RECENT_ATTEMPTS = 20
 _RESULT_NAME = re.compile(r"[0-9a-f]{32}(?:-v(?P<version>[2-9]|[1-9][0-9]{1,5}))?\.[a-z]{3,4}")
 _MEGAPIXEL = 1_000_000
+_PIXELS = cast(photos.c.width, BigInteger) * photos.c.height
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +66,12 @@ def _summaries(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, Jo
             attempts.c.job_id,
             attempts.c.status,
             func.count().label("photos"),
-            func.sum(attempts.c.progress).label("progress"),
+            cast(func.sum(_PIXELS), Float).label("pixels"),
+            func.sum(attempts.c.progress * _PIXELS).label("progress"),
             func.max(attempts.c.stage).label("stage"),
             func.max(attempts.c.ended_at).label("ended_at"),
         )
+        .join_from(attempts, photos, attempts.c.photo_id == photos.c.id)
         .where(attempts.c.job_id.in_([row.id for row in rows]))
         .group_by(attempts.c.job_id, attempts.c.status)
     )
@@ -80,7 +83,7 @@ def _summaries(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, Jo
 
 def _summary(row: Row[Any], groups: Sequence[Row[Any]]) -> JobSummary:
     counts = {AttemptStatus(group.status): int(group.photos) for group in groups}
-    done = sum(group.photos if AttemptStatus(group.status).ended else group.progress for group in groups)
+    done = sum(group.pixels if AttemptStatus(group.status).ended else group.progress for group in groups)
     stages = [str(group.stage) for group in groups if group.status == AttemptStatus.PROCESSING.value]
     return JobSummary(
         id=row.id,
@@ -88,7 +91,7 @@ def _summary(row: Row[Any], groups: Sequence[Row[Any]]) -> JobSummary:
         created_at=row.created_at,
         options_json=row.options_json,
         counts=counts,
-        progress=float(done) / max(1, sum(counts.values())),
+        progress=float(done) / max(1, sum(int(group.pixels) for group in groups)),
         stage=stages[0] if stages else None,
         ended_at=max((group.ended_at for group in groups if group.ended_at is not None), default=None),
     )
@@ -226,6 +229,17 @@ def seconds_per_megapixel(connection: Connection) -> float | None:
     rows = _recent(connection)
     pixels = sum(row.result_width * row.result_height for row in rows)
     return sum(row.seconds for row in rows) / (pixels / _MEGAPIXEL) if pixels else None
+
+
+def active(connection: Connection, limit: int) -> list[Attempt]:
+    """Attempts in work, then those that wait, in the order in which they come: the first `limit` of each."""
+    running = select_attempts().where(attempts.c.status == AttemptStatus.PROCESSING.value).limit(limit)
+    in_turn = queued_ids(connection, limit)
+    waiting = select_attempts().where(attempts.c.id.in_(in_turn), attempts.c.status == AttemptStatus.QUEUED.value)
+    place = {attempt_id: index for index, attempt_id in enumerate(in_turn)}
+    found = [attempt_of(row) for row in connection.execute(waiting)]
+    found.sort(key=lambda attempt: place[attempt.id])
+    return [attempt_of(row) for row in connection.execute(running)] + found
 
 
 def recent_completed(connection: Connection) -> list[Attempt]:

@@ -95,6 +95,7 @@ class Attempt:
     options_json: str
     progress: float  # 0..1
     stage: str
+    worked_seconds: float | None  # how long it was being restored when `progress` was written; None before
     tries: int  # how often it was claimed and not given back
     lapses: int  # how many of these tries ended because their lease ran out
     claim: str | None  # the token of the run that holds it
@@ -145,8 +146,10 @@ class Job:
 
     @property
     def progress(self) -> float:
-        """Mean progress of the attempts, 0..1; an ended attempt counts as 1."""
-        return sum(1.0 if a.status.ended else a.progress for a in self.attempts) / max(1, len(self.attempts))
+        """Mean progress of the attempts by the pixels of their photos, 0..1; an ended attempt counts as 1."""
+        sizes = [attempt.photo_width * attempt.photo_height for attempt in self.attempts]
+        done = sum(size * (1.0 if a.status.ended else a.progress) for size, a in zip(sizes, self.attempts, strict=True))
+        return done / max(1, sum(sizes))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -137,6 +137,7 @@ attempts = Table(
     Column("options_json", PlainText(), nullable=False),
     Column("progress", Float, nullable=False, default=0.0),
     Column("stage", PlainText(20), nullable=False, default=Stage.WAITING.value),
+    Column("worked_seconds", Float),  # of restoring, when `progress` was written
     Column("tries", Integer, nullable=False, default=0),
     Column("lapses", Integer, nullable=False, default=0, server_default=text("0")),  # tries whose lease ran out
     Column("revision", BigInteger, nullable=False, default=0, server_default=text("0")),  # raised by every transition

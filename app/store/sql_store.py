@@ -170,6 +170,10 @@ class SqlStore:
         """See `Store`."""
         return self._database.read(queries.seconds_per_megapixel)
 
+    def active(self, limit: int) -> list[Attempt]:
+        """See `Store`."""
+        return self._database.read(lambda connection: queries.active(connection, limit))
+
     def recent_completed(self) -> list[Attempt]:
         """See `Store`."""
         return self._database.read(queries.recent_completed)
@@ -214,12 +218,12 @@ class SqlStore:
         """See `Store`."""
         return self._database.write_apart(lambda connection: leases.renew(connection, tokens, self._lease().until))
 
-    def report_progress(self, attempt_id: str, token: str, fraction: float, stage: str) -> bool:
+    def report_progress(
+        self, attempt_id: str, token: str, fraction: float, stage: str, worked_seconds: float | None = None
+    ) -> bool:
         """See `Store`."""
-        changed = self._database.write(
-            lambda connection: leases.report_progress(connection, attempt_id, token, fraction, stage)
-        )
-        return self._notify_changed(changed)
+        news = (attempt_id, token, fraction, stage, worked_seconds)
+        return self._notify_changed(self._database.write(lambda connection: leases.report_progress(connection, *news)))
 
     def mark_sent(self, attempt_id: str, token: str) -> bool:
         """See `Store`."""

@@ -62,6 +62,8 @@ class LocalLane(Lane):
             active_runs.leave(token)
             return
         active_runs.move(token, Step.READY)
+        if active_runs.at(Step.RESTORING, lane=self.name):
+            self._context.runner.set_waiting(prepared)
         self._ready.put(prepared)
 
     def _restore_loop(self, _stop: threading.Event) -> None:

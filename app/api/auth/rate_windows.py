@@ -59,8 +59,9 @@ class MemoryWindows:
         """See `Windows`."""
         return (await self._limiter.get_window_stats(item, *words)).reset_time
 
-    def problem(self) -> None:
+    def problem(self) -> str | None:
         """See `Windows`."""
+        return None
 
     async def close(self) -> None:
         """See `Windows`."""

@@ -18,7 +18,6 @@ from app.api.auth.api_keys import COOKIE_NAME, SESSION_SECONDS
 from app.api.dependencies import AppContext, get_context
 from app.api.health import get_health, get_resources
 from app.api.middleware.access_control import SESSION_PATH, check_key, client_address
-from app.api.speed import speeds_of
 from app.errors import BadRequest
 from app.images import accepted_formats
 from app.metrics import CONTENT_TYPE
@@ -159,7 +158,7 @@ def _status(context: AppContext) -> dict[str, Any]:
             "limit": context.limits.queue_limit,
         },
         "seconds_per_megapixel": None if speed is None else round(speed, 4),
-        "speeds": speeds_of(context.store.recent_completed(), described),
+        "speeds": context.forecast.now()[0].speeds(),
         "device": _chosen(described, "device"),
         "precision": _chosen(described, "precision"),
         "engine": described.get("engine"),
