@@ -40,7 +40,7 @@ class JobEvents:
         self.wake_all()
 
     def wake_all(self) -> None:
-        """Let every watcher look again, for a reason that is not its job."""
+        """Have every watcher look again, also at whether it may still watch."""
         for job_id in list(self._watchers):
             self._wake(job_id)
 

@@ -1,4 +1,4 @@
-"""What those who follow a job live are told: its newest state as JSON, and whether they may still hear it.
+"""What those who follow a job live are told: its newest state as JSON.
 
 The WebSocket and the stream of server-sent events send the same texts.
 """
@@ -8,11 +8,8 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from starlette.requests import HTTPConnection
-
 from app.api import views
-from app.api.auth.api_keys import COOKIE_NAME
-from app.api.dependencies import AppContext, check_id, get_context, get_job_and_position
+from app.api.dependencies import AppContext, check_id, get_job_and_position
 
 REST_SECONDS = 0.1  # between two messages: faster than anybody looks
 
@@ -29,12 +26,3 @@ def read_state(context: AppContext, owner: str, job_id: str) -> LiveState:
     """The state of a job now. Raises `NotFound` `job_not_found`."""
     job, position = get_job_and_position(context, owner, check_id(job_id))
     return LiveState(json.dumps(views.live_view(job, position, context.forecast.seconds_left(job))), job.status.ended)
-
-
-def has_signed_out(connection: HTTPConnection) -> bool:
-    """Whether the session that opened this connection has ended since; one with a key in its header has none."""
-    cookie = connection.cookies.get(COOKIE_NAME)
-    if cookie is None or "x-api-key" in connection.headers:
-        return False
-    keys = get_context(connection).keys
-    return keys.required and keys.session_of_cookie(cookie) is None

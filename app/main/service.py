@@ -52,7 +52,6 @@ from app.worker import Worker, WorkerHealth
 
 if TYPE_CHECKING:
     from app.backends.local import LocalBackend
-    from app.events.redis_hints import RedisHints
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +65,7 @@ Describe = Callable[[], Mapping[str, Any]]
 class Service:
     """The parts together with their start and stop. `load_error` is set when the local backend could not be opened.
 
-    With `restores` False it only serves: other processes restore what it accepts, and it knows of models what they
-    report. It loads no network then, not even torch.
+    With `restores` False it only serves and loads no network: other processes restore, and report what they can.
     """
 
     def __init__(
@@ -96,7 +94,6 @@ class Service:
         self._waiting: list[str] = []
         self.loaded = threading.Event()
         self._scanner = open_scanner(settings)
-        self._hints: RedisHints | None = None
         self.context = self._build(on_hang)
         self._links = cluster.link(self.context, self._hints, restores=restores)
 

@@ -18,8 +18,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.api import schemas
-from app.api.dependencies import AppContext, get_context, get_owner
-from app.api.live_state import REST_SECONDS, LiveState, has_signed_out, read_state
+from app.api.dependencies import AppContext, get_context, get_owner, is_signed_out
+from app.api.live_state import REST_SECONDS, LiveState, read_state
 from app.api.routes.jobs import JobId
 from app.errors import NotFound, TooManyRequests
 
@@ -82,7 +82,7 @@ async def _events(request: Request, context: AppContext, owner: str, job_id: str
     with context.job_events.watch(job_id) as changed:
         while True:
             changed.clear()
-            if has_signed_out(request):
+            if is_signed_out(request):
                 yield _end("signed_out")
                 return
             try:

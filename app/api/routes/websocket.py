@@ -12,8 +12,8 @@ import contextlib
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from app.api.dependencies import AppContext, get_context, get_owner
-from app.api.live_state import REST_SECONDS, has_signed_out, read_state
+from app.api.dependencies import AppContext, get_context, get_owner, is_signed_out
+from app.api.live_state import REST_SECONDS, read_state
 from app.api.middleware.access_control import UNAUTHORIZED_CLOSE
 from app.errors import NotFound
 
@@ -66,7 +66,7 @@ async def _send_updates(context: AppContext, socket: WebSocket, owner: str, job_
     with context.job_events.watch(job_id) as changed:
         while True:
             changed.clear()
-            if has_signed_out(socket):
+            if is_signed_out(socket):
                 return UNAUTHORIZED_CLOSE, "signed_out"
             try:
                 state = await context.run(read_state, context, owner, job_id)
