@@ -21,7 +21,7 @@ from app.api.job_events import JobEvents
 from app.api.shared_calls import KeptAnswers, SharedCalls
 from app.api.shared_pool import Pools
 from app.api.workers_catalog import WorkersCatalog
-from app.backends.protocol import Backend
+from app.backends.protocol import Backend, Pausing
 from app.backends.siliconflow import NAME as CLOUD
 from app.backends.siliconflow import describe_siliconflow
 from app.errors import RestoreError
@@ -154,7 +154,7 @@ class Service:
             counts = await pools.system.run("", store.counts)
             return counts.queued
 
-        catalog, worker_health = self._make_catalog(store, worker)
+        catalog, worker_health = self._make_catalog(store, worker, metrics)
         return AppContext(
             limits=limits,
             store=store,
@@ -196,12 +196,20 @@ class Service:
         store = SqlStore(url, events, worker=str(own_process_name()), lease_seconds=seconds)
         return store, events
 
-    def _make_catalog(self, store: Store, worker: Worker) -> tuple[Catalog, Callable[[], WorkerHealth]]:
+    def _make_catalog(
+        self, store: Store, worker: Worker, metrics: Metrics
+    ) -> tuple[Catalog, Callable[[], WorkerHealth]]:
         """What is known of models and of those that restore: from this process, or from what workers report."""
+        metrics.follow_provider(lambda: self._provider_pause_seconds() is not None)
         if not self._restores:
             reported = WorkersCatalog(store.workers)
             return reported, reported.health
-        own = Catalog(lambda: self._describe(), lambda: self._warm_up(), backends=self._backend_rows())
+        own = Catalog(
+            lambda: self._describe(),
+            lambda: self._warm_up(),
+            backends=self._backend_rows(),
+            provider_pause_seconds=self._provider_pause_seconds,
+        )
         return own, worker.health
 
     def _make_submission(
@@ -231,13 +239,8 @@ class Service:
         )
 
     def _make_janitor(self, store: Store, storage: Storage, metrics: Metrics) -> Janitor:
-        return Janitor(
-            store,
-            storage,
-            metrics,
-            retention_seconds=self._settings.retention_minutes * 60,
-            interval_seconds=self._settings.janitor_interval_minutes * 60,
-        )
+        kept, pause = self._settings.retention_minutes * 60, self._settings.janitor_interval_minutes * 60
+        return Janitor(store, storage, metrics, retention_seconds=kept, interval_seconds=pause)
 
     def _open_cloud(self, decoder: Decoder, storage: Storage) -> None:
         """Open the cloud backend when there is a key; it connects to nothing until a photo asks for it."""
@@ -246,6 +249,7 @@ class Service:
         if self._given or not key:
             return
         from app.backends.siliconflow.backend import open_siliconflow_backend  # with it comes an HTTP client
+        from app.backends.siliconflow.breaker import ProviderBreaker
 
         self._backends[CLOUD] = open_siliconflow_backend(
             api_key=key,
@@ -256,7 +260,12 @@ class Service:
             decode=decoder.decode,
             scratch=lambda: storage.scratch(new_id()),
             share=storage.share,
+            breaker=ProviderBreaker(),
         )
+
+    def _provider_pause_seconds(self) -> float | None:
+        cloud = self._backends.get(CLOUD)
+        return cloud.pause_seconds() if isinstance(cloud, Pausing) else None
 
     def _backend_rows(self) -> list[dict[str, Any]]:
         """What may be chosen, and what it means to choose it."""
