@@ -173,7 +173,7 @@ def test_every_local_option_is_a_flag(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit):
         dispatch.make_parser().parse_args(["restore", "--help"])
     text = capsys.readouterr().out
-    cloud = {"backend", "prompt", "num_inference_steps", "guidance_scale", "seed"}
+    cloud = {"backend", "fallback", "prompt", "num_inference_steps", "guidance_scale", "seed"}
     for name in FIELDS:
         assert (f"--{name.replace('_', '-')}" in text) is (name not in cloud), name
 

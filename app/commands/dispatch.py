@@ -13,7 +13,7 @@ from app.options import CARD_FAILED, FIELDS, HUNG_OFTEN, EngineName, Field, Qual
 
 Command = Callable[[argparse.Namespace], int]
 # Options of the cloud backend, which the command line does not offer.
-_CLOUD_ONLY = frozenset({"backend", "prompt", "num_inference_steps", "guidance_scale", "seed"})
+_CLOUD_ONLY = frozenset({"backend", "fallback", "prompt", "num_inference_steps", "guidance_scale", "seed"})
 
 
 def main(arguments: Sequence[str], root: Path = ROOT) -> int:
