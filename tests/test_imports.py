@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "stages": set(),
     "atomic_files": set(),
     "exit_codes": set(),
+    "memory_limit": set(),
     "result_names": set(),
     "process_names": set(),
     "options": {"errors"},

@@ -103,6 +103,13 @@ class LocalBackend:
             result = self._restored(picture, options, on_progress)
         return dataclasses.replace(result, params={**facts, **result.params})
 
+    def result_facts(self, options: RestoreOptions) -> dict[str, Any] | None:
+        """See `Repeatable`; None when the options cannot be served. Hashes a weight file once."""
+        try:
+            return {"engine": self._engine, **self._restorer.setup.result_facts(options)}
+        except (OSError, RestoreError):
+            return None
+
     @property
     def may_release_when_idle(self) -> bool:
         """Whether `release_if_idle` can ever have something to do."""

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from app import images
 from app.backends.pages import has_pages, restore_pages
@@ -31,6 +31,9 @@ from app.options import Pages, Partial, RestoreOptions
 from app.stages import Stage
 from app.storage import Storage, new_id, translate_disk_full
 from app.store import MAX_TRIES, Attempt, Result, Store
+
+if TYPE_CHECKING:
+    from app.jobs.result_cache import ResultCache
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +63,14 @@ class Prepared:
     token: str
     options: RestoreOptions
     picture: Picture
+    cache_key: str | None = None
 
 
-def _saying_who(finished: Finished) -> Finished:
-    """With a note when the options asked for another backend than the one that the attempt was given."""
-    if finished.attempt.backend == finished.options.backend:
-        return finished
-    return dataclasses.replace(finished, notes=(*finished.notes, RESTORED_LOCALLY))
+def _completed_facts(finished: Finished, prepared: Prepared) -> Finished:
+    """With its key, and a note when the attempt was given to another backend than the options ask for."""
+    is_asked = finished.attempt.backend == finished.options.backend
+    notes = finished.notes if is_asked else (*finished.notes, RESTORED_LOCALLY)
+    return dataclasses.replace(finished, notes=notes, cache_key=prepared.cache_key)
 
 
 def _noop() -> None:
@@ -101,9 +105,10 @@ class Runner:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         pause: Callable[[float], None] = time.sleep,
+        cache: ResultCache | None = None,
     ) -> None:
         self._store, self._storage, self._decoder = store, storage, decoder
-        self._backends, self._metrics = backends, metrics
+        self._backends, self._metrics, self._cache = backends, metrics, cache
         self._clock, self._wall = clock, wall
         self._with_retries = StorageRetries(clock, pause)
         self._writer = ResultWriter(storage, self._with_retries)
@@ -139,6 +144,10 @@ class Runner:
         began = self._clock()
         try:
             options = RestoreOptions.from_json(attempt.options_json)
+            key = None if self._cache is None else self._cache.key_of(attempt, options)
+            if self._cache is not None and key and (copied := self._cache.copy(attempt, token, key)):
+                self._settle_result(attempt, token, copied)
+                return None
             page = 0 if options.pages == Pages.ALL else None
             wanted = functools.partial(self._store.holds, attempt.id, token)
             picture = self._with_retries(lambda: self._decode(attempt, options, page), wanted)
@@ -147,7 +156,7 @@ class Runner:
             self._fail_unless_closed(attempt, token, error)
             return None
         self._metrics.observe_stage("decode", self._clock() - began)
-        return Prepared(attempt, token, options, picture)
+        return Prepared(attempt, token, options, picture, key)
 
     def set_waiting(self, prepared: Prepared) -> None:
         """Show an attempt that was decoded ahead as what it is for its owner: waiting for the one before it."""
@@ -173,7 +182,7 @@ class Runner:
         try:
             if not progress(0.0, Stage.LOADING):
                 raise Cancelled
-            finished = _saying_who(self._restored(prepared, progress))
+            finished = _completed_facts(self._restored(prepared, progress), prepared)
         except Cancelled:
             self._stopped(attempt, token, progress)
             return None
@@ -223,6 +232,8 @@ class Runner:
                 left = self._next_try(left, error, wait_to_retry)
                 continue
             self._metrics.observe_stage("encode", self._clock() - began)
+            if result is not None and self._cache is not None:
+                result = self._cache.with_key(attempt, left.options, result, left.cache_key)
             self._settle_result(attempt, token, result)
             return
 

@@ -32,7 +32,7 @@ from app.jobs.reblending import Reblender
 from app.jobs.runner import Runner
 from app.jobs.submission import Submission
 from app.main import cluster
-from app.main.limits import limits_of, open_scanner, result_limits_of
+from app.main.limits import limits_of, open_result_cache, open_scanner, result_limits_of, submission_limits_of
 from app.main.storage import open_storage
 from app.metrics import Metrics
 from app.process_names import own_process_name
@@ -144,7 +144,8 @@ class Service:
         storage = open_storage(settings)
         decoder, inspectors = Decoder(limits.image), DecoderPool(limits.image)
         pools = Pools()
-        runner = Runner(store, storage, decoder, self._backends, metrics)
+        cache = open_result_cache(settings, store, storage, self._backends)
+        runner = Runner(store, storage, decoder, self._backends, metrics, cache=cache)
         worker = self._make_worker(runner, store, metrics, queue, on_hang)
         self._open_cloud(decoder, storage)
 
@@ -206,7 +207,7 @@ class Service:
             queue,
             check_options=catalog.check,
             read_header=inspectors.read_header,
-            limits=limits_of(self._settings).submission,
+            limits=submission_limits_of(self._settings),
             scan=None if self._scanner is None else self._scanner.scan,
         )
 

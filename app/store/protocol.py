@@ -15,6 +15,7 @@ from app.store.leases import LeaseSweep
 from app.store.queries import Counts
 from app.store.records import Attempt, Job, JobSummary, NewPhoto, NewVersion, Photo, Result
 from app.store.removal import Removal
+from app.store.result_cache import ResultRows
 from app.store.workers import Workers
 
 MAX_TRIES = 3
@@ -81,6 +82,11 @@ class Store(Protocol):
     @property
     def library(self) -> Library:
         """Photos that are uploaded once and restored many times."""
+        ...
+
+    @property
+    def results(self) -> ResultRows:
+        """Finished results by their keys."""
         ...
 
     @property
