@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 APP = ROOT / "app"
 GROUND = {
     "errors",
+    "memory_limit",
     "error_codes",
     "options",
     "notices",
