@@ -59,6 +59,7 @@ _TABLE = {
     "backend_unavailable": ErrorFacts(409, "the backend is not set up here"),
     "no_model": ErrorFacts(503, "no model is installed at all"),
     "weights_unreadable": ErrorFacts(503, "a weight file cannot be read"),
+    "device_lost": ErrorFacts(503, "the graphics card failed, and the service starts again", 60),
     "device_unavailable": ErrorFacts(503, "the device of the settings is not there"),
     "reference_unavailable": ErrorFacts(503, "upstream's packages are missing or do not know the model"),
     "backend_failed": ErrorFacts(503, "the local backend could not be opened"),

@@ -59,6 +59,11 @@ class Metrics:
         self._queued.set_function(queued)
         self._processing.set_function(processing)
 
+    def follow_workers(self, live: Callable[[], float]) -> None:
+        """Ask this whenever the number of live workers is wanted; without it there is no such figure."""
+        gauge = Gauge("live_workers", "processes that restore", namespace="restore", registry=self._registry)
+        gauge.set_function(live)
+
     def follow_provider(self, is_open: Callable[[], bool]) -> None:
         """Ask this whenever somebody wants to know whether the provider is left alone."""
         self._provider_open.set_function(is_open)

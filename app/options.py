@@ -28,7 +28,9 @@ class BackendName(enum.StrEnum):
     SILICONFLOW = "siliconflow"
 
 
-CARD_FAILED = "card-failed"  # in place of a device's name, after the card ended the service too often
+# In place of a device's name, after the service ended too often: with its card lost, or hung, for whatever reason.
+CARD_FAILED = "card-failed"
+HUNG_OFTEN = "hung-often"
 
 
 class EngineName(enum.StrEnum):

@@ -23,9 +23,10 @@ DECODE_BYTES_PER_PIXEL = 24  # 16 bits with transparency, as read, as mixed and 
 LONGEST_RESULT_PIXELS = 1 << 20
 
 
-def submission_limits_of(settings: Settings) -> SubmissionLimits:
-    """What a submission is judged by, where this process restores: also its memory."""
-    return dataclasses.replace(limits_of(settings).submission, memory_bytes=budget_bytes())
+def submission_limits_of(settings: Settings, *, restores: bool) -> SubmissionLimits:
+    """What a submission is judged by; where this process restores, also its memory."""
+    memory_bytes = budget_bytes() if restores else None
+    return dataclasses.replace(limits_of(settings).submission, memory_bytes=memory_bytes)
 
 
 def open_scanner(settings: Settings) -> ClamdScanner | None:

@@ -1,12 +1,14 @@
 """The SiliconFlow backend: prepare the photo, send it once, download the result, fit it to the photo.
 
-A call is never repeated, since each one is charged. The key goes into one header and nowhere else.
+A call is never repeated, since each one is charged; the download is, while that may help. The key goes into one header
+and nowhere else.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import secrets
 import tempfile
@@ -24,6 +26,7 @@ from app.backends.siliconflow.deadline import Deadline
 from app.backends.siliconflow.download import Decode, fetch_result
 from app.backends.siliconflow.exchange import Answer, BodyTooLarge, exchange
 from app.backends.siliconflow.fitting import fit
+from app.backends.siliconflow.paid_result import Patience
 from app.backends.siliconflow.preparation import Submission, prepare
 from app.backends.siliconflow.ssrf_safe_transport import GuardedNetwork
 from app.errors import Cancelled
@@ -74,6 +77,7 @@ class SiliconFlowBackend:
         scratch: gives a fresh name for the fetched file.
         share: lends a prepared photo an address that the provider can fetch, or None: then its bytes are sent.
         breaker: says whether the provider may be asked; None: always.
+        patience: how long a result that was paid for is tried for.
         clock: monotonic seconds.
         pause: waits so many seconds.
     """
@@ -88,12 +92,13 @@ class SiliconFlowBackend:
         *,
         scratch: Callable[[], AbstractContextManager[Path]],
         share: Share,
+        patience: Patience,
         breaker: ProviderBreaker | None = None,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._account, self._decode, self._network = account, decode, network
-        self._scratch, self._share, self._clock = scratch, share, clock
+        self._scratch, self._share, self._patience, self._clock = scratch, share, patience, clock
         self._breaker, self._pause = breaker, pause
 
     def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
@@ -109,15 +114,8 @@ class SiliconFlowBackend:
                 asked = self._clock()
                 made, trace = self._ask(body, lambda: on_progress(_SENT, Stage.PROVIDER))
             waited = self._clock() - asked
-        with self._scratch() as scratch:
-            answer = fetch_result(
-                made.url,
-                self._account.result_hosts,
-                self._network,
-                Deadline(DOWNLOAD_SECONDS, lambda: on_progress(_ANSWERED, Stage.DOWNLOADING), self._clock),
-                self._decode,
-                scratch,
-            )
+        keep_on = functools.partial(on_progress, _ANSWERED, Stage.DOWNLOADING)
+        answer = self._patience.fetch(functools.partial(self._fetch, made.url, keep_on), keep_on)
         _say(on_progress, _FETCHED, Stage.FITTING)
         fitted, notices = fit(picture, answer, options.scale)
         params = self._params(options, submission, made, waited, trace, answer)
@@ -152,6 +150,12 @@ class SiliconFlowBackend:
             self._pause(PATIENCE_STEP_SECONDS)
         with self._breaker.call():
             yield
+
+    def _fetch(self, url: str, keep_on: Callable[[], bool]) -> Picture:
+        """The result behind the URL, decoded; one try."""
+        deadline = Deadline(DOWNLOAD_SECONDS, keep_on, self._clock)
+        with self._scratch() as scratch:
+            return fetch_result(url, self._account.result_hosts, self._network, deadline, self._decode, scratch)
 
     def _ask(self, body: bytes, keep_on: Callable[[], bool]) -> tuple[request.GeneratedImage, str]:
         """The one call that is charged; gives what was made and the provider's trace id."""
@@ -220,12 +224,15 @@ def open_siliconflow_backend(
     share: Share = send_itself,
     network: GuardedNetwork | None = None,
     breaker: ProviderBreaker | None = None,
+    patience: Patience | None = None,
 ) -> SiliconFlowBackend:
     """The backend from plain values; connects to nothing. `scratch` is the system's temporary folder when None."""
     account = Account(api_key, api_url, model, timeout_seconds, tuple(result_hosts))
     network = network or GuardedNetwork()
-    scratch = scratch or _temporary_name
-    return SiliconFlowBackend(account, decode, network, scratch=scratch, share=share, breaker=breaker)
+    scratch, patience = scratch or _temporary_name, patience or Patience()
+    return SiliconFlowBackend(
+        account, decode, network, scratch=scratch, share=share, patience=patience, breaker=breaker
+    )
 
 
 @contextlib.contextmanager
