@@ -55,6 +55,7 @@ _TABLE = {
     "unknown_option": ErrorFacts(422, "there is no such option"),
     "unknown_model": ErrorFacts(422, "there is no such model"),
     "output_too_large": ErrorFacts(413, "the result would have more than MAX_OUTPUT_MEGAPIXELS"),
+    "memory_too_small": ErrorFacts(413, "the result needs more memory than the service has"),
     "model_not_installed": ErrorFacts(409, "the model asked for by name is not installed"),
     "backend_unavailable": ErrorFacts(409, "the backend is not set up here"),
     "webhooks_off": ErrorFacts(409, "webhook_url is given, but webhooks are not set up here"),

@@ -88,6 +88,10 @@ class Settings(BaseSettings):
     )
     clamd_timeout_seconds: float = Field(default=30, ge=1, le=600, description="for one file")
 
+    result_cache: Literal["off", "owner", "all"] = Field(
+        default="off", description="whose finished results answer an equal job"
+    )
+
     # where things live
     upload_folder: Path = Path("temp_uploads")
     processed_folder: Path = Path("processed_images")

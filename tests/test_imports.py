@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 APP = ROOT / "app"
 GROUND = {
     "errors",
+    "memory_limit",
     "error_codes",
     "options",
     "notices",
@@ -29,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "stages": set(),
     "atomic_files": set(),
     "exit_codes": set(),
+    "memory_limit": set(),
     "result_names": set(),
     "process_names": set(),
     "options": {"errors"},

@@ -172,8 +172,8 @@ def backend_of(provider: StandIn, decoder: Decoder, breaker: ProviderBreaker, cl
         provider.network,
         scratch=temporary_name,
         share=send_itself,
-        breaker=breaker,
         patience=Patience(0.0),
+        breaker=breaker,
         clock=clock,
         pause=clock.wait,
     )

@@ -101,11 +101,20 @@ class LocalBackend:
         """
         facts: dict[str, Any] = {"engine": self._engine}
         if options.color_correction == ColorCorrection.AUTO:
-            picture, facts["color_correction"] = _correct_colours(picture, options.color_strength)
+            from app.restoration.colour_correction import correct_and_describe  # whoever does not ask never loads it
+
+            picture, facts["color_correction"] = correct_and_describe(picture, options.color_strength)
         with self._lock:
             self._choose_again()
             result = self._restored(picture, options, on_progress)
         return dataclasses.replace(result, params={**facts, **result.params})
+
+    def result_facts(self, options: RestoreOptions) -> dict[str, Any] | None:
+        """See `Repeatable`; None when the options cannot be served. Hashes a weight file once."""
+        try:
+            return {"engine": self._engine, **self._restorer.setup.result_facts(options)}
+        except (OSError, RestoreError):
+            return None
 
     @property
     def may_release_when_idle(self) -> bool:
@@ -292,15 +301,6 @@ class LocalBackend:
             stands_in_for = None if model == meant else meant
             rows.append({"quality": quality, "model": model, "stands_in_for": stands_in_for})
         return rows
-
-
-def _correct_colours(picture: Picture, strength: float) -> tuple[Picture, dict[str, Any]]:
-    """The corrected picture and the facts for the record."""
-    # Here, so that whoever does not ask for it never loads its numbers.
-    from app.restoration.colour_correction import correct_colours
-
-    corrected, fading = correct_colours(picture, strength)
-    return corrected, {"faded": not fading.is_none, "strength": strength, **dataclasses.asdict(fading)}
 
 
 def _instead_of(device: str, error: Exception) -> Choice:

@@ -56,6 +56,7 @@ class Finished:
     restored: RestorationResult
     notes: tuple[Notice, ...]  # what had to be given up while decoding
     pages: WrittenPages | None = None
+    cache_key: str | None = None
     paid: bool = False  # a provider was asked for it: it is not given up for trouble of ours
 
 

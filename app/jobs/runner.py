@@ -11,14 +11,14 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from app import images
 from app.backends.pages import has_pages, restore_pages
 from app.backends.protocol import Backend
 from app.errors import Cancelled, Conflict, DeviceLost, NotFound, RestoreError, is_exhaustion
 from app.images import PagesEncoder, Picture
+from app.jobs.prepared import PictureDecoder, Prepared
 from app.jobs.progress import Progress
 from app.jobs.result_writing import SURROUNDINGS_NOT_KEPT, Finished, ResultWriter, WrittenPages, without_surroundings
 from app.jobs.run_failures import INTERNAL, is_passing, may_fare_better_alone, reason_of
@@ -34,31 +34,13 @@ from app.storage import Storage, new_id, translate_disk_full
 from app.store import MAX_TRIES, Attempt, Result, Store
 from app.tracing import NO_TRACER, Tracer
 
+if TYPE_CHECKING:
+    from app.jobs.result_cache import ResultCache
+
 log = logging.getLogger(__name__)
 
 FACTS_NOT_KEPT = Notice("facts_not_kept", "What is known of this run could not be stored.")
 SHUTTING_DOWN = "shutting_down"  # the code of a decoder that was closed
-
-
-class PictureDecoder(Protocol):
-    """Decodes an upload away from this process (`app.images.Decoder`)."""
-
-    def decode(self, path: Path, *, page: int | None, keep_partial: bool) -> Picture:
-        """The first picture of a file, or the asked page of a TIFF, from 0.
-
-        Raises `RestoreError` where it cannot be decoded, or lacks pixels that may not be missing.
-        """
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-    """An attempt that is claimed by the run `token` and decoded."""
-
-    attempt: Attempt
-    token: str
-    options: RestoreOptions
-    picture: Picture
 
 
 def _noop() -> None:
@@ -89,9 +71,10 @@ class Runner:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         pause: Callable[[float], None] = time.sleep,
+        cache: ResultCache | None = None,
     ) -> None:
         self._store, self._storage, self._decoder = store, storage, decoder
-        self._backends, self._metrics, self._tracer = backends, metrics, tracer
+        self._backends, self._metrics, self._tracer, self._cache = backends, metrics, tracer, cache
         self._clock, self._wall = clock, wall
         self._with_retries = StorageRetries(clock, pause)
         self._writer = ResultWriter(storage, self._with_retries)
@@ -130,6 +113,10 @@ class Runner:
         began = self._clock()
         try:
             options = RestoreOptions.from_json(attempt.options_json)
+            key = None if self._cache is None else self._cache.key_of(attempt, options)
+            if self._cache is not None and key and (copied := self._cache.copy(attempt, token, key)):
+                self._settle_result(attempt, token, copied)
+                return None
             page = 0 if options.pages == Pages.ALL else None
             wanted = functools.partial(self._store.holds, attempt.id, token)
             picture = self._with_retries(lambda: self._decode(attempt, options, page), wanted)
@@ -138,7 +125,7 @@ class Runner:
             self._fail_unless_closed(attempt, token, error)
             return None
         self._metrics.observe_stage("decode", self._clock() - began)
-        return Prepared(attempt, token, options, picture)
+        return Prepared(attempt, token, options, picture, key)
 
     def set_waiting(self, prepared: Prepared) -> None:
         """Show an attempt that was decoded ahead as what it is for its owner: waiting for the one before it."""
@@ -174,7 +161,8 @@ class Runner:
             if not progress(0.0, Stage.LOADING):
                 raise Cancelled
             with stage_spans(self._tracer, progress) as on_progress:
-                finished = self._restored(prepared, progress, on_progress)
+                done = self._restored(prepared, progress, on_progress)
+                finished = dataclasses.replace(done, cache_key=prepared.cache_key)
         except Cancelled:
             self._stopped(attempt, token, progress)
             return None
@@ -228,6 +216,8 @@ class Runner:
                 left = self._next_try(left, error, wait_to_retry)
                 continue
             self._metrics.observe_stage("encode", self._clock() - began)
+            if result is not None and self._cache is not None:
+                result = self._cache.with_key(attempt, left.options, result, left.cache_key)
             self._settle_result(attempt, token, result)
             return
 

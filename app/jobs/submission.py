@@ -14,7 +14,8 @@ from typing import TypeVar
 
 from app.errors import NotFound, RestoreError, Unprocessable
 from app.images import Header, ImageLimits, check_format, check_pages
-from app.options import Pages, RestoreOptions, check_output
+from app.jobs.memory_need import check_memory
+from app.options import BackendName, Pages, RestoreOptions, check_output
 from app.queue import Queue
 from app.storage import Storage, StoredUpload, UploadWriter
 from app.store import NO_ORIGIN, Job, JobOrigin, NewPhoto, Photo, Store
@@ -40,6 +41,7 @@ class SubmissionLimits:
     max_output_megapixels: float
     queue_limit: int
     owner_limit: int | None = None
+    memory_bytes: int | None = None  # of a process that restores; None: not known here
 
 
 class BatchRefused(RestoreError):
@@ -182,6 +184,8 @@ class Submission:
     def _check_result(self, width: int, height: int, options: RestoreOptions) -> None:
         """Refuse what could not be kept after all the work: too many pixels for us, or for the asked format."""
         check_output(width * height, options.scale, self._limits.max_output_megapixels)
+        if self._limits.memory_bytes is not None and options.backend == BackendName.LOCAL:
+            check_memory(width * height, options.scale, self._limits.memory_bytes)
         check_format(options.output_format, width, height, options.scale)
 
     def _drop(self, uploads: Sequence[Upload], stored: Sequence[StoredUpload]) -> None:

@@ -34,7 +34,8 @@ from app.jobs.reblending import Reblender
 from app.jobs.runner import Runner
 from app.jobs.submission import Submission
 from app.main import cluster
-from app.main.limits import limits_of, open_scanner, result_limits_of
+from app.main.cloud import open_cloud
+from app.main.limits import limits_of, open_result_cache, open_scanner, result_limits_of, submission_limits_of
 from app.main.local_backend import open_backend
 from app.main.storage import open_storage
 from app.main.tracing import open_tracer
@@ -43,7 +44,7 @@ from app.metrics import Metrics
 from app.process_names import own_process_name
 from app.queue import LocalQueue, Queue
 from app.settings import Settings
-from app.storage import Storage, new_id
+from app.storage import Storage
 from app.store import SqlStore, Store
 from app.threads import SupervisedThread
 from app.tracing import Tracer
@@ -150,10 +151,12 @@ class Service:
         storage = traced(open_storage(settings), "storage", tracer)
         decoder, inspectors = Decoder(limits.image), DecoderPool(limits.image)
         pools = Pools()
-        runner = Runner(store, storage, decoder, self._backends, metrics, tracer=tracer)
+        cache = open_result_cache(settings, store, storage, self._backends)
+        runner = Runner(store, storage, decoder, self._backends, metrics, tracer=tracer, cache=cache)
         # Wake-ups go to the worker of this process; one that never starts must not collect them.
         worker = self._make_worker(runner, store, metrics, queue if self._restores else LocalQueue(), on_hang)
-        self._open_cloud(decoder, storage)
+        if not self._given and (cloud := open_cloud(settings, decoder, storage)) is not None:
+            self._backends[CLOUD] = cloud
 
         async def count_queued() -> int:
             counts = await pools.system.run("", store.counts)
@@ -228,7 +231,7 @@ class Service:
             queue,
             check_options=catalog.check,
             read_header=inspectors.read_header,
-            limits=limits_of(self._settings).submission,
+            limits=submission_limits_of(self._settings, restores=self._restores),
             scan=None if self._scanner is None else self._scanner.scan,
         )
 
@@ -248,27 +251,6 @@ class Service:
     def _make_janitor(self, store: Store, storage: Storage, metrics: Metrics) -> Janitor:
         kept, pause = self._settings.retention_minutes * 60, self._settings.janitor_interval_minutes * 60
         return Janitor(store, storage, metrics, retention_seconds=kept, interval_seconds=pause)
-
-    def _open_cloud(self, decoder: Decoder, storage: Storage) -> None:
-        """Open the cloud backend when there is a key; it connects to nothing until a photo asks for it."""
-        settings = self._settings
-        key = settings.siliconflow_api_key.get_secret_value()
-        if self._given or not key:
-            return
-        from app.backends.siliconflow.backend import open_siliconflow_backend  # with it comes an HTTP client
-        from app.backends.siliconflow.breaker import ProviderBreaker
-
-        self._backends[CLOUD] = open_siliconflow_backend(
-            api_key=key,
-            api_url=settings.siliconflow_api_url,
-            model=settings.siliconflow_model,
-            timeout_seconds=settings.siliconflow_timeout,
-            result_hosts=settings.siliconflow_result_hosts,
-            decode=decoder.decode,
-            scratch=lambda: storage.scratch(new_id()),
-            share=storage.share,
-            breaker=ProviderBreaker(),
-        )
 
     def _provider_pause_seconds(self) -> float | None:
         cloud = self._backends.get(CLOUD)

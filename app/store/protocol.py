@@ -15,6 +15,7 @@ from app.store.leases import LeaseSweep
 from app.store.queries import Counts
 from app.store.records import NO_ORIGIN, Attempt, Job, JobOrigin, JobSummary, NewPhoto, NewVersion, Photo, Result
 from app.store.removal import Removal
+from app.store.result_cache import ResultRows
 from app.store.webhooks import Webhooks
 from app.store.workers import Workers
 
@@ -82,6 +83,11 @@ class Store(Protocol):
     @property
     def library(self) -> Library:
         """Photos that are uploaded once and restored many times."""
+        ...
+
+    @property
+    def results(self) -> ResultRows:
+        """Finished results by their keys."""
         ...
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Float, FromClause, Row, Select, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Float, FromClause, Row, Select, and_, cast, func, select
 
 from app.errors import NotFound
 from app.options import BackendName
@@ -245,7 +245,8 @@ def active(connection: Connection, limit: int) -> list[Attempt]:
 
 def recent_completed(connection: Connection) -> list[Attempt]:
     """The last completed attempts of all owners, newest first."""
-    completed = select_attempts().where(attempts.c.status == AttemptStatus.COMPLETED.value)
+    is_work = and_(attempts.c.status == AttemptStatus.COMPLETED.value, attempts.c.from_cache.is_(False))
+    completed = select_attempts().where(is_work)
     newest = completed.order_by(None).order_by(attempts.c.number.desc())  # None: a second order only breaks ties
     return [attempt_of(row) for row in connection.execute(newest.limit(RECENT_ATTEMPTS))]
 
@@ -255,6 +256,7 @@ def _recent(connection: Connection) -> Sequence[Row[Any, Any, Any]]:
     query = (
         select(attempts.c.seconds, attempts.c.result_width, attempts.c.result_height)
         .where(attempts.c.status == AttemptStatus.COMPLETED.value, attempts.c.backend == BackendName.LOCAL.value)
+        .where(attempts.c.from_cache.is_(False))
         .order_by(attempts.c.number.desc())
     )
     return connection.execute(query.limit(RECENT_ATTEMPTS)).all()

@@ -251,6 +251,8 @@ class Result:
     faces: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[Notice, ...] = ()
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    cache_key: str | None = None  # by which an equal job may find it
+    from_cache: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

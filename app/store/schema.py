@@ -163,12 +163,15 @@ attempts = Table(
     Column("faces_json", PlainText(), nullable=False, default="[]"),
     Column("warnings_json", PlainText(), nullable=False, default="[]"),
     Column("params_json", PlainText(), nullable=False, default="{}"),
+    Column("cache_key", PlainText(64)),  # of a result that an equal job may be given
+    Column("from_cache", Boolean, nullable=False, default=False, server_default=false()),  # says nothing of the pace
     Column("error_code", PlainText(60)),
     Column("error_message", PlainText()),
     _one_of("status", AttemptStatus),
     Index("attempts_by_status", "status", "number"),
     Index("attempts_by_job", "job_id", "position"),
     Index("attempts_by_photo", "photo_id"),
+    Index("attempts_by_cache_key", "cache_key"),
     sqlite_autoincrement=True,
 )
 
@@ -253,7 +256,14 @@ def select_attempts() -> Select[Any]:
 def attempt_of(row: Row[Any]) -> Attempt:
     """One row of `select_attempts` as a record."""
     values: dict[str, Any] = dict(row._mapping)
-    del values["number"], values["notified_at"], values["claimed_at"], values["revision"]
+    del (
+        values["number"],
+        values["notified_at"],
+        values["claimed_at"],
+        values["revision"],
+        values["cache_key"],
+        values["from_cache"],
+    )
     for column, (field, kind) in _FACTS_AS_JSON.items():
         facts = _facts(values.pop(column), kind, row.id)
         values[field] = tuple(facts) if isinstance(facts, list) else facts

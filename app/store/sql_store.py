@@ -26,6 +26,7 @@ from app.store.protocol import (
 from app.store.queries import Counts
 from app.store.records import NO_ORIGIN, Attempt, Job, JobOrigin, JobSummary, NewPhoto, NewVersion, Result
 from app.store.removal import Removal
+from app.store.result_cache import SqlResultRows
 from app.store.sql_library import SqlLibrary
 from app.store.webhooks import SqlWebhooks
 from app.store.workers import SqlWorkers
@@ -59,6 +60,7 @@ class SqlStore:
         self._worker, self._lease_seconds = worker, lease_seconds
         self._events = events or LocalEvents()
         self.library = SqlLibrary(self._database, self._events)
+        self.results = SqlResultRows(self._database)
         self.idempotency = SqlIdempotency(self._database)
         self.workers = SqlWorkers(self._database)
         self.webhooks = SqlWebhooks(self._database)

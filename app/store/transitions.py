@@ -39,6 +39,8 @@ def complete(connection: Connection, attempt_id: str, token: str, result: Result
         faces_json=as_json(result.faces),
         warnings_json=as_json(tuple(dataclasses.asdict(notice) for notice in result.warnings)),
         params_json=as_json(result.params),
+        cache_key=result.cache_key,
+        from_cache=result.from_cache,
     )
     if row is None:
         return None

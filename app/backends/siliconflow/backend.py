@@ -122,6 +122,12 @@ class SiliconFlowBackend:
         seconds = self._clock() - began
         return RestorationResult(fitted, self._account.model, seconds, params, warnings=(*notices, *_unused(options)))
 
+    def result_facts(self, options: RestoreOptions) -> dict[str, Any] | None:
+        """See `Repeatable`: with a seed the provider repeats itself."""
+        if options.seed is None:
+            return None
+        return {"api_url": self._account.api_url, "model": self._account.model}
+
     def pause_seconds(self) -> float | None:
         """See `Pausing`."""
         return None if self._breaker is None else self._breaker.retry_after_seconds()
