@@ -23,6 +23,7 @@ from app.restoration.device_errors import answers, first_line, is_out_of_memory,
 from app.restoration.device_probe import measure_full_precision_ratio
 from app.restoration.models.registry import EMBEDDED_MODEL, QUALITY_MODELS, ModelRow
 from app.restoration.pipeline import PhotoRestorer, Restorer, warm_up
+from app.restoration.setup import EMBEDDED_RESTORES
 from app.results import RestorationResult
 from app.stages import OnProgress
 
@@ -30,11 +31,6 @@ log = logging.getLogger(__name__)
 
 CHOOSE_AGAIN_SECONDS = 60.0
 PACE_SIDE_PIXELS = 192  # about one tile: a smaller picture would cost nearly as much and say little
-
-_EMBEDDED = (
-    f"The small model that ships with the project ({EMBEDDED_MODEL}) restores, since {{wanted}} is not installed; "
-    "get the larger ones with: python3 run.py models download"
-)
 
 
 class LocalBackend:
@@ -227,7 +223,7 @@ class LocalBackend:
         problems += self._device_problems()
         notes = []
         if default == EMBEDDED_MODEL:
-            notes.append(_EMBEDDED.format(wanted=wanted))
+            notes.append(EMBEDDED_RESTORES.format(wanted=wanted))
         elif usable and wanted not in usable:
             problems.append(f"{wanted} is not installed; get it with: python3 run.py models download {wanted}.pth")
         return {

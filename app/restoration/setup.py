@@ -17,6 +17,11 @@ from app.restoration.faces import FaceModels
 from app.restoration.models.registry import EMBEDDED_MODEL, FALLBACKS, QUALITY_MODELS, TABLE, ModelRegistry, ModelRow
 from app.restoration.models.weights import known_sha256
 
+EMBEDDED_RESTORES = (
+    f"The small model that ships with the project ({EMBEDDED_MODEL}) restores, since {{wanted}} is not installed; "
+    "get the larger ones with: python3 run.py models download"
+)
+
 
 class Setup:
     """A device, a precision and a registry of models, with the reasons of their choice.
