@@ -35,12 +35,13 @@ from app.jobs.runner import Runner
 from app.jobs.submission import Submission
 from app.main import cluster
 from app.main.limits import limits_of, open_scanner, result_limits_of
+from app.main.providers import open_cloud_backend
 from app.main.storage import open_storage
 from app.metrics import Metrics
 from app.process_names import own_process_name
 from app.queue import LocalQueue, Queue
 from app.settings import Settings
-from app.storage import Storage, new_id
+from app.storage import Storage
 from app.store import SqlStore, Store
 from app.threads import SupervisedThread
 from app.worker import Worker, WorkerHealth
@@ -243,25 +244,9 @@ class Service:
         return Janitor(store, storage, metrics, retention_seconds=kept, interval_seconds=pause)
 
     def _open_cloud(self, decoder: Decoder, storage: Storage) -> None:
-        """Open the cloud backend when there is a key; it connects to nothing until a photo asks for it."""
-        settings = self._settings
-        key = settings.siliconflow_api_key.get_secret_value()
-        if self._given or not key:
-            return
-        from app.backends.siliconflow.backend import open_siliconflow_backend  # with it comes an HTTP client
-        from app.backends.siliconflow.breaker import ProviderBreaker
-
-        self._backends[CLOUD] = open_siliconflow_backend(
-            api_key=key,
-            api_url=settings.siliconflow_api_url,
-            model=settings.siliconflow_model,
-            timeout_seconds=settings.siliconflow_timeout,
-            result_hosts=settings.siliconflow_result_hosts,
-            decode=decoder.decode,
-            scratch=lambda: storage.scratch(new_id()),
-            share=storage.share,
-            breaker=ProviderBreaker(),
-        )
+        cloud = None if self._given else open_cloud_backend(self._settings, decoder, storage)
+        if cloud is not None:
+            self._backends[CLOUD] = cloud
 
     def _provider_pause_seconds(self) -> float | None:
         cloud = self._backends.get(CLOUD)
