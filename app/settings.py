@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -22,10 +22,11 @@ from pydantic_settings import (
 )
 
 from app.options import EngineName
+from app.setting_values import ApiKey, check_keys, check_secure_address, is_loopback_host, split_key
 
 SECRETS_FOLDER = Path("/run/secrets")  # where Docker, Podman and Kubernetes mount secrets as files
 MEGABYTE = 1024 * 1024
-MIN_KEY_CHARACTERS = 16
+MIN_SECRET_BYTES = 32
 _BUCKET_PATTERN = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.\.?(/|$))[A-Za-z0-9_.-]{1,100}){0,8}/?")
 _ORIGIN_PATTERN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?/?", re.IGNORECASE)
 _HOST_PATTERN = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*")
@@ -47,7 +48,17 @@ class Settings(BaseSettings):
 
     # who may use it
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        default=(), alias="API_KEY", description="one key or several, separated by commas; empty: open, loopback only"
+        default=(),
+        alias="API_KEY",
+        description="keys, name:key or name:role:key, separated by commas; empty and no tokens: open, loopback only",
+    )
+    jwt_secret: SecretStr = Field(default=SecretStr(""), description="secret shared with the issuer of tokens (HS256)")
+    jwt_jwks_url: str = Field(default="", description="address of the issuer's public keys (RS256, ES256)")
+    jwt_issuer: str = Field(default="", max_length=1000, description="the iss that a token must have, exactly")
+    jwt_audience: str = Field(default="", max_length=1000, description="the aud that a token must have or list")
+    jwt_admin_claim: str = Field(default="", max_length=1000, description="claim=value of tokens with the role admin")
+    session_secret: SecretStr = Field(
+        default=SecretStr(""), description="signs session cookies; the same on all servers"
     )
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8001, ge=0, le=65535, description="port of the API")
@@ -72,6 +83,12 @@ class Settings(BaseSettings):
         ge=1,
         le=100_000,
         description="photos of one key waiting; no limit without keys",
+    )
+    quota_photos_per_day: int = Field(
+        default=0, ge=0, le=10_000_000, description="photos of one key or user a day (UTC); 0: any number"
+    )
+    max_concurrent_uploads: int = Field(
+        default=10, ge=0, le=1000, description="uploads of one key or user at once, each server; 0: any number"
     )
     decode_timeout_seconds: float = Field(default=20, gt=0, le=600)
     decode_memory_mb: int = Field(default=2048, ge=256, le=65_536)
@@ -172,19 +189,27 @@ class Settings(BaseSettings):
             raise ValueError("SILICONFLOW_API_KEY must be one word of plain letters, digits and signs")
         return SecretStr(key)
 
-    @field_validator("siliconflow_api_url")
+    @field_validator("siliconflow_api_url", "jwt_jwks_url")
     @classmethod
-    def _safe_to_send_a_key_to(cls, value: str) -> str:
-        address = urlsplit(value)
-        safe = address.scheme == "https" or (address.scheme == "http" and _is_loopback(address.hostname or ""))
-        try:
-            whole = bool(address.hostname) and address.port != 0 and value.isascii() and value.isprintable()
-        except ValueError:  # a port that is no number
-            whole = False
-        if not (safe and whole) or "@" in address.netloc:
-            raise ValueError(
-                "SILICONFLOW_API_URL must be a whole address that begins with https://, without a user name"
-            )
+    def _safe_to_rely_on(cls, value: str, field: ValidationInfo) -> str:
+        """Keys go to the one and come from the other, so nobody on the way may read or change anything."""
+        if value or field.field_name == "siliconflow_api_url":
+            check_secure_address(str(field.field_name).upper(), value)
+        return value
+
+    @field_validator("jwt_secret", "session_secret")
+    @classmethod
+    def _long_enough(cls, value: SecretStr, field: ValidationInfo) -> SecretStr:
+        if value and len(value.get_secret_value().encode()) < MIN_SECRET_BYTES:
+            name = str(field.field_name).upper()
+            raise ValueError(f"{name} must have at least {MIN_SECRET_BYTES} bytes; make one: openssl rand -hex 32")
+        return value
+
+    @field_validator("jwt_admin_claim")
+    @classmethod
+    def _is_a_claim(cls, value: str) -> str:
+        if value and not all(value.rpartition("=")):
+            raise ValueError("JWT_ADMIN_CLAIM must be claim=value, such as realm_access.roles=restore-admin")
         return value
 
     @field_validator("forwarded_allow_ips")
@@ -228,26 +253,49 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _whole_tokens(self) -> Self:
+        if self.jwt_secret and self.jwt_jwks_url:
+            raise ValueError("JWT_SECRET and JWT_JWKS_URL exclude each other: the issuer signs in one way; clear one")
+        if self.accepts_tokens and not (self.jwt_issuer and self.jwt_audience):
+            raise ValueError("tokens need JWT_ISSUER and JWT_AUDIENCE, so that those for other services are refused")
+        if not self.accepts_tokens and (self.jwt_issuer or self.jwt_audience or self.jwt_admin_claim):
+            raise ValueError("JWT_ISSUER, JWT_AUDIENCE and JWT_ADMIN_CLAIM need JWT_SECRET or JWT_JWKS_URL beside them")
+        return self
+
+    @model_validator(mode="after")
     def _safe_to_bind(self) -> Self:
-        if any(len(key.get_secret_value()) < MIN_KEY_CHARACTERS for key in self.api_keys):
-            raise ValueError(
-                f"API_KEY must have at least {MIN_KEY_CHARACTERS} characters; make one: openssl rand -hex 32"
-            )
-        if not self.api_keys and "*" in self.cors_origins:
+        check_keys(self.keys)
+        if not self.has_users and "*" in self.cors_origins:
             raise ValueError("CORS_ORIGINS=* lets every web page in, so API_KEY must be set; or name the origins")
-        if not self.api_keys and not self.is_loopback:
+        if not self.has_users and not self.is_loopback:
             raise ValueError("HOST is not a loopback address, so API_KEY must be set; make one: openssl rand -hex 32")
         return self
 
     @property
+    def keys(self) -> tuple[ApiKey, ...]:
+        """The keys of `API_KEY`, with their names and roles."""
+        return tuple(split_key(entry.get_secret_value()) for entry in self.api_keys)
+
+    @property
+    def accepts_tokens(self) -> bool:
+        """Whether an issuer of tokens is set."""
+        return bool(self.jwt_secret or self.jwt_jwks_url)
+
+    @property
+    def has_users(self) -> bool:
+        """Whether only those with a key or a token may use the service."""
+        return bool(self.api_keys) or self.accepts_tokens
+
+    @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the service."""
-        return _is_loopback(self.host)
+        return is_loopback_host(self.host)
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must not stand in any log: keys, and the password of the database."""
-        keys = [key.get_secret_value() for key in (*self.api_keys, self.siliconflow_api_key)]
+        """What must not stand in any log: keys, secrets, and the password of the database."""
+        others = self.siliconflow_api_key, self.jwt_secret, self.session_secret
+        keys = [*(entry.key for entry in self.keys), *(secret.get_secret_value() for secret in others)]
         password = unquote(urlsplit(self.database_url).password or "")
         return tuple(secret for secret in (*keys, password) if secret)
 
@@ -255,12 +303,3 @@ class Settings(BaseSettings):
     def max_file_size_bytes(self) -> int:
         """Size limit of one uploaded file."""
         return int(self.max_file_size_mb * MEGABYTE)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -12,14 +12,15 @@ from typing import ParamSpec, TypeVar, cast
 from starlette.requests import HTTPConnection, Request
 
 from app.api.admission import Admission
-from app.api.auth.api_keys import ApiKeys
+from app.api.auth.authentication import Authentication
+from app.api.auth.caller import Caller
 from app.api.auth.rate_limits import RateLimits
 from app.api.catalog import Catalog
 from app.api.connections import Connections
 from app.api.job_events import JobEvents
 from app.api.shared_calls import KeptAnswers, SharedCalls
 from app.api.shared_pool import Pools
-from app.errors import Conflict, NotFound
+from app.errors import Conflict, Forbidden, NotFound
 from app.events import Events
 from app.images import Decoder, DecoderPool, ImageLimits
 from app.jobs.deletion import Deletion
@@ -49,13 +50,17 @@ class Limits:
     max_output_megapixels: float
     queue_limit: int
     owner_limit: int | None
+    daily_limit: int | None
+    uploads_limit: int | None
     retention_seconds: float
     drain_seconds: float
 
     @property
     def submission(self) -> SubmissionLimits:
         """The part that the use case of submission works by."""
-        return SubmissionLimits(self.image, self.max_output_megapixels, self.queue_limit, self.owner_limit)
+        return SubmissionLimits(
+            self.image, self.max_output_megapixels, self.queue_limit, self.owner_limit, self.daily_limit
+        )
 
 
 @dataclasses.dataclass
@@ -80,7 +85,7 @@ class AppContext:
     janitor: Janitor
     lease_keeper: LeaseKeeper
     catalog: Catalog
-    keys: ApiKeys
+    authentication: Authentication
     rate_limits: RateLimits
     job_events: JobEvents
     admission: Admission
@@ -88,6 +93,7 @@ class AppContext:
     submission: Submission
     deletion: Deletion
     connections: Connections
+    uploads: Connections
     pools: Pools
     previews: KeptAnswers
     warm_ups: SharedCalls[str | None]
@@ -124,6 +130,19 @@ def get_context(connection: HTTPConnection) -> AppContext:
 def get_owner(connection: HTTPConnection) -> str:
     """Who is asking, as `AccessControlMiddleware` found out."""
     return cast(str, connection.scope["state"]["owner"])
+
+
+def get_caller(connection: HTTPConnection) -> Caller:
+    """The same with name and role."""
+    return cast(Caller, connection.scope["state"]["caller"])
+
+
+def require_admin(connection: HTTPConnection) -> None:
+    """Raises `Forbidden` `admin_required` for a caller with the role user."""
+    if not get_caller(connection).is_admin:
+        raise Forbidden(
+            "admin_required", "This needs a key or token with the role admin; ask whoever runs the service."
+        )
 
 
 async def get_job(request: Request, job_id: str) -> tuple[Job, int]:

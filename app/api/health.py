@@ -78,6 +78,8 @@ def _complaints(context: AppContext) -> list[str]:
     storage_problem = context.storage.problem()
     if storage_problem is not None:
         reasons.append(storage_problem)
+    if context.authentication.problem is not None:
+        reasons.append(context.authentication.problem)
     if context.janitor.state is not ThreadState.RUNNING:
         reasons.append("The janitor keeps dying or is not running; the log says why.")
     if context.lease_keeper.state is not ThreadState.RUNNING:

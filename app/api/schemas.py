@@ -236,6 +236,28 @@ class HealthShape(Shape):
     notes: list[str] = []
 
 
+class ShareShape(Shape):
+    """A limit with what is used and left of it; times are epoch seconds."""
+
+    limit: int
+    used: int
+    left: int
+    resets_at: float | None = None
+    window_seconds: int | None = None
+
+
+class MeShape(Shape):
+    """Who is asking. `expires_at` is the end of the token; a share is null where there is no limit."""
+
+    name: str
+    role: Literal["user", "admin"]
+    expires_at: float | None
+    photos_today: ShareShape | None
+    waiting: ShareShape | None
+    uploads: ShareShape | None
+    requests: ShareShape | None
+
+
 PROBLEM: dict[str, Any] = {
     "description": "A problem",
     "content": {"application/problem+json": {"schema": ProblemShape.model_json_schema()}},

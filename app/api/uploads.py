@@ -4,19 +4,37 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
-from app.api.dependencies import AppContext, get_context
+from app.api.dependencies import AppContext, get_context, get_owner
 from app.api.json_bodies import options_of
+from app.api.middleware.request_context import close_after_answer
 from app.api.multipart_form import MultipartForm, UploadedFile, UploadLimits, receive_form
-from app.errors import RestoreError, Unprocessable
+from app.errors import RestoreError, TooManyRequests, Unprocessable
 from app.jobs.submission import Upload
 from app.options import RestoreOptions
 from app.storage import UploadWriter, new_id
 from app.store import Job, Photo
 
+UPLOAD_RETRY_SECONDS = 2
+
 
 async def receive(request: Request, most: int) -> MultipartForm:
-    """Read a whole upload form of at most `most` files; on any error nothing is kept."""
+    """Read a whole upload form of at most `most` files; on any error nothing is kept.
+
+    Raises `TooManyRequests` `too_many_uploads` before a byte is read, when the owner sends too many at once.
+    """
     context = get_context(request)
+    with context.uploads.acquire(get_owner(request)) as has_place:
+        if not has_place:
+            close_after_answer(request.scope)
+            raise TooManyRequests(
+                "too_many_uploads",
+                f"{context.limits.uploads_limit} of your uploads are under way; send this again when one has ended.",
+                retry_after_seconds=UPLOAD_RETRY_SECONDS,
+            )
+        return await _receive(request, context, most)
+
+
+async def _receive(request: Request, context: AppContext, most: int) -> MultipartForm:
     limits = UploadLimits(most, context.limits.max_file_bytes)
 
     def open_upload() -> UploadWriter:

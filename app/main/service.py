@@ -13,11 +13,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from app.api.admission import Admission
-from app.api.auth.api_keys import ApiKeys
 from app.api.auth.rate_limits import RateLimits
 from app.api.catalog import LOCAL_BACKEND, Catalog
 from app.api.connections import Connections
-from app.api.dependencies import AppContext, Limits
+from app.api.dependencies import AppContext
 from app.api.job_events import JobEvents
 from app.api.shared_calls import KeptAnswers, SharedCalls
 from app.api.shared_pool import Pools
@@ -26,14 +25,16 @@ from app.backends.siliconflow import NAME as CLOUD
 from app.backends.siliconflow import describe_siliconflow
 from app.errors import RestoreError
 from app.events import LocalEvents
-from app.images import Decoder, DecoderPool, ImageLimits
+from app.images import Decoder, DecoderPool
 from app.jobs.deletion import Deletion
 from app.jobs.janitor import Janitor
 from app.jobs.lease_keeper import LeaseKeeper, LeaseTimes
 from app.jobs.reblending import Reblender
 from app.jobs.runner import Runner
 from app.jobs.submission import Submission
+from app.main.limits import limits_of, result_limits_of
 from app.main.storage import open_storage
+from app.main.users import Users, upload_places
 from app.metrics import Metrics
 from app.queue import LocalQueue, Queue
 from app.settings import Settings
@@ -50,8 +51,6 @@ log = logging.getLogger(__name__)
 LOADER_JOIN_SECONDS = 15.0
 OPEN_AGAIN_SECONDS = 30.0
 IDLE_CHECK_SECONDS = 30.0
-DECODE_BYTES_PER_PIXEL = 24  # 16 bits with transparency, as read, as mixed and as sent
-LONGEST_RESULT_PIXELS = 1 << 20
 
 Describe = Callable[[], Mapping[str, Any]]
 
@@ -90,7 +89,7 @@ class Service:
         context = self.context
         await asyncio.to_thread(context.store.open)
         self._waiting = context.store.recover(context.wall(), burn_try=self._after_death)
-        context.keys.forget_sessions(context.store.ended_sessions(context.wall()))
+        self._users.start(context.store)
         context.job_events.start(context.events.subscribe)
         context.janitor.start()
         context.lease_keeper.start()
@@ -113,6 +112,7 @@ class Service:
         context = self.context
         if not context.job_events.closing:
             await self.drain()
+        self._users.stop()
         await asyncio.to_thread(context.janitor.stop)
         await asyncio.to_thread(context.lease_keeper.stop)
         await asyncio.to_thread(self._loader.join, LOADER_JOIN_SECONDS)
@@ -131,7 +131,8 @@ class Service:
         store = SqlStore(
             settings.database_url, events, worker=_worker_name(), lease_seconds=self._lease_times.lease_seconds
         )
-        storage = open_storage(settings)
+        storage, rate_limits = open_storage(settings), RateLimits(settings.rate_limit)
+        self._users = Users(settings, rate_limits, metrics)
         decoder, inspectors = Decoder(limits.image), DecoderPool(limits.image)
         pools = Pools()
         runner = Runner(store, storage, decoder, self._backends, metrics)
@@ -158,14 +159,15 @@ class Service:
             ),
             janitor=self._make_janitor(store, storage, metrics),
             catalog=catalog,
-            keys=ApiKeys([key.get_secret_value() for key in settings.api_keys]),
-            rate_limits=RateLimits(settings.rate_limit),
+            authentication=self._users.authentication,
+            rate_limits=rate_limits,
             job_events=JobEvents(),
             reblender=Reblender(store, storage, Decoder(result_limits_of(limits)), metrics),
             submission=self._make_submission(store, storage, queue, catalog, inspectors),
             deletion=Deletion(store, storage),
             admission=Admission(storage, limits.queue_limit, count_queued, time.monotonic),
             connections=Connections(),
+            uploads=upload_places(limits),
             pools=pools,
             previews=KeptAnswers(),
             warm_ups=SharedCalls(),
@@ -314,35 +316,4 @@ def open_backend(settings: Settings) -> LocalBackend:
         allow_unverified=settings.allow_unverified_weights,
         face_detector=settings.face_detector,
         idle_release_seconds=settings.idle_release_minutes * 60,
-    )
-
-
-def result_limits_of(limits: Limits) -> ImageLimits:
-    """What decoding a result of our own may cost: it is larger than an upload, and time and memory grow with it."""
-    image, megapixels = limits.image, limits.max_output_megapixels
-    larger = max(1.0, megapixels / image.max_input_megapixels)
-    return ImageLimits(
-        max_input_megapixels=megapixels,
-        decode_timeout_seconds=image.decode_timeout_seconds * larger,
-        decode_memory_mb=max(image.decode_memory_mb, round(DECODE_BYTES_PER_PIXEL * megapixels)),
-        max_side_pixels=LONGEST_RESULT_PIXELS,
-    )
-
-
-def limits_of(settings: Settings) -> Limits:
-    """The plain values that the API works by."""
-    image = ImageLimits(
-        max_input_megapixels=settings.max_input_megapixels,
-        decode_timeout_seconds=settings.decode_timeout_seconds,
-        decode_memory_mb=settings.decode_memory_mb,
-    )
-    return Limits(
-        image=image,
-        max_file_bytes=settings.max_file_size_bytes,
-        max_batch_size=settings.max_batch_size,
-        max_output_megapixels=settings.max_output_megapixels,
-        queue_limit=settings.queue_limit,
-        owner_limit=settings.queue_limit_per_owner if settings.api_keys else None,
-        retention_seconds=settings.retention_minutes * 60,
-        drain_seconds=settings.drain_seconds,
     )

@@ -1,5 +1,6 @@
 """Photos, jobs and attempts as rows, which are the truth: the `Store` protocol, and `SqlStore` over SQLite."""
 
+from app.store.accounts import Accounts, OwnerUsage, next_day
 from app.store.leases import LeaseSweep
 from app.store.protocol import LEASE_SECONDS, MAX_TRIES, Library, Store
 from app.store.queries import Counts
@@ -22,6 +23,7 @@ __all__ = [
     "LEASE_SECONDS",
     "LIVE_SECONDS",
     "MAX_TRIES",
+    "Accounts",
     "Attempt",
     "AttemptStatus",
     "Counts",
@@ -32,6 +34,7 @@ __all__ = [
     "LiveWorker",
     "NewPhoto",
     "NewVersion",
+    "OwnerUsage",
     "Photo",
     "PhotoStatus",
     "Removal",
@@ -39,4 +42,5 @@ __all__ = [
     "SqlStore",
     "Store",
     "Workers",
+    "next_day",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from app.store.accounts import Accounts
 from app.store.leases import LeaseSweep
 from app.store.queries import Counts
 from app.store.records import Attempt, Job, JobSummary, NewPhoto, NewVersion, Photo, Result
@@ -79,6 +80,11 @@ class Store(Protocol):
         ...
 
     @property
+    def accounts(self) -> Accounts:
+        """What is known of owners beside their jobs."""
+        ...
+
+    @property
     def workers(self) -> Workers:
         """The processes that restore, as they report."""
         ...
@@ -113,6 +119,7 @@ class Store(Protocol):
         now: float,
         *,
         owner_limit: int | None = None,
+        daily_limit: int | None = None,
     ) -> tuple[Job, int]:
         """Accept a job for photos that are already safe on disk: all of its rows or none.
 
@@ -121,7 +128,7 @@ class Store(Protocol):
         Raises:
             Unavailable: `queue_full` with `retry_after_seconds`, when more than `queue_limit` photos would wait.
             TooManyRequests: `owner_queue_full`, when more than `owner_limit` photos of the owner would wait, unless
-                these are the first.
+                these are the first; `quota_exceeded`, when more than `daily_limit` would be accepted on one day.
             TooLarge: `too_many_files`, when the job alone is larger than the queue.
         """
         ...
@@ -136,13 +143,14 @@ class Store(Protocol):
         now: float,
         *,
         owner_limit: int | None = None,
+        daily_limit: int | None = None,
     ) -> tuple[Job, int]:
         """Accept one attempt more at a photo, as a job of its own; returns the job and its place in the queue.
 
         Raises:
             NotFound: `photo_not_found`.
             Conflict: `photo_busy` while an attempt is active, `photo_archived`.
-            Unavailable, TooManyRequests: `queue_full`, `owner_queue_full`, as `submit` does.
+            Unavailable, TooManyRequests: `queue_full`, `owner_queue_full`, `quota_exceeded`, as `submit` does.
         """
         ...
 
@@ -177,8 +185,8 @@ class Store(Protocol):
         """Ids of the waiting attempts in the order of submission: of one backend only, or of all but some."""
         ...
 
-    def counts(self) -> Counts:
-        """How many attempts stand in each state."""
+    def counts(self, owner: str | None = None) -> Counts:
+        """How many attempts stand in each state, of one owner or (None) of all."""
         ...
 
     def seconds_per_megapixel(self) -> float | None:
@@ -281,14 +289,6 @@ class Store(Protocol):
 
         Raises `NotFound` `job_not_found`.
         """
-        ...
-
-    def end_session(self, session_id: str, until: float) -> None:
-        """Remember that a sign-in was ended, until a time (epoch seconds) at which its cookie is too old."""
-        ...
-
-    def ended_sessions(self, now: float) -> set[str]:
-        """The sign-ins that were ended and whose cookies are not too old yet."""
         ...
 
     def expire(self, before: float, limit: int = EXPIRED_JOBS_A_PASS) -> Removal:

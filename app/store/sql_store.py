@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection
 
 from app.errors import RestoreError
 from app.events import Events, LocalEvents
 from app.store import leases, photo_transitions, queries, removal, submissions, transitions
+from app.store.accounts import SqlAccounts
 from app.store.database import open_database_at
 from app.store.leases import Lease, LeaseSweep
 from app.store.locks import AdvisoryLock, try_hold
@@ -23,7 +24,6 @@ from app.store.protocol import (
 from app.store.queries import Counts
 from app.store.records import Attempt, Job, JobSummary, NewPhoto, NewVersion, Result
 from app.store.removal import Removal
-from app.store.schema import ended_sessions
 from app.store.sql_library import SqlLibrary
 from app.store.workers import SqlWorkers
 
@@ -57,6 +57,7 @@ class SqlStore:
         self._events = events or LocalEvents()
         self.library = SqlLibrary(self._database, self._events)
         self.workers = SqlWorkers(self._database)
+        self.accounts = SqlAccounts(self._database)
 
     def open(self) -> None:
         """See `Store`."""
@@ -88,6 +89,7 @@ class SqlStore:
         now: float,
         *,
         owner_limit: int | None = None,
+        daily_limit: int | None = None,
     ) -> tuple[Job, int]:
         """See `Store`."""
         if not photos:
@@ -95,7 +97,7 @@ class SqlStore:
 
         def write(connection: Connection) -> tuple[Job, int]:
             job_id = submissions.insert_job(
-                connection, owner, photos, options_json, backend, queue_limit, now, owner_limit
+                connection, owner, photos, options_json, backend, queue_limit, now, owner_limit, daily_limit
             )
             return queries.find_job(connection, owner, job_id), queries.queue_position(connection, job_id)
 
@@ -113,11 +115,12 @@ class SqlStore:
         now: float,
         *,
         owner_limit: int | None = None,
+        daily_limit: int | None = None,
     ) -> tuple[Job, int]:
         """See `Store`."""
 
         def write(connection: Connection) -> tuple[Job, int]:
-            asked = (owner, photo_id, options_json, backend, queue_limit, now, owner_limit)
+            asked = (owner, photo_id, options_json, backend, queue_limit, now, owner_limit, daily_limit)
             job_id = photo_transitions.restore(connection, *asked)
             return queries.find_job(connection, owner, job_id), queries.queue_position(connection, job_id)
 
@@ -157,9 +160,9 @@ class SqlStore:
         """See `Store`."""
         return self._database.read(lambda connection: queries.queued_ids(connection, limit, only, but))
 
-    def counts(self) -> Counts:
+    def counts(self, owner: str | None = None) -> Counts:
         """See `Store`."""
-        return self._database.read(queries.count)
+        return self._database.read(lambda connection: queries.count(connection, owner))
 
     def seconds_per_megapixel(self) -> float | None:
         """See `Store`."""
@@ -298,25 +301,6 @@ class SqlStore:
         done = self._database.write(write)
         self._notify_changed(job_id, queue_moved=done.outcome == "cancelled")
         return done
-
-    def end_session(self, session_id: str, until: float) -> None:
-        """See `Store`."""
-
-        def write(connection: Connection) -> None:
-            known = select(ended_sessions.c.id).where(ended_sessions.c.id == session_id)
-            if connection.execute(known).one_or_none() is None:
-                connection.execute(insert(ended_sessions).values(id=session_id, until=until))
-
-        self._database.write(write)
-
-    def ended_sessions(self, now: float) -> set[str]:
-        """See `Store`."""
-
-        def write(connection: Connection) -> set[str]:
-            connection.execute(delete(ended_sessions).where(ended_sessions.c.until < now))
-            return set(connection.execute(select(ended_sessions.c.id)).scalars())
-
-        return self._database.write(write)
 
     def expire(self, before: float, limit: int = EXPIRED_JOBS_A_PASS) -> Removal:
         """See `Store`."""

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from app.api import schemas, uploads, views
 from app.api.dependencies import AppContext, check_id, get_context, get_job, get_owner, get_position
+from app.api.fair_use import charged, note_accepted
 from app.api.prefer_wait import preferred_wait, wait_for_end
 from app.api.problems import Refusal
 from app.error_codes import facts_of
@@ -152,7 +153,10 @@ async def remove_job(request: Request, job_id: JobId) -> Response:
 async def _submit(request: Request, most: int) -> tuple[Job, int]:
     context = get_context(request)
     form = await uploads.receive(request, most)
-    return await context.run_heavy(uploads.submit_form, context, get_owner(request), form)
+    async with charged(request, context):
+        job, position = await context.run_heavy(uploads.submit_form, context, get_owner(request), form)
+    note_accepted(request, context, job)
+    return job, position
 
 
 def submitted(job: Job, position: int) -> dict[str, Any]:

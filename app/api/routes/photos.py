@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from app.api import schemas, uploads, views
 from app.api.dependencies import AppContext, get_context, get_owner
+from app.api.fair_use import charged, note_accepted
 from app.api.json_bodies import read_object, read_options
 from app.api.routes.jobs import accepted, submitted, waited
 from app.errors import NotFound, Unprocessable
@@ -93,7 +94,10 @@ async def restore_photo(request: Request, photo_id: PhotoId) -> Response:
     context = get_context(request)
     await context.admission.check()
     options = await read_options(request)
-    job, position = await context.run(uploads.restore_photo, context, get_owner(request), _check_id(photo_id), options)
+    async with charged(request, context):
+        asked = (get_owner(request), _check_id(photo_id), options)
+        job, position = await context.run(uploads.restore_photo, context, *asked)
+    note_accepted(request, context, job)
     body = {**submitted(job, position), "attempt_id": job.attempts[0].id}
     return await waited(request, job) or accepted(body, f"/api/v1/jobs/{job.id}")
 

@@ -1,0 +1,43 @@
+"""The limits that the API works by, as plain values from the settings."""
+
+from __future__ import annotations
+
+from app.api.dependencies import Limits
+from app.images import ImageLimits
+from app.settings import Settings
+
+DECODE_BYTES_PER_PIXEL = 24  # 16 bits with transparency, as read, as mixed and as sent
+LONGEST_RESULT_PIXELS = 1 << 20
+
+
+def result_limits_of(limits: Limits) -> ImageLimits:
+    """What decoding a result of our own may cost: it is larger than an upload, and time and memory grow with it."""
+    image, megapixels = limits.image, limits.max_output_megapixels
+    larger = max(1.0, megapixels / image.max_input_megapixels)
+    return ImageLimits(
+        max_input_megapixels=megapixels,
+        decode_timeout_seconds=image.decode_timeout_seconds * larger,
+        decode_memory_mb=max(image.decode_memory_mb, round(DECODE_BYTES_PER_PIXEL * megapixels)),
+        max_side_pixels=LONGEST_RESULT_PIXELS,
+    )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The plain values that the API works by."""
+    image = ImageLimits(
+        max_input_megapixels=settings.max_input_megapixels,
+        decode_timeout_seconds=settings.decode_timeout_seconds,
+        decode_memory_mb=settings.decode_memory_mb,
+    )
+    return Limits(
+        image=image,
+        max_file_bytes=settings.max_file_size_bytes,
+        max_batch_size=settings.max_batch_size,
+        max_output_megapixels=settings.max_output_megapixels,
+        queue_limit=settings.queue_limit,
+        owner_limit=settings.queue_limit_per_owner if settings.has_users else None,
+        daily_limit=settings.quota_photos_per_day or None,
+        uploads_limit=settings.max_concurrent_uploads or None if settings.has_users else None,
+        retention_seconds=settings.retention_minutes * 60,
+        drain_seconds=settings.drain_seconds,
+    )
