@@ -66,6 +66,8 @@ _TABLE = {
     "device_unavailable": ErrorFacts(503, "the device of the settings is not there"),
     "reference_unavailable": ErrorFacts(503, "upstream's packages are missing or do not know the model"),
     "backend_failed": ErrorFacts(503, "the local backend could not be opened"),
+    "no_worker": ErrorFacts(503, "no process that restores is running", 10),
+    "warm_up_pending": ErrorFacts(503, "not every worker has run its model yet", 10),
     "download_corrupt": ErrorFacts(503, "a downloaded weight file has the wrong hash"),
     "download_failed": ErrorFacts(503, "a weight file could not be downloaded"),
     # the photo
@@ -82,6 +84,7 @@ _TABLE = {
     "raw_photo": ErrorFacts(415, "the file is a camera's raw file"),
     "unsupported_format": ErrorFacts(415, "the file is no photo of a supported format"),
     "too_large_for_format": ErrorFacts(422, "the asked format cannot hold a result of this size"),
+    "malware_found": ErrorFacts(422, "the malware scanner found something in the file"),
     "photo_missing": ErrorFacts(404, "the upload is gone"),
     "file_missing": ErrorFacts(404, "a file to decode is gone"),
     # jobs, photos, results
@@ -117,6 +120,7 @@ _TABLE = {
     "reblend_busy": ErrorFacts(503, "too many results are being blended"),
     "storage_full": ErrorFacts(503, "there is too little free disk space"),
     "storage_unavailable": ErrorFacts(503, "the server that keeps the photos cannot be reached or refuses"),
+    "scan_unavailable": ErrorFacts(503, "the malware scanner does not answer, so nothing is taken", 10),
     "no_space": ErrorFacts(503, "there is no room to decode the photo"),
     "database_busy": ErrorFacts(503, "the job database is busy"),
     "database_unavailable": ErrorFacts(503, "the job database cannot be reached"),
@@ -127,6 +131,7 @@ _TABLE = {
     "bad_network_output": ErrorFacts(500, "the network gave an unusable picture"),
     "decoder_unavailable": ErrorFacts(500, "the decoder's process cannot be started"),
     "internal_error": UNKNOWN,
+    "worker_lost": ErrorFacts(500, "the machine that restored the photo went away five times without a word"),
     "worker_crashed": ErrorFacts(500, "the service died three times while it restored the photo"),
     # the provider
     "provider_rejected": ErrorFacts(400, "the provider refused this photo or prompt"),

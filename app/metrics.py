@@ -49,7 +49,7 @@ class Metrics:
         self._removed = Counter("janitor_removed", "what the janitor removed", ["kind"], **own)
 
     def attempt_ended(self, status: str) -> None:
-        """One run ended: completed, failed, cancelled, given_back or crashed."""
+        """One run ended: completed, failed, cancelled, given_back, crashed or lapsed."""
         self._ended.labels(status).inc()
 
     def observe_stage(self, stage: str, seconds: float) -> None:

@@ -29,6 +29,7 @@ MEGABYTE = 1024 * 1024
 MIN_SECRET_BYTES = 32
 _BUCKET_PATTERN = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.\.?(/|$))[A-Za-z0-9_.-]{1,100}){0,8}/?")
 _ORIGIN_PATTERN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?/?", re.IGNORECASE)
+_CLAMD_PATTERN = re.compile(r"tcp://(\[[0-9a-f:]+\]|[A-Za-z0-9._-]+):[1-9][0-9]{0,4}|(unix://)?/[^\s\0?#]{1,100}")
 _HOST_PATTERN = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*")
 
 
@@ -98,6 +99,11 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(default=30, ge=0, le=3600, description="how long SIGTERM waits for the running photo")
     min_free_disk_mb: int = Field(default=512, ge=0, description="free disk below which uploads are refused")
 
+    clamd_url: str = Field(
+        default="", description="clamd that scans every upload: tcp://host:port or a socket's path; empty: no scan"
+    )
+    clamd_timeout_seconds: float = Field(default=30, ge=1, le=600, description="for one file")
+
     # where things live
     upload_folder: Path = Path("temp_uploads")
     processed_folder: Path = Path("processed_images")
@@ -106,6 +112,11 @@ class Settings(BaseSettings):
         default="sqlite:///data/jobs.sqlite3",
         repr=False,  # it may hold a password
         description="SQLAlchemy address of an SQLite file or a PostgreSQL database",
+    )
+    broker_url: str = Field(
+        default="",
+        repr=False,  # it may hold a password
+        description="empty: the queue in this process; redis://HOST:PORT/NUMBER: a Redis server for several machines",
     )
     storage_url: str = Field(
         default="", description="empty: the two folders; s3://bucket or s3://bucket/prefix: a bucket of an S3 server"
@@ -224,6 +235,21 @@ class Settings(BaseSettings):
                 ) from None
         return value
 
+    @field_validator("clamd_url")
+    @classmethod
+    def _names_a_socket(cls, value: str) -> str:
+        if value and not _CLAMD_PATTERN.fullmatch(value):
+            raise ValueError("CLAMD_URL must be tcp://host:port, or the absolute path of clamd's socket")
+        return value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _names_a_redis(cls, value: str) -> str:
+        address = urlsplit(value)
+        if value and (address.scheme not in ("redis", "rediss") or not address.hostname):
+            raise ValueError("BROKER_URL must be the address of a Redis server, as redis://:PASSWORD@HOST:6379/0")
+        return value
+
     @field_validator("storage_url")
     @classmethod
     def _names_a_bucket(cls, value: str) -> str:
@@ -293,11 +319,11 @@ class Settings(BaseSettings):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must not stand in any log: keys, secrets, and the password of the database."""
+        """What must not stand in any log: keys, secrets, and the passwords of the database and of Redis."""
         others = self.siliconflow_api_key, self.jwt_secret, self.session_secret
         keys = [*(entry.key for entry in self.keys), *(secret.get_secret_value() for secret in others)]
-        password = unquote(urlsplit(self.database_url).password or "")
-        return tuple(secret for secret in (*keys, password) if secret)
+        passwords = [unquote(urlsplit(url).password or "") for url in (self.database_url, self.broker_url)]
+        return tuple(secret for secret in (*keys, *passwords) if secret)
 
     @property
     def max_file_size_bytes(self) -> int:

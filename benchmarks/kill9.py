@@ -130,10 +130,10 @@ class Campaign:
     def _look_at_jobs(self, database: Connection) -> None:
         known = {row[0] for row in database.exec_driver_sql("SELECT id FROM jobs")}
         self.faults += [f"accepted job {job_id} is lost" for job_id in sorted(self.accepted - known)]
-        # On a database that others may use, a start cannot know how the processes before it died, so tries are burned.
+        # On a database that others may use, a start cannot know how the processes before it died, so runs lapse.
         well = ("completed", "cancelled") if database.dialect.name == "sqlite" else ("completed", "cancelled", "failed")
         rows = database.exec_driver_sql("SELECT id, status, tries, error_code FROM attempts").fetchall()
-        odd = [row for row in rows if row[1] not in well or row[3] not in (None, "worker_crashed")]
+        odd = [row for row in rows if row[1] not in well or row[3] not in (None, "worker_lost")]
         self.faults += [f"attempt {row} did not end as it should" for row in odd]
 
     def _look_at_uploads(self, database: Connection) -> None:

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from PIL import Image
 from starlette.testclient import TestClient
 
+from app.api.auth.rate_windows import MemoryWindows
 from app.backends.protocol import Backend
 from app.errors import Cancelled, Unprocessable
 from app.images import Picture
@@ -73,8 +74,22 @@ def describe() -> dict[str, Any]:
         "precision_reason": "exact",
         "default_quality": "fast",
         "default_model": "lanczos",
+        "qualities": [
+            {"quality": quality, "model": "lanczos", "stands_in_for": None} for quality in ("fast", "balanced", "best")
+        ],
+        "warm_run": {"model": "lanczos", "pixels": 40_000, "seconds": 0.004},
+        "loaded_models": [("lanczos", "fp32")],
         "models": [
-            {"name": "lanczos", "file": "none", "bytes": 0, "licence": "MIT", "installed": True, "note": None},
+            {
+                "name": "lanczos",
+                "file": "none",
+                "bytes": 0,
+                "licence": "MIT",
+                "installed": True,
+                "note": None,
+                "architecture": "compact",
+                "megamacs_per_pixel": 0.001,
+            },
             {"name": "absent", "file": "absent.pth", "bytes": 9, "licence": "MIT", "installed": False, "note": None},
         ],
         "backends": [
@@ -130,7 +145,7 @@ class Service:
 
     def forget_rates(self) -> None:
         """Begin every window of requests and wrong keys anew."""
-        self.context.rate_limits._windows.storage.storage.clear()
+        self.context.rate_limits.windows = MemoryWindows()
 
     def uploads(self) -> list[str]:
         """Names of the files in the upload folder."""

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
 from app.api.dashboard import PAGE_POLICY
-from app.api.speed import speeds_of
 from app.main import STATIC_FOLDER, create_app, create_dashboard
-from app.store import Attempt
 from tests.http_service import BASE_URL, Service, assert_problem, describe, photo, running, settings_for
 
 SCRIPTS = sorted((STATIC_FOLDER / "js").glob("*.js"))
@@ -126,47 +122,6 @@ def test_a_refused_batch_names_the_place_of_each_bad_photo(service: Service) -> 
     assert [row["index"] for row in problem["errors"]] == [1, 2]
 
 
-DESCRIBED: dict[str, Any] = {
-    "default_quality": "fast",
-    "precision": "fp32",
-    "qualities": [
-        {"quality": "fast", "model": "small", "stands_in_for": None},
-        {"quality": "balanced", "model": "large", "stands_in_for": None},
-        {"quality": "best", "model": "large", "stands_in_for": None},
-    ],
-    "models": [{"name": "small", "bytes": 100}, {"name": "large", "bytes": 1500}],
-}
-
-
-@pytest.fixture(scope="module")
-def finished(service: Service) -> Attempt:
-    """A real finished attempt of half a megapixel, made to have run the small model in two seconds."""
-    service.finish(service.submit())
-    attempt: Attempt = service.context.store.recent_completed()[0]
-    options = attempt.options_json.replace('"quality": null', '"quality": "fast"')
-    return dataclasses.replace(
-        attempt, photo_width=1000, photo_height=500, seconds=2.0, model="small", options_json=options
-    )
-
-
-def test_speeds_are_measured_where_a_photo_ran_and_scaled_elsewhere(finished: Attempt) -> None:
-    fast, balanced, best = speeds_of([finished], DESCRIBED)
-    assert fast == {"quality": "fast", "model": "small", "seconds_per_input_megapixel": 4.0, "measured": True}
-    assert balanced["seconds_per_input_megapixel"] == pytest.approx(60.0)
-    assert best["seconds_per_input_megapixel"] == pytest.approx(480.0)
-    assert not balanced["measured"]
-    halved = speeds_of([finished], {**DESCRIBED, "precision": "bf16"})
-    assert halved[2]["seconds_per_input_megapixel"] == pytest.approx(960.0)
-
-
-def test_speeds_leave_out_what_another_model_did_and_say_nothing_when_nothing_is_known(finished: Attempt) -> None:
-    other = dataclasses.replace(finished, model="removed meanwhile")
-    assert [row["seconds_per_input_megapixel"] for row in speeds_of([other], DESCRIBED)] == [None, None, None]
-    assert [row["model"] for row in speeds_of([], {})] == [None, None, None]
-    warm = speeds_of([other], {**DESCRIBED, "warm_seconds_per_input_megapixel": 10.0})
-    assert [row["seconds_per_input_megapixel"] for row in warm] == [10.0, 150.0, 1200.0]
-
-
-def test_status_tells_the_speeds(service: Service, finished: Attempt) -> None:
+def test_status_tells_the_speeds(service: Service) -> None:
     rows = service.client.get("/api/v1/status").json()["speeds"]
     assert [row["quality"] for row in rows] == ["fast", "balanced", "best"]

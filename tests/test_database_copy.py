@@ -99,7 +99,23 @@ def test_a_file_of_an_earlier_version_goes_over_too(target: str, project: Path) 
     store = SqlStore(target)
     store.open()
     assert len(store.jobs("owner", 9)) == 4
-    assert store.sweep_leases(1.0).crashed != ()  # its killed run has no lease, so it counts as expired
+    assert store.sweep_leases(1.0).lapsed != ()  # its killed run has no lease, so it counts as expired
+    store.close()
+
+
+def test_workers_that_report_already_are_neither_in_the_way_nor_overwritten(
+    file: Path, target: str, project: Path
+) -> None:
+    for url in (f"sqlite:///{file}", target):
+        store = SqlStore(url)
+        store.open()
+        store.workers.report("same", "host", {"database": url}, starting=True)
+        store.close()
+    assert copy(file, project) == 0
+    store = SqlStore(target)
+    store.open()
+    assert [worker.report for worker in store.workers.live()] == [{"database": target}]
+    assert len(store.jobs(ME, 99)) == 7
     store.close()
 
 

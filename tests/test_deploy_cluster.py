@@ -28,7 +28,7 @@ UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 # What these files name and the program does not have yet: commands and settings that come with the queue of several
 # machines (shared design, sections 6 and 7). Nothing that is there already may stand here.
 AWAITED_COMMANDS = {"api", "worker", "status"}
-AWAITED_SETTINGS = {"BROKER_URL"}
+AWAITED_SETTINGS: set[str] = set()
 ONE_SHOT = {"bucket"}
 DATA = {"postgres", "redis", "s3"}
 

@@ -25,7 +25,8 @@ FAMILIES: dict[str, type[RestoreError]] = {
 # Codes that no constructor names, each with the place that does.
 ELSEWHERE = {
     "several_errors": "the refusal of a batch, by its photos",
-    "worker_crashed": "the row of a run that died twice",
+    "worker_crashed": "the row of a run that died three times",
+    "worker_lost": "the row of a run whose lease ran out five times",
     "internal_error": "whatever nobody expected",
     "invalid_parameter": "the framework's check of query parameters",
     "not_found": "the framework's own 404",

@@ -8,8 +8,12 @@ from collections.abc import Callable
 import pytest
 
 from app.events import Events, LocalEvents
+from app.events.polling import PollingEvents
 
-IMPLEMENTATIONS: dict[str, Callable[[], Events]] = {"local": LocalEvents}
+IMPLEMENTATIONS: dict[str, Callable[[], Events]] = {
+    "local": LocalEvents,
+    "polling": lambda: PollingEvents(lambda job_ids: dict.fromkeys(job_ids, 1)),
+}
 
 
 @pytest.fixture(params=sorted(IMPLEMENTATIONS))
@@ -89,3 +93,15 @@ def test_threads_may_publish_and_subscribe_at_once(events: Events) -> None:
     for thread in threads:
         thread.join()
     assert len(heard) == len(set(heard)) == 200
+
+
+def test_a_job_may_be_followed_several_times_and_let_go_twice(events: Events) -> None:
+    first, second = events.follow("a"), events.follow("a")
+    heard: list[str] = []
+    events.subscribe(heard.append)
+    first()
+    first()
+    events.publish(["a", "b"])  # of which nobody follows the other; it is told of all the same
+    second()
+    events.publish(["a"])
+    assert heard == ["a", "b", "a"]

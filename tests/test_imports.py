@@ -10,7 +10,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 APP = ROOT / "app"
-GROUND = {"errors", "error_codes", "options", "notices", "stages", "atomic_files", "exit_codes", "result_names"}
+GROUND = {
+    "errors",
+    "error_codes",
+    "options",
+    "notices",
+    "stages",
+    "atomic_files",
+    "exit_codes",
+    "result_names",
+    "process_names",
+    "time_estimate",
+}
 ALLOWED: dict[str, set[str]] = {
     "error_codes": set(),
     "errors": {"error_codes"},
@@ -19,17 +30,20 @@ ALLOWED: dict[str, set[str]] = {
     "atomic_files": set(),
     "exit_codes": set(),
     "result_names": set(),
+    "process_names": set(),
     "options": {"errors"},
     "setting_values": set(),
+    "time_estimate": {"errors", "options", "stages"},
     "settings": GROUND | {"setting_values"},
     "metrics": GROUND,
     "threads": GROUND,
     "logs": GROUND,
+    "clamd": GROUND,
     "images": GROUND,
     "results": GROUND | {"images"},
     "storage": GROUND,
     "queue": GROUND,
-    "events": GROUND,
+    "events": GROUND | {"threads"},
     "store": GROUND | {"events"},
     "restoration": GROUND | {"images", "results"},
     "backends": GROUND | {"images", "restoration", "results"},

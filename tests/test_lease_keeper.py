@@ -65,7 +65,7 @@ def test_what_is_held_lives_on_and_what_nobody_holds_waits_again(keeping: Keepin
         keeping.tick(15.0)
     assert (status(keeping, kept), status(keeping, lost)) == (AttemptStatus.PROCESSING, AttemptStatus.QUEUED)
     assert keeping.woken.receive(0.0) == lost
-    assert b'restore_attempts_ended_total{status="crashed"} 1.0' in keeping.metrics.render()
+    assert b'restore_attempts_ended_total{status="lapsed"} 1.0' in keeping.metrics.render()
     assert keeping.settled == 6
 
 

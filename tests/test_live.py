@@ -17,6 +17,7 @@ from app.api import schemas
 from app.api.connections import Connections
 from app.api.job_events import JobEvents
 from app.api.routes import websocket
+from app.events import LocalEvents
 from tests.http_service import KEY, OTHER_KEY, Service, running
 from tests.test_guard import sign_in
 
@@ -186,21 +187,16 @@ def test_a_reader_that_does_not_read_is_let_go(tmp_path: Path, monkeypatch: pyte
 
 def test_the_hub_wakes_from_any_thread_and_only_who_watches() -> None:
     async def scenario() -> None:
-        job_events, callbacks = JobEvents(), []
-
-        def subscribe(callback: Any) -> Any:
-            callbacks.append(callback)
-            return callbacks.clear
-
-        job_events.start(subscribe)
+        job_events, events = JobEvents(), LocalEvents()
+        job_events.start(events)
         with job_events.watch("a") as first, job_events.watch("a") as second, job_events.watch("b") as other:
-            threading.Thread(target=callbacks[0], args=("a",)).start()
+            threading.Thread(target=events.publish, args=(["a"],)).start()
             await asyncio.wait_for(asyncio.gather(first.wait(), second.wait()), 5)
             assert not other.is_set()
             job_events.stop()
             assert other.is_set()
             assert job_events.closing
-        assert callbacks == []
+        assert not events.has_listeners()
         assert job_events._watchers == {}
 
     asyncio.run(scenario())

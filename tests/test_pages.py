@@ -92,9 +92,9 @@ def test_the_progress_covers_all_pages(harness: Harness, monkeypatch: pytest.Mon
     told: list[float] = []
     report = harness.store.report_progress
 
-    def noting(attempt_id: str, token: str, fraction: float, stage: Stage) -> bool:
+    def noting(attempt_id: str, token: str, fraction: float, stage: Stage, worked: float | None = None) -> bool:
         told.append(fraction)
-        return report(attempt_id, token, fraction, stage)
+        return report(attempt_id, token, fraction, stage, worked)
 
     monkeypatch.setattr(harness.store, "report_progress", noting)
     run(harness, album())

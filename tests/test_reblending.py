@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ from app.errors import Conflict, NotFound, Unavailable, Unprocessable
 from app.images import Decoder, ImageLimits, Picture, decode, encode
 from app.images.face_layers import blend_layers, load_layers
 from app.jobs.janitor import Janitor
-from app.jobs.reblending import MAX_WAITING, Reblender
-from app.storage import first_version, next_version, public_name, related_files
+from app.jobs.reblending import MAX_WAITING, MOST_TRIES, Reblender
+from app.storage import Storage, first_version, next_version, public_name, related_files
 from app.storage.names import mark_run
 from app.store import Attempt, NewVersion
+from tests.databases import IMPLEMENTATIONS, needs_postgres
 from tests.face_backend import PLACES, FaceBackend
 from tests.harness import OWNER, Harness, layers_file, photo_bytes, result_file
 from tests.picture_factory import adobe_rgb, grey_gamma_18
+from tests.s3_servers import S3Server, open_storage
 
 LIMITS = ImageLimits()
 
@@ -34,8 +37,8 @@ LIMITS = ImageLimits()
 class Bench:
     """A workshop whose photos have faces, and a reblender."""
 
-    def __init__(self, folder: Path) -> None:
-        self.harness = Harness(folder, backend=FaceBackend())
+    def __init__(self, folder: Path, database_url: str = "", storage: Storage | None = None) -> None:
+        self.harness = Harness(folder, backend=FaceBackend(), database_url=database_url, storage=storage)
         self.harness.open()
         self.store, self.storage = self.harness.store, self.harness.storage
         self.reblender = Reblender(self.store, self.storage, Decoder(LIMITS), self.harness.metrics)
@@ -59,9 +62,20 @@ class Bench:
     def picture(self, attempt: Attempt) -> Picture:
         """What the shown version holds, its numbers as they stand in the file."""
         assert attempt.result_name is not None
-        return decode.decode_file(
-            result_file(self.storage, attempt.result_name), LIMITS, decode.DecodeOptions(as_stored=True)
-        )
+        with self.storage.result(attempt.result_name) as path:
+            return decode.decode_file(path, LIMITS, decode.DecodeOptions(as_stored=True))
+
+    def overlapping(self, both_blended: threading.Barrier, attempt_id: str, strengths: dict[int, float]) -> Attempt:
+        """Blend, and show the first version only when the other one's is blended too."""
+        publish = self.storage.publish
+
+        def together(temporary: Path, result_name: str) -> None:
+            self.storage.publish = publish  # type: ignore[method-assign]
+            publish(temporary, result_name)
+            both_blended.wait(20)
+
+        self.storage.publish = together  # type: ignore[method-assign]
+        return self.reblender.reblend(attempt_id, strengths)
 
     def files(self) -> set[str]:
         return {file.name for file in self.storage.iter_results()}
@@ -252,21 +266,69 @@ def test_two_at_once_never_mix_and_none_is_lost(bench: Bench) -> None:
     assert worst(bench.picture(row).rgb, blend_layers(first.rgb, layers, {0: 0.25, 1: 0.5})) == 0
 
 
-def test_a_version_that_somebody_else_made_meanwhile_is_neither_overwritten_nor_lost(bench: Bench) -> None:
-    attempt = bench.restored()
-    faces = attempt.faces
-    assert not bench.store.new_version(attempt.id, 7, NewVersion("x", 1, faces))
-    publish = bench.storage.publish
+def overtake(bench: Bench, attempt: Attempt, times: int) -> None:
+    """Have another process show a version of its own in the moment before ours would be, so many times."""
+    publish, versions = bench.storage.publish, iter(range(1, times + 1))
 
     def overtaken(temporary: Path, result_name: str) -> None:
         publish(temporary, result_name)
-        assert bench.store.new_version(attempt.id, 1, NewVersion(f"{attempt.id}-v5.jpg", 1, faces))
+        version = next(versions, None)
+        if version is not None:
+            name = f"{attempt.id}-v{version + 1}.12345678.jpg"
+            bench.storage.publish = publish  # type: ignore[method-assign]
+            with bench.storage.scratch(attempt.id) as other:
+                other.write_bytes(b"of the other process")
+                publish(other, name)
+            bench.storage.publish = overtaken  # type: ignore[method-assign]
+            faces = ({**attempt.faces[0]}, {**attempt.faces[1], "strength": version / 10})
+            assert bench.store.new_version(attempt.id, version, NewVersion(name, 1, faces))
 
     bench.storage.publish = overtaken  # type: ignore[method-assign]
+
+
+def test_one_that_another_process_overtakes_is_made_again_on_top_of_what_that_left(bench: Bench) -> None:
+    attempt = bench.restored()
+    assert not bench.store.new_version(attempt.id, 7, NewVersion("x", 1, attempt.faces))
+    overtake(bench, attempt, 2)
+    done = bench.reblender.reblend(attempt.id, {0: 0.5})
+    assert (done.version, done.result_name) == (4, f"{attempt.id}-v4.jpg")
+    assert [face["strength"] for face in done.faces][:2] == [0.5, 0.2]
+    assert f"{attempt.id}-v2.jpg" not in bench.files()
+
+
+def test_one_that_is_overtaken_again_and_again_gives_up_and_leaves_nothing(bench: Bench) -> None:
+    attempt = bench.restored()
+    overtake(bench, attempt, MOST_TRIES)
     with pytest.raises(Conflict, match="changed by somebody else"):
         bench.reblender.reblend(attempt.id, {0: 0.5})
-    assert bench.row(attempt.id).result_name == f"{attempt.id}-v5.jpg"
-    assert f"{attempt.id}-v2.jpg" not in bench.files()
+    assert bench.row(attempt.id).result_name == f"{attempt.id}-v{MOST_TRIES + 1}.12345678.jpg"
+    assert not {f"{attempt.id}-v{number}.jpg" for number in range(2, 9)} & bench.files()
+
+
+@needs_postgres
+def test_two_servers_that_blend_one_result_at_once_lose_neither_version(seaweedfs: S3Server, tmp_path: Path) -> None:
+    url = IMPLEMENTATIONS["postgres"](tmp_path)
+    one = Bench(tmp_path, url, open_storage(seaweedfs, tmp_path / "one", prefix="blended/"))
+    two = Bench(tmp_path, url, open_storage(seaweedfs, tmp_path / "two", prefix="blended/"))
+    try:
+        attempt = one.restored(photo_bytes(40, 30, kind="PNG"))
+        first = one.picture(attempt)
+        with one.storage.layers(attempt.result_name or "") as path:
+            layers = load_layers(path)
+        both_blended = threading.Barrier(2)
+        with ThreadPoolExecutor(2) as threads:
+            ends = [
+                threads.submit(bench.overlapping, both_blended, attempt.id, {face: strength})
+                for bench, face, strength in ((one, 0, 0.25), (two, 1, 0.5))
+            ]
+        assert sorted(end.result().version for end in ends) == [2, 3]
+        row = two.row(attempt.id)
+        assert row.version == 3
+        assert worst(two.picture(row).rgb, blend_layers(first.rgb, layers, {0: 0.25, 1: 0.5})) == 0
+        assert sum(public_name(name).startswith(f"{attempt.id}-v2") for name in one.files() if "-v" in name) == 1
+    finally:
+        one.close()
+        two.close()
 
 
 def test_a_job_that_is_removed_meanwhile_leaves_nothing(bench: Bench) -> None:

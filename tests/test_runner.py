@@ -503,22 +503,24 @@ def test_progress_is_written_twice_a_second_and_at_every_new_stage(
     clock = [0.0]
     harness = Harness(tmp_path, Talking(words, clock), decoder, clock=lambda: clock[0])
     harness.open()
-    written: list[tuple[float, str]] = []
+    written: list[tuple[float, str, float | None]] = []
     report = SqlStore.report_progress
 
-    def note(store: SqlStore, attempt_id: str, token: str, fraction: float, stage: str) -> bool:
-        written.append((fraction, stage))
-        return report(store, attempt_id, token, fraction, stage)
+    def note(
+        store: SqlStore, attempt_id: str, token: str, fraction: float, stage: str, worked_seconds: float | None = None
+    ) -> bool:
+        written.append((fraction, stage, None if worked_seconds is None else round(worked_seconds, 3)))
+        return report(store, attempt_id, token, fraction, stage, worked_seconds)
 
     monkeypatch.setattr(SqlStore, "report_progress", note)
     run(harness, harness.submit())
     harness.store.close()
     assert written == [
-        (0.0, "loading"),
-        (0.1, "upscaling"),
-        (0.3, "upscaling"),
-        (0.5, "faces"),
-        (1.0, "encoding"),
+        (0.0, "loading", None),
+        (0.1, "upscaling", 0.0),
+        (0.3, "upscaling", 0.6),
+        (0.5, "faces", 0.8),
+        (1.0, "encoding", None),
     ]
 
 

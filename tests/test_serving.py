@@ -23,6 +23,7 @@ from fastapi import FastAPI
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from app.api.auth.rate_windows import MemoryWindows
 from app.api.connection_limits import ConnectionLimits
 from app.api.http_protocol import HEAD_BYTES, TimedProtocol
 from app.errors import RestoreError
@@ -135,7 +136,7 @@ HEAD = "POST /api/v1/enhance HTTP/1.1\nHost: localhost\nContent-Type: multipart/
 @pytest.mark.parametrize("key", ["", "X-API-KEY: a-wrong-key-of-some-length\n"])
 def test_without_a_valid_key_no_body_is_taken_in(ports: Ports, length: str, key: str) -> None:
     ports.bytes_read = 0
-    ports.app.state.context.rate_limits._windows.storage.storage.clear()
+    ports.app.state.context.rate_limits.windows = MemoryWindows()
     with ports.raw(HEAD + key + length + "\n") as plain:
         assert select.select([plain], [], [], 10)[0]  # the head alone is answered
         answer = send_until_refused(plain, b"ffff\r\n" + bytes(0xFFFF) + b"\r\n", 20 * MEGABYTE)

@@ -48,32 +48,61 @@ def test_a_claim_says_who_runs_and_until_when_by_the_clock_of_the_database(store
     claimed = store.claim(attempt_id, "t", WALL)
     assert claimed is not None
     assert (claimed.worker, claimed.lease_until, claimed.started_at) == ("host:7", clock.now + LEASE_SECONDS, WALL)
-    assert store.sweep_leases(WALL + 1e6).crashed == ()  # a machine whose clock is ahead takes nothing away
+    assert store.sweep_leases(WALL + 1e6).lapsed == ()  # a machine whose clock is ahead takes nothing away
 
 
-def test_a_lease_that_ran_out_is_a_crash_and_a_renewed_one_is_not(store: Store, clock: Clock) -> None:
+def test_a_lease_that_ran_out_ends_the_run_and_a_renewed_one_does_not(store: Store, clock: Clock) -> None:
     kept, lost = first(add(store)), first(add(store))
     store.claim(kept, "kept", WALL)
     store.claim(lost, "lost", WALL)
     clock.now += LEASE_SECONDS - 1
     assert store.renew_leases(["kept", "of nobody"]) == {"kept"}
-    assert store.sweep_leases(WALL).crashed == ()
+    assert store.sweep_leases(WALL).lapsed == ()
     clock.now += 2
-    assert store.sweep_leases(WALL).crashed == (lost,)
+    assert store.sweep_leases(WALL).lapsed == (lost,)
     assert (row(store, lost).status, row(store, lost).tries) == (AttemptStatus.QUEUED, 1)
+    assert (row(store, lost).lapses, row(store, lost).burned_tries) == (1, 0)
     assert (row(store, lost).worker, row(store, lost).lease_until) == (None, None)
     assert store.holds(kept, "kept")
     assert store.renew_leases(["kept", "lost"]) == {"kept"}
 
 
-def test_after_a_third_lost_lease_it_is_given_up(store: Store, clock: Clock) -> None:
+def lapse(store: Store, clock: Clock, attempt_id: str, token: str) -> None:
+    assert store.claim(attempt_id, token, WALL) is not None
+    clock.now += LEASE_SECONDS + 1
+    assert store.sweep_leases(WALL).lapsed == (attempt_id,)
+
+
+def test_lost_leases_burn_no_try_and_end_with_the_fifth_all_the_same(store: Store, clock: Clock) -> None:
+    """Frozen hosts and cut networks are not the photo's fault; one that takes its host along never loops for ever."""
     attempt_id = first(add(store))
-    for token in "abc":
-        store.claim(attempt_id, token, WALL)
-        clock.now += LEASE_SECONDS + 1
-        assert store.sweep_leases(WALL).crashed == (attempt_id,)
+    for token in "abcd":
+        lapse(store, clock, attempt_id, token)
+        assert (row(store, attempt_id).status, row(store, attempt_id).burned_tries) == (AttemptStatus.QUEUED, 0)
+    lapse(store, clock, attempt_id, "e")
     failed = row(store, attempt_id)
-    assert (failed.status, failed.error_code, failed.ended_at) == (AttemptStatus.FAILED, "worker_crashed", WALL)
+    assert (failed.status, failed.error_code, failed.ended_at) == (AttemptStatus.FAILED, "worker_lost", WALL)
+
+
+def test_after_lost_leases_there_are_still_three_tries(store: Store, clock: Clock) -> None:
+    attempt_id = first(add(store))
+    lapse(store, clock, attempt_id, "a")
+    lapse(store, clock, attempt_id, "b")
+    for token in "cde":
+        assert row(store, attempt_id).status is AttemptStatus.QUEUED
+        assert store.claim(attempt_id, token, WALL) is not None
+        store.crashed(attempt_id, token, WALL)
+    assert (row(store, attempt_id).status, row(store, attempt_id).error_code) == (
+        AttemptStatus.FAILED,
+        "worker_crashed",
+    )
+
+
+def test_a_lapsed_run_is_alone_at_its_next_one(store: Store, clock: Clock) -> None:
+    attempt_id = first(add(store))
+    lapse(store, clock, attempt_id, "a")
+    assert row(store, attempt_id).tries == 1  # what lanes look at
+    assert store.claim_next("b", WALL) is None
 
 
 def test_a_sent_attempt_whose_lease_ran_out_is_not_sent_again(store: Store, clock: Clock) -> None:
@@ -101,7 +130,7 @@ def test_what_ended_has_no_lease_that_could_run_out(store: Store, clock: Clock, 
     ended = row(store, attempt_id)
     assert ended.lease_until is None
     clock.now += 1e6
-    assert store.sweep_leases(WALL).crashed == ()
+    assert store.sweep_leases(WALL).lapsed == ()
     assert store.renew_leases(["t"]) == set()
     assert row(store, attempt_id) == ended
 
@@ -144,6 +173,30 @@ def test_a_claim_can_be_bound_to_the_number_of_tries_it_was_judged_by(store: Sto
     assert store.claim(attempt_id, "b", WALL, tries=0) is None
     assert row(store, attempt_id).status is AttemptStatus.QUEUED
     assert store.claim(attempt_id, "b", WALL, tries=1) is not None
+
+
+def test_the_next_untried_attempt_is_that_of_the_owner_whose_turn_it_is(store: Store, clock: Clock) -> None:
+    """As the lanes of one machine choose, whatever the clocks of the hosts say that claimed before."""
+    jobs = [add(store, photos=3, owner="greedy"), add(store, owner="modest"), add(store, owner="third")]
+    owners = {attempt.id: job.owner for job in jobs for attempt in job.attempts}
+    order = []
+    for number in range(5):
+        clock.now += 1
+        head = store.queued_ids(1)
+        taken = store.claim_next(f"t{number}", WALL - number)
+        assert taken is not None
+        assert [taken.id] == head
+        order.append(owners[taken.id])
+    assert order == ["greedy", "modest", "third", "greedy", "greedy"]
+
+
+def test_whose_turn_it_is_hangs_on_the_clock_of_the_database_alone(store: Store, clock: Clock) -> None:
+    ahead, behind = 600.0, 0.0
+    mine, others = add(store, photos=2, owner="mine"), add(store, photos=2, owner="others")
+    assert store.claim(mine.attempts[0].id, "a", WALL + ahead) is not None
+    clock.now += 1
+    assert store.claim(others.attempts[0].id, "b", WALL + behind) is not None
+    assert store.queued_ids() == [mine.attempts[1].id, others.attempts[1].id]
 
 
 def test_the_next_untried_attempt_is_taken_in_order_and_by_backend(store: Store) -> None:

@@ -53,10 +53,10 @@ def test_the_rows_of_the_first_version_are_all_there_and_go_on(old: Path) -> Non
     store.close()
 
 
-def test_a_run_of_a_version_without_leases_counts_as_expired(old: Path) -> None:
+def test_a_run_of_a_version_without_leases_counts_as_lapsed(old: Path) -> None:
     store = SqlStore(f"sqlite:///{old}")
     store.open()
-    assert store.sweep_leases(100.0).crashed == (ATTEMPTS["processing"],)
+    assert store.sweep_leases(100.0).lapsed == (ATTEMPTS["processing"],)
     store.close()
 
 

@@ -20,7 +20,7 @@ from tests.postgres_server import shared_server
 
 OWNERS = ("ann", "bob")
 QUEUE_LIMIT = 6
-MAX_TRIES = 3
+MAX_TRIES, MAX_LAPSES = 3, 2
 LEASE_SECONDS = 60.0
 
 
@@ -33,8 +33,9 @@ class Row:
     photo: str
     status: str = "queued"
     tries: int = 0
+    lapses: int = 0
     token: str | None = None
-    started_at: float | None = None
+    claimed_at: float | None = None
     leased_until: float = 0.0
     ended_at: float | None = None
 
@@ -66,6 +67,7 @@ class StoreModel(RuleBasedStateMachine):
 
     def tick(self) -> float:
         self.now += 1.0
+        self.clock.now += 0.001
         return self.now
 
     def status_of(self, *words: str) -> list[str]:
@@ -78,7 +80,7 @@ class StoreModel(RuleBasedStateMachine):
         for number, attempt in enumerate(self.status_of("queued")):
             owner = self.rows[attempt].owner
             turns[owner] += 1
-            served = max((row.started_at or 0.0 for row in self.rows.values() if row.owner == owner), default=0.0)
+            served = max((row.claimed_at or 0.0 for row in self.rows.values() if row.owner == owner), default=0.0)
             places.append((turns[owner], served, number, attempt))
         return [attempt for *_, attempt in sorted(places)]
 
@@ -111,7 +113,7 @@ class StoreModel(RuleBasedStateMachine):
 
     def claimed(self, attempt_id: str, token: str) -> None:
         row = self.rows[attempt_id]
-        row.status, row.tries, row.token, row.started_at = "processing", row.tries + 1, token, self.now
+        row.status, row.tries, row.token, row.claimed_at = "processing", row.tries + 1, token, self.clock.now
         row.leased_until = self.clock.now + LEASE_SECONDS
 
     @rule(run=runs)
@@ -130,10 +132,10 @@ class StoreModel(RuleBasedStateMachine):
             return
         if how == "complete":
             row.status, row.ended_at = "completed", self.now
-        elif how == "fail" or (how == "crashed" and row.tries >= MAX_TRIES):
+        elif how == "fail" or (how == "crashed" and row.tries - row.lapses >= MAX_TRIES):
             row.status, row.ended_at = "failed", self.now
         elif how != "report":
-            row.status, row.tries, row.started_at = "queued", row.tries - (how == "give_back"), None
+            row.status, row.tries, row.claimed_at = "queued", row.tries - (how == "give_back"), None
 
     def do(self, how: str, attempt_id: str, token: str) -> bool:
         now, store = self.tick(), self.store
@@ -150,7 +152,10 @@ class StoreModel(RuleBasedStateMachine):
     def end_of_the_process(self, burn_try: bool) -> None:
         waiting = self.store.recover(self.tick(), MAX_TRIES, burn_try=burn_try)
         if self.alone:
-            self.crash(self.status_of("processing"), burn_try=burn_try)
+            for attempt_id in self.status_of("processing"):
+                row = self.rows[attempt_id]
+                self.cut_short(row, over=burn_try and row.tries - row.lapses >= MAX_TRIES)
+                row.tries -= not burn_try
         assert waiting == self.queue()
 
     @rule(renewed=st.sets(st.integers(0, 5)), seconds=st.sampled_from([LEASE_SECONDS / 2, LEASE_SECONDS + 1]))
@@ -164,20 +169,20 @@ class StoreModel(RuleBasedStateMachine):
         for attempt in kept:
             self.rows[attempt].leased_until = self.clock.now + LEASE_SECONDS
         lost = [attempt for attempt in held if self.rows[attempt].leased_until < self.clock.now]
-        assert list(self.store.sweep_leases(self.tick()).crashed) == lost
-        self.crash(lost, burn_try=True)
-
-    def crash(self, attempts: list[str], *, burn_try: bool) -> None:
-        for attempt_id in attempts:
+        assert list(self.store.sweep_leases(self.tick(), max_lapses=MAX_LAPSES).lapsed) == lost
+        for attempt_id in lost:
             row = self.rows[attempt_id]
-            row.status = "failed" if burn_try and row.tries >= MAX_TRIES else "queued"
-            row.tries -= not burn_try
-            row.started_at = row.started_at if row.status == "failed" else None
-            row.ended_at = self.now if row.status == "failed" else None
+            row.lapses += 1
+            self.cut_short(row, over=row.lapses >= MAX_LAPSES)
+
+    def cut_short(self, row: Row, *, over: bool) -> None:
+        row.status = "failed" if over else "queued"
+        row.claimed_at = row.claimed_at if over else None
+        row.ended_at = self.now if over else None
 
     @rule(target=runs)
     def claim_the_next(self) -> Any:
-        untried = [attempt for attempt in self.status_of("queued") if self.rows[attempt].tries == 0]
+        untried = [attempt for attempt in self.queue() if self.rows[attempt].tries == 0]
         token = new_id()
         claimed = self.store.claim_next(token, self.tick())
         if not untried:

@@ -205,11 +205,11 @@ def test_one_janitor_and_one_sweep_at_a_time(url: str, database: PostgresDatabas
         hold(connection, AdvisoryLock.EXPIRY)
         hold(connection, AdvisoryLock.LEASE_SWEEP)
         assert store.expire(before=50.0).jobs == ()
-        assert store.sweep_leases(2.0).crashed == ()
+        assert store.sweep_leases(2.0).lapsed == ()
 
     database.write(meanwhile)
     assert len(store.expire(before=50.0).jobs) == 1
-    assert store.sweep_leases(2.0).crashed == (lost,)
+    assert store.sweep_leases(2.0).lapsed == (lost,)
     store.close()
 
 
@@ -219,11 +219,35 @@ def test_a_start_touches_no_run_of_another_process(url: str, store: SqlStore) ->
     second = SqlStore(url)
     second.open()
     assert second.recover(2.0) == [waiting]
-    assert second.sweep_leases(2.0).crashed == ()
+    assert second.sweep_leases(2.0).lapsed == ()
     assert store.holds(running, "of the first")
     assert store.complete(running, "of the first", result(running), 3.0)
     assert status_of(second, running) == "completed"
     second.close()
+
+
+def test_a_death_that_a_supervisor_saw_burns_a_try_of_its_own_worker_only(url: str, store: SqlStore) -> None:
+    held, names = [], ("host:mark:7", "host:other:7", "host:7")
+    for name in names:
+        other = SqlStore(url, worker=name)
+        other.open()
+        held.append(first(add(other)))
+        assert other.claim(held[-1], name, 1.0) is not None
+        other.close()
+    assert store.recover(2.0, burn_try=False, predecessors="host:mark:") == []
+    assert store.recover(2.0, burn_try=True, predecessors="") == []
+    assert store.recover(2.0, burn_try=True, predecessors="host:mark:") == held[:1]
+    assert [store.holds(*run) for run in zip(held, names, strict=True)] == [False, True, True]
+    again = SqlStore(url, worker="host:mark:8")
+    again.open()
+    for token in "bc":
+        assert again.claim(held[0], token, 3.0) is not None
+        again.recover(4.0, burn_try=True, predecessors="host:mark:")
+    again.close()
+    assert (status_of(store, held[0]), getattr(store.attempt(held[0]), "error_code", "")) == (
+        "failed",
+        "worker_crashed",
+    )
 
 
 def test_a_heartbeat_does_not_wait_for_the_pool(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def test_the_word_stands_in_the_row_before_anything_else_happens(store: Store) -
 
 ENDS: dict[str, Callable[[Store, str], object]] = {
     "its process died": lambda store, _: store.sweep_leases(9.0),
-    "its process died, tries left": lambda store, _: store.sweep_leases(9.0, max_tries=99),
+    "its process died, tries left": lambda store, _: store.sweep_leases(9.0, max_lapses=99),
     "the thread died": lambda store, attempt_id: store.crashed(attempt_id, "run", 9.0),
     "the run was stopped in good order": lambda store, attempt_id: store.give_back(attempt_id, "run", 9.0),
 }

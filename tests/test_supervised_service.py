@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.databases import IMPLEMENTATIONS
 from tests.harness import until
 from tests.http_service import free_port, photo
 from tests.lanczos_server import DEADLY_WIDTH
@@ -31,8 +33,8 @@ sys.exit(Supervisor(sys.argv[1:], dict(os.environ), print, policy, words_after_d
 class Supervised:
     """A supervisor with the server under it, and a client."""
 
-    def __init__(self, folder: Path, ports: tuple[int, int], seconds_per_strip: float) -> None:
-        words = [str(folder), *map(str, ports), str(seconds_per_strip), "5"]
+    def __init__(self, folder: Path, ports: tuple[int, int], seconds_per_strip: float, **settings: Any) -> None:
+        words = [str(folder), *map(str, ports), str(seconds_per_strip), "5", "", json.dumps(settings)]
         command = [sys.executable, "-c", _HOST, sys.executable, "-m", "tests.lanczos_server", *words]
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
         self.client = httpx2.Client(base_url=f"http://127.0.0.1:{ports[0]}", timeout=10)
@@ -77,8 +79,10 @@ def ports() -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def supervised(folder: Path, ports: tuple[int, int], seconds_per_strip: float = 0.0) -> Iterator[Supervised]:
-    service = Supervised(folder, ports, seconds_per_strip)
+def supervised(
+    folder: Path, ports: tuple[int, int], seconds_per_strip: float = 0.0, **settings: Any
+) -> Iterator[Supervised]:
+    service = Supervised(folder, ports, seconds_per_strip, **settings)
     try:
         yield service
     finally:
@@ -96,10 +100,12 @@ def test_a_photo_in_work_survives_any_number_of_power_cuts(tmp_path: Path, ports
         service.wait_for(job_id, "completed")
 
 
+@pytest.mark.parametrize("database", IMPLEMENTATIONS)
 def test_a_photo_that_kills_the_process_is_given_up_and_no_neighbour_with_it(
-    tmp_path: Path, ports: tuple[int, int]
+    tmp_path: Path, ports: tuple[int, int], database: str
 ) -> None:
-    with supervised(tmp_path, ports) as service:
+    """Without waiting for a lease to run out: the supervisor saw it, and its next child knows whose runs these were."""
+    with supervised(tmp_path, ports, database_url=IMPLEMENTATIONS[database](tmp_path)) as service:
         job_id = service.submit(photo(), photo(width=DEADLY_WIDTH), photo(), photo())
         service.wait_for(job_id, "completed", seconds=90)
         state = service.ask(f"/status/{job_id}")

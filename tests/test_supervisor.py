@@ -12,6 +12,7 @@ import pytest
 
 from app.commands.supervisor import Policy, Supervisor
 from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_HUNG
+from app.process_names import SUPERVISOR_VARIABLE, own_process_name
 from tests.harness import until
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,6 +59,27 @@ def test_only_a_child_that_follows_a_dead_one_is_told_so(tmp_path: Path) -> None
         )
         assert supervisor.run() == 0
         assert log.read_text().split() == ["start", "[]", "start", "['--after-death']", "start", "['--after-death']"]
+
+
+def test_the_children_of_a_supervisor_share_its_mark_and_no_other_has_it(tmp_path: Path) -> None:
+    script = f"log.open('a').write(os.environ[{SUPERVISOR_VARIABLE!r}] + ' '); sys.exit(runs < 2)"
+    marks = []
+    for number in range(2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        supervise(script, folder)
+        marks += (folder / "log").read_text().replace("start", "").split()
+    assert marks[0] == marks[1] != marks[2] == marks[3]
+
+
+def test_a_name_tells_whose_child_a_process_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SUPERVISOR_VARIABLE, "mark")
+    child = own_process_name()
+    assert str(child) == f"{child.of_its_supervisor}{os.getpid()}"
+    assert child.of_its_supervisor.endswith(":mark:")
+    monkeypatch.delenv(SUPERVISOR_VARIABLE)
+    assert own_process_name().of_its_supervisor == ""
+    assert str(own_process_name()) == f"{child.host}:{os.getpid()}"
 
 
 def test_a_child_that_hung_or_lost_its_card_twice_is_told_to_do_without_it(tmp_path: Path) -> None:

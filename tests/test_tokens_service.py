@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +17,11 @@ from typing import Any
 import jwt
 import pytest
 
-from app.api.auth import ended_sessions, key_set
+from app.api.auth import key_set
 from app.api.auth.api_keys import ApiKeys
 from app.api.auth.sessions import COOKIE_NAME, SESSION_SECONDS, Sessions
-from app.errors import Conflict, Unavailable
+from app.errors import Conflict
+from app.jobs import change_watch
 from app.main import create_app
 from tests.databases import IMPLEMENTATIONS
 from tests.harness import until
@@ -29,7 +29,7 @@ from tests.http_service import KEY, Service, assert_problem, photo, running, set
 from tests.token_issuer import ADMIN_CLAIM, AUDIENCE, ISSUER, SECRET, Issuer, claims, serving
 
 ROOT = Path(__file__).resolve().parents[1]
-RULES = {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "jwt_admin_claim": ADMIN_CLAIM}
+RULES: dict[str, Any] = {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "jwt_admin_claim": ADMIN_CLAIM}
 SESSION_SECRET = "what signs the sessions of all servers"
 
 
@@ -53,7 +53,7 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     issuer = Issuer()
     with serving(issuer) as address:
-        settings = {"jwt_jwks_url": address, "session_secret": SESSION_SECRET, **RULES}
+        settings: dict[str, Any] = {"jwt_jwks_url": address, "session_secret": SESSION_SECRET, **RULES}
         with running(tmp_path_factory.mktemp("tokens"), key=KEY, **settings) as service:
             del service.client.headers["x-api-key"]
             yield Place(service, issuer)
@@ -92,7 +92,7 @@ def test_a_key_works_beside_tokens_but_not_in_one_request(place: Place) -> None:
     both = place.call("GET", "/api/v1/me", place.issuer.token(), headers={"x-api-key": KEY})
     assert_problem(both, 400, "two_credentials")
     two = [("Authorization", f"Bearer {place.issuer.token(subject=name)}") for name in ("kay", "lee")]
-    assert_problem(place.service.client.get("/api/v1/me", headers=two), 400, "two_credentials")  # type: ignore[arg-type]
+    assert_problem(place.service.client.get("/api/v1/me", headers=two), 400, "two_credentials")
 
 
 def test_without_a_token_or_with_another_scheme_nothing_is_open(place: Place) -> None:
@@ -212,7 +212,7 @@ def test_signing_out_ends_a_session_on_the_server_also_after_a_restart(place: Pl
     assert with_cookie(place, ended, "/api/v1/session", "DELETE").status_code == 204
     assert_problem(with_cookie(place, ended), 401, "key_required")
     assert with_cookie(place, other).status_code == 200
-    assert len(place.service.context.store.accounts.ended_sessions(time.time())) >= 1
+    assert len(place.service.context.store.ended_sessions(time.time())) >= 1
 
 
 @pytest.mark.parametrize("forged", ["jwt-", "jwt-e30", "jwt-W10.x.y", "jwt-!!.a.b"])
@@ -268,35 +268,20 @@ def test_a_shared_secret_needs_no_network(tmp_path: Path) -> None:
 # Sign-outs on other servers.
 
 
-def test_a_session_that_ended_on_one_server_ends_on_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ended_sessions, "INTERVAL_SECONDS", 0.05)
-    shared = {"database_url": IMPLEMENTATIONS["postgres"](tmp_path), "key": KEY}
+def test_a_session_of_a_token_that_ended_on_one_server_ends_on_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(change_watch, "SESSIONS_SECONDS", 0.05)
+    url = IMPLEMENTATIONS["postgres"](tmp_path)
+    shared: dict[str, Any] = {"database_url": url, "jwt_secret": SECRET, **RULES}
     with running(tmp_path / "one", **shared) as one, running(tmp_path / "two", **shared) as two:
-        cookie = one.client.post("/api/v1/session").headers["set-cookie"].partition(";")[0]
+        token = {"Authorization": f"Bearer {jwt.encode(claims('kay'), SECRET, 'HS256')}"}
+        cookie = one.client.post("/api/v1/session", headers=token).headers["set-cookie"].partition(";")[0]
         for service in (one, two):
-            del service.client.headers["x-api-key"]
             service.client.cookies.clear()
         assert two.client.get("/api/v1/me", headers={"cookie": cookie}).status_code == 200
         assert one.client.delete("/api/v1/session", headers={"cookie": cookie}).status_code == 204
         until(lambda: two.client.get("/api/v1/me", headers={"cookie": cookie}).status_code == 401)
-
-
-def test_an_outage_of_the_database_does_not_end_the_thread_that_follows_sign_outs() -> None:
-    stop, answers = threading.Event(), iter([Unavailable("database_busy", "Busy."), {"a" * 32}])
-
-    def read() -> set[str]:
-        found = next(answers, None)
-        if found is None:
-            stop.set()
-            return set()
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ended_sessions, "INTERVAL_SECONDS", 0.001)
-        ended_sessions.EndedSessions(Sessions(ApiKeys([])), read).loop(stop)
-    assert stop.is_set()
 
 
 # Optional.

@@ -29,12 +29,7 @@ _STARTING_RETRY_SECONDS = 5
 
 
 class Catalog:
-    """The description and the state of loading. Usable from any thread; calls may take a moment, so not in the loop.
-
-    Attributes:
-        loading: True until the default network is loaded (or could not be).
-        failure: one plain sentence when the backends could not be opened at all.
-    """
+    """The description and the state of loading. Usable from any thread; calls may take a moment, so not in the loop."""
 
     def __init__(
         self,
@@ -43,13 +38,23 @@ class Catalog:
         clock: Callable[[], float] = time.monotonic,
         backends: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        self.loading = True
-        self.failure: str | None = None
+        self._loading = True
+        self._failure: str | None = None
         self._describe, self._warm_up, self._clock = describe, warm_up, clock
         self._backends = [dict(row) for row in backends or (LOCAL_BACKEND,)]
         self._lock = threading.Lock()
         self._known: dict[str, Any] = {}
         self._looked_at = float("-inf")
+
+    @property
+    def loading(self) -> bool:
+        """True until the default network is loaded (or could not be)."""
+        return self._loading
+
+    @property
+    def failure(self) -> str | None:
+        """One plain sentence when the backends could not be opened at all."""
+        return self._failure
 
     def description(self, max_age_seconds: float = KEPT_SECONDS) -> dict[str, Any]:
         """The description, at most so old; empty while nothing is known yet."""
@@ -68,8 +73,8 @@ class Catalog:
 
     def loaded(self, failure: str | None = None) -> None:
         """Loading has ended, with a sentence when it failed."""
-        self.failure = failure
-        self.loading = False
+        self._failure = failure
+        self._loading = False
 
     def models(self) -> list[dict[str, Any]]:
         """The rows of the model table."""
@@ -78,6 +83,14 @@ class Catalog:
     def backends(self) -> list[dict[str, Any]]:
         """One row a backend: name, available, reason, leaves_machine, price_note; known before anything is loaded."""
         return list(self._backends)
+
+    def can_restore(self) -> bool:
+        """Whether anything is installed to restore with."""
+        return _installed(self.models(), None)
+
+    def workers(self) -> list[dict[str, Any]]:
+        """One row a worker that reports to this server; none where it restores by itself."""
+        return []
 
     def warm_up(self) -> str | None:
         """Load and run the default model once; its name, None with nothing installed."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 
 from starlette.requests import HTTPConnection, Request
 
@@ -17,6 +17,7 @@ from app.api.auth.caller import Caller
 from app.api.auth.rate_limits import RateLimits
 from app.api.catalog import Catalog
 from app.api.connections import Connections
+from app.api.forecast import Forecast
 from app.api.job_events import JobEvents
 from app.api.shared_calls import KeptAnswers, SharedCalls
 from app.api.shared_pool import Pools
@@ -32,7 +33,10 @@ from app.metrics import Metrics
 from app.queue import Queue
 from app.storage import ID_PATTERN, Storage
 from app.store import Attempt, AttemptStatus, Job, Store
-from app.worker import Worker
+from app.worker import Worker, WorkerHealth
+
+if TYPE_CHECKING:
+    from app.clamd import ClamdScanner
 
 NOT_FINISHED_RETRY_SECONDS = 2
 
@@ -71,6 +75,8 @@ class AppContext:
         owner: whose request this context was lent to; calls run in that owner's share of the pools.
         decoder: of the photos in work.
         inspectors: decoders for what requests ask of files.
+        scanner: what looks for malware in uploads; None: nothing does.
+        worker_health: how the worker of this process is, or those that report to it.
     """
 
     limits: Limits
@@ -82,9 +88,11 @@ class AppContext:
     inspectors: DecoderPool
     metrics: Metrics
     worker: Worker
+    worker_health: Callable[[], WorkerHealth]
     janitor: Janitor
     lease_keeper: LeaseKeeper
     catalog: Catalog
+    forecast: Forecast
     authentication: Authentication
     rate_limits: RateLimits
     job_events: JobEvents
@@ -100,6 +108,7 @@ class AppContext:
     clock: Callable[[], float]
     wall: Callable[[], float]
     started_at: float
+    scanner: ClamdScanner | None = None
     owner: str = ""
 
     async def run(

@@ -25,7 +25,7 @@ def _judged(context: AppContext) -> dict[str, Any]:
         return _health("draining", ["The service is shutting down."])
     if context.catalog.loading:
         return _health("starting", ["The network is being loaded."])
-    worker = context.worker.health()
+    worker = context.worker_health()
     failing = _failures(context)
     if worker.status in ("failing", "stopped"):
         failing += list(worker.reasons)
@@ -61,7 +61,7 @@ def _failures(context: AppContext) -> list[str]:
     reasons = []
     if context.catalog.failure is not None:
         reasons.append(context.catalog.failure)
-    elif not any(row["installed"] for row in context.catalog.models()):
+    elif not context.catalog.can_restore():
         reasons.append("No model is installed; run: python3 run.py models download")
     try:
         context.store.counts()
@@ -69,6 +69,8 @@ def _failures(context: AppContext) -> list[str]:
         reasons.append(error.detail)
     if not context.storage.free_disk_ok():
         reasons.append("There is too little free disk space, so new photos are refused.")
+    if context.scanner is not None and (scanner_away := context.scanner.away()) is not None:
+        reasons.append(scanner_away)
     return reasons
 
 
@@ -80,6 +82,11 @@ def _complaints(context: AppContext) -> list[str]:
         reasons.append(storage_problem)
     if context.authentication.problem is not None:
         reasons.append(context.authentication.problem)
+    if context.scanner is not None and (limit := context.scanner.problem()) is not None:
+        reasons.append(limit)
+    rate_problem = context.rate_limits.windows.problem()
+    if rate_problem is not None:
+        reasons.append(rate_problem)
     if context.janitor.state is not ThreadState.RUNNING:
         reasons.append("The janitor keeps dying or is not running; the log says why.")
     if context.lease_keeper.state is not ThreadState.RUNNING:

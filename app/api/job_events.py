@@ -10,7 +10,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
-from app.events import OnChange, Unsubscribe
+from app.events import Events, Unsubscribe
 
 
 class JobEvents:
@@ -25,11 +25,13 @@ class JobEvents:
         self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._unsubscribe: Unsubscribe = lambda: None
+        self._follow: Callable[[str], Unsubscribe] = lambda _: lambda: None
 
-    def start(self, subscribe: Callable[[OnChange], Unsubscribe]) -> None:
+    def start(self, events: Events) -> None:
         """Listen to the store, from inside the running loop."""
         self._loop = asyncio.get_running_loop()
-        self._unsubscribe = subscribe(self.changed)
+        self._follow = events.follow
+        self._unsubscribe = events.subscribe(self.changed)
 
     def stop(self) -> None:
         """Stop listening and wake everybody once more."""
@@ -50,9 +52,11 @@ class JobEvents:
         """An event that is set at each change; clear it, then read the row, then wait."""
         event = asyncio.Event()
         self._watchers[job_id].add(event)
+        unfollow = self._follow(job_id)
         try:
             yield event
         finally:
+            unfollow()
             watchers = self._watchers[job_id]
             watchers.discard(event)
             if not watchers:

@@ -114,6 +114,7 @@ class JobShape(StatusShape):
 
     created_at: float
     expires_at: float | None
+    seconds_left: float | None  # until its last photo is done, everybody's photos ahead of it counted
     stage: str
     options: dict[str, Any]
     attempts: list[AttemptShape]
@@ -143,7 +144,39 @@ class LiveShape(Shape):
     progress: float
     stage: str
     queue_position: int
+    seconds_left: float | None
     attempts: list[AttemptShape]
+
+
+class EstimatedQuality(Shape):
+    """What one quality would take; null while this machine has measured nothing."""
+
+    quality: Literal["fast", "balanced", "best"]
+    model: str | None
+    seconds: float | None
+
+
+class EstimatedResult(Shape):
+    """The size of one result in pixels, and its format."""
+
+    width: int
+    height: int
+    format: str
+
+
+class EstimateShape(Shape):
+    """A dry run. `seconds` is the work for all photos, `seconds_ahead` the queue before them, both null while unknown.
+
+    `measured`: the model that would run has run here before. `loading_seconds` is part of `seconds`.
+    """
+
+    seconds: float | None
+    seconds_ahead: float | None
+    loading_seconds: float | None
+    measured: bool
+    model: str | None
+    qualities: list[EstimatedQuality]
+    results: list[EstimatedResult]
 
 
 class Removed(Shape):
@@ -275,6 +308,12 @@ def upload_form(field: str, most: int, *, options: bool = True) -> dict[str, Any
     files = binary if most == 1 else {"type": "array", "items": binary, "minItems": 1, "maxItems": most}
     properties: dict[str, Any] = {field: files, **(_option_properties() if options else {})}
     return _body({"multipart/form-data": {"type": "object", "properties": properties, "required": [field]}})
+
+
+def option_parameters() -> dict[str, Any]:
+    """OpenAPI text of every option as a parameter in the address."""
+    rows = [{"name": name, "in": "query", "schema": schema} for name, schema in _option_properties().items()]
+    return {"parameters": rows}
 
 
 def options_body() -> dict[str, Any]:

@@ -60,7 +60,9 @@ def error_view(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def job_view(job: Job, queue_position: int, retention_seconds: float) -> dict[str, Any]:
+def job_view(
+    job: Job, queue_position: int, retention_seconds: float, seconds_left: float | None = None
+) -> dict[str, Any]:
     """The full form: the short one, all attempts, the options, and when the job will be removed (epoch seconds)."""
     ended = [a.ended_at for a in job.attempts if a.ended_at is not None]
     expires_at = max(ended) + retention_seconds if ended and job.status.ended else None
@@ -68,6 +70,7 @@ def job_view(job: Job, queue_position: int, retention_seconds: float) -> dict[st
         **status_view(job, queue_position),
         "created_at": job.created_at,
         "expires_at": expires_at,
+        "seconds_left": seconds_left,
         "stage": stage_of(job),
         "options": options_of(job.options_json).__dict__,
         "attempts": [attempt_view(attempt) for attempt in job.attempts],
@@ -86,6 +89,7 @@ def summary_view(job: JobSummary, queue_position: int, retention_seconds: float)
         "errors": None,
         "created_at": job.created_at,
         "expires_at": expires_at,
+        "seconds_left": None,
         "stage": job.status.value if job.status.ended else job.stage or Stage.WAITING.value,
         "options": options_of(job.options_json).__dict__,
         "attempts": None,
@@ -159,7 +163,7 @@ def _face_view(attempt: Attempt, face: Mapping[str, Any], reblendable: bool) -> 
     }
 
 
-def live_view(job: Job, queue_position: int) -> dict[str, Any]:
+def live_view(job: Job, queue_position: int, seconds_left: float | None) -> dict[str, Any]:
     """What a WebSocket sends at each change."""
     return {
         "job_id": job.id,
@@ -167,6 +171,7 @@ def live_view(job: Job, queue_position: int) -> dict[str, Any]:
         "progress": round(job.progress, _PROGRESS_DIGITS),
         "stage": stage_of(job),
         "queue_position": queue_position,
+        "seconds_left": seconds_left,
         "attempts": [attempt_view(attempt) for attempt in job.attempts],
     }
 
@@ -184,7 +189,7 @@ def stage_of(job: Job) -> str:
     """The stage of the photo in work, else `waiting`, else the job's end state."""
     if job.status.ended:
         return job.status.value
-    active = (a.stage for a in job.attempts if a.status is AttemptStatus.PROCESSING)
+    active = (a.stage for a in job.attempts if a.status is AttemptStatus.PROCESSING and a.stage != Stage.WAITING)
     return next(active, Stage.WAITING.value)
 
 

@@ -18,9 +18,10 @@ from app.errors import Cancelled, OutOfMemory, RestoreError
 from app.images import Picture
 from app.options import BackendName, ColorCorrection, EngineName, RestoreOptions
 from app.restoration import device as devices
-from app.restoration.device import Choice, profile_of
+from app.restoration.device import DTYPES, Choice, profile_of
 from app.restoration.device_errors import answers, first_line, is_out_of_memory, raise_if_lost
-from app.restoration.models.registry import EMBEDDED_MODEL, QUALITY_MODELS
+from app.restoration.device_probe import measure_full_precision_ratio
+from app.restoration.models.registry import EMBEDDED_MODEL, QUALITY_MODELS, ModelRow
 from app.restoration.pipeline import PhotoRestorer, Restorer, warm_up
 from app.results import RestorationResult
 from app.stages import OnProgress
@@ -65,7 +66,8 @@ class LocalBackend:
         self._idle_release_seconds, self._clock = idle_release_seconds, clock
         self._restorer = open_restorer(device)
         self._lock = threading.Lock()
-        self._warm_seconds: float | None = None
+        self._warm_run: dict[str, Any] | None = None
+        self._full_precision_ratio = 1.0
         self._problem: str | None = None
         self._is_released = False
         self._chosen_at = self._used_at = clock()
@@ -172,7 +174,9 @@ class LocalBackend:
                 warm_up(self._restorer, PACE_SIDE_PIXELS)
             began = time.monotonic()
             warm_up(self._restorer, PACE_SIDE_PIXELS)
-            self._warm_seconds = time.monotonic() - began
+            self._warm_run = {"model": name, "pixels": PACE_SIDE_PIXELS**2, "seconds": time.monotonic() - began}
+            precision = DTYPES[self._restorer.setup.precision.value]
+            self._full_precision_ratio = measure_full_precision_ratio(device, precision)
         return name
 
     def _choose_again(self) -> None:
@@ -194,7 +198,7 @@ class LocalBackend:
     def describe(self) -> dict[str, Any]:
         """What this machine restores with, JSON-ready; hashes a weight file the first time it is seen."""
         setup = self._restorer.setup
-        models = [{"name": row.name, **setup.registry.describe_file(row.file)} for row in setup.registry.rows()]
+        models = [self._describe_model(row) for row in setup.registry.rows()]
         usable = [row["name"] for row in models if row["installed"]]
         problems = [row["note"] for row in models if row["note"] and row["present"]]
         if not usable:
@@ -212,18 +216,47 @@ class LocalBackend:
             "device": setup.device.value,
             "device_reason": setup.device.reason,
             "device_is_fallback": setup.device.is_fallback,
-            "precision": setup.precision.value,
+            **self._pace_facts(),
             "precision_reason": setup.precision.reason,
-            "default_quality": setup.default_quality,
             "default_model": default,
             "embedded_model": default == EMBEDDED_MODEL,
             "qualities": self._qualities() if usable else [],
-            "warm_seconds_per_input_megapixel": self._warm_pace(),
             "models": models,
             **self._describe_faces(notes),
             "problems": problems,
             "notes": notes,
         }
+
+    def describe_pace(self, options: RestoreOptions) -> dict[str, Any]:
+        """The part of `describe` that the time of such photos hangs on; only the model that runs is looked at.
+
+        Raises what the choice of a model raises.
+        """
+        setup = self._restorer.setup
+        row = setup.choose(options)[0]
+        quality = options.quality or setup.default_quality
+        return {
+            **self._pace_facts(),
+            "models": [self._describe_model(row)],
+            "qualities": [{"quality": quality, "model": row.name}],
+        }
+
+    def _pace_facts(self) -> dict[str, Any]:
+        setup = self._restorer.setup
+        return {
+            "precision": setup.precision.value,
+            "default_quality": setup.default_quality,
+            "warm_run": self._warm_run,
+            "full_precision_ratio": round(self._full_precision_ratio, 2),
+            "loaded_models": setup.registry.loaded(),
+        }
+
+    def _describe_model(self, row: ModelRow) -> dict[str, Any]:
+        """A model: its name, its file, and what it costs to run."""
+        registry = self._restorer.setup.registry
+        described = registry.describe_file(row.file)
+        architecture, megamacs = registry.cost(row)
+        return {"name": row.name, **described, "architecture": architecture, "megamacs_per_pixel": megamacs}
 
     def _device_problems(self) -> list[str]:
         """Why the CPU works where a card could, and what went wrong at the start."""
@@ -249,10 +282,6 @@ class LocalBackend:
             stands_in_for = None if model == meant else meant
             rows.append({"quality": quality, "model": model, "stands_in_for": stands_in_for})
         return rows
-
-    def _warm_pace(self) -> float | None:
-        """Seconds per megapixel of photo on the small warm-up picture: a first guess, until photos were restored."""
-        return None if self._warm_seconds is None else self._warm_seconds / (PACE_SIDE_PIXELS**2 / 1e6)
 
 
 def _correct_colours(picture: Picture, strength: float) -> tuple[Picture, dict[str, Any]]:

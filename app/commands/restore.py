@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from rich.markup import escape
 from rich.progress import Progress, TaskID
@@ -45,6 +46,7 @@ from app.options import Pages, Partial, RestoreOptions, check_output
 from app.results import RestorationResult
 from app.settings import Settings
 from app.stages import OnProgress, Stage
+from app.time_estimate import Pace, estimate, machine_of
 
 _PIXELS_PER_MEGAPIXEL = 1_000_000
 _NAMES_TOLD = 20  # of files left out for one reason
@@ -121,7 +123,10 @@ class Restoration:
         before = signal.signal(signal.SIGINT, self._on_interrupt)
         decoder = Decoder(self._limits)
         try:
-            sizes = [self._megapixels(task) for task in tasks]
+            pace = _Pacing(self._backend.describe_pace(self._options), self._options)
+            sizes = [self._seconds(task, pace) for task in tasks]
+            if pace.is_known:
+                say(f"{len(tasks)} photo{'s' if len(tasks) > 1 else ''}, about {_spoken(sum(sizes))}.")
             with work_bar() as bar:
                 overall = bar.add_task(f"0 of {len(tasks)} photos", total=sum(sizes) or 1.0)
                 current = bar.add_task("", total=1.0)
@@ -199,13 +204,13 @@ class Restoration:
             publish(part, task.result(encoded.extension))
         return encoded.notes
 
-    def _megapixels(self, task: RestoreTask) -> float:
-        """The photo's share of the overall bar; a file that cannot be read counts as nothing and fails later."""
+    def _seconds(self, task: RestoreTask, pace: _Pacing) -> float:
+        """What the photo will take, its share of the overall bar; a file that cannot be read is nothing, and fails."""
         try:
             header = read_header(task.source, self._limits)
         except (RestoreError, OSError):
             return 0.0
-        return header.width * header.height / _PIXELS_PER_MEGAPIXEL
+        return pace.seconds(header.width, header.height)
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         if self._stopping:
@@ -214,13 +219,32 @@ class Restoration:
         complain("Stopping soon; press Ctrl-C again to stop at once.")
 
 
+class _Pacing:
+    """What this machine takes for a photo, from the run of its default model at the start."""
+
+    def __init__(self, described: Mapping[str, Any], options: RestoreOptions) -> None:
+        self._machine, self._options = machine_of(described), options
+        self._pace = Pace(self._machine, [])
+        self.is_known = estimate(self._machine, self._pace, 1, 1, options) is not None
+
+    def seconds(self, width: int, height: int) -> float:
+        """Seconds for a photo of this size; its megapixels where nothing is known, for then only shares count."""
+        planned = estimate(self._machine, self._pace, width, height, self._options)
+        return width * height / _PIXELS_PER_MEGAPIXEL if planned is None else planned.seconds
+
+
+def _spoken(seconds: float) -> str:
+    """A time span as people say it."""
+    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"
+
+
 def _decode_page(decoder: Decoder, source: Path, page: int) -> Picture:
     return decoder.decode(source, page=page)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Display:
-    """The two bars, and where this photo begins on the overall one (in megapixels)."""
+    """The two bars, and where this photo begins on the overall one (in seconds)."""
 
     bar: Progress
     overall: TaskID

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
 from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_FAILED, EXIT_HUNG, EXIT_OK
+from app.process_names import SUPERVISOR_VARIABLE, new_supervisor_mark
 
 _PR_SET_PDEATHSIG = 1
 _HANGS_TO_AVOID_THE_CARD = 2
@@ -44,7 +45,7 @@ class Supervisor:
 
     Args:
         command: the child's program and its words.
-        environment: all of the child's environment.
+        environment: all of the child's environment, but for the mark of this supervisor.
         say: takes a line for people.
         policy: how often and when a child is started again.
         words_after_hangs: added to the command once the child ended with `EXIT_HUNG` twice in the policy's window;
@@ -61,7 +62,7 @@ class Supervisor:
         words_after_hangs: Sequence[str] = (),
         words_after_death: Sequence[str] = (),
     ) -> None:
-        self._command, self._environment = list(command), dict(environment)
+        self._command, self._environment = list(command), {**environment, SUPERVISOR_VARIABLE: new_supervisor_mark()}
         self._say, self._policy = say, policy
         self._words_after_death = list(words_after_death)
         self._child: subprocess.Popen[bytes] | None = None

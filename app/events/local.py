@@ -43,6 +43,10 @@ class LocalEvents:
 
         return unsubscribe
 
+    def follow(self, job_id: str) -> Unsubscribe:
+        """See `Events`; nobody but this process changes jobs."""
+        return lambda: None
+
     def has_listeners(self) -> bool:
         """See `Events`."""
         return bool(self._listeners)

@@ -27,6 +27,14 @@ class Events(Protocol):
         """
         ...
 
+    def follow(self, job_id: str) -> Unsubscribe:
+        """Somebody waits for changes of this job, so those that other processes make are looked for as well.
+
+        The first look tells of the job in any case: what changed before it cannot be known. Returns the function that
+        ends it (harmless twice); a job may be followed several times.
+        """
+        ...
+
     def has_listeners(self) -> bool:
         """Whether anybody would hear a change now; where False, a publisher need not work out what changed."""
         ...

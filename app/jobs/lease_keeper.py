@@ -110,9 +110,9 @@ class LeaseKeeper:
 
     def _sweep(self, now: float) -> None:
         found = self._store.sweep_leases(now)
-        for attempt_id in found.crashed:
-            log.warning("the lease on attempt %s ran out, so its run counts as crashed", attempt_id)
-            self._metrics.attempt_ended("crashed")
+        for attempt_id in found.lapsed:
+            log.warning("the lease on attempt %s ran out: its process died, was frozen or cut off", attempt_id)
+            self._metrics.attempt_ended("lapsed")
         for attempt_id in found.to_notify:
             self._queue.publish(attempt_id)
 

@@ -15,6 +15,7 @@ from app.store import Store
 log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 0.5
+_NOT_RESTORING = (Stage.WAITING, Stage.DECODING, Stage.LOADING, Stage.ENCODING)
 
 
 class Progress:
@@ -35,6 +36,7 @@ class Progress:
         self._store, self._attempt_id, self._token = store, attempt_id, token
         self._clock, self._heartbeat, self._stop_requested = clock, heartbeat, stop_requested
         self._reported, self._written_at = (-1.0, ""), -float("inf")
+        self._began: float | None = None  # to restore
         self.stop_seen = False
         self.claim_lost = False
         self.sent = False
@@ -57,8 +59,11 @@ class Progress:
 
     def _report(self, fraction: float, stage: Stage) -> bool:
         now, news = self._clock(), (fraction, stage)
+        if self._began is None and stage not in _NOT_RESTORING:
+            self._began = now
         soon = stage == self._reported[1] and now - self._written_at < INTERVAL_SECONDS
         if soon or news == self._reported:  # a run that only waits says the same again and again
             return self._store.holds(self._attempt_id, self._token)
         self._reported, self._written_at = news, now
-        return self._store.report_progress(self._attempt_id, self._token, fraction, stage)
+        worked_seconds = None if self._began is None else now - self._began
+        return self._store.report_progress(self._attempt_id, self._token, fraction, stage, worked_seconds)

@@ -28,6 +28,7 @@ from app.store import Attempt, AttemptStatus, NewVersion, Store
 log = logging.getLogger(__name__)
 
 MAX_WAITING = 16
+MOST_TRIES = 5  # of one call whose result other processes change at the same time
 _BUSY_RETRY_SECONDS = 3
 _FORMATS = {"jpg": "jpg", "png": "png", "webp": "webp", "tif": "tiff", "avif": "avif"}  # by the ending of a name
 
@@ -94,7 +95,8 @@ class Reblender:
         """Make the next version of a result; faces that are not named keep the strength they have.
 
         Version N is always made from the first version's file and the lossless layers, so no loss piles up. Two calls
-        at once follow each other, and the second builds on what the first left.
+        at once follow each other, and the second builds on what the first left; one that another process overtook is
+        made again from what that one left.
 
         Args:
             attempt_id: a completed attempt.
@@ -105,20 +107,22 @@ class Reblender:
 
         Raises:
             NotFound: `result_not_found` when the attempt or its file is gone.
-            Conflict: `not_ready` before the end, `faces_not_kept`, or `result_changed` when the row moved meanwhile.
+            Conflict: `not_ready` before the end, `faces_not_kept`, or `result_changed` when it was overtaken too often.
             Unprocessable: `unknown_face`.
             Unavailable: `storage_full`, or the decoder's.
         """
         with self._turn:
             began = self._clock()
-            attempt = self._store.attempt(attempt_id)
-            if attempt is None:
-                raise _gone()
-            require_layers(attempt, self.can_reblend(attempt))
-            faces = with_strengths(attempt.faces, strengths)
-            done = self._make_version(attempt, faces)
-            self._metrics.observe_stage("reblend", self._clock() - began)
-            return done
+            for _ in range(MOST_TRIES):
+                attempt = self._store.attempt(attempt_id)
+                if attempt is None:
+                    raise _gone()
+                require_layers(attempt, self.can_reblend(attempt))
+                done = self._make_version(attempt, with_strengths(attempt.faces, strengths))
+                if done is not None:
+                    self._metrics.observe_stage("reblend", self._clock() - began)
+                    return done
+            raise Conflict("result_changed", "The result was changed by somebody else meanwhile; try again.")
 
     @contextlib.contextmanager
     def crop_sources(self, attempt: Attempt) -> Iterator[tuple[Path, Path]]:
@@ -142,7 +146,7 @@ class Reblender:
                 log.error("the kept faces of attempt %s cannot be read: %s", attempt.id, error.code)
                 raise _not_kept() from error
 
-    def _make_version(self, attempt: Attempt, faces: tuple[Mapping[str, Any], ...]) -> Attempt:
+    def _make_version(self, attempt: Attempt, faces: tuple[Mapping[str, Any], ...]) -> Attempt | None:
         assert attempt.result_name is not None
         name = self._storage.name_of_run(next_version(attempt.result_name), new_id())
         with self._storage.scratch(attempt.id) as temporary:
@@ -170,8 +174,11 @@ class Reblender:
         with translate_disk_full():
             return images.encode(blended, temporary, ending, options.output_quality, options.metadata)
 
-    def _show(self, attempt: Attempt, version: NewVersion) -> Attempt:
-        """Let the row show a published version; the version before the last one goes, unless it is the first."""
+    def _show(self, attempt: Attempt, version: NewVersion) -> Attempt | None:
+        """Let the row show a published version; the version before the last one goes, unless it is the first.
+
+        None, and nothing is left of it, when the row shows another one meanwhile.
+        """
         assert attempt.result_name is not None
         if not self._store.new_version(attempt.id, attempt.version, version):
             now = self._store.attempt(attempt.id)
@@ -180,7 +187,7 @@ class Reblender:
                 raise _gone()
             if now.result_name != version.name:
                 self._storage.remove_version(version.name)
-            raise Conflict("result_changed", "The result was changed by somebody else meanwhile; try again.")
+            return None
         try:  # `attempt` was shown until now: whoever just asked for it may still read it, nobody the one before it
             self._storage.remove_versions_before(attempt.result_name)
         except (OSError, RestoreError):  # the janitor finds it as an orphan

@@ -139,6 +139,11 @@ class Runner:
         self._metrics.observe_stage("decode", self._clock() - began)
         return Prepared(attempt, token, options, picture)
 
+    def set_waiting(self, prepared: Prepared) -> None:
+        """Show an attempt that was decoded ahead as what it is for its owner: waiting for the one before it."""
+        with contextlib.suppress(RestoreError):  # only words
+            self._store.report_progress(prepared.attempt.id, prepared.token, 0.0, Stage.WAITING)
+
     def restore(
         self,
         prepared: Prepared,
@@ -302,7 +307,7 @@ class Runner:
             self._sparing.error(log, "attempt %s waits again, the service ran out of resources: %s", attempt.id, error)
             self.give_back(attempt.id, token)
             return
-        if may_fare_better_alone(error) and attempt.tries < MAX_TRIES:
+        if may_fare_better_alone(error) and attempt.burned_tries < MAX_TRIES:
             log.warning("attempt %s is tried again, alone: %s", attempt.id, type(error).__name__)
             self.abandon(attempt.id, token)
             return

@@ -1,14 +1,16 @@
 """The use case of accepting work: uploads become photos, jobs and waiting attempts, whichever front door they came by.
 
-The order that survives a crash: header check, files made durable, rows in one transaction, then the wake-up. On any
-error nothing is kept.
+The order that survives a crash: header check, scan, files made durable, rows in one transaction, then the wake-up. On
+any error nothing is kept.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from app.errors import NotFound, RestoreError, Unprocessable
 from app.images import Header, ImageLimits, check_format, check_pages
@@ -16,6 +18,10 @@ from app.options import Pages, RestoreOptions, check_output
 from app.queue import Queue
 from app.storage import Storage, StoredUpload, UploadWriter
 from app.store import Job, NewPhoto, Photo, Store
+
+SCAN_UNAVAILABLE = "scan_unavailable"  # the code of a scanner that does not answer
+
+Answer = TypeVar("Answer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +69,7 @@ class Submission:
     """Accepts jobs and photos. Calls wait for disk and database, so they belong in a thread that may wait.
 
     `check_options` raises for options that cannot be served now; `read_header` judges a file by its header, away from
-    this process. `now` is epoch seconds.
+    this process; `scan` (None: nobody does) raises for a file that must not be kept. `now` is epoch seconds.
     """
 
     def __init__(
@@ -75,9 +81,10 @@ class Submission:
         check_options: Callable[[RestoreOptions], None],
         read_header: Callable[[Path], Header],
         limits: SubmissionLimits,
+        scan: Callable[[Path], None] | None = None,
     ) -> None:
         self._store, self._storage, self._queue = store, storage, queue
-        self._limits, self._read_header = limits, read_header
+        self._limits, self._read_header, self._scan = limits, read_header, scan
         self.check_options = check_options
 
     def submit(self, owner: str, uploads: Sequence[Upload], options: RestoreOptions, now: float) -> tuple[Job, int]:
@@ -90,7 +97,9 @@ class Submission:
         stored: list[StoredUpload] = []
         try:
             self.check_options(options)
-            headers = self._check_all(uploads, options)
+            headers = _check_each(uploads, functools.partial(self._check_one, options=options))
+            if self._scan is not None:
+                _check_each(uploads, functools.partial(_scan_one, self._scan))
             for upload in uploads:
                 stored.append(_writer_of(upload).commit())  # noqa: PERF401 - one by one: what is stored must be known
             photos = [_new_photo(*found) for found in zip(uploads, headers, stored, strict=True)]
@@ -112,6 +121,8 @@ class Submission:
         stored: list[StoredUpload] = []
         try:
             header = self._read_header(_path_of(upload))
+            if self._scan is not None:
+                self._scan(_path_of(upload))
             stored.append(_writer_of(upload).commit())
             photo, created = self._store.library.add(owner, _new_photo(upload, header, stored[0]), now)
         except BaseException:
@@ -142,18 +153,6 @@ class Submission:
         )
         self._wake(job)
         return job, position
-
-    def _check_all(self, uploads: Sequence[Upload], options: RestoreOptions) -> list[Header]:
-        """Headers of all photos. One bad photo refuses the whole submission, and every bad one is named."""
-        headers, refused = [], []
-        for index, upload in enumerate(uploads):
-            try:
-                headers.append(self._check_one(upload, options))
-            except RestoreError as error:
-                refused.append((index, upload, error))
-        if refused:
-            raise refused[0][2] if len(uploads) == 1 else BatchRefused(refused)
-        return headers
 
     def _check_one(self, upload: Upload, options: RestoreOptions) -> Header:
         header = self._read_header(_path_of(upload))
@@ -191,6 +190,25 @@ class Submission:
     def _wake(self, job: Job) -> None:
         for attempt in job.attempts:
             self._queue.publish(attempt.id)
+
+
+def _check_each(uploads: Sequence[Upload], check: Callable[[Upload], Answer]) -> list[Answer]:
+    """What a check found at all photos. One bad photo refuses the whole submission, and every bad one is named."""
+    found, refused = [], []
+    for index, upload in enumerate(uploads):
+        try:
+            found.append(check(upload))
+        except RestoreError as error:
+            if error.code == SCAN_UNAVAILABLE:  # says nothing of this photo
+                raise
+            refused.append((index, upload, error))
+    if refused:
+        raise refused[0][2] if len(uploads) == 1 else BatchRefused(refused)
+    return found
+
+
+def _scan_one(scan: Callable[[Path], None], upload: Upload) -> None:
+    scan(_path_of(upload))
 
 
 def _writer_of(upload: Upload) -> UploadWriter:

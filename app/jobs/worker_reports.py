@@ -43,6 +43,7 @@ class WorkerReport:
 
     Attributes:
         backends: names of the backends whose attempts it takes.
+        backend_rows: what it means to choose each backend (see `Catalog.backends`).
         status: `starting`, `idle`, `busy`, `draining`, `failing` or `stopped`.
         reasons: plain sentences, empty when all is well.
         in_work: attempts that it holds now.
@@ -60,6 +61,7 @@ class WorkerReport:
     memory_limit_bytes: int | None = None
     description: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     warm_up: WarmUp | None = None
+    backend_rows: tuple[Mapping[str, Any], ...] = ()
     version: str = __version__
 
     def as_facts(self) -> dict[str, Any]:
@@ -70,7 +72,7 @@ class WorkerReport:
     def from_facts(cls, facts: Mapping[str, Any]) -> WorkerReport:
         """A report that this or another version wrote: what is missing has its default, what is unknown is left out."""
         known = {field.name: facts[field.name] for field in dataclasses.fields(cls) if field.name in facts}
-        for name in ("backends", "reasons"):
+        for name in ("backends", "reasons", "backend_rows"):
             known[name] = tuple(known.get(name) or ())
         warm_up = known.get("warm_up")
         known["warm_up"] = (

@@ -13,7 +13,7 @@ from app.api.auth.origins import Origins
 from app.api.dependencies import AppContext
 from app.api.middleware.access_control import FORM_OVERHEAD_BYTES, AccessControlMiddleware, AccessRules
 from app.api.middleware.request_context import RequestContextMiddleware
-from app.api.routes import account, downloads, faces, jobs, photos, system, websocket
+from app.api.routes import account, downloads, estimates, faces, jobs, photos, system, websocket
 from app.backends.protocol import Backend
 from app.jobs.lease_keeper import LeaseTimes
 from app.main.service import Describe, Service
@@ -69,16 +69,8 @@ def create_app(
     )
     app.state.context, app.state.service = context, service
     problems.install(app)
-    for router in (
-        jobs.router,
-        downloads.router,
-        faces.router,
-        photos.router,
-        websocket.router,
-        system.router,
-        account.router,
-    ):
-        app.include_router(router)
+    for room in (jobs, downloads, faces, photos, websocket, system, estimates, account):
+        app.include_router(room.router)
     app.add_middleware(AccessControlMiddleware, rules=_rules(settings, context), admission=context.admission)
     if settings.cors_origins:
         app.add_middleware(

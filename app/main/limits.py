@@ -1,13 +1,27 @@
-"""The limits that the API works by, as plain values from the settings."""
+"""What the settings allow, as the plain values that the parts get, and what scans uploads."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from app.api.dependencies import Limits
 from app.images import ImageLimits
 from app.settings import Settings
 
+if TYPE_CHECKING:
+    from app.clamd import ClamdScanner
+
 DECODE_BYTES_PER_PIXEL = 24  # 16 bits with transparency, as read, as mixed and as sent
 LONGEST_RESULT_PIXELS = 1 << 20
+
+
+def open_scanner(settings: Settings) -> ClamdScanner | None:
+    """What scans uploads, when the settings name it; connects to nothing yet."""
+    if not settings.clamd_url:
+        return None
+    from app.clamd import ClamdScanner
+
+    return ClamdScanner(settings.clamd_url, settings.clamd_timeout_seconds, settings.max_file_size_bytes)
 
 
 def result_limits_of(limits: Limits) -> ImageLimits:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +15,7 @@ from app.api.auth.rate_limits import RateLimits
 from app.api.catalog import LOCAL_BACKEND, Catalog
 from app.api.connections import Connections
 from app.api.dependencies import AppContext
+from app.api.forecast import Forecast
 from app.api.job_events import JobEvents
 from app.api.shared_calls import KeptAnswers, SharedCalls
 from app.api.shared_pool import Pools
@@ -24,7 +23,6 @@ from app.backends.protocol import Backend
 from app.backends.siliconflow import NAME as CLOUD
 from app.backends.siliconflow import describe_siliconflow
 from app.errors import RestoreError
-from app.events import LocalEvents
 from app.images import Decoder, DecoderPool
 from app.jobs.deletion import Deletion
 from app.jobs.janitor import Janitor
@@ -32,10 +30,12 @@ from app.jobs.lease_keeper import LeaseKeeper, LeaseTimes
 from app.jobs.reblending import Reblender
 from app.jobs.runner import Runner
 from app.jobs.submission import Submission
-from app.main.limits import limits_of, result_limits_of
+from app.main import cluster
+from app.main.limits import limits_of, open_scanner, result_limits_of
 from app.main.storage import open_storage
 from app.main.users import Users, upload_places
 from app.metrics import Metrics
+from app.process_names import own_process_name
 from app.queue import LocalQueue, Queue
 from app.settings import Settings
 from app.storage import Storage, new_id
@@ -45,6 +45,7 @@ from app.worker import Worker
 
 if TYPE_CHECKING:
     from app.backends.local import LocalBackend
+    from app.events.redis_hints import RedisHints
 
 log = logging.getLogger(__name__)
 
@@ -82,17 +83,22 @@ class Service:
         self._starting = threading.Lock()
         self._waiting: list[str] = []
         self.loaded = threading.Event()
-        self.context = self._build(on_hang)
+        self._scanner = open_scanner(settings)
+        self.context, hints = self._build(on_hang)
+        self._links = cluster.link(self.context, hints, restores=True)
 
     async def start(self) -> None:
         """Open the store, take back what a crash left, and begin to load; requests are answered meanwhile."""
         context = self.context
         await asyncio.to_thread(context.store.open)
-        self._waiting = context.store.recover(context.wall(), burn_try=self._after_death)
+        self._waiting = context.store.recover(
+            context.wall(), burn_try=self._after_death, predecessors=own_process_name().of_its_supervisor
+        )
         self._users.start(context.store)
-        context.job_events.start(context.events.subscribe)
+        context.job_events.start(context.events)
         context.janitor.start()
         context.lease_keeper.start()
+        self._links.start()
         self._loader.start()
 
     async def drain(self) -> None:
@@ -122,16 +128,22 @@ class Service:
         await asyncio.to_thread(context.decoder.close)
         await asyncio.to_thread(context.inspectors.close)
         await asyncio.to_thread(context.pools.shutdown)
+        await asyncio.to_thread(self._links.stop)
+        await context.rate_limits.windows.close()
         context.store.close()
 
-    def _build(self, on_hang: Callable[[], None] | None) -> AppContext:
+    # Longer than the rest for the one list of all parts, whose order should be read in one place.
+    def _build(self, on_hang: Callable[[], None] | None) -> tuple[AppContext, RedisHints | None]:
         settings, metrics = self._settings, Metrics()
         limits = limits_of(settings)
-        events, queue = LocalEvents(), LocalQueue()
-        store = SqlStore(
-            settings.database_url, events, worker=_worker_name(), lease_seconds=self._lease_times.lease_seconds
+        queue = LocalQueue()
+        events, hints = cluster.open_events(
+            settings.database_url, settings.broker_url, lambda job_ids: store.revisions(job_ids)
         )
-        storage, rate_limits = open_storage(settings), RateLimits(settings.rate_limit)
+        seconds = self._lease_times.lease_seconds
+        store = SqlStore(settings.database_url, events, worker=str(own_process_name()), lease_seconds=seconds)
+        storage = open_storage(settings)
+        rate_limits = RateLimits(settings.rate_limit, cluster.open_windows(settings.broker_url))
         self._users = Users(settings, rate_limits, metrics)
         decoder, inspectors = Decoder(limits.image), DecoderPool(limits.image)
         pools = Pools()
@@ -144,7 +156,7 @@ class Service:
             return counts.queued
 
         catalog = Catalog(lambda: self._describe(), lambda: self._warm_up(), backends=self._backend_rows())
-        return AppContext(
+        context = AppContext(
             limits=limits,
             store=store,
             events=events,
@@ -154,11 +166,13 @@ class Service:
             inspectors=inspectors,
             metrics=metrics,
             worker=worker,
+            worker_health=worker.health,
             lease_keeper=LeaseKeeper(
                 store, queue, metrics, self._lease_times, held=worker.held_tokens, settle=runner.settle
             ),
             janitor=self._make_janitor(store, storage, metrics),
             catalog=catalog,
+            forecast=Forecast(store, catalog, time.monotonic, settings.siliconflow_concurrency),
             authentication=self._users.authentication,
             rate_limits=rate_limits,
             job_events=JobEvents(),
@@ -174,14 +188,21 @@ class Service:
             clock=time.monotonic,
             wall=time.time,
             started_at=time.monotonic(),
+            scanner=self._scanner,
         )
+        return context, hints
 
     def _make_submission(
         self, store: Store, storage: Storage, queue: Queue, catalog: Catalog, inspectors: DecoderPool
     ) -> Submission:
-        limits = limits_of(self._settings).submission
         return Submission(
-            store, storage, queue, check_options=catalog.check, read_header=inspectors.read_header, limits=limits
+            store,
+            storage,
+            queue,
+            check_options=catalog.check,
+            read_header=inspectors.read_header,
+            limits=limits_of(self._settings).submission,
+            scan=None if self._scanner is None else self._scanner.scan,
         )
 
     def _make_worker(
@@ -281,16 +302,13 @@ class Service:
             self._idle_watch.start()
 
     def _warm_decoders(self) -> None:
+        if self._scanner is not None:
+            self._scanner.away()  # the first look also finds out its limit
         try:
             self.context.inspectors.start()
             self.context.decoder.start()
         except RestoreError as error:  # the first photo tries again
             log.warning("the decoder could not be started: %s", error.detail)
-
-
-def _worker_name() -> str:
-    """Host and process, written beside each claim so that people find the run."""
-    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def _release_when_idle(backend: LocalBackend, stop: threading.Event) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from app.api.auth.api_keys import ApiKeys, NamedKey
 from app.api.auth.authentication import Authentication
 from app.api.auth.caller import Role
-from app.api.auth.ended_sessions import EndedSessions
 from app.api.auth.rate_limits import RateLimits
 from app.api.auth.sessions import Sessions
 from app.api.connections import Connections
@@ -34,9 +31,6 @@ class Users:
     def __init__(self, settings: Settings, rate_limits: RateLimits, metrics: Metrics) -> None:
         self._metrics = metrics
         self._key_set: KeySet | None = None
-        self._ended: EndedSessions | None = None
-        # Where one process has the database to itself it hears of every sign-out itself.
-        self._has_other_servers = not settings.database_url.startswith("sqlite")
         keys = ApiKeys([NamedKey(one.key, one.name, Role(one.role) if one.role else None) for one in settings.keys])
         secret = settings.session_secret.get_secret_value() or settings.jwt_secret.get_secret_value()
         tokens = self._open_tokens(settings) if settings.accepts_tokens else None
@@ -44,20 +38,15 @@ class Users:
         self.authentication = Authentication(keys, Sessions(keys, secret, issuer), rate_limits, tokens)
 
     def start(self, store: Store) -> None:
-        """Learn which sessions have ended, and start the threads. The store is open."""
-        read = functools.partial(_ended_now, store)
-        self.authentication.sessions.forget(read())
-        if self._has_other_servers and self.authentication.required:
-            self._ended = EndedSessions(self.authentication.sessions, read, self._died("ended-sessions"))
-            self._ended.start()
+        """Learn which sessions have ended, and begin to fetch the issuer's keys. The store is open."""
+        self.authentication.sessions.forget(store.ended_sessions(time.time()))
         if self._key_set is not None:
             self._key_set.start()
 
     def stop(self) -> None:
-        """End the threads; none is waited for, since at most they read."""
-        for part in (self._ended, self._key_set):
-            if part is not None:
-                part.stop()
+        """End the fetching; a fetch under way is not waited for."""
+        if self._key_set is not None:
+            self._key_set.stop()
 
     def _open_tokens(self, settings: Settings) -> Tokens:
         """What checks tokens; its packages are loaded here. Raises `Conflict` `package_missing`."""
@@ -75,17 +64,10 @@ class Users:
         rules = TokenRules(settings.jwt_issuer, settings.jwt_audience, (claim, value) if claim else None)
         if settings.jwt_secret:
             return Tokens(rules, SharedSecret(settings.jwt_secret.get_secret_value()))
-        self._key_set = KeySet(settings.jwt_jwks_url, on_death=self._died("key-set"))
+        self._key_set = KeySet(settings.jwt_jwks_url, on_death=lambda _: self._metrics.thread_restarted("key-set"))
         return Tokens(rules, self._key_set)
-
-    def _died(self, name: str) -> Callable[[BaseException], None]:
-        return lambda _: self._metrics.thread_restarted(name)
 
 
 def upload_places(limits: Limits) -> Connections:
     """Places for uploads under way: so many for each caller, any number where there is no limit."""
     return Connections(most=sys.maxsize, most_of_one=limits.uploads_limit or sys.maxsize)
-
-
-def _ended_now(store: Store) -> set[str]:
-    return store.accounts.ended_sessions(time.time())

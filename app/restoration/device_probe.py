@@ -7,6 +7,7 @@ code for, and for cards that are full or busy.
 from __future__ import annotations
 
 import dataclasses
+import time
 import warnings
 
 import torch
@@ -17,6 +18,7 @@ from app.restoration.device_memory import free_memory_bytes
 
 NEEDED_BYTES = 512 * 1024 * 1024  # less free memory holds no network with its smallest tile
 _DRIVERS = {"12": 525, "13": 580}  # the oldest driver for each CUDA, by NVIDIA's table of minor version compatibility
+_TIMED_RUNS = 5
 _TEST_SUM = 8 * 6 * 6 * 54.0  # of the convolution below: 8 channels of 6 x 6 pixels, each 27 times 2
 
 
@@ -52,6 +54,26 @@ def run_test_kernel(device: str) -> None:
     made = functional.conv2d(twos, torch.ones(8, 3, 3, 3, device=device))  # (1, 8, 6, 6)
     if float(made.sum().item()) != _TEST_SUM:
         raise RuntimeError("a test convolution gave a wrong sum")
+
+
+def measure_full_precision_ratio(device: str, dtype: torch.dtype) -> float:
+    """How many times longer a convolution takes in fp32 than in `dtype` on this device: the median of a few runs."""
+    if dtype is torch.float32:
+        return 1.0
+    return _convolution_seconds(device, torch.float32) / _convolution_seconds(device, dtype)
+
+
+def _convolution_seconds(device: str, dtype: torch.dtype) -> float:
+    """One convolution as the networks have them, the first runs left out."""
+    x = torch.zeros(1, 64, 128, 128, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    weight = torch.zeros(64, 64, 3, 3, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(_TIMED_RUNS):
+            began = time.perf_counter()
+            functional.conv2d(x, weight, padding=1).flatten()[0].item()  # the reading waits for a card
+            seconds.append(time.perf_counter() - began)
+    return sorted(seconds)[_TIMED_RUNS // 2]
 
 
 def _tested(device: str) -> CardFault | None:

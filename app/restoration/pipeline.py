@@ -26,8 +26,8 @@ from app.restoration.setup import Setup
 from app.restoration.upscale import UpscalePlan, UpscaleReport, upscale
 from app.results import FaceReason, RestorationResult
 from app.stages import OnProgress, Stage
+from app.time_estimate import ENSEMBLE_PASSES, FACE_GIGAMACS, PARSING_GIGAMACS
 
-_GFPGAN_WORK, _PARSER_WORK = 198_000.0, 234_000.0  # multiply-adds for one face, in millions
 WARM_UP_SIDE_PIXELS = 64
 
 
@@ -152,6 +152,7 @@ class Restorer:
             "network_scale": run.engine.facts.scale,
             "denoise": run.denoise,
             "tile_size": reports[0].tile,
+            "planes": len(reports),
             "tiles": sum(report.tiles for report in reports),
             "tiles_redone_in_fp32": sum(report.redone_in_fp32 for report in reports),
             "out_of_memory_restarts": sum(report.restarts for report in reports),
@@ -177,8 +178,9 @@ def _share_of_faces(run: _PreparedRun, faces: tuple[Face, ...], photo: Picture) 
     wanted = sum(face.reason is None for face in faces)
     if run.faces is None or not wanted:
         return 0.0
-    each = _GFPGAN_WORK + (_PARSER_WORK if run.faces.parse is not None else 0.0)
-    upscaling = run.engine.facts.work * photo.width * photo.height * (8 if run.plan.ensemble else 1)
+    each = 1000 * (FACE_GIGAMACS + (PARSING_GIGAMACS if run.faces.parse is not None else 0.0))
+    passes = ENSEMBLE_PASSES if run.plan.ensemble else 1
+    upscaling = run.engine.facts.work * photo.width * photo.height * passes
     return wanted * each / (wanted * each + upscaling)
 
 

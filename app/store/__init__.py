@@ -1,8 +1,9 @@
 """Photos, jobs and attempts as rows, which are the truth: the `Store` protocol, and `SqlStore` over SQLite."""
 
 from app.store.accounts import Accounts, OwnerUsage, next_day
+from app.store.changes import Revision
 from app.store.leases import LeaseSweep
-from app.store.protocol import LEASE_SECONDS, MAX_TRIES, Library, Store
+from app.store.protocol import LEASE_SECONDS, MAX_LAPSES, MAX_TRIES, Library, Store
 from app.store.queries import Counts
 from app.store.records import (
     Attempt,
@@ -22,6 +23,7 @@ from app.store.workers import LIVE_SECONDS, LiveWorker, Workers
 __all__ = [
     "LEASE_SECONDS",
     "LIVE_SECONDS",
+    "MAX_LAPSES",
     "MAX_TRIES",
     "Accounts",
     "Attempt",
@@ -39,6 +41,7 @@ __all__ = [
     "PhotoStatus",
     "Removal",
     "Result",
+    "Revision",
     "SqlStore",
     "Store",
     "Workers",

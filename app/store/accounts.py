@@ -1,4 +1,4 @@
-"""What is known of an owner beside jobs: the photos of each day, and the sign-ins that were ended before their time.
+"""What an owner has used: the photos of each day, counted in the transaction that accepts them.
 
 A day is one of UTC. What is counted is what was accepted, since attempts are removed after an hour.
 """
@@ -10,13 +10,13 @@ import datetime
 import math
 from typing import Protocol
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.errors import TooManyRequests
 from app.store.database import Database
 from app.store.records import AttemptStatus
-from app.store.schema import attempts, ended_sessions, jobs, usage
+from app.store.schema import attempts, jobs, usage
 
 DAY_SECONDS = 86_400
 
@@ -40,14 +40,6 @@ class Accounts(Protocol):
         """Remove the counts of the days that ended before a time."""
         ...
 
-    def end_session(self, session_id: str, until: float) -> None:
-        """Remember that a sign-in was ended, until a time at which its cookie is too old."""
-        ...
-
-    def ended_sessions(self, now: float) -> set[str]:
-        """The sign-ins that were ended and whose cookies are not too old yet."""
-        ...
-
 
 class SqlAccounts:
     """Rows of owners in SQL; see `Accounts`."""
@@ -67,25 +59,6 @@ class SqlAccounts:
     def forget_usage(self, before: float) -> None:
         """See `Accounts`."""
         self._database.write(lambda connection: connection.execute(delete(usage).where(usage.c.day < day_of(before))))
-
-    def end_session(self, session_id: str, until: float) -> None:
-        """See `Accounts`."""
-
-        def write(connection: Connection) -> None:
-            known = select(ended_sessions.c.id).where(ended_sessions.c.id == session_id)
-            if connection.execute(known).one_or_none() is None:
-                connection.execute(insert(ended_sessions).values(id=session_id, until=until))
-
-        self._database.write(write)
-
-    def ended_sessions(self, now: float) -> set[str]:
-        """See `Accounts`."""
-
-        def write(connection: Connection) -> set[str]:
-            connection.execute(delete(ended_sessions).where(ended_sessions.c.until < now))
-            return set(connection.execute(select(ended_sessions.c.id)).scalars())
-
-        return self._database.write(write)
 
 
 def count_waiting(connection: Connection, owner: str) -> int:

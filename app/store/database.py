@@ -66,6 +66,14 @@ class Database(Protocol):
         ...
 
 
+def is_shared(database_url: str) -> bool:
+    """Whether several processes may use the database that an address names."""
+    try:
+        return make_url(database_url).get_backend_name() == "postgresql"
+    except ArgumentError:
+        return False
+
+
 def open_database_at(database_url: str, clock: Callable[[], float] | None = None) -> Database:
     """The database that an SQLAlchemy address names, not connected yet.
 

@@ -7,19 +7,25 @@ connection; most return the id of the job they changed, or None.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
 
 from app.stages import Stage
 from app.store.guarded_updates import failed_values, held_by, release_photo, update_attempt
+from app.store.queries import in_turn, turn_order
 from app.store.records import AttemptStatus, PhotoStatus
 from app.store.schema import attempts, photos
 
 CRASHED = "worker_crashed"
 CRASHED_MESSAGE = (
     "The service died three times while it restored this photo, so it was given up; "
+    "try a smaller photo or another model, and tell the operator."
+)
+LOST = "worker_lost"
+LOST_MESSAGE = (
+    "The machine that restored this photo went away five times without a word, so it was given up; "
     "try a smaller photo or another model, and tell the operator."
 )
 INTERRUPTED = "interrupted"
@@ -35,8 +41,10 @@ _BACK_IN_QUEUE = {
     "lease_until": None,
     "notified_at": None,
     "progress": 0.0,
+    "worked_seconds": None,
     "stage": Stage.WAITING.value,
     "started_at": None,
+    "claimed_at": None,
 }
 _WAITING = attempts.c.status == AttemptStatus.QUEUED.value
 _RUNNING = attempts.c.status == AttemptStatus.PROCESSING.value
@@ -44,9 +52,10 @@ _RUNNING = attempts.c.status == AttemptStatus.PROCESSING.value
 
 @dataclasses.dataclass(frozen=True)
 class Lease:
-    """What a claim writes beside its token: who runs, and until when (epoch seconds by the database's clock)."""
+    """What a claim writes beside its token: who runs, from and until when (epoch seconds by the database's clock)."""
 
     worker: str
+    begins: ColumnElement[float]
     until: ColumnElement[float]
 
 
@@ -54,7 +63,7 @@ class Lease:
 class LeaseSweep:
     """What a sweep found: the ids of runs whose lease had run out, and of waiting attempts to notify workers of."""
 
-    crashed: tuple[str, ...] = ()
+    lapsed: tuple[str, ...] = ()
     to_notify: tuple[str, ...] = ()
 
 
@@ -70,9 +79,11 @@ def claim(
         claim=token,
         worker=lease.worker,
         lease_until=lease.until,
+        claimed_at=lease.begins,
         tries=attempts.c.tries + 1,
         started_at=now,
         progress=0.0,
+        worked_seconds=None,
         stage=Stage.DECODING.value,
     )
     if row is None:
@@ -83,13 +94,14 @@ def claim(
 
 
 def next_untried(connection: Connection, only: str | None, but: Collection[str]) -> str | None:
-    """The oldest waiting attempt that was never tried and that no other transaction is about to claim; it is locked."""
-    query = select(attempts.c.id).where(_WAITING, attempts.c.tries == 0).order_by(attempts.c.number).limit(1)
-    if only is not None:
-        query = query.where(attempts.c.backend == only)
-    if but:
-        query = query.where(attempts.c.backend.not_in(list(but)))
-    return connection.execute(query.with_for_update(skip_locked=True)).scalar_one_or_none()
+    """Of those waiting attempts that were never tried, the one whose owner's turn it is; it is locked.
+
+    One that another transaction is about to claim is passed over.
+    """
+    queue = in_turn(only, but).subquery()
+    query = select(attempts.c.id).join_from(attempts, queue, queue.c.id == attempts.c.id)
+    query = query.where(_WAITING, attempts.c.tries == 0).order_by(*turn_order(queue)).limit(1)
+    return connection.execute(query.with_for_update(skip_locked=True, of=attempts)).scalar_one_or_none()
 
 
 def renew(connection: Connection, tokens: Collection[str], until: ColumnElement[float]) -> set[str]:
@@ -98,10 +110,12 @@ def renew(connection: Connection, tokens: Collection[str], until: ColumnElement[
     return set(connection.execute(held.returning(attempts.c.claim)).scalars())
 
 
-def report_progress(connection: Connection, attempt_id: str, token: str, fraction: float, stage: str) -> str | None:
+def report_progress(
+    connection: Connection, attempt_id: str, token: str, fraction: float, stage: str, worked_seconds: float | None
+) -> str | None:
     """Write how far a run is, while it holds its claim."""
-    fraction = min(1.0, max(0.0, fraction))
-    row = update_attempt(connection, held_by(attempt_id, token), progress=fraction, stage=stage[:20])
+    news = {"progress": min(1.0, max(0.0, fraction)), "stage": stage[:20], "worked_seconds": worked_seconds}
+    row = update_attempt(connection, held_by(attempt_id, token), **news)
     return None if row is None else str(row.job_id)
 
 
@@ -125,28 +139,36 @@ def give_back(connection: Connection, attempt_id: str, token: str, now: float) -
 
 
 def crashed(connection: Connection, attempt_id: str, token: str, now: float, max_tries: int) -> str | None:
-    """Processing -> queued while tries are left, else failed: the run ended without a word. Sent -> failed."""
+    """Processing -> queued while tries are left, else failed: the run's own process died of it. Sent -> failed."""
     return _end_crashed(connection, held_by(attempt_id, token), now, max_tries)
 
 
-def recover(connection: Connection, now: float, max_tries: int, *, burn_try: bool) -> set[str]:
-    """At the start of the only process that can use this database: every run of the last one has ended.
+def recover(connection: Connection, now: float, max_tries: int, burn_try: bool, predecessors: str | None) -> set[str]:
+    """At a start: every run of this process's predecessors has ended; whether its try counts is the caller's word.
 
-    Whether its try counts is the caller's word.
+    `predecessors` is how their workers' names begin, None where no other process can use this database. Where others
+    can, runs whose try does not count are left to the sweep.
     """
+    if predecessors is not None:
+        theirs = and_(_RUNNING, attempts.c.worker.startswith(predecessors, autoescape=True))
+        return _end_crashed_all(connection, theirs, now, max_tries) if burn_try and predecessors else set()
     if burn_try:
-        return {job_id for _, job_id in _end_all(connection, _RUNNING, now, max_tries)}
+        return _end_crashed_all(connection, _RUNNING, now, max_tries)
     running = connection.execute(select(attempts.c.id, attempts.c.claim).where(_RUNNING)).all()
     given_back = (give_back(connection, row.id, row.claim, now) for row in running)
     return {job_id for job_id in given_back if job_id is not None}
 
 
-def end_expired(
-    connection: Connection, moment: ColumnElement[float], now: float, max_tries: int
+def end_lapsed(
+    connection: Connection, moment: ColumnElement[float], now: float, max_lapses: int
 ) -> list[tuple[str, str]]:
-    """Every run whose lease ran out before `moment` (the database's clock) has crashed; ids of attempts and jobs."""
-    expired = or_(attempts.c.lease_until.is_(None), attempts.c.lease_until < moment)
-    return _end_all(connection, and_(_RUNNING, expired), now, max_tries)
+    """Every run whose lease ran out before `moment` (the database's clock) is over; ids of attempts and jobs.
+
+    Its process may have died, been frozen, or been cut off from the database: nobody knows whether of the photo. So it
+    burns no try, and is counted as a lapse instead.
+    """
+    lapsed = or_(attempts.c.lease_until.is_(None), attempts.c.lease_until < moment)
+    return _end_all(connection, and_(_RUNNING, lapsed), lambda held: _end_lapsed(connection, held, now, max_lapses))
 
 
 def find_forgotten(connection: Connection, moment: ColumnElement[float], after_seconds: float, most: int) -> list[str]:
@@ -161,12 +183,19 @@ def find_forgotten(connection: Connection, moment: ColumnElement[float], after_s
     return [row.id for row in rows if row.forgotten]
 
 
-def _end_all(connection: Connection, which: ColumnElement[bool], now: float, max_tries: int) -> list[tuple[str, str]]:
-    """Treat these runs as crashed, but those that another transaction is just changing: they are alive."""
+def _end_crashed_all(connection: Connection, which: ColumnElement[bool], now: float, max_tries: int) -> set[str]:
+    ended = _end_all(connection, which, lambda held: _end_crashed(connection, held, now, max_tries))
+    return {job_id for _, job_id in ended}
+
+
+def _end_all(
+    connection: Connection, which: ColumnElement[bool], end: Callable[[ColumnElement[bool]], str | None]
+) -> list[tuple[str, str]]:
+    """End these runs, but those that another transaction is just changing: they are alive."""
     query = select(attempts.c.id, attempts.c.photo_id).where(which).order_by(attempts.c.number)
     rows = connection.execute(query.with_for_update(skip_locked=True)).all()
     jobs = {
-        row.id: _end_crashed(connection, and_(attempts.c.id == row.id, which), now, max_tries)
+        row.id: end(and_(attempts.c.id == row.id, which))
         for row in sorted(rows, key=lambda row: str(row.photo_id))  # photos are locked in one order everywhere
     }
     return [(row.id, job_id) for row in rows if (job_id := jobs[row.id]) is not None]
@@ -174,8 +203,17 @@ def _end_all(connection: Connection, which: ColumnElement[bool], now: float, max
 
 def _end_crashed(connection: Connection, held: ColumnElement[bool], now: float, max_tries: int) -> str | None:
     row = _interrupt(connection, held, now)
-    row = row or update_attempt(connection, and_(held, attempts.c.tries < max_tries), **_BACK_IN_QUEUE)
+    left = attempts.c.tries - attempts.c.lapses < max_tries
+    row = row or update_attempt(connection, and_(held, left), **_BACK_IN_QUEUE)
     row = row or update_attempt(connection, held, **failed_values(CRASHED, CRASHED_MESSAGE, now))
+    return None if row is None else release_photo(connection, row)
+
+
+def _end_lapsed(connection: Connection, held: ColumnElement[bool], now: float, max_lapses: int) -> str | None:
+    row = _interrupt(connection, held, now)
+    lapses = attempts.c.lapses + 1
+    row = row or update_attempt(connection, and_(held, lapses < max_lapses), lapses=lapses, **_BACK_IN_QUEUE)
+    row = row or update_attempt(connection, held, lapses=lapses, **failed_values(LOST, LOST_MESSAGE, now))
     return None if row is None else release_photo(connection, row)
 
 

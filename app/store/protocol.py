@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from app.store.accounts import Accounts
+from app.store.changes import Revision
 from app.store.leases import LeaseSweep
 from app.store.queries import Counts
 from app.store.records import Attempt, Job, JobSummary, NewPhoto, NewVersion, Photo, Result
@@ -17,6 +18,9 @@ from app.store.removal import Removal
 from app.store.workers import Workers
 
 MAX_TRIES = 3
+MAX_LAPSES = (
+    5  # more than tries: a lease that ran out is seldom the photo's fault, and it runs alone from the second on
+)
 EXPIRED_JOBS_A_PASS = 500
 LEASE_SECONDS = 60.0  # a claim lasts so long unless it is renewed
 FORGOTTEN_SECONDS = 60.0  # a sweep saw an attempt wait, and after so long it still waits: its wake-up may be lost
@@ -185,12 +189,20 @@ class Store(Protocol):
         """Ids of the waiting attempts in the order of submission: of one backend only, or of all but some."""
         ...
 
+    def revisions(self, job_ids: Collection[str]) -> dict[str, Revision]:
+        """A number of sorts for each of the jobs that is there, which any change of it raises, its place included."""
+        ...
+
     def counts(self, owner: str | None = None) -> Counts:
         """How many attempts stand in each state, of one owner or (None) of all."""
         ...
 
     def seconds_per_megapixel(self) -> float | None:
         """Restoration seconds per megapixel of result, over recent attempts; None before the first."""
+        ...
+
+    def active(self, limit: int) -> list[Attempt]:
+        """Attempts in work, then those that wait, in the order in which they come: the first `limit` of each."""
         ...
 
     def recent_completed(self) -> list[Attempt]:
@@ -220,7 +232,7 @@ class Store(Protocol):
     def claim_next(
         self, token: str, now: float, *, only: str | None = None, but: Collection[str] = ()
     ) -> Attempt | None:
-        """Take the oldest waiting attempt that was never tried, of one backend only or of all but some.
+        """Take the next attempt in the order of `queued_ids` that was never tried, of one backend only or all but some.
 
         Processes that do so at once get different attempts, without waiting for each other. None when none waits.
         """
@@ -230,8 +242,10 @@ class Store(Protocol):
         """Extend the claims of these runs; those of them that still hold theirs (the others must stop)."""
         ...
 
-    def report_progress(self, attempt_id: str, token: str, fraction: float, stage: str) -> bool:
-        """Write how far a run is, `fraction` in [0, 1]."""
+    def report_progress(
+        self, attempt_id: str, token: str, fraction: float, stage: str, worked_seconds: float | None = None
+    ) -> bool:
+        """Write how far a run is, `fraction` in [0, 1], and how long it has been restoring."""
         ...
 
     def mark_sent(self, attempt_id: str, token: str) -> bool:
@@ -265,22 +279,27 @@ class Store(Protocol):
         """Show the next version of a result, whose file is safe on disk; False unless version `was` is shown now."""
         ...
 
-    def recover(self, now: float, max_tries: int = MAX_TRIES, *, burn_try: bool = True) -> list[str]:
+    def recover(
+        self, now: float, max_tries: int = MAX_TRIES, *, burn_try: bool = True, predecessors: str = ""
+    ) -> list[str]:
         """At start, before any run of this process; returns all waiting attempts in order.
 
         Where no other process can use the database, every run is of the last process and is `crashed`, or with
-        `burn_try` False (the whole machine went down, say) given back, and its try does not count. Else none is
-        touched: the runs of dead processes are found by `sweep_leases`.
+        `burn_try` False (the whole machine went down, say) given back, and its try does not count. Where others can,
+        those runs are `crashed` whose worker's name begins with `predecessors` (the supervisor of this process saw that
+        worker die); the runs of other dead processes are found by `sweep_leases`.
         """
         ...
 
     def sweep_leases(
-        self, now: float, *, forgotten_seconds: float = FORGOTTEN_SECONDS, max_tries: int = MAX_TRIES
+        self, now: float, *, forgotten_seconds: float = FORGOTTEN_SECONDS, max_lapses: int = MAX_LAPSES
     ) -> LeaseSweep:
-        """Treat every run whose lease ran out as `crashed` does, and find waiting attempts that may be forgotten.
+        """End every run whose lease ran out, and find waiting attempts that may be forgotten.
 
-        Forgotten is one of the oldest waiting attempts that a sweep saw waiting `forgotten_seconds` ago. While another
-        process sweeps, nothing is done.
+        Whether the photo killed its process, or the process was frozen or cut off, is not known: such a run goes back
+        to the queue and burns no try; the last of `max_lapses` fails it as `worker_lost`. One that was sent is failed
+        `interrupted` at once. Forgotten is one of the oldest waiting attempts that a sweep saw waiting
+        `forgotten_seconds` ago. While another process sweeps, nothing is done.
         """
         ...
 
@@ -289,6 +308,14 @@ class Store(Protocol):
 
         Raises `NotFound` `job_not_found`.
         """
+        ...
+
+    def end_session(self, session_id: str, until: float) -> None:
+        """Remember that a sign-in was ended, until a time (epoch seconds) at which its cookie is too old."""
+        ...
+
+    def ended_sessions(self, now: float) -> set[str]:
+        """The sign-ins that were ended and whose cookies are not too old yet."""
         ...
 
     def expire(self, before: float, limit: int = EXPIRED_JOBS_A_PASS) -> Removal:

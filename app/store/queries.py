@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Float, FromClause, Row, Select, cast, func, select
 
 from app.errors import NotFound
 from app.options import BackendName
@@ -18,6 +18,7 @@ from app.store.schema import ACTIVE, attempt_of, attempts, jobs, photos, select_
 RECENT_ATTEMPTS = 20
 _RESULT_NAME = re.compile(r"[0-9a-f]{32}(?:-v(?P<version>[2-9]|[1-9][0-9]{1,5}))?\.[a-z]{3,4}")
 _MEGAPIXEL = 1_000_000
+_PIXELS = cast(photos.c.width, BigInteger) * photos.c.height
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +66,12 @@ def _summaries(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, Jo
             attempts.c.job_id,
             attempts.c.status,
             func.count().label("photos"),
-            func.sum(attempts.c.progress).label("progress"),
+            cast(func.sum(_PIXELS), Float).label("pixels"),
+            func.sum(attempts.c.progress * _PIXELS).label("progress"),
             func.max(attempts.c.stage).label("stage"),
             func.max(attempts.c.ended_at).label("ended_at"),
         )
+        .join_from(attempts, photos, attempts.c.photo_id == photos.c.id)
         .where(attempts.c.job_id.in_([row.id for row in rows]))
         .group_by(attempts.c.job_id, attempts.c.status)
     )
@@ -80,7 +83,7 @@ def _summaries(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, Jo
 
 def _summary(row: Row[Any], groups: Sequence[Row[Any]]) -> JobSummary:
     counts = {AttemptStatus(group.status): int(group.photos) for group in groups}
-    done = sum(group.photos if AttemptStatus(group.status).ended else group.progress for group in groups)
+    done = sum(group.pixels if AttemptStatus(group.status).ended else group.progress for group in groups)
     stages = [str(group.stage) for group in groups if group.status == AttemptStatus.PROCESSING.value]
     return JobSummary(
         id=row.id,
@@ -88,7 +91,7 @@ def _summary(row: Row[Any], groups: Sequence[Row[Any]]) -> JobSummary:
         created_at=row.created_at,
         options_json=row.options_json,
         counts=counts,
-        progress=float(done) / max(1, sum(counts.values())),
+        progress=float(done) / max(1, sum(int(group.pixels) for group in groups)),
         stage=stages[0] if stages else None,
         ended_at=max((group.ended_at for group in groups if group.ended_at is not None), default=None),
     )
@@ -135,29 +138,38 @@ def queue_position(connection: Connection, job_id: str) -> int:
     backend = connection.execute(mine.limit(1)).scalar_one_or_none()
     if backend is None:
         return 0
-    queue = _in_turn(attempts.c.backend == backend).subquery()
-    order = (queue.c.turn, queue.c.served_at, queue.c.number)
-    places = select(queue.c.job_id, func.row_number().over(order_by=order).label("place")).subquery()
+    queue = in_turn(backend).subquery()
+    place = func.row_number().over(order_by=turn_order(queue)).label("place")
+    places = select(queue.c.job_id, place).subquery()
     return int(connection.execute(select(func.min(places.c.place)).where(places.c.job_id == job_id)).scalar_one())
 
 
 def queued_ids(
     connection: Connection, limit: int | None = None, only: str | None = None, but: Collection[str] = ()
 ) -> list[str]:
-    """Waiting attempts in the order of their turns, of one backend `only` or of all `but` some.
-
-    Owners are served in turn, whoever was served least recently first, and each one's photos in the order they came.
-    """
-    chosen = [attempts.c.backend == only] if only is not None else []
-    chosen += [attempts.c.backend.not_in(list(but))] if but else []
-    queue = _in_turn(*chosen).subquery()
-    query = select(queue.c.id).order_by(queue.c.turn, queue.c.served_at, queue.c.number)
+    """Waiting attempts in the order of their turns, of one backend `only` or of all `but` some."""
+    queue = in_turn(only, but).subquery()
+    query = select(queue.c.id).order_by(*turn_order(queue))
     return list(connection.execute(query.limit(limit)).scalars())
 
 
-def _in_turn(*chosen: ColumnElement[bool]) -> Select[Any]:
-    """Waiting attempts, each with its place in its owner's own queue and the time when its owner was served last."""
-    started = select(jobs.c.owner, func.max(attempts.c.started_at).label("at"))
+def turn_order(queue: FromClause) -> tuple[ColumnElement[Any], ...]:
+    """The order of what `in_turn` gives.
+
+    Owners are served in turn, whoever was served least recently first, and each one's photos in the order they came.
+    """
+    return queue.c.turn, queue.c.served_at, queue.c.number
+
+
+def in_turn(only: str | None = None, but: Collection[str] = ()) -> Select[Any]:
+    """Waiting attempts, each with its place in its owner's own queue and the time when its owner was served last.
+
+    That time is the database's: with those of hosts, owners served by one whose clock is ahead would wait for longer.
+    """
+    chosen = [attempts.c.backend == only] if only is not None else []
+    chosen += [attempts.c.backend.not_in(list(but))] if but else []
+    claimed_at = func.coalesce(attempts.c.claimed_at, attempts.c.started_at)  # of an earlier version: no claimed_at
+    started = select(jobs.c.owner, func.max(claimed_at).label("at"))
     served = started.join_from(attempts, jobs, jobs.c.id == attempts.c.job_id).group_by(jobs.c.owner).subquery()
     turn = func.row_number().over(partition_by=jobs.c.owner, order_by=attempts.c.number)
     return (
@@ -220,6 +232,17 @@ def seconds_per_megapixel(connection: Connection) -> float | None:
     rows = _recent(connection)
     pixels = sum(row.result_width * row.result_height for row in rows)
     return sum(row.seconds for row in rows) / (pixels / _MEGAPIXEL) if pixels else None
+
+
+def active(connection: Connection, limit: int) -> list[Attempt]:
+    """Attempts in work, then those that wait, in the order in which they come: the first `limit` of each."""
+    running = select_attempts().where(attempts.c.status == AttemptStatus.PROCESSING.value).limit(limit)
+    in_turn = queued_ids(connection, limit)
+    waiting = select_attempts().where(attempts.c.id.in_(in_turn), attempts.c.status == AttemptStatus.QUEUED.value)
+    place = {attempt_id: index for index, attempt_id in enumerate(in_turn)}
+    found = [attempt_of(row) for row in connection.execute(waiting)]
+    found.sort(key=lambda attempt: place[attempt.id])
+    return [attempt_of(row) for row in connection.execute(running)] + found
 
 
 def recent_completed(connection: Connection) -> list[Attempt]:

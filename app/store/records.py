@@ -95,7 +95,9 @@ class Attempt:
     options_json: str
     progress: float  # 0..1
     stage: str
+    worked_seconds: float | None  # how long it was being restored when `progress` was written; None before
     tries: int  # how often it was claimed and not given back
+    lapses: int  # how many of these tries ended because their lease ran out
     claim: str | None  # the token of the run that holds it
     worker: str | None  # host and process of its last run, for people
     lease_until: float | None  # when the claim ends unless it is renewed: epoch seconds by the database's clock
@@ -121,6 +123,11 @@ class Attempt:
     error_code: str | None
     error_message: str | None
 
+    @property
+    def burned_tries(self) -> int:
+        """The tries that count against the photo, one that is running among them: those that did not just lapse."""
+        return self.tries - self.lapses
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -139,8 +146,10 @@ class Job:
 
     @property
     def progress(self) -> float:
-        """Mean progress of the attempts, 0..1; an ended attempt counts as 1."""
-        return sum(1.0 if a.status.ended else a.progress for a in self.attempts) / max(1, len(self.attempts))
+        """Mean progress of the attempts by the pixels of their photos, 0..1; an ended attempt counts as 1."""
+        sizes = [attempt.photo_width * attempt.photo_height for attempt in self.attempts]
+        done = sum(size * (1.0 if a.status.ended else a.progress) for size, a in zip(sizes, self.attempts, strict=True))
+        return done / max(1, sum(sizes))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,7 +39,7 @@ from app.store.records import Attempt, AttemptStatus, PhotoStatus
 
 log = logging.getLogger(__name__)
 
-VERSION = 4
+VERSION = 5
 ACTIVE = (AttemptStatus.QUEUED.value, AttemptStatus.PROCESSING.value)
 ENDED = tuple(status.value for status in AttemptStatus if status.ended)
 
@@ -137,11 +137,14 @@ attempts = Table(
     Column("options_json", PlainText(), nullable=False),
     Column("progress", Float, nullable=False, default=0.0),
     Column("stage", PlainText(20), nullable=False, default=Stage.WAITING.value),
+    Column("worked_seconds", Float),  # of restoring, when `progress` was written
     Column("tries", Integer, nullable=False, default=0),
+    Column("lapses", Integer, nullable=False, default=0, server_default=text("0")),  # tries whose lease ran out
     Column("revision", BigInteger, nullable=False, default=0, server_default=text("0")),  # raised by every transition
     Column("claim", PlainText(32)),
     Column("worker", PlainText()),  # host and process of the run, for people
     Column("lease_until", Float),  # of the claim, by the database's clock; None: of a version without leases
+    Column("claimed_at", Float),  # when its run began, by the database's clock; orders the turns of owners
     Column("notified_at", Float),  # when a sweep last saw it wait, by the database's clock
     Column("sent", Boolean, nullable=False, default=False, server_default=false()),  # money may be spent: never rerun
     Column("created_at", Float, nullable=False),
@@ -225,7 +228,7 @@ def select_attempts() -> Select[Any]:
 def attempt_of(row: Row[Any]) -> Attempt:
     """One row of `select_attempts` as a record."""
     values: dict[str, Any] = dict(row._mapping)
-    del values["number"], values["notified_at"], values["revision"]
+    del values["number"], values["notified_at"], values["claimed_at"], values["revision"]
     for column, (field, kind) in _FACTS_AS_JSON.items():
         facts = _facts(values.pop(column), kind, row.id)
         values[field] = tuple(facts) if isinstance(facts, list) else facts

@@ -9,8 +9,9 @@ from sqlalchemy import Connection
 
 from app.errors import RestoreError
 from app.events import Events, LocalEvents
-from app.store import leases, photo_transitions, queries, removal, submissions, transitions
+from app.store import changes, leases, photo_transitions, queries, removal, submissions, transitions
 from app.store.accounts import SqlAccounts
+from app.store.changes import Revision
 from app.store.database import open_database_at
 from app.store.leases import Lease, LeaseSweep
 from app.store.locks import AdvisoryLock, try_hold
@@ -18,6 +19,7 @@ from app.store.protocol import (
     EXPIRED_JOBS_A_PASS,
     FORGOTTEN_SECONDS,
     LEASE_SECONDS,
+    MAX_LAPSES,
     MAX_TRIES,
     NOTIFIED_A_SWEEP,
 )
@@ -56,8 +58,7 @@ class SqlStore:
         self._worker, self._lease_seconds = worker, lease_seconds
         self._events = events or LocalEvents()
         self.library = SqlLibrary(self._database, self._events)
-        self.workers = SqlWorkers(self._database)
-        self.accounts = SqlAccounts(self._database)
+        self.workers, self.accounts = SqlWorkers(self._database), SqlAccounts(self._database)
 
     def open(self) -> None:
         """See `Store`."""
@@ -96,9 +97,8 @@ class SqlStore:
             raise ValueError("a job has at least one photo")
 
         def write(connection: Connection) -> tuple[Job, int]:
-            job_id = submissions.insert_job(
-                connection, owner, photos, options_json, backend, queue_limit, now, owner_limit, daily_limit
-            )
+            asked = (owner, photos, options_json, backend, queue_limit, now, owner_limit, daily_limit)
+            job_id = submissions.insert_job(connection, *asked)
             return queries.find_job(connection, owner, job_id), queries.queue_position(connection, job_id)
 
         job, position = self._database.write_grouped(write)
@@ -160,6 +160,10 @@ class SqlStore:
         """See `Store`."""
         return self._database.read(lambda connection: queries.queued_ids(connection, limit, only, but))
 
+    def revisions(self, job_ids: Collection[str]) -> dict[str, Revision]:
+        """See `Store`."""
+        return self._database.read(lambda connection: changes.revisions(connection, job_ids))
+
     def counts(self, owner: str | None = None) -> Counts:
         """See `Store`."""
         return self._database.read(lambda connection: queries.count(connection, owner))
@@ -167,6 +171,10 @@ class SqlStore:
     def seconds_per_megapixel(self) -> float | None:
         """See `Store`."""
         return self._database.read(queries.seconds_per_megapixel)
+
+    def active(self, limit: int) -> list[Attempt]:
+        """See `Store`."""
+        return self._database.read(lambda connection: queries.active(connection, limit))
 
     def recent_completed(self) -> list[Attempt]:
         """See `Store`."""
@@ -212,12 +220,12 @@ class SqlStore:
         """See `Store`."""
         return self._database.write_apart(lambda connection: leases.renew(connection, tokens, self._lease().until))
 
-    def report_progress(self, attempt_id: str, token: str, fraction: float, stage: str) -> bool:
+    def report_progress(
+        self, attempt_id: str, token: str, fraction: float, stage: str, worked_seconds: float | None = None
+    ) -> bool:
         """See `Store`."""
-        changed = self._database.write(
-            lambda connection: leases.report_progress(connection, attempt_id, token, fraction, stage)
-        )
-        return self._notify_changed(changed)
+        news = (attempt_id, token, fraction, stage, worked_seconds)
+        return self._notify_changed(self._database.write(lambda connection: leases.report_progress(connection, *news)))
 
     def mark_sent(self, attempt_id: str, token: str) -> bool:
         """See `Store`."""
@@ -259,20 +267,21 @@ class SqlStore:
 
     # What concerns many rows.
 
-    def recover(self, now: float, max_tries: int = MAX_TRIES, *, burn_try: bool = True) -> list[str]:
+    def recover(
+        self, now: float, max_tries: int = MAX_TRIES, *, burn_try: bool = True, predecessors: str = ""
+    ) -> list[str]:
         """See `Store`."""
 
         def write(connection: Connection) -> tuple[set[str], list[str]]:
-            exclusive = self._database.exclusive
-            changed = leases.recover(connection, now, max_tries, burn_try=burn_try) if exclusive else set()
-            return changed, queries.queued_ids(connection)
+            of = None if self._database.exclusive else predecessors
+            return leases.recover(connection, now, max_tries, burn_try, of), queries.queued_ids(connection)
 
         changed, waiting = self._database.write(write)
         self._events.publish(changed)
         return waiting
 
     def sweep_leases(
-        self, now: float, *, forgotten_seconds: float = FORGOTTEN_SECONDS, max_tries: int = MAX_TRIES
+        self, now: float, *, forgotten_seconds: float = FORGOTTEN_SECONDS, max_lapses: int = MAX_LAPSES
     ) -> LeaseSweep:
         """See `Store`."""
 
@@ -280,14 +289,14 @@ class SqlStore:
             if not try_hold(connection, AdvisoryLock.LEASE_SWEEP):
                 return [], []
             moment = self._database.now()
-            ended = leases.end_expired(connection, moment, now, max_tries)
+            ended = leases.end_lapsed(connection, moment, now, max_lapses)
             return ended, leases.find_forgotten(connection, moment, forgotten_seconds, NOTIFIED_A_SWEEP)
 
         ended, forgotten = self._database.write(write)
         for _, job_id in ended:
             self._notify_changed(job_id, queue_moved=True)
-        crashed = tuple(attempt_id for attempt_id, _ in ended)
-        return LeaseSweep(crashed, (*crashed, *forgotten))
+        lapsed = tuple(attempt_id for attempt_id, _ in ended)
+        return LeaseSweep(lapsed, (*lapsed, *forgotten))
 
     def cancel_or_remove(self, owner: str, job_id: str, now: float) -> Removal:
         """See `Store`."""
@@ -302,6 +311,15 @@ class SqlStore:
         self._notify_changed(job_id, queue_moved=done.outcome == "cancelled")
         return done
 
+    def end_session(self, session_id: str, until: float) -> None:
+        """See `Store`."""
+        now = self._database.now()
+        self._database.write(lambda connection: changes.end_session(connection, session_id, until, now))
+
+    def ended_sessions(self, now: float) -> set[str]:
+        """See `Store`."""
+        return self._database.read(lambda connection: changes.find_ended_sessions(connection, now))
+
     def expire(self, before: float, limit: int = EXPIRED_JOBS_A_PASS) -> Removal:
         """See `Store`."""
         gone = self._database.write(lambda connection: removal.expire(connection, before, limit))
@@ -310,7 +328,8 @@ class SqlStore:
 
     def _lease(self) -> Lease:
         """What a claim made now is written with."""
-        return Lease(self._worker, self._database.now() + self._lease_seconds)
+        now = self._database.now()
+        return Lease(self._worker, now, now + self._lease_seconds)
 
     def _notify_claimed(self, attempt: Attempt | None) -> Attempt | None:
         self._notify_changed(None if attempt is None else attempt.job_id, queue_moved=True)
@@ -318,12 +337,11 @@ class SqlStore:
 
     def _notify_changed(self, changed: str | None, *, queue_moved: bool = False) -> bool:
         """Tell the listeners of a change, if there was one; a move of the queue concerns every waiting job."""
-        if changed is None:
-            return False
-        self._events.publish([changed])
-        if queue_moved and self._events.has_listeners():
-            self._events.publish(job_id for job_id in self._waiting_jobs() if job_id != changed)
-        return True
+        if changed is not None:
+            self._events.publish([changed])
+            if queue_moved and self._events.has_listeners():
+                self._events.publish(job_id for job_id in self._waiting_jobs() if job_id != changed)
+        return changed is not None
 
     def _waiting_jobs(self) -> list[str]:
         try:

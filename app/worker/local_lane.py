@@ -16,6 +16,7 @@ from app.jobs.runner import Prepared
 from app.worker.active_runs import Run, Step
 from app.worker.lane import Lane, LaneFilter, WorkerContext, lower_priority
 
+LOCAL_ATTEMPTS = 3  # decoded ahead, restored, encoded behind
 _AHEAD = (Step.PREPARING, Step.READY)
 
 
@@ -61,6 +62,8 @@ class LocalLane(Lane):
             active_runs.leave(token)
             return
         active_runs.move(token, Step.READY)
+        if active_runs.at(Step.RESTORING, lane=self.name):
+            self._context.runner.set_waiting(prepared)
         self._ready.put(prepared)
 
     def _restore_loop(self, _stop: threading.Event) -> None:

@@ -23,7 +23,7 @@ from app.store import AttemptStatus, Store
 from app.threads import SupervisedThread, ThreadState
 from app.worker.active_runs import ActiveRuns, Step
 from app.worker.lane import Lane, LaneFilter, WorkerContext
-from app.worker.local_lane import LocalLane
+from app.worker.local_lane import LOCAL_ATTEMPTS, LocalLane
 from app.worker.remote_lane import RemoteLane
 
 log = logging.getLogger(__name__)
@@ -88,6 +88,7 @@ class Worker:
         self._context.on_device_lost = self._end_process
         self._hung = False
         others = dict(waiting or {})
+        self._lane_sizes = {BackendName.LOCAL.value: LOCAL_ATTEMPTS, **others}
         self._local = LocalLane(BackendName.LOCAL, self._context, LaneFilter(but=tuple(others)))
         self._lanes: list[Lane] = [self._local]
         self._lanes += [RemoteLane(name, self._context, LaneFilter(only=name), most) for name, most in others.items()]
@@ -126,6 +127,11 @@ class Worker:
     def held_tokens(self) -> set[str]:
         """The claims whose leases this process must renew: of what is in work, and of what could not be written yet."""
         return self.active_runs.tokens() | self._runner.unsettled_tokens()
+
+    @property
+    def lanes(self) -> dict[str, int]:
+        """How many attempts each lane holds at most, by its name."""
+        return dict(self._lane_sizes)
 
     def health(self, now: float | None = None) -> WorkerHealth:
         """How it is at the monotonic time `now` (the present when None)."""

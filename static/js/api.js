@@ -60,6 +60,10 @@ function toProblem(status, body, retryAfter) {
 const JOBS = "/api/v1/jobs";
 export const config = () => requestJson("/api/v1/config");
 export const status = () => requestJson("/api/v1/status");
+/** What photos of these sizes would take with these options. */
+export const estimate = (photos, options) => requestJson(`/api/v1/estimate?${new URLSearchParams([
+  ...photos.map(({ width, height }) => ["size", `${width}x${height}`]), ...Object.entries(options),
+])}`);
 export const jobs = (limit = 100, before = null) => requestJson(`${JOBS}?limit=${limit}${before ? `&before=${before}` : ""}`);
 export const job = (id) => requestJson(`${JOBS}/${id}`);
 export const removeJob = (id) => requestJson(`${JOBS}/${id}`, { method: "DELETE" });

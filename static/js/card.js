@@ -38,7 +38,7 @@ export class Card {
     this.signature = signature;
     this.attempt = attempt;
     this.element.dataset.status = attempt.status;
-    const working = attempt.status === "processing";
+    const working = isWorking(attempt);
     this.ring.hidden = !working;
     if (working) {
       this.ring.style.setProperty("--share", attempt.progress);
@@ -87,8 +87,8 @@ export class Card {
       setText(words, `${size(attempt.result.width, attempt.result.height)} · ${exactSeconds(attempt.result.seconds ?? 0)}`);
       setAttribute(this.open, "aria-label", `Compare ${name} before and after`);
     } else {
-      const working = attempt.status === "processing";
-      setText(words, working ? stageText(attempt.stage) : statusText(attempt.status));
+      const working = isWorking(attempt);
+      setText(words, attempt.status === "processing" ? stageText(attempt.stage) : statusText(attempt.status));
       const far = working ? percent(attempt.progress) : "not restored yet";
       setAttribute(this.open, "aria-label", `${name}: ${far}`);
     }
@@ -135,3 +135,6 @@ export class Card {
     this.frame.style.setProperty("--cut", `${(100 * (event.clientX - box.left)) / box.width}%`);
   }
 }
+
+/** One that was only read ahead waits like the others. */
+const isWorking = ({ status, stage }) => status === "processing" && stage !== "waiting";

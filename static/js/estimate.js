@@ -1,47 +1,77 @@
-// How long it takes: before the start from what this machine measured per megapixel, during the work from the pace so
-// far. Pure arithmetic on plain values.
+// How long it takes. The seconds come from the service (`/api/v1/estimate` before the start, `seconds_left` of a job
+// afterwards); here they become words, and a countdown that does not climb without a reason.
 
+import * as api from "./api.js";
 import { duration } from "./format.js";
 import { QUALITIES } from "./status_text.js";
 
-const MIN_PROGRESS = 0.02;
-const MIN_SECONDS = 2;
+const ASK_AFTER_MILLISECONDS = 200; // of rest, while somebody chooses
+const LONGER_SHARE = 0.25, LONGER_SECONDS = 3; // an estimate that grows by more than this is told, else the count rests
+const NEARLY_DONE = 0.9;
+const EXAMPLE = { width: 1000, height: 1000 };
 
-/** Seconds for so many pixels of originals at a quality; null while this machine has not measured anything. */
-export function secondsFor(pixels, quality, speeds) {
-  const row = (speeds ?? []).find((speed) => speed.quality === quality);
-  return row && row.seconds_per_input_megapixel !== null ? (pixels / 1e6) * row.seconds_per_input_megapixel : null;
-}
+/** Asks what the chosen photos will take, and dispatches `change` with each answer. */
+export class PlannedTime extends EventTarget {
+  #timer = 0;
+  #number = 0;
+  answer = null;
 
-/** Words beside each quality: for the photos that wait, or per megapixel while there are none. */
-export function timeWords(pixels, speeds) {
-  return Object.fromEntries(Object.keys(QUALITIES).map((quality) => {
-    const seconds = secondsFor(pixels || 1e6, quality, speeds);
-    if (seconds === null) return [quality, ""];
-    return [quality, pixels ? `about ${duration(seconds)}` : `about ${duration(seconds)} per megapixel`];
-  }));
-}
-
-/** The pace of the jobs in work, by this machine's steady clock. */
-export class RemainingTime {
-  #started = new Map();
-
-  /** Seconds that a job still needs, or null while nobody can tell. `now` in seconds. */
-  secondsLeft(job, now, speeds) {
-    if (job.status !== "processing") {
-      this.#started.delete(job.job_id);
-      return null;
-    }
-    if (!this.#started.has(job.job_id)) this.#started.set(job.job_id, { now, progress: job.progress });
-    const start = this.#started.get(job.job_id);
-    const done = job.progress - start.progress, passed = now - start.now;
-    if (done >= MIN_PROGRESS && passed >= MIN_SECONDS) return (passed / done) * (1 - job.progress);
-    return this.#planned(job, speeds);
+  /** `photos` are the facts of the chosen photos (width, height), `options` those of the form. */
+  ask(photos, options) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#ask(photos, options), ASK_AFTER_MILLISECONDS);
   }
 
-  #planned(job, speeds) {
-    const pixels = job.attempts.filter((attempt) => !attempt.ended_at)
-      .reduce((sum, attempt) => sum + attempt.original_width * attempt.original_height * (1 - attempt.progress), 0);
-    return secondsFor(pixels, job.options?.quality ?? "fast", speeds);
+  async #ask(photos, { prompt, ...options }) { // what somebody wrote has no place in an address
+    const number = (this.#number += 1);
+    const known = photos.filter(({ width, height }) => width && height);
+    const answer = await api.estimate(known.length ? known : [EXAMPLE], options).catch(() => null);
+    if (number !== this.#number) return; // asked again meanwhile
+    this.answer = answer && { ...answer, photos: known.length };
+    this.dispatchEvent(new Event("change"));
+  }
+
+  /** Seconds until the chosen photos are done, the queue before them counted; null while nobody can tell. */
+  get seconds() {
+    const { answer } = this;
+    if (!answer?.photos || answer.seconds === null) return null;
+    return answer.seconds + (answer.seconds_ahead ?? 0);
+  }
+
+  /** Words beside each quality: for the photos that wait, or per megapixel while there are none. */
+  get words() {
+    const rows = this.answer?.qualities ?? [];
+    return Object.fromEntries(Object.keys(QUALITIES).map((quality) => {
+      const seconds = rows.find((row) => row.quality === quality)?.seconds ?? null;
+      if (seconds === null) return [quality, ""];
+      return [quality, this.answer.photos ? `about ${duration(seconds)}` : `about ${duration(seconds)} per megapixel`];
+    }));
+  }
+}
+
+/** One countdown a job, by this machine's steady clock. */
+export class RemainingTime {
+  #known = new Map();
+
+  /** Words for the time that a job still needs, "" while nobody can tell. `now` in seconds. */
+  words(job, now) {
+    if (job.seconds_left === null || job.seconds_left === undefined) {
+      this.#known.delete(job.job_id);
+      return "";
+    }
+    const known = this.#known.get(job.job_id) ?? { told: null, end: Infinity, longer: false };
+    if (known.told !== job.seconds_left) this.#take(known, job.seconds_left, now);
+    this.#known.set(job.job_id, known);
+    const left = known.end - now;
+    if (left < 1) return job.progress < NEARLY_DONE ? "longer than expected" : "nearly done";
+    return `${known.longer ? "longer than expected, " : ""}about ${duration(left)} left`;
+  }
+
+  /** Take a new estimate over: a shorter one at once, a little longer one by resting, a much longer one said as such. */
+  #take(known, seconds, now) {
+    const end = now + seconds, later = end - known.end, shown = Math.max(0, known.end - now);
+    if (later > Math.max(LONGER_SECONDS, LONGER_SHARE * shown)) Object.assign(known, { end, longer: true });
+    else if (later <= 0) Object.assign(known, { end, longer: false });
+    known.told = seconds;
   }
 }

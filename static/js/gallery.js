@@ -16,9 +16,9 @@ export class Gallery {
   #changed = new Set();
   #pictures = new Map(); // attempt id -> small picture from the tray
 
-  /** `act` has open, retry, remove (by job id); `speeds` gives what this machine measured. */
-  constructor(jobs, act, speeds) {
-    Object.assign(this, { jobs, act, speeds, remainingTime: new RemainingTime() });
+  /** `act` has open, retry, remove (by job id). */
+  constructor(jobs, act) {
+    Object.assign(this, { jobs, act, remainingTime: new RemainingTime() });
     this.draw = oncePerFrame(() => this.#draw());
     jobs.addEventListener("changed", ({ detail }) => this.#markChanged(detail));
     jobs.addEventListener("dropped", ({ detail }) => this.#markChanged(detail));
@@ -110,8 +110,7 @@ class JobView {
 
   drawTime(job) {
     if (!ended(job)) {
-      const left = this.gallery.remainingTime.secondsLeft(job, performance.now() / 1000, this.gallery.speeds());
-      setText(this.time, left === null ? "" : `about ${duration(left)} left`);
+      setText(this.time, this.gallery.remainingTime.words(job, performance.now() / 1000));
     } else if (job.expires_at) {
       const left = job.expires_at - serverNow();
       setText(this.time, left > 60 ? `deleted in ${duration(left)}, at ${moment(job.expires_at)}` : "will be deleted at the next sweep");
@@ -154,6 +153,7 @@ function stateOf(job) {
   }
   if (job.status === "processing") {
     const count = job.attempts.length > 1 ? `${done} of ${job.attempts.length} done · ` : "";
+    if (job.stage === "waiting") return count ? `${count}${stageText(job.stage)}` : "Next in the queue";
     return `${count}${stageText(job.stage)} · ${percent(job.progress)}`;
   }
   const text = statusText(job.status);

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { announce, find, setText } from "./dom.js";
-import { secondsFor, timeWords } from "./estimate.js";
+import { PlannedTime } from "./estimate.js";
 import { Gallery } from "./gallery.js";
 import { openFileInput } from "./file_input.js";
 import { Jobs, ended } from "./jobs.js";
@@ -24,16 +24,15 @@ const pendingFiles = []; // files that came before the service's limits were kno
 const live = new LiveUpdates(jobs);
 const service = new ServiceStatus();
 const settings = new Settings(find("settings-form"));
-const tray = new Tray({
-  scale: () => settings.scale, seconds: (pixels) => secondsFor(pixels, settings.quality, service.speeds),
-});
+const planned = new PlannedTime();
+const tray = new Tray({ scale: () => settings.scale, seconds: () => planned.seconds });
 const jobActions = new JobActions(jobs, showProblem);
 const viewer = new Viewer(jobs, { again: (id, attempt) => jobActions.again(id, attempt, settings.options()), problem: showProblem });
 const gallery = new Gallery(jobs, {
   open: (jobId, attemptId) => viewer.open(jobId, attemptId),
   retry: (jobId, attempt) => jobActions.retry(jobId, attempt),
   remove: (jobId, pressed) => jobActions.remove(jobId, pressed),
-}, () => service.speeds);
+});
 const submission = new Submission(tray, {
   onjob: (job, pictures) => {
     gallery.addThumbnails(pictures);
@@ -49,8 +48,13 @@ function showProblem(problem) {
   find("message").hidden = false;
 }
 
+function planTime() {
+  if (service.config) planned.ask(tray.ready().map(({ facts }) => facts), settings.options());
+  tray.draw();
+}
+
 function drawTimes() {
-  settings.showTimes(timeWords(tray.pixels, service.speeds));
+  settings.showTimes(planned.words);
   tray.draw();
 }
 
@@ -83,9 +87,10 @@ function applyConfig() {
 }
 
 service.addEventListener("configured", applyConfig);
-service.addEventListener("polled", drawTimes);
-settings.addEventListener("change", drawTimes);
-tray.addEventListener("change", drawTimes);
+planned.addEventListener("change", drawTimes);
+service.addEventListener("polled", planTime);
+settings.addEventListener("change", planTime);
+tray.addEventListener("change", planTime);
 jobs.addEventListener("changed", ({ detail }) => {
   const job = jobs.get(detail);
   if (!ended(job)) activeIds.add(detail);

@@ -50,10 +50,6 @@ export class ServiceStatus extends EventTarget {
     this.#timer = 0;
   }
 
-  get speeds() {
-    return this.state?.speeds ?? [];
-  }
-
   async #configure() {
     this.config = await api.config();
     this.#notices();

@@ -11,7 +11,7 @@ const READ_CONCURRENCY = 8;
 let lastId = 0;
 
 export class Tray extends EventTarget {
-  /** `scale` gives the scale chosen just now; `seconds` the expected time of so many pixels, or null. */
+  /** `scale` gives the scale chosen just now; `seconds` the time that the photos which are ready will take, or null. */
   constructor({ scale, seconds }) {
     super();
     Object.assign(this, { scale, seconds, config: null, photos: [], refused: [], sending: false });
@@ -32,10 +32,6 @@ export class Tray extends EventTarget {
   /** The photos that can be sent at the chosen scale. */
   ready() {
     return this.photos.filter((photo) => !scaleError(photo.facts, this.scale(), this.config));
-  }
-
-  get pixels() {
-    return this.photos.reduce((sum, { facts }) => sum + (facts.width ?? 0) * (facts.height ?? 0), 0);
   }
 
   /** The photo was accepted by the service: it leaves, and its small picture goes with it. */
@@ -132,7 +128,7 @@ export class Tray extends EventTarget {
 
   #drawButton() {
     const ready = this.config ? this.ready() : [];
-    const seconds = this.seconds(ready.reduce((sum, { facts }) => sum + (facts.width ?? 0) * (facts.height ?? 0), 0));
+    const seconds = this.seconds();
     setText(find("tray-title"), `${plural(this.photos.length, "photo")} chosen`);
     setText(find("restore-words"), ready.length === 1 ? "Restore this photo" : `Restore ${plural(ready.length, "photo")}`);
     setText(find("restore-time"), seconds && ready.length ? `about ${duration(seconds)}` : "");

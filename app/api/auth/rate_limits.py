@@ -1,6 +1,6 @@
 """How often a client may ask, and how many wrong keys an address may try.
 
-Counting is in memory, for one process.
+Where it is counted, in this process or for all servers, is the business of `rate_windows`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import math
 import time
 
 from limits import RateLimitItem, RateLimitItemPerMinute, parse
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import FixedWindowRateLimiter
 
+from app.api.auth.rate_windows import MemoryWindows, Windows
 from app.errors import TooManyRequests
 
 WRONG_KEYS_PER_MINUTE = 10
@@ -43,26 +42,26 @@ class RateWindow:
 class RateLimits:
     """Limits such as `600/minute`; `0` means none. Use it from one event loop."""
 
-    def __init__(self, rate_limit: str) -> None:
+    def __init__(self, rate_limit: str, windows: Windows | None = None) -> None:
         self._limit = parse_rate(rate_limit)
         self._wrong_keys = RateLimitItemPerMinute(WRONG_KEYS_PER_MINUTE)
-        self._windows = FixedWindowRateLimiter(MemoryStorage())
+        self.windows: Windows = windows or MemoryWindows()
 
     async def hit(self, client: str) -> RateWindow | None:
         """Count one request, and say how many are left; None where there is no limit."""
         limit = self._limit
         if limit is None:
             return None
-        taken = await self._windows.hit(limit, "asked", client)
-        window = await self._windows.get_window_stats(limit, "asked", client)
-        left = max(0, window.remaining) if taken else 0
-        return RateWindow(limit.amount, left, _seconds_until(window.reset_time), limit.get_expiry(), exceeded=not taken)
+        taken = await self.windows.hit(limit, "asked", client)
+        resets_at, left = await self.windows.look(limit, "asked", client)
+        left = max(0, left) if taken else 0
+        return RateWindow(limit.amount, left, _seconds_until(resets_at), limit.get_expiry(), exceeded=not taken)
 
     async def count_wrong_key(self, address: str) -> None:
         """Remember one wrong key. Raises `TooManyRequests` `too_many_wrong_keys` once an address tried too many."""
-        if not await self._windows.hit(self._wrong_keys, "wrong", address):
-            window = await self._windows.get_window_stats(self._wrong_keys, "wrong", address)
-            wait = _seconds_until(window.reset_time)
+        if not await self.windows.hit(self._wrong_keys, "wrong", address):
+            resets_at, _ = await self.windows.look(self._wrong_keys, "wrong", address)
+            wait = _seconds_until(resets_at)
             raise TooManyRequests(
                 "too_many_wrong_keys",
                 f"Too many wrong keys came from your address; try again in {wait} seconds.",

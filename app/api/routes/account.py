@@ -64,7 +64,7 @@ async def sign_out(request: Request) -> Response:
     session = authentication.session_of(request.headers)
     if session is not None:
         authentication.sessions.forget([session.id])
-        await context.run(context.store.accounts.end_session, session.id, context.wall() + SESSION_SECONDS)
+        await context.run(context.store.end_session, session.id, context.wall() + SESSION_SECONDS)
     answer = Response(status_code=204)
     answer.delete_cookie(COOKIE_NAME, path="/", httponly=True, samesite="strict")
     return answer

@@ -12,7 +12,15 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from app.api import schemas, uploads, views
-from app.api.dependencies import AppContext, check_id, get_context, get_job, get_owner, get_position
+from app.api.dependencies import (
+    AppContext,
+    check_id,
+    get_context,
+    get_job,
+    get_job_and_position,
+    get_owner,
+    get_position,
+)
 from app.api.fair_use import charged, note_accepted
 from app.api.prefer_wait import preferred_wait, wait_for_end
 from app.api.problems import Refusal
@@ -130,8 +138,8 @@ async def list_jobs(
 )
 async def show_job(request: Request, job_id: JobId) -> Response:
     """Everything that is known of the job."""
-    job, position = await get_job(request, job_id)
-    return JSONResponse(views.job_view(job, position, get_context(request).limits.retention_seconds))
+    context = get_context(request)
+    return JSONResponse(await context.run(_whole, context, get_owner(request), check_id(job_id)))
 
 
 @router.delete(
@@ -194,6 +202,11 @@ def _failure_of(job: Job) -> RestoreError:
     return Refusal(code, message, retry_after_seconds=retry, job_id=job.id, errors=rows)
 
 
+def _whole(context: AppContext, owner: str, job_id: str) -> dict[str, Any]:
+    job, position = get_job_and_position(context, owner, job_id)
+    return views.job_view(job, position, context.limits.retention_seconds, context.forecast.seconds_left(job))
+
+
 def _page(context: AppContext, owner: str, limit: int, before: str | None) -> dict[str, Any]:
     """One job more than asked for is looked up, to know whether there is a next page."""
     if limit <= MOST_JOBS_WITH_ATTEMPTS:
@@ -207,6 +220,7 @@ def _page(context: AppContext, owner: str, limit: int, before: str | None) -> di
 def _row(context: AppContext, job: Job | JobSummary) -> dict[str, Any]:
     retention = context.limits.retention_seconds
     if isinstance(job, Job):
-        return {**views.job_view(job, get_position(context, job), retention), "photos": len(job.attempts)}
+        view = views.job_view(job, get_position(context, job), retention, context.forecast.seconds_left(job))
+        return {**view, "photos": len(job.attempts)}
     position = context.store.queue_position(job.id) if AttemptStatus.QUEUED in job.counts else 0
     return {**views.summary_view(job, position, retention), "photos": job.photos}

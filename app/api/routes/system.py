@@ -15,7 +15,6 @@ from starlette.responses import JSONResponse, Response
 from app.api import schemas
 from app.api.dependencies import AppContext, get_caller, get_context, get_owner, require_admin
 from app.api.health import get_health, get_resources
-from app.api.speed import speeds_of
 from app.images import accepted_formats
 from app.metrics import CONTENT_TYPE
 from app.options import FIELDS, PROMPT_LIMIT_CHARACTERS, RestoreOptions
@@ -125,10 +124,11 @@ def _status(context: AppContext, owner: str | None) -> dict[str, Any]:
             "limit": context.limits.queue_limit,
         },
         "seconds_per_megapixel": None if speed is None else round(speed, 4),
-        "speeds": speeds_of(context.store.recent_completed(), described),
+        "speeds": context.forecast.now()[0].speeds(),
         "device": _chosen(described, "device"),
         "precision": _chosen(described, "precision"),
         "engine": described.get("engine"),
+        "workers": context.catalog.workers(),
         "resources": get_resources(context),
         "connections": context.connections.total,
     }

@@ -92,4 +92,4 @@ def _state(context: AppContext, owner: str, job_id: str) -> tuple[str, bool]:
     if not ID_PATTERN.fullmatch(job_id):
         raise NotFound("job_not_found", "There is no such job.")
     job, position = get_job_and_position(context, owner, job_id)
-    return json.dumps(views.live_view(job, position)), job.status.ended
+    return json.dumps(views.live_view(job, position, context.forecast.seconds_left(job))), job.status.ended

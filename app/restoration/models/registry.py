@@ -33,21 +33,27 @@ PROBE_SIDE_PIXELS = 8
 
 @dataclasses.dataclass(frozen=True)
 class ModelRow:
-    """One model: the name users say, its file, and the partner file that `denoise` blends with."""
+    """One model: the name users say, its file, and the partner file that `denoise` blends with.
+
+    `architecture` and `megamacs_per_pixel` are those of `Facts`, None for a user's file: they stand here because they
+    are asked for before a file is read.
+    """
 
     name: str
     file: str
     denoise_partner: str | None = None
+    architecture: str | None = None
+    megamacs_per_pixel: float | None = None
 
 
 EMBEDDED_MODEL = "nir-embedded-x4"
 TABLE: tuple[ModelRow, ...] = (
-    ModelRow("RealESRGAN_x4plus", "RealESRGAN_x4plus.pth"),
-    ModelRow("RealESRGAN_x2plus", "RealESRGAN_x2plus.pth"),
-    ModelRow("RealESRGAN_x4plus_anime_6B", "RealESRGAN_x4plus_anime_6B.pth"),
-    ModelRow("realesr-general-x4v3", "realesr-general-x4v3.pth", "realesr-general-wdn-x4v3.pth"),
-    ModelRow("realesr-animevideov3", "realesr-animevideov3.pth"),
-    ModelRow(EMBEDDED_MODEL, weights.EMBEDDED.file),
+    ModelRow("RealESRGAN_x4plus", "RealESRGAN_x4plus.pth", None, "esrgan", 18.384),
+    ModelRow("RealESRGAN_x2plus", "RealESRGAN_x2plus.pth", None, "esrgan", 4.597),
+    ModelRow("RealESRGAN_x4plus_anime_6B", "RealESRGAN_x4plus_anime_6B.pth", None, "esrgan", 6.154),
+    ModelRow("realesr-general-x4v3", "realesr-general-x4v3.pth", "realesr-general-wdn-x4v3.pth", "compact", 1.209),
+    ModelRow("realesr-animevideov3", "realesr-animevideov3.pth", None, "compact", 0.619),
+    ModelRow(EMBEDDED_MODEL, weights.EMBEDDED.file, None, "compact", 0.914),
 )
 _UPSCALERS = {name for row in TABLE for name in (row.file, row.denoise_partner) if name is not None}
 QUALITY_MODELS: dict[str, str] = {
@@ -76,6 +82,7 @@ class ModelRegistry:
         self._lock = threading.RLock()
         self._load_errors: dict[_FileState, RestoreError | None] = {}
         self._probed: dict[str, RestoreError | None] = {}  # by hash
+        self._facts: dict[str, Facts] = {}  # by file, of those that were opened
         self._converted: dict[_FileState, bool] = {}
         self._networks: OrderedDict[tuple[str, float, str, str], Network] = OrderedDict()
         self._on_release: list[Callable[[], None]] = []
@@ -146,9 +153,13 @@ class ModelRegistry:
         digest = weights.sha256(path)
         if digest not in self._probed:
             found = probe(path)
-            if found is not None and found.code == _TRY_AGAIN:
+            if isinstance(found, Facts):
+                self._facts[path.name] = found
+                self._probed[digest] = None
+            elif found.code == _TRY_AGAIN:
                 return found
-            self._probed[digest] = found
+            else:
+                self._probed[digest] = found
         return self._probed[digest]
 
     def describe_file(self, file: str) -> dict[str, Any]:
@@ -164,6 +175,16 @@ class ModelRegistry:
             "installed": load_error is None,
             "note": load_error,
         }
+
+    def cost(self, row: ModelRow) -> tuple[str | None, float | None]:
+        """Architecture and multiply-adds a pixel in millions, as `Facts` have them; None while nobody knows."""
+        facts = self._facts.get(row.file)
+        return (row.architecture, row.megamacs_per_pixel) if facts is None else (facts.architecture, facts.work)
+
+    def loaded(self) -> list[tuple[str, str]]:
+        """The models in memory, each with its precision."""
+        with self._lock:
+            return [(network.name, network.precision) for network in self._networks.values()]
 
     def installed(self, name: str) -> bool:
         """Whether the model of that name can be loaded."""
@@ -215,6 +236,7 @@ class ModelRegistry:
         if strength < 1.0 and row.denoise_partner is not None:
             state = blend_states(state, self.read(row.denoise_partner), strength)
         module, facts = load_module(state, row.file)
+        self._facts[row.file] = facts
         log.info("loaded %s on %s in %s", row.name, device, precision)
         return build(row.name, module, facts, device, precision)
 
@@ -243,8 +265,8 @@ def read_file(path: Path) -> Mapping[str, Tensor]:
         raise _unreadable(path.name) from error
 
 
-def probe(path: Path) -> RestoreError | None:
-    """Open a file and run what it holds once on a few pixels; None when that works, else what is wrong with it."""
+def probe(path: Path) -> Facts | RestoreError:
+    """Open a file and run what it holds once on a few pixels; its facts when that works, else what is wrong with it."""
     try:
         module, facts = load_module(read_file(path), path.name)
         network = build(path.stem, module, facts, "cpu", "fp32")
@@ -252,7 +274,7 @@ def probe(path: Path) -> RestoreError | None:
         with torch.inference_mode():
             ran = network(torch.full((1, 3, side, side), 0.5))  # (1, 3, 8, 8) to (1, 3, 8 * scale, 8 * scale)
         fits = ran.shape == (1, 3, side * facts.scale, side * facts.scale) and bool(torch.isfinite(ran).all())
-        return None if fits else _unreadable(path.name)
+        return facts if fits else _unreadable(path.name)
     except RestoreError as error:
         return error
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the file's verdict

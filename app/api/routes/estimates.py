@@ -1,0 +1,97 @@
+"""The route that says what a restoration would take, without doing it: a dry run from sizes and options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from app.api import schemas
+from app.api.dependencies import AppContext, get_context
+from app.api.forecast import Knowledge
+from app.errors import Unprocessable
+from app.options import FIELDS, BackendName, Quality, RestoreOptions, check_output, output_size
+from app.time_estimate import Estimate
+
+router = APIRouter()
+
+MOST_SIZES = 50
+_LONGEST_SIDE = 1 << 20
+_SIZE_HELP = "WIDTHxHEIGHT of a photo in pixels; may be repeated"
+
+
+@router.get(
+    "/api/v1/estimate",
+    tags=["system"],
+    summary="What a restoration would take",
+    responses={200: {"model": schemas.EstimateShape}, **schemas.problems(401, 413, 422, 429)},
+    openapi_extra=schemas.option_parameters(),
+)
+async def estimate_job(
+    request: Request, size: Annotated[list[str], Query(min_length=1, max_length=MOST_SIZES, description=_SIZE_HELP)]
+) -> Response:
+    """Seconds for photos of these sizes with these options, the queue ahead of them, and the size of each result."""
+    context = get_context(request)
+    sizes = [_size_of(text) for text in size]
+    asked = RestoreOptions.from_fields({k: v for k, v in request.query_params.items() if k in FIELDS})
+    for width, height in sizes:
+        check_output(width * height, asked.scale, context.limits.max_output_megapixels)
+    return JSONResponse(await context.run(_estimated, context, sizes, asked))
+
+
+def _estimated(context: AppContext, sizes: Sequence[tuple[int, int]], options: RestoreOptions) -> dict[str, Any]:
+    knowledge, line = context.forecast.now()
+    plans = _plans(knowledge, sizes, options)
+    ahead = line.free.get(options.backend)
+    return {
+        "seconds": None if plans is None else _total(plans),
+        "seconds_ahead": None if ahead is None else round(ahead, 1),
+        "loading_seconds": None if plans is None else round(plans[0].loading, 1),
+        "measured": plans is not None and all(plan.is_measured for plan in plans),
+        "model": plans[0].model if plans else None,
+        "qualities": _qualities(knowledge, sizes, options),
+        "results": [_result(size, options) for size in sizes],
+    }
+
+
+def _plans(knowledge: Knowledge, sizes: Sequence[tuple[int, int]], options: RestoreOptions) -> list[Estimate] | None:
+    """One estimate a photo, None when one of them is not known."""
+    found = [knowledge.estimate(width, height, options) for width, height in sizes]
+    plans = [plan for plan in found if plan is not None]
+    return plans if plans and len(plans) == len(found) else None
+
+
+def _total(plans: Sequence[Estimate]) -> float:
+    """The network is loaded once, and a result is saved while the next photo is being restored."""
+    restoring = sum(plan.restoring for plan in plans)
+    return round(plans[0].loading + restoring + plans[-1].saving, 1)
+
+
+def _qualities(knowledge: Knowledge, sizes: Sequence[tuple[int, int]], options: RestoreOptions) -> list[dict[str, Any]]:
+    """The same with each quality, as a choice of one; an asked model counts for none of them."""
+    if options.backend != BackendName.LOCAL:
+        return []
+    rows = []
+    for quality in Quality:
+        fields = {"model": None, "quality": quality.value}
+        plans = _plans(knowledge, sizes, RestoreOptions(**{**vars(options), **fields}))
+        seconds = None if plans is None else _total(plans)
+        rows.append({"quality": quality.value, "model": plans[0].model if plans else None, "seconds": seconds})
+    return rows
+
+
+def _result(size: tuple[int, int], options: RestoreOptions) -> dict[str, Any]:
+    width, height = output_size(*size, options.scale)
+    return {"width": width, "height": height, "format": options.output_format}
+
+
+def _size_of(text: str) -> tuple[int, int]:
+    """Raises `Unprocessable` `invalid_option` for what is no size."""
+    width, separator, height = text.lower().partition("x")
+    if separator and width.isascii() and width.isdecimal() and height.isascii() and height.isdecimal():
+        sides = int(width[:8]), int(height[:8])
+        if all(0 < side <= _LONGEST_SIDE for side in sides):
+            return sides
+    raise Unprocessable("invalid_option", "Option 'size' must be WIDTHxHEIGHT in pixels, such as 960x640.")

@@ -1,0 +1,109 @@
+"""What the workers that are alive restore with, taken together, as if they were one backend.
+
+Pure functions on their reports. A name (model, backend) can be used where one live worker has it. What there is only
+one of (device, precision, default model and quality, pace) is that of the fastest worker, which takes most photos.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from app.jobs.worker_reports import WorkerReport
+from app.options import BackendName
+from app.store import LiveWorker
+
+_PACE = "warm_seconds_per_input_megapixel"
+
+
+@dataclasses.dataclass(frozen=True)
+class PoolMember:
+    """A live worker with what it said."""
+
+    worker: LiveWorker
+    report: WorkerReport
+
+    @property
+    def restores_here(self) -> bool:
+        """Whether it takes photos for its own networks."""
+        return BackendName.LOCAL.value in self.report.backends
+
+    def row(self) -> dict[str, Any]:
+        """The worker for people, JSON-ready."""
+        described = self.report.description
+        return {
+            "name": self.worker.name,
+            "host": self.worker.host,
+            "status": self.report.status,
+            "reasons": list(self.report.reasons),
+            "backends": list(self.report.backends),
+            "device": described.get("device"),
+            "precision": described.get("precision"),
+            "in_work": self.report.in_work,
+            "lanes": dict(self.report.lanes),
+            "memory_limit_bytes": self.report.memory_limit_bytes,
+            "version": self.report.version,
+            "started_at": self.worker.started_at,
+            "silent_seconds": round(self.worker.silent_seconds, 1),
+        }
+
+
+def members_of(live: Iterable[LiveWorker]) -> tuple[PoolMember, ...]:
+    """Live workers with their reports read."""
+    return tuple(PoolMember(worker, WorkerReport.from_facts(worker.report)) for worker in live)
+
+
+def describe_pool(members: Sequence[PoolMember]) -> dict[str, Any]:
+    """One description of all workers with networks (see `app.api.catalog`); empty when none of them knows its own."""
+    described = [one for one in members if one.restores_here and one.report.description]
+    if not described:
+        return {}
+    described.sort(key=_slowness)
+    descriptions = [one.report.description for one in described]
+    return {
+        **descriptions[0],
+        "models": _united(descriptions, "models"),
+        "face_models": _united(descriptions, "face_models"),
+        "problems": _said(described, "problems"),
+        "notes": _said(described, "notes"),
+    }
+
+
+def backends_of(members: Sequence[PoolMember]) -> list[dict[str, Any]]:
+    """The rows of backends that the workers know; one is available where a live worker takes its photos."""
+    rows: dict[str, dict[str, Any]] = {}
+    for one in members:
+        for row in one.report.backend_rows:
+            known = rows.setdefault(row["name"], dict(row))
+            if row.get("available") and not known.get("available"):
+                rows[row["name"]] = dict(row)
+    return list(rows.values())
+
+
+def _slowness(one: PoolMember) -> tuple[bool, float, str]:
+    pace = one.report.description.get(_PACE)
+    return (pace is None, float(pace or 0.0), one.worker.name)
+
+
+def _united(descriptions: Sequence[Mapping[str, Any]], table: str) -> list[dict[str, Any]]:
+    """The rows of all, each name once: as a worker has it that has it installed."""
+    rows: dict[str, dict[str, Any]] = {}
+    for described in descriptions:
+        for row in described.get(table, ()):
+            known = rows.setdefault(row["name"], dict(row))
+            if row.get("installed") and not known.get("installed"):
+                rows[row["name"]] = dict(row)
+    return list(rows.values())
+
+
+def _said(described: Sequence[PoolMember], words: str) -> list[str]:
+    """The sentences of all, each once; of one worker among several with its name."""
+    by_sentence: dict[str, list[str]] = {}
+    for one in described:
+        for sentence in one.report.description.get(words, ()):
+            by_sentence.setdefault(str(sentence), []).append(one.worker.name)
+    return [
+        sentence if len(names) == len(described) else f"{', '.join(names)}: {sentence}"
+        for sentence, names in by_sentence.items()
+    ]
