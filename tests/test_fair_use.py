@@ -17,6 +17,7 @@ from app.errors import RestoreError, TooManyRequests
 from app.store import Job, SqlStore, Store, next_day
 from app.store.accounts import day_of
 from tests.databases import IMPLEMENTATIONS
+from tests.harness import until
 from tests.http_service import KEY, OTHER_KEY, Service, assert_problem, photo, running
 from tests.test_guard import FORM, Wire, call
 from tests.test_store_contract import ME
@@ -249,6 +250,21 @@ def test_without_keys_nobody_is_told_apart_and_uploads_have_no_limit(tmp_path: P
         assert "ratelimit-limit" not in answer.headers
         assert service.client.get("/metrics").status_code == 200
         assert "restore_caller_requests_total{" not in service.client.get("/metrics").text
+
+
+def test_beside_an_owner_who_floods_another_waits_for_no_more_than_the_photo_in_work(tmp_path: Path) -> None:
+    with running(tmp_path, key=f"kay:user:{KEY},ops:admin:{OTHER_KEY}") as service:
+        service.backend.gate.clear()
+        flood = [service.submit() for _ in range(8)]
+        until(lambda: service.backend.calls == 1)  # one is in work, the next is decoded
+        mine = service.client.post("/api/v1/enhance", files={"file": photo()}, headers=ADMIN).json()["job_id"]
+        service.backend.gate.set()
+        until(lambda: service.client.get(f"/status/{mine}", headers=ADMIN).json()["status"] == "completed")
+        for job_id in flood:
+            service.finish(job_id)
+        jobs = [service.client.get(f"/api/v1/jobs/{job_id}").json() for job_id in flood]
+        started = service.client.get(f"/api/v1/jobs/{mine}", headers=ADMIN).json()["attempts"][0]["started_at"]
+        assert sum(job["attempts"][0]["started_at"] < started for job in jobs) <= 3
 
 
 # Names and roles.

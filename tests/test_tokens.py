@@ -175,6 +175,13 @@ def test_an_algorithm_that_the_settings_do_not_name_is_refused(
         assert code_of(found, unsigned(header, claims())) == "wrong_token"
 
 
+def test_another_algorithm_with_the_right_secret_is_refused(by_secret: Tokens) -> None:
+    with pytest.warns(jwt.InsecureKeyLengthWarning):
+        longer = shared(SECRET[:40], "HS384")
+    assert code_of(Tokens(RULES, SharedSecret(SECRET[:40])), longer) == "wrong_token"
+    assert code_of(by_secret, shared(SECRET, "HS384")) == "wrong_token"
+
+
 def test_a_public_key_is_never_a_shared_secret(by_keys: Tokens, issuer: Issuer) -> None:
     header, body = {"alg": "HS256", "kid": "rsa-1"}, claims()
     signed = unsigned(header, body).rpartition(".")[0].encode()
