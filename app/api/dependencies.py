@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection, Request
 
 from app.api.admission import Admission
 from app.api.auth.authentication import Authentication
-from app.api.auth.caller import Caller
+from app.api.auth.caller import OPEN_CALLER, Caller
 from app.api.auth.rate_limits import RateLimits
 from app.api.catalog import Catalog
 from app.api.connections import Connections
@@ -72,7 +72,7 @@ class AppContext:
     """Everything a request may need. `clock` is monotonic seconds, `wall` epoch seconds.
 
     Attributes:
-        owner: whose request this context was lent to; calls run in that owner's share of the pools.
+        owner, caller: whose request this context was lent to; calls run in that owner's share of the pools.
         decoder: of the photos in work.
         inspectors: decoders for what requests ask of files.
         scanner: what looks for malware in uploads; None: nothing does.
@@ -110,6 +110,7 @@ class AppContext:
     started_at: float
     scanner: ClamdScanner | None = None
     owner: str = ""
+    caller: Caller = OPEN_CALLER
 
     async def run(
         self, function: Callable[Arguments, Answer], *args: Arguments.args, **kwargs: Arguments.kwargs
@@ -132,8 +133,9 @@ class AppContext:
 
 def get_context(connection: HTTPConnection) -> AppContext:
     """The parts behind a request or WebSocket, lent to its owner."""
-    owner = connection.scope["state"].get("owner") or ""
-    return dataclasses.replace(cast(AppContext, connection.app.state.context), owner=owner)
+    caller = connection.scope["state"].get("caller")
+    context = cast(AppContext, connection.app.state.context)
+    return context if caller is None else dataclasses.replace(context, owner=caller.owner, caller=caller)
 
 
 def get_owner(connection: HTTPConnection) -> str:
@@ -152,6 +154,12 @@ def require_admin(connection: HTTPConnection) -> None:
         raise Forbidden(
             "admin_required", "This needs a key or token with the role admin; ask whoever runs the service."
         )
+
+
+def is_signed_out(connection: HTTPConnection) -> bool:
+    """Whether the session in which a request came has ended since: who still waits in it must stop."""
+    session_id = connection.scope["state"]["session_id"]
+    return session_id is not None and get_context(connection).authentication.sessions.has_ended(session_id)
 
 
 async def get_job(request: Request, job_id: str) -> tuple[Job, int]:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from app.api.auth.caller import OPEN_CALLER
 from app.api.auth.rate_limits import RateWindow
-from app.api.dependencies import AppContext, get_caller, get_owner
+from app.api.dependencies import AppContext, get_owner
 from app.api.middleware.request_context import show_limit
 from app.store import Job, next_day
 
@@ -33,9 +33,9 @@ async def charged(request: Request, context: AppContext) -> AsyncIterator[None]:
             show_limit(request.scope, limit, left, math.ceil(next_day(now) - now))
 
 
-def note_accepted(request: Request, context: AppContext, job: Job) -> None:
+def note_accepted(context: AppContext, job: Job) -> None:
     """Say in the log and in the metrics who sent a job, where callers are told apart."""
-    caller = get_caller(request)
+    caller = context.caller
     if caller is not OPEN_CALLER:
         context.metrics.count_caller_photos(caller.label, len(job.attempts))
         log.info("job %s of %s: %d photos accepted", job.id, caller.name, len(job.attempts))

@@ -81,7 +81,9 @@ def create_app(
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["X-API-KEY", "Authorization", "Content-Type", "Prefer", "Range", "X-Request-ID"],
+            allow_headers=[
+                *("X-API-KEY", "Authorization", "Content-Type", "Prefer", "Idempotency-Key", "Range", "X-Request-ID"),
+            ],
             expose_headers=[
                 *("Location", "Retry-After", "X-Request-ID", "Content-Disposition", "Preference-Applied"),
                 *("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"),

@@ -20,7 +20,7 @@ from app.api.job_events import JobEvents
 from app.api.shared_calls import KeptAnswers, SharedCalls
 from app.api.shared_pool import Pools
 from app.api.workers_catalog import WorkersCatalog
-from app.backends.protocol import Backend
+from app.backends.protocol import Backend, Pausing
 from app.backends.siliconflow import NAME as CLOUD
 from app.backends.siliconflow import describe_siliconflow
 from app.errors import RestoreError
@@ -47,7 +47,6 @@ from app.worker import Worker, WorkerHealth
 
 if TYPE_CHECKING:
     from app.backends.local import LocalBackend
-    from app.events.redis_hints import RedisHints
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +60,7 @@ Describe = Callable[[], Mapping[str, Any]]
 class Service:
     """The parts together with their start and stop. `load_error` is set when the local backend could not be opened.
 
-    With `restores` False it only serves: other processes restore what it accepts, and it knows of models what they
-    report. It loads no network then, not even torch.
+    With `restores` False it only serves and loads no network: other processes restore, and report what they can.
     """
 
     def __init__(
@@ -91,7 +89,6 @@ class Service:
         self._waiting: list[str] = []
         self.loaded = threading.Event()
         self._scanner = open_scanner(settings)
-        self._hints: RedisHints | None = None
         self.context = self._build(on_hang)
         self._links = cluster.link(self.context, self._hints, restores=restores)
 
@@ -160,7 +157,7 @@ class Service:
             counts = await pools.system.run("", store.counts)
             return counts.queued
 
-        catalog, worker_health = self._make_catalog(store, worker)
+        catalog, worker_health = self._make_catalog(store, worker, metrics)
         return AppContext(
             limits=limits,
             store=store,
@@ -203,12 +200,20 @@ class Service:
         store = SqlStore(url, events, worker=str(own_process_name()), lease_seconds=seconds)
         return store, events
 
-    def _make_catalog(self, store: Store, worker: Worker) -> tuple[Catalog, Callable[[], WorkerHealth]]:
+    def _make_catalog(
+        self, store: Store, worker: Worker, metrics: Metrics
+    ) -> tuple[Catalog, Callable[[], WorkerHealth]]:
         """What is known of models and of those that restore: from this process, or from what workers report."""
+        metrics.follow_provider(lambda: self._provider_pause_seconds() is not None)
         if not self._restores:
             reported = WorkersCatalog(store.workers)
             return reported, reported.health
-        own = Catalog(lambda: self._describe(), lambda: self._warm_up(), backends=self._backend_rows())
+        own = Catalog(
+            lambda: self._describe(),
+            lambda: self._warm_up(),
+            backends=self._backend_rows(),
+            provider_pause_seconds=self._provider_pause_seconds,
+        )
         return own, worker.health
 
     def _make_submission(
@@ -248,6 +253,7 @@ class Service:
         if self._given or not key:
             return
         from app.backends.siliconflow.backend import open_siliconflow_backend  # with it comes an HTTP client
+        from app.backends.siliconflow.breaker import ProviderBreaker
 
         self._backends[CLOUD] = open_siliconflow_backend(
             api_key=key,
@@ -258,7 +264,12 @@ class Service:
             decode=decoder.decode,
             scratch=lambda: storage.scratch(new_id()),
             share=storage.share,
+            breaker=ProviderBreaker(),
         )
+
+    def _provider_pause_seconds(self) -> float | None:
+        cloud = self._backends.get(CLOUD)
+        return cloud.pause_seconds() if isinstance(cloud, Pausing) else None
 
     def _backend_rows(self) -> list[dict[str, Any]]:
         """What may be chosen, and what it means to choose it."""

@@ -13,6 +13,7 @@ from app.store import changes, leases, photo_transitions, queries, removal, subm
 from app.store.accounts import SqlAccounts
 from app.store.changes import Revision
 from app.store.database import open_database_at
+from app.store.idempotency import SqlIdempotency
 from app.store.leases import Lease, LeaseSweep
 from app.store.locks import AdvisoryLock, try_hold
 from app.store.protocol import (
@@ -58,7 +59,8 @@ class SqlStore:
         self._worker, self._lease_seconds = worker, lease_seconds
         self._events = events or LocalEvents()
         self.library = SqlLibrary(self._database, self._events)
-        self.workers, self.accounts = SqlWorkers(self._database), SqlAccounts(self._database)
+        self.idempotency, self.accounts = SqlIdempotency(self._database), SqlAccounts(self._database)
+        self.workers = SqlWorkers(self._database)
 
     def open(self) -> None:
         """See `Store`."""
@@ -91,19 +93,14 @@ class SqlStore:
         *,
         owner_limit: int | None = None,
         daily_limit: int | None = None,
+        job_id: str | None = None,
     ) -> tuple[Job, int]:
         """See `Store`."""
         if not photos:
             raise ValueError("a job has at least one photo")
 
-        def write(connection: Connection) -> tuple[Job, int]:
-            asked = (owner, photos, options_json, backend, queue_limit, now, owner_limit, daily_limit)
-            job_id = submissions.insert_job(connection, *asked)
-            return queries.find_job(connection, owner, job_id), queries.queue_position(connection, job_id)
-
-        job, position = self._database.write_grouped(write)
-        self._events.publish([job.id])
-        return job, position
+        asked = (owner, photos, options_json, backend, queue_limit, now, owner_limit, daily_limit, job_id)
+        return self._accept(owner, lambda connection: submissions.insert_job(connection, *asked))
 
     def restore_photo(
         self,
@@ -116,12 +113,15 @@ class SqlStore:
         *,
         owner_limit: int | None = None,
         daily_limit: int | None = None,
+        job_id: str | None = None,
     ) -> tuple[Job, int]:
         """See `Store`."""
+        asked = (owner, photo_id, options_json, backend, queue_limit, now, owner_limit, daily_limit, job_id)
+        return self._accept(owner, lambda connection: photo_transitions.restore(connection, *asked))
 
+    def _accept(self, owner: str, insert_job: Callable[[Connection], str]) -> tuple[Job, int]:
         def write(connection: Connection) -> tuple[Job, int]:
-            asked = (owner, photo_id, options_json, backend, queue_limit, now, owner_limit, daily_limit)
-            job_id = photo_transitions.restore(connection, *asked)
+            job_id = insert_job(connection)
             return queries.find_job(connection, owner, job_id), queries.queue_position(connection, job_id)
 
         job, position = self._database.write_grouped(write)

@@ -54,25 +54,25 @@ class Authentication:
         """One sentence while tokens cannot be checked as they should, else None."""
         return None if self._tokens is None else self._tokens.problem
 
-    async def identify(self, headers: Headers, address: str) -> tuple[Caller | None, bool]:
-        """The caller, and whether a header that no foreign page can send proved it. None: nothing was brought.
+    async def identify(self, headers: Headers, address: str) -> tuple[Caller | None, str | None, bool]:
+        """The caller (None: nothing was brought), the session, and whether a header proved it, as from no foreign page.
 
         Raises:
             BadRequest: `two_credentials`.
             RestoreError: what `check_key` and `check_token` raise.
         """
         if not self.required:
-            return OPEN_CALLER, False
+            return OPEN_CALLER, None, False
         key = next(iter(_values(headers, b"x-api-key")), None)
         tokens = self._bearer_tokens(headers)
         if len(tokens) + (key is not None) > 1:
             raise BadRequest("two_credentials", "Send either a key (X-API-KEY) or one token (Authorization), not both.")
         if key is not None:
-            return await self.check_key(key, address), True
+            return await self.check_key(key, address), None, True
         if tokens:
-            return await self.check_token(tokens[0], address), True
+            return await self.check_token(tokens[0], address), None, True
         session = self.session_of(headers)
-        return (session.caller if session else None), False
+        return (session.caller, session.id, False) if session else (None, None, False)
 
     async def check_key(self, presented: bytes, address: str) -> Caller:
         """The caller behind a key. Raises `Unauthorized` `wrong_key`, or `TooManyRequests` for a guesser.

@@ -80,6 +80,10 @@ class Sessions:
         session = _decoded(content) if kind == _BY_JWT else self._of_key(kind, content)
         return None if session is None or session.id in self._ended else session
 
+    def has_ended(self, session_id: str) -> bool:
+        """Whether a session was signed out."""
+        return session_id in self._ended
+
     def forget(self, session_ids: Iterable[str]) -> None:
         """These sessions have ended: their cookies open nothing any more."""
         self._ended.update(session_ids)

@@ -99,7 +99,7 @@ class AccessControlMiddleware:
         if scope["path"] in OPEN_PATHS:
             return
         address = client_address(scope)
-        caller, by_header = await rules.authentication.identify(headers, address)
+        caller, session_id, by_header = await rules.authentication.identify(headers, address)
         # A page of another origin cannot set our header, but its requests do carry cookies and reach loopback.
         if not by_header and (scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS):
             rules.origins.check_page(headers)
@@ -117,6 +117,7 @@ class AccessControlMiddleware:
             )
         scope["state"]["caller"] = caller
         scope["state"]["owner"] = caller.owner if caller else None
+        scope["state"]["session_id"] = session_id
 
     async def _judge_body(self, scope: Scope, headers: Headers) -> int:
         """The body's limit in bytes, once its announced length and the state of the service allow it."""

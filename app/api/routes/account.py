@@ -64,6 +64,7 @@ async def sign_out(request: Request) -> Response:
     session = authentication.session_of(request.headers)
     if session is not None:
         authentication.sessions.forget([session.id])
+        context.job_events.wake_all()  # who waits in this session ends now
         await context.run(context.store.end_session, session.id, context.wall() + SESSION_SECONDS)
     answer = Response(status_code=204)
     answer.delete_cookie(COOKIE_NAME, path="/", httponly=True, samesite="strict")

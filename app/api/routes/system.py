@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import threading
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -15,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from app.api import schemas
 from app.api.dependencies import AppContext, get_caller, get_context, get_owner, require_admin
 from app.api.health import get_health, get_resources
+from app.errors import DeviceLost, Unavailable
 from app.images import accepted_formats
 from app.metrics import CONTENT_TYPE
 from app.options import FIELDS, PROMPT_LIMIT_CHARACTERS, RestoreOptions
@@ -89,7 +91,12 @@ async def warm_up(request: Request) -> Response:
     require_admin(request)
     context = get_context(request)
     started = context.clock()
-    model = await context.warm_ups.run("default", lambda: asyncio.to_thread(context.catalog.warm_up))
+    try:
+        model = await context.warm_ups.run("default", lambda: asyncio.to_thread(context.catalog.warm_up))
+    except DeviceLost:
+        threading.Thread(target=context.worker.end_without_card, name="card-lost", daemon=True).start()
+        detail = "The graphics card failed and the service starts again; try in a minute."
+        raise Unavailable("device_lost", detail, retry_after_seconds=60) from None
     return JSONResponse({"model": model, "seconds": round(context.clock() - started, 3)})
 
 
