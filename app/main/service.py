@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from app.api.admission import Admission
 from app.api.auth.rate_limits import RateLimits
@@ -34,6 +34,7 @@ from app.jobs.runner import Runner
 from app.jobs.submission import Submission
 from app.main import cluster
 from app.main.limits import limits_of, open_scanner, result_limits_of
+from app.main.local_backend import open_backend, release_when_idle
 from app.main.storage import open_storage
 from app.main.users import Users, upload_places
 from app.metrics import Metrics
@@ -45,14 +46,10 @@ from app.store import SqlStore, Store
 from app.threads import SupervisedThread
 from app.worker import Worker, WorkerHealth
 
-if TYPE_CHECKING:
-    from app.backends.local import LocalBackend
-
 log = logging.getLogger(__name__)
 
 LOADER_JOIN_SECONDS = 15.0
 OPEN_AGAIN_SECONDS = 30.0
-IDLE_CHECK_SECONDS = 30.0
 
 Describe = Callable[[], Mapping[str, Any]]
 
@@ -323,7 +320,7 @@ class Service:
         except RestoreError as error:  # a damaged weight file, say: other models may do, and each job says its own
             log.warning("the default model could not be loaded: %s", error.detail)
         if backend.may_release_when_idle:
-            self._idle_watch = SupervisedThread("idle-release", functools.partial(_release_when_idle, backend))
+            self._idle_watch = SupervisedThread("idle-release", functools.partial(release_when_idle, backend))
             self._idle_watch.start()
 
     def _warm_decoders(self) -> None:
@@ -334,29 +331,3 @@ class Service:
             self.context.decoder.start()
         except RestoreError as error:  # the first photo tries again
             log.warning("the decoder could not be started: %s", error.detail)
-
-
-def _release_when_idle(backend: LocalBackend, stop: threading.Event) -> None:
-    """Have a card's memory given back when it had no work for a while, until `stop`."""
-    while not stop.wait(IDLE_CHECK_SECONDS):
-        backend.release_if_idle(time.monotonic())
-
-
-def open_backend(settings: Settings) -> LocalBackend:
-    """The local backend that the settings describe: device and precision are chosen, nothing is loaded yet.
-
-    Imported here, since torch takes seconds. Raises `RestoreError` when the device is not there.
-    """
-    from app.backends.local import open_local_backend
-
-    return open_local_backend(
-        settings.weights_folder,
-        device=settings.device,
-        precision=settings.precision,
-        tile_size=settings.tile_size,
-        engine=settings.engine,
-        default_quality=settings.default_quality,
-        allow_unverified=settings.allow_unverified_weights,
-        face_detector=settings.face_detector,
-        idle_release_seconds=settings.idle_release_minutes * 60,
-    )
