@@ -122,7 +122,7 @@ def flood(weights: Path, submits: int) -> dict[str, Any]:
     """The quiet owner's photos, alone and beside a flood; seconds, medians."""
     photo = _photo()
     keys = ",".join(f"{name}:{key}" for name, key in _KEYS.items())
-    settings = {"API_KEY": keys, "QUOTA_PHOTOS_PER_DAY": "100000", "QUEUE_LIMIT": "1000"}
+    settings: dict[str, Any] = {"API_KEY": keys, "QUOTA_PHOTOS_PER_DAY": "100000", "QUEUE_LIMIT": "1000"}
     with running_service(weights, headers={"X-API-KEY": _KEYS["quiet"]}, **settings) as service:
         _waits(service, photo, 2)
         alone = _waits(service, photo, submits)
