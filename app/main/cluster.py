@@ -81,7 +81,7 @@ def link(context: AppContext, hints: RedisHints | None, *, restores: bool) -> Cl
         context.store,
         context.metrics,
         look=context.events.tick,
-        forget_sessions=context.keys.forget_sessions if context.keys.required else None,
+        forget_sessions=context.authentication.sessions.forget if context.authentication.required else None,
     )
     return ClusterLinks(watch, make_reporter(context) if restores else None, hints)
 

@@ -8,10 +8,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from app.api.admission import Admission
-from app.api.auth.api_keys import ApiKeys
 from app.api.auth.rate_limits import RateLimits
 from app.api.catalog import LOCAL_BACKEND, Catalog
 from app.api.connections import Connections
@@ -36,9 +35,10 @@ from app.jobs.submission import Submission
 from app.main import cluster
 from app.main.cloud import open_cloud
 from app.main.limits import limits_of, open_result_cache, open_scanner, result_limits_of, submission_limits_of
-from app.main.local_backend import open_backend
+from app.main.local_backend import open_backend, release_when_idle
 from app.main.storage import open_storage
 from app.main.tracing import open_tracer
+from app.main.users import Users, upload_places
 from app.main.webhooks import webhook_addresses_of
 from app.metrics import Metrics
 from app.process_names import own_process_name
@@ -51,14 +51,10 @@ from app.tracing import Tracer
 from app.tracing.calls import traced
 from app.worker import Worker, WorkerHealth
 
-if TYPE_CHECKING:
-    from app.backends.local import LocalBackend
-
 log = logging.getLogger(__name__)
 
 LOADER_JOIN_SECONDS = 15.0
 OPEN_AGAIN_SECONDS = 30.0
-IDLE_CHECK_SECONDS = 30.0
 
 Describe = Callable[[], Mapping[str, Any]]
 
@@ -105,7 +101,7 @@ class Service:
         self._waiting = context.store.recover(
             context.wall(), burn_try=self._after_death, predecessors=own_process_name().of_its_supervisor
         )
-        context.keys.forget_sessions(context.store.ended_sessions(context.wall()))
+        self._users.start(context.store)
         context.job_events.start(context.events)
         context.janitor.start()
         context.lease_keeper.start()
@@ -129,6 +125,7 @@ class Service:
         context = self.context
         if not context.job_events.closing:
             await self.drain()
+        self._users.stop()
         await asyncio.to_thread(context.janitor.stop)
         await asyncio.to_thread(context.lease_keeper.stop)
         await asyncio.to_thread(self._loader.join, LOADER_JOIN_SECONDS)
@@ -149,6 +146,8 @@ class Service:
         queue = LocalQueue()
         store, events = self._make_store(tracer)
         storage = traced(open_storage(settings), "storage", tracer)
+        rate_limits = RateLimits(settings.rate_limit, cluster.open_windows(settings.broker_url))
+        self._users = Users(settings, rate_limits, metrics)
         decoder, inspectors = Decoder(limits.image), DecoderPool(limits.image)
         pools = Pools()
         cache = open_result_cache(settings, store, storage, self._backends)
@@ -181,14 +180,15 @@ class Service:
             janitor=self._make_janitor(store, storage, metrics),
             catalog=catalog,
             forecast=Forecast(store, catalog, time.monotonic, settings.siliconflow_concurrency),
-            keys=ApiKeys([key.get_secret_value() for key in settings.api_keys]),
-            rate_limits=RateLimits(settings.rate_limit, cluster.open_windows(settings.broker_url)),
+            authentication=self._users.authentication,
+            rate_limits=rate_limits,
             job_events=JobEvents(),
             reblender=Reblender(store, storage, Decoder(result_limits_of(limits)), metrics),
             submission=self._make_submission(store, storage, queue, catalog, inspectors),
             deletion=Deletion(store, storage),
             admission=Admission(storage, limits.queue_limit, count_queued, time.monotonic),
             connections=Connections(),
+            uploads=upload_places(limits),
             pools=pools,
             previews=KeptAnswers(),
             warm_ups=SharedCalls(),
@@ -308,7 +308,7 @@ class Service:
         except RestoreError as error:  # a damaged weight file, say: other models may do, and each job says its own
             log.warning("the default model could not be loaded: %s", error.detail)
         if backend.may_release_when_idle:
-            self._idle_watch = SupervisedThread("idle-release", functools.partial(_release_when_idle, backend))
+            self._idle_watch = SupervisedThread("idle-release", functools.partial(release_when_idle, backend))
             self._idle_watch.start()
 
     def _warm_decoders(self) -> None:
@@ -319,9 +319,3 @@ class Service:
             self.context.decoder.start()
         except RestoreError as error:  # the first photo tries again
             log.warning("the decoder could not be started: %s", error.detail)
-
-
-def _release_when_idle(backend: LocalBackend, stop: threading.Event) -> None:
-    """Have a card's memory given back when it had no work for a while, until `stop`."""
-    while not stop.wait(IDLE_CHECK_SECONDS):
-        backend.release_if_idle(time.monotonic())
