@@ -16,7 +16,7 @@ from app.api import schemas
 from app.commands.serve import banner
 from app.errors import Unavailable
 from app.main import create_app, create_dashboard
-from app.main import service as service_module
+from app.main import restoring as restoring_module
 from app.options import CARD_FAILED, FIELDS
 from app.settings import Settings
 from tests.harness import until
@@ -76,7 +76,7 @@ def test_the_service_answers_while_it_still_loads_and_takes_photos(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loading = threading.Event()
-    monkeypatch.setattr("app.main.service.Service._open_local", lambda self: loading.wait(20) and None)
+    monkeypatch.setattr("app.main.restoring.Restoring._open_local", lambda self: loading.wait(20) and None)
     app = create_app(settings_for(tmp_path), describe=describe)
     with TestClient(app, base_url=BASE_URL) as client:
         assert client.get("/health/live").status_code == 200
@@ -105,15 +105,15 @@ def test_a_backend_that_fails_to_open_is_told_in_health_and_opened_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever a driver raises: the service answers, says so, tries again, and then restores what waited."""
-    opened, may_open = service_module.open_backend, threading.Event()
+    opened, may_open = restoring_module.open_backend, threading.Event()
 
     def open_backend(settings: Settings) -> Any:
         if not may_open.is_set():
             raise OSError("libcudart.so.13: cannot open shared object file")
         return opened(settings)
 
-    monkeypatch.setattr(service_module, "open_backend", open_backend)
-    monkeypatch.setattr(service_module, "OPEN_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(restoring_module, "open_backend", open_backend)
+    monkeypatch.setattr(restoring_module, "OPEN_AGAIN_SECONDS", 0.05)
     app = create_app(settings_for(tmp_path, device="cpu"))
     with TestClient(app, base_url=BASE_URL) as client:
         assert app.state.service.loaded.wait(60)

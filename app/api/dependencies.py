@@ -22,7 +22,7 @@ from app.api.shared_calls import KeptAnswers, SharedCalls
 from app.api.shared_pool import Pools
 from app.errors import Conflict, NotFound
 from app.events import Events
-from app.images import Decoder, DecoderPool, ImageLimits
+from app.images import DecoderPool, ImageLimits
 from app.jobs.deletion import Deletion
 from app.jobs.janitor import Janitor
 from app.jobs.lease_keeper import LeaseKeeper
@@ -32,7 +32,7 @@ from app.metrics import Metrics
 from app.queue import Queue
 from app.storage import ID_PATTERN, Storage
 from app.store import Attempt, AttemptStatus, Job, Store
-from app.worker import Worker, WorkerHealth
+from app.worker import WorkerHealth
 
 if TYPE_CHECKING:
     from app.clamd import ClamdScanner
@@ -68,7 +68,6 @@ class AppContext:
 
     Attributes:
         owner: whose request this context was lent to; calls run in that owner's share of the pools.
-        decoder: of the photos in work.
         inspectors: decoders for what requests ask of files.
         scanner: what looks for malware in uploads; None: nothing does.
         worker_health: how the worker of this process is, or those that report to it.
@@ -79,10 +78,8 @@ class AppContext:
     events: Events
     queue: Queue
     storage: Storage
-    decoder: Decoder
     inspectors: DecoderPool
     metrics: Metrics
-    worker: Worker
     worker_health: Callable[[], WorkerHealth]
     janitor: Janitor
     lease_keeper: LeaseKeeper

@@ -36,7 +36,7 @@ from app.commands.golden import compare, make_golden
 from app.commands.models import missing_defaults
 from app.errors import RestoreError
 from app.exit_codes import EXIT_FAILED, EXIT_OK
-from app.main.service import open_backend
+from app.main.backends import open_backend
 from app.options import EngineName, RestoreOptions
 from app.restoration.models import weights
 from app.restoration.models.weights import Verdict

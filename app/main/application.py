@@ -16,7 +16,8 @@ from app.api.middleware.request_context import RequestContextMiddleware
 from app.api.routes import downloads, estimates, faces, jobs, photos, system, websocket
 from app.backends.protocol import Backend
 from app.jobs.lease_keeper import LeaseTimes
-from app.main.service import Describe, Service
+from app.main.restoring import Describe
+from app.main.service import Service
 from app.settings import Settings
 
 
@@ -30,6 +31,7 @@ def create_app(
     on_hang: Callable[[], None] | None = None,
     after_death: bool = False,
     lease_times: LeaseTimes | None = None,
+    restores: bool = True,
 ) -> FastAPI:
     """The API as an ASGI application; its parts hang on `app.state.parts`, and start and stop with its lifespan.
 
@@ -41,8 +43,11 @@ def create_app(
         on_hang: called when a restoration hangs; the process should end.
         after_death: the process before this one was seen to die alone, so the runs it left burned a try.
         lease_times: how long claims last and how often they are renewed; None: the usual times.
+        restores: whether this process restores; one that does not knows the models that workers report.
     """
-    service = Service(settings, backends, describe, warm_up, on_hang, lease_times, after_death=after_death)
+    service = Service(
+        settings, backends, describe, warm_up, on_hang, lease_times, after_death=after_death, restores=restores
+    )
     context = service.context
 
     @contextlib.asynccontextmanager

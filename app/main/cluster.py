@@ -13,8 +13,9 @@ import psutil
 from app.api.auth.rate_windows import MemoryWindows, RedisWindows, Windows
 from app.events import Events, LocalEvents
 from app.jobs.worker_reports import WorkerReport, WorkerReporter
+from app.metrics import Metrics
 from app.process_names import own_process_name
-from app.store import Revision
+from app.store import Revision, Store
 from app.store.database import is_shared
 
 if TYPE_CHECKING:
@@ -66,8 +67,8 @@ def open_windows(broker_url: str) -> Windows:
     return RedisWindows(broker_url) if broker_url else MemoryWindows()
 
 
-def link(context: AppContext, hints: RedisHints | None, *, restores: bool) -> ClusterLinks:
-    """The links of a process with these parts; `restores` says that its worker takes photos."""
+def link(context: AppContext, hints: RedisHints | None, worker: Worker | None) -> ClusterLinks:
+    """The links of a process that serves HTTP; `worker` takes photos beside it, or is None."""
     if isinstance(context.events, LocalEvents):
         return ClusterLinks()
     from app.events.polling import PollingEvents
@@ -80,18 +81,19 @@ def link(context: AppContext, hints: RedisHints | None, *, restores: bool) -> Cl
         look=context.events.tick,
         forget_sessions=context.keys.forget_sessions if context.keys.required else None,
     )
-    return ClusterLinks(watch, make_reporter(context) if restores else None, hints)
+    reporter = None if worker is None else make_reporter(context.store, context.metrics, worker, context.catalog)
+    return ClusterLinks(watch, reporter, hints)
 
 
-def make_reporter(context: AppContext) -> WorkerReporter:
+def make_reporter(store: Store, metrics: Metrics, worker: Worker, catalog: Catalog) -> WorkerReporter:
     """The reports of this process's worker."""
     return WorkerReporter(
-        context.store,
-        context.metrics,
+        store,
+        metrics,
         name=str(own_process_name()),
         host=own_process_name().host,
-        look=lambda: report_of(context.worker, context.catalog),
-        warm_up=context.catalog.warm_up,
+        look=lambda: report_of(worker, catalog),
+        warm_up=catalog.warm_up,
     )
 
 
