@@ -63,6 +63,11 @@ class Metrics:
         self._queued.set_function(queued)
         self._processing.set_function(processing)
 
+    def follow_workers(self, live: Callable[[], float]) -> None:
+        """Ask this whenever the number of live workers is wanted; without it there is no such figure."""
+        gauge = Gauge("live_workers", "processes that restore", namespace="restore", registry=self._registry)
+        gauge.set_function(live)
+
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """One request was answered; `route` is the template (`/status/{job_id}`), never the path itself."""
         self._requests.labels(method, route, str(status)).inc()

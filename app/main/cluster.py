@@ -5,12 +5,14 @@ Nothing of it is built, imported or started where the database belongs to one pr
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 import psutil
 
 from app.api.auth.rate_windows import MemoryWindows, RedisWindows, Windows
+from app.errors import RestoreError
 from app.events import Events, LocalEvents
 from app.jobs.worker_reports import WorkerReport, WorkerReporter
 from app.metrics import Metrics
@@ -75,6 +77,7 @@ def link(context: AppContext, hints: RedisHints | None, worker: Worker | None) -
     from app.jobs.change_watch import ChangeWatch
 
     assert isinstance(context.events, PollingEvents)
+    context.metrics.follow_workers(functools.partial(_count_live, context.store))
     watch = ChangeWatch(
         context.store,
         context.metrics,
@@ -120,3 +123,10 @@ def report_of(worker: Worker, catalog: Catalog) -> WorkerReport:
         description=catalog.description(),
         backend_rows=tuple(rows),
     )
+
+
+def _count_live(store: Store) -> float:
+    try:
+        return float(len(store.workers.live()))
+    except RestoreError:
+        return float("nan")

@@ -105,8 +105,8 @@ class Restoring:
             self._foundation.metrics,
             self._queue,
             waiting={CLOUD: self._settings.siliconflow_concurrency} if cloud else {},
-            local=self._here,
-            left_to_others=() if cloud else (CLOUD,),
+            restores_here=self._here,
+            is_shared=not cloud,
             hang_timeout_seconds=self._settings.hang_timeout_seconds,
             on_hang=on_hang,
         )

@@ -11,7 +11,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 
 from app.jobs.queue_depth import follow_rows
 from app.jobs.runner import Runner
@@ -54,8 +54,7 @@ class Worker:
     """Drains the queue of waiting attempts, in lanes that do not wait for each other.
 
     The local lane holds at most three photos: decoded, restoring, being encoded. Each backend of `waiting` has a lane
-    with as many threads, and so as many photos, as its number says; the local lane serves all other backends but those
-    that are left to other processes. Without `local` there is no such lane.
+    with as many threads, and so as many photos, as its number says; the local lane serves all other backends.
 
     An attempt whose last run crashed runs alone, with nothing of any lane beside it, so that a photo that kills the
     process never takes a neighbour with it: a second and a third crash are its own.
@@ -78,8 +77,6 @@ class Worker:
         queue: Queue,
         *,
         waiting: Mapping[str, int] | None = None,
-        local: bool = True,
-        left_to_others: Collection[str] = (),
         restores_here: bool = True,
         is_shared: bool = False,
         hang_timeout_seconds: float = 300.0,
