@@ -6,7 +6,6 @@ worker reads the rows again. So nothing here waits for Redis on behalf of a call
 
 from __future__ import annotations
 
-import enum
 import queue
 import threading
 from collections.abc import Callable
@@ -14,26 +13,14 @@ from typing import Any
 
 from celery import Celery
 
-from app.options import BackendName
 from app.queue.local import LocalConsumer, LocalQueue
+from app.queue.names import queue_of
 
 TASK = "restore"
 WAITING_MESSAGES = 10_000  # beyond that the workers find the rows by themselves
 CONNECT_SECONDS, ANSWER_SECONDS = 2.0, 5.0
 VISIBILITY_SECONDS = 24 * 3600  # longer than any photo: a message that comes back is no way to notice a dead worker
 CLOSE_SECONDS = 2.0
-
-
-class QueueName(enum.StrEnum):
-    """The two queues in Redis, one for each kind of lane."""
-
-    GPU = "gpu"  # what the networks of a worker restore, on a card or on its processors
-    CLOUD = "cloud"  # what a provider restores
-
-
-def queue_of(backend: str) -> QueueName:
-    """Where attempts of a backend wait."""
-    return QueueName.GPU if backend == BackendName.LOCAL else QueueName.CLOUD
 
 
 def make_celery(broker_url: str) -> Celery:
@@ -47,7 +34,9 @@ def make_celery(broker_url: str) -> Celery:
         worker_redirect_stdouts=False,
         worker_enable_soft_shutdown_on_idle=False,
         broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
         broker_connection_timeout=CONNECT_SECONDS,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
         accept_content=["json"],
         task_serializer="json",
         # Without these a frozen Redis holds a publisher for ever, and a half-open connection a worker.
@@ -74,8 +63,8 @@ class CeleryQueue:
     def __init__(
         self, celery: Celery, route: Callable[[str], str | None], on_failure: Callable[[str, Exception], None]
     ) -> None:
-        self._celery, self._route, self._on_failure = celery, route, on_failure
-        self._local = LocalQueue()
+        self.celery, self._route, self._on_failure = celery, route, on_failure
+        self.arrivals = LocalQueue()
         self._outgoing: queue.Queue[str | None] = queue.Queue(WAITING_MESSAGES)
         self._thread = threading.Thread(target=self._send_all, name="celery-sender", daemon=True)
         self._starting = threading.Lock()
@@ -94,11 +83,11 @@ class CeleryQueue:
 
     def open_consumer(self) -> LocalConsumer:
         """See `Queue`."""
-        return self._local.open_consumer()
+        return self.arrivals.open_consumer()
 
     def deliver(self, attempt_id: str) -> None:
         """A message came to the Celery worker of this process: wake its consumers."""
-        self._local.publish(attempt_id)
+        self.arrivals.publish(attempt_id)
 
     def close(self) -> None:
         """Send what waits, for a moment, and end the thread. Harmless when nothing was ever sent."""
@@ -122,4 +111,4 @@ class CeleryQueue:
         backend = self._route(attempt_id)
         if backend is not None:
             options: dict[str, Any] = {"queue": queue_of(backend).value, "retry": False}
-            self._celery.send_task(TASK, args=[attempt_id], **options)
+            self.celery.send_task(TASK, args=[attempt_id], **options)
