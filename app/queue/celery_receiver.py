@@ -46,11 +46,12 @@ class CeleryReceiver:
             if not hold(attempt_id):
                 raise Reject("the process ends", requeue=True)
 
-        celery.task(task, name=TASK)
+        celery.task(task, name=TASK, shared=False)
 
     def start(self) -> None:
         """Begin to take messages, as soon as the broker answers."""
         state.should_stop = state.should_terminate = None
+        self._celery.set_default()  # the threads of the pool look for the task in the process's default application
         self._thread.start()
 
     def begin_stop(self) -> None:
