@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -12,6 +13,7 @@ from app.queue import LocalQueue, Queue
 from tests import redis_server
 from tests.redis_server import RedisServer
 
+_DATABASES = itertools.count()
 SOON_SECONDS, LONG_SECONDS = 0.01, 20.0
 
 
@@ -33,7 +35,7 @@ def _celery(request: pytest.FixtureRequest) -> AbstractContextManager[Queue]:
     from tests.celery_end import celery_queue
 
     server: RedisServer = request.getfixturevalue("shared_redis")
-    return celery_queue(server.url)
+    return celery_queue(server.url.removesuffix("/0") + f"/{next(_DATABASES)}")  # messages outlive a worker
 
 
 IMPLEMENTATIONS: dict[str, Callable[[pytest.FixtureRequest], AbstractContextManager[Queue]]] = {

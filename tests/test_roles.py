@@ -100,7 +100,8 @@ def test_a_worker_of_the_cloud_loads_no_torch() -> None:
         "from pathlib import Path; from tests.http_service import settings_for; "
         "from app.main.worker_service import WorkerService; from app.queue.names import QueueName; "
         f"settings = settings_for(Path('/nowhere'), siliconflow_api_key='k', **{SHARED!r}); "
-        "lanes = WorkerService(settings, [QueueName.CLOUD]).restoring.worker.lanes; assert set(lanes) == {'siliconflow'}"
+        "lanes = WorkerService(settings, [QueueName.CLOUD]).restoring.worker.lanes; "
+        "assert set(lanes) == {'siliconflow'}"
     )
     found = loaded_by(code)
     assert "celery" in found
