@@ -213,19 +213,19 @@ class Settings(BaseSettings):
                 ) from None
         return value
 
+    @field_validator("clamd_url")
+    @classmethod
+    def _names_a_socket(cls, value: str) -> str:
+        if value and not _CLAMD_PATTERN.fullmatch(value):
+            raise ValueError("CLAMD_URL must be tcp://host:port, or the absolute path of clamd's socket")
+        return value
+
     @field_validator("broker_url")
     @classmethod
     def _names_a_redis(cls, value: str) -> str:
         address = urlsplit(value)
         if value and (address.scheme not in ("redis", "rediss") or not address.hostname):
             raise ValueError("BROKER_URL must be the address of a Redis server, as redis://:PASSWORD@HOST:6379/0")
-        return value
-
-    @field_validator("clamd_url")
-    @classmethod
-    def _names_a_socket(cls, value: str) -> str:
-        if value and not _CLAMD_PATTERN.fullmatch(value):
-            raise ValueError("CLAMD_URL must be tcp://host:port, or the absolute path of clamd's socket")
         return value
 
     @field_validator("storage_url")

@@ -70,6 +70,7 @@ class AppContext:
         owner: whose request this context was lent to; calls run in that owner's share of the pools.
         inspectors: decoders for what requests ask of files.
         scanner: what looks for malware in uploads; None: nothing does.
+        end_without_card: ends this process, whose card computes no more; nothing where others restore.
         worker_health: how the worker of this process is, or those that report to it.
     """
 
@@ -81,6 +82,7 @@ class AppContext:
     inspectors: DecoderPool
     metrics: Metrics
     worker_health: Callable[[], WorkerHealth]
+    end_without_card: Callable[[], object]
     janitor: Janitor
     lease_keeper: LeaseKeeper
     catalog: Catalog
@@ -130,6 +132,12 @@ def get_context(connection: HTTPConnection) -> AppContext:
 def get_owner(connection: HTTPConnection) -> str:
     """Who is asking, as `AccessControlMiddleware` found out."""
     return cast(str, connection.scope["state"]["owner"])
+
+
+def is_signed_out(connection: HTTPConnection) -> bool:
+    """Whether the session in which a request came has ended since: who still waits in it must stop."""
+    session_id = connection.scope["state"]["session_id"]
+    return session_id is not None and get_context(connection).keys.has_ended(session_id)
 
 
 async def get_job(request: Request, job_id: str) -> tuple[Job, int]:

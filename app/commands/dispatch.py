@@ -9,12 +9,12 @@ from pathlib import Path
 
 from app.commands.bootstrap import ROOT
 from app.exit_codes import EXIT_OK
-from app.options import FIELDS, EngineName, Field, Quality
+from app.options import CARD_FAILED, FIELDS, HUNG_OFTEN, EngineName, Field, Quality
 from app.queue.names import QueueName
 
 Command = Callable[[argparse.Namespace], int]
 # Options of the cloud backend, which the command line does not offer.
-_CLOUD_ONLY = frozenset({"backend", "prompt", "num_inference_steps", "guidance_scale", "seed"})
+_CLOUD_ONLY = frozenset({"backend", "fallback", "prompt", "num_inference_steps", "guidance_scale", "seed"})
 
 
 def main(arguments: Sequence[str], root: Path = ROOT) -> int:
@@ -83,7 +83,7 @@ def _add_child_options(parser: argparse.ArgumentParser) -> None:
     """What a supervisor tells its child."""
     parser.add_argument("--child-of", type=int, default=None, metavar="PID", help=argparse.SUPPRESS)
     parser.add_argument("--after-death", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--card-failed", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--instead-of-card", choices=(CARD_FAILED, HUNG_OFTEN), help=argparse.SUPPRESS)
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
@@ -168,7 +168,7 @@ def _serve(asked: argparse.Namespace) -> int:
 
     if asked.child_of is not None:
         return serve.run_child(
-            asked.child_of, after_death=asked.after_death, card_failed=asked.card_failed, restores=asked.restores
+            asked.child_of, after_death=asked.after_death, no_card=asked.instead_of_card, restores=asked.restores
         )
     return serve.run(download=not asked.no_download, restores=asked.restores)
 
@@ -178,7 +178,7 @@ def _worker(asked: argparse.Namespace) -> int:
 
     if asked.child_of is not None:
         return worker.run_child(
-            asked.queues, asked.child_of, after_death=asked.after_death, card_failed=asked.card_failed
+            asked.queues, asked.child_of, after_death=asked.after_death, no_card=asked.instead_of_card
         )
     return worker.run(asked.queues, download=not asked.no_download)
 

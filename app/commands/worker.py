@@ -15,7 +15,6 @@ from app.commands.supervisor import die_with
 from app.errors import RestoreError
 from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_OK
 from app.main.roles import Role, check_role, queues_of
-from app.options import CARD_FAILED
 from app.queue.names import QueueName
 
 
@@ -34,13 +33,13 @@ def run(queues: Sequence[QueueName], *, download: bool = True) -> int:
 
 
 def run_child(
-    queues: Sequence[QueueName], parent_pid: int, *, after_death: bool = False, card_failed: bool = False
+    queues: Sequence[QueueName], parent_pid: int, *, after_death: bool = False, no_card: str | None = None
 ) -> int:
     """The process that restores: until SIGTERM, and it dies with its supervisor. See `app.commands.serve.run_child`."""
     die_with(parent_pid)
     settings = read_settings()
-    if card_failed:
-        settings = settings.model_copy(update={"device": CARD_FAILED})
+    if no_card is not None:
+        settings = settings.model_copy(update={"device": no_card})
     from app.main import work  # where it restores by itself it imports torch, which the parent does without
 
     try:

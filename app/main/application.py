@@ -82,7 +82,7 @@ def create_app(
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["X-API-KEY", "Content-Type", "Prefer", "Range", "X-Request-ID"],
+            allow_headers=["X-API-KEY", "Content-Type", "Prefer", "Idempotency-Key", "Range", "X-Request-ID"],
             expose_headers=["Location", "Retry-After", "X-Request-ID", "Content-Disposition", "Preference-Applied"],
         )
     app.add_middleware(RequestContextMiddleware, metrics=context.metrics)

@@ -33,6 +33,7 @@ def open_cloud(settings: Settings, decoder: Decoder, storage: Storage) -> dict[s
     if not key:
         return {}
     from app.backends.siliconflow.backend import open_siliconflow_backend  # with it comes an HTTP client
+    from app.backends.siliconflow.breaker import ProviderBreaker
 
     backend = open_siliconflow_backend(
         api_key=key,
@@ -43,6 +44,7 @@ def open_cloud(settings: Settings, decoder: Decoder, storage: Storage) -> dict[s
         decode=decoder.decode,
         scratch=lambda: storage.scratch(new_id()),
         share=storage.share,
+        breaker=ProviderBreaker(),
     )
     return {CLOUD: backend}
 

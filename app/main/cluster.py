@@ -6,13 +6,14 @@ Nothing of it is built, imported or started where the database belongs to one pr
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 import psutil
 
 from app.api.auth.rate_windows import MemoryWindows, RedisWindows, Windows
-from app.errors import RestoreError
+from app.errors import DeviceLost, RestoreError
 from app.events import Events, LocalEvents
 from app.jobs.worker_reports import WorkerReport, WorkerReporter
 from app.metrics import Metrics
@@ -89,14 +90,22 @@ def link(context: AppContext, hints: RedisHints | None, worker: Worker | None) -
 
 
 def make_reporter(store: Store, metrics: Metrics, worker: Worker, catalog: Catalog) -> WorkerReporter:
-    """The reports of this process's worker."""
+    """The reports of this process's worker, and the warm-ups that it is asked for."""
+
+    def warm_up() -> str | None:
+        try:
+            return catalog.warm_up()
+        except DeviceLost:  # the process ends with its card, beside this thread
+            threading.Thread(target=worker.end_without_card, name="card-lost", daemon=True).start()
+            raise
+
     return WorkerReporter(
         store,
         metrics,
         name=str(own_process_name()),
         host=own_process_name().host,
         look=lambda: report_of(worker, catalog),
-        warm_up=catalog.warm_up,
+        warm_up=warm_up,
     )
 
 

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from app.api.catalog import Catalog
-from app.backends.protocol import Backend
+from app.backends.protocol import Backend, Pausing
 from app.backends.siliconflow import NAME as CLOUD
 from app.errors import RestoreError
+from app.exit_codes import EXIT_CARD_LOST, EXIT_HUNG
 from app.images import Decoder
 from app.jobs.runner import Runner
 from app.main.backends import backend_rows, load_backend, open_backend, open_cloud
@@ -74,7 +75,18 @@ class Restoring:
         if cloud and not self._given:
             self.backends.update(open_cloud(settings, self.decoder, foundation.storage))
         rows = backend_rows(settings, self.backends)
-        self.catalog = Catalog(lambda: self._describe(), lambda: self._warm_up(), backends=rows)
+        self.catalog = Catalog(
+            lambda: self._describe(),
+            lambda: self._warm_up(),
+            backends=rows,
+            provider_pause_seconds=self._provider_pause_seconds,
+        )
+        foundation.metrics.follow_provider(lambda: self._provider_pause_seconds() is not None)
+
+    @property
+    def exit_code(self) -> int:
+        """How a process ends that cannot go on: because its card is lost, or because a run hangs."""
+        return EXIT_CARD_LOST if self.worker.card_lost else EXIT_HUNG
 
     def start(self, waiting: Sequence[str]) -> None:
         """Begin to load; then the worker takes photos, `waiting` first."""
@@ -110,6 +122,10 @@ class Restoring:
             hang_timeout_seconds=self._settings.hang_timeout_seconds,
             on_hang=on_hang,
         )
+
+    def _provider_pause_seconds(self) -> float | None:
+        cloud = self.backends.get(CLOUD)
+        return cloud.pause_seconds() if isinstance(cloud, Pausing) else None
 
     def _load(self) -> None:
         """In its own thread: warm the decoder, open and load the backend, then let the worker begin.

@@ -181,6 +181,7 @@ class Service:
             inspectors=self._inspectors,
             metrics=metrics,
             worker_health=worker_health,
+            end_without_card=_nothing if self.restoring is None else self.restoring.worker.end_without_card,
             lease_keeper=keeper,
             janitor=base.make_janitor(),
             catalog=catalog,
@@ -220,3 +221,7 @@ class Service:
             self._inspectors.start()
         except RestoreError as error:  # the first photo tries again
             log.warning("the decoder could not be started: %s", error.detail)
+
+
+def _nothing() -> None:
+    """A server that restores nothing has no card to lose."""

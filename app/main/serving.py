@@ -61,8 +61,12 @@ def serve(
     """
     logs.set_up(settings.log_format, settings.secrets)
     check_role(settings, role)
-    restores = role is not Role.API
-    app = create_app(settings, on_hang=lambda: os._exit(EXIT_HUNG), after_death=after_death, restores=restores)
+
+    def end() -> None:
+        restoring = app.state.service.restoring
+        os._exit(EXIT_HUNG if restoring is None else restoring.exit_code)
+
+    app = create_app(settings, on_hang=end, after_death=after_death, restores=role is not Role.API)
     with _listening(settings.host, settings.port) as api, _listening(settings.host, settings.dashboard_port) as pages:
         asyncio.run(_serve(app, api, pages, banner, settings.forwarded_allow_ips))
 

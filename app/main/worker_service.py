@@ -17,7 +17,6 @@ from typing import Any
 
 from app import logs
 from app.backends.protocol import Backend
-from app.exit_codes import EXIT_HUNG
 from app.jobs.lease_keeper import LeaseTimes
 from app.main import cluster
 from app.main.foundation import lay_foundation
@@ -131,7 +130,7 @@ def work(
         queues_of(settings, queues),
         backends=backends,
         describe=describe,
-        on_hang=lambda: os._exit(EXIT_HUNG),
+        on_hang=lambda: os._exit(service.restoring.exit_code),
         after_death=after_death,
     )
     stopping = threading.Event()
