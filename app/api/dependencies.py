@@ -32,6 +32,8 @@ from app.metrics import Metrics
 from app.queue import Queue
 from app.storage import ID_PATTERN, Storage
 from app.store import Attempt, AttemptStatus, Job, Store
+from app.tracing import Tracer
+from app.webhooks.addresses import WebhookAddresses
 from app.worker import WorkerHealth
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ class AppContext:
     Attributes:
         owner: whose request this context was lent to; calls run in that owner's share of the pools.
         inspectors: decoders for what requests ask of files.
+        webhook_addresses: which may be told when a job ends; None: no webhooks are sent.
         scanner: what looks for malware in uploads; None: nothing does.
         end_without_card: ends this process, whose card computes no more; nothing where others restore.
         worker_health: how the worker of this process is, or those that report to it.
@@ -81,6 +84,7 @@ class AppContext:
     storage: Storage
     inspectors: DecoderPool
     metrics: Metrics
+    tracer: Tracer
     worker_health: Callable[[], WorkerHealth]
     end_without_card: Callable[[], object]
     janitor: Janitor
@@ -98,6 +102,7 @@ class AppContext:
     pools: Pools
     previews: KeptAnswers
     warm_ups: SharedCalls[str | None]
+    webhook_addresses: WebhookAddresses | None
     clock: Callable[[], float]
     wall: Callable[[], float]
     started_at: float

@@ -16,12 +16,15 @@ from app.jobs.lease_keeper import LeaseKeeper, LeaseTimes
 from app.main import cluster
 from app.main.limits import limits_of
 from app.main.storage import open_storage
+from app.main.tracing import open_tracer
 from app.metrics import Metrics
 from app.process_names import own_process_name
 from app.queue import Queue
 from app.settings import Settings
 from app.storage import Storage
-from app.store import SqlStore
+from app.store import SqlStore, Store
+from app.tracing import Tracer
+from app.tracing.calls import traced
 
 if TYPE_CHECKING:
     from app.events.redis_hints import RedisHints
@@ -33,11 +36,12 @@ class Foundation:
 
     settings: Settings
     limits: Limits
-    store: SqlStore
+    store: Store
     storage: Storage
     events: Events
     hints: RedisHints | None
     metrics: Metrics
+    tracer: Tracer
     lease_times: LeaseTimes
 
     def make_lease_keeper(
@@ -59,9 +63,17 @@ class Foundation:
 
 def lay_foundation(settings: Settings, lease_times: LeaseTimes | None = None) -> Foundation:
     """Build the parts; nothing is opened, connected or started yet."""
-    times = lease_times or LeaseTimes()
-    events, hints = cluster.open_events(
-        settings.database_url, settings.broker_url, lambda job_ids: store.revisions(job_ids)
+    times, tracer = lease_times or LeaseTimes(), open_tracer(settings)
+    events, hints = cluster.open_events(settings.database_url, settings.broker_url, lambda ids: rows.revisions(ids))
+    rows = SqlStore(settings.database_url, events, worker=str(own_process_name()), lease_seconds=times.lease_seconds)
+    return Foundation(
+        settings,
+        limits_of(settings),
+        traced(rows, "store", tracer),
+        traced(open_storage(settings), "storage", tracer),
+        events,
+        hints,
+        Metrics(),
+        tracer,
+        times,
     )
-    store = SqlStore(settings.database_url, events, worker=str(own_process_name()), lease_seconds=times.lease_seconds)
-    return Foundation(settings, limits_of(settings), store, open_storage(settings), events, hints, Metrics(), times)

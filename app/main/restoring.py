@@ -5,28 +5,37 @@ With HTTP beside it it is the service of one machine; alone it is a worker of se
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from app.api.catalog import Catalog
+from app.api.catalog import LOCAL_BACKEND, Catalog
 from app.backends.protocol import Backend, Pausing
 from app.backends.siliconflow import NAME as CLOUD
+from app.backends.siliconflow import describe_siliconflow
 from app.errors import RestoreError
 from app.exit_codes import EXIT_CARD_LOST, EXIT_HUNG
 from app.images import Decoder
 from app.jobs.runner import Runner
-from app.main.backends import backend_rows, load_backend, open_backend, open_cloud
+from app.main.cloud import open_cloud
 from app.main.foundation import Foundation
+from app.main.limits import open_result_cache
+from app.main.local_backend import open_backend
 from app.queue import Queue
 from app.threads import SupervisedThread
 from app.worker import Worker
+
+if TYPE_CHECKING:
+    from app.backends.local import LocalBackend
 
 log = logging.getLogger(__name__)
 
 LOADER_JOIN_SECONDS = 15.0
 OPEN_AGAIN_SECONDS = 30.0
+IDLE_CHECK_SECONDS = 30.0
 
 Describe = Callable[[], Mapping[str, Any]]
 
@@ -70,11 +79,16 @@ class Restoring:
         self._idle_watch: SupervisedThread | None = None
         self._waiting: Sequence[str] = ()
         self.decoder = Decoder(foundation.limits.image)
-        self.runner = Runner(foundation.store, foundation.storage, self.decoder, self.backends, foundation.metrics)
+        store, storage = foundation.store, foundation.storage
+        cache = open_result_cache(settings, store, storage, self.backends)
+        self.runner = Runner(
+            store, storage, self.decoder, self.backends, foundation.metrics, tracer=foundation.tracer, cache=cache
+        )
         self.worker = self._make_worker(on_hang, cloud=cloud)
-        if cloud and not self._given:
-            self.backends.update(open_cloud(settings, self.decoder, foundation.storage))
-        rows = backend_rows(settings, self.backends)
+        if cloud and not self._given and (opened := open_cloud(settings, self.decoder, foundation.storage)) is not None:
+            self.backends[CLOUD] = opened
+        available = CLOUD in self.backends
+        rows = [dict(LOCAL_BACKEND), describe_siliconflow(available=available, api_url=settings.siliconflow_api_url)]
         self.catalog = Catalog(
             lambda: self._describe(),
             lambda: self._warm_up(),
@@ -169,7 +183,13 @@ class Restoring:
         backend = open_backend(self._settings)
         self.backends[backend.name] = backend
         self._describe, self._warm_up = backend.describe, backend.warm_up
-        self._idle_watch = load_backend(backend)
+        try:
+            backend.load()
+        except RestoreError as error:  # a damaged weight file, say: other models may do, and each job says its own
+            log.warning("the default model could not be loaded: %s", error.detail)
+        if backend.may_release_when_idle:
+            self._idle_watch = SupervisedThread("idle-release", functools.partial(_release_when_idle, backend))
+            self._idle_watch.start()
 
     def _warm_decoders(self) -> None:
         self._warm()
@@ -177,3 +197,9 @@ class Restoring:
             self.decoder.start()
         except RestoreError as error:  # the first photo tries again
             log.warning("the decoder could not be started: %s", error.detail)
+
+
+def _release_when_idle(backend: LocalBackend, stop: threading.Event) -> None:
+    """Have a card's memory given back when it had no work for a while, until `stop`."""
+    while not stop.wait(IDLE_CHECK_SECONDS):
+        backend.release_if_idle(time.monotonic())

@@ -34,9 +34,10 @@ from app.jobs.reblending import Reblender
 from app.jobs.submission import Submission
 from app.main import cluster
 from app.main.foundation import Foundation, lay_foundation
-from app.main.limits import limits_of, open_scanner, result_limits_of
+from app.main.limits import limits_of, open_scanner, result_limits_of, submission_limits_of
 from app.main.queue import open_queue
 from app.main.restoring import Describe, Restoring
+from app.main.webhooks import webhook_addresses_of
 from app.process_names import own_process_name
 from app.queue import LocalQueue, Queue
 from app.settings import Settings
@@ -180,6 +181,7 @@ class Service:
             storage=storage,
             inspectors=self._inspectors,
             metrics=metrics,
+            tracer=base.tracer,
             worker_health=worker_health,
             end_without_card=_nothing if self.restoring is None else self.restoring.worker.end_without_card,
             lease_keeper=keeper,
@@ -197,6 +199,7 @@ class Service:
             pools=pools,
             previews=KeptAnswers(),
             warm_ups=SharedCalls(),
+            webhook_addresses=webhook_addresses_of(settings),
             clock=time.monotonic,
             wall=time.time,
             started_at=time.monotonic(),
@@ -210,7 +213,7 @@ class Service:
             queue,
             check_options=catalog.check,
             read_header=self._inspectors.read_header,
-            limits=base.limits.submission,
+            limits=submission_limits_of(self._settings, restores=self.restoring is not None),
             scan=None if self._scanner is None else self._scanner.scan,
         )
 

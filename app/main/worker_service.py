@@ -107,6 +107,7 @@ class WorkerService:
         self._queue.close()
         self._links.stop()
         self._base.store.close()
+        self._base.tracer.close()
 
 
 def work(
