@@ -47,12 +47,17 @@ class Metrics:
             "caller_photos", "photos accepted from each key, or all tokens", ["caller"], **own
         )
         self._restarts = Counter("thread_restarts", "threads that died and were started again", ["thread"], **own)
+        self._wake_ups_lost = Counter("wake_ups_lost", "messages to workers that could not be sent", **own)
         self._webhooks = Counter("webhook_tries", "tries of webhooks by what came of them", ["outcome"], **own)
         self._removed = Counter("janitor_removed", "what the janitor removed", ["kind"], **own)
 
     def attempt_ended(self, status: str) -> None:
         """One run ended: completed, failed, cancelled, given_back, crashed or lapsed."""
         self._ended.labels(status).inc()
+
+    def wake_up_lost(self) -> None:
+        """No message could be sent to the workers; they find the attempt as they read the rows."""
+        self._wake_ups_lost.inc()
 
     def observe_stage(self, stage: str, seconds: float) -> None:
         """One photo spent `seconds` in decode, restore, encode or reblend."""

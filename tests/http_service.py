@@ -121,7 +121,7 @@ class Service:
 
     def __init__(self, client: TestClient, app: FastAPI, backend: GatedBackend, folder: Path) -> None:
         self.client, self.app, self.backend, self.folder = client, app, backend, folder
-        self.context = app.state.context
+        self.context, self.restoring = app.state.context, app.state.service.restoring
 
     def submit(self, data: bytes | None = None, name: str = "cat.png", **fields: str) -> str:
         """Send one photo; gives the job's id."""

@@ -245,7 +245,7 @@ def test_one_attempt_at_a_time(service: Service) -> None:
 def test_a_photo_whose_next_attempt_still_waits_is_busy_too(service: Service) -> None:
     photo_id = uploaded(service)
     restore(service, photo_id, scale=2)
-    service.context.worker.stop()
+    service.restoring.worker.stop()
     assert service.client.post(f"{PHOTOS}/{photo_id}/restore").status_code == 202
     assert shown(service, photo_id)["status"] == "ready"
     for answer in (

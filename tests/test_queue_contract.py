@@ -2,20 +2,52 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 
 from app.queue import LocalQueue, Queue
+from tests import redis_server
+from tests.redis_server import RedisServer
 
-IMPLEMENTATIONS: dict[str, Callable[[], Queue]] = {"local": LocalQueue}
+_DATABASES = itertools.count()
 SOON_SECONDS, LONG_SECONDS = 0.01, 20.0
 
 
+@pytest.fixture(scope="module")
+def shared_redis() -> Iterator[RedisServer]:
+    with redis_server.running() as server:
+        yield server
+
+
+def _local(_request: pytest.FixtureRequest) -> AbstractContextManager[Queue]:
+    return nullcontext(LocalQueue())
+
+
+def _celery(request: pytest.FixtureRequest) -> AbstractContextManager[Queue]:
+    reason = redis_server.missing()
+    if reason is not None:
+        pytest.skip(reason)
+    pytest.importorskip("celery", reason="celery is not installed (requirements-cluster.txt)")
+    from tests.celery_end import celery_queue
+
+    server: RedisServer = request.getfixturevalue("shared_redis")
+    return celery_queue(server.url.removesuffix("/0") + f"/{next(_DATABASES)}")  # messages outlive a worker
+
+
+IMPLEMENTATIONS: dict[str, Callable[[pytest.FixtureRequest], AbstractContextManager[Queue]]] = {
+    "celery": _celery,
+    "local": _local,
+}
+
+
 @pytest.fixture(params=sorted(IMPLEMENTATIONS))
-def queue(request: pytest.FixtureRequest) -> Queue:
-    return IMPLEMENTATIONS[request.param]()
+def queue(request: pytest.FixtureRequest) -> Iterator[Queue]:
+    with IMPLEMENTATIONS[request.param](request) as opened:
+        yield opened
 
 
 def test_wake_ups_come_in_order_and_then_none(queue: Queue) -> None:

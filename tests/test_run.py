@@ -334,7 +334,7 @@ def test_a_start_without_network_says_what_is_missing_and_goes_on(
     project: Path, two_files: tuple[bytes, bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
     began = time.monotonic()
-    serve._provide_weights(Settings(), download=True)  # the addresses lead to a closed port of this machine
+    serve.provide_weights(Settings(), download=True)  # the addresses lead to a closed port of this machine
     assert time.monotonic() - began < 5
     said = capsys.readouterr().err
     assert "first.pth could not be downloaded" in said
@@ -349,7 +349,7 @@ def test_a_start_fetches_what_is_missing(
     address, folder = mirror
     monkeypatch.setenv("WEIGHTS_BASE_URL", address)
     (folder / "first.pth").write_bytes(two_files[0])
-    serve._provide_weights(Settings(), download=True)
+    serve.provide_weights(Settings(), download=True)
     assert (project / "weights" / "first.pth").read_bytes() == two_files[0]
 
 

@@ -89,7 +89,7 @@ def test_twenty_cloud_and_twenty_local_photos_at_once_each_get_their_own_result(
     service: Service, provider: StandIn
 ) -> None:
     met, at_once, most = threading.Event(), [0], [0]
-    lock, active_runs = threading.Lock(), service.context.worker.active_runs
+    lock, active_runs = threading.Lock(), service.restoring.worker.active_runs
 
     def paint(wire: Wire) -> None:
         """The first two photos at the provider stay until they have seen each other and a local one in work."""
@@ -204,7 +204,7 @@ def test_a_photo_cancelled_at_the_provider_is_cancelled_at_once_and_its_answer_d
     assert 0 < state["progress"] < 0.5
     assert service.client.delete(f"/api/v1/jobs/{job}").json()["status"] == "cancelled"
     assert service.finish(job)["status"] == "cancelled"
-    until(lambda: service.context.worker.health().status == "idle")
+    until(lambda: service.restoring.worker.health().status == "idle")
     assert len(provider.asked("api")) == 1
 
 
@@ -248,18 +248,19 @@ def test_a_missing_key_is_told_even_while_the_networks_still_load() -> None:
 def test_the_settings_open_the_backend_only_with_a_key(key: str, tmp_path: Path) -> None:
     settings = settings_for(tmp_path, siliconflow_api_key=key, siliconflow_timeout=77, siliconflow_concurrency=5)
     parts = ServiceParts(settings, None, None, None, None)
+    assert parts.restoring is not None
     try:
-        backend = parts._backends.get("siliconflow")
+        backend = parts.restoring.backends.get("siliconflow")
         assert isinstance(backend, SiliconFlowBackend) == bool(key)
         if isinstance(backend, SiliconFlowBackend):
             assert (backend._account.timeout_seconds, backend._account.model) == (77, "Qwen/Qwen-Image-Edit")
             with backend._scratch() as scratch:
                 assert scratch.suffix == ".part"  # the janitor knows such files
-        names = [thread.name for thread in parts.context.worker._threads]
+        names = [thread.name for thread in parts.restoring.worker._threads]
         assert [name for name in names if "siliconflow" in name] == [f"worker-siliconflow-{n}" for n in range(1, 6)]
         assert key not in repr(settings) or not key
     finally:
-        parts.context.decoder.close()
+        parts.restoring.decoder.close()
         parts.context.pools.shutdown()
 
 
@@ -385,8 +386,9 @@ def test_a_process_killed_while_a_photo_is_at_the_provider_does_not_pay_twice(
 def test_the_real_provider_restores_a_photo(tmp_path: Path, decoder: Decoder) -> None:
     settings = settings_for(tmp_path)
     parts = ServiceParts(settings, None, None, None, None)
+    assert parts.restoring is not None
     try:
-        backend = parts._backends["siliconflow"]
+        backend = parts.restoring.backends["siliconflow"]
         noise = np.random.default_rng(1).normal(0, 12, (384, 512, 3))
         ramp = np.linspace(40, 210, 512)[None, :, None] + noise
         target = tmp_path / "old.jpg"
@@ -400,7 +402,7 @@ def test_the_real_provider_restores_a_photo(tmp_path: Path, decoder: Decoder) ->
 
         restored = backend.restore(picture, RestoreOptions(scale=2, seed=7), listen)
     finally:
-        parts.context.decoder.close()
+        parts.restoring.decoder.close()
         parts.context.pools.shutdown()
     assert (restored.picture.width, restored.picture.height) == (1024, 768)
     assert restored.params["provider"] == "siliconflow"

@@ -16,7 +16,7 @@ from app.api import schemas
 from app.commands.serve import banner
 from app.errors import DeviceLost, Unavailable
 from app.main import create_app, create_dashboard, local_backend
-from app.main import service as service_module
+from app.main import restoring as restoring_module
 from app.options import CARD_FAILED, FIELDS
 from app.settings import Settings
 from tests.harness import until
@@ -76,7 +76,7 @@ def test_the_service_answers_while_it_still_loads_and_takes_photos(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loading = threading.Event()
-    monkeypatch.setattr("app.main.service.Service._open_local", lambda self: loading.wait(20) and None)
+    monkeypatch.setattr("app.main.restoring.Restoring._open_local", lambda self: loading.wait(20) and None)
     app = create_app(settings_for(tmp_path), describe=describe)
     with TestClient(app, base_url=BASE_URL) as client:
         assert client.get("/health/live").status_code == 200
@@ -112,8 +112,8 @@ def test_a_backend_that_fails_to_open_is_told_in_health_and_opened_again(
             raise OSError("libcudart.so.13: cannot open shared object file")
         return opened(settings)
 
-    monkeypatch.setattr(service_module, "open_backend", open_backend)
-    monkeypatch.setattr(service_module, "OPEN_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(restoring_module, "open_backend", open_backend)
+    monkeypatch.setattr(restoring_module, "OPEN_AGAIN_SECONDS", 0.05)
     app = create_app(settings_for(tmp_path, device="cpu"))
     with TestClient(app, base_url=BASE_URL) as client:
         assert app.state.service.loaded.wait(60)
@@ -185,7 +185,7 @@ def test_a_card_lost_at_a_warm_up_ends_the_process(service: Service, monkeypatch
         raise DeviceLost("cuda:0 is lost")
 
     monkeypatch.setattr(service.context.catalog, "warm_up", lose)
-    monkeypatch.setattr(service.context.worker, "end_without_card", ended.set)
+    monkeypatch.setattr(service.context, "end_without_card", ended.set)
     assert_problem(service.client.post("/api/v1/models/warmup"), 503, "device_lost")
     assert ended.wait(10)
 

@@ -23,7 +23,7 @@ from app.api.shared_calls import KeptAnswers, SharedCalls
 from app.api.shared_pool import Pools
 from app.errors import Conflict, Forbidden, NotFound
 from app.events import Events
-from app.images import Decoder, DecoderPool, ImageLimits
+from app.images import DecoderPool, ImageLimits
 from app.jobs.deletion import Deletion
 from app.jobs.janitor import Janitor
 from app.jobs.lease_keeper import LeaseKeeper
@@ -35,7 +35,7 @@ from app.storage import ID_PATTERN, Storage
 from app.store import Attempt, AttemptStatus, Job, Store
 from app.tracing import Tracer
 from app.webhooks.addresses import WebhookAddresses
-from app.worker import Worker, WorkerHealth
+from app.worker import WorkerHealth
 
 if TYPE_CHECKING:
     from app.clamd import ClamdScanner
@@ -79,10 +79,10 @@ class AppContext:
 
     Attributes:
         owner, caller: whose request this context was lent to; calls run in that owner's share of the pools.
-        decoder: of the photos in work.
         inspectors: decoders for what requests ask of files.
         webhook_addresses: which may be told when a job ends; None: no webhooks are sent.
         scanner: what looks for malware in uploads; None: nothing does.
+        end_without_card: ends this process, whose card computes no more; nothing where others restore.
         worker_health: how the worker of this process is, or those that report to it.
     """
 
@@ -91,12 +91,11 @@ class AppContext:
     events: Events
     queue: Queue
     storage: Storage
-    decoder: Decoder
     inspectors: DecoderPool
     metrics: Metrics
     tracer: Tracer
-    worker: Worker
     worker_health: Callable[[], WorkerHealth]
+    end_without_card: Callable[[], object]
     janitor: Janitor
     lease_keeper: LeaseKeeper
     catalog: Catalog

@@ -10,6 +10,7 @@ from pathlib import Path
 from app.commands.bootstrap import ROOT
 from app.exit_codes import EXIT_OK
 from app.options import CARD_FAILED, FIELDS, HUNG_OFTEN, EngineName, Field, Quality
+from app.queue.names import QueueName
 
 Command = Callable[[argparse.Namespace], int]
 # Options of the cloud backend, which the command line does not offer.
@@ -39,6 +40,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="run.py", description=about)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_serve(commands.add_parser("serve", help="start the API and the dashboard (the default)"))
+    _add_api(commands.add_parser("api", help="serve HTTP only; workers restore (needs PostgreSQL and Redis)"))
+    _add_worker(commands.add_parser("worker", help="restore what API servers accept (needs PostgreSQL and Redis)"))
+    _add_status(commands.add_parser("status", help="show the workers and the queue of several machines"))
     _add_restore(commands.add_parser("restore", help="restore files or folders without a server"))
     _add_models(commands.add_parser("models", help="list, download, verify or convert the weight files"))
     _add_estimate(commands.add_parser("estimate", help="measure this machine and say what a photo costs on it"))
@@ -53,10 +57,33 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-download", action="store_true", help="start without fetching missing weights")
+    _add_child_options(parser)
+    parser.set_defaults(command=_serve, restores=True)
+
+
+def _add_api(parser: argparse.ArgumentParser) -> None:
+    _add_child_options(parser)
+    parser.set_defaults(command=_serve, restores=False, no_download=True)
+
+
+def _add_worker(parser: argparse.ArgumentParser) -> None:
+    hint = "gpu, cloud or both with a comma (default: gpu, and cloud where SILICONFLOW_API_KEY is set)"
+    parser.add_argument("--queues", type=_queues, default=[], metavar="NAMES", help=hint)
+    parser.add_argument("--no-download", action="store_true", help="start without fetching missing weights")
+    _add_child_options(parser)
+    parser.set_defaults(command=_worker)
+
+
+def _add_status(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--any-host", action="store_true", help="exit with 0 when any host has a living worker")
+    parser.set_defaults(command=_status)
+
+
+def _add_child_options(parser: argparse.ArgumentParser) -> None:
+    """What a supervisor tells its child."""
     parser.add_argument("--child-of", type=int, default=None, metavar="PID", help=argparse.SUPPRESS)
     parser.add_argument("--after-death", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--instead-of-card", choices=(CARD_FAILED, HUNG_OFTEN), help=argparse.SUPPRESS)
-    parser.set_defaults(command=_serve)
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
@@ -126,6 +153,11 @@ def positive(text: str) -> float:
     return number
 
 
+def _queues(text: str) -> list[QueueName]:
+    """Names of queues with commas between them."""
+    return [QueueName(word.strip()) for word in text.split(",")]
+
+
 def _output(text: str) -> tuple[Path, bool]:
     """OUT, and whether it was typed as a folder, with a slash at its end; a `Path` forgets that."""
     return absolute_path(text), text.endswith(("/", os.sep))
@@ -135,8 +167,26 @@ def _serve(asked: argparse.Namespace) -> int:
     from app.commands import serve
 
     if asked.child_of is not None:
-        return serve.run_child(asked.child_of, after_death=asked.after_death, no_card=asked.instead_of_card)
-    return serve.run(download=not asked.no_download)
+        return serve.run_child(
+            asked.child_of, after_death=asked.after_death, no_card=asked.instead_of_card, restores=asked.restores
+        )
+    return serve.run(download=not asked.no_download, restores=asked.restores)
+
+
+def _worker(asked: argparse.Namespace) -> int:
+    from app.commands import worker
+
+    if asked.child_of is not None:
+        return worker.run_child(
+            asked.queues, asked.child_of, after_death=asked.after_death, no_card=asked.instead_of_card
+        )
+    return worker.run(asked.queues, download=not asked.no_download)
+
+
+def _status(asked: argparse.Namespace) -> int:
+    from app.commands import status
+
+    return status.run(any_host=asked.any_host)
 
 
 def _restore(asked: argparse.Namespace) -> int:

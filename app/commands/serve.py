@@ -1,4 +1,4 @@
-"""`run.py serve`: fetches missing weights, then keeps the server process running under a supervisor.
+"""`run.py serve` and `run.py api`: keep the server process running under a supervisor; `serve` fetches weights first.
 
 The parent stays small (it never imports torch) and owns the terminal; the child is the service itself, `app.main`.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.commands import models, torch_build
@@ -27,20 +27,26 @@ from app.settings import Settings
 ALLOCATOR_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
 
 
-def run(*, download: bool = True) -> int:
-    """Serve until stopped; returns the exit code."""
+def run(*, download: bool = True, restores: bool = True) -> int:
+    """Serve until stopped; returns the exit code. Without `restores` workers do, and no weights are needed."""
     settings = read_settings()
     taken = _taken_port(settings)
     if taken is not None:
         complain(taken)
         return EXIT_FAILED
-    _provide_weights(settings, download=download and not settings.offline)
-    command = [sys.executable, "-m", "app.commands", "serve", "--child-of", str(os.getpid())]
+    if restores:
+        provide_weights(settings, download=download and not settings.offline)
+    return supervise(settings, ["serve" if restores else "api"])
+
+
+def supervise(settings: Settings, words: Sequence[str]) -> int:
+    """Keep the process of this command running until stopped; returns the exit code."""
+    command = [sys.executable, "-m", "app.commands", *words, "--child-of", str(os.getpid())]
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     environment = {**ALLOCATOR_ENVIRONMENT, **os.environ, "PYTHONPATH": path}
-    words = _words_without_card() if torch_build.may_use_card(settings.device) else {}
+    without_card = _words_without_card() if torch_build.may_use_card(settings.device) else {}
     supervisor = Supervisor(
-        command, environment, complain, words_without_card=words, words_after_death=["--after-death"]
+        command, environment, complain, words_without_card=without_card, words_after_death=["--after-death"]
     )
     return supervisor.run()
 
@@ -50,7 +56,7 @@ def _words_without_card() -> dict[int, list[str]]:
     return {EXIT_CARD_LOST: ["--instead-of-card", CARD_FAILED], EXIT_HUNG: ["--instead-of-card", HUNG_OFTEN]}
 
 
-def run_child(parent_pid: int, *, after_death: bool = False, no_card: str | None = None) -> int:
+def run_child(parent_pid: int, *, after_death: bool = False, no_card: str | None = None, restores: bool = True) -> int:
     """The server process: runs the service until SIGTERM, and dies with its supervisor.
 
     `after_death`: the supervisor saw the process before this one die, so what it had in work is under suspicion.
@@ -60,14 +66,20 @@ def run_child(parent_pid: int, *, after_death: bool = False, no_card: str | None
     settings = read_settings()
     if no_card is not None:
         settings = settings.model_copy(update={"device": no_card})
-    from app.main import serve  # imports torch: seconds, and hundreds of megabytes the parent does without
+    from app.main import Role, serve  # where it restores it imports torch, which the parent does without
 
+    role = Role.ALL if restores else Role.API
     try:
-        serve(settings, banner=lambda facts: _print_banner(settings, facts), after_death=after_death)
-    except RestoreError as error:  # DEVICE names a card that is not there, and the like: starting again would not help
-        complain(error.detail)
-        return EXIT_FAILED if error.code == "database_unavailable" else EXIT_BAD_SETTINGS
+        serve(settings, banner=lambda facts: _print_banner(settings, facts), after_death=after_death, role=role)
+    except RestoreError as error:
+        return exit_code_of(error)
     return EXIT_OK
+
+
+def exit_code_of(error: RestoreError) -> int:
+    """Say why a process could not start; where DEVICE names a card that is not there, say, a restart would not help."""
+    complain(error.detail)
+    return EXIT_FAILED if error.code == "database_unavailable" else EXIT_BAD_SETTINGS
 
 
 def banner(settings: Settings, facts: Mapping[str, Any]) -> list[str]:
@@ -85,16 +97,24 @@ def banner(settings: Settings, facts: Mapping[str, Any]) -> list[str]:
         "",
         f"  API         {_address(settings.host, settings.port)}",
         f"  Dashboard   {_address(settings.host, settings.dashboard_port)}",
-        f"  Device      {facts.get('device')} ({facts.get('device_reason')})",
-        f"  Precision   {facts.get('precision')} ({facts.get('precision_reason')})",
-        f"  Quality     {facts.get('default_quality')} by default, with {facts.get('default_model') or 'no model yet'}",
-        f"  Models      {', '.join(installed) or 'none installed'}",
+        *_machine_lines(facts, installed),
     ]
     if absent:
         lines.append(f"  Not here    {', '.join(absent)} (python3 run.py models list)")
     lines.append(f"  Key         {key}")
     remarks = [*facts.get("problems", ()), *facts.get("notes", ())]
     return [*lines, *(f"  Note        {remark}" for remark in remarks), ""]
+
+
+def _machine_lines(facts: Mapping[str, Any], installed: Sequence[str]) -> list[str]:
+    if not facts:
+        return ["  Restores    nothing here; workers do (python3 run.py worker)"]
+    return [
+        f"  Device      {facts.get('device')} ({facts.get('device_reason')})",
+        f"  Precision   {facts.get('precision')} ({facts.get('precision_reason')})",
+        f"  Quality     {facts.get('default_quality')} by default, with {facts.get('default_model') or 'no model yet'}",
+        f"  Models      {', '.join(installed) or 'none installed'}",
+    ]
 
 
 def _print_banner(settings: Settings, facts: Mapping[str, Any]) -> None:
@@ -107,7 +127,7 @@ def _address(host: str, port: int) -> str:
     return f"http://{shown}:{port}"
 
 
-def _provide_weights(settings: Settings, *, download: bool) -> None:
+def provide_weights(settings: Settings, *, download: bool) -> None:
     """Fetch the default files that are missing, or say what is missing and how to get it; the start goes on anyway."""
     wanted = models.missing_defaults(settings.weights_folder)
     if not wanted:

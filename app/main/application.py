@@ -17,7 +17,8 @@ from app.api.middleware.request_context import RequestContextMiddleware
 from app.api.routes import account, downloads, estimates, events, faces, jobs, photos, system, websocket
 from app.backends.protocol import Backend
 from app.jobs.lease_keeper import LeaseTimes
-from app.main.service import Describe, Service
+from app.main.restoring import Describe
+from app.main.service import Service
 from app.main.tracing import telemetry_of
 from app.main.webhooks import open_webhook_delivery
 from app.settings import Settings

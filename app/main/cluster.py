@@ -6,15 +6,17 @@ Nothing of it is built, imported or started where the database belongs to one pr
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 import psutil
 
 from app.api.auth.rate_windows import MemoryWindows, RedisWindows, Windows
-from app.errors import RestoreError
+from app.errors import DeviceLost, RestoreError
 from app.events import Events, LocalEvents
 from app.jobs.worker_reports import WorkerReport, WorkerReporter
+from app.metrics import Metrics
 from app.process_names import own_process_name
 from app.store import Revision, Store
 from app.store.database import is_shared
@@ -68,8 +70,8 @@ def open_windows(broker_url: str) -> Windows:
     return RedisWindows(broker_url) if broker_url else MemoryWindows()
 
 
-def link(context: AppContext, hints: RedisHints | None, *, restores: bool) -> ClusterLinks:
-    """The links of a process with these parts; `restores` says that its worker takes photos."""
+def link(context: AppContext, hints: RedisHints | None, worker: Worker | None) -> ClusterLinks:
+    """The links of a process that serves HTTP; `worker` takes photos beside it, or is None."""
     if isinstance(context.events, LocalEvents):
         return ClusterLinks()
     from app.events.polling import PollingEvents
@@ -83,18 +85,27 @@ def link(context: AppContext, hints: RedisHints | None, *, restores: bool) -> Cl
         look=context.events.tick,
         forget_sessions=context.authentication.sessions.forget if context.authentication.required else None,
     )
-    return ClusterLinks(watch, make_reporter(context) if restores else None, hints)
+    reporter = None if worker is None else make_reporter(context.store, context.metrics, worker, context.catalog)
+    return ClusterLinks(watch, reporter, hints)
 
 
-def make_reporter(context: AppContext) -> WorkerReporter:
-    """The reports of this process's worker."""
+def make_reporter(store: Store, metrics: Metrics, worker: Worker, catalog: Catalog) -> WorkerReporter:
+    """The reports of this process's worker, and the warm-ups that it is asked for."""
+
+    def warm_up() -> str | None:
+        try:
+            return catalog.warm_up()
+        except DeviceLost:  # the process ends with its card, beside this thread
+            threading.Thread(target=worker.end_without_card, name="card-lost", daemon=True).start()
+            raise
+
     return WorkerReporter(
-        context.store,
-        context.metrics,
+        store,
+        metrics,
         name=str(own_process_name()),
         host=own_process_name().host,
-        look=lambda: report_of(context.worker, context.catalog),
-        warm_up=context.catalog.warm_up,
+        look=lambda: report_of(worker, catalog),
+        warm_up=warm_up,
     )
 
 

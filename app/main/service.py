@@ -1,18 +1,21 @@
-"""The parts of a running service: built from settings, started in order, stopped in the reverse order."""
+"""A process that serves HTTP: built from settings, started in order, stopped in the reverse order.
+
+With `restores` it also restores, which is the whole service of one machine; without, workers elsewhere do, and it
+knows of them what they report.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from app.api.admission import Admission
 from app.api.auth.rate_limits import RateLimits
-from app.api.catalog import LOCAL_BACKEND, Catalog
+from app.api.catalog import Catalog
 from app.api.connections import Connections
 from app.api.dependencies import AppContext
 from app.api.forecast import Forecast
@@ -20,50 +23,34 @@ from app.api.job_events import JobEvents
 from app.api.shared_calls import KeptAnswers, SharedCalls
 from app.api.shared_pool import Pools
 from app.api.workers_catalog import WorkersCatalog
-from app.backends.protocol import Backend, Pausing
-from app.backends.siliconflow import NAME as CLOUD
-from app.backends.siliconflow import describe_siliconflow
+from app.backends.protocol import Backend
 from app.errors import RestoreError
-from app.events import Events
 from app.images import Decoder, DecoderPool
 from app.jobs.deletion import Deletion
-from app.jobs.janitor import Janitor
 from app.jobs.lease_keeper import LeaseKeeper, LeaseTimes
+from app.jobs.queue_depth import follow_rows
 from app.jobs.reblending import Reblender
-from app.jobs.runner import Runner
 from app.jobs.submission import Submission
 from app.main import cluster
-from app.main.cloud import open_cloud
-from app.main.limits import limits_of, open_result_cache, open_scanner, result_limits_of, submission_limits_of
-from app.main.local_backend import open_backend, release_when_idle
-from app.main.storage import open_storage
-from app.main.tracing import open_tracer
+from app.main.foundation import Foundation, lay_foundation
+from app.main.limits import limits_of, open_scanner, result_limits_of, submission_limits_of
+from app.main.queue import open_queue
+from app.main.restoring import Describe, Restoring
 from app.main.users import Users, upload_places
 from app.main.webhooks import webhook_addresses_of
-from app.metrics import Metrics
 from app.process_names import own_process_name
 from app.queue import LocalQueue, Queue
 from app.settings import Settings
-from app.storage import Storage
-from app.store import SqlStore, Store
-from app.threads import SupervisedThread
-from app.tracing import Tracer
-from app.tracing.calls import traced
-from app.worker import Worker, WorkerHealth
+from app.worker import WorkerHealth
+
+if TYPE_CHECKING:
+    from app.queue.celery_queue import CeleryQueue
 
 log = logging.getLogger(__name__)
 
-LOADER_JOIN_SECONDS = 15.0
-OPEN_AGAIN_SECONDS = 30.0
-
-Describe = Callable[[], Mapping[str, Any]]
-
 
 class Service:
-    """The parts together with their start and stop. `load_error` is set when the local backend could not be opened.
-
-    With `restores` False it only serves and loads no network: other processes restore, and report what they can.
-    """
+    """The parts together with their start and stop. `restoring` is None in a server whose photos workers restore."""
 
     def __init__(
         self,
@@ -77,48 +64,72 @@ class Service:
         after_death: bool = False,
         restores: bool = True,
     ) -> None:
-        self._after_death, self._restores = after_death, restores
-        self.load_error: RestoreError | None = None
-        self._settings, self._lease_times = settings, lease_times or LeaseTimes()
-        self._given = backends is not None or not restores
-        self._backends: dict[str, Backend] = dict(backends or {})
-        self._describe: Describe = describe or dict
-        self._warm_up: Callable[[], str | None] = warm_up or (lambda: None)
-        self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
-        self._ending = threading.Event()
-        self._idle_watch: SupervisedThread | None = None
-        self._starting = threading.Lock()
-        self._waiting: list[str] = []
-        self.loaded = threading.Event()
+        self._after_death, self._settings = after_death, settings
         self._scanner = open_scanner(settings)
-        self.context = self._build(on_hang)
-        self._links = cluster.link(self.context, self._hints, restores=restores)
+        self._inspectors = DecoderPool(limits_of(settings).image)
+        base = self._base = lay_foundation(settings, lease_times)
+        self._rate_limits = RateLimits(settings.rate_limit, cluster.open_windows(settings.broker_url))
+        self._users = Users(settings, self._rate_limits, base.metrics)
+        self.restoring: Restoring | None = None
+        self.loaded = threading.Event()
+        self._sender: CeleryQueue | None = None
+        if restores:
+            queue: Queue = LocalQueue()
+            self.restoring = Restoring(
+                base,
+                queue,
+                backends=backends,
+                describe=describe,
+                warm_up=warm_up,
+                on_hang=on_hang,
+                warm=self._warm_inspectors,
+            )
+            self.loaded = self.restoring.loaded
+            self.context = self._serve_with(base, queue, self.restoring)
+        else:
+            self._sender = open_queue(settings.broker_url, base.store, base.metrics)
+            self.context = self._serve_for_workers(base, self._sender or LocalQueue())
+        worker = None if self.restoring is None else self.restoring.worker
+        self._links = cluster.link(self.context, base.hints, worker)
+
+    @property
+    def load_error(self) -> RestoreError | None:
+        """Why the local backend could not be opened."""
+        return None if self.restoring is None else self.restoring.load_error
 
     async def start(self) -> None:
         """Open the store, take back what a crash left, and begin to load; requests are answered meanwhile."""
         context = self.context
         await asyncio.to_thread(context.store.open)
-        self._waiting = context.store.recover(
-            context.wall(), burn_try=self._after_death, predecessors=own_process_name().of_its_supervisor
-        )
         self._users.start(context.store)
         context.job_events.start(context.events)
+        waiting = self._take_back() if self.restoring is not None else []
         context.janitor.start()
         context.lease_keeper.start()
         self._links.start()
-        self._loader.start()
+        if self.restoring is not None:
+            self.restoring.start(waiting)
+        else:
+            threading.Thread(target=self._warm_inspectors, name="decoder-warm-up", daemon=True).start()
+            self.loaded.set()  # there is nothing to load
+
+    def _take_back(self) -> list[str]:
+        """What the process before this one left; returns the waiting attempts."""
+        return self.context.store.recover(
+            self.context.wall(), burn_try=self._after_death, predecessors=own_process_name().of_its_supervisor
+        )
 
     async def drain(self) -> None:
         """Take no new photos, let the running one end, give back the rest. Harmless when called twice."""
         self.context.admission.draining = True
-        with self._starting:  # the loader has started the worker, or never will
-            self._ending.set()
-        await asyncio.to_thread(self.context.worker.drain, self.context.limits.drain_seconds)
+        if self.restoring is not None:
+            await asyncio.to_thread(self.restoring.drain, self.context.limits.drain_seconds)
         self.context.job_events.stop()
 
     def force_stop(self) -> None:
         """Cut a drain short."""
-        threading.Thread(target=self.context.worker.stop, name="hurry", daemon=True).start()
+        if self.restoring is not None:
+            self.restoring.force_stop()
 
     async def stop(self) -> None:
         """Stop everything that `start` started."""
@@ -128,63 +139,63 @@ class Service:
         self._users.stop()
         await asyncio.to_thread(context.janitor.stop)
         await asyncio.to_thread(context.lease_keeper.stop)
-        await asyncio.to_thread(self._loader.join, LOADER_JOIN_SECONDS)
-        if self._idle_watch is not None:
-            self._idle_watch.stop()
+        if self.restoring is not None:
+            await asyncio.to_thread(self.restoring.close)
         await asyncio.to_thread(context.reblender.close)
-        await asyncio.to_thread(context.decoder.close)
         await asyncio.to_thread(context.inspectors.close)
         await asyncio.to_thread(context.pools.shutdown)
+        if self._sender is not None:
+            await asyncio.to_thread(self._sender.close)
         await asyncio.to_thread(self._links.stop)
         await context.rate_limits.windows.close()
         context.store.close()
 
+    def _serve_with(self, base: Foundation, queue: Queue, restoring: Restoring) -> AppContext:
+        worker = restoring.worker
+        keeper = base.make_lease_keeper(queue, worker.held_tokens, restoring.runner.settle)
+        return self._build(base, queue, restoring.catalog, worker.health, keeper)
+
+    def _serve_for_workers(self, base: Foundation, queue: Queue) -> AppContext:
+        catalog = WorkersCatalog(base.store.workers)
+        follow_rows(base.store, base.metrics)
+        return self._build(base, queue, catalog, catalog.health, base.make_lease_keeper(queue))
+
     # Longer than the rest for the one list of all parts, whose order should be read in one place.
-    def _build(self, on_hang: Callable[[], None] | None) -> AppContext:
-        settings, metrics, tracer = self._settings, Metrics(), open_tracer(self._settings)
-        limits = limits_of(settings)
-        queue = LocalQueue()
-        store, events = self._make_store(tracer)
-        storage = traced(open_storage(settings), "storage", tracer)
-        rate_limits = RateLimits(settings.rate_limit, cluster.open_windows(settings.broker_url))
-        self._users = Users(settings, rate_limits, metrics)
-        decoder, inspectors = Decoder(limits.image), DecoderPool(limits.image)
+    def _build(
+        self,
+        base: Foundation,
+        queue: Queue,
+        catalog: Catalog,
+        worker_health: Callable[[], WorkerHealth],
+        keeper: LeaseKeeper,
+    ) -> AppContext:
+        settings, store, storage, limits, metrics = self._settings, base.store, base.storage, base.limits, base.metrics
         pools = Pools()
-        cache = open_result_cache(settings, store, storage, self._backends)
-        runner = Runner(store, storage, decoder, self._backends, metrics, tracer=tracer, cache=cache)
-        # Wake-ups go to the worker of this process; one that never starts must not collect them.
-        worker = self._make_worker(runner, store, metrics, queue if self._restores else LocalQueue(), on_hang)
-        if not self._given and (cloud := open_cloud(settings, decoder, storage)) is not None:
-            self._backends[CLOUD] = cloud
 
         async def count_queued() -> int:
             counts = await pools.system.run("", store.counts)
             return counts.queued
 
-        catalog, worker_health = self._make_catalog(store, worker, metrics)
         return AppContext(
             limits=limits,
             store=store,
-            events=events,
+            events=base.events,
             queue=queue,
             storage=storage,
-            decoder=decoder,
-            inspectors=inspectors,
+            inspectors=self._inspectors,
             metrics=metrics,
-            tracer=tracer,
-            worker=worker,
+            tracer=base.tracer,
             worker_health=worker_health,
-            lease_keeper=LeaseKeeper(
-                store, queue, metrics, self._lease_times, held=worker.held_tokens, settle=runner.settle
-            ),
-            janitor=self._make_janitor(store, storage, metrics),
+            end_without_card=_nothing if self.restoring is None else self.restoring.worker.end_without_card,
+            lease_keeper=keeper,
+            janitor=base.make_janitor(),
             catalog=catalog,
             forecast=Forecast(store, catalog, time.monotonic, settings.siliconflow_concurrency),
             authentication=self._users.authentication,
-            rate_limits=rate_limits,
+            rate_limits=self._rate_limits,
             job_events=JobEvents(),
             reblender=Reblender(store, storage, Decoder(result_limits_of(limits)), metrics),
-            submission=self._make_submission(store, storage, queue, catalog, inspectors),
+            submission=self._make_submission(base, queue, catalog),
             deletion=Deletion(store, storage),
             admission=Admission(storage, limits.queue_limit, count_queued, time.monotonic),
             connections=Connections(),
@@ -199,123 +210,25 @@ class Service:
             scanner=self._scanner,
         )
 
-    def _make_store(self, tracer: Tracer) -> tuple[Store, Events]:
-        """The rows, and who hears of their changes."""
-        url, seconds = self._settings.database_url, self._lease_times.lease_seconds
-        events, self._hints = cluster.open_events(url, self._settings.broker_url, lambda ids: store.revisions(ids))
-        store = SqlStore(url, events, worker=str(own_process_name()), lease_seconds=seconds)
-        return traced(store, "store", tracer), events
-
-    def _make_catalog(
-        self, store: Store, worker: Worker, metrics: Metrics
-    ) -> tuple[Catalog, Callable[[], WorkerHealth]]:
-        """What is known of models and of those that restore: from this process, or from what workers report."""
-        metrics.follow_provider(lambda: self._provider_pause_seconds() is not None)
-        if not self._restores:
-            reported = WorkersCatalog(store.workers)
-            return reported, reported.health
-        own = Catalog(
-            lambda: self._describe(),
-            lambda: self._warm_up(),
-            backends=self._backend_rows(),
-            provider_pause_seconds=self._provider_pause_seconds,
-        )
-        return own, worker.health
-
-    def _make_submission(
-        self, store: Store, storage: Storage, queue: Queue, catalog: Catalog, inspectors: DecoderPool
-    ) -> Submission:
+    def _make_submission(self, base: Foundation, queue: Queue, catalog: Catalog) -> Submission:
         return Submission(
-            store,
-            storage,
+            base.store,
+            base.storage,
             queue,
             check_options=catalog.check,
-            read_header=inspectors.read_header,
-            limits=submission_limits_of(self._settings, restores=self._restores),
+            read_header=self._inspectors.read_header,
+            limits=submission_limits_of(self._settings, restores=self.restoring is not None),
             scan=None if self._scanner is None else self._scanner.scan,
         )
 
-    def _make_worker(
-        self, runner: Runner, store: Store, metrics: Metrics, queue: Queue, on_hang: Callable[[], None] | None
-    ) -> Worker:
-        return Worker(
-            runner,
-            store,
-            metrics,
-            queue,
-            waiting={CLOUD: self._settings.siliconflow_concurrency},
-            hang_timeout_seconds=self._settings.hang_timeout_seconds,
-            on_hang=on_hang,
-        )
-
-    def _make_janitor(self, store: Store, storage: Storage, metrics: Metrics) -> Janitor:
-        kept, pause = self._settings.retention_minutes * 60, self._settings.janitor_interval_minutes * 60
-        return Janitor(store, storage, metrics, retention_seconds=kept, interval_seconds=pause)
-
-    def _provider_pause_seconds(self) -> float | None:
-        cloud = self._backends.get(CLOUD)
-        return cloud.pause_seconds() if isinstance(cloud, Pausing) else None
-
-    def _backend_rows(self) -> list[dict[str, Any]]:
-        """What may be chosen, and what it means to choose it."""
-        cloud = describe_siliconflow(available=CLOUD in self._backends, api_url=self._settings.siliconflow_api_url)
-        return [dict(LOCAL_BACKEND), cloud]
-
-    def _load(self) -> None:
-        """In its own thread: warm the decoder, open and load the backend, then let the worker begin.
-
-        What fails for a reason that may pass is tried again until it works.
-        """
-        warming = threading.Thread(target=self._warm_decoders, name="decoder-warm-up", daemon=True)
-        warming.start()  # the children load while we load
-        failure = self._try_to_open()
-        warming.join()
-        self._begin(failure)
-        self.loaded.set()
-        while failure is not None and self.load_error is None and not self._ending.wait(OPEN_AGAIN_SECONDS):
-            failure = self._try_to_open()
-            self._begin(failure)
-
-    def _try_to_open(self) -> str | None:
-        """Open the local backend where none was given; one sentence when that failed."""
-        try:
-            if not self._given:
-                self._open_local()
-        except RestoreError as error:
-            self.load_error = error
-            return error.detail
-        except Exception:
-            log.exception("the local backend could not be opened")
-            return "The restoration backend could not be opened; the log says why, and it is tried again."
-        return None
-
-    def _begin(self, failure: str | None) -> None:
-        """Let the worker take photos, unless the backend could not be opened or the service stops."""
-        with self._starting:
-            if failure is None and self._restores and not self._ending.is_set():
-                self.context.worker.start()
-                for attempt_id in self._waiting:
-                    self.context.queue.publish(attempt_id)
-        self.context.catalog.loaded(failure)
-
-    def _open_local(self) -> None:
-        """In this thread: loading torch takes seconds, and `/health/live` shall answer before."""
-        backend = open_backend(self._settings)
-        self._backends[backend.name] = backend
-        self._describe, self._warm_up = backend.describe, backend.warm_up
-        try:
-            backend.load()
-        except RestoreError as error:  # a damaged weight file, say: other models may do, and each job says its own
-            log.warning("the default model could not be loaded: %s", error.detail)
-        if backend.may_release_when_idle:
-            self._idle_watch = SupervisedThread("idle-release", functools.partial(release_when_idle, backend))
-            self._idle_watch.start()
-
-    def _warm_decoders(self) -> None:
+    def _warm_inspectors(self) -> None:
         if self._scanner is not None:
             self._scanner.away()  # the first look also finds out its limit
         try:
-            self.context.inspectors.start()
-            self.context.decoder.start()
+            self._inspectors.start()
         except RestoreError as error:  # the first photo tries again
             log.warning("the decoder could not be started: %s", error.detail)
+
+
+def _nothing() -> None:
+    """A server that restores nothing has no card to lose."""

@@ -22,8 +22,9 @@ from app.api.connection_limits import ConnectionLimits, connections_within, rais
 from app.api.dashboard import Dashboard
 from app.api.http_protocol import CountedWebSocket, TimedProtocol
 from app.errors import Conflict, is_exhaustion
-from app.exit_codes import EXIT_CARD_LOST, EXIT_HUNG
+from app.exit_codes import EXIT_HUNG
 from app.main.application import create_app
+from app.main.roles import Role, check_role
 from app.main.service import Service
 from app.settings import Settings
 
@@ -43,23 +44,29 @@ def create_dashboard(app: FastAPI, static_folder: Path = STATIC_FOLDER) -> Dashb
 
 
 def serve(
-    settings: Settings, *, banner: Callable[[Mapping[str, Any]], None] | None = None, after_death: bool = False
+    settings: Settings,
+    *,
+    banner: Callable[[Mapping[str, Any]], None] | None = None,
+    after_death: bool = False,
+    role: Role = Role.ALL,
 ) -> None:
     """Serve API and dashboard until SIGTERM or SIGINT; a second signal cuts the drain short.
 
     `banner` is called once with what the local backend says of itself, when it is loaded. `after_death`: the process
-    before this one died, and nothing else did; what it had in work burned a try.
+    before this one died, and nothing else did; what it had in work burned a try. With `Role.API` workers
+    restore instead of this process.
 
     Raises:
         RestoreError: the start is not possible: a port is taken, the data folder is in use, the device is not there.
     """
     logs.set_up(settings.log_format, settings.secrets)
+    check_role(settings, role)
 
     def end() -> None:
-        worker = app.state.service.context.worker
-        os._exit(EXIT_CARD_LOST if worker.card_lost else EXIT_HUNG)
+        restoring = app.state.service.restoring
+        os._exit(EXIT_HUNG if restoring is None else restoring.exit_code)
 
-    app = create_app(settings, on_hang=end, after_death=after_death)
+    app = create_app(settings, on_hang=end, after_death=after_death, restores=role is not Role.API)
     with _listening(settings.host, settings.port) as api, _listening(settings.host, settings.dashboard_port) as pages:
         asyncio.run(_serve(app, api, pages, banner, settings.forwarded_allow_ips))
 

@@ -19,7 +19,7 @@ def open_storage(settings: Settings) -> Storage:
     """
     folders = settings.upload_folder, settings.processed_folder
     if not settings.storage_url:
-        return DiskStorage(*folders, settings.min_free_disk_mb)
+        return DiskStorage(*folders, settings.min_free_disk_mb, marks_runs=settings.shared_folders)
     try:
         from app.storage.s3 import S3Options, open_s3_storage
     except ModuleNotFoundError as error:

@@ -21,6 +21,7 @@ from app.storage.names import (
     RESULT_PATTERN,
     first_version,
     layers_name,
+    mark_run,
     related_files,
     version_of,
 )
@@ -29,9 +30,15 @@ from app.storage.scratch import GONE, ScratchFolders, found_files, inside, remov
 
 
 class DiskStorage:
-    """The upload folder and the folder of results; see `Storage`. Symbolic links are refused."""
+    """The upload folder and the folder of results; see `Storage`. Symbolic links are refused.
 
-    def __init__(self, upload_folder: Path, processed_folder: Path, min_free_disk_mb: int = 0) -> None:
+    `marks_runs`: processes of several hosts write here, so each run publishes under a name of its own.
+    """
+
+    def __init__(
+        self, upload_folder: Path, processed_folder: Path, min_free_disk_mb: int = 0, *, marks_runs: bool = False
+    ) -> None:
+        self._marks_runs = marks_runs
         self._folders = ScratchFolders(upload_folder, processed_folder, min_free_disk_mb)
         self._uploads, self._results = self._folders.uploads, self._folders.results
 
@@ -97,8 +104,9 @@ class DiskStorage:
         return self._folders.scratch(attempt_id)
 
     def name_of_run(self, result_name: str, run: str) -> str:
-        """See `Storage`: the name itself, since one process writes here, one run of an attempt after the other."""
-        return self._result_path(result_name).name
+        """See `Storage`: the name itself where one process writes, one run of an attempt after the other."""
+        name = self._result_path(result_name).name
+        return mark_run(name, run) if self._marks_runs else name
 
     def publish(self, temporary: Path, result_name: str) -> None:
         """See `Storage`: sync the file, give it its final name, sync the folder."""

@@ -154,6 +154,11 @@ class ActiveRuns:
         with self._moved:
             return self._waiting[lane]
 
+    def wait_for_move(self, timeout_seconds: float) -> None:
+        """Wait until a run comes to a new step, or leaves, at most so long."""
+        with self._moved:
+            self._moved.wait(timeout_seconds)
+
     def is_empty(self) -> bool:
         """Whether nothing is in work."""
         with self._moved:

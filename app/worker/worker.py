@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import faulthandler
-import functools
 import logging
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 
-from app.errors import RestoreError
+from app.jobs.queue_depth import follow_rows
 from app.jobs.runner import Runner
 from app.metrics import Metrics
 from app.options import BackendName
 from app.queue import Queue
-from app.store import AttemptStatus, Store
+from app.store import Store
 from app.threads import SupervisedThread, ThreadState
 from app.worker.active_runs import ActiveRuns, Step
 from app.worker.lane import Lane, LaneFilter, WorkerContext
@@ -60,6 +59,11 @@ class Worker:
     An attempt whose last run crashed runs alone, with nothing of any lane beside it, so that a photo that kills the
     process never takes a neighbour with it: a second and a third crash are its own.
 
+    Args:
+        waiting: the backends with a lane of their own, and how many photos each of these holds.
+        restores_here: whether there is a local lane.
+        is_shared: other processes serve the same rows, so that the local lane takes this machine's backend alone.
+
     `on_hang` is called, after the stacks were dumped, when a restoration or an encoding gave no sign of life for
     `hang_timeout_seconds`, and when a lane's thread died of `DeviceLost` or `end_without_card` was called, which
     `card_lost` then tells; the caller ends the process, since neither a thread can be ended nor a lost card be used
@@ -74,6 +78,8 @@ class Worker:
         queue: Queue,
         *,
         waiting: Mapping[str, int] | None = None,
+        restores_here: bool = True,
+        is_shared: bool = False,
         hang_timeout_seconds: float = 300.0,
         on_hang: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -90,16 +96,15 @@ class Worker:
         self._hung = False
         self.card_lost = False
         others = dict(waiting or {})
-        self._lane_sizes = {BackendName.LOCAL.value: LOCAL_ATTEMPTS, **others}
-        self._local = LocalLane(BackendName.LOCAL, self._context, LaneFilter(but=tuple(others)))
-        self._lanes: list[Lane] = [self._local]
+        self._lane_sizes = {**({BackendName.LOCAL.value: LOCAL_ATTEMPTS} if restores_here else {}), **others}
+        self._lanes: list[Lane] = []
+        if restores_here:
+            lane_filter = LaneFilter(only=BackendName.LOCAL) if is_shared else LaneFilter(but=tuple(others))
+            self._lanes.append(LocalLane(BackendName.LOCAL, self._context, lane_filter))
         self._lanes += [RemoteLane(name, self._context, LaneFilter(only=name), most) for name, most in others.items()]
         watchdog = SupervisedThread("worker-watchdog", self._watch_loop, on_death=self._watchdog_died, clock=clock)
         self._threads = [*(thread for lane in self._lanes for thread in lane.threads), watchdog]
-        metrics.follow_queue(
-            functools.partial(self._depth, AttemptStatus.QUEUED),
-            functools.partial(self._depth, AttemptStatus.PROCESSING),
-        )
+        follow_rows(store, metrics)
 
     # What others call.
 
@@ -218,9 +223,3 @@ class Worker:
         if ThreadState.STOPPED in states.values():
             return "stopped", ["The worker is not running."]
         return ("idle" if self.active_runs.is_empty() else "busy"), []
-
-    def _depth(self, status: AttemptStatus) -> float:
-        try:
-            return float(getattr(self._store.counts(), status.value))
-        except RestoreError:
-            return float("nan")

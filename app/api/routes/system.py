@@ -94,7 +94,7 @@ async def warm_up(request: Request) -> Response:
     try:
         model = await context.warm_ups.run("default", lambda: asyncio.to_thread(context.catalog.warm_up))
     except DeviceLost:
-        threading.Thread(target=context.worker.end_without_card, name="card-lost", daemon=True).start()
+        threading.Thread(target=context.end_without_card, name="card-lost", daemon=True).start()
         detail = "The graphics card failed and the service starts again; try in a minute."
         raise Unavailable("device_lost", detail, retry_after_seconds=60) from None
     return JSONResponse({"model": model, "seconds": round(context.clock() - started, 3)})

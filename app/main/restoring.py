@@ -1,0 +1,205 @@
+"""The parts of a process that restores: backends, decoder, runner and worker, and the thread that loads them.
+
+With HTTP beside it it is the service of one machine; alone it is a worker of several.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from app.api.catalog import LOCAL_BACKEND, Catalog
+from app.backends.protocol import Backend, Pausing
+from app.backends.siliconflow import NAME as CLOUD
+from app.backends.siliconflow import describe_siliconflow
+from app.errors import RestoreError
+from app.exit_codes import EXIT_CARD_LOST, EXIT_HUNG
+from app.images import Decoder
+from app.jobs.runner import Runner
+from app.main.cloud import open_cloud
+from app.main.foundation import Foundation
+from app.main.limits import open_result_cache
+from app.main.local_backend import open_backend
+from app.queue import Queue
+from app.threads import SupervisedThread
+from app.worker import Worker
+
+if TYPE_CHECKING:
+    from app.backends.local import LocalBackend
+
+log = logging.getLogger(__name__)
+
+LOADER_JOIN_SECONDS = 15.0
+OPEN_AGAIN_SECONDS = 30.0
+IDLE_CHECK_SECONDS = 30.0
+
+Describe = Callable[[], Mapping[str, Any]]
+
+
+class Restoring:
+    """The parts together. `load_error` is set when the local backend could not be opened.
+
+    Args:
+        foundation: what they stand on.
+        queue: what wakes the lanes.
+        backends: what restores, by name; None opens what the settings name.
+        describe, warm_up: of the given backends (see `Catalog`).
+        on_hang: called when a restoration hangs; the process should end.
+        here, cloud: whether this machine's own networks restore, and whether it asks the provider.
+        warm: whatever else should be warmed beside the decoder.
+    """
+
+    def __init__(
+        self,
+        foundation: Foundation,
+        queue: Queue,
+        *,
+        backends: Mapping[str, Backend] | None = None,
+        describe: Describe | None = None,
+        warm_up: Callable[[], str | None] | None = None,
+        on_hang: Callable[[], None] | None = None,
+        here: bool = True,
+        cloud: bool = True,
+        warm: Callable[[], None] = lambda: None,
+    ) -> None:
+        settings = foundation.settings
+        self._foundation, self._settings, self._queue, self._warm = foundation, settings, queue, warm
+        self.load_error: RestoreError | None = None
+        self.loaded = threading.Event()
+        self._given, self._here = backends is not None, here
+        self.backends: dict[str, Backend] = dict(backends or {})
+        self._describe: Describe = describe or dict
+        self._warm_up: Callable[[], str | None] = warm_up or (lambda: None)
+        self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
+        self._ending, self._starting = threading.Event(), threading.Lock()
+        self._idle_watch: SupervisedThread | None = None
+        self._waiting: Sequence[str] = ()
+        self.decoder = Decoder(foundation.limits.image)
+        store, storage = foundation.store, foundation.storage
+        cache = open_result_cache(settings, store, storage, self.backends)
+        self.runner = Runner(
+            store, storage, self.decoder, self.backends, foundation.metrics, tracer=foundation.tracer, cache=cache
+        )
+        self.worker = self._make_worker(on_hang, cloud=cloud)
+        if cloud and not self._given and (opened := open_cloud(settings, self.decoder, foundation.storage)) is not None:
+            self.backends[CLOUD] = opened
+        available = CLOUD in self.backends
+        rows = [dict(LOCAL_BACKEND), describe_siliconflow(available=available, api_url=settings.siliconflow_api_url)]
+        self.catalog = Catalog(
+            lambda: self._describe(),
+            lambda: self._warm_up(),
+            backends=rows,
+            provider_pause_seconds=self._provider_pause_seconds,
+        )
+        foundation.metrics.follow_provider(lambda: self._provider_pause_seconds() is not None)
+
+    @property
+    def exit_code(self) -> int:
+        """How a process ends that cannot go on: because its card is lost, or because a run hangs."""
+        return EXIT_CARD_LOST if self.worker.card_lost else EXIT_HUNG
+
+    def start(self, waiting: Sequence[str]) -> None:
+        """Begin to load; then the worker takes photos, `waiting` first."""
+        self._waiting = waiting
+        self._loader.start()
+
+    def drain(self, deadline_seconds: float) -> None:
+        """Take no new photos, let the running one end, give back the rest. Harmless when called twice."""
+        with self._starting:  # the loader has started the worker, or never will
+            self._ending.set()
+        self.worker.drain(deadline_seconds)
+
+    def force_stop(self) -> None:
+        """Cut a drain short."""
+        threading.Thread(target=self.worker.stop, name="hurry", daemon=True).start()
+
+    def close(self) -> None:
+        """After the drain: end what else was started."""
+        self._loader.join(LOADER_JOIN_SECONDS)
+        if self._idle_watch is not None:
+            self._idle_watch.stop()
+        self.decoder.close()
+
+    def _make_worker(self, on_hang: Callable[[], None] | None, *, cloud: bool) -> Worker:
+        return Worker(
+            self.runner,
+            self._foundation.store,
+            self._foundation.metrics,
+            self._queue,
+            waiting={CLOUD: self._settings.siliconflow_concurrency} if cloud else {},
+            restores_here=self._here,
+            is_shared=not cloud,
+            hang_timeout_seconds=self._settings.hang_timeout_seconds,
+            on_hang=on_hang,
+        )
+
+    def _provider_pause_seconds(self) -> float | None:
+        cloud = self.backends.get(CLOUD)
+        return cloud.pause_seconds() if isinstance(cloud, Pausing) else None
+
+    def _load(self) -> None:
+        """In its own thread: warm the decoder, open and load the backend, then let the worker begin.
+
+        What fails for a reason that may pass is tried again until it works.
+        """
+        warming = threading.Thread(target=self._warm_decoders, name="decoder-warm-up", daemon=True)
+        warming.start()  # the children load while we load
+        failure = self._try_to_open()
+        warming.join()
+        self._begin(failure)
+        self.loaded.set()
+        while failure is not None and self.load_error is None and not self._ending.wait(OPEN_AGAIN_SECONDS):
+            failure = self._try_to_open()
+            self._begin(failure)
+
+    def _try_to_open(self) -> str | None:
+        """Open the local backend where none was given; one sentence when that failed."""
+        try:
+            if self._here and not self._given:
+                self._open_local()
+        except RestoreError as error:
+            self.load_error = error
+            return error.detail
+        except Exception:
+            log.exception("the local backend could not be opened")
+            return "The restoration backend could not be opened; the log says why, and it is tried again."
+        return None
+
+    def _begin(self, failure: str | None) -> None:
+        """Let the worker take photos, unless the backend could not be opened or the service stops."""
+        with self._starting:
+            if failure is None and not self._ending.is_set():
+                self.worker.start()
+                for attempt_id in self._waiting:
+                    self._queue.publish(attempt_id)
+        self.catalog.loaded(failure)
+
+    def _open_local(self) -> None:
+        """In this thread: loading torch takes seconds, and `/health/live` shall answer before."""
+        backend = open_backend(self._settings)
+        self.backends[backend.name] = backend
+        self._describe, self._warm_up = backend.describe, backend.warm_up
+        try:
+            backend.load()
+        except RestoreError as error:  # a damaged weight file, say: other models may do, and each job says its own
+            log.warning("the default model could not be loaded: %s", error.detail)
+        if backend.may_release_when_idle:
+            self._idle_watch = SupervisedThread("idle-release", functools.partial(_release_when_idle, backend))
+            self._idle_watch.start()
+
+    def _warm_decoders(self) -> None:
+        self._warm()
+        try:
+            self.decoder.start()
+        except RestoreError as error:  # the first photo tries again
+            log.warning("the decoder could not be started: %s", error.detail)
+
+
+def _release_when_idle(backend: LocalBackend, stop: threading.Event) -> None:
+    """Have a card's memory given back when it had no work for a while, until `stop`."""
+    while not stop.wait(IDLE_CHECK_SECONDS):
+        backend.release_if_idle(time.monotonic())
