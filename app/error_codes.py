@@ -144,6 +144,7 @@ _TABLE = {
     "interrupted": ErrorFacts(503, "the service stopped after the photo was sent to the provider"),
     # starting the service, and the command line
     "already_running": ErrorFacts(409, "another process uses this database"),
+    "settings_conflict": ErrorFacts(409, "settings that do not go together"),
     "package_missing": ErrorFacts(409, "a package of an optional part is not installed"),
     "port_taken": ErrorFacts(409, "another program listens on the port"),
     "database_damaged": ErrorFacts(500, "the job database is damaged"),
