@@ -227,7 +227,13 @@ def running_cluster(
         servers = []
         for number, name in enumerate(names):
             port, pages = ports[2 * number], ports[2 * number + 1]
-            node = Node(str(folder / name), {**shared, "port": port, "dashboard_port": pages}, seconds, provider)
+            node = Node(
+                str(folder / name),
+                {**shared, "port": port, "dashboard_port": pages},
+                seconds,
+                provider,
+                not name.startswith("api"),
+            )
             ahead = clocks_apart_seconds if name in ("api-2", "worker-2") else 0.0
             servers.append(Server(name, node, port, {**s3_servers.CREDENTIALS, **_clock(ahead, folder)}))
             stack.callback(servers[-1].end)
