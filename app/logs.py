@@ -5,13 +5,16 @@ Nothing is set up at import time.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
 
 REDACTED = "[hidden]"
 _NAMED_SECRET = re.compile(
@@ -21,6 +24,27 @@ _SHORTEST_SECRET = 6
 _SPARING_SECONDS = 60.0
 # These say something for each broken request that anybody sends.
 _NOISY = ("python_multipart", "python_multipart.multipart", "multipart", "PIL")
+# What the lines of this thread or request are about: request_id, trace_id, job, attempt, owner, worker.
+_facts: ContextVar[Mapping[str, str]] = ContextVar("log_facts", default=MappingProxyType({}))
+
+
+@contextlib.contextmanager
+def bind(**facts: str | None) -> Iterator[None]:
+    """Let JSON lines carry these facts while the block runs, in this thread or task; None is left out."""
+    token = _facts.set({**_facts.get(), **_known(facts)})
+    try:
+        yield
+    finally:
+        _facts.reset(token)
+
+
+def add(**facts: str | None) -> None:
+    """The same to the end of the block of `bind` that is open here."""
+    _facts.set({**_facts.get(), **_known(facts)})
+
+
+def _known(facts: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 class RedactingFormatter(logging.Formatter):
@@ -42,6 +66,7 @@ class RedactingFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **_facts.get(),
         }
         if record.exc_info:
             row["exception"] = self.formatException(record.exc_info)

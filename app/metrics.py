@@ -40,6 +40,7 @@ class Metrics:
             **own,
         )
         self._restarts = Counter("thread_restarts", "threads that died and were started again", ["thread"], **own)
+        self._webhooks = Counter("webhook_tries", "tries of webhooks by what came of them", ["outcome"], **own)
         self._removed = Counter("janitor_removed", "what the janitor removed", ["kind"], **own)
 
     def attempt_ended(self, status: str) -> None:
@@ -76,6 +77,10 @@ class Metrics:
     def thread_restarted(self, name: str) -> None:
         """A supervised thread died and will be started again."""
         self._restarts.labels(name).inc()
+
+    def webhook_tried(self, outcome: str) -> None:
+        """One try of a webhook: delivered, retried (it failed, and is tried again) or failed (it was the last)."""
+        self._webhooks.labels(outcome).inc()
 
     def janitor_removed(self, kind: str, number: int) -> None:
         """The janitor removed `number` of jobs, uploads, results or orphans."""

@@ -30,6 +30,7 @@ _BUCKET_PATTERN = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.\.?(/
 _ORIGIN_PATTERN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?/?", re.IGNORECASE)
 _CLAMD_PATTERN = re.compile(r"tcp://(\[[0-9a-f:]+\]|[A-Za-z0-9._-]+):[1-9][0-9]{0,4}|(unix://)?/[^\s\0?#]{1,100}")
 _HOST_PATTERN = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*")
+_WEBHOOK_SECRET_PATTERN = re.compile(r"whsec_([A-Za-z0-9+/]{4}){8,21}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 
 
 class Settings(BaseSettings):
@@ -86,6 +87,10 @@ class Settings(BaseSettings):
         default="", description="clamd that scans every upload: tcp://host:port or a socket's path; empty: no scan"
     )
     clamd_timeout_seconds: float = Field(default=30, ge=1, le=600, description="for one file")
+
+    result_cache: Literal["off", "owner", "all"] = Field(
+        default="off", description="whose finished results answer an equal job"
+    )
 
     # where things live
     upload_folder: Path = Path("temp_uploads")
@@ -153,7 +158,22 @@ class Settings(BaseSettings):
         description="hosts that results may be fetched from; *.name means every host below name",
     )
 
+    # webhooks
+    webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(),
+        alias="WEBHOOK_SECRET",
+        description="what webhooks are signed with (whsec_ and base64), or several; empty: no webhooks",
+    )
+    webhook_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="hosts that webhooks may go to, *.name, or origins of an own network; empty: any public",
+    )
+
+    # what is told to operators
     log_format: Literal["text", "json"] = "text"
+    otel_exporter_otlp_endpoint: str = Field(
+        default="", description="address of an OpenTelemetry collector (OTLP over HTTP); empty: no traces"
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -169,7 +189,14 @@ class Settings(BaseSettings):
         return (*named, SecretsSettingsSource(settings_cls, SECRETS_FOLDER)) if SECRETS_FOLDER.is_dir() else named
 
     @field_validator(
-        "api_keys", "allowed_hosts", "cors_origins", "forwarded_allow_ips", "siliconflow_result_hosts", mode="before"
+        "api_keys",
+        "allowed_hosts",
+        "cors_origins",
+        "forwarded_allow_ips",
+        "siliconflow_result_hosts",
+        "webhook_secrets",
+        "webhook_hosts",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: object) -> object:
@@ -232,6 +259,13 @@ class Settings(BaseSettings):
             raise ValueError("STORAGE_URL must be s3://bucket or s3://bucket/prefix, without a key or an address")
         return value
 
+    @field_validator("otel_exporter_otlp_endpoint")
+    @classmethod
+    def _is_a_collector(cls, value: str) -> str:
+        if value and not _ORIGIN_PATTERN.match(value):
+            raise ValueError("OTEL_EXPORTER_OTLP_ENDPOINT must be an address such as http://127.0.0.1:4318")
+        return value
+
     @field_validator("s3_endpoint_url", "s3_public_endpoint_url")
     @classmethod
     def _is_an_origin(cls, value: str) -> str:
@@ -245,6 +279,26 @@ class Settings(BaseSettings):
         hosts = tuple(host.lower() for host in value)
         if not all(_HOST_PATTERN.fullmatch(host) for host in hosts):
             raise ValueError("SILICONFLOW_RESULT_HOSTS must be host names such as s3.example.com or *.example.com")
+        return hosts
+
+    @field_validator("webhook_secrets")
+    @classmethod
+    def _can_sign(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if not all(_WEBHOOK_SECRET_PATTERN.fullmatch(secret.get_secret_value()) for secret in value):
+            raise ValueError(
+                'WEBHOOK_SECRET must be whsec_ and 24 to 64 bytes in base64: echo "whsec_$(openssl rand -base64 32)"'
+            )
+        return value
+
+    @field_validator("webhook_hosts")
+    @classmethod
+    def _are_hosts_or_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        hosts = tuple(host.lower().rstrip("/") for host in value)
+        if not all(_HOST_PATTERN.fullmatch(host) or _ORIGIN_PATTERN.fullmatch(host) for host in hosts):
+            raise ValueError(
+                "WEBHOOK_HOSTS must be host names such as hooks.example.com or *.example.com, or origins of your own "
+                "network such as http://10.0.0.5:8080"
+            )
         return hosts
 
     @model_validator(mode="after")
@@ -273,7 +327,7 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> tuple[str, ...]:
         """What must not stand in any log: keys, and the passwords of the database and of Redis."""
-        keys = [key.get_secret_value() for key in (*self.api_keys, self.siliconflow_api_key)]
+        keys = [key.get_secret_value() for key in (*self.api_keys, self.siliconflow_api_key, *self.webhook_secrets)]
         passwords = [unquote(urlsplit(url).password or "") for url in (self.database_url, self.broker_url)]
         return tuple(secret for secret in (*keys, *passwords) if secret)
 

@@ -27,8 +27,8 @@ from PIL import Image
 
 from app.backends.siliconflow.backend import SiliconFlowBackend, open_siliconflow_backend
 from app.backends.siliconflow.paid_result import Patience
-from app.backends.siliconflow.ssrf_safe_transport import GuardedNetwork
 from app.images import Picture
+from app.outbound.ssrf_safe_transport import GuardedNetwork
 
 KEY = "sk-standin-4f9c2ab87de31065"
 HOST = "s3.siliconflow.cn"

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 APP = ROOT / "app"
 GROUND = {
     "errors",
+    "memory_limit",
     "error_codes",
     "options",
     "notices",
@@ -29,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "stages": set(),
     "atomic_files": set(),
     "exit_codes": set(),
+    "memory_limit": set(),
     "result_names": set(),
     "process_names": set(),
     "options": {"errors"},
@@ -43,11 +45,15 @@ ALLOWED: dict[str, set[str]] = {
     "storage": GROUND,
     "queue": GROUND,
     "events": GROUND | {"threads"},
+    "outbound": GROUND,
+    "tracing": GROUND,
     "store": GROUND | {"events"},
     "restoration": GROUND | {"images", "results"},
-    "backends": GROUND | {"images", "restoration", "results"},
-    "jobs": GROUND | {"images", "backends", "results", "queue", "store", "storage", "metrics", "threads", "logs"},
+    "backends": GROUND | {"images", "restoration", "results", "outbound"},
+    "jobs": GROUND
+    | {"images", "backends", "results", "queue", "store", "storage", "metrics", "threads", "logs", "tracing"},
     "evaluation": GROUND | {"images", "restoration", "backends", "results"},
+    "webhooks": GROUND | {"outbound", "store", "metrics", "threads", "logs"},
     "worker": GROUND | {"jobs", "queue", "store", "storage", "metrics", "threads", "logs"},
 }
 ROOMS = {path.stem for path in APP.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()} - {"__init__"}
@@ -157,6 +163,9 @@ PICTURES = {"PIL", "cv2", "tifffile", "numpy", "torch"}
         ("storage", WEB_AND_SQL | PICTURES),
         ("queue", WEB_AND_SQL | PICTURES),
         ("events", WEB_AND_SQL | PICTURES),
+        ("outbound", WEB_AND_SQL | PICTURES),
+        ("tracing", WEB_AND_SQL | PICTURES),
+        ("webhooks", WEB_AND_SQL | PICTURES),
         ("jobs", WEB_AND_SQL | PICTURES),
         ("worker", WEB_AND_SQL | PICTURES),
         ("api", {"torch", "sqlalchemy", "cv2", "tifffile", "PIL"}),

@@ -475,6 +475,6 @@ def test_the_name_of_a_download_keeps_the_stem_and_says_the_scale(service: Servi
 def test_the_openapi_text_is_generated_from_the_options(service: Service) -> None:
     spec = service.client.get("/openapi.json").json()
     form = spec["paths"]["/api/v1/enhance"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(form["properties"]) == {"file", *FIELDS}
+    assert set(form["properties"]) == {"file", "webhook_url", *FIELDS}
     assert (form["properties"]["scale"]["minimum"], form["properties"]["scale"]["maximum"]) == (1.0, 8.0)
     assert service.client.get("/docs").status_code == 404

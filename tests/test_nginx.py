@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import itertools
 import json
 import os
 import signal
@@ -256,6 +257,25 @@ def follow(cluster: Cluster, job_id: str) -> list[dict[str, Any]]:
         messages = [json.loads(message) for message in live]
         assert live.close_code == 1000
     return messages
+
+
+def test_events_come_through_nginx_one_by_one(cluster: Cluster, tmp_path: Path) -> None:
+    api, pages = cluster.pairs[1]
+    (port,) = free_ports(1)
+    headers = {"X-API-KEY": KEY}
+    with (
+        nginx.running(nginx.render(tmp_path, port, [api] * 2, [pages] * 2), port),
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30) as client,
+    ):
+        job_id = client.post("/api/v1/enhance", files={"file": ("cat.png", photo())}).json()["job_id"]
+        with client.stream("GET", f"/api/v1/jobs/{job_id}/events") as stream:
+            told = [(time.monotonic(), line) for line in stream.iter_lines()]
+    states = [(at, json.loads(line.removeprefix("data: "))) for at, line in told if line.startswith('data: {"job_id')]
+    assert states[0][1]["status"] in ("queued", "processing")
+    assert states[-1][1]["status"] == "completed"
+    gaps = [after - before for (before, _), (after, _) in itertools.pairwise(states)]
+    assert sum(gap > 0.05 for gap in gaps) > len(gaps) / 2  # a proxy that buffers tells several at once
+    assert told[-2][1] == 'data: {"reason": "ended"}'
 
 
 def test_the_log_of_nginx_holds_no_query_and_no_key(cluster: Cluster) -> None:

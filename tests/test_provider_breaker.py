@@ -14,6 +14,7 @@ from app.api.multipart_form import MAX_FIELDS
 from app.backends.siliconflow import failures
 from app.backends.siliconflow.backend import PATIENCE_SECONDS, Account, SiliconFlowBackend, send_itself
 from app.backends.siliconflow.breaker import MOST_FAILURES, PAUSE_SECONDS, TRIAL_SECONDS, ProviderBreaker
+from app.backends.siliconflow.paid_result import Patience
 from app.errors import Cancelled, RestoreError, Unavailable
 from app.images import Decoder, Picture
 from app.options import FIELDS, RestoreOptions
@@ -171,6 +172,7 @@ def backend_of(provider: StandIn, decoder: Decoder, breaker: ProviderBreaker, cl
         provider.network,
         scratch=temporary_name,
         share=send_itself,
+        patience=Patience(0.0),
         breaker=breaker,
         clock=clock,
         pause=clock.wait,

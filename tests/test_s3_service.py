@@ -20,10 +20,10 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from app.api.dashboard import PAGE_POLICY, page_policy
-from app.backends.siliconflow.addresses import is_public_origin
 from app.commands.doctor_machine import BAD, FINE, check_storage
 from app.images import Decoder
 from app.main import create_app, create_dashboard
+from app.outbound.addresses import is_public_origin
 from app.settings import Settings
 from tests.face_backend import FaceBackend
 from tests.harness import until

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.backends.siliconflow.addresses import MAX_URL_CHARACTERS, is_public, read_url
 from app.errors import RestoreError
 from app.images import Decoder, Picture
 from app.options import RestoreOptions
+from app.outbound.addresses import MAX_URL_CHARACTERS, is_public, read_url
 from tests.provider_stand_in import HOST, PUBLIC, StandIn, stand_in
 
 HOSTS = (HOST, "*.siliconflow.com")

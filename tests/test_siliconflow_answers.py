@@ -29,11 +29,11 @@ from PIL import Image
 from app.backends.siliconflow import backend as backend_module
 from app.backends.siliconflow import download, failures, request
 from app.backends.siliconflow.request import read_answer
-from app.backends.siliconflow.ssrf_safe_transport import GuardedNetwork
 from app.error_codes import facts_of
 from app.errors import BadGateway, Cancelled, RestoreError
 from app.images import Decoder, ImageLimits, Picture
 from app.options import RestoreOptions
+from app.outbound.ssrf_safe_transport import GuardedNetwork
 from tests.harness import until
 from tests.provider_stand_in import HOST, KEY, MODEL, PUBLIC, SIGNATURE, TRACE, Play, StandIn, Wire
 

@@ -15,7 +15,7 @@ from app import logs
 from app.api import schemas
 from app.commands.serve import banner
 from app.errors import DeviceLost, Unavailable
-from app.main import create_app, create_dashboard
+from app.main import create_app, create_dashboard, local_backend
 from app.main import service as service_module
 from app.options import CARD_FAILED, FIELDS
 from app.settings import Settings
@@ -105,7 +105,7 @@ def test_a_backend_that_fails_to_open_is_told_in_health_and_opened_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever a driver raises: the service answers, says so, tries again, and then restores what waited."""
-    opened, may_open = service_module.open_backend, threading.Event()
+    opened, may_open = local_backend.open_backend, threading.Event()
 
     def open_backend(settings: Settings) -> Any:
         if not may_open.is_set():

@@ -32,6 +32,8 @@ from app.metrics import Metrics
 from app.queue import Queue
 from app.storage import ID_PATTERN, Storage
 from app.store import Attempt, AttemptStatus, Job, Store
+from app.tracing import Tracer
+from app.webhooks.addresses import WebhookAddresses
 from app.worker import Worker, WorkerHealth
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ class AppContext:
         owner: whose request this context was lent to; calls run in that owner's share of the pools.
         decoder: of the photos in work.
         inspectors: decoders for what requests ask of files.
+        webhook_addresses: which may be told when a job ends; None: no webhooks are sent.
         scanner: what looks for malware in uploads; None: nothing does.
         worker_health: how the worker of this process is, or those that report to it.
     """
@@ -82,6 +85,7 @@ class AppContext:
     decoder: Decoder
     inspectors: DecoderPool
     metrics: Metrics
+    tracer: Tracer
     worker: Worker
     worker_health: Callable[[], WorkerHealth]
     janitor: Janitor
@@ -99,6 +103,7 @@ class AppContext:
     pools: Pools
     previews: KeptAnswers
     warm_ups: SharedCalls[str | None]
+    webhook_addresses: WebhookAddresses | None
     clock: Callable[[], float]
     wall: Callable[[], float]
     started_at: float

@@ -32,21 +32,19 @@ async def read_object(request: Request) -> dict[str, Any]:
     return found
 
 
-async def read_options(request: Request) -> RestoreOptions:
-    """Options from a JSON object, a form, or nothing at all.
+async def read_fields(request: Request) -> dict[str, object]:
+    """Fields from a JSON object, a form, or nothing at all; see `options_of`.
 
-    Raises `BadRequest` for a broken body, `UnsupportedFormat` for another type, `Unprocessable` for a bad option.
+    Raises `BadRequest` for a broken body, `UnsupportedFormat` for another type, `Unprocessable` for a repeated field.
     """
     kind = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
     if kind == _JSON:
-        fields: Mapping[str, object] = await read_object(request)
-    elif kind == _FORM:
-        fields = _pairs(await request.body())
-    elif kind == _MULTIPART:
-        fields = await _multipart_fields(request)
-    else:
-        raise UnsupportedFormat("unsupported_media_type", "Send the options as JSON or as a form.")
-    return options_of(fields)
+        return await read_object(request)
+    if kind == _FORM:
+        return _pairs(await request.body())
+    if kind == _MULTIPART:
+        return dict(await _multipart_fields(request))
+    raise UnsupportedFormat("unsupported_media_type", "Send the options as JSON or as a form.")
 
 
 def options_of(fields: Mapping[str, object]) -> RestoreOptions:

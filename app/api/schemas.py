@@ -109,6 +109,16 @@ class AttemptShape(Shape):
     error: FailureShape | None
 
 
+class WebhookShape(Shape):
+    """How far the telling of a job's end is; `next_try_at` is epoch seconds."""
+
+    status: Literal["waiting", "pending", "delivered", "failed"]
+    tries: int
+    next_try_at: float | None
+    response_status: int | None
+    error: str | None
+
+
 class JobShape(StatusShape):
     """The whole job."""
 
@@ -118,6 +128,7 @@ class JobShape(StatusShape):
     stage: str
     options: dict[str, Any]
     attempts: list[AttemptShape]
+    webhook: WebhookShape | None
 
 
 class ListedJob(JobShape):
@@ -317,4 +328,5 @@ def _option_properties() -> dict[str, Any]:
         facts = {"minimum": option.low, "maximum": option.high, "enum": option.choices and list(option.choices)}
         known = {key: value for key, value in facts.items() if value is not None}
         properties[name] = {"type": kind, "description": option.help, **known}
+    properties["webhook_url"] = {"type": "string", "description": "https address to tell when the job ends"}
     return properties

@@ -6,6 +6,7 @@ So nobody's request waits behind another owner's work, however many that owner s
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ class SharedPool:
 
         A caller that is cancelled does not end the function, whose thread counts until it is free.
         """
+        context = contextvars.copy_context()  # what log lines and spans are about goes along
         turn = self._turns.setdefault(owner, asyncio.Semaphore(self._share))
         self._calls[owner] += 1
         try:
@@ -39,7 +41,9 @@ class SharedPool:
             self._leave(owner)
             raise
         try:
-            work = asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))
+            work = asyncio.get_running_loop().run_in_executor(
+                self._executor, lambda: context.run(function, *args, **kwargs)
+            )
         except BaseException:
             turn.release()
             self._leave(owner)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from starlette.requests import Request
 
 from app.api.dependencies import AppContext, get_context
+from app.api.job_origin import with_webhook
 from app.api.json_bodies import options_of
 from app.api.multipart_form import MultipartForm, UploadedFile, UploadLimits, receive_form
 from app.errors import RestoreError, Unprocessable
@@ -14,7 +15,7 @@ from app.jobs.idempotency import AcceptedJob, Submit, digest_of, submit_once
 from app.jobs.submission import Upload
 from app.options import RestoreOptions
 from app.storage import UploadWriter, new_id
-from app.store import Job, Photo
+from app.store import Job, JobOrigin, Photo
 
 
 async def receive(request: Request, most: int) -> MultipartForm:
@@ -30,20 +31,24 @@ async def receive(request: Request, most: int) -> MultipartForm:
     return form
 
 
-def submit_form(context: AppContext, owner: str, form: MultipartForm, target: str, key: str | None) -> AcceptedJob:
+def submit_form(
+    context: AppContext, owner: str, form: MultipartForm, target: str, key: str | None, origin: JobOrigin
+) -> AcceptedJob:
     """Turn a whole form into a job, in one thread from start to end; see `Submission.submit` and `submit_once`.
 
     `target` is the address that was asked, `key` its Idempotency-Key.
     """
     try:
-        options = options_of(form.fields)
+        fields: dict[str, object] = dict(form.fields)
+        origin = with_webhook(context, origin, fields)
+        options = options_of(fields)
         if key is None:  # else the job may be there already
             context.submission.check_options(options)  # before anything more is written
         form.flush()
         photos, now = [_upload_of(file) for file in _photos_of(form)], context.wall()
 
         def submit(job_id: str | None) -> tuple[Job, int]:
-            return context.submission.submit(owner, photos, options, now, job_id)
+            return context.submission.submit(owner, photos, options, now, job_id, origin)
 
         return _submit_once(context, owner, key, lambda: digest_of(target, form.fields, photos), submit)
     finally:
@@ -64,14 +69,26 @@ def add_photo(context: AppContext, owner: str, form: MultipartForm) -> tuple[Pho
 
 
 def restore_photo(
-    context: AppContext, owner: str, photo_id: str, options: RestoreOptions, target: str, key: str | None
+    context: AppContext,
+    owner: str,
+    photo_id: str,
+    options: RestoreOptions,
+    target: str,
+    key: str | None,
+    origin: JobOrigin,
 ) -> AcceptedJob:
     """One attempt more at a photo; see `Submission.restore_photo` and `submit_once`."""
 
     def submit(job_id: str | None) -> tuple[Job, int]:
-        return context.submission.restore_photo(owner, photo_id, options, context.wall(), job_id)
+        return context.submission.restore_photo(owner, photo_id, options, context.wall(), job_id, origin)
 
-    return _submit_once(context, owner, key, lambda: digest_of(target, {"options": options.to_json()}), submit)
+    return _submit_once(
+        context,
+        owner,
+        key,
+        lambda: digest_of(target, {"options": options.to_json(), "webhook_url": origin.webhook_url or ""}),
+        submit,
+    )
 
 
 def _submit_once(

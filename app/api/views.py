@@ -15,7 +15,7 @@ from app.errors import RestoreError
 from app.options import RestoreOptions
 from app.stages import Stage
 from app.storage import public_name
-from app.store import Attempt, AttemptStatus, Job, JobSummary, Photo
+from app.store import Attempt, AttemptStatus, Job, JobSummary, Photo, WebhookState, WebhookStatus
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,20 @@ def job_view(
         "stage": stage_of(job),
         "options": options_of(job.options_json).__dict__,
         "attempts": [attempt_view(attempt) for attempt in job.attempts],
+        "webhook": webhook_view(job.webhook),
+    }
+
+
+def webhook_view(webhook: WebhookState | None) -> dict[str, Any] | None:
+    """How far the telling of a job's end is; its address, which may hold a secret of the receiver's, is not shown."""
+    if webhook is None:
+        return None
+    return {
+        "status": webhook.status.value,
+        "tries": webhook.tries,
+        "next_try_at": webhook.next_at if webhook.status is WebhookStatus.PENDING and webhook.tries else None,
+        "response_status": webhook.response_status,
+        "error": webhook.error,
     }
 
 
@@ -93,6 +107,7 @@ def summary_view(job: JobSummary, queue_position: int, retention_seconds: float)
         "stage": job.status.value if job.status.ended else job.stage or Stage.WAITING.value,
         "options": options_of(job.options_json).__dict__,
         "attempts": None,
+        "webhook": webhook_view(job.webhook),
     }
 
 

@@ -23,6 +23,7 @@ from app.restoration.device_errors import answers, first_line, is_out_of_memory,
 from app.restoration.device_probe import measure_full_precision_ratio
 from app.restoration.models.registry import EMBEDDED_MODEL, QUALITY_MODELS, ModelRow
 from app.restoration.pipeline import PhotoRestorer, Restorer, warm_up
+from app.restoration.setup import EMBEDDED_RESTORES
 from app.results import RestorationResult
 from app.stages import OnProgress
 
@@ -30,11 +31,6 @@ log = logging.getLogger(__name__)
 
 CHOOSE_AGAIN_SECONDS = 60.0
 PACE_SIDE_PIXELS = 192  # about one tile: a smaller picture would cost nearly as much and say little
-
-_EMBEDDED = (
-    f"The small model that ships with the project ({EMBEDDED_MODEL}) restores, since {{wanted}} is not installed; "
-    "get the larger ones with: python3 run.py models download"
-)
 
 
 class LocalBackend:
@@ -101,11 +97,20 @@ class LocalBackend:
         """
         facts: dict[str, Any] = {"engine": self._engine}
         if options.color_correction == ColorCorrection.AUTO:
-            picture, facts["color_correction"] = _correct_colours(picture, options.color_strength)
+            from app.restoration.colour_correction import correct_and_describe  # whoever does not ask never loads it
+
+            picture, facts["color_correction"] = correct_and_describe(picture, options.color_strength)
         with self._lock:
             self._choose_again()
             result = self._restored(picture, options, on_progress)
         return dataclasses.replace(result, params={**facts, **result.params})
+
+    def result_facts(self, options: RestoreOptions) -> dict[str, Any] | None:
+        """See `Repeatable`; None when the options cannot be served. Hashes a weight file once."""
+        try:
+            return {"engine": self._engine, **self._restorer.setup.result_facts(options)}
+        except (OSError, RestoreError):
+            return None
 
     @property
     def may_release_when_idle(self) -> bool:
@@ -218,7 +223,7 @@ class LocalBackend:
         problems += self._device_problems()
         notes = []
         if default == EMBEDDED_MODEL:
-            notes.append(_EMBEDDED.format(wanted=wanted))
+            notes.append(EMBEDDED_RESTORES.format(wanted=wanted))
         elif usable and wanted not in usable:
             problems.append(f"{wanted} is not installed; get it with: python3 run.py models download {wanted}.pth")
         return {
@@ -292,15 +297,6 @@ class LocalBackend:
             stands_in_for = None if model == meant else meant
             rows.append({"quality": quality, "model": model, "stands_in_for": stands_in_for})
         return rows
-
-
-def _correct_colours(picture: Picture, strength: float) -> tuple[Picture, dict[str, Any]]:
-    """The corrected picture and the facts for the record."""
-    # Here, so that whoever does not ask for it never loads its numbers.
-    from app.restoration.colour_correction import correct_colours
-
-    corrected, fading = correct_colours(picture, strength)
-    return corrected, {"faded": not fading.is_none, "strength": strength, **dataclasses.asdict(fading)}
 
 
 def _instead_of(device: str, error: Exception) -> Choice:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from app.images import Picture
 from app.options import RestoreOptions
@@ -26,4 +27,13 @@ class Pausing(Protocol):
 
     def pause_seconds(self) -> float | None:
         """None while it takes photos, else how long it may take until it does."""
+        ...
+
+
+@runtime_checkable
+class Repeatable(Protocol):
+    """A backend whose results can be the same every time."""
+
+    def result_facts(self, options: RestoreOptions) -> Mapping[str, Any] | None:
+        """What, besides photo and options, decides the bytes of a result, JSON-ready; None: they differ each time."""
         ...

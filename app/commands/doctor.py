@@ -38,7 +38,7 @@ from app.errors import RestoreError
 from app.exit_codes import EXIT_FAILED, EXIT_OK
 from app.images import Decoder
 from app.main.limits import limits_of
-from app.main.service import open_backend
+from app.main.local_backend import open_backend
 from app.options import EngineName, RestoreOptions
 from app.restoration.models import weights
 from app.restoration.models.weights import Verdict

@@ -23,7 +23,7 @@ from app.evaluation.machine import describe_machine
 from app.exit_codes import EXIT_FAILED, EXIT_OK
 from app.images import ImageLimits, Picture
 from app.images.decode import decode_file
-from app.main.service import open_backend
+from app.main.local_backend import open_backend
 from app.options import RestoreOptions
 from app.stages import Stage
 

@@ -40,7 +40,7 @@ from app.images import (
     encode,
     read_header,
 )
-from app.main.service import open_backend
+from app.main.local_backend import open_backend
 from app.notices import Notice
 from app.options import Pages, Partial, RestoreOptions, check_output
 from app.results import RestorationResult

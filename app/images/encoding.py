@@ -9,7 +9,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import Image
+import PIL
+from PIL import Image, features
 
 from app.images import colour, samples
 from app.images.formats import FORMATS, check_format, fitting_format, own_format, too_large
@@ -37,6 +38,12 @@ class Encoded:
     height: int
     bytes_written: int
     notes: tuple[Notice, ...] = ()
+
+
+def codec_versions() -> dict[str, str | None]:
+    """The versions of what decodes and encodes, which decide the bytes of a file."""
+    names = ("libjpeg_turbo", "zlib", "webp", "avif", "libtiff", "littlecms2")
+    return {"pillow": PIL.__version__, **{name: features.version(name) for name in names}}
 
 
 def choose_format(picture: Picture, output_format: str) -> str:

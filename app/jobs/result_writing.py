@@ -32,6 +32,10 @@ SURROUNDINGS_NOT_KEPT = Notice(
     "metadata_not_kept", "Metadata and colour profile could not be written, so the result is without them."
 )
 
+RESTORED_LOCALLY = Notice(
+    "restored_locally", "SiliconFlow was in trouble, so this machine restored the photo, as fallback=local asks."
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class WrittenPages:
@@ -52,6 +56,7 @@ class Finished:
     restored: RestorationResult
     notes: tuple[Notice, ...]  # what had to be given up while decoding
     pages: WrittenPages | None = None
+    cache_key: str | None = None
     paid: bool = False  # a provider was asked for it: it is not given up for trouble of ours
 
 
@@ -63,6 +68,7 @@ class ResultWriter:
 
     def write(self, finished: Finished, progress: Progress) -> Result | None:
         """Encode into a temporary file and publish it; None when the run was cancelled meanwhile."""
+        finished = _saying_who(finished)
         if finished.pages is not None:
             return self._publish_pages(finished, finished.pages, progress)
         if not progress(1.0, Stage.ENCODING):
@@ -109,6 +115,13 @@ class ResultWriter:
                 finished.restored.picture, temporary, options.output_format, options.output_quality, options.metadata
             )
         return _row_of(finished, encoded)
+
+
+def _saying_who(finished: Finished) -> Finished:
+    """With a note when the options asked for another backend than the one that the attempt was given."""
+    if finished.attempt.backend == finished.options.backend:
+        return finished
+    return dataclasses.replace(finished, notes=(*finished.notes, RESTORED_LOCALLY))
 
 
 def without_surroundings(finished: Finished) -> Finished:

@@ -11,62 +11,36 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from app import images
 from app.backends.pages import has_pages, restore_pages
 from app.backends.protocol import Backend
 from app.errors import Cancelled, Conflict, DeviceLost, NotFound, RestoreError, is_exhaustion
 from app.images import PagesEncoder, Picture
+from app.jobs.prepared import PictureDecoder, Prepared
 from app.jobs.progress import Progress
 from app.jobs.result_writing import SURROUNDINGS_NOT_KEPT, Finished, ResultWriter, WrittenPages, without_surroundings
 from app.jobs.run_failures import INTERNAL, is_passing, may_fare_better_alone, reason_of
+from app.jobs.run_scope import parent_of, run_scope, stage_spans
 from app.jobs.settlement import Settlement
 from app.jobs.storage_retries import StorageRetries
 from app.logs import Sparing
 from app.metrics import Metrics
 from app.notices import Notice
 from app.options import Pages, Partial, RestoreOptions
-from app.stages import Stage
+from app.stages import OnProgress, Stage
 from app.storage import Storage, new_id, translate_disk_full
 from app.store import MAX_TRIES, Attempt, Result, Store
+from app.tracing import NO_TRACER, Tracer
+
+if TYPE_CHECKING:
+    from app.jobs.result_cache import ResultCache
 
 log = logging.getLogger(__name__)
 
 FACTS_NOT_KEPT = Notice("facts_not_kept", "What is known of this run could not be stored.")
-RESTORED_LOCALLY = Notice(
-    "restored_locally", "SiliconFlow was in trouble, so this machine restored the photo, as fallback=local asks."
-)
 SHUTTING_DOWN = "shutting_down"  # the code of a decoder that was closed
-
-
-class PictureDecoder(Protocol):
-    """Decodes an upload away from this process (`app.images.Decoder`)."""
-
-    def decode(self, path: Path, *, page: int | None, keep_partial: bool) -> Picture:
-        """The first picture of a file, or the asked page of a TIFF, from 0.
-
-        Raises `RestoreError` where it cannot be decoded, or lacks pixels that may not be missing.
-        """
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-    """An attempt that is claimed by the run `token` and decoded."""
-
-    attempt: Attempt
-    token: str
-    options: RestoreOptions
-    picture: Picture
-
-
-def _saying_who(finished: Finished) -> Finished:
-    """With a note when the options asked for another backend than the one that the attempt was given."""
-    if finished.attempt.backend == finished.options.backend:
-        return finished
-    return dataclasses.replace(finished, notes=(*finished.notes, RESTORED_LOCALLY))
 
 
 def _noop() -> None:
@@ -78,12 +52,7 @@ def _nothing_else() -> None:
 
 
 def _not_cancelled() -> bool:
-    """The stop sign of a caller that never stops a run."""
-    return False
-
-
-def _no_retry() -> bool:
-    """What a caller that cannot wait says to another try."""
+    """The stop sign of a caller that never stops a run, and what it says to another try."""
     return False
 
 
@@ -98,12 +67,14 @@ class Runner:
         backends: Mapping[str, Backend],
         metrics: Metrics,
         *,
+        tracer: Tracer = NO_TRACER,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         pause: Callable[[float], None] = time.sleep,
+        cache: ResultCache | None = None,
     ) -> None:
         self._store, self._storage, self._decoder = store, storage, decoder
-        self._backends, self._metrics = backends, metrics
+        self._backends, self._metrics, self._tracer, self._cache = backends, metrics, tracer, cache
         self._clock, self._wall = clock, wall
         self._with_retries = StorageRetries(clock, pause)
         self._writer = ResultWriter(storage, self._with_retries)
@@ -113,10 +84,8 @@ class Runner:
     def run_attempt(self, attempt_id: str) -> None:
         """All three steps in a row. Does nothing when the attempt does not wait (any more)."""
         prepared = self.prepare(attempt_id, new_id(), self._wall())
-        if prepared is not None:
-            finished = self.restore(prepared)
-            if finished is not None:
-                self.finish(finished)
+        if prepared is not None and (finished := self.restore(prepared)) is not None:
+            self.finish(finished)
 
     def prepare(
         self,
@@ -136,9 +105,18 @@ class Runner:
         attempt = self._store.claim(attempt_id, token, now, tries=tries) or or_claim()
         if attempt is None:
             return None
+        self._tracer.record("queued", attempt.created_at, now, parent=parent_of(attempt), attempt=attempt.id)
+        with run_scope(self._tracer, attempt, "decode"):
+            return self._decoded(attempt, token)
+
+    def _decoded(self, attempt: Attempt, token: str) -> Prepared | None:
         began = self._clock()
         try:
             options = RestoreOptions.from_json(attempt.options_json)
+            key = None if self._cache is None else self._cache.key_of(attempt, options)
+            if self._cache is not None and key and (copied := self._cache.copy(attempt, token, key)):
+                self._settle_result(attempt, token, copied)
+                return None
             page = 0 if options.pages == Pages.ALL else None
             wanted = functools.partial(self._store.holds, attempt.id, token)
             picture = self._with_retries(lambda: self._decode(attempt, options, page), wanted)
@@ -147,7 +125,7 @@ class Runner:
             self._fail_unless_closed(attempt, token, error)
             return None
         self._metrics.observe_stage("decode", self._clock() - began)
-        return Prepared(attempt, token, options, picture)
+        return Prepared(attempt, token, options, picture, key)
 
     def set_waiting(self, prepared: Prepared) -> None:
         """Show an attempt that was decoded ahead as what it is for its owner: waiting for the one before it."""
@@ -167,13 +145,24 @@ class Runner:
         None when the run was cancelled, stopped or failed. Raises `DeviceLost`, with the row as it was: the lane gives
         the attempt back when its thread dies of it.
         """
+        with run_scope(self._tracer, prepared.attempt, "restore") as span:
+            finished = self._restore(prepared, heartbeat, stop_requested)
+            if finished is not None:
+                span.set(model=finished.restored.model, faces=len(finished.restored.faces))
+            return finished
+
+    def _restore(
+        self, prepared: Prepared, heartbeat: Callable[[], None], stop_requested: Callable[[], bool]
+    ) -> Finished | None:
         attempt, token = prepared.attempt, prepared.token
         progress = Progress(self._store, attempt.id, token, self._clock, heartbeat, stop_requested)
         began = self._clock()
         try:
             if not progress(0.0, Stage.LOADING):
                 raise Cancelled
-            finished = _saying_who(self._restored(prepared, progress))
+            with stage_spans(self._tracer, progress) as on_progress:
+                done = self._restored(prepared, progress, on_progress)
+                finished = dataclasses.replace(done, cache_key=prepared.cache_key)
         except Cancelled:
             self._stopped(attempt, token, progress)
             return None
@@ -185,18 +174,18 @@ class Runner:
         self._metrics.observe_stage("restore", self._clock() - began)
         return finished
 
-    def _restored(self, prepared: Prepared, progress: Progress) -> Finished:
+    def _restored(self, prepared: Prepared, progress: Progress, on_progress: OnProgress) -> Finished:
         attempt, options, picture = prepared.attempt, prepared.options, prepared.picture
         backend = self._backend(attempt.backend)
         if not has_pages(picture, options):
-            restored = backend.restore(picture, options, progress)
+            restored = backend.restore(picture, options, on_progress)
             return Finished(attempt, prepared.token, options, restored, picture.notes, paid=progress.sent)
         with contextlib.ExitStack() as stack:
             path = stack.enter_context(self._storage.scratch(attempt.id))
             with translate_disk_full():
                 encoder = stack.enter_context(contextlib.closing(PagesEncoder(path, picture.pages, options.metadata)))
                 decode_page = functools.partial(self._decode, attempt, prepared.options)
-                restored, encoded = restore_pages(backend, picture, decode_page, options, encoder, progress)
+                restored, encoded = restore_pages(backend, picture, decode_page, options, encoder, on_progress)
             written = WrittenPages(path, encoded, stack.pop_all())
         return Finished(attempt, prepared.token, options, restored, (), written)
 
@@ -205,13 +194,17 @@ class Runner:
         finished: Finished,
         *,
         heartbeat: Callable[[], None] = _noop,
-        wait_to_retry: Callable[[], bool] = _no_retry,
+        wait_to_retry: Callable[[], bool] = _not_cancelled,
     ) -> None:
         """Encode, make the file safe under its name, and only then complete the row.
 
         What was paid for is not lost to trouble of ours: it is tried again while `wait_to_retry` (which waits a moment)
         says True, and where the encoding itself fails, without metadata and profile.
         """
+        with run_scope(self._tracer, finished.attempt, "encode"):
+            self._finish(finished, heartbeat, wait_to_retry)
+
+    def _finish(self, finished: Finished, heartbeat: Callable[[], None], wait_to_retry: Callable[[], bool]) -> None:
         attempt, token = finished.attempt, finished.token
         progress = Progress(self._store, attempt.id, token, self._clock, heartbeat, _not_cancelled)
         began = self._clock()
@@ -223,6 +216,8 @@ class Runner:
                 left = self._next_try(left, error, wait_to_retry)
                 continue
             self._metrics.observe_stage("encode", self._clock() - began)
+            if result is not None and self._cache is not None:
+                result = self._cache.with_key(attempt, left.options, result, left.cache_key)
             self._settle_result(attempt, token, result)
             return
 
@@ -322,6 +317,7 @@ class Runner:
             self.abandon(attempt.id, token)
             return
         code, message = reason_of(attempt, error)
+        self._tracer.fail(code)
         now = self._wall()
         self._settlement.settle(
             token,

@@ -14,10 +14,11 @@ from typing import TypeVar
 
 from app.errors import NotFound, RestoreError, Unprocessable
 from app.images import Header, ImageLimits, check_format, check_pages
-from app.options import Pages, RestoreOptions, check_output
+from app.jobs.memory_need import check_memory
+from app.options import BackendName, Pages, RestoreOptions, check_output
 from app.queue import Queue
 from app.storage import Storage, StoredUpload, UploadWriter
-from app.store import Job, NewPhoto, Photo, Store
+from app.store import NO_ORIGIN, Job, JobOrigin, NewPhoto, Photo, Store
 
 SCAN_UNAVAILABLE = "scan_unavailable"  # the code of a scanner that does not answer
 
@@ -40,6 +41,7 @@ class SubmissionLimits:
     max_output_megapixels: float
     queue_limit: int
     owner_limit: int | None = None
+    memory_bytes: int | None = None  # of a process that restores; None: not known here
 
 
 class BatchRefused(RestoreError):
@@ -84,7 +86,13 @@ class Submission:
         self.check_options = check_options
 
     def submit(
-        self, owner: str, uploads: Sequence[Upload], options: RestoreOptions, now: float, job_id: str | None = None
+        self,
+        owner: str,
+        uploads: Sequence[Upload],
+        options: RestoreOptions,
+        now: float,
+        job_id: str | None = None,
+        origin: JobOrigin = NO_ORIGIN,
     ) -> tuple[Job, int]:
         """Turn uploads into a job (of the given id, or a fresh one); gives it and its place in the queue (1: next).
 
@@ -103,7 +111,7 @@ class Submission:
             photos = [_new_photo(*found) for found in zip(uploads, headers, stored, strict=True)]
             limits = self._limits
             asked = (owner, photos, options.to_json(), backend, limits.queue_limit, now)
-            job, position = self._store.submit(*asked, owner_limit=limits.owner_limit, job_id=job_id)
+            job, position = self._store.submit(*asked, owner_limit=limits.owner_limit, job_id=job_id, origin=origin)
         except BaseException:
             self._drop(uploads, stored)
             raise
@@ -131,7 +139,13 @@ class Submission:
         return photo, created
 
     def restore_photo(
-        self, owner: str, photo_id: str, options: RestoreOptions, now: float, job_id: str | None = None
+        self,
+        owner: str,
+        photo_id: str,
+        options: RestoreOptions,
+        now: float,
+        job_id: str | None = None,
+        origin: JobOrigin = NO_ORIGIN,
     ) -> tuple[Job, int]:
         """One attempt more at a photo that is kept; the job and its place in the queue.
 
@@ -147,7 +161,9 @@ class Submission:
             with self._storage.upload(photo_id) as path:
                 self._check_pages(self._read_header(path), options)
         asked = (owner, photo_id, options.to_json(), backend, self._limits.queue_limit, now)
-        job, position = self._store.restore_photo(*asked, owner_limit=self._limits.owner_limit, job_id=job_id)
+        job, position = self._store.restore_photo(
+            *asked, owner_limit=self._limits.owner_limit, job_id=job_id, origin=origin
+        )
         self._wake(job)
         return job, position
 
@@ -168,6 +184,8 @@ class Submission:
     def _check_result(self, width: int, height: int, options: RestoreOptions) -> None:
         """Refuse what could not be kept after all the work: too many pixels for us, or for the asked format."""
         check_output(width * height, options.scale, self._limits.max_output_megapixels)
+        if self._limits.memory_bytes is not None and options.backend == BackendName.LOCAL:
+            check_memory(width * height, options.scale, self._limits.memory_bytes)
         check_format(options.output_format, width, height, options.scale)
 
     def _drop(self, uploads: Sequence[Upload], stored: Sequence[StoredUpload]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 
@@ -13,10 +14,12 @@ from app.api.auth.origins import Origins
 from app.api.dependencies import AppContext
 from app.api.middleware.access_control import FORM_OVERHEAD_BYTES, AccessControlMiddleware, AccessRules
 from app.api.middleware.request_context import RequestContextMiddleware
-from app.api.routes import downloads, estimates, faces, jobs, photos, system, websocket
+from app.api.routes import downloads, estimates, events, faces, jobs, photos, system, websocket
 from app.backends.protocol import Backend
 from app.jobs.lease_keeper import LeaseTimes
 from app.main.service import Describe, Service
+from app.main.tracing import telemetry_of
+from app.main.webhooks import open_webhook_delivery
 from app.settings import Settings
 
 
@@ -48,14 +51,20 @@ def create_app(
         settings, backends, describe, warm_up, on_hang, lease_times, after_death=after_death, restores=restores
     )
     context = service.context
+    webhooks = open_webhook_delivery(settings, context.store, context.metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await service.start()
+        if webhooks is not None:
+            webhooks.start()
         try:
             yield
         finally:
+            if webhooks is not None:
+                await asyncio.to_thread(webhooks.stop)
             await service.stop()
+            await asyncio.to_thread(context.tracer.close)
 
     app = FastAPI(
         title="Neural Image Restore",
@@ -63,17 +72,11 @@ def create_app(
         docs_url=None,  # the page would load its scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
-        telemetry={
-            "tracing": False,
-            "metrics": False,
-            "logs": False,
-            "operation_spans": False,
-            "auto_configure": False,
-        },
+        telemetry=telemetry_of(context.tracer),
     )
     app.state.context, app.state.service = context, service
     problems.install(app)
-    for room in (jobs, downloads, faces, photos, websocket, system, estimates):
+    for room in (jobs, downloads, faces, photos, websocket, events, system, estimates):
         app.include_router(room.router)
     app.add_middleware(AccessControlMiddleware, rules=_rules(settings, context), admission=context.admission)
     if settings.cors_origins:
@@ -84,7 +87,7 @@ def create_app(
             allow_headers=["X-API-KEY", "Content-Type", "Prefer", "Idempotency-Key", "Range", "X-Request-ID"],
             expose_headers=["Location", "Retry-After", "X-Request-ID", "Content-Disposition", "Preference-Applied"],
         )
-    app.add_middleware(RequestContextMiddleware, metrics=context.metrics)
+    app.add_middleware(RequestContextMiddleware, metrics=context.metrics, tracer=context.tracer)
     return app
 
 

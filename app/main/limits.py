@@ -1,18 +1,32 @@
-"""What the settings allow, as the plain values that the parts get, and what scans uploads."""
+"""What the settings allow, as the plain values that the parts get, and two parts that they may ask for."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from app.api.dependencies import Limits
+from app.backends.protocol import Backend
 from app.images import ImageLimits
+from app.jobs.submission import SubmissionLimits
+from app.memory_limit import budget_bytes
 from app.settings import Settings
+from app.storage import Storage
+from app.store import Store
 
 if TYPE_CHECKING:
     from app.clamd import ClamdScanner
+    from app.jobs.result_cache import ResultCache
 
 DECODE_BYTES_PER_PIXEL = 24  # 16 bits with transparency, as read, as mixed and as sent
 LONGEST_RESULT_PIXELS = 1 << 20
+
+
+def submission_limits_of(settings: Settings, *, restores: bool) -> SubmissionLimits:
+    """What a submission is judged by; where this process restores, also its memory."""
+    memory_bytes = budget_bytes() if restores else None
+    return dataclasses.replace(limits_of(settings).submission, memory_bytes=memory_bytes)
 
 
 def open_scanner(settings: Settings) -> ClamdScanner | None:
@@ -22,6 +36,17 @@ def open_scanner(settings: Settings) -> ClamdScanner | None:
     from app.clamd import ClamdScanner
 
     return ClamdScanner(settings.clamd_url, settings.clamd_timeout_seconds, settings.max_file_size_bytes)
+
+
+def open_result_cache(
+    settings: Settings, store: Store, storage: Storage, backends: Mapping[str, Backend]
+) -> ResultCache | None:
+    """What answers equal jobs with finished results, where the settings ask for it."""
+    if settings.result_cache == "off":
+        return None
+    from app.jobs.result_cache import ResultCache, code_version
+
+    return ResultCache(store, storage, backends, same_owner=settings.result_cache == "owner", code=code_version())
 
 
 def result_limits_of(limits: Limits) -> ImageLimits:

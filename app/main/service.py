@@ -34,15 +34,21 @@ from app.jobs.reblending import Reblender
 from app.jobs.runner import Runner
 from app.jobs.submission import Submission
 from app.main import cluster
-from app.main.limits import limits_of, open_scanner, result_limits_of
+from app.main.cloud import open_cloud
+from app.main.limits import limits_of, open_result_cache, open_scanner, result_limits_of, submission_limits_of
+from app.main.local_backend import open_backend
 from app.main.storage import open_storage
+from app.main.tracing import open_tracer
+from app.main.webhooks import webhook_addresses_of
 from app.metrics import Metrics
 from app.process_names import own_process_name
 from app.queue import LocalQueue, Queue
 from app.settings import Settings
-from app.storage import Storage, new_id
+from app.storage import Storage
 from app.store import SqlStore, Store
 from app.threads import SupervisedThread
+from app.tracing import Tracer
+from app.tracing.calls import traced
 from app.worker import Worker, WorkerHealth
 
 if TYPE_CHECKING:
@@ -138,17 +144,19 @@ class Service:
 
     # Longer than the rest for the one list of all parts, whose order should be read in one place.
     def _build(self, on_hang: Callable[[], None] | None) -> AppContext:
-        settings, metrics = self._settings, Metrics()
+        settings, metrics, tracer = self._settings, Metrics(), open_tracer(self._settings)
         limits = limits_of(settings)
         queue = LocalQueue()
-        store, events = self._make_store()
-        storage = open_storage(settings)
+        store, events = self._make_store(tracer)
+        storage = traced(open_storage(settings), "storage", tracer)
         decoder, inspectors = Decoder(limits.image), DecoderPool(limits.image)
         pools = Pools()
-        runner = Runner(store, storage, decoder, self._backends, metrics)
+        cache = open_result_cache(settings, store, storage, self._backends)
+        runner = Runner(store, storage, decoder, self._backends, metrics, tracer=tracer, cache=cache)
         # Wake-ups go to the worker of this process; one that never starts must not collect them.
         worker = self._make_worker(runner, store, metrics, queue if self._restores else LocalQueue(), on_hang)
-        self._open_cloud(decoder, storage)
+        if not self._given and (cloud := open_cloud(settings, decoder, storage)) is not None:
+            self._backends[CLOUD] = cloud
 
         async def count_queued() -> int:
             counts = await pools.system.run("", store.counts)
@@ -164,6 +172,7 @@ class Service:
             decoder=decoder,
             inspectors=inspectors,
             metrics=metrics,
+            tracer=tracer,
             worker=worker,
             worker_health=worker_health,
             lease_keeper=LeaseKeeper(
@@ -183,18 +192,19 @@ class Service:
             pools=pools,
             previews=KeptAnswers(),
             warm_ups=SharedCalls(),
+            webhook_addresses=webhook_addresses_of(settings),
             clock=time.monotonic,
             wall=time.time,
             started_at=time.monotonic(),
             scanner=self._scanner,
         )
 
-    def _make_store(self) -> tuple[Store, Events]:
+    def _make_store(self, tracer: Tracer) -> tuple[Store, Events]:
         """The rows, and who hears of their changes."""
         url, seconds = self._settings.database_url, self._lease_times.lease_seconds
         events, self._hints = cluster.open_events(url, self._settings.broker_url, lambda ids: store.revisions(ids))
         store = SqlStore(url, events, worker=str(own_process_name()), lease_seconds=seconds)
-        return store, events
+        return traced(store, "store", tracer), events
 
     def _make_catalog(
         self, store: Store, worker: Worker, metrics: Metrics
@@ -221,7 +231,7 @@ class Service:
             queue,
             check_options=catalog.check,
             read_header=inspectors.read_header,
-            limits=limits_of(self._settings).submission,
+            limits=submission_limits_of(self._settings, restores=self._restores),
             scan=None if self._scanner is None else self._scanner.scan,
         )
 
@@ -241,27 +251,6 @@ class Service:
     def _make_janitor(self, store: Store, storage: Storage, metrics: Metrics) -> Janitor:
         kept, pause = self._settings.retention_minutes * 60, self._settings.janitor_interval_minutes * 60
         return Janitor(store, storage, metrics, retention_seconds=kept, interval_seconds=pause)
-
-    def _open_cloud(self, decoder: Decoder, storage: Storage) -> None:
-        """Open the cloud backend when there is a key; it connects to nothing until a photo asks for it."""
-        settings = self._settings
-        key = settings.siliconflow_api_key.get_secret_value()
-        if self._given or not key:
-            return
-        from app.backends.siliconflow.backend import open_siliconflow_backend  # with it comes an HTTP client
-        from app.backends.siliconflow.breaker import ProviderBreaker
-
-        self._backends[CLOUD] = open_siliconflow_backend(
-            api_key=key,
-            api_url=settings.siliconflow_api_url,
-            model=settings.siliconflow_model,
-            timeout_seconds=settings.siliconflow_timeout,
-            result_hosts=settings.siliconflow_result_hosts,
-            decode=decoder.decode,
-            scratch=lambda: storage.scratch(new_id()),
-            share=storage.share,
-            breaker=ProviderBreaker(),
-        )
 
     def _provider_pause_seconds(self) -> float | None:
         cloud = self._backends.get(CLOUD)
@@ -336,23 +325,3 @@ def _release_when_idle(backend: LocalBackend, stop: threading.Event) -> None:
     """Have a card's memory given back when it had no work for a while, until `stop`."""
     while not stop.wait(IDLE_CHECK_SECONDS):
         backend.release_if_idle(time.monotonic())
-
-
-def open_backend(settings: Settings) -> LocalBackend:
-    """The local backend that the settings describe: device and precision are chosen, nothing is loaded yet.
-
-    Imported here, since torch takes seconds. Raises `RestoreError` when the device is not there.
-    """
-    from app.backends.local import open_local_backend
-
-    return open_local_backend(
-        settings.weights_folder,
-        device=settings.device,
-        precision=settings.precision,
-        tile_size=settings.tile_size,
-        engine=settings.engine,
-        default_quality=settings.default_quality,
-        allow_unverified=settings.allow_unverified_weights,
-        face_detector=settings.face_detector,
-        idle_release_seconds=settings.idle_release_minutes * 60,
-    )

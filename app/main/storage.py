@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from app.backends.siliconflow.addresses import is_public_origin
 from app.errors import Conflict
+from app.outbound.addresses import is_public_origin
 from app.settings import Settings
 from app.storage import DiskStorage, Storage
 

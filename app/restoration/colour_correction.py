@@ -81,6 +81,12 @@ def correct_colours(picture: Picture, strength: float) -> tuple[Picture, Fading]
     return dataclasses.replace(picture, rgb=_through_tables(picture.rgb, fading, strength)), fading
 
 
+def correct_and_describe(picture: Picture, strength: float) -> tuple[Picture, dict[str, Any]]:
+    """The same with the fading as facts for the record, JSON-ready."""
+    corrected, fading = correct_colours(picture, strength)
+    return corrected, {"faded": not fading.is_none, "strength": strength, **dataclasses.asdict(fading)}
+
+
 def find_fading(values: Values) -> Fading:
     """The fading of a photo from its pixels (N, 3), RGB in [0, 1] encoded as sRGB is."""
     grey = _is_monochrome(values)

@@ -245,3 +245,9 @@ def current_device(device: str) -> Iterator[None]:
         return
     with torch.cuda.device(torch.device(device)):
         yield
+
+
+def describe_kind(device: str) -> str:
+    """The kind of a device and the version of torch, which together decide the last bits of a result."""
+    name = "cpu" if device == "cpu" else torch.cuda.get_device_name(torch.device(device))
+    return f"{name}, torch {torch.__version__}"

@@ -12,6 +12,8 @@ import sys
 
 import torch
 
+from app.memory_limit import budget_bytes, limit_left_bytes
+
 # glibc's mallopt parameters, from malloc.h
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 _PAD_BYTES = 64 * 1024 * 1024
@@ -48,7 +50,7 @@ def free_memory_bytes(device: str) -> int:
 def total_memory_bytes(device: str) -> int:
     """All memory of a card, or of the slice of one (MIG) that this process sees: the same at every start."""
     if device == "cpu":
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return budget_bytes()
     _, total = torch.cuda.mem_get_info(torch.device(device))
     return int(total)
 
@@ -61,7 +63,13 @@ def release_memory(device: str) -> None:
 
 
 def _available_bytes() -> int:
-    """Main memory that can be had without swapping; what is free at once where psutil is not installed."""
+    """Main memory that can be had without swapping, within the limit of this process's container."""
+    free, left = _free_on_machine_bytes(), limit_left_bytes()
+    return free if left is None else min(free, left)
+
+
+def _free_on_machine_bytes() -> int:
+    """What is free at once where psutil is not installed."""
     try:
         import psutil
     except ImportError:  # a machine with torch and the model packages alone

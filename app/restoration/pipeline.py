@@ -131,14 +131,11 @@ class Restorer:
     def _open_faces(
         self, options: RestoreOptions, *, exact: bool
     ) -> tuple[LoadedFaceModels | None, tuple[Notice, ...]]:
-        """The face networks when faces are asked for and can be restored, and what must be said.
-
-        Face parsing costs more than restoring the face, so the fast quality goes without.
-        """
+        """The face networks when faces are asked for and can be restored, and what must be said."""
         if not options.face_enhance:
             return None, ()
-        quality = options.quality or (self.setup.default_quality if options.model is None else None)
-        return self.setup.face_models.open(options.face_model, parse=quality != Quality.FAST, exact=exact)
+        parse = self.setup.parses_faces(options)
+        return self.setup.face_models.open(options.face_model, parse=parse, exact=exact)
 
     def _params(
         self, run: _PreparedRun, options: RestoreOptions, reports: tuple[UpscaleReport, ...], done: FacesResult

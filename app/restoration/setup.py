@@ -6,14 +6,21 @@ Nothing of a photo is kept here; one `Setup` serves all photos.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from app.errors import Unavailable
 from app.notices import Notice
-from app.options import RestoreOptions
+from app.options import Quality, RestoreOptions
 from app.restoration import device as devices
 from app.restoration.device_memory import release_memory
 from app.restoration.faces import FaceModels
 from app.restoration.models.registry import EMBEDDED_MODEL, FALLBACKS, QUALITY_MODELS, TABLE, ModelRegistry, ModelRow
+from app.restoration.models.weights import known_sha256
+
+EMBEDDED_RESTORES = (
+    f"The small model that ships with the project ({EMBEDDED_MODEL}) restores, since {{wanted}} is not installed; "
+    "get the larger ones with: python3 run.py models download"
+)
 
 
 class Setup:
@@ -71,6 +78,35 @@ class Setup:
             if self.registry.installed(name):
                 return self.registry.find(name), (_stand_in(name, wanted),)
         raise Unavailable("no_model", "No model is installed; run: python3 run.py models download")
+
+    def result_facts(self, options: RestoreOptions) -> dict[str, Any]:
+        """What of this machine decides the result of a photo with these options, JSON-ready.
+
+        Raises `OSError` for a file that has gone, and as `choose` does.
+        """
+        files = {file: known_sha256(self.registry.path(file)) for file in self.weight_files(options)}
+        return {
+            "device": devices.describe_kind(self.device.value),
+            "precision": self.precision.value,
+            "tile": self.tile,
+            "default_quality": self.default_quality,
+            "files": files,
+        }
+
+    def weight_files(self, options: RestoreOptions) -> list[str]:
+        """The names of all weight files that these options use. Raises as `choose` does."""
+        row, _ = self.choose(options)
+        denoise, _ = self.denoise_of(row, options)
+        mixed = denoise is not None and row.denoise_partner is not None
+        files = [row.file, *([row.denoise_partner] if mixed and row.denoise_partner else [])]
+        if options.face_enhance:
+            files += self.face_models.files(options.face_model, parse=self.parses_faces(options))
+        return files
+
+    def parses_faces(self, options: RestoreOptions) -> bool:
+        """Whether restored faces get a segmentation mask: that costs more than restoring them, so not for `fast`."""
+        quality = options.quality or (self.default_quality if options.model is None else None)
+        return quality != Quality.FAST
 
     def denoise_of(self, row: ModelRow, options: RestoreOptions) -> tuple[float | None, tuple[Notice, ...]]:
         """The denoise strength that the model can follow, and the warning when it cannot follow the asked one."""

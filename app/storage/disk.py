@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -107,6 +108,13 @@ class DiskStorage:
         """See `Storage`."""
         _publish(temporary, self._layers_path(result_name))
 
+    def copy_result(self, result_name: str, copy_name: str) -> None:
+        """See `Storage`: two names of one file, since a result's bytes are never written again."""
+        source, target = self._result_path(result_name), self._result_path(copy_name)
+        _link(_kept(source, "result_not_found"), target)
+        if self.has_layers(result_name):
+            _link(self._layers_path(result_name), self._layers_path(copy_name))
+
     def remove_upload(self, photo_id: str) -> bool:
         """See `Storage`."""
         return remove_file(self._upload_path(photo_id))
@@ -182,6 +190,17 @@ def _publish(temporary: Path, final: Path) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _link(source: Path, target: Path) -> None:
+    """Another name for a file, or where the file system knows no such thing a copy; it survives a power cut."""
+    with atomic_files.part_beside(target) as part, translate_disk_full():
+        part.unlink(missing_ok=True)
+        try:
+            os.link(source, part)
+        except OSError:
+            shutil.copyfile(source, part)
+        atomic_files.publish(part, target)
 
 
 def _kept(path: Path, code: str) -> Path:

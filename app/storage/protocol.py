@@ -176,6 +176,13 @@ class Storage(Protocol):
         """The same for the layers of the faces of this result."""
         ...
 
+    def copy_result(self, result_name: str, copy_name: str) -> None:
+        """Keep a result also under the name of another attempt's, and its layers, where there are any, likewise.
+
+        The two are removed one by one. Raises `NotFound` `result_not_found` when it is not kept or a name is bad.
+        """
+        ...
+
     def remove_upload(self, photo_id: str) -> bool:
         """Remove an upload; False when it was not kept. Opened files can still be read to their end."""
         ...

@@ -5,18 +5,23 @@ from app.store.leases import LeaseSweep
 from app.store.protocol import LEASE_SECONDS, MAX_LAPSES, MAX_TRIES, Library, Store
 from app.store.queries import Counts
 from app.store.records import (
+    NO_ORIGIN,
     Attempt,
     AttemptStatus,
     Job,
+    JobOrigin,
     JobSummary,
     NewPhoto,
     NewVersion,
     Photo,
     PhotoStatus,
     Result,
+    WebhookState,
+    WebhookStatus,
 )
 from app.store.removal import Removal
 from app.store.sql_store import SqlStore
+from app.store.webhooks import DueWebhook, Webhooks
 from app.store.workers import LIVE_SECONDS, LiveWorker, Workers
 
 __all__ = [
@@ -24,10 +29,13 @@ __all__ = [
     "LIVE_SECONDS",
     "MAX_LAPSES",
     "MAX_TRIES",
+    "NO_ORIGIN",
     "Attempt",
     "AttemptStatus",
     "Counts",
+    "DueWebhook",
     "Job",
+    "JobOrigin",
     "JobSummary",
     "LeaseSweep",
     "Library",
@@ -41,5 +49,8 @@ __all__ = [
     "Revision",
     "SqlStore",
     "Store",
+    "WebhookState",
+    "WebhookStatus",
+    "Webhooks",
     "Workers",
 ]

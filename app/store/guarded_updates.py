@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, update
 
 from app.store.records import AttemptStatus, PhotoStatus
-from app.store.schema import attempts, photos, storable
+from app.store.schema import ENDED, attempts, photos, storable
+from app.store.webhooks import make_due
 
 LONGEST_MESSAGE_CHARACTERS = 1000
 
@@ -25,7 +26,10 @@ def update_attempt(connection: Connection, guard: ColumnElement[bool], **values:
     """The one guarded UPDATE, which raises the revision; the row's job and photo when it moved, else None."""
     moved = update(attempts).where(guard).values(**values, revision=attempts.c.revision + 1)
     statement = moved.returning(attempts.c.job_id, attempts.c.photo_id)
-    return connection.execute(statement).one_or_none()
+    row = connection.execute(statement).one_or_none()
+    if row is not None and values.get("status") in ENDED:
+        make_due(connection, row.job_id)
+    return row
 
 
 def failed_values(code: str, message: str, now: float) -> dict[str, Any]:

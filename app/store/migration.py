@@ -24,6 +24,7 @@ def migrate(connection: Connection) -> None:
         )
     metadata.create_all(connection)
     add_columns(connection)
+    _add_indexes(connection)
     _set_version(connection)
 
 
@@ -52,3 +53,10 @@ def add_columns(connection: Connection) -> None:
             if column.name not in present:
                 words = CreateColumn(column).compile(dialect=connection.dialect)
                 connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {words}")
+
+
+def _add_indexes(connection: Connection) -> None:
+    """Give them the indexes they lack."""
+    for table in metadata.sorted_tables:
+        for index in table.indexes:
+            index.create(connection, checkfirst=True)

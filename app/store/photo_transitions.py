@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, Connection, and_, exists, insert, select, update
 
 from app.errors import Conflict, NotFound
-from app.store.records import AttemptStatus, NewPhoto, PhotoStatus
+from app.store.records import NO_ORIGIN, AttemptStatus, JobOrigin, NewPhoto, PhotoStatus
 from app.store.removal import Removal, remove_photo
 from app.store.schema import ACTIVE, attempts, library, photos
 from app.store.submissions import insert_attempts, photo_values, refuse_over, refuse_over_share
@@ -38,6 +38,7 @@ def restore(
     now: float,
     owner_limit: int | None = None,
     job_id: str | None = None,
+    origin: JobOrigin = NO_ORIGIN,
 ) -> str:
     """One attempt more, as a job of its own; returns the job's id.
 
@@ -51,7 +52,7 @@ def restore(
     refuse_over(connection, 1, queue_limit)
     refuse_over_share(connection, owner, 1, owner_limit)
     use(connection, photo_id, now)
-    return insert_attempts(connection, owner, [photo_id], options_json, backend, now, job_id)
+    return insert_attempts(connection, owner, [photo_id], options_json, backend, now, job_id, origin)
 
 
 def select_attempt(connection: Connection, owner: str, photo_id: str, attempt_id: str, now: float) -> None:

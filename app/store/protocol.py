@@ -13,8 +13,10 @@ from app.store.changes import Revision
 from app.store.idempotency import Idempotency
 from app.store.leases import LeaseSweep
 from app.store.queries import Counts
-from app.store.records import Attempt, Job, JobSummary, NewPhoto, NewVersion, Photo, Result
+from app.store.records import NO_ORIGIN, Attempt, Job, JobOrigin, JobSummary, NewPhoto, NewVersion, Photo, Result
 from app.store.removal import Removal
+from app.store.result_cache import ResultRows
+from app.store.webhooks import Webhooks
 from app.store.workers import Workers
 
 MAX_TRIES = 3
@@ -84,6 +86,11 @@ class Store(Protocol):
         ...
 
     @property
+    def results(self) -> ResultRows:
+        """Finished results by their keys."""
+        ...
+
+    @property
     def idempotency(self) -> Idempotency:
         """The keys of submissions."""
         ...
@@ -91,6 +98,11 @@ class Store(Protocol):
     @property
     def workers(self) -> Workers:
         """The processes that restore, as they report."""
+        ...
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """Whom to tell when jobs end."""
         ...
 
     def open(self) -> None:
@@ -124,6 +136,7 @@ class Store(Protocol):
         *,
         owner_limit: int | None = None,
         job_id: str | None = None,
+        origin: JobOrigin = NO_ORIGIN,
     ) -> tuple[Job, int]:
         """Accept a job for photos that are already safe on disk: all of its rows or none.
 
@@ -149,6 +162,7 @@ class Store(Protocol):
         *,
         owner_limit: int | None = None,
         job_id: str | None = None,
+        origin: JobOrigin = NO_ORIGIN,
     ) -> tuple[Job, int]:
         """Accept one attempt more at a photo, as a job of its own; returns the job and its place in the queue.
 

@@ -8,12 +8,12 @@ from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Float, FromClause, Row, Select, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Float, FromClause, Row, Select, and_, cast, func, select
 
 from app.errors import NotFound
 from app.options import BackendName
-from app.store.records import Attempt, AttemptStatus, Job, JobSummary
-from app.store.schema import ACTIVE, attempt_of, attempts, jobs, photos, select_attempts
+from app.store.records import Attempt, AttemptStatus, Job, JobSummary, WebhookState, WebhookStatus
+from app.store.schema import ACTIVE, attempt_of, attempts, jobs, photos, select_attempts, webhooks
 
 RECENT_ATTEMPTS = 20
 _RESULT_NAME = re.compile(r"[0-9a-f]{32}(?:-v(?P<version>[2-9]|[1-9][0-9]{1,5}))?\.[a-z]{3,4}")
@@ -39,7 +39,7 @@ def find_job(connection: Connection, owner: str, job_id: str) -> Job:
 
 def list_jobs(connection: Connection, owner: str, limit: int, before: str | None) -> list[Job]:
     """Newest first; `before` is the id of the last job of the page before."""
-    query = select(jobs).where(jobs.c.owner == owner)
+    query = _select_jobs().where(jobs.c.owner == owner)
     if before is not None:
         query = query.where(jobs.c.number < _job_row(connection, owner, before).number)
     return _with_attempts(connection, connection.execute(query.order_by(jobs.c.number.desc()).limit(limit)).all())
@@ -49,7 +49,7 @@ def page_jobs(
     connection: Connection, owner: str, limit: int, before: str | None, most_attempts: int
 ) -> list[Job | JobSummary]:
     """The same, save that a job of more than `most_attempts` photos is only summed up."""
-    query = select(jobs).where(jobs.c.owner == owner)
+    query = _select_jobs().where(jobs.c.owner == owner)
     if before is not None:
         query = query.where(jobs.c.number < _job_row(connection, owner, before).number)
     rows = connection.execute(query.order_by(jobs.c.number.desc()).limit(limit)).all()
@@ -94,6 +94,7 @@ def _summary(row: Row[Any], groups: Sequence[Row[Any]]) -> JobSummary:
         progress=float(done) / max(1, sum(int(group.pixels) for group in groups)),
         stage=stages[0] if stages else None,
         ended_at=max((group.ended_at for group in groups if group.ended_at is not None), default=None),
+        webhook=_webhook_of(row),
     )
 
 
@@ -244,7 +245,8 @@ def active(connection: Connection, limit: int) -> list[Attempt]:
 
 def recent_completed(connection: Connection) -> list[Attempt]:
     """The last completed attempts of all owners, newest first."""
-    completed = select_attempts().where(attempts.c.status == AttemptStatus.COMPLETED.value)
+    is_work = and_(attempts.c.status == AttemptStatus.COMPLETED.value, attempts.c.from_cache.is_(False))
+    completed = select_attempts().where(is_work)
     newest = completed.order_by(None).order_by(attempts.c.number.desc())  # None: a second order only breaks ties
     return [attempt_of(row) for row in connection.execute(newest.limit(RECENT_ATTEMPTS))]
 
@@ -254,13 +256,32 @@ def _recent(connection: Connection) -> Sequence[Row[Any, Any, Any]]:
     query = (
         select(attempts.c.seconds, attempts.c.result_width, attempts.c.result_height)
         .where(attempts.c.status == AttemptStatus.COMPLETED.value, attempts.c.backend == BackendName.LOCAL.value)
+        .where(attempts.c.from_cache.is_(False))
         .order_by(attempts.c.number.desc())
     )
     return connection.execute(query.limit(RECENT_ATTEMPTS)).all()
 
 
+def _select_jobs() -> Select[Any]:
+    """Jobs with what is known of their webhooks."""
+    state = (
+        webhooks.c.status.label("webhook_status"),
+        webhooks.c.tries,
+        webhooks.c.next_at,
+        webhooks.c.response_status,
+        webhooks.c.error,
+    )
+    return select(jobs, *state).outerjoin(webhooks, webhooks.c.job_id == jobs.c.id)
+
+
+def _webhook_of(row: Row[Any]) -> WebhookState | None:
+    if row.webhook_status is None:
+        return None
+    return WebhookState(WebhookStatus(row.webhook_status), row.tries, row.next_at, row.response_status, row.error)
+
+
 def _job_row(connection: Connection, owner: str, job_id: str) -> Row[Any]:
-    row = connection.execute(select(jobs).where(jobs.c.id == job_id, jobs.c.owner == owner)).one_or_none()
+    row = connection.execute(_select_jobs().where(jobs.c.id == job_id, jobs.c.owner == owner)).one_or_none()
     if row is None:
         raise NotFound("job_not_found", "There is no such job; it may have expired or been removed.")
     return row
@@ -270,4 +291,7 @@ def _with_attempts(connection: Connection, rows: Sequence[Row[Any]]) -> list[Job
     grouped: dict[str, list[Attempt]] = {row.id: [] for row in rows}
     for row in connection.execute(select_attempts().where(attempts.c.job_id.in_(list(grouped)))):
         grouped[row.job_id].append(attempt_of(row))
-    return [Job(row.id, row.owner, row.created_at, row.options_json, tuple(grouped[row.id])) for row in rows]
+    return [
+        Job(row.id, row.owner, row.created_at, row.options_json, tuple(grouped[row.id]), _webhook_of(row))
+        for row in rows
+    ]

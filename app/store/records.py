@@ -102,9 +102,12 @@ class Attempt:
     worker: str | None  # host and process of its last run, for people
     lease_until: float | None  # when the claim ends unless it is renewed: epoch seconds by the database's clock
     sent: bool  # handed to a provider that takes money for it: never run again by itself
+    request_id: str | None  # of the submission
+    trace: str | None  # the `traceparent` of the submission (W3C trace context), where it was traced
     created_at: float
     started_at: float | None
     ended_at: float | None
+    owner: str
     original_filename: str
     photo_bytes: int
     photo_width: int
@@ -129,6 +132,48 @@ class Attempt:
         return self.tries - self.lapses
 
 
+class WebhookStatus(enum.StrEnum):
+    """`waiting` (for the job's end) `-> pending` (there are tries left) `-> delivered | failed`."""
+
+    WAITING = "waiting"
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+@dataclasses.dataclass(frozen=True)
+class WebhookState:
+    """How far the telling of a job's end is.
+
+    `next_at` is epoch seconds by the database's clock; `error` is one of a few words, None when the receiver answered
+    with success or was not asked yet.
+    """
+
+    status: WebhookStatus
+    tries: int
+    next_at: float
+    response_status: int | None
+    error: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class JobOrigin:
+    """What is kept of the request that submitted a job.
+
+    Attributes:
+        request_id: its id, which the logs of a run repeat.
+        trace: its `traceparent`, under which a run on whatever host opens its spans.
+        webhook_url: whom to tell when the job ends.
+    """
+
+    request_id: str | None = None
+    trace: str | None = None
+    webhook_url: str | None = None
+
+
+NO_ORIGIN = JobOrigin()
+
+
 @dataclasses.dataclass(frozen=True)
 class Job:
     """One submission: a group of attempts; its status is derived from theirs."""
@@ -138,6 +183,7 @@ class Job:
     created_at: float
     options_json: str
     attempts: tuple[Attempt, ...]
+    webhook: WebhookState | None = None  # None: nobody is to be told
 
     @property
     def status(self) -> AttemptStatus:
@@ -164,6 +210,7 @@ class JobSummary:
     progress: float  # as `Job.progress`
     stage: str | None  # of an attempt in work
     ended_at: float | None  # of the last attempt that ended
+    webhook: WebhookState | None = None
 
     @property
     def status(self) -> AttemptStatus:
@@ -204,6 +251,8 @@ class Result:
     faces: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[Notice, ...] = ()
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    cache_key: str | None = None  # by which an equal job may find it
+    from_cache: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

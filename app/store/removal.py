@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, exists, or_, sel
 
 from app.store.locks import AdvisoryLock, try_hold
 from app.store.records import PhotoStatus
-from app.store.schema import ACTIVE, attempts, jobs, library, photos
+from app.store.schema import ACTIVE, attempts, jobs, library, photos, webhooks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,7 @@ def remove_jobs(connection: Connection, job_ids: Sequence[str]) -> Removal:
     of_jobs = attempts.c.job_id.in_(job_ids)
     photo_ids, results = _remove_attempts(connection, of_jobs)
     connection.execute(delete(jobs).where(jobs.c.id.in_(job_ids)))
+    connection.execute(delete(webhooks).where(webhooks.c.job_id.in_(job_ids)))
     return Removal("removed", tuple(job_ids), _remove_unused(connection, photo_ids), results)
 
 
@@ -49,6 +50,7 @@ def remove_photo(connection: Connection, photo_id: str) -> Removal:
     left = exists().where(attempts.c.job_id == jobs.c.id)
     empty = delete(jobs).where(jobs.c.id.in_(job_ids), ~left).returning(jobs.c.id)
     gone = tuple(connection.execute(empty).scalars())
+    connection.execute(delete(webhooks).where(webhooks.c.job_id.in_(gone)))
     connection.execute(delete(library).where(library.c.photo_id == photo_id))
     return Removal("removed", gone, _remove_unused(connection, [photo_id]), results)
 

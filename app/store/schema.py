@@ -147,6 +147,8 @@ attempts = Table(
     Column("claimed_at", Float),  # when its run began, by the database's clock; orders the turns of owners
     Column("notified_at", Float),  # when a sweep last saw it wait, by the database's clock
     Column("sent", Boolean, nullable=False, default=False, server_default=false()),  # money may be spent: never rerun
+    Column("request_id", PlainText(64)),  # of the submission, for logs
+    Column("trace", PlainText(55)),  # the `traceparent` of the submission, where it was traced
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),
     Column("ended_at", Float),
@@ -161,12 +163,15 @@ attempts = Table(
     Column("faces_json", PlainText(), nullable=False, default="[]"),
     Column("warnings_json", PlainText(), nullable=False, default="[]"),
     Column("params_json", PlainText(), nullable=False, default="{}"),
+    Column("cache_key", PlainText(64)),  # of a result that an equal job may be given
+    Column("from_cache", Boolean, nullable=False, default=False, server_default=false()),  # says nothing of the pace
     Column("error_code", PlainText(60)),
     Column("error_message", PlainText()),
     _one_of("status", AttemptStatus),
     Index("attempts_by_status", "status", "number"),
     Index("attempts_by_job", "job_id", "position"),
     Index("attempts_by_photo", "photo_id"),
+    Index("attempts_by_cache_key", "cache_key"),
     sqlite_autoincrement=True,
 )
 
@@ -205,6 +210,22 @@ workers = Table(
     Column("report_json", PlainText(), nullable=False),
 )
 
+# Whom to tell when a job ends. `waiting` until it has; from then on `next_at` says when the next try is due, by the
+# database's clock, and while a try is under way, when another process may believe that it was lost.
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("job_id", PlainText(32), primary_key=True),
+    Column("id", PlainText(32), nullable=False, unique=True),  # the receiver knows a repetition by it
+    Column("url", PlainText(), nullable=False),
+    Column("status", PlainText(12), nullable=False),
+    Column("tries", Integer, nullable=False, default=0),
+    Column("next_at", Float, nullable=False, default=0.0),
+    Column("response_status", Integer),
+    Column("error", PlainText(40)),
+    Index("webhooks_by_time", "status", "next_at"),
+)
+
 _active = attempts.c.status.in_(ACTIVE)
 Index("one_active_attempt_per_photo", attempts.c.photo_id, unique=True, sqlite_where=_active, postgresql_where=_active)
 
@@ -221,6 +242,7 @@ def select_attempts() -> Select[Any]:
     return (
         select(
             attempts,
+            photos.c.owner,
             photos.c.name.label("original_filename"),
             photos.c.bytes.label("photo_bytes"),
             photos.c.width.label("photo_width"),
@@ -234,7 +256,14 @@ def select_attempts() -> Select[Any]:
 def attempt_of(row: Row[Any]) -> Attempt:
     """One row of `select_attempts` as a record."""
     values: dict[str, Any] = dict(row._mapping)
-    del values["number"], values["notified_at"], values["claimed_at"], values["revision"]
+    del (
+        values["number"],
+        values["notified_at"],
+        values["claimed_at"],
+        values["revision"],
+        values["cache_key"],
+        values["from_cache"],
+    )
     for column, (field, kind) in _FACTS_AS_JSON.items():
         facts = _facts(values.pop(column), kind, row.id)
         values[field] = tuple(facts) if isinstance(facts, list) else facts

@@ -24,9 +24,11 @@ from app.store.protocol import (
     NOTIFIED_A_SWEEP,
 )
 from app.store.queries import Counts
-from app.store.records import Attempt, Job, JobSummary, NewPhoto, NewVersion, Result
+from app.store.records import NO_ORIGIN, Attempt, Job, JobOrigin, JobSummary, NewPhoto, NewVersion, Result
 from app.store.removal import Removal
+from app.store.result_cache import SqlResultRows
 from app.store.sql_library import SqlLibrary
+from app.store.webhooks import SqlWebhooks
 from app.store.workers import SqlWorkers
 
 log = logging.getLogger(__name__)
@@ -58,8 +60,10 @@ class SqlStore:
         self._worker, self._lease_seconds = worker, lease_seconds
         self._events = events or LocalEvents()
         self.library = SqlLibrary(self._database, self._events)
+        self.results = SqlResultRows(self._database)
         self.idempotency = SqlIdempotency(self._database)
         self.workers = SqlWorkers(self._database)
+        self.webhooks = SqlWebhooks(self._database)
 
     def open(self) -> None:
         """See `Store`."""
@@ -70,13 +74,7 @@ class SqlStore:
         self._database.close()
 
     def add_job(
-        self,
-        owner: str,
-        photos: Sequence[NewPhoto],
-        options_json: str,
-        backend: str,
-        queue_limit: int,
-        now: float,
+        self, owner: str, photos: Sequence[NewPhoto], options_json: str, backend: str, queue_limit: int, now: float
     ) -> Job:
         """See `Store`."""
         return self.submit(owner, photos, options_json, backend, queue_limit, now)[0]
@@ -92,12 +90,13 @@ class SqlStore:
         *,
         owner_limit: int | None = None,
         job_id: str | None = None,
+        origin: JobOrigin = NO_ORIGIN,
     ) -> tuple[Job, int]:
         """See `Store`."""
         if not photos:
             raise ValueError("a job has at least one photo")
 
-        asked = (owner, photos, options_json, backend, queue_limit, now, owner_limit, job_id)
+        asked = (owner, photos, options_json, backend, queue_limit, now, owner_limit, job_id, origin)
         return self._accept(owner, lambda connection: submissions.insert_job(connection, *asked))
 
     def restore_photo(
@@ -111,9 +110,10 @@ class SqlStore:
         *,
         owner_limit: int | None = None,
         job_id: str | None = None,
+        origin: JobOrigin = NO_ORIGIN,
     ) -> tuple[Job, int]:
         """See `Store`."""
-        asked = (owner, photo_id, options_json, backend, queue_limit, now, owner_limit, job_id)
+        asked = (owner, photo_id, options_json, backend, queue_limit, now, owner_limit, job_id, origin)
         return self._accept(owner, lambda connection: photo_transitions.restore(connection, *asked))
 
     def _accept(self, owner: str, insert_job: Callable[[Connection], str]) -> tuple[Job, int]:

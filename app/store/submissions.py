@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, func, insert, select
 
 from app.errors import TooLarge, TooManyRequests, Unavailable
+from app.store import webhooks
 from app.store.locks import AdvisoryLock, hold
 from app.store.queries import seconds_per_photo
-from app.store.records import AttemptStatus, NewPhoto, PhotoStatus
+from app.store.records import NO_ORIGIN, AttemptStatus, JobOrigin, NewPhoto, PhotoStatus
 from app.store.schema import attempts, jobs, photos
 
 LONGEST_RETRY_SECONDS = 600
@@ -31,13 +32,14 @@ def insert_job(
     now: float,
     owner_limit: int | None = None,
     job_id: str | None = None,
+    origin: JobOrigin = NO_ORIGIN,
 ) -> str:
     """Write photos, job and attempts; returns the job's id. Raises like `Store.add_job`."""
     refuse_over(connection, len(new_photos), queue_limit)
     refuse_over_share(connection, owner, len(new_photos), owner_limit)
     connection.execute(insert(photos), [photo_values(photo, owner, now) for photo in new_photos])
     photo_ids = [photo.id for photo in new_photos]
-    return insert_attempts(connection, owner, photo_ids, options_json, backend, now, job_id)
+    return insert_attempts(connection, owner, photo_ids, options_json, backend, now, job_id, origin)
 
 
 def insert_attempts(
@@ -48,6 +50,7 @@ def insert_attempts(
     backend: str,
     now: float,
     job_id: str | None = None,
+    origin: JobOrigin = NO_ORIGIN,
 ) -> str:
     """Write a job (with the given id, or a fresh one) and its waiting attempts for photos that have rows; its id."""
     job_id = job_id or secrets.token_hex(16)
@@ -61,11 +64,15 @@ def insert_attempts(
             "status": AttemptStatus.QUEUED.value,
             "backend": backend,
             "options_json": options_json,
+            "request_id": origin.request_id,
+            "trace": origin.trace,
             "created_at": now,
         }
         for position, photo_id in enumerate(photo_ids)
     ]
     connection.execute(insert(attempts), rows)
+    if origin.webhook_url is not None:
+        webhooks.add(connection, job_id, origin.webhook_url)
     return job_id
 
 

@@ -15,6 +15,7 @@ from app.stages import Stage
 from app.store.guarded_updates import failed_values, held_by, release_photo, restore_photo_status, update_attempt
 from app.store.records import AttemptStatus, NewVersion, PhotoStatus, Result
 from app.store.schema import ACTIVE, as_json, attempts, photos
+from app.store.webhooks import make_due
 
 
 def complete(connection: Connection, attempt_id: str, token: str, result: Result, now: float) -> str | None:
@@ -38,6 +39,8 @@ def complete(connection: Connection, attempt_id: str, token: str, result: Result
         faces_json=as_json(result.faces),
         warnings_json=as_json(tuple(dataclasses.asdict(notice) for notice in result.warnings)),
         params_json=as_json(result.params),
+        cache_key=result.cache_key,
+        from_cache=result.from_cache,
     )
     if row is None:
         return None
@@ -81,4 +84,6 @@ def cancel(connection: Connection, job_id: str, now: float) -> bool:
     photo_ids = sorted(connection.execute(moved).scalars())  # photos are locked in one order everywhere
     for photo_id in photo_ids:
         restore_photo_status(connection, photo_id)
+    if photo_ids:
+        make_due(connection, job_id)
     return bool(photo_ids)

@@ -15,7 +15,9 @@ import threading
 from collections.abc import Callable, Collection
 
 from app.errors import DeviceLost, RestoreError
-from app.jobs.runner import Prepared, Runner
+from app.jobs.prepared import Prepared
+from app.jobs.runner import Runner
+from app.memory_limit import budget_bytes
 from app.metrics import Metrics
 from app.queue import Queue
 from app.store import Attempt, AttemptStatus, Store
@@ -41,6 +43,7 @@ class WorkerContext:
     clock: Callable[[], float]
     wall: Callable[[], float]
     rescan_seconds: float  # how long no wake-up may come before the rows are read
+    memory_bytes: int = dataclasses.field(default_factory=budget_bytes)  # what this process may use
     draining: bool = False
     stop_requested: bool = False
     on_device_lost: Callable[[], None] = lambda: None

@@ -11,8 +11,9 @@ import threading
 from collections.abc import Sequence
 
 from app.errors import RestoreError
+from app.jobs.memory_need import must_be_alone
+from app.jobs.prepared import Prepared
 from app.jobs.result_writing import Finished
-from app.jobs.runner import Prepared
 from app.worker.active_runs import Run, Step
 from app.worker.lane import Lane, LaneFilter, WorkerContext, lower_priority
 
@@ -50,7 +51,8 @@ class LocalLane(Lane):
         attempt, active_runs = self._mine(attempt_id), self._context.active_runs
         if attempt is None:
             return
-        token = active_runs.admit(attempt_id, self.name, _has_room, alone=attempt.tries > 0)
+        alone = attempt.tries > 0 or must_be_alone(attempt, self._context.memory_bytes)
+        token = active_runs.admit(attempt_id, self.name, _has_room, alone=alone)
         if token is None:
             return
         try:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from app.errors import RestoreError
-from app.jobs.runner import Prepared
+from app.jobs.prepared import Prepared
 from app.worker.active_runs import Run, Step
 from app.worker.lane import Lane, LaneFilter, WorkerContext
 

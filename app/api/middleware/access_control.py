@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import logs
 from app.api import problems
 from app.api.admission import Admission
 from app.api.auth.api_keys import COOKIE_NAME, OPEN_OWNER, ApiKeys
@@ -114,6 +115,7 @@ class AccessControlMiddleware:
             )
         scope["state"]["owner"] = owner
         scope["state"]["session_id"] = session_id
+        logs.add(owner=owner)
 
     async def _identify(self, headers: Headers, address: str) -> tuple[str | None, str | None, bool]:
         """The owner, the session if there is one, and whether the key came in the header, as from no foreign page."""

@@ -15,10 +15,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import logs
 from app.api import problems
 from app.errors import RestoreError, Unavailable, is_exhaustion
 from app.logs import Sparing
 from app.metrics import Metrics
+from app.tracing import NO_TRACER, Tracer, trace_id_of
 
 log = logging.getLogger(__name__)
 
@@ -32,21 +34,26 @@ CLIENT_GONE_STATUS = 499  # for the counters only: nobody is there to read an an
 class RequestContextMiddleware:
     """ASGI layer around everything. `clock` is monotonic seconds."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
-        self._app, self._metrics, self._clock = app, metrics, clock
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, tracer: Tracer = NO_TRACER, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._app, self._metrics, self._tracer, self._clock = app, metrics, tracer, clock
         self._sparing = Sparing(clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] == "http":
-            await self._http(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await self._websocket(scope, receive, send)
-        else:
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
+            return
+        request_id = _name_request(scope)
+        with logs.bind(request_id=request_id, trace_id=trace_id_of(self._tracer.traceparent())):
+            if scope["type"] == "http":
+                await self._http(request_id, scope, receive, send)
+            else:
+                await self._websocket(request_id, scope, receive, send)
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = _Answer(send, _name_request(scope), scope)
+    async def _http(self, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = _Answer(send, request_id, scope)
         started = self._clock()
         try:
             await self._app(scope, receive, answer.send)
@@ -72,8 +79,7 @@ class RequestContextMiddleware:
             raise error
         await response(scope, receive, answer.send)
 
-    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = _name_request(scope)
+    async def _websocket(self, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._app(scope, receive, send)
         except ClientDisconnect:

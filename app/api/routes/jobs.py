@@ -21,6 +21,7 @@ from app.api.dependencies import (
     get_owner,
     get_position,
 )
+from app.api.job_origin import origin_of
 from app.api.prefer_wait import preferred_wait, wait_for_end
 from app.api.problems import Refusal
 from app.error_codes import facts_of
@@ -160,7 +161,8 @@ async def _submit(request: Request, most: int) -> AcceptedJob:
     context, key = get_context(request), check_key(request.headers.get(HEADER))
     form = await uploads.receive(request, most)
     target = request.url.path
-    return await context.run_heavy(uploads.submit_form, context, get_owner(request), form, target, key)
+    asked = (get_owner(request), form, target, key, origin_of(request))
+    return await context.run_heavy(uploads.submit_form, context, *asked)
 
 
 def submitted(job: AcceptedJob) -> dict[str, Any]:

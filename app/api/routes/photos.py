@@ -12,7 +12,8 @@ from starlette.responses import JSONResponse, Response
 
 from app.api import schemas, uploads, views
 from app.api.dependencies import AppContext, get_context, get_owner
-from app.api.json_bodies import read_object, read_options
+from app.api.job_origin import origin_of, with_webhook
+from app.api.json_bodies import options_of, read_fields, read_object
 from app.api.routes.jobs import accepted, submitted, waited
 from app.errors import NotFound, Unprocessable
 from app.jobs.idempotency import HEADER, check_key
@@ -93,8 +94,9 @@ async def restore_photo(request: Request, photo_id: PhotoId) -> Response:
     """
     context, key = get_context(request), check_key(request.headers.get(HEADER))
     await context.admission.check()
-    options = await read_options(request)
-    asked = (get_owner(request), _check_id(photo_id), options, request.url.path, key)
+    fields = await read_fields(request)
+    origin = with_webhook(context, origin_of(request), fields)
+    asked = (get_owner(request), _check_id(photo_id), options_of(fields), request.url.path, key, origin)
     job = await context.run(uploads.restore_photo, context, *asked)
     body = {**submitted(job), "attempt_id": job.attempt_id}
     return await waited(request, job.job_id) or accepted(body, f"/api/v1/jobs/{job.job_id}")

@@ -207,6 +207,7 @@ def _config(context: AppContext) -> dict[str, Any]:
         "notes": described.get("notes", []),
         "embedded_model": described.get("embedded_model", False),
         "key_required": context.keys.required,
+        "webhooks": context.webhook_addresses is not None,
     }
 
 

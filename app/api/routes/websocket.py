@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from app.api import views
-from app.api.dependencies import AppContext, get_context, get_job_and_position, get_owner, is_signed_out
+from app.api.dependencies import AppContext, get_context, get_owner, is_signed_out
+from app.api.live_state import REST_SECONDS, read_state
 from app.api.middleware.access_control import UNAUTHORIZED_CLOSE
 from app.errors import NotFound
-from app.storage import ID_PATTERN
 
 router = APIRouter()
 
@@ -28,7 +26,6 @@ SLOW_CLOSE = 1013
 TRY_AGAIN_CLOSE = 1012
 SEND_TIMEOUT_SECONDS = 10.0
 MOST_INCOMING_MESSAGES = 50
-REST_SECONDS = 0.1  # between two messages: faster than anybody looks
 
 
 @router.websocket("/api/v1/jobs/{job_id}/status")
@@ -72,27 +69,20 @@ async def _send_updates(context: AppContext, socket: WebSocket, owner: str, job_
             if is_signed_out(socket):
                 return UNAUTHORIZED_CLOSE, "signed_out"
             try:
-                text, ended = await context.run(_state, context, owner, job_id)
+                state = await context.run(read_state, context, owner, job_id)
             except NotFound as error:
                 return (NOT_FOUND_CLOSE, error.code) if not sent else (1000, "removed")
-            if text != sent:
+            if state.text != sent:
                 try:
-                    await asyncio.wait_for(socket.send_text(text), SEND_TIMEOUT_SECONDS)
+                    await asyncio.wait_for(socket.send_text(state.text), SEND_TIMEOUT_SECONDS)
                 except TimeoutError:
                     return SLOW_CLOSE, "too_slow"
                 except (WebSocketDisconnect, RuntimeError):
                     return None
-                sent = text
-            if ended:
+                sent = state.text
+            if state.ended:
                 return 1000, "ended"
             if context.job_events.closing:
                 return TRY_AGAIN_CLOSE, "draining"
             await asyncio.sleep(REST_SECONDS)
             await changed.wait()
-
-
-def _state(context: AppContext, owner: str, job_id: str) -> tuple[str, bool]:
-    if not ID_PATTERN.fullmatch(job_id):
-        raise NotFound("job_not_found", "There is no such job.")
-    job, position = get_job_and_position(context, owner, job_id)
-    return json.dumps(views.live_view(job, position, context.forecast.seconds_left(job))), job.status.ended

@@ -22,17 +22,17 @@ import httpcore2
 
 from app.backends.siliconflow import NAME, failures, request
 from app.backends.siliconflow.breaker import ProviderBreaker
-from app.backends.siliconflow.deadline import Deadline
 from app.backends.siliconflow.download import Decode, fetch_result
 from app.backends.siliconflow.exchange import Answer, BodyTooLarge, exchange
 from app.backends.siliconflow.fitting import fit
 from app.backends.siliconflow.paid_result import Patience
 from app.backends.siliconflow.preparation import Submission, prepare
-from app.backends.siliconflow.ssrf_safe_transport import GuardedNetwork
 from app.errors import Cancelled
 from app.images import Picture
 from app.notices import Notice
 from app.options import RestoreOptions
+from app.outbound.deadline import Deadline
+from app.outbound.ssrf_safe_transport import GuardedNetwork
 from app.results import RestorationResult
 from app.stages import OnProgress, Stage
 
@@ -121,6 +121,12 @@ class SiliconFlowBackend:
         params = self._params(options, submission, made, waited, trace, answer)
         seconds = self._clock() - began
         return RestorationResult(fitted, self._account.model, seconds, params, warnings=(*notices, *_unused(options)))
+
+    def result_facts(self, options: RestoreOptions) -> dict[str, Any] | None:
+        """See `Repeatable`: with a seed the provider repeats itself."""
+        if options.seed is None:
+            return None
+        return {"api_url": self._account.api_url, "model": self._account.model}
 
     def pause_seconds(self) -> float | None:
         """See `Pausing`."""

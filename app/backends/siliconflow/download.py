@@ -15,12 +15,12 @@ from typing import BinaryIO
 import httpcore2
 
 from app.backends.siliconflow import failures
-from app.backends.siliconflow.addresses import ResultAddress, is_public, read_url
-from app.backends.siliconflow.deadline import Deadline
 from app.backends.siliconflow.exchange import Answer, BodyTooLarge, exchange
-from app.backends.siliconflow.ssrf_safe_transport import AddressRefused, GuardedNetwork
 from app.errors import Internal, RestoreError, Unavailable
 from app.images import Picture
+from app.outbound.addresses import ResultAddress, is_public, read_url
+from app.outbound.deadline import Deadline
+from app.outbound.ssrf_safe_transport import AddressRefused, GuardedNetwork
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 import httpcore2
 
 from app.backends.siliconflow import failures
-from app.backends.siliconflow.deadline import Deadline, DeadlineExceeded
-from app.backends.siliconflow.ssrf_safe_transport import AddressRefused, GuardedNetwork, SsrfSafeNetworkBackend
+from app.outbound.deadline import Deadline, DeadlineExceeded
+from app.outbound.ssrf_safe_transport import AddressRefused, GuardedNetwork, SsrfSafeNetworkBackend
 
 log = logging.getLogger(__name__)
 

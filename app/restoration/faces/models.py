@@ -111,6 +111,13 @@ class FaceModels:
         )
         return tools, notices
 
+    def files(self, face_model: str | None, *, parse: bool) -> list[str]:
+        """The files of what `choose` finds."""
+        choice, _ = self.choose(face_model, parse=parse)
+        if choice.restorer is None or choice.detector is None:
+            return []
+        return [f"{choice.restorer}.pth", DETECTORS[choice.detector], *([PARSER] if choice.parses else [])]
+
     def rows(self) -> list[dict[str, Any]]:
         """Every face file, JSON-ready: name, file, bytes, licence, purpose, whether it is there and can be loaded."""
         files = [*(f"{name}.pth" for name in RESTORERS), *DETECTORS.values(), PARSER]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import hashlib
 import json
 import urllib.error
@@ -199,6 +200,17 @@ def is_converted(path: Path, row: WeightFile) -> bool:
 def tensor_data(content: bytes) -> memoryview:
     """The part of a safetensors file that follows its header."""
     return memoryview(content)[_SIZE_BYTES + int.from_bytes(content[:_SIZE_BYTES], "little") :]
+
+
+def known_sha256(path: Path) -> str:
+    """The SHA-256 of a file in hex, which is read again only when it has changed. Raises `OSError`."""
+    facts = path.stat()
+    return _sha256_of_state(path, facts.st_mtime_ns, facts.st_size)
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256_of_state(path: Path, _modified_ns: int, _size: int) -> str:
+    return sha256(path)
 
 
 def sha256(path: Path) -> str:

@@ -164,6 +164,13 @@ class S3Storage:
         """See `Storage`."""
         self._publish(temporary, _layers_key(result_name))
 
+    def copy_result(self, result_name: str, copy_name: str) -> None:
+        """See `Storage`: the server copies."""
+        with _missing_is("result_not_found"):
+            self._bucket.copy(_result_key(result_name), _result_key(copy_name))
+        if self.has_layers(result_name):
+            self._bucket.copy(_layers_key(result_name), _layers_key(copy_name))
+
     def remove_upload(self, photo_id: str) -> bool:
         """See `Storage`."""
         return self._remove(_upload_key(photo_id))

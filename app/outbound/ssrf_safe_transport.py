@@ -17,7 +17,7 @@ from typing import Any, Self
 import certifi
 import httpcore2
 
-from app.backends.siliconflow.deadline import Deadline
+from app.outbound.deadline import Deadline
 
 CONNECT_SECONDS = 10.0
 HANDSHAKE_SECONDS = 15.0

@@ -1,7 +1,7 @@
-"""Which addresses a result may be fetched from: the form of the URL, the host's name, and every address behind it.
+"""Which addresses may be contacted: the form of the URL, the host's name, and every address behind it.
 
-The provider's answer names the URL, so it is not to be trusted: a name must be on the list, and no name may lead to
-this machine or its network. Nothing is resolved or connected here.
+A provider's answer or a user names the URL, so it is not to be trusted: a name must be on a list, and no name may lead
+to this machine or its network. Nothing is resolved or connected here.
 """
 
 from __future__ import annotations

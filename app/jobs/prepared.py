@@ -1,0 +1,33 @@
+"""An attempt whose photo is decoded: what the first step of a run gives to the second, and who decodes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Protocol
+
+from app.images import Picture
+from app.options import RestoreOptions
+from app.store import Attempt
+
+
+class PictureDecoder(Protocol):
+    """Decodes an upload away from this process (`app.images.Decoder`)."""
+
+    def decode(self, path: Path, *, page: int | None, keep_partial: bool) -> Picture:
+        """The first picture of a file, or the asked page of a TIFF, from 0.
+
+        Raises `RestoreError` where it cannot be decoded, or lacks pixels that may not be missing.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """An attempt that is claimed by the run `token` and decoded."""
+
+    attempt: Attempt
+    token: str
+    options: RestoreOptions
+    picture: Picture
+    cache_key: str | None = None

@@ -1,0 +1,30 @@
+"""The local backend as the settings describe it, for the service and for the commands that restore by themselves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.backends.local import LocalBackend
+
+
+def open_backend(settings: Settings) -> LocalBackend:
+    """The local backend that the settings describe: device and precision are chosen, nothing is loaded yet.
+
+    Imported here, since torch takes seconds. Raises `RestoreError` when the device is not there.
+    """
+    from app.backends.local import open_local_backend
+
+    return open_local_backend(
+        settings.weights_folder,
+        device=settings.device,
+        precision=settings.precision,
+        tile_size=settings.tile_size,
+        engine=settings.engine,
+        default_quality=settings.default_quality,
+        allow_unverified=settings.allow_unverified_weights,
+        face_detector=settings.face_detector,
+        idle_release_seconds=settings.idle_release_minutes * 60,
+    )
