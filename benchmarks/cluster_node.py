@@ -21,11 +21,11 @@ from typing import Any
 
 from app.backends.siliconflow import NAME as CLOUD
 from app.backends.siliconflow.backend import open_siliconflow_backend
-from app.backends.siliconflow.ssrf_safe_transport import GuardedNetwork
 from app.commands.supervisor import Policy, Supervisor, die_with
 from app.images import Decoder, ImageLimits, Picture
 from app.main import create_app, serve, serving
 from app.options import RestoreOptions
+from app.outbound.ssrf_safe_transport import GuardedNetwork
 from app.results import RestorationResult
 from app.settings import Settings
 from app.stages import OnProgress, Stage
