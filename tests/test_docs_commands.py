@@ -83,6 +83,19 @@ def read_docker(words: Sequence[str]) -> None:
             raise AssertionError(f"nothing here can judge: docker {' '.join(words)}")
 
 
+def read_modal(words: Sequence[str]) -> None:
+    """`modal ...`: the app and its functions are there; `setup` and `secret` are Modal's own."""
+    match list(words):
+        case ["setup"] | ["secret", "create", "neural-image-restore", "--from-dotenv", _]:
+            pass
+        case ["deploy" | "run", target]:
+            file, _, function = target.partition("::")
+            source = (ROOT / file).read_text(encoding="utf-8")
+            assert not function or f"\ndef {function}(" in source
+        case _:
+            raise AssertionError(f"nothing here can judge: modal {' '.join(words)}")
+
+
 def read_setting(line: str) -> None:
     """`echo "NAME=value" >> .env`: the service refuses a file with an unknown name."""
     found = re.fullmatch(r'echo "([A-Z_]+)=.*" >> \.env', line)
@@ -95,6 +108,7 @@ READERS: tuple[tuple[str, Callable[[Sequence[str]], None]], ...] = (
     ("python3 evaluate.py", read_evaluate),
     ("python -m", read_module),
     ("docker", read_docker),
+    ("modal", read_modal),
 )
 
 
@@ -127,6 +141,7 @@ def test_a_command_is_one_that_its_program_takes(line: str) -> None:
         "python3 evaluate.py photos/ --quality finest",
         "python -m benchmarks --parts upscale --speed",
         "docker compose up -d restore-tpu",
+        "modal run modal_app.py::no_such_function",
         "docker build -t name --build-arg WEIGHTS=1 .",
         'echo "FORWARDED_ALLOW=10.0.0.1" >> .env',
         "make install",

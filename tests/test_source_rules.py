@@ -65,7 +65,7 @@ def crumbs(files: Mapping[str, tuple[str, list[str]]]) -> list[str]:
 
 
 def test_a_small_file_has_more_than_one_user() -> None:
-    paths = [*sources(), ROOT / "run.py", ROOT / "evaluate.py"]
+    paths = [*sources(), ROOT / "run.py", ROOT / "evaluate.py", ROOT / "modal_app.py"]
     files = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts): (path.read_text(), package_of(path)) for path in paths
     }

@@ -26,6 +26,7 @@ DEV_REQUIREMENT_FILES = (
     "requirements-cluster.txt",
     "requirements-users.txt",
     "requirements-s3-servers.txt",
+    "requirements-modal.txt",
     "constraints.txt",
 )
 # Their own metadata must not be followed, and basicsr imports torch while it builds; see requirements.txt.

@@ -1,0 +1,43 @@
+/* Puts a process's wall clock ahead by CLOCK_AHEAD_SECONDS, for the cluster campaign (LD_PRELOAD). Monotonic time stays.
+   libfaketime was not used: under its 0.9.10 every sleep of Python's fails with EINVAL. */
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+static long ahead(void)
+{
+    const char *seconds = getenv("CLOCK_AHEAD_SECONDS");
+    return seconds ? atol(seconds) : 0;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now)
+{
+    int failed = (int)syscall(SYS_clock_gettime, clock, now);
+    if (!failed && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
+        now->tv_sec += ahead();
+    return failed;
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone)
+{
+    struct timespec precise;
+    (void)zone;
+    if (clock_gettime(CLOCK_REALTIME, &precise))
+        return -1;
+    now->tv_sec = precise.tv_sec;
+    now->tv_usec = precise.tv_nsec / 1000;
+    return 0;
+}
+
+time_t time(time_t *now)
+{
+    struct timespec precise;
+    if (clock_gettime(CLOCK_REALTIME, &precise))
+        return -1;
+    if (now)
+        *now = precise.tv_sec;
+    return precise.tv_sec;
+}
