@@ -30,6 +30,7 @@ class Metrics:
         self._megapixels = Counter("result_megapixels", "megapixels of finished results", **own)
         self._queued = Gauge("queued_attempts", "photos that wait", **own)
         self._processing = Gauge("processing_attempts", "photos in work", **own)
+        self._provider_open = Gauge("provider_breaker_open", "1 while the provider is not asked", **own)
         self._requests = Counter("http_requests", "requests answered", ["method", "route", "status"], **own)
         self._request_seconds = Histogram(
             "http_request_seconds",
@@ -57,6 +58,15 @@ class Metrics:
         """Ask these two whenever the queue's depth is wanted."""
         self._queued.set_function(queued)
         self._processing.set_function(processing)
+
+    def follow_workers(self, live: Callable[[], float]) -> None:
+        """Ask this whenever the number of live workers is wanted; without it there is no such figure."""
+        gauge = Gauge("live_workers", "processes that restore", namespace="restore", registry=self._registry)
+        gauge.set_function(live)
+
+    def follow_provider(self, is_open: Callable[[], bool]) -> None:
+        """Ask this whenever somebody wants to know whether the provider is left alone."""
+        self._provider_open.set_function(is_open)
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """One request was answered; `route` is the template (`/status/{job_id}`), never the path itself."""

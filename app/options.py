@@ -28,7 +28,9 @@ class BackendName(enum.StrEnum):
     SILICONFLOW = "siliconflow"
 
 
-CARD_FAILED = "card-failed"  # in place of a device's name, after the card ended the service too often
+# In place of a device's name, after the service ended too often: with its card lost, or hung, for whatever reason.
+CARD_FAILED = "card-failed"
+HUNG_OFTEN = "hung-often"
 
 
 class EngineName(enum.StrEnum):
@@ -58,6 +60,13 @@ class ColorCorrection(enum.StrEnum):
 
     OFF = "off"
     AUTO = "auto"  # where the photo's statistics say that it is faded
+
+
+class Fallback(enum.StrEnum):
+    """Who restores a photo when its backend cannot be used just now."""
+
+    OFF = "off"
+    LOCAL = "local"  # this machine; a warning says so
 
 
 class Pages(enum.StrEnum):
@@ -106,6 +115,9 @@ FIELDS: dict[str, Field] = {
     "partial": Field(
         str, "a photo with missing pixels (a cut-off file): refuse it, or restore what is there", choices=tuple(Partial)
     ),
+    "fallback": Field(
+        str, "siliconflow only: local restores here while the provider is in trouble", choices=tuple(Fallback)
+    ),
     "prompt": Field(str, f"siliconflow only, at most {PROMPT_LIMIT_CHARACTERS} characters", nullable=True),
     "num_inference_steps": Field(int, "siliconflow only", low=1, high=100),
     "guidance_scale": Field(float, "siliconflow only", low=0.0, high=20.0),
@@ -143,6 +155,7 @@ class RestoreOptions:
     output_quality: int = 95
     metadata: str = "keep"
     partial: str = Partial.REFUSE.value
+    fallback: str = Fallback.OFF.value
     prompt: str | None = None
     num_inference_steps: int = 20
     guidance_scale: float = 7.5

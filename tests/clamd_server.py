@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.harness import until
+from tests.parent_death import ends_with_us
 
 MARKER = b"neural-image-restore scan test marker"
 SIGNATURE = "Restore.TestMarker"
@@ -53,7 +54,9 @@ class ClamdServer:
         """Start, and wait until it listens."""
         assert _PROGRAM is not None
         command = [_PROGRAM, "--config-file", str(self._configuration)]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=ends_with_us()
+        )
         until(self._listens)
 
     def stop(self) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import until
+from tests.parent_death import ends_with_us
 
 CONFIGURATION = Path(__file__).resolve().parents[1] / "deploy" / "nginx.conf"
 
@@ -53,7 +54,7 @@ def running(configuration: Path, port: int) -> Iterator[subprocess.Popen[bytes]]
     """Nginx in the foreground until the end of the block."""
     command = [program(), "-e", "stderr", "-c", str(configuration), "-g", "daemon off;"]
     with (configuration.parent / "error.log").open("wb") as log:
-        process = subprocess.Popen(command, stderr=log)
+        process = subprocess.Popen(command, stderr=log, preexec_fn=ends_with_us())
         try:
             until(lambda: _listens(port))
             yield process

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from tests.harness import until
+from tests.parent_death import ends_with_us
 
 _USER = "postgres"  # the server refuses to run as root
 # A test's data need not survive a power cut, only the death of the server.
@@ -61,7 +62,9 @@ class PostgresServer:
         settings = [word for setting in _SETTINGS for word in ("-c", setting)]
         command = [str(self._programs / "postgres"), "-D", self._data, "-k", str(self.folder), *settings]
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", **self._as_user)
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd="/", preexec_fn=ends_with_us(signal.SIGQUIT), **self._as_user
+            )
         until(self._answers)
 
     def stop(self) -> None:

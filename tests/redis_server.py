@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.harness import until
+from tests.parent_death import ends_with_us
 
 
 def missing() -> str | None:
@@ -37,7 +38,9 @@ class RedisServer:
         place = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
         kept = ["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"]
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(["redis-server", *place, *kept], stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                ["redis-server", *place, *kept], stdout=log, stderr=log, preexec_fn=ends_with_us()
+            )
         until(self.answers)
 
     def kill(self) -> None:

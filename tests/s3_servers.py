@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.parent_death import ends_with_us
+
 if TYPE_CHECKING:
     from app.storage.s3 import S3Options, S3Storage
 
@@ -113,6 +115,7 @@ class S3Server:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                     env={**os.environ, **environment},
+                    preexec_fn=ends_with_us(signal.SIGKILL),
                 )
             )
 

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from app.errors import DeviceLost, OutOfMemory, Unavailable
-from app.options import CARD_FAILED
+from app.options import CARD_FAILED, HUNG_OFTEN
 from app.restoration import device, device_errors, device_memory, device_probe
 from app.restoration.setup import Setup
 
@@ -171,9 +171,13 @@ def test_auto_never_fails_whatever_a_driver_raises(monkeypatch: pytest.MonkeyPat
     assert device.choose_device("auto").value == "cpu"
 
 
-def test_a_card_that_failed_too_often_is_not_even_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("asked", "reason"), [(CARD_FAILED, "lost its card twice"), (HUNG_OFTEN, "hung twice")])
+def test_a_card_that_failed_too_often_is_not_even_asked(
+    asked: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("asked"))
-    choice = device.choose_device(CARD_FAILED)
+    choice = device.choose_device(asked)
+    assert reason in choice.reason
     assert (choice.value, choice.is_fallback, choice.may_pass) == ("cpu", True, False)
 
 

@@ -85,12 +85,12 @@ def test_the_child_gives_exactly_what_the_decoding_code_gives(kind: str, decoder
 def test_the_childs_answer_and_file_make_the_same_picture(kind: str, tmp_path: Path) -> None:
     path = written(tmp_path, make.KINDS[kind]())
     with (tmp_path / "pixels").open("w+b", buffering=0) as file:
-        answer = _answer({"do": "decode", "path": str(path), "options": {}}, file.fileno(), LIMITS)
+        answer = _answer({"do": "decode", "options": {}}, [path], file.fileno(), LIMITS)
         picture = _read_picture(answer, file, LIMITS)
     np.testing.assert_array_equal(picture.rgb, decode_file(path, LIMITS).rgb)
-    request = {"do": "preview", "path": str(path), "max_side": 8, "max_megapixels": None}
+    request = {"do": "preview", "max_side": 8, "max_megapixels": None}
     with (tmp_path / "pixels").open("w+b", buffering=0) as file:
-        sizes = _answer(request, file.fileno(), LIMITS)["sizes"]
+        sizes = _answer(request, [path], file.fileno(), LIMITS)["sizes"]
         assert (tmp_path / "pixels").stat().st_size == sizes[0]
 
 
@@ -100,7 +100,7 @@ def test_a_full_disk_is_the_machines_fault(tmp_path: Path, monkeypatch: pytest.M
 
     path = written(tmp_path, make.jpeg())
     monkeypatch.setattr(os, "pwrite", full)
-    answer = _answer({"do": "decode", "path": str(path), "options": {}}, 0, LIMITS)
+    answer = _answer({"do": "decode", "options": {}}, [path], 0, LIMITS)
     assert (answer["error"]["status"], answer["error"]["code"]) == (503, "no_space")
 
 

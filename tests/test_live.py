@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import itertools
 import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from starlette.websockets import WebSocketDisconnect
@@ -18,7 +19,8 @@ from app.api.connections import Connections
 from app.api.job_events import JobEvents
 from app.api.routes import websocket
 from app.events import LocalEvents
-from tests.http_service import KEY, OTHER_KEY, Service, running
+from tests.harness import until
+from tests.http_service import KEY, OTHER_KEY, Service, assert_problem, photo, running
 from tests.test_guard import sign_in
 
 NOBODY = "0" * 32
@@ -169,6 +171,44 @@ def test_places_are_counted_in_all_and_for_each_owner() -> None:
     assert places.total == 0
 
 
+def test_signing_out_ends_what_is_followed_in_that_session_and_nothing_else(tmp_path: Path) -> None:
+    with running(tmp_path, key=KEY) as service:
+        service.backend.gate.clear()
+        job_id = service.submit()
+        mine, other = (sign_in(service).partition(";")[0] for _ in range(2))
+        del service.client.headers["x-api-key"]
+        with connect(service, job_id, cookie=other) as stays, connect(service, job_id, cookie=mine) as ends:
+            stays.receive_text()
+            ends.receive_text()
+            assert service.client.delete("/api/v1/session", headers={"cookie": mine}).status_code == 204
+            closed = until_closed(ends)
+            assert (closed.code, closed.reason) == (4401, "signed_out")
+            service.backend.gate.set()
+            assert until_closed(stays).reason == "ended"
+
+
+def test_signing_out_ends_a_wait_in_that_session(tmp_path: Path) -> None:
+    with running(tmp_path, key=KEY) as service, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        service.backend.gate.clear()
+        cookie = sign_in(service).partition(";")[0]
+        del service.client.headers["x-api-key"]
+        headers = {"cookie": cookie, "prefer": "wait=30"}
+        waiting = pool.submit(service.client.post, "/api/v1/enhance", files={"file": photo()}, headers=headers)
+        until(lambda: service.context.store.counts().processing == 1)
+        until(lambda: bool(service.context.job_events._watchers))
+        service.client.delete("/api/v1/session", headers={"cookie": cookie})
+        assert_problem(waiting.result(10), 401, "key_required")
+        service.backend.gate.set()
+
+
+def until_closed(socket: Any) -> WebSocketDisconnect:
+    try:
+        while True:
+            socket.receive_text()
+    except WebSocketDisconnect as closed:
+        return closed
+
+
 def test_a_reader_that_does_not_read_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websocket, "SEND_TIMEOUT_SECONDS", 0.05)
     with running(tmp_path) as service:
@@ -177,6 +217,8 @@ def test_a_reader_that_does_not_read_is_let_go(tmp_path: Path, monkeypatch: pyte
 
         async def scenario() -> Any:
             class Stuck:
+                scope: ClassVar[Any] = {"state": {"session_id": None}}
+
                 async def send_text(self, text: str) -> None:
                     await asyncio.sleep(60)
 

@@ -193,6 +193,24 @@ def test_a_card_that_is_lost_ends_the_run_with_that_and_other_errors_pass(
         restore(backend)
 
 
+def test_a_card_that_is_lost_at_a_warm_up_is_told_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fails = False
+
+    def work(_name: str, _side: int) -> None:
+        if fails:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+
+    backend = opened(folder, work)
+    backend.load()
+    fails = True
+    monkeypatch.setattr(device_errors, "answers", lambda name: True)
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        backend.warm_up()
+    monkeypatch.setattr(device_errors, "answers", lambda name: False)
+    with pytest.raises(DeviceLost):
+        backend.warm_up()
+
+
 def test_a_card_without_work_gives_its_memory_back_once_and_a_cpu_never(folder: Path) -> None:
     now = [0.0]
     made: list[StandIn] = []

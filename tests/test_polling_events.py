@@ -116,6 +116,14 @@ def test_nothing_is_asked_while_nobody_follows_and_one_query_serves_all(store: S
     assert (follower.tick(), follower.looks) == ([], 1)
 
 
+def test_one_that_lets_go_twice_does_not_let_go_for_another(store: SqlStore, follower: Follower) -> None:
+    job = add(store)
+    ends = [follower.events.follow(job.id) for _ in range(2)]
+    ends[0]()
+    ends[0]()
+    assert follower.tick() == [job.id]
+
+
 def test_a_change_between_two_follows_is_heard(store: SqlStore, follower: Follower) -> None:
     job = add(store)
     store.claim(first(job), "t", 1.0)
@@ -163,7 +171,7 @@ class Ended:
 def test_a_sign_out_at_another_server_is_told_of_once(store: SqlStore) -> None:
     ended = Ended(store)
     ended.watch.tick(0.0, 10.0)
-    store.end_session("one", 100.0)
+    store.end_session("one", 8e12)
     ended.watch.tick(SESSIONS_SECONDS / 2, 10.0)
     assert ended.told == []  # not with every look
     ended.watch.tick(SESSIONS_SECONDS, 10.0)

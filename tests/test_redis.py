@@ -7,17 +7,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.api.auth.rate_limits import WRONG_KEYS_PER_MINUTE, RateLimits
-from app.api.auth.rate_windows import AWAY_SECONDS, MemoryWindows, RedisWindows
+from app.api.auth.rate_windows import AWAY_SECONDS, RedisWindows
 from app.errors import TooManyRequests
 from app.events.redis_hints import MOST_JOBS_A_HINT, RedisHints
 from tests import redis_server
 from tests.databases import Clock
 from tests.harness import until
+from tests.http_service import running, settings_for
 from tests.redis_server import RedisServer
 
 needs_redis = pytest.mark.skipif(redis_server.missing() is not None, reason=redis_server.missing() or "")
@@ -125,10 +127,22 @@ def test_a_frozen_redis_costs_a_moment_and_then_none(redis: RedisServer) -> None
     run(redis.url, "50/hour", scenario)
 
 
-def test_nothing_of_redis_is_imported_where_none_is_set_up() -> None:
-    code = "import sys, app.main, app.events.polling; sys.exit(any(m.split('.')[0] == 'redis' for m in sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
-    assert MemoryWindows().problem() is None
+# A service of one process, in a process of its own, and what of other processes it has loaded.
+_ALONE = """
+import sys
+from pathlib import Path
+from tests.http_service import running
+with running(Path(sys.argv[1])):
+    names = {"redis", "app.events.polling", "app.events.redis_hints", "app.jobs.change_watch"}
+    print(sorted(names & set(sys.modules)))
+"""
+
+
+def test_nothing_for_other_processes_is_loaded_by_a_service_that_is_alone(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _ALONE, tmp_path], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "[]\n", done.stderr
 
 
 # Hints.
@@ -199,10 +213,30 @@ def test_hints_come_back_after_redis_was_killed_and_sending_never_waits(
         for _ in range(5000):
             one.hints.send(["lost"])
 
-    sender = threading.Thread(target=send_many)
+    sender = threading.Thread(target=send_many, daemon=True)
     sender.start()
     sender.join(2.0)
     assert not sender.is_alive()
     redis.start()
     two.heard.clear()
     tell(one, two, ["b"])
+
+
+@needs_redis
+def test_a_service_counts_in_redis_and_its_health_says_when_that_is_away(redis: RedisServer, tmp_path: Path) -> None:
+    with running(tmp_path, broker_url=redis.url, rate_limit="1000/hour") as service:
+        assert service.client.get("/api/v1/health").json()["status"] == "ready"
+        redis.kill()
+        health = service.client.get("/api/v1/health").json()
+        assert health["status"] == "degraded"
+        assert health["reasons"] == [
+            "Redis cannot be reached, so each server counts the requests of a client by itself."
+        ]
+        assert service.client.get("/health/ready").status_code == 200
+
+
+@pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis://", "amqp://localhost"])
+def test_a_broker_that_is_no_redis_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ValueError, match="BROKER_URL must be the address of a Redis server"):
+        settings_for(tmp_path, broker_url=url)
+    assert "geheim" in settings_for(tmp_path, broker_url="redis://:geheim@localhost:1/0").secrets

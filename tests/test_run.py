@@ -29,8 +29,8 @@ from app.backends.local import open_local_backend
 from app.commands import check, dispatch, doctor, doctor_machine, golden, models, serve, torch_build
 from app.commands.doctor_machine import BAD, FINE, WARNING
 from app.errors import Unavailable
-from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_FAILED, EXIT_OK
-from app.options import CARD_FAILED, FIELDS, RestoreOptions
+from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_CARD_LOST, EXIT_FAILED, EXIT_HUNG, EXIT_OK
+from app.options import CARD_FAILED, FIELDS, HUNG_OFTEN, RestoreOptions
 from app.restoration.models import weights
 from app.restoration.models.weights import WeightFile
 from app.settings import Settings
@@ -173,7 +173,7 @@ def test_every_local_option_is_a_flag(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit):
         dispatch.make_parser().parse_args(["restore", "--help"])
     text = capsys.readouterr().out
-    cloud = {"backend", "prompt", "num_inference_steps", "guidance_scale", "seed"}
+    cloud = {"backend", "fallback", "prompt", "num_inference_steps", "guidance_scale", "seed"}
     for name in FIELDS:
         assert (f"--{name.replace('_', '-')}" in text) is (name not in cloud), name
 
@@ -369,12 +369,14 @@ def test_a_child_whose_card_failed_restores_on_the_cpu_whatever_device_says(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served: list[Settings] = []
+    words = serve._words_without_card()
     monkeypatch.setenv("DEVICE", "cuda:0")
     monkeypatch.setattr(serve, "die_with", lambda pid: None)
     monkeypatch.setattr("app.main.serve", lambda settings, banner, after_death: served.append(settings))
     assert dispatch.main(["serve", "--child-of", "1"], project) == EXIT_OK
-    assert dispatch.main(["serve", "--child-of", "1", "--card-failed"], project) == EXIT_OK
-    assert [settings.device for settings in served] == ["cuda:0", CARD_FAILED]
+    assert dispatch.main(["serve", "--child-of", "1", *words[EXIT_CARD_LOST]], project) == EXIT_OK
+    assert dispatch.main(["serve", "--child-of", "1", *words[EXIT_HUNG]], project) == EXIT_OK
+    assert [settings.device for settings in served] == ["cuda:0", CARD_FAILED, HUNG_OFTEN]
 
 
 def test_bad_settings_end_a_start_with_their_own_code(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -235,8 +235,9 @@ def test_a_long_list_sums_up_jobs_of_many_photos(store: Store) -> None:
     assert foreign == []
 
 
-def submit(store: Store, owner: str, photos: int = 1, **limits: int) -> Job:
-    return store.submit(owner, [photo() for _ in range(photos)], "{}", "local", 1000, 0.0, **limits)[0]
+def submit(store: Store, owner: str, photos: int = 1, owner_limit: int | None = None) -> Job:
+    new = [photo() for _ in range(photos)]
+    return store.submit(owner, new, "{}", "local", 1000, 0.0, owner_limit=owner_limit)[0]
 
 
 def test_an_owner_has_a_share_of_the_queue(store: Store) -> None:

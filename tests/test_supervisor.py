@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.commands.supervisor import Policy, Supervisor
-from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_HUNG
+from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_CARD_LOST, EXIT_HUNG
 from app.process_names import SUPERVISOR_VARIABLE, own_process_name
 from tests.harness import until
 
@@ -82,30 +82,41 @@ def test_a_name_tells_whose_child_a_process_is(monkeypatch: pytest.MonkeyPatch) 
     assert str(own_process_name()) == f"{child.host}:{os.getpid()}"
 
 
-def test_a_child_that_hung_or_lost_its_card_twice_is_told_to_do_without_it(tmp_path: Path) -> None:
+WORDS = {EXIT_HUNG: ["--hung"], EXIT_CARD_LOST: ["--lost"]}
+
+
+@pytest.mark.parametrize(
+    ("code", "word", "said_once"),
+    [
+        (EXIT_HUNG, "--hung", "The service hung twice"),
+        (EXIT_CARD_LOST, "--lost", "The service lost its graphics card twice"),
+    ],
+)
+def test_a_child_that_hung_or_lost_its_card_twice_is_told_to_do_without_it_and_why(
+    code: int, word: str, said_once: str, tmp_path: Path
+) -> None:
     log, said = tmp_path / "log", list[str]()
-    script = f"log.write_text(log.read_text() + str(sys.argv[2:])); sys.exit(0 if sys.argv[2:] else {EXIT_HUNG})"
+    script = f"log.write_text(log.read_text() + str(sys.argv[2:])); sys.exit(0 if sys.argv[2:] else {code})"
     command = [sys.executable, "-c", _HEAD + script, str(log)]
-    words = ["--card-failed"]
-    code = Supervisor(command, dict(os.environ), said.append, QUICK, words_after_hangs=words).run()
-    assert code == 0
-    assert log.read_text().replace("start\n", "") == "[][]['--card-failed']"
+    assert Supervisor(command, dict(os.environ), said.append, QUICK, words_without_card=WORDS).run() == 0
+    assert log.read_text().replace("start\n", "") == f"[][]['{word}']"
     assert sum("goes on with the CPU" in line for line in said) == 1
+    assert any(line.startswith(said_once) for line in said)
 
 
 def test_one_hang_or_crashes_leave_the_card_in_use() -> None:
     said: list[str] = []
-    supervisor = Supervisor(["x"], {}, said.append, Policy(window_seconds=100), words_after_hangs=["--card-failed"])
-    supervisor.note_hang(0.0)
-    supervisor.note_hang(100.5)  # the first has left the window
+    supervisor = Supervisor(["x"], {}, said.append, Policy(window_seconds=100), words_without_card=WORDS)
+    supervisor.note_end(EXIT_CARD_LOST, 0.0)
+    supervisor.note_end(EXIT_HUNG, 100.5)  # the first has left the window
     assert not said
-    supervisor.note_hang(150.0)
-    assert len(said) == 1
-    supervisor.note_hang(151.0)
+    supervisor.note_end(EXIT_CARD_LOST, 150.0)
+    assert said == ["The service hung or lost its graphics card twice in a short time; it goes on with the CPU."]
+    supervisor.note_end(EXIT_HUNG, 151.0)
     assert len(said) == 1
     without = Supervisor(["x"], {}, said.append)
-    without.note_hang(0.0)
-    without.note_hang(1.0)
+    without.note_end(EXIT_HUNG, 0.0)
+    without.note_end(EXIT_HUNG, 1.0)
     assert len(said) == 1
 
 

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from app import logs
 from app.api import schemas
 from app.commands.serve import banner
-from app.errors import Unavailable
+from app.errors import DeviceLost, Unavailable
 from app.main import create_app, create_dashboard
 from app.main import service as service_module
 from app.options import CARD_FAILED, FIELDS
@@ -138,7 +138,7 @@ def test_a_card_that_failed_twice_is_told_in_health_config_and_the_start_text(tm
         assert any("lost its card twice" in problem for problem in config["problems"])
         assert client.get("/api/v1/status").json()["device"]["name"] == "cpu"
         start = "\n".join(banner(settings, app.state.service.context.catalog.description()))
-        assert "Device      cpu (the service hung or lost its card twice" in start
+        assert "Device      cpu (the service lost its card twice" in start
 
 
 def test_status_tells_queue_speed_device_and_resources(service: Service) -> None:
@@ -176,6 +176,18 @@ def test_warm_up_runs_the_default_model_and_says_how_long_it_took(
     times = iter((100.0, 102.5))
     monkeypatch.setattr(service.context, "clock", lambda: next(times))
     assert service.client.post("/api/v1/models/warmup").json() == {"model": "lanczos", "seconds": 2.5}
+
+
+def test_a_card_lost_at_a_warm_up_ends_the_process(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+
+    def lose() -> None:
+        raise DeviceLost("cuda:0 is lost")
+
+    monkeypatch.setattr(service.context.catalog, "warm_up", lose)
+    monkeypatch.setattr(service.context.worker, "end_without_card", ended.set)
+    assert_problem(service.client.post("/api/v1/models/warmup"), 503, "device_lost")
+    assert ended.wait(10)
 
 
 def test_metrics_are_in_the_prometheus_format(service: Service) -> None:

@@ -243,6 +243,7 @@ def test_a_lost_card_gives_its_photo_back_with_a_try_burned_and_ends_the_process
     assert harness.states(job) == ["completed", "queued", "queued", "queued"]
     assert [attempt.tries for attempt in harness.attempts(job)] == [1, 1, 0, 0]
     assert worker.active_runs.is_empty()
+    assert worker.card_lost
     assert b'restore_attempts_ended_total{status="crashed"} 1.0' in harness.metrics.render()
 
 

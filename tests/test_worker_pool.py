@@ -15,19 +15,21 @@ from app.jobs.worker_pool import backends_of, describe_pool, members_of
 from app.jobs.worker_reports import WarmUp, WorkerReport
 from app.options import BackendName, RestoreOptions
 from app.store import LIVE_SECONDS, SqlStore
+from app.time_estimate import machine_of
 from tests.databases import IMPLEMENTATIONS, Clock
 
 CLOUD_ROW = {"name": "siliconflow", "available": False, "reason": "no key"}
 
 
 def model(name: str, *, installed: bool = True) -> dict[str, Any]:
-    return {"name": name, "file": f"{name}.pth", "bytes": 9, "installed": installed, "note": None}
+    cost = {"architecture": "ESRGAN", "megamacs_per_pixel": 1.0}
+    return {"name": name, "file": f"{name}.pth", "bytes": 9, "installed": installed, "note": None, **cost}
 
 
-def description(pace: float | None, default: str, *models: dict[str, Any], **more: Any) -> dict[str, Any]:
+def description(seconds: float | None, default: str, *models: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {
         "default_model": default,
-        "warm_seconds_per_input_megapixel": pace,
+        "warm_run": None if seconds is None else {"model": default, "pixels": 100, "seconds": seconds},
         "models": list(models),
         "face_models": [],
         "problems": [],
@@ -37,7 +39,13 @@ def description(pace: float | None, default: str, *models: dict[str, Any], **mor
 
 
 SLOW = description(40.0, "small", model("small"), model("large", installed=False), problems=["It is hot."])
-FAST = description(2.0, "large", model("large"), model("old"), problems=["It is hot."], notes=["It is new."])
+FAST = description(
+    2.0,
+    "large",
+    *(model("large"), model("old"), model("rare", installed=False)),
+    problems=["It is hot."],
+    notes=["It is new."],
+)
 
 
 def report(described: dict[str, Any], status: str = "idle", **more: Any) -> WorkerReport:
@@ -60,6 +68,9 @@ class Pool:
         self.clock.now += seconds
         self.pauses.append(seconds)
 
+    def failure(self) -> str | None:
+        return self.catalog.failure
+
     def says(self, name: str, said: WorkerReport) -> float | None:
         return self.store.workers.report(name, name, said.as_facts())
 
@@ -79,10 +90,13 @@ def pool(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pool]:
 def test_models_are_the_union_and_the_fastest_worker_gives_what_there_is_only_one_of(pool: Pool) -> None:
     pool.says("a:1", report(SLOW))
     pool.says("b:2", report(FAST))
-    pool.says("c:3", report(description(None, "small", model("small"))))
+    pool.says("c:3", report(description(None, "small", model("small"), model("rare"))))
     described = pool.catalog.description()
-    assert {row["name"]: row["installed"] for row in described["models"]} == {"large": True, "old": True, "small": True}
+    assert {row["name"]: row["installed"] for row in described["models"]} == dict.fromkeys(
+        ("large", "old", "rare", "small"), True
+    )
     assert described["default_model"] == "large"
+    assert (machine_of(described).workers, machine_of(described).warm) == (3, ("large", 100, 2.0))
     assert described["problems"] == ["b:2, a:1: It is hot."]
     assert described["notes"] == ["b:2: It is new."]
     assert describe_pool(members_of(pool.store.workers.live())[:1])["problems"] == ["It is hot."]
@@ -107,16 +121,15 @@ def test_options_are_checked_against_what_live_workers_have(pool: Pool) -> None:
 
 
 def test_without_a_worker_jobs_are_taken_and_readiness_says_that_none_is_there(pool: Pool) -> None:
-    failures = [pool.catalog.failure]
+    assert pool.failure() == NO_WORKER
     assert not pool.catalog.loading
     assert pool.catalog.backends() == [LOCAL_BACKEND]
     pool.catalog.check(RestoreOptions(model="any"))
     pool.says("a:1", report(SLOW))
     pool.later()
-    failures.append(pool.catalog.failure)
+    assert pool.failure() is None
     pool.later(LIVE_SECONDS)
-    failures.append(pool.catalog.failure)
-    assert failures == [NO_WORKER, None, NO_WORKER]
+    assert pool.failure() == NO_WORKER
     assert pool.catalog.description()["default_model"] == "small"  # forms still know what was there
     pool.catalog.check(RestoreOptions(model="any"))
 
@@ -132,7 +145,7 @@ def test_it_starts_as_long_as_every_worker_does(pool: Pool) -> None:
 
 def test_workers_that_only_wait_for_a_provider_leave_the_networks_unavailable(pool: Pool) -> None:
     pool.says("cloud:1", WorkerReport(("siliconflow",), "idle", backend_rows=(LOCAL_BACKEND, *CLOUD.backend_rows)))
-    assert pool.catalog.failure is None
+    assert pool.failure() is None
     assert pool.catalog.can_restore()
     assert {row["name"]: row["available"] for row in pool.catalog.backends()} == {"local": False, "siliconflow": True}
     with pytest.raises(Conflict, match="no worker with networks"):
@@ -154,10 +167,10 @@ def test_health_is_that_of_all_workers(pool: Pool) -> None:
 
 def test_a_store_that_is_away_leaves_what_was_known(pool: Pool) -> None:
     pool.says("a:1", report(SLOW))
-    assert pool.catalog.failure is None
+    assert pool.failure() is None
     pool.later()
     pool.store.close()
-    assert pool.catalog.failure is None
+    assert pool.failure() is None
     assert pool.catalog.description()["default_model"] == "small"
 
 

@@ -18,10 +18,13 @@ class Resumable(Protocol):
 
     network: nn.Module
     average: AveragedModel
-    optimizer: Optimizer
     step: int
     seconds: float
     recipe: Any
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """What has changed the weights."""
 
 
 def save(trainer: Resumable, path: Path) -> None:

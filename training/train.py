@@ -33,7 +33,7 @@ from training.check import KINDS, Rgb, cropped, mean_gain_db
 from training.export import averaged_weights
 from training.losses import restoration_loss
 from training.network import CONVOLUTIONS, count_convolutions, deepened, make_network
-from training.optimizer import Optimizer
+from training.optimizer import MuonWithAdam
 from training.pairs import POOL_PATCHES, Pairs
 from training.photos import read_rgb, split
 
@@ -79,7 +79,7 @@ class Trainer:
         )  # type: ignore[call-overload]
         quicken(self.network)
         self.average = AveragedModel(self.network, multi_avg_fn=exponential_mean(recipe.ema_decay))
-        self.optimizer = Optimizer(self.network, recipe.learning_rate)
+        self.optimizer = MuonWithAdam(self.network, recipe.learning_rate)
         self.step = 0
         self.seconds = 0.0
 

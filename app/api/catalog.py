@@ -6,13 +6,14 @@ kept for some seconds, because looking at the weights folder costs.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from app.errors import Conflict, Unavailable, Unprocessable
-from app.options import BackendName, RestoreOptions
+from app.options import BackendName, Fallback, RestoreOptions
 
 LOCAL_BACKEND = {
     "name": BackendName.LOCAL.value,
@@ -28,8 +29,15 @@ LOOK_AGAIN_SECONDS = (
 _STARTING_RETRY_SECONDS = 5
 
 
+def _no_trouble() -> None:
+    """What a service without a provider knows of its troubles."""
+
+
 class Catalog:
-    """The description and the state of loading. Usable from any thread; calls may take a moment, so not in the loop."""
+    """The description and the state of loading. Usable from any thread; calls may take a moment, so not in the loop.
+
+    `provider_pause_seconds` says for how long the provider is not asked, because it is in trouble; None: it may be.
+    """
 
     def __init__(
         self,
@@ -37,10 +45,12 @@ class Catalog:
         warm_up: Callable[[], str | None],
         clock: Callable[[], float] = time.monotonic,
         backends: Sequence[Mapping[str, Any]] = (),
+        provider_pause_seconds: Callable[[], float | None] = _no_trouble,
     ) -> None:
         self._loading = True
         self._failure: str | None = None
         self._describe, self._warm_up, self._clock = describe, warm_up, clock
+        self._provider_pause_seconds = provider_pause_seconds
         self._backends = [dict(row) for row in backends or (LOCAL_BACKEND,)]
         self._lock = threading.Lock()
         self._known: dict[str, Any] = {}
@@ -108,20 +118,41 @@ class Catalog:
         if self.failure is not None:
             raise Unavailable("backend_failed", self.failure)
 
-    def check(self, options: RestoreOptions) -> None:
-        """Whether these options can be served. While the service still loads, a job is taken and checked as it runs.
+    def provider_problem(self) -> str | None:
+        """One sentence while the provider is not asked, because it is in trouble."""
+        pause = self._provider_pause_seconds()
+        if pause is None:
+            return None
+        return f"SiliconFlow does not answer as it should; it is tried again in about {math.ceil(pause)} seconds."
+
+    def check(self, options: RestoreOptions) -> str:
+        """Which backend serves these options now: the asked one, or where they allow it the local one in its place.
+
+        While the service still loads, a job is taken and checked as it runs.
 
         Raises:
-            Unavailable: `backend_failed`; `no_model` when nothing at all is installed.
+            Unavailable: `backend_failed`; `no_model` when nothing at all is installed; `provider_unavailable`.
             Conflict: `backend_unavailable`; `model_not_installed`.
             Unprocessable: `unknown_model`.
         """
         self._check_backend(options.backend)
-        if self.loading:
-            return
-        self.require_loaded()
-        if options.backend == BackendName.LOCAL:
-            self._check_model(options.model)
+        backend = self._in_place_of(options)
+        if not self.loading:
+            self.require_loaded()
+            if backend == BackendName.LOCAL:
+                self._check_model(options.model)
+        return backend
+
+    def _in_place_of(self, options: RestoreOptions) -> str:
+        if options.backend != BackendName.SILICONFLOW or (pause := self._provider_pause_seconds()) is None:
+            return options.backend
+        if options.fallback == Fallback.LOCAL:
+            return BackendName.LOCAL.value
+        raise Unavailable(
+            "provider_unavailable",
+            "SiliconFlow is in trouble and is not asked just now; send this again later, or with fallback=local.",
+            retry_after_seconds=math.ceil(pause),
+        )
 
     def _check_backend(self, name: str) -> None:
         rows = {row["name"]: row for row in self.backends()}

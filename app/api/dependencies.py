@@ -135,6 +135,12 @@ def get_owner(connection: HTTPConnection) -> str:
     return cast(str, connection.scope["state"]["owner"])
 
 
+def is_signed_out(connection: HTTPConnection) -> bool:
+    """Whether the session in which a request came has ended since: who still waits in it must stop."""
+    session_id = connection.scope["state"]["session_id"]
+    return session_id is not None and get_context(connection).keys.has_ended(session_id)
+
+
 async def get_job(request: Request, job_id: str) -> tuple[Job, int]:
     """The job and its place in the queue. Raises `NotFound` `job_not_found`."""
     context = get_context(request)

@@ -82,6 +82,9 @@ def _complaints(context: AppContext) -> list[str]:
         reasons.append(storage_problem)
     if context.scanner is not None and (limit := context.scanner.problem()) is not None:
         reasons.append(limit)
+    provider_problem = context.catalog.provider_problem()
+    if provider_problem is not None:
+        reasons.append(provider_problem)
     rate_problem = context.rate_limits.windows.problem()
     if rate_problem is not None:
         reasons.append(rate_problem)

@@ -37,6 +37,10 @@ class JobEvents:
         """Stop listening and wake everybody once more."""
         self.closing = True
         self._unsubscribe()
+        self.wake_all()
+
+    def wake_all(self) -> None:
+        """Have every watcher look again, also at whether it may still watch."""
         for job_id in list(self._watchers):
             self._wake(job_id)
 

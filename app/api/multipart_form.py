@@ -17,7 +17,7 @@ from app.errors import BadRequest, TooLarge, Unprocessable
 from app.storage import UploadWriter, clean_label
 
 FILE_FIELDS = frozenset(("file", "files", "files[]", "image", "images"))
-MAX_FIELDS = 20
+MAX_FIELDS = 40
 MAX_FIELD_BYTES = 64 * 1024
 FLUSH_BYTES = 256 * 1024  # a small photo is written in one go, together with everything else that touches the disk
 _MAX_BOUNDARY_CHARACTERS = 70  # RFC 2046

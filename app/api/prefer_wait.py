@@ -12,7 +12,8 @@ import re
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 
-from app.api.dependencies import get_context, get_owner
+from app.api.dependencies import get_context, get_owner, is_signed_out
+from app.errors import Unauthorized
 from app.store import Job
 
 LONGEST_WAIT_SECONDS = 300
@@ -31,6 +32,7 @@ async def wait_for_end(request: Request, job_id: str, seconds: float) -> Job | N
     Raises:
         ClientDisconnect: nobody waits for the answer any more.
         NotFound: the job was removed meanwhile.
+        Unauthorized: the request's session was signed out meanwhile.
     """
     gone = asyncio.create_task(_disconnected(request))
     try:
@@ -50,6 +52,8 @@ async def _ended(request: Request, job_id: str, gone: asyncio.Task[None]) -> Job
     with context.job_events.watch(job_id) as changed:
         while True:
             changed.clear()
+            if is_signed_out(request):
+                raise Unauthorized("key_required", "The session was signed out; sign in again.")
             job = await context.run(context.store.job, owner, job_id)
             if job.status.ended:
                 return job

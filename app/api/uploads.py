@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from starlette.requests import Request
 
 from app.api.dependencies import AppContext, get_context
 from app.api.json_bodies import options_of
 from app.api.multipart_form import MultipartForm, UploadedFile, UploadLimits, receive_form
 from app.errors import RestoreError, Unprocessable
+from app.jobs.idempotency import AcceptedJob, Submit, digest_of, submit_once
 from app.jobs.submission import Upload
 from app.options import RestoreOptions
 from app.storage import UploadWriter, new_id
@@ -27,16 +30,24 @@ async def receive(request: Request, most: int) -> MultipartForm:
     return form
 
 
-def submit_form(context: AppContext, owner: str, form: MultipartForm) -> tuple[Job, int]:
-    """Turn a whole form into a job, in one thread from start to end; see `Submission.submit`."""
+def submit_form(context: AppContext, owner: str, form: MultipartForm, target: str, key: str | None) -> AcceptedJob:
+    """Turn a whole form into a job, in one thread from start to end; see `Submission.submit` and `submit_once`.
+
+    `target` is the address that was asked, `key` its Idempotency-Key.
+    """
     try:
         options = options_of(form.fields)
-        context.submission.check_options(options)  # before anything more is written
+        if key is None:  # else the job may be there already
+            context.submission.check_options(options)  # before anything more is written
         form.flush()
-        return _submit(context, owner, [_upload_of(file) for file in _photos_of(form)], options)
-    except BaseException:
-        form.abort()
-        raise
+        photos, now = [_upload_of(file) for file in _photos_of(form)], context.wall()
+
+        def submit(job_id: str | None) -> tuple[Job, int]:
+            return context.submission.submit(owner, photos, options, now, job_id)
+
+        return _submit_once(context, owner, key, lambda: digest_of(target, form.fields, photos), submit)
+    finally:
+        form.abort()  # what was not committed
 
 
 def add_photo(context: AppContext, owner: str, form: MultipartForm) -> tuple[Photo, bool]:
@@ -52,18 +63,22 @@ def add_photo(context: AppContext, owner: str, form: MultipartForm) -> tuple[Pho
         raise
 
 
-def restore_photo(context: AppContext, owner: str, photo_id: str, options: RestoreOptions) -> tuple[Job, int]:
-    """One attempt more at a photo; see `Submission.restore_photo`."""
-    try:
-        return context.submission.restore_photo(owner, photo_id, options, context.wall())
-    except RestoreError as error:
-        context.admission.update_retry_after(error)
-        raise
+def restore_photo(
+    context: AppContext, owner: str, photo_id: str, options: RestoreOptions, target: str, key: str | None
+) -> AcceptedJob:
+    """One attempt more at a photo; see `Submission.restore_photo` and `submit_once`."""
+
+    def submit(job_id: str | None) -> tuple[Job, int]:
+        return context.submission.restore_photo(owner, photo_id, options, context.wall(), job_id)
+
+    return _submit_once(context, owner, key, lambda: digest_of(target, {"options": options.to_json()}), submit)
 
 
-def _submit(context: AppContext, owner: str, uploads: list[Upload], options: RestoreOptions) -> tuple[Job, int]:
+def _submit_once(
+    context: AppContext, owner: str, key: str | None, digest: Callable[[], str], submit: Submit
+) -> AcceptedJob:
     try:
-        return context.submission.submit(owner, uploads, options, context.wall())
+        return submit_once(context.store, owner, key, digest, context.wall(), submit)
     except RestoreError as error:
         context.admission.update_retry_after(error)
         raise

@@ -94,10 +94,9 @@ class WorkersCatalog(Catalog):
         """See `Catalog`."""
         return [one.row() for one in self.members()]
 
-    def check(self, options: RestoreOptions) -> None:
+    def check(self, options: RestoreOptions) -> str:
         """See `Catalog`. Without a live worker a job is taken and checked as it runs."""
-        if self.members():
-            super().check(options)
+        return super().check(options) if self.members() else options.backend
 
     def health(self) -> WorkerHealth:
         """The workers as one: `failing` when each of them is, `busy` when one is; reasons bear the worker's name."""

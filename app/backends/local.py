@@ -85,8 +85,12 @@ class LocalBackend:
             return self._load()
 
     def warm_up(self) -> str | None:
-        """Run the default model once on a small picture; returns its name, None with nothing installed."""
-        with self._lock, self._in_use():
+        """Run the default model once on a small picture; returns its name, None with nothing installed.
+
+        Raises:
+            DeviceLost: the card computes no more in this process.
+        """
+        with self._lock, self._watched():
             return warm_up(self._restorer)
 
     def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
@@ -136,9 +140,15 @@ class LocalBackend:
             self._used_at = self._clock()
 
     def _restored(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
+        with self._watched():
+            return self._restorer.restore(picture, options, on_progress)
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Work on this thread's card; raises `DeviceLost` when the card was lost at it."""
         try:
             with self._in_use():
-                return self._restorer.restore(picture, options, on_progress)
+                yield
         except (RestoreError, Cancelled):
             raise
         except Exception as error:

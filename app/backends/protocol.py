@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from app.images import Picture
 from app.options import RestoreOptions
@@ -17,4 +17,13 @@ class Backend(Protocol):
 
     def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
         """Restore one picture. Raises `errors.RestoreError`, or `errors.Cancelled` when asked to stop."""
+        ...
+
+
+@runtime_checkable
+class Pausing(Protocol):
+    """A backend that takes no photos for a while when it is in trouble."""
+
+    def pause_seconds(self) -> float | None:
+        """None while it takes photos, else how long it may take until it does."""
         ...

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from app.commands.bootstrap import ROOT
 from app.exit_codes import EXIT_OK
-from app.options import FIELDS, EngineName, Field, Quality
+from app.options import CARD_FAILED, FIELDS, HUNG_OFTEN, EngineName, Field, Quality
 
 Command = Callable[[argparse.Namespace], int]
 # Options of the cloud backend, which the command line does not offer.
-_CLOUD_ONLY = frozenset({"backend", "prompt", "num_inference_steps", "guidance_scale", "seed"})
+_CLOUD_ONLY = frozenset({"backend", "fallback", "prompt", "num_inference_steps", "guidance_scale", "seed"})
 
 
 def main(arguments: Sequence[str], root: Path = ROOT) -> int:
@@ -55,7 +55,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-download", action="store_true", help="start without fetching missing weights")
     parser.add_argument("--child-of", type=int, default=None, metavar="PID", help=argparse.SUPPRESS)
     parser.add_argument("--after-death", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--card-failed", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--instead-of-card", choices=(CARD_FAILED, HUNG_OFTEN), help=argparse.SUPPRESS)
     parser.set_defaults(command=_serve)
 
 
@@ -135,7 +135,7 @@ def _serve(asked: argparse.Namespace) -> int:
     from app.commands import serve
 
     if asked.child_of is not None:
-        return serve.run_child(asked.child_of, after_death=asked.after_death, card_failed=asked.card_failed)
+        return serve.run_child(asked.child_of, after_death=asked.after_death, no_card=asked.instead_of_card)
     return serve.run(download=not asked.no_download)
 
 

@@ -36,6 +36,8 @@ from app.commands.golden import compare, make_golden
 from app.commands.models import missing_defaults
 from app.errors import RestoreError
 from app.exit_codes import EXIT_FAILED, EXIT_OK
+from app.images import Decoder
+from app.main.limits import limits_of
 from app.main.service import open_backend
 from app.options import EngineName, RestoreOptions
 from app.restoration.models import weights
@@ -54,6 +56,7 @@ def run() -> int:
         check_torch_build,
         check_weights,
         check_restoration,
+        check_decoder,
         check_disk,
         check_storage,
         check_database,
@@ -177,3 +180,27 @@ def check_golden(backend: LocalBackend) -> CheckResult:
     return CheckResult(
         BAD, "golden image", f"{text}, which is wrong; try PRECISION=fp32, then python3 run.py models verify"
     )
+
+
+def check_decoder(settings: Settings) -> Iterator[CheckResult]:
+    """The process that decodes photos starts, has its limits, and reaches no network."""
+    decoder = Decoder(limits_of(settings).image)
+    try:
+        confinement = decoder.start()
+    except RestoreError as error:
+        yield CheckResult(BAD, "decoder", error.detail)
+        return
+    finally:
+        decoder.close()
+    seconds, memory = settings.decode_timeout_seconds, settings.decode_memory_mb
+    if confinement.memory_limited:
+        yield CheckResult(FINE, "decoder", f"limits: {memory} MB and {seconds:g} s a photo, file size, no core dumps")
+    else:
+        text = f"{seconds:g} s a photo, but this system cannot limit its memory; run the service on Linux or in Docker"
+        yield CheckResult(WARNING, "decoder", text)
+    if confinement.network_closed:
+        text = "closed: the process that decodes photos opens no socket and runs no program (seccomp)"
+        yield CheckResult(FINE, "decoder network", text)
+    else:
+        text = f"open to the process that decodes photos, since {confinement.reason or 'the filter does not hold'}"
+        yield CheckResult(WARNING, "decoder network", f"{text}; run the service on Linux or in Docker")

@@ -103,7 +103,7 @@ def run(asked: argparse.Namespace) -> int:
         decode_timeout_seconds=settings.decode_timeout_seconds,
         decode_memory_mb=settings.decode_memory_mb,
     )
-    decoder = Decoder(limits)
+    decoder = Decoder(limits, follow_links=True)
     try:
         backends, device = open_backends(settings, task.columns, machine, decoder)
         evaluation = _evaluate(task, backends, decoder, limits)

@@ -121,7 +121,7 @@ class Restoration:
     def run(self, tasks: Sequence[RestoreTask]) -> None:
         """Restore one photo after another until all are done or Ctrl-C was pressed."""
         before = signal.signal(signal.SIGINT, self._on_interrupt)
-        decoder = Decoder(self._limits)
+        decoder = Decoder(self._limits, follow_links=True)
         try:
             pace = _Pacing(self._backend.describe_pace(self._options), self._options)
             sizes = [self._seconds(task, pace) for task in tasks]

@@ -17,8 +17,8 @@ from app.commands.console import complain, say
 from app.commands.doctor_machine import port_error
 from app.commands.supervisor import Supervisor, die_with
 from app.errors import RestoreError
-from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_FAILED, EXIT_OK
-from app.options import CARD_FAILED
+from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_CARD_LOST, EXIT_FAILED, EXIT_HUNG, EXIT_OK
+from app.options import CARD_FAILED, HUNG_OFTEN
 from app.settings import Settings
 
 # glibc's allocator in the server process. One arena from the start: in another than the main one large blocks are
@@ -38,23 +38,28 @@ def run(*, download: bool = True) -> int:
     command = [sys.executable, "-m", "app.commands", "serve", "--child-of", str(os.getpid())]
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     environment = {**ALLOCATOR_ENVIRONMENT, **os.environ, "PYTHONPATH": path}
-    words = ["--card-failed"] if torch_build.may_use_card(settings.device) else []
+    words = _words_without_card() if torch_build.may_use_card(settings.device) else {}
     supervisor = Supervisor(
-        command, environment, complain, words_after_hangs=words, words_after_death=["--after-death"]
+        command, environment, complain, words_without_card=words, words_after_death=["--after-death"]
     )
     return supervisor.run()
 
 
-def run_child(parent_pid: int, *, after_death: bool = False, card_failed: bool = False) -> int:
+def _words_without_card() -> dict[int, list[str]]:
+    """What tells a child why it does without its card, by how those before it ended."""
+    return {EXIT_CARD_LOST: ["--instead-of-card", CARD_FAILED], EXIT_HUNG: ["--instead-of-card", HUNG_OFTEN]}
+
+
+def run_child(parent_pid: int, *, after_death: bool = False, no_card: str | None = None) -> int:
     """The server process: runs the service until SIGTERM, and dies with its supervisor.
 
     `after_death`: the supervisor saw the process before this one die, so what it had in work is under suspicion.
-    `card_failed`: the supervisor saw it hang or lose its card too often, so the CPU restores, whatever DEVICE says.
+    `no_card`: CARD_FAILED or HUNG_OFTEN, as the supervisor saw it too often; the CPU restores, whatever DEVICE says.
     """
     die_with(parent_pid)
     settings = read_settings()
-    if card_failed:
-        settings = settings.model_copy(update={"device": CARD_FAILED})
+    if no_card is not None:
+        settings = settings.model_copy(update={"device": no_card})
     from app.main import serve  # imports torch: seconds, and hundreds of megabytes the parent does without
 
     try:

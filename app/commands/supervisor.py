@@ -2,7 +2,8 @@
 
 A child that ends with `EXIT_OK` or with `EXIT_BAD_SETTINGS` is left ended. One that takes the place of a dead one is
 told so: only a death that was seen here, of the child alone, may count against the photos it had in work. One that
-hung, or lost its graphics card, twice in a short time is started with further words on its command line.
+hung, or lost its graphics card, twice in a short time is started with further words on its command line, which say
+which of the two it was.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from types import FrameType
+from types import FrameType, MappingProxyType
 
-from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_FAILED, EXIT_HUNG, EXIT_OK
+from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_CARD_LOST, EXIT_FAILED, EXIT_HUNG, EXIT_OK
 from app.process_names import SUPERVISOR_VARIABLE, new_supervisor_mark
 
 _PR_SET_PDEATHSIG = 1
-_HANGS_TO_AVOID_THE_CARD = 2
+_ENDS_TO_AVOID_THE_CARD = 2
+_MAY_BE_THE_CARD = {EXIT_HUNG: "did not answer any more", EXIT_CARD_LOST: "lost its graphics card"}
+_BOTH = "hung or lost its graphics card"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT) + ((signal.SIGHUP,) if sys.platform != "win32" else ())
 
 
@@ -48,8 +51,9 @@ class Supervisor:
         environment: all of the child's environment, but for the mark of this supervisor.
         say: takes a line for people.
         policy: how often and when a child is started again.
-        words_after_hangs: added to the command once the child ended with `EXIT_HUNG` twice in the policy's window;
-            they tell it to leave the graphics card alone. They stay until the supervisor ends.
+        words_without_card: by exit code, added to the command once the child ended with `EXIT_CARD_LOST` or `EXIT_HUNG`
+            twice in the policy's window; they tell it to leave the graphics card alone, and why: those of the lost
+            card when it was lost at least once. They stay until the supervisor ends.
         words_after_death: added to the command of a child whose predecessor died, unasked, under this supervisor.
     """
 
@@ -59,7 +63,7 @@ class Supervisor:
         environment: Mapping[str, str],
         say: Callable[[str], None],
         policy: Policy = Policy(),
-        words_after_hangs: Sequence[str] = (),
+        words_without_card: Mapping[int, Sequence[str]] = MappingProxyType({}),
         words_after_death: Sequence[str] = (),
     ) -> None:
         self._command, self._environment = list(command), {**environment, SUPERVISOR_VARIABLE: new_supervisor_mark()}
@@ -69,8 +73,8 @@ class Supervisor:
         self._signals = 0
         self._stopping = threading.Event()
         self._restarts: deque[float] = deque()
-        self._hangs: deque[float] = deque()
-        self._words_after_hangs = list(words_after_hangs)
+        self._card_ends: deque[tuple[float, int]] = deque()
+        self._words_without_card = dict(words_without_card)
 
     def run(self) -> int:
         """Start the child and stay until it is over; returns the exit code for this process (128 + n for signal n)."""
@@ -88,9 +92,9 @@ class Supervisor:
             if code in (EXIT_OK, EXIT_BAD_SETTINGS) or self._stopping.is_set():
                 return code if code >= 0 else 128 - code
             wait = self.wait_before_restart(time.monotonic())
-            if code == EXIT_HUNG:
-                self.note_hang(time.monotonic())
-            reason = "did not answer any more" if code == EXIT_HUNG else f"ended with {_words(code)}"
+            if code in _MAY_BE_THE_CARD:
+                self.note_end(code, time.monotonic())
+            reason = _MAY_BE_THE_CARD.get(code, f"ended with {_words(code)}")
             if wait is None:
                 self._say(f"The service {reason}, too often in a short time; giving up. The lines above say why.")
                 return code if code > 0 else 128 - code
@@ -117,15 +121,19 @@ class Supervisor:
         self._restarts.append(now)
         return float(min(wait, self._policy.longest_wait_seconds))
 
-    def note_hang(self, now: float) -> None:
+    def note_end(self, code: int, now: float) -> None:
         """The child hung or lost its card: after the second time in the window the next ones do without the card."""
-        self._hangs.append(now)
-        while self._hangs[0] < now - self._policy.window_seconds:
-            self._hangs.popleft()
-        if len(self._hangs) >= _HANGS_TO_AVOID_THE_CARD and self._words_after_hangs:
-            self._command += self._words_after_hangs
-            self._words_after_hangs = []
-            self._say("The service hung or lost its graphics card twice in a short time; it goes on with the CPU.")
+        self._card_ends.append((now, code))
+        while self._card_ends[0][0] < now - self._policy.window_seconds:
+            self._card_ends.popleft()
+        if len(self._card_ends) < _ENDS_TO_AVOID_THE_CARD or not self._words_without_card:
+            return
+        codes = {code for _, code in self._card_ends}
+        reason = EXIT_CARD_LOST if EXIT_CARD_LOST in codes else EXIT_HUNG
+        self._command += self._words_without_card[reason]
+        self._words_without_card = {}
+        what = "hung" if codes == {EXIT_HUNG} else "lost its graphics card" if EXIT_HUNG not in codes else _BOTH
+        self._say(f"The service {what} twice in a short time; it goes on with the CPU.")
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1

@@ -1,19 +1,21 @@
-"""The decoding child: reads requests from stdin, decodes, and puts pixels into a file it inherited.
+"""The decoding child: takes requests from a socket, decodes, and puts pixels into a file it inherited.
 
-It runs in a process of its own, with a memory limit and an empty environment, and dies with its parent. It answers one
-JSON line a request; everything large goes through the file.
+It runs in a process of its own, confined (`confinement`) and with an empty environment, and dies with its parent.
+Photos come as open descriptors beside the request. It answers one JSON line a request; everything large goes through
+the file.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import dataclasses
+import fcntl
 import io
 import json
-import math
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +26,7 @@ import numpy as np
 from PIL import AvifImagePlugin
 
 from app.errors import NotFound, RestoreError, Unavailable
+from app.images.confinement import DECODE_THREADS, MEBIBYTE, confine, die_with_parent, limit_cpu, set_memory
 from app.images.decode import DecodeOptions, decode_file
 from app.images.face_layers import load_layers, mix
 from app.images.header import Header, ImageLimits, quiet_pillow, read_header
@@ -31,32 +34,55 @@ from app.images.picture import Picture
 from app.images.preview import encode_preview, preview_file, read_profile
 from app.images.result_preview import preview_result, result_memory
 
-_MEBIBYTE = 1024 * 1024
-_SET_PARENT_DEATH_SIGNAL = 1
-_DECODE_THREADS = 2
-_WRITE_BYTES = 64 * _MEBIBYTE
-_FILE_ROOM_BYTES = 64 * _MEBIBYTE
-_MAX_BYTES_PER_PIXEL = 8
+_WRITE_BYTES = 64 * MEBIBYTE
+_MAX_REQUEST_BYTES = 64 * 1024
+_MAX_FILES = 2
 _MAX_PAGE_SIZES = 1000  # an answer is one short line; far more than may be restored together
-_RESULT_ROOM_BYTES = 256 * _MEBIBYTE
+_RESULT_ROOM_BYTES = 256 * MEBIBYTE
 
 
 def main() -> None:
-    """Take the setup from the first line of stdin, say ready, then answer requests until stdin closes."""
+    """Take the setup from the socket that stdin is, say what confines us, then answer requests until it closes."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # a library that prints must not break the protocol
-    setup = json.loads(sys.stdin.readline())
+    requests = socket.socket(fileno=0)
+    setup, _ = _receive(requests)
     limits = ImageLimits(**setup["limits"])
     _die_with(setup["parent"])
-    _limit_resources(limits)
     quiet_pillow()
-    cv2.setNumThreads(_DECODE_THREADS)
-    AvifImagePlugin.DEFAULT_MAX_THREADS = _DECODE_THREADS
-    _say(answers, {"ready": True})
-    for line in sys.stdin:
-        request = json.loads(line)
-        _limit_cpu(request["seconds"])
-        _say(answers, _answer(request, setup["fd"], limits))
+    cv2.setNumThreads(DECODE_THREADS)
+    AvifImagePlugin.DEFAULT_MAX_THREADS = DECODE_THREADS
+    _say(answers, {"ready": True, "confinement": dataclasses.asdict(confine(limits))})
+    while True:
+        request, files = _receive(requests)
+        try:
+            limit_cpu(request["seconds"])
+            answer = _answer(request, [_path_of(file) for file in files], setup["fd"], limits)
+        finally:
+            for file in files:
+                os.close(file)
+        _say(answers, answer)
+
+
+def _receive(requests: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """The next request, one line, and the descriptors that came with it; ends the process when the parent has gone."""
+    line, files = b"", list[int]()
+    while not line.endswith(b"\n"):
+        part, descriptors, _, _ = socket.recv_fds(requests, _MAX_REQUEST_BYTES, _MAX_FILES)
+        if not part:
+            sys.exit()
+        line += part
+        files += descriptors
+    request = json.loads(line)
+    assert isinstance(request, dict)
+    return request, files
+
+
+def _path_of(file: int) -> Path:
+    """A name that opens this descriptor's file once more, from its start, whatever stands under its own name now."""
+    if sys.platform == "darwin":  # opened there, /dev/fd would share one position between all who read
+        return Path(os.fsdecode(fcntl.fcntl(file, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0")))
+    return Path(f"/dev/fd/{file}")
 
 
 def _say(answers: io.TextIOBase | Any, message: dict[str, Any]) -> None:
@@ -65,28 +91,11 @@ def _say(answers: io.TextIOBase | Any, message: dict[str, Any]) -> None:
 
 
 def _die_with(parent: int) -> None:
-    """Die at once when the parent is killed (Linux); elsewhere the closed stdin ends the child after its request."""
+    """Die at once when the parent is killed (Linux); elsewhere the closed socket ends the child after its request."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    die_with_parent()
     if os.getppid() != parent:
         os._exit(1)
-
-
-def _limit_resources(limits: ImageLimits) -> None:
-    """Memory: what is mapped now plus the photo's share. Files: what the largest picture takes. Core dumps: none."""
-    size = int(limits.max_input_megapixels * 1e6) * _MAX_BYTES_PER_PIXEL + _FILE_ROOM_BYTES
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _set_memory(limits.decode_memory_mb * _MEBIBYTE)
-
-
-def _set_memory(more_bytes: int) -> None:
-    """Limit the address space to what is mapped now and so much more (Linux)."""
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        mapped = int(statm.read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (mapped + more_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 @contextlib.contextmanager
@@ -94,38 +103,29 @@ def _allow_memory(needed_bytes: int) -> Iterator[None]:
     """Allow more than a photo may take, for a while, where a result of our own needs it."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     if before[0] != resource.RLIM_INFINITY and needed_bytes + _RESULT_ROOM_BYTES > before[0]:
-        _set_memory(needed_bytes + _RESULT_ROOM_BYTES)
+        set_memory(needed_bytes + _RESULT_ROOM_BYTES)
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-def _limit_cpu(seconds: float) -> None:
-    """Processor time for one request: what its wall time allows to all threads; the parent's clock ends it before."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    allowed = math.ceil(used.ru_utime + used.ru_stime + _DECODE_THREADS * seconds) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-
-
-def _answer(request: dict[str, Any], fd: int, limits: ImageLimits) -> dict[str, Any]:
+def _answer(request: dict[str, Any], files: Sequence[Path], fd: int, limits: ImageLimits) -> dict[str, Any]:
     """Do one request. An expected failure is an answer; a file too large for the disk is the machine's fault."""
     try:
-        path = Path(request["path"])
+        path = files[0]
         if request["do"] == "decode":
             return _send_picture(decode_file(path, limits, DecodeOptions(**request["options"])), fd)
         if request["do"] == "header":
             return _describe_header(read_header(path, limits))
         if request["do"] == "face":
-            return {"sizes": _send([_face_preview(path, request)], fd)}
+            return {"sizes": _send([_face_preview(path, files[1], request)], fd)}
         if request["max_megapixels"] is not None:  # a result of our own, not a photo of somebody's
             with _allow_memory(result_memory(path)):
                 return {"sizes": _send([preview_result(path, request["max_side"])], fd)}
         return {"sizes": _send([preview_file(path, limits, request["max_side"])], fd)}
     except RestoreError as error:
         return _failure(error)
-    except FileNotFoundError:
-        return _failure(NotFound("file_missing", "The photo's file is no longer here; upload it again."))
     except OSError:
         return _failure(Unavailable("no_space", "There is no room to decode a photo now; try again later."))
 
@@ -139,14 +139,14 @@ def _describe_header(header: Header) -> dict[str, Any]:
     }
 
 
-def _face_preview(path: Path, request: dict[str, Any]) -> bytes:
+def _face_preview(layers: Path, result: Path, request: dict[str, Any]) -> bytes:
     """One kept face, blended at its strength; the layers are in the colours of the result's profile."""
-    found = load_layers(path, request["index"])
+    found = load_layers(layers, request["index"])
     if not found:
         raise NotFound("face_not_found", "This result has no such restored face.")
     region = found[0].before.copy()
     mix(region, found[0].restored, found[0].mask, request["strength"])
-    profile = read_profile(Path(request["result"]))
+    profile = read_profile(result)
     return encode_preview(Picture(region, icc_profile=profile), request["max_side"])
 
 

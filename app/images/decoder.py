@@ -2,7 +2,8 @@
 
 A photo that hangs, crashes or eats memory costs its child, never the service; the next photo gets a fresh child. The
 child is a plain process that answers JSON, so nothing it says is ever unpickled, and it never sees the service's
-environment (keys stand there).
+environment (keys stand there). Files are opened here and handed over as descriptors; `confinement` says what else the
+child cannot do.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +29,8 @@ import numpy as np
 
 from app import errors
 from app.errors import Internal, RestoreError, Unavailable, Unprocessable
+from app.images.confinement import Confinement
+from app.images.file_opening import opened_file
 from app.images.header import Header, ImageLimits, undecodable
 from app.images.picture import Picture
 from app.images.preview import PREVIEW_SIDE_PIXELS
@@ -50,10 +55,12 @@ class Decoder:
     Args:
         limits: what a photo may cost.
         folder: where the nameless file for the pixels is made (the system's temporary folder when None).
+        follow_links: whether a photo may be named by a symbolic link: for commands, whose user names his own files.
     """
 
-    def __init__(self, limits: ImageLimits, folder: Path | None = None) -> None:
+    def __init__(self, limits: ImageLimits, folder: Path | None = None, *, follow_links: bool = False) -> None:
         self._limits = limits
+        self._follow_links = follow_links
         self._folder = folder
         self._lock = threading.Lock()
         self._closed = False
@@ -61,9 +68,11 @@ class Decoder:
         # One thread makes and serves every child: on Linux a child's death signal is tied to the thread that made it.
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="decoder")
 
-    def start(self) -> None:
-        """Start the child now, so that the first photo does not wait for it."""
-        self._submit(self._warm)
+    def start(self) -> Confinement:
+        """Start the child now, so that the first photo does not wait for it; returns what confines it."""
+        child = self._submit(self._warm)
+        assert isinstance(child, _Child)
+        return child.confinement
 
     def decode(
         self, path: Path, *, as_stored: bool = False, page: int | None = None, keep_partial: bool = False
@@ -78,15 +87,14 @@ class Decoder:
                 `shutting_down` or `decoder_unavailable`.
         """
         options = {"as_stored": as_stored, "page": page, "keep_partial": keep_partial}
-        request = {"do": "decode", "path": str(path.absolute()), "options": options}
-        picture = self._submit(lambda: self._ask(request, _read_picture))
+        request = {"do": "decode", "options": options}
+        picture = self._submit(lambda: self._ask(request, [path], _read_picture))
         assert isinstance(picture, Picture)
         return picture
 
     def read_header(self, path: Path) -> Header:
         """Judge a file by its header, as `header.read_header` does; what takes long is refused as `decode_timeout`."""
-        request = {"do": "header", "path": str(path.absolute())}
-        header = self._submit(lambda: self._ask(request, _read_header, HEADER_TIMEOUT_SECONDS))
+        header = self._submit(lambda: self._ask({"do": "header"}, [path], _read_header, HEADER_TIMEOUT_SECONDS))
         assert isinstance(header, Header)
         return header
 
@@ -96,9 +104,8 @@ class Decoder:
         Raises:
             RestoreError: `face_not_found`, `layers_unreadable`, or what stands at `decode`.
         """
-        places = {"path": str(layers.absolute()), "result": str(result.absolute())}
-        request = {"do": "face", **places, "index": index, "strength": strength, "max_side": max_side}
-        data = self._submit(lambda: self._ask(request, _read_preview))
+        request = {"do": "face", "index": index, "strength": strength, "max_side": max_side}
+        data = self._submit(lambda: self._ask(request, [layers, result], _read_preview))
         assert isinstance(data, bytes)
         return data
 
@@ -108,10 +115,10 @@ class Decoder:
         `max_megapixels` says that the file is a result of our own, which may be so large: it then gets the time and
         the memory that its size needs.
         """
-        request = {"do": "preview", "path": str(path.absolute()), "max_side": max_side}
+        request = {"do": "preview", "max_side": max_side, "max_megapixels": max_megapixels}
         share = max(1.0, (max_megapixels or 0.0) / self._limits.max_input_megapixels)
         seconds = share * self._limits.decode_timeout_seconds
-        data = self._submit(lambda: self._ask({**request, "max_megapixels": max_megapixels}, _read_preview, seconds))
+        data = self._submit(lambda: self._ask(request, [path], _read_preview, seconds))
         assert isinstance(data, bytes)
         return data
 
@@ -150,11 +157,17 @@ class Decoder:
         child.await_ready()
         return child
 
-    def _ask(self, request: dict[str, Any], read: Any, timeout_seconds: float | None = None) -> object:
+    def _ask(
+        self, request: dict[str, Any], paths: Sequence[Path], read: Any, timeout_seconds: float | None = None
+    ) -> object:
+        with contextlib.ExitStack() as opened:
+            files = [opened.enter_context(opened_file(path, follow_links=self._follow_links)) for path in paths]
+            return self._ask_of(files, request, read, timeout_seconds or self._limits.decode_timeout_seconds)
+
+    def _ask_of(self, files: Sequence[int], request: dict[str, Any], read: Any, seconds: float) -> object:
         child = self._warm()
         try:
-            seconds = timeout_seconds or self._limits.decode_timeout_seconds
-            answer = child.ask({**request, "seconds": seconds}, seconds)
+            answer = child.ask({**request, "seconds": seconds}, seconds, files)
             if "error" in answer:
                 raise _as_error(answer["error"])
             return read(answer, child.file, self._limits)
@@ -171,7 +184,12 @@ class Decoder:
 
 
 class _Child:
-    """One process with its pipes and its nameless file."""
+    """One process with its socket for requests, its pipe for answers and its nameless file.
+
+    `confinement` is known once it is ready.
+    """
+
+    confinement: Confinement
 
     def __init__(self, limits: ImageLimits, folder: Path | None) -> None:
         self.file: Any = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by end()
@@ -179,9 +197,10 @@ class _Child:
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         # Each thread of a library would reserve address space of its own and so eat the memory limit.
         environment |= {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        self._requests, childs_end = socket.socketpair()  # descriptors can be sent through it
         self.process = subprocess.Popen(
             [sys.executable, "-m", "app.images.child"],
-            stdin=subprocess.PIPE,
+            stdin=childs_end.fileno(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=root,
@@ -190,6 +209,7 @@ class _Child:
             bufsize=0,
             process_group=0,  # whatever it may have started is killed with it
         )
+        childs_end.close()
         assert self.process.stdout is not None
         self._poll = select.poll()  # not select(): that fails once a busy server holds 1024 descriptors
         self._poll.register(self.process.stdout, select.POLLIN)
@@ -201,20 +221,19 @@ class _Child:
         if self._ready:
             return
         try:
-            self.ask(self._setup, _START_TIMEOUT_SECONDS)
-        except (_Died, OSError, ValueError, TimeoutError):
+            self.confinement = Confinement(**self.ask(self._setup, _START_TIMEOUT_SECONDS)["confinement"])
+        except (_Died, OSError, ValueError, KeyError, TypeError, TimeoutError):
             self.end()
             raise Internal(
                 "decoder_unavailable", "Photos cannot be decoded now; the service's log says more."
             ) from None
         self._ready = True
 
-    def ask(self, message: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
-        """Send one line, return the answer; raises TimeoutError, or `_Died` when the pipe closes."""
-        assert self.process.stdin is not None
+    def ask(self, message: dict[str, Any], timeout_seconds: float, files: Sequence[int] = ()) -> dict[str, Any]:
+        """Send one line with open files, return the answer; raises TimeoutError, or `_Died` when the pipe closes."""
         assert self.process.stdout is not None
         deadline = time.monotonic() + timeout_seconds
-        self.process.stdin.write(json.dumps(message).encode() + b"\n")
+        socket.send_fds(self._requests, [json.dumps(message).encode() + b"\n"], list(files))
         line = b""
         while not line.endswith(b"\n"):
             if not self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
@@ -243,7 +262,8 @@ class _Child:
         """Kill the process, reap it and close everything; safe to call again."""
         self.kill()
         self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout, self.file):
+        self._requests.close()
+        for stream in (self.process.stdout, self.file):
             if stream is not None:
                 stream.close()
 

@@ -59,6 +59,7 @@ class Janitor:
 
     def sweep(self, now: float) -> Sweep:
         """One pass at the time `now` (epoch seconds). Raises `Unavailable` when the store cannot be asked."""
+        self._store.idempotency.expire(now)
         done = self._sweep_expired(now - self._retention)
         done = dataclasses.replace(done, orphans=self._sweep_orphans(now))
         for kind in ("jobs", "uploads", "results", "orphans"):

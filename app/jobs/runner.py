@@ -35,6 +35,9 @@ from app.store import MAX_TRIES, Attempt, Result, Store
 log = logging.getLogger(__name__)
 
 FACTS_NOT_KEPT = Notice("facts_not_kept", "What is known of this run could not be stored.")
+RESTORED_LOCALLY = Notice(
+    "restored_locally", "SiliconFlow was in trouble, so this machine restored the photo, as fallback=local asks."
+)
 SHUTTING_DOWN = "shutting_down"  # the code of a decoder that was closed
 
 
@@ -57,6 +60,13 @@ class Prepared:
     token: str
     options: RestoreOptions
     picture: Picture
+
+
+def _saying_who(finished: Finished) -> Finished:
+    """With a note when the options asked for another backend than the one that the attempt was given."""
+    if finished.attempt.backend == finished.options.backend:
+        return finished
+    return dataclasses.replace(finished, notes=(*finished.notes, RESTORED_LOCALLY))
 
 
 def _noop() -> None:
@@ -163,7 +173,7 @@ class Runner:
         try:
             if not progress(0.0, Stage.LOADING):
                 raise Cancelled
-            finished = self._restored(prepared, progress)
+            finished = _saying_who(self._restored(prepared, progress))
         except Cancelled:
             self._stopped(attempt, token, progress)
             return None

@@ -64,8 +64,8 @@ class BatchRefused(RestoreError):
 class Submission:
     """Accepts jobs and photos. Calls wait for disk and database, so they belong in a thread that may wait.
 
-    `check_options` raises for options that cannot be served now; `read_header` judges a file by its header, away from
-    this process; `scan` (None: nobody does) raises for a file that must not be kept. `now` is epoch seconds.
+    `check_options` names the backend that serves options now, or raises; `read_header` judges a file by its header,
+    away from this process; `scan` (None: nobody does) raises for what must not be kept. `now` is epoch seconds.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Submission:
         storage: Storage,
         queue: Queue,
         *,
-        check_options: Callable[[RestoreOptions], None],
+        check_options: Callable[[RestoreOptions], str],
         read_header: Callable[[Path], Header],
         limits: SubmissionLimits,
         scan: Callable[[Path], None] | None = None,
@@ -83,8 +83,10 @@ class Submission:
         self._limits, self._read_header, self._scan = limits, read_header, scan
         self.check_options = check_options
 
-    def submit(self, owner: str, uploads: Sequence[Upload], options: RestoreOptions, now: float) -> tuple[Job, int]:
-        """Turn uploads into a job; gives the job and its place in the queue (1: next).
+    def submit(
+        self, owner: str, uploads: Sequence[Upload], options: RestoreOptions, now: float, job_id: str | None = None
+    ) -> tuple[Job, int]:
+        """Turn uploads into a job (of the given id, or a fresh one); gives it and its place in the queue (1: next).
 
         Raises:
             RestoreError: what is wrong with the options, the photos, or the state of the service; `BatchRefused` names
@@ -92,7 +94,7 @@ class Submission:
         """
         stored: list[StoredUpload] = []
         try:
-            self.check_options(options)
+            backend = self.check_options(options)
             headers = _check_each(uploads, functools.partial(self._check_one, options=options))
             if self._scan is not None:
                 _check_each(uploads, functools.partial(_scan_one, self._scan))
@@ -100,8 +102,8 @@ class Submission:
                 stored.append(_writer_of(upload).commit())  # noqa: PERF401 - one by one: what is stored must be known
             photos = [_new_photo(*found) for found in zip(uploads, headers, stored, strict=True)]
             limits = self._limits
-            asked = (owner, photos, options.to_json(), options.backend, limits.queue_limit, now)
-            job, position = self._store.submit(*asked, owner_limit=limits.owner_limit)
+            asked = (owner, photos, options.to_json(), backend, limits.queue_limit, now)
+            job, position = self._store.submit(*asked, owner_limit=limits.owner_limit, job_id=job_id)
         except BaseException:
             self._drop(uploads, stored)
             raise
@@ -128,13 +130,15 @@ class Submission:
             self._drop_duplicate(photo, stored[0])
         return photo, created
 
-    def restore_photo(self, owner: str, photo_id: str, options: RestoreOptions, now: float) -> tuple[Job, int]:
+    def restore_photo(
+        self, owner: str, photo_id: str, options: RestoreOptions, now: float, job_id: str | None = None
+    ) -> tuple[Job, int]:
         """One attempt more at a photo that is kept; the job and its place in the queue.
 
         Raises:
             RestoreError: what is wrong with the options, the photo's state, or the state of the service.
         """
-        self.check_options(options)
+        backend = self.check_options(options)
         photo = self._store.library.photo(owner, photo_id)
         self._check_result(photo.width, photo.height, options)
         if not self._storage.has_upload(photo_id):
@@ -142,8 +146,8 @@ class Submission:
         if options.pages == Pages.ALL:
             with self._storage.upload(photo_id) as path:
                 self._check_pages(self._read_header(path), options)
-        asked = (owner, photo_id, options.to_json(), options.backend, self._limits.queue_limit, now)
-        job, position = self._store.restore_photo(*asked, owner_limit=self._limits.owner_limit)
+        asked = (owner, photo_id, options.to_json(), backend, self._limits.queue_limit, now)
+        job, position = self._store.restore_photo(*asked, owner_limit=self._limits.owner_limit, job_id=job_id)
         self._wake(job)
         return job, position
 

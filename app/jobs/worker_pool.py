@@ -14,7 +14,7 @@ from app.jobs.worker_reports import WorkerReport
 from app.options import BackendName
 from app.store import LiveWorker
 
-_PACE = "warm_seconds_per_input_megapixel"
+_AT_WORK = ("idle", "busy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +63,7 @@ def describe_pool(members: Sequence[PoolMember]) -> dict[str, Any]:
     descriptions = [one.report.description for one in described]
     return {
         **descriptions[0],
+        "workers": max(1, sum(one.report.status in _AT_WORK for one in described)),
         "models": _united(descriptions, "models"),
         "face_models": _united(descriptions, "face_models"),
         "problems": _said(described, "problems"),
@@ -82,8 +83,12 @@ def backends_of(members: Sequence[PoolMember]) -> list[dict[str, Any]]:
 
 
 def _slowness(one: PoolMember) -> tuple[bool, float, str]:
-    pace = one.report.description.get(_PACE)
-    return (pace is None, float(pace or 0.0), one.worker.name)
+    """Seconds for the same work, by the warm-up run of its default model; workers that had none come last."""
+    described = one.report.description
+    warm = described.get("warm_run") or {}
+    costs = {row["name"]: row.get("megamacs_per_pixel") for row in described.get("models", ())}
+    work = (costs.get(warm.get("model")) or 0.0) * float(warm.get("pixels") or 0.0)
+    return (work == 0, float(warm["seconds"]) / work if work else 0.0, one.worker.name)
 
 
 def _united(descriptions: Sequence[Mapping[str, Any]], table: str) -> list[dict[str, Any]]:

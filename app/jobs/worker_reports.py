@@ -101,11 +101,10 @@ class WorkerReporter:
         host: str,
         look: Callable[[], WorkerReport],
         warm_up: Callable[[], str | None],
-        report_seconds: float = REPORT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._metrics, self._name, self._host = store, metrics, name, host
-        self._look, self._warm_up, self._report_seconds = look, warm_up, report_seconds
+        self._look, self._warm_up = look, warm_up
         self._is_known = False
         self._answered: WarmUp | None = None
         self._warming: threading.Thread | None = None
@@ -174,7 +173,7 @@ class WorkerReporter:
                 if is_reachable:
                     log.warning("this worker could not report: %s", error.detail)
                 is_reachable = False
-            stop.wait(self._report_seconds)
+            stop.wait(REPORT_SECONDS)
 
     def _died(self, _error: BaseException) -> None:
         self._metrics.thread_restarted("worker-reports")

@@ -36,6 +36,7 @@ def create_app(
     on_hang: Callable[[], None] | None = None,
     after_death: bool = False,
     lease_times: LeaseTimes | None = None,
+    restores: bool = True,
 ) -> FastAPI:
     """The API as an ASGI application; its parts hang on `app.state.parts`, and start and stop with its lifespan.
 
@@ -47,8 +48,11 @@ def create_app(
         on_hang: called when a restoration hangs; the process should end.
         after_death: the process before this one was seen to die alone, so the runs it left burned a try.
         lease_times: how long claims last and how often they are renewed; None: the usual times.
+        restores: whether this process restores; one that does not knows the models that workers report.
     """
-    service = Service(settings, backends, describe, warm_up, on_hang, lease_times, after_death=after_death)
+    service = Service(
+        settings, backends, describe, warm_up, on_hang, lease_times, after_death=after_death, restores=restores
+    )
     context = service.context
 
     @contextlib.asynccontextmanager
@@ -84,7 +88,7 @@ def create_app(
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["X-API-KEY", "Content-Type", "Prefer", "Range", "X-Request-ID"],
+            allow_headers=["X-API-KEY", "Content-Type", "Prefer", "Idempotency-Key", "Range", "X-Request-ID"],
             expose_headers=["Location", "Retry-After", "X-Request-ID", "Content-Disposition", "Preference-Applied"],
         )
     app.add_middleware(RequestContextMiddleware, metrics=context.metrics)

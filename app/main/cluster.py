@@ -5,16 +5,18 @@ Nothing of it is built, imported or started where the database belongs to one pr
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 import psutil
 
 from app.api.auth.rate_windows import MemoryWindows, RedisWindows, Windows
+from app.errors import RestoreError
 from app.events import Events, LocalEvents
 from app.jobs.worker_reports import WorkerReport, WorkerReporter
 from app.process_names import own_process_name
-from app.store import Revision
+from app.store import Revision, Store
 from app.store.database import is_shared
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ def link(context: AppContext, hints: RedisHints | None, *, restores: bool) -> Cl
     from app.jobs.change_watch import ChangeWatch
 
     assert isinstance(context.events, PollingEvents)
+    context.metrics.follow_workers(functools.partial(_count_live, context.store))
     watch = ChangeWatch(
         context.store,
         context.metrics,
@@ -118,3 +121,10 @@ def report_of(worker: Worker, catalog: Catalog) -> WorkerReport:
         description=catalog.description(),
         backend_rows=tuple(rows),
     )
+
+
+def _count_live(store: Store) -> float:
+    try:
+        return float(len(store.workers.live()))
+    except RestoreError:
+        return float("nan")

@@ -20,10 +20,12 @@ from app.api.forecast import Forecast
 from app.api.job_events import JobEvents
 from app.api.shared_calls import KeptAnswers, SharedCalls
 from app.api.shared_pool import Pools
-from app.backends.protocol import Backend
+from app.api.workers_catalog import WorkersCatalog
+from app.backends.protocol import Backend, Pausing
 from app.backends.siliconflow import NAME as CLOUD
 from app.backends.siliconflow import describe_siliconflow
 from app.errors import RestoreError
+from app.events import Events
 from app.images import Decoder, DecoderPool
 from app.jobs.deletion import Deletion
 from app.jobs.janitor import Janitor
@@ -41,11 +43,10 @@ from app.settings import Settings
 from app.storage import Storage, new_id
 from app.store import SqlStore, Store
 from app.threads import SupervisedThread
-from app.worker import Worker
+from app.worker import Worker, WorkerHealth
 
 if TYPE_CHECKING:
     from app.backends.local import LocalBackend
-    from app.events.redis_hints import RedisHints
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,10 @@ Describe = Callable[[], Mapping[str, Any]]
 
 
 class Service:
-    """The parts together with their start and stop. `load_error` is set when the local backend could not be opened."""
+    """The parts together with their start and stop. `load_error` is set when the local backend could not be opened.
+
+    With `restores` False it only serves and loads no network: other processes restore, and report what they can.
+    """
 
     def __init__(
         self,
@@ -69,11 +73,12 @@ class Service:
         lease_times: LeaseTimes | None = None,
         *,
         after_death: bool = False,
+        restores: bool = True,
     ) -> None:
-        self._after_death = after_death
+        self._after_death, self._restores = after_death, restores
         self.load_error: RestoreError | None = None
         self._settings, self._lease_times = settings, lease_times or LeaseTimes()
-        self._given = backends is not None
+        self._given = backends is not None or not restores
         self._backends: dict[str, Backend] = dict(backends or {})
         self._describe: Describe = describe or dict
         self._warm_up: Callable[[], str | None] = warm_up or (lambda: None)
@@ -84,8 +89,8 @@ class Service:
         self._waiting: list[str] = []
         self.loaded = threading.Event()
         self._scanner = open_scanner(settings)
-        self.context, hints = self._build(on_hang)
-        self._links = cluster.link(self.context, hints, restores=True)
+        self.context = self._build(on_hang)
+        self._links = cluster.link(self.context, self._hints, restores=restores)
 
     async def start(self) -> None:
         """Open the store, take back what a crash left, and begin to load; requests are answered meanwhile."""
@@ -132,28 +137,25 @@ class Service:
         context.store.close()
 
     # Longer than the rest for the one list of all parts, whose order should be read in one place.
-    def _build(self, on_hang: Callable[[], None] | None) -> tuple[AppContext, RedisHints | None]:
+    def _build(self, on_hang: Callable[[], None] | None) -> AppContext:
         settings, metrics = self._settings, Metrics()
         limits = limits_of(settings)
         queue = LocalQueue()
-        events, hints = cluster.open_events(
-            settings.database_url, settings.broker_url, lambda job_ids: store.revisions(job_ids)
-        )
-        seconds = self._lease_times.lease_seconds
-        store = SqlStore(settings.database_url, events, worker=str(own_process_name()), lease_seconds=seconds)
+        store, events = self._make_store()
         storage = open_storage(settings)
         decoder, inspectors = Decoder(limits.image), DecoderPool(limits.image)
         pools = Pools()
         runner = Runner(store, storage, decoder, self._backends, metrics)
-        worker = self._make_worker(runner, store, metrics, queue, on_hang)
+        # Wake-ups go to the worker of this process; one that never starts must not collect them.
+        worker = self._make_worker(runner, store, metrics, queue if self._restores else LocalQueue(), on_hang)
         self._open_cloud(decoder, storage)
 
         async def count_queued() -> int:
             counts = await pools.system.run("", store.counts)
             return counts.queued
 
-        catalog = Catalog(lambda: self._describe(), lambda: self._warm_up(), backends=self._backend_rows())
-        context = AppContext(
+        catalog, worker_health = self._make_catalog(store, worker, metrics)
+        return AppContext(
             limits=limits,
             store=store,
             events=events,
@@ -163,7 +165,7 @@ class Service:
             inspectors=inspectors,
             metrics=metrics,
             worker=worker,
-            worker_health=worker.health,
+            worker_health=worker_health,
             lease_keeper=LeaseKeeper(
                 store, queue, metrics, self._lease_times, held=worker.held_tokens, settle=runner.settle
             ),
@@ -186,7 +188,29 @@ class Service:
             started_at=time.monotonic(),
             scanner=self._scanner,
         )
-        return context, hints
+
+    def _make_store(self) -> tuple[Store, Events]:
+        """The rows, and who hears of their changes."""
+        url, seconds = self._settings.database_url, self._lease_times.lease_seconds
+        events, self._hints = cluster.open_events(url, self._settings.broker_url, lambda ids: store.revisions(ids))
+        store = SqlStore(url, events, worker=str(own_process_name()), lease_seconds=seconds)
+        return store, events
+
+    def _make_catalog(
+        self, store: Store, worker: Worker, metrics: Metrics
+    ) -> tuple[Catalog, Callable[[], WorkerHealth]]:
+        """What is known of models and of those that restore: from this process, or from what workers report."""
+        metrics.follow_provider(lambda: self._provider_pause_seconds() is not None)
+        if not self._restores:
+            reported = WorkersCatalog(store.workers)
+            return reported, reported.health
+        own = Catalog(
+            lambda: self._describe(),
+            lambda: self._warm_up(),
+            backends=self._backend_rows(),
+            provider_pause_seconds=self._provider_pause_seconds,
+        )
+        return own, worker.health
 
     def _make_submission(
         self, store: Store, storage: Storage, queue: Queue, catalog: Catalog, inspectors: DecoderPool
@@ -215,13 +239,8 @@ class Service:
         )
 
     def _make_janitor(self, store: Store, storage: Storage, metrics: Metrics) -> Janitor:
-        return Janitor(
-            store,
-            storage,
-            metrics,
-            retention_seconds=self._settings.retention_minutes * 60,
-            interval_seconds=self._settings.janitor_interval_minutes * 60,
-        )
+        kept, pause = self._settings.retention_minutes * 60, self._settings.janitor_interval_minutes * 60
+        return Janitor(store, storage, metrics, retention_seconds=kept, interval_seconds=pause)
 
     def _open_cloud(self, decoder: Decoder, storage: Storage) -> None:
         """Open the cloud backend when there is a key; it connects to nothing until a photo asks for it."""
@@ -230,6 +249,7 @@ class Service:
         if self._given or not key:
             return
         from app.backends.siliconflow.backend import open_siliconflow_backend  # with it comes an HTTP client
+        from app.backends.siliconflow.breaker import ProviderBreaker
 
         self._backends[CLOUD] = open_siliconflow_backend(
             api_key=key,
@@ -240,7 +260,12 @@ class Service:
             decode=decoder.decode,
             scratch=lambda: storage.scratch(new_id()),
             share=storage.share,
+            breaker=ProviderBreaker(),
         )
+
+    def _provider_pause_seconds(self) -> float | None:
+        cloud = self._backends.get(CLOUD)
+        return cloud.pause_seconds() if isinstance(cloud, Pausing) else None
 
     def _backend_rows(self) -> list[dict[str, Any]]:
         """What may be chosen, and what it means to choose it."""
@@ -278,7 +303,7 @@ class Service:
     def _begin(self, failure: str | None) -> None:
         """Let the worker take photos, unless the backend could not be opened or the service stops."""
         with self._starting:
-            if failure is None and not self._ending.is_set():
+            if failure is None and self._restores and not self._ending.is_set():
                 self.context.worker.start()
                 for attempt_id in self._waiting:
                     self.context.queue.publish(attempt_id)

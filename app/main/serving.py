@@ -22,7 +22,7 @@ from app.api.connection_limits import ConnectionLimits, connections_within, rais
 from app.api.dashboard import Dashboard
 from app.api.http_protocol import CountedWebSocket, TimedProtocol
 from app.errors import Conflict, is_exhaustion
-from app.exit_codes import EXIT_HUNG
+from app.exit_codes import EXIT_CARD_LOST, EXIT_HUNG
 from app.main.application import create_app
 from app.main.service import Service
 from app.settings import Settings
@@ -54,7 +54,12 @@ def serve(
         RestoreError: the start is not possible: a port is taken, the data folder is in use, the device is not there.
     """
     logs.set_up(settings.log_format, settings.secrets)
-    app = create_app(settings, on_hang=lambda: os._exit(EXIT_HUNG), after_death=after_death)
+
+    def end() -> None:
+        worker = app.state.service.context.worker
+        os._exit(EXIT_CARD_LOST if worker.card_lost else EXIT_HUNG)
+
+    app = create_app(settings, on_hang=end, after_death=after_death)
     with _listening(settings.host, settings.port) as api, _listening(settings.host, settings.dashboard_port) as pages:
         asyncio.run(_serve(app, api, pages, banner, settings.forwarded_allow_ips))
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from app.errors import Unavailable
-from app.options import CARD_FAILED, Quality
+from app.options import CARD_FAILED, HUNG_OFTEN, Quality
 from app.restoration.device_memory import keep_freed_memory
 from app.restoration.device_probe import find_card_fault
 
@@ -129,6 +129,12 @@ def default_quality_of(device: str) -> Quality:
     return Quality.FAST if device == "cpu" else Quality.BALANCED
 
 
+_SAID_BY_SUPERVISOR = {
+    CARD_FAILED: "the service lost its card twice in ten minutes, or once and then hung",
+    HUNG_OFTEN: "the service hung twice in ten minutes, which a card may cause",
+}
+
+
 def choose_device(asked: str) -> Choice:
     """`auto`, `cpu`, `cuda` or `cuda:N` to a torch device name; a card is taken only after it has run a test kernel.
 
@@ -139,12 +145,8 @@ def choose_device(asked: str) -> Choice:
     """
     if asked == "cpu":
         return Choice("cpu", "asked for by DEVICE")
-    if asked == CARD_FAILED:
-        return Choice(
-            "cpu",
-            "the service hung or lost its card twice in ten minutes; check it, then start the service again",
-            True,
-        )
+    if asked in _SAID_BY_SUPERVISOR:
+        return Choice("cpu", f"{_SAID_BY_SUPERVISOR[asked]}; check it, then start the service again", True)
     name = "cuda:0" if asked in ("auto", "cuda") else asked
     fault = find_card_fault(name)
     if fault is None:

@@ -41,7 +41,7 @@ def end_session(connection: Connection, session_id: str, until: float, now: Colu
     """Remember that a sign-in was ended, until its cookie is too old anyway; those that are so `now` are removed."""
     connection.execute(delete(ended_sessions).where(ended_sessions.c.until < now))
     known = select(ended_sessions.c.id).where(ended_sessions.c.id == session_id)
-    if connection.execute(known).one_or_none() is None:
+    if connection.execute(known).first() is None:
         connection.execute(insert(ended_sessions).values(id=session_id, until=until))
 
 

@@ -37,6 +37,7 @@ def restore(
     queue_limit: int,
     now: float,
     owner_limit: int | None = None,
+    job_id: str | None = None,
 ) -> str:
     """One attempt more, as a job of its own; returns the job's id.
 
@@ -50,7 +51,7 @@ def restore(
     refuse_over(connection, 1, queue_limit)
     refuse_over_share(connection, owner, 1, owner_limit)
     use(connection, photo_id, now)
-    return insert_attempts(connection, owner, [photo_id], options_json, backend, now)
+    return insert_attempts(connection, owner, [photo_id], options_json, backend, now, job_id)
 
 
 def select_attempt(connection: Connection, owner: str, photo_id: str, attempt_id: str, now: float) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from app.store.changes import Revision
+from app.store.idempotency import Idempotency
 from app.store.leases import LeaseSweep
 from app.store.queries import Counts
 from app.store.records import Attempt, Job, JobSummary, NewPhoto, NewVersion, Photo, Result
@@ -83,6 +84,11 @@ class Store(Protocol):
         ...
 
     @property
+    def idempotency(self) -> Idempotency:
+        """The keys of submissions."""
+        ...
+
+    @property
     def workers(self) -> Workers:
         """The processes that restore, as they report."""
         ...
@@ -117,10 +123,12 @@ class Store(Protocol):
         now: float,
         *,
         owner_limit: int | None = None,
+        job_id: str | None = None,
     ) -> tuple[Job, int]:
         """Accept a job for photos that are already safe on disk: all of its rows or none.
 
-        Returns the job and its place in the queue (1: next) at the moment it came in.
+        With `job_id` the job gets that id, which no job may have. Returns the job and its place in the queue (1: next)
+        at the moment it came in.
 
         Raises:
             Unavailable: `queue_full` with `retry_after_seconds`, when more than `queue_limit` photos would wait.
@@ -140,8 +148,11 @@ class Store(Protocol):
         now: float,
         *,
         owner_limit: int | None = None,
+        job_id: str | None = None,
     ) -> tuple[Job, int]:
         """Accept one attempt more at a photo, as a job of its own; returns the job and its place in the queue.
+
+        `job_id` is as in `submit`.
 
         Raises:
             NotFound: `photo_not_found`.

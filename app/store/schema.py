@@ -178,6 +178,21 @@ ended_sessions = Table(
     Column("until", Float, nullable=False),
 )
 
+# What clients call their submissions, for a day; `position` is empty until the job is accepted. See `idempotency`.
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("owner", PlainText(64), primary_key=True),
+    Column("key", PlainText(255), primary_key=True),
+    Column("digest", PlainText(64), nullable=False),
+    Column("job_id", PlainText(32), nullable=False),
+    Column("attempt_id", PlainText(32)),
+    Column("position", Integer),
+    Column("created_at", Float, nullable=False),
+    Column("begun_at", Float, nullable=False),
+    Index("idempotency_keys_by_age", "created_at"),
+)
+
 # Processes that restore, as they say of themselves every few seconds. Times are of the database's clock.
 workers = Table(
     "workers",

@@ -12,6 +12,7 @@ from app.events import Events, LocalEvents
 from app.store import changes, leases, photo_transitions, queries, removal, submissions, transitions
 from app.store.changes import Revision
 from app.store.database import open_database_at
+from app.store.idempotency import SqlIdempotency
 from app.store.leases import Lease, LeaseSweep
 from app.store.locks import AdvisoryLock, try_hold
 from app.store.protocol import (
@@ -57,6 +58,7 @@ class SqlStore:
         self._worker, self._lease_seconds = worker, lease_seconds
         self._events = events or LocalEvents()
         self.library = SqlLibrary(self._database, self._events)
+        self.idempotency = SqlIdempotency(self._database)
         self.workers = SqlWorkers(self._database)
 
     def open(self) -> None:
@@ -89,20 +91,14 @@ class SqlStore:
         now: float,
         *,
         owner_limit: int | None = None,
+        job_id: str | None = None,
     ) -> tuple[Job, int]:
         """See `Store`."""
         if not photos:
             raise ValueError("a job has at least one photo")
 
-        def write(connection: Connection) -> tuple[Job, int]:
-            job_id = submissions.insert_job(
-                connection, owner, photos, options_json, backend, queue_limit, now, owner_limit
-            )
-            return queries.find_job(connection, owner, job_id), queries.queue_position(connection, job_id)
-
-        job, position = self._database.write_grouped(write)
-        self._events.publish([job.id])
-        return job, position
+        asked = (owner, photos, options_json, backend, queue_limit, now, owner_limit, job_id)
+        return self._accept(owner, lambda connection: submissions.insert_job(connection, *asked))
 
     def restore_photo(
         self,
@@ -114,12 +110,15 @@ class SqlStore:
         now: float,
         *,
         owner_limit: int | None = None,
+        job_id: str | None = None,
     ) -> tuple[Job, int]:
         """See `Store`."""
+        asked = (owner, photo_id, options_json, backend, queue_limit, now, owner_limit, job_id)
+        return self._accept(owner, lambda connection: photo_transitions.restore(connection, *asked))
 
+    def _accept(self, owner: str, insert_job: Callable[[Connection], str]) -> tuple[Job, int]:
         def write(connection: Connection) -> tuple[Job, int]:
-            asked = (owner, photo_id, options_json, backend, queue_limit, now, owner_limit)
-            job_id = photo_transitions.restore(connection, *asked)
+            job_id = insert_job(connection)
             return queries.find_job(connection, owner, job_id), queries.queue_position(connection, job_id)
 
         job, position = self._database.write_grouped(write)

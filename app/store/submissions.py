@@ -30,19 +30,27 @@ def insert_job(
     queue_limit: int,
     now: float,
     owner_limit: int | None = None,
+    job_id: str | None = None,
 ) -> str:
     """Write photos, job and attempts; returns the job's id. Raises like `Store.add_job`."""
     refuse_over(connection, len(new_photos), queue_limit)
     refuse_over_share(connection, owner, len(new_photos), owner_limit)
     connection.execute(insert(photos), [photo_values(photo, owner, now) for photo in new_photos])
-    return insert_attempts(connection, owner, [photo.id for photo in new_photos], options_json, backend, now)
+    photo_ids = [photo.id for photo in new_photos]
+    return insert_attempts(connection, owner, photo_ids, options_json, backend, now, job_id)
 
 
 def insert_attempts(
-    connection: Connection, owner: str, photo_ids: Sequence[str], options_json: str, backend: str, now: float
+    connection: Connection,
+    owner: str,
+    photo_ids: Sequence[str],
+    options_json: str,
+    backend: str,
+    now: float,
+    job_id: str | None = None,
 ) -> str:
-    """Write a job and its waiting attempts for photos that have rows; returns the job's id."""
-    job_id = secrets.token_hex(16)
+    """Write a job (with the given id, or a fresh one) and its waiting attempts for photos that have rows; its id."""
+    job_id = job_id or secrets.token_hex(16)
     connection.execute(insert(jobs).values(id=job_id, owner=owner, created_at=now, options_json=options_json))
     rows = [
         {

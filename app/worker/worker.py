@@ -60,9 +60,10 @@ class Worker:
     An attempt whose last run crashed runs alone, with nothing of any lane beside it, so that a photo that kills the
     process never takes a neighbour with it: a second and a third crash are its own.
 
-    `on_hang` is called once, after the stacks were dumped, when a restoration or an encoding gave no sign of life for
-    `hang_timeout_seconds`, and when a lane's thread died of `DeviceLost`; the caller ends the process, since neither a
-    thread can be ended nor a lost card be used again.
+    `on_hang` is called, after the stacks were dumped, when a restoration or an encoding gave no sign of life for
+    `hang_timeout_seconds`, and when a lane's thread died of `DeviceLost` or `end_without_card` was called, which
+    `card_lost` then tells; the caller ends the process, since neither a thread can be ended nor a lost card be used
+    again.
     """
 
     def __init__(
@@ -85,8 +86,9 @@ class Worker:
         self._clock, self._stop_grace = clock, stop_grace_seconds
         self.active_runs = ActiveRuns(clock)
         self._context = WorkerContext(runner, store, metrics, self.active_runs, queue, clock, wall, rescan_seconds)
-        self._context.on_device_lost = self._end_process
+        self._context.on_device_lost = self.end_without_card
         self._hung = False
+        self.card_lost = False
         others = dict(waiting or {})
         self._lane_sizes = {BackendName.LOCAL.value: LOCAL_ATTEMPTS, **others}
         self._local = LocalLane(BackendName.LOCAL, self._context, LaneFilter(but=tuple(others)))
@@ -165,11 +167,12 @@ class Worker:
         while not stop.wait(min(5.0, self._hang_timeout / 4)):
             self.watch(self._clock())
 
-    def _end_process(self) -> None:
+    def end_without_card(self) -> None:
         """The card is lost: give back what waits decoded, let what is being encoded end, and end the process.
 
         The attempt that was on the card has been given back with a try burned, by the lane.
         """
+        self.card_lost = True
         log.critical("the graphics card is lost for this process, which ends to be started again")
         self._context.draining = self._context.stop_requested = True
         self.active_runs.close()

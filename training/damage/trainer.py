@@ -1,4 +1,4 @@
-"""Training of either network: Muon and Adam, warm-up and cosine, averaged weights, checkpoints to go on from, a log.
+"""Training of either network: AdamW, warm-up and cosine, averaged weights, checkpoints to go on from, a log.
 
 What is learned is a `Task`: a network, samples, a loss and figures. A batch hangs on its step alone, so a resumed
 training sees what an uninterrupted one sees.
@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from training import checkpoints, run_log
 from training.averaging import exponential_mean
-from training.optimizer import Optimizer
+from training.optimizer import AdamW
 from training.photos import split
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -86,7 +86,7 @@ class Trainer:
         self.network = task.make_network(recipe.seed, recipe.widths).to(device).to(memory_format=torch.channels_last)
         mean = exponential_mean(recipe.ema_decay)
         self.average = AveragedModel(self.network, multi_avg_fn=mean, use_buffers=True).eval()
-        self.optimizer = Optimizer(self.network, recipe.learning_rate)
+        self.optimizer = AdamW(self.network, recipe.learning_rate)
         self.step = 0
         self.seconds = 0.0
 

@@ -67,6 +67,10 @@ class ApiKeys:
             return None
         return Session(session_id, owner)
 
+    def has_ended(self, session_id: str) -> bool:
+        """Whether a session was signed out."""
+        return session_id in self._ended
+
     def forget_sessions(self, session_ids: Iterable[str]) -> None:
         """These sessions have ended: their cookies open nothing any more."""
         self._ended.update(session_ids)

@@ -20,7 +20,8 @@ from limits.errors import StorageError
 log = logging.getLogger(__name__)
 
 AWAY_SECONDS = 5.0  # after a failure, for which nobody waits for Redis
-_TIMEOUT_SECONDS = 0.5  # each request waits for it
+_TIMEOUT_SECONDS = 1.0  # once in an outage, requests wait for it
+_CONNECT_TIMEOUT_SECONDS = 2.0  # many connections are opened at once after a start
 _MOST_CONNECTIONS = 16
 
 
@@ -79,9 +80,9 @@ class RedisWindows:
         self._pool = BlockingConnectionPool.from_url(
             url,
             max_connections=_MOST_CONNECTIONS,
-            timeout=_TIMEOUT_SECONDS,
+            timeout=_CONNECT_TIMEOUT_SECONDS,
             socket_timeout=_TIMEOUT_SECONDS,
-            socket_connect_timeout=_TIMEOUT_SECONDS,
+            socket_connect_timeout=_CONNECT_TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 0),
         )
         storage = RedisStorage(

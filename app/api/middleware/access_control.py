@@ -100,7 +100,7 @@ class AccessControlMiddleware:
         if scope["path"] in OPEN_PATHS:
             return
         address = client_address(scope)
-        owner, by_header = await self._identify(headers, address)
+        owner, session_id, by_header = await self._identify(headers, address)
         # A page of another origin cannot set our header, but its requests do carry cookies and reach loopback.
         if not by_header and (scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS):
             rules.origins.check_page(headers)
@@ -113,18 +113,19 @@ class AccessControlMiddleware:
                 "key_required", "A valid key is needed; send it in the X-API-KEY header or sign in on the dashboard."
             )
         scope["state"]["owner"] = owner
+        scope["state"]["session_id"] = session_id
 
-    async def _identify(self, headers: Headers, address: str) -> tuple[str | None, bool]:
-        """The owner and whether the key came in the header, which no foreign page can send."""
+    async def _identify(self, headers: Headers, address: str) -> tuple[str | None, str | None, bool]:
+        """The owner, the session if there is one, and whether the key came in the header, as from no foreign page."""
         keys = self._rules.keys
         if not keys.required:
-            return OPEN_OWNER, False
+            return OPEN_OWNER, None, False
         presented = _raw(headers, b"x-api-key")
         if presented is not None:
-            return await check_key(keys, self._rules.rate_limits, presented, address), True
+            return await check_key(keys, self._rules.rate_limits, presented, address), None, True
         cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE_NAME)
         session = keys.session_of_cookie(cookie) if cookie else None
-        return (session.owner if session else None), False
+        return (session.owner, session.id, False) if session else (None, None, False)
 
     async def _judge_body(self, scope: Scope, headers: Headers) -> int:
         """The body's limit in bytes, once its announced length and the state of the service allow it."""

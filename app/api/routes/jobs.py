@@ -25,6 +25,7 @@ from app.api.prefer_wait import preferred_wait, wait_for_end
 from app.api.problems import Refusal
 from app.error_codes import facts_of
 from app.errors import RestoreError
+from app.jobs.idempotency import HEADER, AcceptedJob, check_key
 from app.store import AttemptStatus, Job, JobSummary
 
 router = APIRouter()
@@ -52,8 +53,8 @@ JobId = Annotated[str, Path(description="32 hex characters")]
 )
 async def enhance_simple(request: Request) -> Response:
     """Take photos with one set of options; follow them under `/status/{job_id}`."""
-    job, position = await _submit(request, get_context(request).limits.max_batch_size)
-    return accepted(submitted(job, position), f"/status/{job.id}")
+    job = await _submit(request, get_context(request).limits.max_batch_size)
+    return accepted(submitted(job), f"/status/{job.job_id}")
 
 
 @router.get(
@@ -80,9 +81,8 @@ async def status_simple(request: Request, job_id: JobId) -> Response:
 )
 async def enhance(request: Request) -> Response:
     """Take one photo. `Prefer: wait=SECONDS` answers with the finished job, or with the failure's own status."""
-    job, position = await _submit(request, 1)
-    location = f"/api/v1/jobs/{job.id}"
-    return await waited(request, job) or accepted(submitted(job, position), location)
+    job = await _submit(request, 1)
+    return await waited(request, job.job_id) or accepted(submitted(job), f"/api/v1/jobs/{job.job_id}")
 
 
 @router.post(
@@ -95,10 +95,9 @@ async def enhance(request: Request) -> Response:
 )
 async def enhance_batch(request: Request) -> Response:
     """Take 1 to 50 photos with one set of options. One bad photo refuses all; `errors` names each bad one."""
-    job, position = await _submit(request, get_context(request).limits.max_batch_size)
-    location = f"/api/v1/batch/{job.id}"
-    body = {**submitted(job, position), "batch_id": job.id}
-    return await waited(request, job) or accepted(body, location)
+    job = await _submit(request, get_context(request).limits.max_batch_size)
+    body = {**submitted(job), "batch_id": job.job_id}
+    return await waited(request, job.job_id) or accepted(body, f"/api/v1/batch/{job.job_id}")
 
 
 @router.get(
@@ -157,15 +156,16 @@ async def remove_job(request: Request, job_id: JobId) -> Response:
 # What the routes share.
 
 
-async def _submit(request: Request, most: int) -> tuple[Job, int]:
-    context = get_context(request)
+async def _submit(request: Request, most: int) -> AcceptedJob:
+    context, key = get_context(request), check_key(request.headers.get(HEADER))
     form = await uploads.receive(request, most)
-    return await context.run_heavy(uploads.submit_form, context, get_owner(request), form)
+    target = request.url.path
+    return await context.run_heavy(uploads.submit_form, context, get_owner(request), form, target, key)
 
 
-def submitted(job: Job, position: int) -> dict[str, Any]:
+def submitted(job: AcceptedJob) -> dict[str, Any]:
     """What a client hears of an accepted job."""
-    return {"job_id": job.id, "status": job.status.value, "queue_position": position}
+    return {"job_id": job.job_id, "status": AttemptStatus.QUEUED.value, "queue_position": job.position}
 
 
 def accepted(body: dict[str, Any], location: str) -> Response:
@@ -173,15 +173,15 @@ def accepted(body: dict[str, Any], location: str) -> Response:
     return JSONResponse(body, 202, headers={"Location": location})
 
 
-async def waited(request: Request, job: Job) -> Response | None:
+async def waited(request: Request, job_id: str) -> Response | None:
     """The answer to `Prefer: wait`, or None when it was not asked for or the job did not end in time."""
     seconds = preferred_wait(request.headers)
     if seconds is None:
         return None
-    ended = await wait_for_end(request, job.id, seconds)
+    ended = await wait_for_end(request, job_id, seconds)
     if ended is None:
         return None
-    applied = {"Preference-Applied": f"wait={seconds}", "Content-Location": f"/api/v1/jobs/{job.id}"}
+    applied = {"Preference-Applied": f"wait={seconds}", "Content-Location": f"/api/v1/jobs/{job_id}"}
     if ended.status is AttemptStatus.COMPLETED:
         return JSONResponse(views.job_view(ended, 0, get_context(request).limits.retention_seconds), headers=applied)
     raise _failure_of(ended)

@@ -15,6 +15,7 @@ from app.api.dependencies import AppContext, get_context, get_owner
 from app.api.json_bodies import read_object, read_options
 from app.api.routes.jobs import accepted, submitted, waited
 from app.errors import NotFound, Unprocessable
+from app.jobs.idempotency import HEADER, check_key
 from app.options import is_plain_text
 from app.storage import ID_PATTERN
 from app.store import Photo
@@ -90,12 +91,13 @@ async def restore_photo(request: Request, photo_id: PhotoId) -> Response:
 
     `Prefer: wait=SECONDS` answers with the finished job, or with the failure's own status.
     """
-    context = get_context(request)
+    context, key = get_context(request), check_key(request.headers.get(HEADER))
     await context.admission.check()
     options = await read_options(request)
-    job, position = await context.run(uploads.restore_photo, context, get_owner(request), _check_id(photo_id), options)
-    body = {**submitted(job, position), "attempt_id": job.attempts[0].id}
-    return await waited(request, job) or accepted(body, f"/api/v1/jobs/{job.id}")
+    asked = (get_owner(request), _check_id(photo_id), options, request.url.path, key)
+    job = await context.run(uploads.restore_photo, context, *asked)
+    body = {**submitted(job), "attempt_id": job.attempt_id}
+    return await waited(request, job.job_id) or accepted(body, f"/api/v1/jobs/{job.job_id}")
 
 
 @router.post(

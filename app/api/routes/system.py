@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import threading
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -18,7 +19,7 @@ from app.api.auth.api_keys import COOKIE_NAME, SESSION_SECONDS
 from app.api.dependencies import AppContext, get_context
 from app.api.health import get_health, get_resources
 from app.api.middleware.access_control import SESSION_PATH, check_key, client_address
-from app.errors import BadRequest
+from app.errors import BadRequest, DeviceLost, Unavailable
 from app.images import accepted_formats
 from app.metrics import CONTENT_TYPE
 from app.options import FIELDS, PROMPT_LIMIT_CHARACTERS, RestoreOptions
@@ -85,7 +86,12 @@ async def warm_up(request: Request) -> Response:
     """Answers with the model's name once it has run; null when none is installed. A warm-up that runs is joined."""
     context = get_context(request)
     started = context.clock()
-    model = await context.warm_ups.run("default", lambda: asyncio.to_thread(context.catalog.warm_up))
+    try:
+        model = await context.warm_ups.run("default", lambda: asyncio.to_thread(context.catalog.warm_up))
+    except DeviceLost:
+        threading.Thread(target=context.worker.end_without_card, name="card-lost", daemon=True).start()
+        detail = "The graphics card failed and the service starts again; try in a minute."
+        raise Unavailable("device_lost", detail, retry_after_seconds=60) from None
     return JSONResponse({"model": model, "seconds": round(context.clock() - started, 3)})
 
 
@@ -123,6 +129,7 @@ async def sign_out(request: Request) -> Response:
     session = context.keys.session_of_cookie(request.cookies.get(COOKIE_NAME, ""))
     if session is not None:
         context.keys.forget_sessions([session.id])
+        context.job_events.wake_all()  # who waits in this session ends now
         await context.run(context.store.end_session, session.id, context.wall() + SESSION_SECONDS)
     answer = Response(status_code=204)
     answer.delete_cookie(COOKIE_NAME, path="/", httponly=True, samesite="strict")

@@ -14,7 +14,8 @@ from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from app.api import views
-from app.api.dependencies import AppContext, get_context, get_job_and_position, get_owner
+from app.api.dependencies import AppContext, get_context, get_job_and_position, get_owner, is_signed_out
+from app.api.middleware.access_control import UNAUTHORIZED_CLOSE
 from app.errors import NotFound
 from app.storage import ID_PATTERN
 
@@ -68,6 +69,8 @@ async def _send_updates(context: AppContext, socket: WebSocket, owner: str, job_
     with context.job_events.watch(job_id) as changed:
         while True:
             changed.clear()
+            if is_signed_out(socket):
+                return UNAUTHORIZED_CLOSE, "signed_out"
             try:
                 text, ended = await context.run(_state, context, owner, job_id)
             except NotFound as error:

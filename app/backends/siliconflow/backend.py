@@ -1,12 +1,14 @@
 """The SiliconFlow backend: prepare the photo, send it once, download the result, fit it to the photo.
 
-A call is never repeated, since each one is charged. The key goes into one header and nowhere else.
+A call is never repeated, since each one is charged; the download is, while that may help. The key goes into one header
+and nowhere else.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import secrets
 import tempfile
@@ -19,10 +21,12 @@ from typing import Any
 import httpcore2
 
 from app.backends.siliconflow import NAME, failures, request
+from app.backends.siliconflow.breaker import ProviderBreaker
 from app.backends.siliconflow.deadline import Deadline
 from app.backends.siliconflow.download import Decode, fetch_result
 from app.backends.siliconflow.exchange import Answer, BodyTooLarge, exchange
 from app.backends.siliconflow.fitting import fit
+from app.backends.siliconflow.paid_result import Patience
 from app.backends.siliconflow.preparation import Submission, prepare
 from app.backends.siliconflow.ssrf_safe_transport import GuardedNetwork
 from app.errors import Cancelled
@@ -36,6 +40,8 @@ log = logging.getLogger(__name__)
 
 MAX_ANSWER_BYTES = 1024 * 1024
 DOWNLOAD_SECONDS = 60.0
+PATIENCE_SECONDS = 30.0  # how long a photo whose turn it is waits for a provider in trouble
+PATIENCE_STEP_SECONDS = 0.5
 TRACE_HEADER = "x-siliconcloud-trace-id"
 # The provider reports no progress, so the fraction stands still while it works.
 _PREPARED, _SENT, _ANSWERED, _FETCHED = 0.05, 0.1, 0.9, 0.95
@@ -70,7 +76,10 @@ class SiliconFlowBackend:
         network: how names are resolved and connections made.
         scratch: gives a fresh name for the fetched file.
         share: lends a prepared photo an address that the provider can fetch, or None: then its bytes are sent.
+        breaker: says whether the provider may be asked; None: always.
+        patience: how long a result that was paid for is tried for.
         clock: monotonic seconds.
+        pause: waits so many seconds.
     """
 
     name = NAME
@@ -83,10 +92,14 @@ class SiliconFlowBackend:
         *,
         scratch: Callable[[], AbstractContextManager[Path]],
         share: Share,
+        patience: Patience,
+        breaker: ProviderBreaker | None = None,
         clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._account, self._decode, self._network = account, decode, network
-        self._scratch, self._share, self._clock = scratch, share, clock
+        self._scratch, self._share, self._patience, self._clock = scratch, share, patience, clock
+        self._breaker, self._pause = breaker, pause
 
     def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
         """Restore one picture; see `Backend`. The answer of a cancelled call is dropped; its charge is not."""
@@ -96,24 +109,47 @@ class SiliconFlowBackend:
         with self._share(submission.jpeg) as address:
             image = address or request.data_url(submission.jpeg)
             body = request.body_of(self._account.model, image, options)
-            _say(on_progress, _PREPARED, Stage.SENDING)
-            asked = self._clock()
-            made, trace = self._ask(body, lambda: on_progress(_SENT, Stage.PROVIDER))
+            with self._admitted(lambda: on_progress(_PREPARED, Stage.PREPARING)):
+                _say(on_progress, _PREPARED, Stage.SENDING)
+                asked = self._clock()
+                made, trace = self._ask(body, lambda: on_progress(_SENT, Stage.PROVIDER))
             waited = self._clock() - asked
-        with self._scratch() as scratch:
-            answer = fetch_result(
-                made.url,
-                self._account.result_hosts,
-                self._network,
-                Deadline(DOWNLOAD_SECONDS, lambda: on_progress(_ANSWERED, Stage.DOWNLOADING), self._clock),
-                self._decode,
-                scratch,
-            )
+        keep_on = functools.partial(on_progress, _ANSWERED, Stage.DOWNLOADING)
+        answer = self._patience.fetch(functools.partial(self._fetch, made.url, keep_on), keep_on)
         _say(on_progress, _FETCHED, Stage.FITTING)
         fitted, notices = fit(picture, answer, options.scale)
         params = self._params(options, submission, made, waited, trace, answer)
         seconds = self._clock() - began
         return RestorationResult(fitted, self._account.model, seconds, params, warnings=(*notices, *_unused(options)))
+
+    def pause_seconds(self) -> float | None:
+        """See `Pausing`."""
+        return None if self._breaker is None else self._breaker.retry_after_seconds()
+
+    @contextlib.contextmanager
+    def _admitted(self, keep_on: Callable[[], bool]) -> Iterator[None]:
+        """Wait a while for a provider in trouble, then ask it in the block; nothing is sent before, so nothing costs.
+
+        Raises `provider_unavailable`, or `Cancelled`.
+        """
+        if self._breaker is None:
+            yield
+            return
+        ends_at = self._clock() + PATIENCE_SECONDS
+        while not self._breaker.admit():
+            if self._clock() >= ends_at:
+                raise failures.unavailable()
+            if not keep_on():
+                raise Cancelled
+            self._pause(PATIENCE_STEP_SECONDS)
+        with self._breaker.call():
+            yield
+
+    def _fetch(self, url: str, keep_on: Callable[[], bool]) -> Picture:
+        """The result behind the URL, decoded; one try."""
+        deadline = Deadline(DOWNLOAD_SECONDS, keep_on, self._clock)
+        with self._scratch() as scratch:
+            return fetch_result(url, self._account.result_hosts, self._network, deadline, self._decode, scratch)
 
     def _ask(self, body: bytes, keep_on: Callable[[], bool]) -> tuple[request.GeneratedImage, str]:
         """The one call that is charged; gives what was made and the provider's trace id."""
@@ -181,11 +217,16 @@ def open_siliconflow_backend(
     scratch: Callable[[], AbstractContextManager[Path]] | None = None,
     share: Share = send_itself,
     network: GuardedNetwork | None = None,
+    breaker: ProviderBreaker | None = None,
+    patience: Patience | None = None,
 ) -> SiliconFlowBackend:
     """The backend from plain values; connects to nothing. `scratch` is the system's temporary folder when None."""
     account = Account(api_key, api_url, model, timeout_seconds, tuple(result_hosts))
     network = network or GuardedNetwork()
-    return SiliconFlowBackend(account, decode, network, scratch=scratch or _temporary_name, share=share)
+    scratch, patience = scratch or _temporary_name, patience or Patience()
+    return SiliconFlowBackend(
+        account, decode, network, scratch=scratch, share=share, patience=patience, breaker=breaker
+    )
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from app.backends.siliconflow.addresses import ResultAddress, is_public, read_ur
 from app.backends.siliconflow.deadline import Deadline
 from app.backends.siliconflow.exchange import Answer, BodyTooLarge, exchange
 from app.backends.siliconflow.ssrf_safe_transport import AddressRefused, GuardedNetwork
-from app.errors import RestoreError, Unavailable
+from app.errors import Internal, RestoreError, Unavailable
 from app.images import Picture
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def _decoded(scratch: Path, decode: Decode) -> Picture:
     """Decode with the limits of an upload, whose sentences speak of the user's own photo, so ours replace them."""
     try:
         return decode(scratch)
-    except Unavailable as error:
+    except (Internal, Unavailable) as error:  # of ours, not of the picture
         raise (failures.stopping() if error.code == "shutting_down" else error) from None
     except RestoreError as error:
         log.warning("the provider's result cannot be opened: %s", error.code)
