@@ -15,13 +15,18 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.stand_in_service import StandInService, stand_in_service
 from tests.http_service import KEY
 
 PHASES = "examples,coverage,fuzzing"
 # A full queue is answered with 503, as documented; here it would hide everything else.
-_SETTINGS = {"queue_limit": 100_000, "queue_limit_per_owner": 100_000, "forwarded_allow_ips": "127.0.0.1"}
+_SETTINGS: dict[str, Any] = {
+    "queue_limit": 100_000,
+    "queue_limit_per_owner": 100_000,
+    "forwarded_allow_ips": "127.0.0.1",
+}
 # What a schema cannot say: bytes at random are no picture, a result may be too large, options may not go together.
 _CONFIG = """
 hooks = "hooks.py"

@@ -61,16 +61,17 @@ class HeaderChecker:
         """Make one mutant at the file's place and check it; a death of the process is a fault."""
         if self._process is None:
             self._process = subprocess.Popen(self._words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{number}\n")
-        self._process.stdin.flush()
-        if not select.select([self._process.stdout], [], [], _SILENCE_SECONDS)[0]:
-            self._process.kill()  # where the decoder's child would be ended
-            self._process.wait()
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{number}\n")
+        process.stdin.flush()
+        if not select.select([process.stdout], [], [], _SILENCE_SECONDS)[0]:
+            process.kill()  # where the decoder's child would be ended
+            process.wait()
             self._process = None
             return Checked(None, 0.0, decoded="decode_timeout")
-        answer = self._process.stdout.readline()
+        answer = process.stdout.readline()
         if answer:
             return Checked(**json.loads(answer))
         code, self._process = self._process.wait(), None

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import httpx2
 
@@ -24,7 +25,7 @@ from benchmarks.stand_in_service import StandInService, stand_in_service
 
 CLIENTS = 4
 # A full queue would be answered with 503, which is no fault of anybody's.
-_SETTINGS = {"queue_limit": 10_000, "queue_limit_per_owner": 10_000}
+_SETTINGS: dict[str, Any] = {"queue_limit": 10_000, "queue_limit_per_owner": 10_000}
 # Codes that say that we failed, and not the photo.
 _OUR_FAULT = frozenset(("decoder_unavailable", "internal_error", "no_space", "file_missing", "worker_crashed"))
 _SCALE = "1"  # results as large as the photos: what is looked for is not in the enlarging

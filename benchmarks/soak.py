@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -25,7 +25,7 @@ MOST_MB_PER_THOUSAND = 1.0
 MOST_P99_GROWTH = 2.0
 MOST_MORE = 3  # of descriptors and threads: what a moment of work holds open
 SAMPLES = 200
-_SETTINGS = {"retention_minutes": 1, "janitor_interval_minutes": 1}
+_SETTINGS: dict[str, Any] = {"retention_minutes": 1, "janitor_interval_minutes": 1}
 
 
 class Sample(NamedTuple):

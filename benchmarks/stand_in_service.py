@@ -45,7 +45,7 @@ class StandInService:
         if answer.status_code != 202:
             return False
         place = f"/api/v1/jobs/{answer.json()['job_id']}"
-        return self.ended(place)["status"] == "completed"
+        return bool(self.ended(place)["status"] == "completed")
 
     def ended(self, place: str, seconds: float = _PHOTO_SECONDS, *, pause_seconds: float = 0.05) -> dict[str, Any]:
         """The state of a job after its end, or what it is once the time is over."""
