@@ -124,7 +124,16 @@ FIELDS: dict[str, Field] = {
     "seed": Field(int, "siliconflow only", low=0, high=9_999_999_999, nullable=True),
 }
 
-_WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+BOOLEAN_WORDS = {
+    "true": True,
+    "1": True,
+    "yes": True,
+    "on": True,
+    "false": False,
+    "0": False,
+    "no": False,
+    "off": False,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +219,7 @@ def _convert(name: str, field: Field, raw: object) -> object:
             raise _invalid(name, "must be plain text, without control characters or halves of characters")
         return raw.strip()
     if field.kind is bool:
-        word = raw if isinstance(raw, bool) else _WORDS.get(str(raw).strip().lower())
+        word = raw if isinstance(raw, bool) else BOOLEAN_WORDS.get(str(raw).strip().lower())
         if not isinstance(word, bool):
             raise _invalid(name, "must be true or false")
         return word

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import random
+import select
 import signal
 import socket
 import sys
@@ -32,8 +33,12 @@ from tests.fault_http import listen, load, serve_http
 from tests.fault_service import points_of, serve
 from tests.postgres_server import shared_server
 
-LONGEST_LIFE_SECONDS = 0.9  # of a child before its random kill; its start takes about half of that
-LONGEST_HTTP_LIFE_SECONDS = 4.0
+# A random kill comes so long after a random number of accepted jobs, however slow the machine; some come in the start.
+MOST_ACCEPTED = 6
+LONGEST_WAIT_SECONDS = 0.3
+START_SHARE = 0.15
+LONGEST_START_SECONDS = 1.0
+WORK_TIMEOUT_SECONDS = 60.0
 HTTP_CLIENTS = 3
 POINT_TIMEOUT_SECONDS = 30.0
 SETTLE_TIMEOUT_SECONDS = 120.0
@@ -52,12 +57,18 @@ class Campaign:
         self.points: set[str] = set()
         self._looked_at: set[str] = set()
         self._listening: socket.socket | None = listen() if http else None
-        self._longest_life = LONGEST_HTTP_LIFE_SECONDS if http else LONGEST_LIFE_SECONDS
+        self.working_lives = 0
 
     def kill_at_random(self) -> None:
-        """One life that ends at a random moment, its start included."""
-        with self._life(submitting=True) as pid:
-            time.sleep(self.chance.uniform(0.0, self._longest_life))
+        """One life that ends at a random moment: in its start, or after it took some jobs."""
+        with self._life(submitting=True) as (pid, answers):
+            if self.chance.random() < START_SHARE:
+                time.sleep(self.chance.uniform(0.0, LONGEST_START_SECONDS))
+            else:
+                if not answers.wait_for(self.chance.randint(1, MOST_ACCEPTED)):
+                    self.faults.append(f"a service took too few jobs in {WORK_TIMEOUT_SECONDS:g} s")
+                time.sleep(self.chance.uniform(0.0, LONGEST_WAIT_SECONDS))
+                self.working_lives += 1
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         self.kills += 1
@@ -65,7 +76,7 @@ class Campaign:
 
     def kill_at(self, point: str) -> None:
         """One life that ends at a named point."""
-        with self._life(submitting=True, point=point) as pid:
+        with self._life(submitting=True, point=point) as (pid, _):
             if _ended(pid, POINT_TIMEOUT_SECONDS) == -signal.SIGKILL:
                 self.points.add(point)
             else:
@@ -75,7 +86,7 @@ class Campaign:
 
     def settle(self) -> None:
         """A last life that takes nothing new and ends when nothing is active; then look at everything."""
-        with self._life(submitting=False) as pid:
+        with self._life(submitting=False) as (pid, _):
             if self._listening is not None:
                 self._await_rest()
                 os.kill(pid, signal.SIGTERM)
@@ -107,12 +118,13 @@ class Campaign:
     def summary(self) -> dict[str, Any]:
         """Figures of the campaign, JSON-ready."""
         with self._database() as database:
-            counts = database.exec_driver_sql("SELECT status, count(*) FROM attempts GROUP BY status").tuples().all()
+            counts = database.exec_driver_sql("SELECT status, count(*) FROM attempts GROUP BY status").all()
         return {
             "kills": self.kills,
             "points": len(self.points),
             "accepted_jobs": len(self.accepted),
-            "attempts": dict(counts),
+            "working_lives": self.working_lives,
+            "attempts": {row[0]: row[1] for row in counts},
             "faults": self.faults,
         }
 
@@ -162,8 +174,8 @@ class Campaign:
             time.sleep(0.1)
 
     @contextlib.contextmanager
-    def _life(self, *, submitting: bool, point: str | None = None) -> Iterator[int]:
-        """One life of the service, with its clients; gives its process, and notes afterwards what was accepted."""
+    def _life(self, *, submitting: bool, point: str | None = None) -> Iterator[tuple[int, _Answers]]:
+        """One life of the service, with its clients; gives its process and what it accepts, noted afterwards."""
         read, write = os.pipe()
         seeds = [self.chance.randrange(2**31) for _ in range(1 + HTTP_CLIENTS)]
         listening, clients = self._listening, []
@@ -179,14 +191,39 @@ class Campaign:
             if submitting:
                 clients = [_fork(functools.partial(load, port, write, seed), read) for seed in seeds[1:]]
         os.close(write)
+        answers = _Answers(read)
         try:
-            yield pid
+            yield pid, answers
         finally:
             for client in clients:
                 os.kill(client, signal.SIGKILL)
                 os.waitpid(client, 0)
-            with os.fdopen(read, encoding="ascii") as lines:  # what stands in the pipe outlives its writers
-                self.accepted.update(line.strip() for line in lines)
+            self.accepted.update(answers.close())
+
+
+class _Answers:
+    """The ids of accepted jobs, one a line, that come out of a pipe while a life lasts."""
+
+    def __init__(self, read: int) -> None:
+        self._read, self._text = read, b""
+
+    def wait_for(self, count: int) -> bool:
+        """Wait until so many jobs are accepted; False when that takes too long."""
+        deadline = time.monotonic() + WORK_TIMEOUT_SECONDS
+        while self._text.count(b"\n") < count:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self._read], [], [], left)[0]:
+                return False
+            got = os.read(self._read, 65536)
+            if not got:  # all writers are dead
+                return False
+            self._text += got
+        return True
+
+    def close(self) -> list[str]:
+        """Read the rest: what stands in the pipe outlives its writers."""
+        with os.fdopen(self._read, "rb") as lines:
+            return (self._text + lines.read()).decode("ascii").split()
 
 
 def _fork(life: Callable[[], object], close: int) -> int:

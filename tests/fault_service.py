@@ -44,7 +44,7 @@ POINTS: dict[str, tuple[Any, str, str]] = {
     "rows written, not committed": (submissions, "insert_job", "after"),
     "rows committed, not answered": (SqlStore, "submit", "after"),
     "recovery not committed": (leases, "recover", "after"),
-    "lease sweep not committed": (leases, "end_expired", "after"),
+    "lease sweep not committed": (leases, "end_lapsed", "after"),
     "claim not committed": (leases, "claim", "after"),
     "claimed": (SqlStore, "claim", "after"),
     "decoding": (Decoder, "decode", "before"),

@@ -476,5 +476,8 @@ def test_the_openapi_text_is_generated_from_the_options(service: Service) -> Non
     spec = service.client.get("/openapi.json").json()
     form = spec["paths"]["/api/v1/enhance"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert set(form["properties"]) == {"file", "webhook_url", *FIELDS}
-    assert (form["properties"]["scale"]["minimum"], form["properties"]["scale"]["maximum"]) == (1.0, 8.0)
+    number, text = form["properties"]["scale"]["anyOf"]
+    assert (number["type"], number["minimum"], number["maximum"]) == ("number", 1.0, 8.0)
+    assert text == {"type": "string", "enum": [""]}  # an empty field means the default
+    assert form["additionalProperties"] is False
     assert service.client.get("/docs").status_code == 404

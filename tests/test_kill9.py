@@ -33,8 +33,10 @@ def test_nothing_is_lost_at_random_moments_and_at_every_named_point(database: st
     assert code == 0
     assert said["points"] == len(points) >= 12
     assert said["kills"] == 12 + len(points)
-    assert said["accepted_jobs"] > 15
-    assert said["attempts"]["completed"] > 15
+    # Each life but those killed in their start took work before it died, however busy this machine is.
+    assert said["working_lives"] >= 6
+    assert said["accepted_jobs"] >= said["working_lives"] + len(points) // 2
+    assert said["attempts"]["completed"] > said["accepted_jobs"] // 2
 
 
 def test_the_campaign_sees_a_row_that_is_written_before_its_file() -> None:

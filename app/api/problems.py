@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from app.api.openapi import methods_of
 from app.error_codes import facts_of
 from app.errors import RestoreError
 
@@ -120,7 +121,10 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     fallback = f"http_{status}", f"{HTTPStatus(status).phrase}."
     known = (row for row in _FRAMEWORK_ERRORS.items() if facts_of(row[0]).status == status)
     code, detail = next(known, fallback)
-    return problem(code, detail, status=status, request_id=get_request_id(request), headers=error.headers)
+    headers = dict(error.headers or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED and (methods := methods_of(request.app, request.url.path)):
+        headers["Allow"] = ", ".join(methods)
+    return problem(code, detail, status=status, request_id=get_request_id(request), headers=headers)
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:

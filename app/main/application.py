@@ -9,10 +9,16 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from app.api import problems
+from app.api import openapi, problems
 from app.api.auth.origins import Origins
 from app.api.dependencies import AppContext
-from app.api.middleware.access_control import FORM_OVERHEAD_BYTES, AccessControlMiddleware, AccessRules
+from app.api.middleware.access_control import (
+    FORM_OVERHEAD_BYTES,
+    OPEN_PATHS,
+    SESSION_PATH,
+    AccessControlMiddleware,
+    AccessRules,
+)
 from app.api.middleware.request_context import RequestContextMiddleware
 from app.api.routes import account, downloads, estimates, events, faces, jobs, photos, system, websocket
 from app.backends.protocol import Backend
@@ -77,6 +83,7 @@ def create_app(
     )
     app.state.context, app.state.service = context, service
     problems.install(app)
+    openapi.install(app, {*OPEN_PATHS, SESSION_PATH})
     for room in (jobs, downloads, faces, photos, websocket, events, system, estimates, account):
         app.include_router(room.router)
     app.add_middleware(AccessControlMiddleware, rules=_rules(settings, context), admission=context.admission)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
+from pydantic import WithJsonSchema
 from starlette.responses import JSONResponse, Response
 
 from app.api import schemas
@@ -19,6 +20,8 @@ router = APIRouter()
 
 MOST_SIZES = 50
 _LONGEST_SIDE = 1 << 20
+_SIZE_SCHEMA = {"type": "string", "pattern": "^[1-9][0-9]{0,5}x[1-9][0-9]{0,5}$"}
+_Size = Annotated[str, WithJsonSchema(_SIZE_SCHEMA)]  # described only: `_size_of` judges, and says what is expected
 _SIZE_HELP = "WIDTHxHEIGHT of a photo in pixels; may be repeated"
 
 
@@ -61,7 +64,7 @@ class EstimateShape(schemas.Shape):
     openapi_extra=schemas.option_parameters(),
 )
 async def estimate_job(
-    request: Request, size: Annotated[list[str], Query(min_length=1, max_length=MOST_SIZES, description=_SIZE_HELP)]
+    request: Request, size: Annotated[list[_Size], Query(min_length=1, max_length=MOST_SIZES, description=_SIZE_HELP)]
 ) -> Response:
     """Seconds for photos of these sizes with these options, the queue ahead of them, and the size of each result."""
     context = get_context(request)

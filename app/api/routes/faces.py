@@ -27,7 +27,12 @@ FACES = "/api/v1/jobs/{job_id}/faces"
 CROP_SIDE_PIXELS = 256
 _LONGEST_INDEX_CHARACTERS = 4
 _PROBLEMS = schemas.problems(401, 404, 409, 429)
-_STRENGTHS = {"type": "object", "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1}}
+_STRENGTHS = {
+    "type": "object",
+    "patternProperties": {"^[0-9]{1,4}$": {"type": "number", "minimum": 0, "maximum": 1}},
+    "additionalProperties": False,
+    "minProperties": 1,
+}
 
 
 @router.get(FACES, summary="The faces of a job's photos", responses={200: {"model": schemas.FacesShape}, **_PROBLEMS})

@@ -29,7 +29,8 @@ PhotoId = Annotated[str, Path(description="32 hex characters")]
 _UPLOAD_PROBLEMS = schemas.problems(400, 401, 408, 413, 415, 422, 429, 503)
 _READ_PROBLEMS = schemas.problems(401, 404, 429)
 _CHANGE_PROBLEMS = schemas.problems(400, 401, 404, 409, 422, 429)
-_CHOICE = {"type": "object", "properties": {"attempt_id": {"type": "string"}}, "required": ["attempt_id"]}
+_ATTEMPT_ID = {"type": "string", "pattern": f"^{ID_PATTERN.pattern}$"}
+_CHOICE = {"type": "object", "properties": {"attempt_id": _ATTEMPT_ID}, "required": ["attempt_id"]}
 
 
 @router.post(
