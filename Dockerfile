@@ -11,7 +11,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 RUN python -m venv /opt/venv
 ENV PATH="/opt/venv/bin:$PATH"
-COPY requirements.txt requirements-cluster.txt constraints.txt ./
+COPY requirements.txt requirements-cluster.txt requirements-users.txt constraints.txt ./
 # The CPU builds of torch stand in their own index and are four gigabytes smaller; the versions are those of the file.
 # The plain wheels of PyPI bring CUDA along.
 RUN case "$DEVICE" in \

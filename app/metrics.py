@@ -1,7 +1,8 @@
 """Counters and timings of one service, in the Prometheus text format.
 
 Everything hangs on one `Metrics` object with its own registry, so two services in one process do not mix. It knows
-words and numbers only: labels are end states, stages, thread names and route templates, never a path, a name or a key.
+words and numbers only: labels are end states, stages, thread names, route templates and names of keys, never a path, a
+file or a key.
 """
 
 from __future__ import annotations
@@ -38,6 +39,12 @@ class Metrics:
             ["method", "route"],
             buckets=_REQUEST_BUCKETS_SECONDS,
             **own,
+        )
+        self._caller_requests = Counter(
+            "caller_requests", "requests of each key, or of all tokens, by status", ["caller", "status"], **own
+        )
+        self._caller_photos = Counter(
+            "caller_photos", "photos accepted from each key, or all tokens", ["caller"], **own
         )
         self._restarts = Counter("thread_restarts", "threads that died and were started again", ["thread"], **own)
         self._wake_ups_lost = Counter("wake_ups_lost", "messages to workers that could not be sent", **own)
@@ -78,6 +85,14 @@ class Metrics:
         """One request was answered; `route` is the template (`/status/{job_id}`), never the path itself."""
         self._requests.labels(method, route, str(status)).inc()
         self._request_seconds.labels(method, route).observe(seconds)
+
+    def count_caller_request(self, caller: str, status: int) -> None:
+        """One request of somebody with a key or token was answered; `caller` is the key's name, or `token`."""
+        self._caller_requests.labels(caller, str(status)).inc()
+
+    def count_caller_photos(self, caller: str, number: int) -> None:
+        """So many photos were accepted from somebody with a key or token."""
+        self._caller_photos.labels(caller).inc(number)
 
     def thread_restarted(self, name: str) -> None:
         """A supervised thread died and will be started again."""

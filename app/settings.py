@@ -6,13 +6,12 @@ values handed down by `main`.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -22,15 +21,21 @@ from pydantic_settings import (
 )
 
 from app.options import EngineName
+from app.setting_values import (
+    ApiKey,
+    check_form,
+    check_keys,
+    check_networks,
+    check_secure_address,
+    is_loopback_host,
+    split_key,
+)
 
 SECRETS_FOLDER = Path("/run/secrets")  # where Docker, Podman and Kubernetes mount secrets as files
 MEGABYTE = 1024 * 1024
-MIN_KEY_CHARACTERS = 16
-_BUCKET_PATTERN = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.\.?(/|$))[A-Za-z0-9_.-]{1,100}){0,8}/?")
+MIN_SECRET_BYTES = 32
 _ORIGIN_PATTERN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?/?", re.IGNORECASE)
-_CLAMD_PATTERN = re.compile(r"tcp://(\[[0-9a-f:]+\]|[A-Za-z0-9._-]+):[1-9][0-9]{0,4}|(unix://)?/[^\s\0?#]{1,100}")
 _HOST_PATTERN = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*")
-_WEBHOOK_SECRET_PATTERN = re.compile(r"whsec_([A-Za-z0-9+/]{4}){8,21}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 
 
 class Settings(BaseSettings):
@@ -49,7 +54,17 @@ class Settings(BaseSettings):
 
     # who may use it
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        default=(), alias="API_KEY", description="one key or several, separated by commas; empty: open, loopback only"
+        default=(),
+        alias="API_KEY",
+        description="keys, name:key or name:role:key, separated by commas; empty and no tokens: open, loopback only",
+    )
+    jwt_secret: SecretStr = Field(default=SecretStr(""), description="secret shared with the issuer of tokens (HS256)")
+    jwt_jwks_url: str = Field(default="", description="address of the issuer's public keys (RS256, ES256)")
+    jwt_issuer: str = Field(default="", max_length=1000, description="the iss that a token must have, exactly")
+    jwt_audience: str = Field(default="", max_length=1000, description="the aud that a token must have or list")
+    jwt_admin_claim: str = Field(default="", max_length=1000, description="claim=value of tokens with the role admin")
+    session_secret: SecretStr = Field(
+        default=SecretStr(""), description="signs session cookies; the same on all servers"
     )
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8001, ge=0, le=65535, description="port of the API")
@@ -74,6 +89,12 @@ class Settings(BaseSettings):
         ge=1,
         le=100_000,
         description="photos of one key waiting; no limit without keys",
+    )
+    quota_photos_per_day: int = Field(
+        default=0, ge=0, le=10_000_000, description="photos of one key or user a day (UTC); 0: any number"
+    )
+    max_concurrent_uploads: int = Field(
+        default=10, ge=0, le=1000, description="uploads of one key or user at once, each server; 0: any number"
     )
     decode_timeout_seconds: float = Field(default=20, gt=0, le=600)
     decode_memory_mb: int = Field(default=2048, ge=256, le=65_536)
@@ -213,60 +234,32 @@ class Settings(BaseSettings):
             raise ValueError("SILICONFLOW_API_KEY must be one word of plain letters, digits and signs")
         return SecretStr(key)
 
-    @field_validator("siliconflow_api_url")
+    @field_validator("siliconflow_api_url", "jwt_jwks_url")
     @classmethod
-    def _safe_to_send_a_key_to(cls, value: str) -> str:
-        address = urlsplit(value)
-        safe = address.scheme == "https" or (address.scheme == "http" and _is_loopback(address.hostname or ""))
-        try:
-            whole = bool(address.hostname) and address.port != 0 and value.isascii() and value.isprintable()
-        except ValueError:  # a port that is no number
-            whole = False
-        if not (safe and whole) or "@" in address.netloc:
-            raise ValueError(
-                "SILICONFLOW_API_URL must be a whole address that begins with https://, without a user name"
-            )
+    def _safe_to_rely_on(cls, value: str, field: ValidationInfo) -> str:
+        """Keys go to the one and come from the other, so nobody on the way may read or change anything."""
+        if value or field.field_name == "siliconflow_api_url":
+            check_secure_address(str(field.field_name).upper(), value)
+        return value
+
+    @field_validator("jwt_secret", "session_secret")
+    @classmethod
+    def _long_enough(cls, value: SecretStr, field: ValidationInfo) -> SecretStr:
+        if value and len(value.get_secret_value().encode()) < MIN_SECRET_BYTES:
+            name = str(field.field_name).upper()
+            raise ValueError(f"{name} must have at least {MIN_SECRET_BYTES} bytes; make one: openssl rand -hex 32")
+        return value
+
+    @field_validator("jwt_admin_claim", "clamd_url", "broker_url", "storage_url", "otel_exporter_otlp_endpoint")
+    @classmethod
+    def _has_its_form(cls, value: str, field: ValidationInfo) -> str:
+        check_form(str(field.field_name), value)
         return value
 
     @field_validator("forwarded_allow_ips")
     @classmethod
     def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for proxy in value:
-            try:
-                _ = proxy == "*" or ipaddress.ip_network(proxy, strict=False)
-            except ValueError:
-                raise ValueError(
-                    "FORWARDED_ALLOW_IPS must be addresses such as 127.0.0.1 or networks such as 172.18.0.0/16"
-                ) from None
-        return value
-
-    @field_validator("clamd_url")
-    @classmethod
-    def _names_a_socket(cls, value: str) -> str:
-        if value and not _CLAMD_PATTERN.fullmatch(value):
-            raise ValueError("CLAMD_URL must be tcp://host:port, or the absolute path of clamd's socket")
-        return value
-
-    @field_validator("broker_url")
-    @classmethod
-    def _names_a_redis(cls, value: str) -> str:
-        address = urlsplit(value)
-        if value and (address.scheme not in ("redis", "rediss") or not address.hostname):
-            raise ValueError("BROKER_URL must be the address of a Redis server, as redis://:PASSWORD@HOST:6379/0")
-        return value
-
-    @field_validator("storage_url")
-    @classmethod
-    def _names_a_bucket(cls, value: str) -> str:
-        if value and not _BUCKET_PATTERN.fullmatch(value):
-            raise ValueError("STORAGE_URL must be s3://bucket or s3://bucket/prefix, without a key or an address")
-        return value
-
-    @field_validator("otel_exporter_otlp_endpoint")
-    @classmethod
-    def _is_a_collector(cls, value: str) -> str:
-        if value and not _ORIGIN_PATTERN.match(value):
-            raise ValueError("OTEL_EXPORTER_OTLP_ENDPOINT must be an address such as http://127.0.0.1:4318")
+        check_networks("FORWARDED_ALLOW_IPS", value)
         return value
 
     @field_validator("s3_endpoint_url", "s3_public_endpoint_url")
@@ -287,10 +280,8 @@ class Settings(BaseSettings):
     @field_validator("webhook_secrets")
     @classmethod
     def _can_sign(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        if not all(_WEBHOOK_SECRET_PATTERN.fullmatch(secret.get_secret_value()) for secret in value):
-            raise ValueError(
-                'WEBHOOK_SECRET must be whsec_ and 24 to 64 bytes in base64: echo "whsec_$(openssl rand -base64 32)"'
-            )
+        for secret in value:
+            check_form("webhook_secrets", secret.get_secret_value())
         return value
 
     @field_validator("webhook_hosts")
@@ -298,10 +289,8 @@ class Settings(BaseSettings):
     def _are_hosts_or_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         hosts = tuple(host.lower().rstrip("/") for host in value)
         if not all(_HOST_PATTERN.fullmatch(host) or _ORIGIN_PATTERN.fullmatch(host) for host in hosts):
-            raise ValueError(
-                "WEBHOOK_HOSTS must be host names such as hooks.example.com or *.example.com, or origins of your own "
-                "network such as http://10.0.0.5:8080"
-            )
+            names = "hooks.example.com or *.example.com, or origins of your own network such as http://10.0.0.5:8080"
+            raise ValueError(f"WEBHOOK_HOSTS must be host names such as {names}")
         return hosts
 
     @model_validator(mode="after")
@@ -311,26 +300,49 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _whole_tokens(self) -> Self:
+        if self.jwt_secret and self.jwt_jwks_url:
+            raise ValueError("JWT_SECRET and JWT_JWKS_URL exclude each other: the issuer signs in one way; clear one")
+        if self.accepts_tokens and not (self.jwt_issuer and self.jwt_audience):
+            raise ValueError("tokens need JWT_ISSUER and JWT_AUDIENCE, so that those for other services are refused")
+        if not self.accepts_tokens and (self.jwt_issuer or self.jwt_audience or self.jwt_admin_claim):
+            raise ValueError("JWT_ISSUER, JWT_AUDIENCE and JWT_ADMIN_CLAIM need JWT_SECRET or JWT_JWKS_URL beside them")
+        return self
+
+    @model_validator(mode="after")
     def _safe_to_bind(self) -> Self:
-        if any(len(key.get_secret_value()) < MIN_KEY_CHARACTERS for key in self.api_keys):
-            raise ValueError(
-                f"API_KEY must have at least {MIN_KEY_CHARACTERS} characters; make one: openssl rand -hex 32"
-            )
-        if not self.api_keys and "*" in self.cors_origins:
+        check_keys(self.keys)
+        if not self.has_users and "*" in self.cors_origins:
             raise ValueError("CORS_ORIGINS=* lets every web page in, so API_KEY must be set; or name the origins")
-        if not self.api_keys and not self.is_loopback:
+        if not self.has_users and not self.is_loopback:
             raise ValueError("HOST is not a loopback address, so API_KEY must be set; make one: openssl rand -hex 32")
         return self
 
     @property
+    def keys(self) -> tuple[ApiKey, ...]:
+        """The keys of `API_KEY`, with their names and roles."""
+        return tuple(split_key(entry.get_secret_value()) for entry in self.api_keys)
+
+    @property
+    def accepts_tokens(self) -> bool:
+        """Whether an issuer of tokens is set."""
+        return bool(self.jwt_secret or self.jwt_jwks_url)
+
+    @property
+    def has_users(self) -> bool:
+        """Whether only those with a key or a token may use the service."""
+        return bool(self.api_keys) or self.accepts_tokens
+
+    @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the service."""
-        return _is_loopback(self.host)
+        return is_loopback_host(self.host)
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must not stand in any log: keys, and the passwords of the database and of Redis."""
-        keys = [key.get_secret_value() for key in (*self.api_keys, self.siliconflow_api_key, *self.webhook_secrets)]
+        """What must not stand in any log: keys, secrets, and the passwords of the database and of Redis."""
+        others = self.siliconflow_api_key, self.jwt_secret, self.session_secret, *self.webhook_secrets
+        keys = [*(entry.key for entry in self.keys), *(secret.get_secret_value() for secret in others)]
         passwords = [unquote(urlsplit(url).password or "") for url in (self.database_url, self.broker_url)]
         return tuple(secret for secret in (*keys, *passwords) if secret)
 
@@ -338,12 +350,3 @@ class Settings(BaseSettings):
     def max_file_size_bytes(self) -> int:
         """Size limit of one uploaded file."""
         return int(self.max_file_size_mb * MEGABYTE)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -15,7 +15,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,8 +34,17 @@ class RunningService:
 
 
 @contextlib.contextmanager
-def running_service(weights: Path, **settings: str) -> Iterator[RunningService]:
-    """Start, wait until ready, and stop with SIGTERM at the end. `settings` are further environment variables."""
+def running_service(
+    weights: Path, *, root: Path | None = None, headers: Mapping[str, str] | None = None, **settings: str
+) -> Iterator[RunningService]:
+    """Start, wait until ready, and stop with SIGTERM at the end.
+
+    Args:
+        weights: folder of the weight files.
+        root: another checkout to start; None: this one.
+        headers: what a request needs where keys are set.
+        settings: further environment variables.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder, port, pages = Path(name), _free_port(), _free_port()
         environment = {
@@ -54,23 +63,24 @@ def running_service(weights: Path, **settings: str) -> Iterator[RunningService]:
         started = time.monotonic()
         command = [sys.executable, "-m", "app.commands", "serve", "--child-of", str(os.getpid())]
         with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=root)
         try:
             url = f"http://127.0.0.1:{port}"
-            _wait_until_ready(url, process)
+            _wait_until_ready(url, process, headers or {})
             yield RunningService(url, time.monotonic() - started, process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()
 
 
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], headers: Mapping[str, str]) -> None:
     deadline = time.monotonic() + _READY_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"the service ended with {process.returncode} before it was ready")
         with contextlib.suppress(urllib.error.URLError, ConnectionError):
-            urllib.request.urlopen(f"{url}/health/ready", timeout=5.0).close()  # raises for 503
+            asked = urllib.request.Request(f"{url}/health/ready", headers=dict(headers))
+            urllib.request.urlopen(asked, timeout=5.0).close()  # raises for 503
             return
         time.sleep(0.05)
     raise RuntimeError("the service did not become ready")

@@ -107,11 +107,11 @@ def restoring_service(folder: Path, **settings: str) -> Iterator[Service]:
 
 
 @contextlib.contextmanager
-def faced_service(folder: Path, strip_seconds: float, key: str = "") -> Iterator[Service]:
+def faced_service(folder: Path, strip_seconds: float, key: str = "", **settings: Any) -> Iterator[Service]:
     """The service around the stand-in of `faces_server`, for what must last a given time or needs faces."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    command = ["-m", "tests.faces_server", str(folder), str(port), str(strip_seconds), key]
+    command = ["-m", "tests.faces_server", str(folder), str(port), str(strip_seconds), key, json.dumps(settings)]
     with _process(command, dict(os.environ), folder, port, "loaded") as service:
         yield service
 

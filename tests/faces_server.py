@@ -2,13 +2,14 @@
 
 The backend enlarges with Lanczos and says that it found three faces, with real layers for two of them, so that the
 strip of faces can be tried without a face model. Run as `python -m tests.faces_server FOLDER DASHBOARD_PORT SECONDS
-KEY`, with the seconds that a strip of a photo takes; the key may be empty.
+KEY SETTINGS`, with the seconds that a strip of a photo takes; the key may be empty, the settings are JSON.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import sys
 from pathlib import Path
 
@@ -80,10 +81,16 @@ def _layer(index: int, result: Picture) -> FaceLayer:
 
 def main() -> None:
     """Serve until a signal."""
-    folder, dashboard_port, seconds, key = sys.argv[1:]
+    folder, dashboard_port, seconds, key, more = sys.argv[1:]
     backend = FacedBackend(float(seconds))
     serving.create_app = functools.partial(create_app, backends={"local": backend}, describe=describe)  # type: ignore[attr-defined]
-    changes = {"port": free_port(), "dashboard_port": int(dashboard_port), "queue_limit": 400, "key": key}
+    changes = {
+        "port": free_port(),
+        "dashboard_port": int(dashboard_port),
+        "queue_limit": 400,
+        "key": key,
+        **json.loads(more),
+    }
     serve(settings_for(Path(folder), **changes), banner=lambda facts: print("loaded", facts["device"], flush=True))
 
 

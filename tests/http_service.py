@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from PIL import Image
 from starlette.testclient import TestClient
 
+from app.api.auth.rate_windows import MemoryWindows
 from app.backends.protocol import Backend
 from app.errors import Cancelled, Unprocessable
 from app.images import Picture
@@ -142,6 +143,10 @@ class Service:
         """Wait until a job has a status."""
         until(lambda: self.client.get(f"/status/{job_id}").json()["status"] == status, seconds)
 
+    def forget_rates(self) -> None:
+        """Begin every window of requests and wrong keys anew."""
+        self.context.rate_limits.windows = MemoryWindows()
+
     def uploads(self) -> list[str]:
         """Names of the files in the upload folder."""
         return sorted(path.name for path in (self.folder / "uploads").iterdir())
@@ -161,7 +166,7 @@ def running(
     lanczos = GatedBackend()
     backends = {"local": backend or lanczos, **(others or {})}
     app = create_app(settings, backends=backends, describe=describe, warm_up=lambda: "lanczos")
-    headers = {"X-API-KEY": settings.api_keys[0].get_secret_value()} if settings.api_keys else {}
+    headers = {"X-API-KEY": settings.keys[0].key} if settings.keys else {}
     with TestClient(app, base_url=BASE_URL, headers=headers) as client:
         app.state.service.loaded.wait(20)
         try:

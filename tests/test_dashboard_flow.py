@@ -7,11 +7,13 @@ import re
 import zipfile
 from pathlib import Path
 
+import jwt
 from PIL import Image
 from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from tests.browser import Service, as_file, drop, faced_service, grave_findings, photo, shoot, visit
 from tests.cut_proxy import cut_proxy
+from tests.token_issuer import AUDIENCE, ISSUER, SECRET, claims
 
 KEY = "0123456789abcdef0123456789abcdef"
 WORK_MILLISECONDS = 240_000
@@ -203,6 +205,38 @@ def test_sign_in_with_a_wrong_key_then_the_right_one(browser: Browser, tmp_path:
         expect(page.locator("#signin")).to_be_visible()
         assert "a private wish" not in page.evaluate("JSON.stringify({...localStorage})")
         assert page.locator(".card").count() == 0
+
+
+def test_the_page_says_who_is_signed_in_and_what_is_left_of_the_day(browser: Browser, tmp_path: Path) -> None:
+    shares = {"quota_photos_per_day": 2, "jwt_secret": SECRET, "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE}
+    with (
+        faced_service(tmp_path / "service", 0.01, KEY, **shares) as shared,
+        visit(browser, shared.address) as seen,
+    ):
+        page = seen.page
+        page.goto(shared.address)
+        page.fill("#signin-key", jwt.encode(claims("kay"), SECRET, "HS256")[:-3] + "AAA")
+        page.keyboard.press("Enter")
+        expect(page.locator("#signin-problem")).to_contain_text("This token is not valid")
+        page.fill("#signin-key", jwt.encode(claims("kay"), SECRET, "HS256"))
+        page.keyboard.press("Enter")
+        expect(page.locator("#signin")).to_be_hidden()
+        page.click("#service-chip")
+        expect(page.locator("#account")).to_contain_text("Signed in as kay. 2 photos of 2 left today, until")
+        drop(page, small("one.png"))
+        page.click("#restore")
+        wait_restored(page, 1)
+        expect(page.locator("#account")).to_contain_text("1 photo of 2 left today")
+        if page.locator("#account").is_hidden():
+            page.click("#service-chip")
+        shoot(page, "06-account-light", tmp_path)
+        assert grave_findings(page) == []
+        page.emulate_media(color_scheme="dark")
+        shoot(page, "06-account-dark", tmp_path)
+        assert grave_findings(page) == []
+        drop(page, small("two.png"), small("three.png"))
+        page.click("#restore")
+        expect(page.locator("#message-words")).to_contain_text("2 photos a day, and 1 of today's is left")
 
 
 def test_what_is_not_installed_is_said_beside_the_choice(browser: Browser, service: Service, tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from starlette.datastructures import Headers
 from starlette.types import Message
 
 from app.api.admission import Admission
-from app.api.auth.api_keys import COOKIE_NAME, SESSION_SECONDS, ApiKeys
+from app.api.auth.api_keys import ApiKeys, NamedKey
+from app.api.auth.authentication import Authentication
 from app.api.auth.origins import Origins
 from app.api.auth.rate_limits import RateLimits, network_of, parse_rate
-from app.api.auth.rate_windows import MemoryWindows
+from app.api.auth.sessions import COOKIE_NAME, SESSION_SECONDS, Sessions
 from app.api.middleware import request_context as frames
 from app.api.middleware.access_control import AccessControlMiddleware, AccessRules
 from app.api.middleware.request_body import MeteredBody, Pace
@@ -53,7 +54,7 @@ def test_everything_but_liveness_needs_the_key(keyed: Service) -> None:
                 asked = keyed.client.build_request(method.upper(), path, **form, headers=headers)
                 if not headers:
                     del asked.headers["x-api-key"]
-                keyed.context.rate_limits.windows = MemoryWindows()
+                keyed.forget_rates()
                 answer = keyed.client.send(asked)
                 if path == "/health/live":
                     assert answer.status_code == 200
@@ -84,7 +85,7 @@ def test_each_of_several_keys_opens_and_owns_its_own_jobs(keyed: Service) -> Non
 
 @pytest.mark.parametrize("key", [b"\xff\xfe\x00secret", "schlüssel".encode(), b"a" * 5000, KEY.upper().encode(), b" "])
 def test_odd_keys_are_wrong_and_never_an_error(keyed: Service, key: bytes) -> None:
-    keyed.context.rate_limits.windows = MemoryWindows()
+    keyed.forget_rates()
     asked = keyed.client.build_request("GET", "/api/v1/config", headers={b"X-API-KEY": key})
     assert_problem(keyed.client.send(asked), 401, "wrong_key")
 
@@ -122,7 +123,7 @@ def test_wrong_keys_never_lock_out_a_right_one_from_the_same_address(tmp_path: P
 def test_a_foreign_page_does_not_spend_the_users_rate(tmp_path: Path, said: dict[str, str], key: str) -> None:
     with running(tmp_path, rate_limit="5/minute", key=key) as service:
         cookie = sign_in(service) if key else "none=1"
-        service.context.rate_limits.windows = MemoryWindows()
+        service.forget_rates()
         codes = [with_cookie(service, "GET", "/api/v1/jobs", cookie, headers=said).status_code for _ in range(8)]
         assert codes == [200] * 5 + [429] * 3
         own = {"sec-fetch-site": "same-origin"}
@@ -170,14 +171,15 @@ def test_a_forged_or_old_cookie_opens_nothing(keyed: Service, monkeypatch: pytes
 
 
 def test_a_session_ends_when_its_key_is_taken_away() -> None:
-    both, one = ApiKeys([KEY, OTHER_KEY]), ApiKeys([OTHER_KEY])
-    owner = both.owner_of_key(KEY.encode())
-    assert owner is not None
-    sealed = both.sign_session(owner)
-    session = both.session_of_cookie(sealed)
+    both, one = ApiKeys([NamedKey(KEY), NamedKey(OTHER_KEY)]), ApiKeys([NamedKey(OTHER_KEY)])
+    caller = both.caller_of_key(KEY.encode())
+    assert caller is not None
+    cookie, life_seconds = Sessions(both).open(caller)
+    session = Sessions(both).find(cookie)
     assert session is not None
-    assert session.owner == owner
-    assert one.session_of_cookie(sealed) is None
+    assert (session.caller, life_seconds) == (caller, SESSION_SECONDS)
+    assert Sessions(one).find(cookie) is None
+    assert Sessions(both, "a secret of all servers, 32 bytes").find(cookie) is None
 
 
 def test_a_cookie_does_not_let_a_foreign_page_act(keyed: Service) -> None:
@@ -377,7 +379,7 @@ FORM = {"content-type": "multipart/form-data; boundary=b"}
 )
 def test_what_is_refused_by_its_head_is_not_read_at_all(keyed: Service, headers: dict[str, str], status: int) -> None:
     wire = Wire()
-    keyed.context.rate_limits.windows = MemoryWindows()
+    keyed.forget_rates()
     keyed.client.portal.call(call, keyed.app, wire, "/api/v1/enhance", headers)  # type: ignore[union-attr]
     assert (wire.status, wire.read) == (status, 0)
     assert wire.header("connection") == "close"
@@ -387,7 +389,8 @@ def guarded(tmp_path: Path, app: Any, **rules: Any) -> Any:
     """The guard alone around an app, without a key, with a limit of 100 kB for submissions."""
     admission = Admission(DiskStorage(tmp_path / "u", tmp_path / "r"), 10, _none_waits, time.monotonic)
     known: dict[str, Any] = {
-        "keys": ApiKeys([]), "origins": Origins((), (), any_host=False), "rate_limits": RateLimits("0"),
+        "authentication": Authentication(ApiKeys([]), Sessions(ApiKeys([])), RateLimits("0")),
+        "origins": Origins((), (), any_host=False), "rate_limits": RateLimits("0"),
         "submit_limits": {"/enhance": 100_000}, **rules,
     }  # fmt: skip
     return frames.RequestContextMiddleware(AccessControlMiddleware(app, AccessRules(**known), admission), Metrics())

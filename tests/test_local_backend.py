@@ -23,7 +23,7 @@ from app.commands.doctor_machine import WARNING
 from app.errors import DeviceLost, OutOfMemory, Unavailable
 from app.images import Picture
 from app.main import create_app
-from app.main import service as service_module
+from app.main import local_backend as backend_module
 from app.options import RestoreOptions
 from app.restoration import device, device_errors, device_probe
 from app.restoration.device import Choice
@@ -288,7 +288,7 @@ def test_a_thread_looks_for_idle_time_only_where_a_card_may_be_in_use(
     may_release: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = threading.Event()
-    monkeypatch.setattr(service_module, "IDLE_CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(backend_module, "IDLE_CHECK_SECONDS", 0.01)
     monkeypatch.setattr(LocalBackend, "may_release_when_idle", may_release)
     monkeypatch.setattr(LocalBackend, "release_if_idle", lambda self, now: looked.set())
     app = create_app(settings_for(tmp_path, device="cpu"))

@@ -32,6 +32,8 @@ def used() -> Metrics:
     metrics.observe_request("GET", "/x", 200, 0.1)
     metrics.thread_restarted("t")
     metrics.webhook_tried("delivered")
+    metrics.count_caller_request("kay", 200)
+    metrics.count_caller_photos("kay", 1)
     metrics.janitor_removed("jobs", 1)
     return metrics
 

@@ -114,6 +114,84 @@ def test_a_short_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         Settings()
 
 
+def test_keys_may_have_names_and_roles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEY", f"{KEY},kay:{KEY[1:]},ops.1:admin:{KEY[2:]},admin:{KEY[3:]},user:user:{KEY[4:]}")
+    found = Settings()
+    assert [(key.name, key.role) for key in found.keys] == [
+        ("", ""), ("kay", ""), ("ops.1", "admin"), ("admin", ""), ("user", "user"),
+    ]  # fmt: skip
+    assert [key.key for key in found.keys] == [KEY[number:] for number in range(5)]
+    assert set(found.secrets) == {key.key for key in found.keys}  # a name may stand in a log
+    assert KEY[4:] not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        (f"kay:boss:{KEY}", "no colon in a key"),
+        (f"kay:admin:{KEY}:x", "no colon in a key"),
+        (f":{KEY}", "names of letters"),
+        (f"k y:{KEY}", "names of letters"),
+        (f"{'k' * 33}:{KEY}", "names of letters"),
+        ("kay:admin:short", "at least 16 characters"),
+        (f"kay:{KEY},kay:{KEY[::-1]}", "two keys alike"),
+        (f"kay:{KEY},lee:{KEY}", "one key with two names"),
+        (f"{KEY},kay:admin:{KEY}", "one key with two names"),
+    ],
+)
+def test_odd_keys_are_refused_with_a_sentence(keys: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEY", keys)
+    with pytest.raises(ValidationError, match=sentence) as refused:
+        Settings()
+    assert KEY not in str(refused.value)
+
+
+TOKENS = {"JWT_ISSUER": "https://id.example.org/", "JWT_AUDIENCE": "photos"}
+
+
+def test_tokens_stand_for_keys_where_one_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**TOKENS, "JWT_SECRET": KEY, "HOST": "0.0.0.0", "CORS_ORIGINS": "*"}.items():
+        monkeypatch.setenv(name, value)
+    found = Settings()
+    assert (found.has_users, found.accepts_tokens, found.jwt_issuer) == (True, True, "https://id.example.org/")
+    assert KEY in found.secrets
+    assert KEY not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({**TOKENS, "JWT_SECRET": KEY, "JWT_JWKS_URL": "https://id.example.org/keys"}, "exclude each other"),
+        ({"JWT_SECRET": KEY}, "JWT_ISSUER and JWT_AUDIENCE"),
+        ({"JWT_SECRET": KEY, "JWT_ISSUER": "x"}, "JWT_ISSUER and JWT_AUDIENCE"),
+        (TOKENS, "need JWT_SECRET or JWT_JWKS_URL"),
+        ({"JWT_ADMIN_CLAIM": "role=admin"}, "need JWT_SECRET or JWT_JWKS_URL"),
+        ({**TOKENS, "JWT_SECRET": KEY[:31]}, "JWT_SECRET must have at least 32 bytes"),
+        ({"SESSION_SECRET": KEY[:31]}, "SESSION_SECRET must have at least 32 bytes"),
+        ({**TOKENS, "JWT_SECRET": KEY, "JWT_ADMIN_CLAIM": "admin"}, "must be claim=value"),
+        ({**TOKENS, "JWT_SECRET": KEY, "JWT_ADMIN_CLAIM": "=admin"}, "must be claim=value"),
+        ({**TOKENS, "JWT_JWKS_URL": "http://id.example.org/keys"}, "JWT_JWKS_URL must be a whole address"),
+        ({**TOKENS, "JWT_JWKS_URL": "https://me:word@id.example.org/keys"}, "JWT_JWKS_URL must be a whole address"),
+        ({**TOKENS, "JWT_JWKS_URL": "file:///etc/keys.json"}, "JWT_JWKS_URL must be a whole address"),
+    ],
+)
+def test_half_or_unsafe_settings_of_tokens_are_refused(
+    given: dict[str, str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError, match=sentence) as refused:
+        Settings()
+    assert KEY not in str(refused.value)
+
+
+@pytest.mark.parametrize("address", ["https://id.example.org/keys", "http://127.0.0.1:9/k", "http://localhost/k"])
+def test_keys_of_an_issuer_come_by_https_or_from_this_machine(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**TOKENS, "JWT_JWKS_URL": address, "JWT_ADMIN_CLAIM": "https://x/roles=admin"}.items():
+        monkeypatch.setenv(name, value)
+    assert Settings().jwt_jwks_url == address
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -1,4 +1,4 @@
-"""How many WebSockets are held, in all and by each owner."""
+"""How many WebSockets, or uploads under way, are held in all and by each owner."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ class Connections:
     def total(self) -> int:
         """How many are held now."""
         return self._held.total()
+
+    def held_by(self, owner: str) -> int:
+        """How many one owner holds now."""
+        return self._held[owner]
 
     @contextlib.contextmanager
     def acquire(self, owner: str) -> Iterator[bool]:

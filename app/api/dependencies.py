@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 from starlette.requests import HTTPConnection, Request
 
 from app.api.admission import Admission
-from app.api.auth.api_keys import ApiKeys
+from app.api.auth.authentication import Authentication
+from app.api.auth.caller import OPEN_CALLER, Caller
 from app.api.auth.rate_limits import RateLimits
 from app.api.catalog import Catalog
 from app.api.connections import Connections
@@ -20,7 +21,7 @@ from app.api.forecast import Forecast
 from app.api.job_events import JobEvents
 from app.api.shared_calls import KeptAnswers, SharedCalls
 from app.api.shared_pool import Pools
-from app.errors import Conflict, NotFound
+from app.errors import Conflict, Forbidden, NotFound
 from app.events import Events
 from app.images import DecoderPool, ImageLimits
 from app.jobs.deletion import Deletion
@@ -55,13 +56,21 @@ class Limits:
     max_output_megapixels: float
     queue_limit: int
     owner_limit: int | None
+    daily_limit: int | None
+    uploads_limit: int | None
     retention_seconds: float
     drain_seconds: float
 
     @property
     def submission(self) -> SubmissionLimits:
         """The part that the use case of submission works by."""
-        return SubmissionLimits(self.image, self.max_output_megapixels, self.queue_limit, self.owner_limit)
+        return SubmissionLimits(
+            self.image,
+            self.max_output_megapixels,
+            self.queue_limit,
+            owner_limit=self.owner_limit,
+            daily_limit=self.daily_limit,
+        )
 
 
 @dataclasses.dataclass
@@ -69,7 +78,7 @@ class AppContext:
     """Everything a request may need. `clock` is monotonic seconds, `wall` epoch seconds.
 
     Attributes:
-        owner: whose request this context was lent to; calls run in that owner's share of the pools.
+        owner, caller: whose request this context was lent to; calls run in that owner's share of the pools.
         inspectors: decoders for what requests ask of files.
         webhook_addresses: which may be told when a job ends; None: no webhooks are sent.
         scanner: what looks for malware in uploads; None: nothing does.
@@ -91,7 +100,7 @@ class AppContext:
     lease_keeper: LeaseKeeper
     catalog: Catalog
     forecast: Forecast
-    keys: ApiKeys
+    authentication: Authentication
     rate_limits: RateLimits
     job_events: JobEvents
     admission: Admission
@@ -99,6 +108,7 @@ class AppContext:
     submission: Submission
     deletion: Deletion
     connections: Connections
+    uploads: Connections
     pools: Pools
     previews: KeptAnswers
     warm_ups: SharedCalls[str | None]
@@ -108,6 +118,7 @@ class AppContext:
     started_at: float
     scanner: ClamdScanner | None = None
     owner: str = ""
+    caller: Caller = OPEN_CALLER
 
     async def run(
         self, function: Callable[Arguments, Answer], *args: Arguments.args, **kwargs: Arguments.kwargs
@@ -130,8 +141,9 @@ class AppContext:
 
 def get_context(connection: HTTPConnection) -> AppContext:
     """The parts behind a request or WebSocket, lent to its owner."""
-    owner = connection.scope["state"].get("owner") or ""
-    return dataclasses.replace(cast(AppContext, connection.app.state.context), owner=owner)
+    caller = connection.scope["state"].get("caller")
+    context = cast(AppContext, connection.app.state.context)
+    return context if caller is None else dataclasses.replace(context, owner=caller.owner, caller=caller)
 
 
 def get_owner(connection: HTTPConnection) -> str:
@@ -139,10 +151,23 @@ def get_owner(connection: HTTPConnection) -> str:
     return cast(str, connection.scope["state"]["owner"])
 
 
+def get_caller(connection: HTTPConnection) -> Caller:
+    """The same with name and role."""
+    return cast(Caller, connection.scope["state"]["caller"])
+
+
+def require_admin(connection: HTTPConnection) -> None:
+    """Raises `Forbidden` `admin_required` for a caller with the role user."""
+    if not get_caller(connection).is_admin:
+        raise Forbidden(
+            "admin_required", "This needs a key or token with the role admin; ask whoever runs the service."
+        )
+
+
 def is_signed_out(connection: HTTPConnection) -> bool:
     """Whether the session in which a request came has ended since: who still waits in it must stop."""
     session_id = connection.scope["state"]["session_id"]
-    return session_id is not None and get_context(connection).keys.has_ended(session_id)
+    return session_id is not None and get_context(connection).authentication.sessions.has_ended(session_id)
 
 
 async def get_job(request: Request, job_id: str) -> tuple[Job, int]:

@@ -80,6 +80,8 @@ def _complaints(context: AppContext) -> list[str]:
     storage_problem = context.storage.problem()
     if storage_problem is not None:
         reasons.append(storage_problem)
+    if context.authentication.problem is not None:
+        reasons.append(context.authentication.problem)
     if context.scanner is not None and (limit := context.scanner.problem()) is not None:
         reasons.append(limit)
     provider_problem = context.catalog.provider_problem()

@@ -21,6 +21,7 @@ from app.errors import RestoreError
 
 MEDIA_TYPE = "application/problem+json"
 
+_OF_TOKENS = frozenset(("wrong_token", "token_expired"))
 # What the web framework refuses by itself, by our codes.
 _FRAMEWORK_ERRORS = {
     "bad_request": "The request could not be read; check its form.",
@@ -73,7 +74,7 @@ def problem(
     if retry_after_seconds is not None:
         sent["Retry-After"] = str(retry_after_seconds)
     if status == HTTPStatus.UNAUTHORIZED:
-        sent["WWW-Authenticate"] = "ApiKey"
+        sent["WWW-Authenticate"] = 'Bearer error="invalid_token"' if code in _OF_TOKENS else "ApiKey"
     return Response(json.dumps(body), status, headers=sent, media_type=MEDIA_TYPE)
 
 

@@ -159,37 +159,6 @@ class LiveShape(Shape):
     attempts: list[AttemptShape]
 
 
-class EstimatedQuality(Shape):
-    """What one quality would take; null while this machine has measured nothing."""
-
-    quality: Literal["fast", "balanced", "best"]
-    model: str | None
-    seconds: float | None
-
-
-class EstimatedResult(Shape):
-    """The size of one result in pixels, and its format."""
-
-    width: int
-    height: int
-    format: str
-
-
-class EstimateShape(Shape):
-    """A dry run. `seconds` is the work for all photos, `seconds_ahead` the queue before them, both null while unknown.
-
-    `measured`: the model that would run has run here before. `loading_seconds` is part of `seconds`.
-    """
-
-    seconds: float | None
-    seconds_ahead: float | None
-    loading_seconds: float | None
-    measured: bool
-    model: str | None
-    qualities: list[EstimatedQuality]
-    results: list[EstimatedResult]
-
-
 class Removed(Shape):
     """What DELETE did."""
 
@@ -278,6 +247,28 @@ class HealthShape(Shape):
     status: Literal["starting", "ready", "busy", "degraded", "failing", "draining"]
     reasons: list[str]
     notes: list[str] = []
+
+
+class ShareShape(Shape):
+    """A limit with what is used and left of it; times are epoch seconds."""
+
+    limit: int
+    used: int
+    left: int
+    resets_at: float | None = None
+    window_seconds: int | None = None
+
+
+class MeShape(Shape):
+    """Who is asking. `expires_at` is the end of the token; a share is null where there is no limit."""
+
+    name: str
+    role: Literal["user", "admin"]
+    expires_at: float | None
+    photos_today: ShareShape | None
+    waiting: ShareShape | None
+    uploads: ShareShape | None
+    requests: ShareShape | None
 
 
 PROBLEM: dict[str, Any] = {

@@ -6,21 +6,40 @@ from collections.abc import Callable
 
 from starlette.requests import Request
 
-from app.api.dependencies import AppContext, get_context
+from app.api.dependencies import AppContext, get_context, get_owner
+from app.api.fair_use import note_accepted
 from app.api.job_origin import with_webhook
 from app.api.json_bodies import options_of
+from app.api.middleware.request_context import close_after_answer
 from app.api.multipart_form import MultipartForm, UploadedFile, UploadLimits, receive_form
-from app.errors import RestoreError, Unprocessable
+from app.errors import RestoreError, TooManyRequests, Unprocessable
 from app.jobs.idempotency import AcceptedJob, Submit, digest_of, submit_once
 from app.jobs.submission import Upload
 from app.options import RestoreOptions
 from app.storage import UploadWriter, new_id
 from app.store import Job, JobOrigin, Photo
 
+UPLOAD_RETRY_SECONDS = 2
+
 
 async def receive(request: Request, most: int) -> MultipartForm:
-    """Read a whole upload form of at most `most` files; on any error nothing is kept."""
+    """Read a whole upload form of at most `most` files; on any error nothing is kept.
+
+    Raises `TooManyRequests` `too_many_uploads` before a byte is read, when the owner sends too many at once.
+    """
     context = get_context(request)
+    with context.uploads.acquire(get_owner(request)) as has_place:
+        if not has_place:
+            close_after_answer(request.scope)
+            raise TooManyRequests(
+                "too_many_uploads",
+                f"{context.limits.uploads_limit} of your uploads are under way; send this again when one has ended.",
+                retry_after_seconds=UPLOAD_RETRY_SECONDS,
+            )
+        return await _receive(request, context, most)
+
+
+async def _receive(request: Request, context: AppContext, most: int) -> MultipartForm:
     limits = UploadLimits(most, context.limits.max_file_bytes)
 
     def open_upload() -> UploadWriter:
@@ -48,7 +67,9 @@ def submit_form(
         photos, now = [_upload_of(file) for file in _photos_of(form)], context.wall()
 
         def submit(job_id: str | None) -> tuple[Job, int]:
-            return context.submission.submit(owner, photos, options, now, job_id, origin)
+            job, position = context.submission.submit(owner, photos, options, now, job_id, origin)
+            note_accepted(context, job)
+            return job, position
 
         return _submit_once(context, owner, key, lambda: digest_of(target, form.fields, photos), submit)
     finally:
@@ -80,7 +101,9 @@ def restore_photo(
     """One attempt more at a photo; see `Submission.restore_photo` and `submit_once`."""
 
     def submit(job_id: str | None) -> tuple[Job, int]:
-        return context.submission.restore_photo(owner, photo_id, options, context.wall(), job_id, origin)
+        job, position = context.submission.restore_photo(owner, photo_id, options, context.wall(), job_id, origin)
+        note_accepted(context, job)
+        return job, position
 
     return _submit_once(
         context,

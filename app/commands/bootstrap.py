@@ -24,6 +24,7 @@ REQUIREMENT_FILES = ("requirements.txt", "constraints.txt")
 DEV_REQUIREMENT_FILES = (
     "requirements-dev.txt",
     "requirements-cluster.txt",
+    "requirements-users.txt",
     "requirements-s3-servers.txt",
     "constraints.txt",
 )

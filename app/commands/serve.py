@@ -91,7 +91,8 @@ def banner(settings: Settings, facts: Mapping[str, Any]) -> list[str]:
     """
     installed = [row["name"] for row in facts.get("models", ()) if row.get("installed")]
     absent = [row["name"] for row in facts.get("models", ()) if not row.get("installed")]
-    key = "needed (X-API-KEY)" if settings.api_keys else "none set: open to this machine only"
+    ways = ["X-API-KEY"] * bool(settings.api_keys) + ["Bearer token"] * settings.accepts_tokens
+    key = f"needed ({' or '.join(ways)})" if ways else "none set: open to this machine only"
     lines = [
         "",
         f"  API         {_address(settings.host, settings.port)}",

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 600.0  # an upload or result whose row is not committed yet is younger than this
 CLOCK_JUMP_SECONDS = 300.0
+USAGE_KEPT_SECONDS = 7 * 86_400.0  # only today's photos of an owner count; those of the last days are for people
 MAX_ROUNDS = 20  # times `EXPIRED_JOBS_A_PASS` jobs; the rest waits for the next pass
 
 
@@ -62,6 +63,7 @@ class Janitor:
         self._store.idempotency.expire(now)
         done = self._sweep_expired(now - self._retention)
         done = dataclasses.replace(done, orphans=self._sweep_orphans(now))
+        self._store.accounts.forget_usage(now - USAGE_KEPT_SECONDS)
         for kind in ("jobs", "uploads", "results", "orphans"):
             self._metrics.janitor_removed(kind, getattr(done, kind))
         if done != Sweep():

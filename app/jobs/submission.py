@@ -35,13 +35,17 @@ class Upload:
 
 @dataclasses.dataclass(frozen=True)
 class SubmissionLimits:
-    """What a submission is judged by. The limits are photos that wait, in all and of one owner (None: any number)."""
+    """What a submission is judged by: photos that wait, in all and of one owner, and a day's of one owner.
+
+    None means any number.
+    """
 
     image: ImageLimits
     max_output_megapixels: float
     queue_limit: int
     owner_limit: int | None = None
     memory_bytes: int | None = None  # of a process that restores; None: not known here
+    daily_limit: int | None = None
 
 
 class BatchRefused(RestoreError):
@@ -111,7 +115,9 @@ class Submission:
             photos = [_new_photo(*found) for found in zip(uploads, headers, stored, strict=True)]
             limits = self._limits
             asked = (owner, photos, options.to_json(), backend, limits.queue_limit, now)
-            job, position = self._store.submit(*asked, owner_limit=limits.owner_limit, job_id=job_id, origin=origin)
+            job, position = self._store.submit(
+                *asked, owner_limit=limits.owner_limit, daily_limit=limits.daily_limit, job_id=job_id, origin=origin
+            )
         except BaseException:
             self._drop(uploads, stored)
             raise
@@ -160,9 +166,10 @@ class Submission:
         if options.pages == Pages.ALL:
             with self._storage.upload(photo_id) as path:
                 self._check_pages(self._read_header(path), options)
-        asked = (owner, photo_id, options.to_json(), backend, self._limits.queue_limit, now)
+        limits = self._limits
+        asked = (owner, photo_id, options.to_json(), backend, limits.queue_limit, now)
         job, position = self._store.restore_photo(
-            *asked, owner_limit=self._limits.owner_limit, job_id=job_id, origin=origin
+            *asked, owner_limit=limits.owner_limit, daily_limit=limits.daily_limit, job_id=job_id, origin=origin
         )
         self._wake(job)
         return job, position

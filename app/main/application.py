@@ -14,7 +14,7 @@ from app.api.auth.origins import Origins
 from app.api.dependencies import AppContext
 from app.api.middleware.access_control import FORM_OVERHEAD_BYTES, AccessControlMiddleware, AccessRules
 from app.api.middleware.request_context import RequestContextMiddleware
-from app.api.routes import downloads, estimates, events, faces, jobs, photos, system, websocket
+from app.api.routes import account, downloads, estimates, events, faces, jobs, photos, system, websocket
 from app.backends.protocol import Backend
 from app.jobs.lease_keeper import LeaseTimes
 from app.main.restoring import Describe
@@ -77,7 +77,7 @@ def create_app(
     )
     app.state.context, app.state.service = context, service
     problems.install(app)
-    for room in (jobs, downloads, faces, photos, websocket, events, system, estimates):
+    for room in (jobs, downloads, faces, photos, websocket, events, system, estimates, account):
         app.include_router(room.router)
     app.add_middleware(AccessControlMiddleware, rules=_rules(settings, context), admission=context.admission)
     if settings.cors_origins:
@@ -85,8 +85,13 @@ def create_app(
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["X-API-KEY", "Content-Type", "Prefer", "Idempotency-Key", "Range", "X-Request-ID"],
-            expose_headers=["Location", "Retry-After", "X-Request-ID", "Content-Disposition", "Preference-Applied"],
+            allow_headers=[
+                *("X-API-KEY", "Authorization", "Content-Type", "Prefer", "Idempotency-Key", "Range", "X-Request-ID"),
+            ],
+            expose_headers=[
+                *("Location", "Retry-After", "X-Request-ID", "Content-Disposition", "Preference-Applied"),
+                *("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"),
+            ],
         )
     app.add_middleware(RequestContextMiddleware, metrics=context.metrics, tracer=context.tracer)
     return app
@@ -97,9 +102,9 @@ def _rules(settings: Settings, context: AppContext) -> AccessRules:
     one = settings.max_file_size_bytes + FORM_OVERHEAD_BYTES
     many = settings.max_file_size_bytes * settings.max_batch_size + FORM_OVERHEAD_BYTES
     hosts = (*settings.allowed_hosts, settings.host)
-    any_host = context.keys.required and not settings.allowed_hosts
+    any_host = context.authentication.required and not settings.allowed_hosts
     return AccessRules(
-        keys=context.keys,
+        authentication=context.authentication,
         origins=Origins(hosts, settings.cors_origins, any_host),
         rate_limits=context.rate_limits,
         submit_limits={jobs.SUBMIT: one, jobs.SUBMIT_BATCH: many, jobs.SIMPLE_SUBMIT: many, photos.UPLOAD: one},

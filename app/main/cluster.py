@@ -83,7 +83,7 @@ def link(context: AppContext, hints: RedisHints | None, worker: Worker | None) -
         context.store,
         context.metrics,
         look=context.events.tick,
-        forget_sessions=context.keys.forget_sessions if context.keys.required else None,
+        forget_sessions=context.authentication.sessions.forget if context.authentication.required else None,
     )
     reporter = None if worker is None else make_reporter(context.store, context.metrics, worker, context.catalog)
     return ClusterLinks(watch, reporter, hints)

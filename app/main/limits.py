@@ -74,7 +74,9 @@ def limits_of(settings: Settings) -> Limits:
         max_batch_size=settings.max_batch_size,
         max_output_megapixels=settings.max_output_megapixels,
         queue_limit=settings.queue_limit,
-        owner_limit=settings.queue_limit_per_owner if settings.api_keys else None,
+        owner_limit=settings.queue_limit_per_owner if settings.has_users else None,
+        daily_limit=settings.quota_photos_per_day or None,
+        uploads_limit=settings.max_concurrent_uploads or None if settings.has_users else None,
         retention_seconds=settings.retention_minutes * 60,
         drain_seconds=settings.drain_seconds,
     )

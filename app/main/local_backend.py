@@ -1,13 +1,23 @@
-"""The local backend as the settings describe it, for the service and for the commands that restore by themselves."""
+"""The local backend by the settings, and the thread's loop that gives its card's memory back when nothing is asked."""
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import TYPE_CHECKING
 
 from app.settings import Settings
 
 if TYPE_CHECKING:
     from app.backends.local import LocalBackend
+
+IDLE_CHECK_SECONDS = 30.0
+
+
+def release_when_idle(backend: LocalBackend, stop: threading.Event) -> None:
+    """Have a card's memory given back when it had no work for a while, until `stop`."""
+    while not stop.wait(IDLE_CHECK_SECONDS):
+        backend.release_if_idle(time.monotonic())
 
 
 def open_backend(settings: Settings) -> LocalBackend:

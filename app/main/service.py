@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from app.api.admission import Admission
-from app.api.auth.api_keys import ApiKeys
 from app.api.auth.rate_limits import RateLimits
 from app.api.catalog import Catalog
 from app.api.connections import Connections
@@ -37,6 +36,7 @@ from app.main.foundation import Foundation, lay_foundation
 from app.main.limits import limits_of, open_scanner, result_limits_of, submission_limits_of
 from app.main.queue import open_queue
 from app.main.restoring import Describe, Restoring
+from app.main.users import Users, upload_places
 from app.main.webhooks import webhook_addresses_of
 from app.process_names import own_process_name
 from app.queue import LocalQueue, Queue
@@ -66,8 +66,10 @@ class Service:
     ) -> None:
         self._after_death, self._settings = after_death, settings
         self._scanner = open_scanner(settings)
+        self._rate_limits = RateLimits(settings.rate_limit, cluster.open_windows(settings.broker_url))
         self._inspectors = DecoderPool(limits_of(settings).image)
         base = self._base = lay_foundation(settings, lease_times)
+        self._users = Users(settings, self._rate_limits, base.metrics)
         self.restoring: Restoring | None = None
         self.loaded = threading.Event()
         self._sender: CeleryQueue | None = None
@@ -99,7 +101,7 @@ class Service:
         """Open the store, take back what a crash left, and begin to load; requests are answered meanwhile."""
         context = self.context
         await asyncio.to_thread(context.store.open)
-        context.keys.forget_sessions(context.store.ended_sessions(context.wall()))
+        self._users.start(context.store)
         context.job_events.start(context.events)
         waiting = self._take_back() if self.restoring is not None else []
         context.janitor.start()
@@ -134,6 +136,7 @@ class Service:
         context = self.context
         if not context.job_events.closing:
             await self.drain()
+        self._users.stop()
         await asyncio.to_thread(context.janitor.stop)
         await asyncio.to_thread(context.lease_keeper.stop)
         if self.restoring is not None:
@@ -188,14 +191,15 @@ class Service:
             janitor=base.make_janitor(),
             catalog=catalog,
             forecast=Forecast(store, catalog, time.monotonic, settings.siliconflow_concurrency),
-            keys=ApiKeys([key.get_secret_value() for key in settings.api_keys]),
-            rate_limits=RateLimits(settings.rate_limit, cluster.open_windows(settings.broker_url)),
+            authentication=self._users.authentication,
+            rate_limits=self._rate_limits,
             job_events=JobEvents(),
             reblender=Reblender(store, storage, Decoder(result_limits_of(limits)), metrics),
             submission=self._make_submission(base, queue, catalog),
             deletion=Deletion(store, storage),
             admission=Admission(storage, limits.queue_limit, count_queued, time.monotonic),
             connections=Connections(),
+            uploads=upload_places(limits),
             pools=pools,
             previews=KeptAnswers(),
             warm_ups=SharedCalls(),

@@ -1,5 +1,6 @@
 """Photos, jobs and attempts as rows, which are the truth: the `Store` protocol, and `SqlStore` over SQLite."""
 
+from app.store.accounts import Accounts, OwnerUsage, next_day
 from app.store.changes import Revision
 from app.store.leases import LeaseSweep
 from app.store.protocol import LEASE_SECONDS, MAX_LAPSES, MAX_TRIES, Library, Store
@@ -30,6 +31,7 @@ __all__ = [
     "MAX_LAPSES",
     "MAX_TRIES",
     "NO_ORIGIN",
+    "Accounts",
     "Attempt",
     "AttemptStatus",
     "Counts",
@@ -42,6 +44,7 @@ __all__ = [
     "LiveWorker",
     "NewPhoto",
     "NewVersion",
+    "OwnerUsage",
     "Photo",
     "PhotoStatus",
     "Removal",
@@ -53,4 +56,5 @@ __all__ = [
     "WebhookStatus",
     "Webhooks",
     "Workers",
+    "next_day",
 ]

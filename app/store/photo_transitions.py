@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, Connection, and_, exists, insert, select, update
 
 from app.errors import Conflict, NotFound
+from app.store.accounts import charge
 from app.store.records import NO_ORIGIN, AttemptStatus, JobOrigin, NewPhoto, PhotoStatus
 from app.store.removal import Removal, remove_photo
 from app.store.schema import ACTIVE, attempts, library, photos
@@ -37,13 +38,14 @@ def restore(
     queue_limit: int,
     now: float,
     owner_limit: int | None = None,
+    daily_limit: int | None = None,
     job_id: str | None = None,
     origin: JobOrigin = NO_ORIGIN,
 ) -> str:
     """One attempt more, as a job of its own; returns the job's id.
 
-    Raises `NotFound` `photo_not_found`, `Conflict` `photo_busy` or `photo_archived`, or what `refuse_over` and
-    `refuse_over_share` raise.
+    Raises `NotFound` `photo_not_found`, `Conflict` `photo_busy` or `photo_archived`, or what `refuse_over`,
+    `refuse_over_share` and `charge` raise.
     """
     if _status(connection, owner, photo_id) is PhotoStatus.ARCHIVED:
         raise _archived()
@@ -51,6 +53,7 @@ def restore(
         raise busy()
     refuse_over(connection, 1, queue_limit)
     refuse_over_share(connection, owner, 1, owner_limit)
+    charge(connection, owner, 1, daily_limit, now)
     use(connection, photo_id, now)
     return insert_attempts(connection, owner, [photo_id], options_json, backend, now, job_id, origin)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from app.store.accounts import Accounts
 from app.store.changes import Revision
 from app.store.idempotency import Idempotency
 from app.store.leases import LeaseSweep
@@ -91,6 +92,11 @@ class Store(Protocol):
         ...
 
     @property
+    def accounts(self) -> Accounts:
+        """What is known of owners beside their jobs."""
+        ...
+
+    @property
     def idempotency(self) -> Idempotency:
         """The keys of submissions."""
         ...
@@ -135,6 +141,7 @@ class Store(Protocol):
         now: float,
         *,
         owner_limit: int | None = None,
+        daily_limit: int | None = None,
         job_id: str | None = None,
         origin: JobOrigin = NO_ORIGIN,
     ) -> tuple[Job, int]:
@@ -146,7 +153,7 @@ class Store(Protocol):
         Raises:
             Unavailable: `queue_full` with `retry_after_seconds`, when more than `queue_limit` photos would wait.
             TooManyRequests: `owner_queue_full`, when more than `owner_limit` photos of the owner would wait, unless
-                these are the first.
+                these are the first; `quota_exceeded`, when more than `daily_limit` would be accepted on one day.
             TooLarge: `too_many_files`, when the job alone is larger than the queue.
         """
         ...
@@ -161,6 +168,7 @@ class Store(Protocol):
         now: float,
         *,
         owner_limit: int | None = None,
+        daily_limit: int | None = None,
         job_id: str | None = None,
         origin: JobOrigin = NO_ORIGIN,
     ) -> tuple[Job, int]:
@@ -171,7 +179,7 @@ class Store(Protocol):
         Raises:
             NotFound: `photo_not_found`.
             Conflict: `photo_busy` while an attempt is active, `photo_archived`.
-            Unavailable, TooManyRequests: `queue_full`, `owner_queue_full`, as `submit` does.
+            Unavailable, TooManyRequests: `queue_full`, `owner_queue_full`, `quota_exceeded`, as `submit` does.
         """
         ...
 
@@ -210,8 +218,8 @@ class Store(Protocol):
         """A number of sorts for each of the jobs that is there, which any change of it raises, its place included."""
         ...
 
-    def counts(self) -> Counts:
-        """How many attempts stand in each state."""
+    def counts(self, owner: str | None = None) -> Counts:
+        """How many attempts stand in each state, of one owner or (None) of all."""
         ...
 
     def seconds_per_megapixel(self) -> float | None:

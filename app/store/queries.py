@@ -198,9 +198,12 @@ def waiting_jobs(connection: Connection, limit: int) -> list[str]:
     return list(connection.execute(query.limit(limit)).scalars())
 
 
-def count(connection: Connection) -> Counts:
-    """How many attempts stand in each state."""
-    rows = connection.execute(select(attempts.c.status, func.count()).group_by(attempts.c.status))
+def count(connection: Connection, owner: str | None = None) -> Counts:
+    """How many attempts stand in each state, of one owner or of all."""
+    query = select(attempts.c.status, func.count()).group_by(attempts.c.status)
+    if owner is not None:
+        query = query.join(jobs, jobs.c.id == attempts.c.job_id).where(jobs.c.owner == owner)
+    rows = connection.execute(query)
     return Counts(**{str(status): int(number) for status, number in rows})
 
 

@@ -226,6 +226,15 @@ webhooks = Table(
     Index("webhooks_by_time", "status", "next_at"),
 )
 
+# Photos accepted from each owner on each day (UTC), where a day's are limited.
+usage = Table(
+    "usage",
+    metadata,
+    Column("owner", PlainText(64), primary_key=True),
+    Column("day", String(10), primary_key=True),
+    Column("photos", Integer, nullable=False),
+)
+
 _active = attempts.c.status.in_(ACTIVE)
 Index("one_active_attempt_per_photo", attempts.c.photo_id, unique=True, sqlite_where=_active, postgresql_where=_active)
 

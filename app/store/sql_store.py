@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from app.errors import RestoreError
 from app.events import Events, LocalEvents
 from app.store import changes, leases, photo_transitions, queries, removal, submissions, transitions
+from app.store.accounts import SqlAccounts
 from app.store.changes import Revision
 from app.store.database import open_database_at
 from app.store.idempotency import SqlIdempotency
@@ -61,7 +62,7 @@ class SqlStore:
         self._events = events or LocalEvents()
         self.library = SqlLibrary(self._database, self._events)
         self.results = SqlResultRows(self._database)
-        self.idempotency = SqlIdempotency(self._database)
+        self.idempotency, self.accounts = SqlIdempotency(self._database), SqlAccounts(self._database)
         self.workers = SqlWorkers(self._database)
         self.webhooks = SqlWebhooks(self._database)
 
@@ -89,6 +90,7 @@ class SqlStore:
         now: float,
         *,
         owner_limit: int | None = None,
+        daily_limit: int | None = None,
         job_id: str | None = None,
         origin: JobOrigin = NO_ORIGIN,
     ) -> tuple[Job, int]:
@@ -96,7 +98,7 @@ class SqlStore:
         if not photos:
             raise ValueError("a job has at least one photo")
 
-        asked = (owner, photos, options_json, backend, queue_limit, now, owner_limit, job_id, origin)
+        asked = (owner, photos, options_json, backend, queue_limit, now, owner_limit, daily_limit, job_id, origin)
         return self._accept(owner, lambda connection: submissions.insert_job(connection, *asked))
 
     def restore_photo(
@@ -109,11 +111,12 @@ class SqlStore:
         now: float,
         *,
         owner_limit: int | None = None,
+        daily_limit: int | None = None,
         job_id: str | None = None,
         origin: JobOrigin = NO_ORIGIN,
     ) -> tuple[Job, int]:
         """See `Store`."""
-        asked = (owner, photo_id, options_json, backend, queue_limit, now, owner_limit, job_id, origin)
+        asked = (owner, photo_id, options_json, backend, queue_limit, now, owner_limit, daily_limit, job_id, origin)
         return self._accept(owner, lambda connection: photo_transitions.restore(connection, *asked))
 
     def _accept(self, owner: str, insert_job: Callable[[Connection], str]) -> tuple[Job, int]:
@@ -161,9 +164,9 @@ class SqlStore:
         """See `Store`."""
         return self._database.read(lambda connection: changes.revisions(connection, job_ids))
 
-    def counts(self) -> Counts:
+    def counts(self, owner: str | None = None) -> Counts:
         """See `Store`."""
-        return self._database.read(queries.count)
+        return self._database.read(lambda connection: queries.count(connection, owner))
 
     def seconds_per_megapixel(self) -> float | None:
         """See `Store`."""

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, func, insert, select
 
 from app.errors import TooLarge, TooManyRequests, Unavailable
 from app.store import webhooks
+from app.store.accounts import charge, count_waiting
 from app.store.locks import AdvisoryLock, hold
 from app.store.queries import seconds_per_photo
 from app.store.records import NO_ORIGIN, AttemptStatus, JobOrigin, NewPhoto, PhotoStatus
@@ -31,12 +32,14 @@ def insert_job(
     queue_limit: int,
     now: float,
     owner_limit: int | None = None,
+    daily_limit: int | None = None,
     job_id: str | None = None,
     origin: JobOrigin = NO_ORIGIN,
 ) -> str:
-    """Write photos, job and attempts; returns the job's id. Raises like `Store.add_job`."""
+    """Write photos, job and attempts; returns the job's id. Raises like `Store.submit`, before it writes."""
     refuse_over(connection, len(new_photos), queue_limit)
     refuse_over_share(connection, owner, len(new_photos), owner_limit)
+    charge(connection, owner, len(new_photos), daily_limit, now)
     connection.execute(insert(photos), [photo_values(photo, owner, now) for photo in new_photos])
     photo_ids = [photo.id for photo in new_photos]
     return insert_attempts(connection, owner, photo_ids, options_json, backend, now, job_id, origin)
@@ -116,9 +119,7 @@ def refuse_over_share(connection: Connection, owner: str, coming: int, owner_lim
     """An owner may have so many photos waiting (None: any number), or one submission, however many photos it has."""
     if owner_limit is None:
         return
-    queued = select(func.count()).join_from(attempts, jobs, jobs.c.id == attempts.c.job_id)
-    queued = queued.where(attempts.c.status == AttemptStatus.QUEUED.value, jobs.c.owner == owner)
-    waiting = connection.execute(queued).scalar_one()
+    waiting = count_waiting(connection, owner)
     if waiting == 0 or waiting + coming <= owner_limit:
         return
     each = seconds_per_photo(connection) or _GUESSED_SECONDS_PER_PHOTO

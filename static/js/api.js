@@ -53,7 +53,7 @@ function toProblem(status, body, retryAfter) {
     rows: body?.errors ?? [],
     retryAfterSeconds: retryAfter === null ? null : Number(retryAfter) || DEFAULT_RETRY_SECONDS,
   });
-  if (status === 401 && problem.code !== "wrong_key") session.dispatchEvent(new Event("signed-out"));
+  if (status === 401 && !["wrong_key", "wrong_token", "token_expired"].includes(problem.code)) session.dispatchEvent(new Event("signed-out"));
   return problem;
 }
 
@@ -67,7 +67,11 @@ export const estimate = (photos, options) => requestJson(`/api/v1/estimate?${new
 export const jobs = (limit = 100, before = null) => requestJson(`${JOBS}?limit=${limit}${before ? `&before=${before}` : ""}`);
 export const job = (id) => requestJson(`${JOBS}/${id}`);
 export const removeJob = (id) => requestJson(`${JOBS}/${id}`, { method: "DELETE" });
-export const signIn = (key) => requestJson("/api/v1/session", { method: "POST", json: { key } });
+const TOKEN = /^eyJ[\w-]+\.[\w-]+\.[\w-]+$/; // a signed JWT always begins so; a key holds no dots by our own recipe
+/** Trade a key or token for a session cookie. */
+export const signIn = (text) =>
+  requestJson("/api/v1/session", { method: "POST", json: TOKEN.test(text) ? { token: text } : { key: text } });
+export const me = () => requestJson("/api/v1/me");
 export const signOut = () => requestJson("/api/v1/session", { method: "DELETE" });
 export const faces = (jobId) => requestJson(`${JOBS}/${jobId}/faces`);
 export const blendFaces = (jobId, attemptId, strengths, signal) =>

@@ -1,5 +1,6 @@
 // The entry point: creates the modules of the page, connects them, and starts once the service lets us in.
 
+import { showAccount } from "./account.js";
 import * as api from "./api.js";
 import { announce, find, setText } from "./dom.js";
 import { PlannedTime } from "./estimate.js";
@@ -37,6 +38,7 @@ const submission = new Submission(tray, {
   onjob: (job, pictures) => {
     gallery.addThumbnails(pictures);
     jobs.merge(job);
+    if (service.config.key_required) showAccount();
   },
   onproblem: showProblem,
 });
@@ -88,7 +90,10 @@ function applyConfig() {
 
 service.addEventListener("configured", applyConfig);
 planned.addEventListener("change", drawTimes);
-service.addEventListener("polled", planTime);
+service.addEventListener("polled", () => {
+  planTime();
+  if (service.config?.key_required) showAccount();
+});
 settings.addEventListener("change", planTime);
 tray.addEventListener("change", planTime);
 jobs.addEventListener("changed", ({ detail }) => {

@@ -15,7 +15,7 @@ export function openSignIn(onsignedin) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const key = field.value.trim();
-    if (!key) return fail("Enter the key; whoever runs the service has it (API_KEY).");
+    if (!key) return fail("Enter the key or token; whoever runs the service knows which.");
     find("signin-go").disabled = true;
     try {
       await api.signIn(key);

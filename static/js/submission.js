@@ -64,7 +64,7 @@ export class Submission {
       }
     } else if (PHOTO_REFUSED_STATUSES.has(problem.status) && problem.code !== "invalid_option" && photos.length === 1) {
       this.tray.refuse(photos[0], problem.message);
-    } else if (problem.retryAfterSeconds) {
+    } else if (problem.retryAfterSeconds && problem.code !== "quota_exceeded") { // nobody waits until tomorrow
       this.#showStatus(problem.message);
       await sleep(problem.retryAfterSeconds);
     } else throw problem;

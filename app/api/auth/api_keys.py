@@ -1,84 +1,58 @@
-"""Who is asking: keys compared in constant time, and signed session cookies that stand for a key.
-
-Keys are kept only as SHA-256 digests. An owner is a short word derived from a key; rows carry it, and it cannot be
-turned back.
-"""
+"""API keys: compared in constant time and kept only as SHA-256 digests. Each has an owner, a name and a role."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import hmac
-import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from itsdangerous import BadSignature, TimestampSigner
+from app.api.auth.caller import Caller, Role, derive_owner
 
-OPEN_OWNER = "local"
-COOKIE_NAME = "restore_session"
-SESSION_SECONDS = 7 * 24 * 3600
-_SESSION_ID_BYTES = 16
+_NAME_DIGITS = 8  # of the owner, for a key without a name
 
 
 @dataclasses.dataclass(frozen=True)
-class Session:
-    """One sign-in in one browser."""
+class NamedKey:
+    """One key as the settings give it. Without a role it is a user's if any key has a role, else an admin's."""
 
-    id: str
-    owner: str
+    key: str
+    name: str = ""
+    role: Role | None = None
 
 
 class ApiKeys:
-    """The keys of the service; none at all means that everybody who can connect may use it."""
+    """The keys of the service; none at all means that no key opens anything."""
 
-    def __init__(self, keys: Sequence[str]) -> None:
-        encoded = [key.encode() for key in keys]
-        self._digests = [(_digest(key), _owner(key)) for key in encoded]
-        self._ended: set[str] = set()
-        # Each key signs its own sessions: taking a key away ends exactly the sessions that were opened with it.
-        self._signers = {_owner(key): TimestampSigner(_digest(b"session\0" + key), salt="session") for key in encoded}
+    def __init__(self, keys: Sequence[NamedKey]) -> None:
+        default = Role.USER if any(key.role for key in keys) else Role.ADMIN
+        callers = [(key.key.encode(), _caller_of(key, default)) for key in keys]
+        self._known = [(_digest(key), caller) for key, caller in callers]
+        self._callers = {caller.owner: caller for _, caller in callers}
+        self.session_secrets = {caller.owner: _digest(b"session\0" + key) for key, caller in callers}
 
-    @property
-    def required(self) -> bool:
-        """Whether a key is needed."""
-        return bool(self._digests)
+    def __bool__(self) -> bool:
+        """Whether there is any key."""
+        return bool(self._known)
 
-    def owner_of_key(self, presented: bytes) -> str | None:
-        """The owner behind a key, or None. Takes the same time wherever and whether it matches."""
-        digest, owner = _digest(presented), None
-        for known, name in self._digests:
+    def caller_of_key(self, presented: bytes) -> Caller | None:
+        """The caller behind a key, or None. Takes the same time wherever and whether it matches."""
+        digest, found = _digest(presented), None
+        for known, caller in self._known:
             if hmac.compare_digest(known, digest):
-                owner = name
-        return owner
+                found = caller
+        return found
 
-    def sign_session(self, owner: str) -> str:
-        """The value of a cookie for a new session of an owner of ours."""
-        return self._signers[owner].sign(f"{owner}-{secrets.token_hex(_SESSION_ID_BYTES)}".encode()).decode()
+    def caller_of_owner(self, owner: str) -> Caller | None:
+        """The caller whose jobs carry this owner, or None when there is no such key (any more)."""
+        return self._callers.get(owner)
 
-    def session_of_cookie(self, value: str) -> Session | None:
-        """The session behind a cookie, or None when it is forged, too old, ended, or its key is gone."""
-        owner, _, session_id = value.partition(".")[0].partition("-")
-        signer = self._signers.get(owner)
-        if signer is None or not session_id or session_id in self._ended:
-            return None
-        try:
-            signer.unsign(value, max_age=SESSION_SECONDS)
-        except (BadSignature, UnicodeError):
-            return None
-        return Session(session_id, owner)
 
-    def has_ended(self, session_id: str) -> bool:
-        """Whether a session was signed out."""
-        return session_id in self._ended
-
-    def forget_sessions(self, session_ids: Iterable[str]) -> None:
-        """These sessions have ended: their cookies open nothing any more."""
-        self._ended.update(session_ids)
+def _caller_of(key: NamedKey, default: Role) -> Caller:
+    owner = derive_owner(b"owner", key.key.encode())
+    name = key.name or f"key-{owner[:_NAME_DIGITS]}"
+    return Caller(owner, name, key.role or default, name)
 
 
 def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
-
-
-def _owner(key: bytes) -> str:
-    return hashlib.sha256(b"owner\0" + key).hexdigest()[:32]

@@ -5,6 +5,7 @@ Where it is counted, in this process or for all servers, is the business of `rat
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import math
 import time
@@ -17,6 +18,27 @@ from app.errors import TooManyRequests
 WRONG_KEYS_PER_MINUTE = 10
 
 
+@dataclasses.dataclass(frozen=True)
+class RateWindow:
+    """Where a client stands in the present window: requests in all and left, seconds until it ends, its length."""
+
+    limit: int
+    left: int
+    resets_in_seconds: int
+    window_seconds: int
+    exceeded: bool = False
+
+    def check(self) -> None:
+        """Raises `TooManyRequests` `rate_limited` with the seconds until the window ends."""
+        if self.exceeded:
+            raise TooManyRequests(
+                "rate_limited",
+                f"More than {self.limit} requests in {self.window_seconds} seconds; "
+                f"try again in {self.resets_in_seconds} seconds.",
+                retry_after_seconds=self.resets_in_seconds,
+            )
+
+
 class RateLimits:
     """Limits such as `600/minute`; `0` means none. Use it from one event loop."""
 
@@ -25,30 +47,31 @@ class RateLimits:
         self._wrong_keys = RateLimitItemPerMinute(WRONG_KEYS_PER_MINUTE)
         self.windows: Windows = windows or MemoryWindows()
 
-    async def hit(self, client: str) -> None:
-        """Count one request. Raises `TooManyRequests` `rate_limited` with the seconds until the window ends."""
-        if self._limit is not None and not await self.windows.hit(self._limit, "asked", client):
-            wait = await self._seconds_left(self._limit, "asked", client)
-            raise TooManyRequests(
-                "rate_limited",
-                f"More than {self._limit.amount} requests in {self._limit.get_expiry()} seconds; "
-                f"try again in {wait} seconds.",
-                retry_after_seconds=wait,
-            )
+    async def hit(self, client: str) -> RateWindow | None:
+        """Count one request, and say how many are left; None where there is no limit."""
+        limit = self._limit
+        if limit is None:
+            return None
+        taken = await self.windows.hit(limit, "asked", client)
+        resets_at, left = await self.windows.look(limit, "asked", client)
+        left = max(0, left) if taken else 0
+        return RateWindow(limit.amount, left, _seconds_until(resets_at), limit.get_expiry(), exceeded=not taken)
 
     async def count_wrong_key(self, address: str) -> None:
         """Remember one wrong key. Raises `TooManyRequests` `too_many_wrong_keys` once an address tried too many."""
         if not await self.windows.hit(self._wrong_keys, "wrong", address):
-            wait = await self._seconds_left(self._wrong_keys, "wrong", address)
+            resets_at, _ = await self.windows.look(self._wrong_keys, "wrong", address)
+            wait = _seconds_until(resets_at)
             raise TooManyRequests(
                 "too_many_wrong_keys",
                 f"Too many wrong keys came from your address; try again in {wait} seconds.",
                 retry_after_seconds=wait,
             )
 
-    async def _seconds_left(self, item: RateLimitItem, *words: str) -> int:
-        # The limits library counts on the wall clock, so the rest of its window is read off the same one.
-        return max(1, math.ceil(await self.windows.reset_time(item, *words) - time.time()))
+
+def _seconds_until(moment: float) -> int:
+    # The limits library counts on the wall clock, so the rest of its window is read off the same one.
+    return max(1, math.ceil(moment - time.time()))
 
 
 def parse_rate(text: str) -> RateLimitItem | None:

@@ -32,8 +32,8 @@ class Windows(Protocol):
         """Count one; False, uncounted, when the window of these words is full."""
         ...
 
-    async def reset_time(self, item: RateLimitItem, *words: str) -> float:
-        """When the window ends (epoch seconds)."""
+    async def look(self, item: RateLimitItem, *words: str) -> tuple[float, int]:
+        """When the window ends (epoch seconds), and how many hits are left in it."""
         ...
 
     def problem(self) -> str | None:
@@ -55,9 +55,10 @@ class MemoryWindows:
         """See `Windows`."""
         return await self._limiter.hit(item, *words)
 
-    async def reset_time(self, item: RateLimitItem, *words: str) -> float:
+    async def look(self, item: RateLimitItem, *words: str) -> tuple[float, int]:
         """See `Windows`."""
-        return (await self._limiter.get_window_stats(item, *words)).reset_time
+        window = await self._limiter.get_window_stats(item, *words)
+        return window.reset_time, window.remaining
 
     def problem(self) -> str | None:
         """See `Windows`."""
@@ -113,14 +114,16 @@ class RedisWindows:
             self._is_away = False
         return admitted
 
-    async def reset_time(self, item: RateLimitItem, *words: str) -> float:
+    async def look(self, item: RateLimitItem, *words: str) -> tuple[float, int]:
         """See `Windows`."""
         if not self._is_away:
             try:
-                return (await self._shared.get_window_stats(item, *words)).reset_time
+                window = await self._shared.get_window_stats(item, *words)
             except StorageError as error:
                 self._failed(error)
-        return await self._own.reset_time(item, *words)
+            else:
+                return window.reset_time, window.remaining
+        return await self._own.look(item, *words)
 
     def problem(self) -> str | None:
         """See `Windows`."""

@@ -11,17 +11,16 @@ import re
 from collections.abc import Mapping
 
 from starlette.datastructures import Headers
-from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logs
 from app.api import problems
 from app.api.admission import Admission
-from app.api.auth.api_keys import COOKIE_NAME, OPEN_OWNER, ApiKeys
+from app.api.auth.authentication import Authentication
 from app.api.auth.origins import SAFE_METHODS, Origins
 from app.api.auth.rate_limits import RateLimits, network_of
 from app.api.middleware.request_body import DEFAULT_PACE, MeteredBody, Pace, too_large
-from app.api.middleware.request_context import close_after_answer
+from app.api.middleware.request_context import close_after_answer, show_limit
 from app.errors import BadRequest, RestoreError, Unauthorized, UnsupportedFormat
 
 OPEN_PATHS = frozenset(("/health/live",))
@@ -38,7 +37,7 @@ _LENGTH = re.compile(r"[0-9]{1,18}")
 class AccessRules:
     """What access is decided by. `submit_limits` maps the path of each upload call to its largest body in bytes."""
 
-    keys: ApiKeys
+    authentication: Authentication
     origins: Origins
     rate_limits: RateLimits
     submit_limits: Mapping[str, int]
@@ -46,7 +45,7 @@ class AccessRules:
 
 
 class AccessControlMiddleware:
-    """The ASGI layer. It leaves the owner in `scope["state"]["owner"]`."""
+    """The ASGI layer. In `scope["state"]` it leaves the `caller`, the `owner`, and where the rate stands."""
 
     def __init__(self, app: ASGIApp, rules: AccessRules, admission: Admission) -> None:
         self._app, self._rules, self._admission = app, rules, admission
@@ -95,39 +94,33 @@ class AccessControlMiddleware:
         await self._app(scope, receive, send)
 
     async def _admit(self, scope: Scope, headers: Headers) -> None:
-        """Host, key, origin and rate, in this order."""
+        """Host, key or token, origin and rate, in this order."""
         rules = self._rules
         rules.origins.check_host(headers)
         if scope["path"] in OPEN_PATHS:
             return
         address = client_address(scope)
-        owner, session_id, by_header = await self._identify(headers, address)
+        caller, session_id, by_header = await rules.authentication.identify(headers, address)
         # A page of another origin cannot set our header, but its requests do carry cookies and reach loopback.
         if not by_header and (scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS):
             rules.origins.check_page(headers)
-        client = f"key {owner}" if owner and rules.keys.required else f"address {address}"
+        client = f"key {caller.owner}" if caller and rules.authentication.required else f"address {address}"
         if not by_header and rules.origins.is_foreign(headers):  # what other pages ask for is not the user's doing
             client = f"foreign {client}"
-        await rules.rate_limits.hit(client)
-        if owner is None and scope["path"] != SESSION_PATH:
+        window = await rules.rate_limits.hit(client)
+        if window is not None:
+            scope["state"]["rate_window"] = window
+            show_limit(scope, window.limit, window.left, window.resets_in_seconds)
+            window.check()
+        if caller is None and scope["path"] != SESSION_PATH:
             raise Unauthorized(
                 "key_required", "A valid key is needed; send it in the X-API-KEY header or sign in on the dashboard."
             )
-        scope["state"]["owner"] = owner
+        scope["state"]["caller"] = caller
+        scope["state"]["owner"] = caller.owner if caller else None
         scope["state"]["session_id"] = session_id
-        logs.add(owner=owner)
-
-    async def _identify(self, headers: Headers, address: str) -> tuple[str | None, str | None, bool]:
-        """The owner, the session if there is one, and whether the key came in the header, as from no foreign page."""
-        keys = self._rules.keys
-        if not keys.required:
-            return OPEN_OWNER, None, False
-        presented = _raw(headers, b"x-api-key")
-        if presented is not None:
-            return await check_key(keys, self._rules.rate_limits, presented, address), None, True
-        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE_NAME)
-        session = keys.session_of_cookie(cookie) if cookie else None
-        return (session.owner, session.id, False) if session else (None, None, False)
+        if caller is not None:
+            logs.add(owner=caller.name)
 
     async def _judge_body(self, scope: Scope, headers: Headers) -> int:
         """The body's limit in bytes, once its announced length and the state of the service allow it."""
@@ -147,27 +140,10 @@ class AccessControlMiddleware:
         return limit
 
 
-async def check_key(keys: ApiKeys, rate_limits: RateLimits, presented: bytes, address: str) -> str:
-    """The owner behind a key. Raises `Unauthorized` `wrong_key`, or `TooManyRequests` for a guesser.
-
-    A right key is never refused for the wrong ones that came from its address: somebody else may have sent them.
-    """
-    owner = keys.owner_of_key(presented)
-    if owner is None:
-        await rate_limits.count_wrong_key(address)
-        raise Unauthorized("wrong_key", "This key is not valid; check it for missing characters.")
-    return owner
-
-
 def client_address(scope: Scope) -> str:
     """The client's address as one word."""
     client = scope.get("client")
     return network_of(client[0]) if client else "unknown"
-
-
-def _raw(headers: Headers, name: bytes) -> bytes | None:
-    """A header's bytes as they were sent: keys are compared as bytes."""
-    return next((value for key, value in headers.raw if key == name), None)
 
 
 def _has_body(headers: Headers) -> bool:

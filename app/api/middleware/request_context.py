@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logs
 from app.api import problems
+from app.api.auth.caller import OPEN_CALLER
 from app.errors import RestoreError, Unavailable, is_exhaustion
 from app.logs import Sparing
 from app.metrics import Metrics
@@ -64,6 +65,9 @@ class RequestContextMiddleware:
         finally:
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
             self._metrics.observe_request(method, _template(scope), answer.status, self._clock() - started)
+            caller = scope["state"].get("caller")
+            if caller is not None and caller is not OPEN_CALLER:
+                self._metrics.count_caller_request(caller.label, answer.status)
 
     async def _handle_unexpected(self, error: Exception, answer: _Answer, scope: Scope, receive: Receive) -> None:
         """Answer an error of a layer below; once an answer has begun the connection can only be cut."""
@@ -73,7 +77,8 @@ class RequestContextMiddleware:
             self._sparing.error(log, "a request could not be served: %s", error)
             response = problems.from_error(_exhausted(), answer.request_id)
         else:
-            log.error("request %s failed", answer.request_id, exc_info=error)
+            caller = scope["state"].get("caller")
+            log.error("request %s of %s failed", answer.request_id, caller.name if caller else "?", exc_info=error)
             response = problems.internal_error(answer.request_id)
         if answer.status:
             raise error
@@ -109,6 +114,8 @@ class _Answer:
             headers["Cross-Origin-Resource-Policy"] = "same-origin"
             headers.setdefault("Content-Security-Policy", API_POLICY)
             headers.setdefault("Cache-Control", "private, no-store")
+            for name, value in self._scope["state"].get("limit_headers", {}).items():
+                headers[name] = value
             if self._scope["state"].get("close_after_answer"):
                 headers["Connection"] = "close"
         await self._send(message)
@@ -125,6 +132,15 @@ def _exhausted() -> Unavailable:
 def close_after_answer(scope: Scope) -> None:
     """Ask for the connection to end with this answer, because the rest of the body will not be read."""
     scope.setdefault("state", {})["close_after_answer"] = True
+
+
+def show_limit(scope: Scope, limit: int, left: int, resets_in_seconds: int) -> None:
+    """Have the answer tell what may be asked for in a window, what is left, and when it ends; the last word counts."""
+    scope.setdefault("state", {})["limit_headers"] = {
+        "RateLimit-Limit": str(limit),
+        "RateLimit-Remaining": str(left),
+        "RateLimit-Reset": str(resets_in_seconds),
+    }
 
 
 def _name_request(scope: Scope) -> str:

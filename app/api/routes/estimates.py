@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
@@ -22,11 +22,42 @@ _LONGEST_SIDE = 1 << 20
 _SIZE_HELP = "WIDTHxHEIGHT of a photo in pixels; may be repeated"
 
 
+class EstimatedQuality(schemas.Shape):
+    """What one quality would take; null while this machine has measured nothing."""
+
+    quality: Literal["fast", "balanced", "best"]
+    model: str | None
+    seconds: float | None
+
+
+class EstimatedResult(schemas.Shape):
+    """The size of one result in pixels, and its format."""
+
+    width: int
+    height: int
+    format: str
+
+
+class EstimateShape(schemas.Shape):
+    """A dry run. `seconds` is the work for all photos, `seconds_ahead` the queue before them, both null while unknown.
+
+    `measured`: the model that would run has run here before. `loading_seconds` is part of `seconds`.
+    """
+
+    seconds: float | None
+    seconds_ahead: float | None
+    loading_seconds: float | None
+    measured: bool
+    model: str | None
+    qualities: list[EstimatedQuality]
+    results: list[EstimatedResult]
+
+
 @router.get(
     "/api/v1/estimate",
     tags=["system"],
     summary="What a restoration would take",
-    responses={200: {"model": schemas.EstimateShape}, **schemas.problems(401, 413, 422, 429)},
+    responses={200: {"model": EstimateShape}, **schemas.problems(401, 413, 422, 429)},
     openapi_extra=schemas.option_parameters(),
 )
 async def estimate_job(

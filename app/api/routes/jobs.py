@@ -21,6 +21,7 @@ from app.api.dependencies import (
     get_owner,
     get_position,
 )
+from app.api.fair_use import charged
 from app.api.job_origin import origin_of
 from app.api.prefer_wait import preferred_wait, wait_for_end
 from app.api.problems import Refusal
@@ -160,9 +161,9 @@ async def remove_job(request: Request, job_id: JobId) -> Response:
 async def _submit(request: Request, most: int) -> AcceptedJob:
     context, key = get_context(request), check_key(request.headers.get(HEADER))
     form = await uploads.receive(request, most)
-    target = request.url.path
-    asked = (get_owner(request), form, target, key, origin_of(request))
-    return await context.run_heavy(uploads.submit_form, context, *asked)
+    asked = (get_owner(request), form, request.url.path, key, origin_of(request))
+    async with charged(request, context):
+        return await context.run_heavy(uploads.submit_form, context, *asked)
 
 
 def submitted(job: AcceptedJob) -> dict[str, Any]:

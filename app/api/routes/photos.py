@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from app.api import schemas, uploads, views
 from app.api.dependencies import AppContext, get_context, get_owner
+from app.api.fair_use import charged
 from app.api.job_origin import origin_of, with_webhook
 from app.api.json_bodies import options_of, read_fields, read_object
 from app.api.routes.jobs import accepted, submitted, waited
@@ -97,7 +98,8 @@ async def restore_photo(request: Request, photo_id: PhotoId) -> Response:
     fields = await read_fields(request)
     origin = with_webhook(context, origin_of(request), fields)
     asked = (get_owner(request), _check_id(photo_id), options_of(fields), request.url.path, key, origin)
-    job = await context.run(uploads.restore_photo, context, *asked)
+    async with charged(request, context):
+        job = await context.run(uploads.restore_photo, context, *asked)
     body = {**submitted(job), "attempt_id": job.attempt_id}
     return await waited(request, job.job_id) or accepted(body, f"/api/v1/jobs/{job.job_id}")
 

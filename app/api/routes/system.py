@@ -1,4 +1,4 @@
-"""The routes about the service itself: health, resources, options and models, metrics, and signing in.
+"""The routes about the service itself: health, resources, options and models, and metrics.
 
 Health is a word with reasons, worked out in `wellbeing`; nothing here touches a job.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import threading
 from typing import Any
 
@@ -15,11 +14,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from app.api import schemas
-from app.api.auth.api_keys import COOKIE_NAME, SESSION_SECONDS
-from app.api.dependencies import AppContext, get_context
+from app.api.dependencies import AppContext, get_caller, get_context, get_owner, require_admin
 from app.api.health import get_health, get_resources
-from app.api.middleware.access_control import SESSION_PATH, check_key, client_address
-from app.errors import BadRequest, DeviceLost, Unavailable
+from app.errors import DeviceLost, Unavailable
 from app.images import accepted_formats
 from app.metrics import CONTENT_TYPE
 from app.options import FIELDS, PROMPT_LIMIT_CHARACTERS, RestoreOptions
@@ -64,9 +61,13 @@ async def health(request: Request) -> Response:
 
 @router.get("/api/v1/status", tags=["system"], summary="Resources, queue and speed", responses=_PROBLEMS)
 async def status(request: Request) -> Response:
-    """Processor, memory and disk, the queue, seconds per megapixel, and the device with the reason for it."""
+    """Processor, memory and disk, the queue, seconds per megapixel, and the device with the reason for it.
+
+    The counts are of all jobs for the role admin, else of the caller's own.
+    """
     context = get_context(request)
-    return JSONResponse(await context.run_system(_status, context))
+    counted = None if get_caller(request).is_admin else get_owner(request)
+    return JSONResponse(await context.run_system(_status, context, counted))
 
 
 @router.get("/api/v1/config", tags=["system"], summary="Options, limits, backends and models", responses=_PROBLEMS)
@@ -80,10 +81,14 @@ async def config(request: Request) -> Response:
     "/api/v1/models/warmup",
     tags=["system"],
     summary="Load the default model and run it once",
-    responses=schemas.problems(401, 429, 503),
+    responses=schemas.problems(401, 403, 429, 503),
 )
 async def warm_up(request: Request) -> Response:
-    """Answers with the model's name once it has run; null when none is installed. A warm-up that runs is joined."""
+    """Answers with the model's name once it has run; null when none is installed. A warm-up that runs is joined.
+
+    Needs the role admin, where there are roles.
+    """
+    require_admin(request)
     context = get_context(request)
     started = context.clock()
     try:
@@ -95,63 +100,24 @@ async def warm_up(request: Request) -> Response:
     return JSONResponse({"model": model, "seconds": round(context.clock() - started, 3)})
 
 
-@router.get("/metrics", tags=["system"], summary="Prometheus metrics", response_class=Response, responses=_PROBLEMS)
+@router.get(
+    "/metrics",
+    tags=["system"],
+    summary="Prometheus metrics",
+    response_class=Response,
+    responses=schemas.problems(401, 403, 429),
+)
 async def metrics(request: Request) -> Response:
-    """Counters and timings in the Prometheus text format."""
+    """Counters and timings in the Prometheus text format. Needs the role admin, where there are roles."""
+    require_admin(request)
     context = get_context(request)
     return Response(await context.run_system(context.metrics.render), headers={"Content-Type": CONTENT_TYPE})
 
 
-@router.post(SESSION_PATH, tags=["system"], summary="Sign in", responses=schemas.problems(400, 401, 403, 429))
-async def sign_in(request: Request) -> Response:
-    """Exchange the key (the X-API-KEY header, or JSON `{"key": "..."}`) for a session cookie."""
-    context = get_context(request)
-    if not context.keys.required:
-        return JSONResponse({"signed_in": True, "key_required": False})
-    owner = request.scope["state"]["owner"] or await _owner_of_body(request, context)
-    answer = JSONResponse({"signed_in": True, "key_required": True})
-    answer.set_cookie(
-        COOKIE_NAME,
-        context.keys.sign_session(owner),
-        max_age=SESSION_SECONDS,
-        path="/",
-        secure=request.url.scheme == "https",
-        httponly=True,
-        samesite="strict",
-    )
-    return answer
-
-
-@router.delete(SESSION_PATH, tags=["system"], summary="Sign out", status_code=204, response_class=Response)
-async def sign_out(request: Request) -> Response:
-    """End the session, wherever its cookie was copied to, and take the cookie out of the browser."""
-    context = get_context(request)
-    session = context.keys.session_of_cookie(request.cookies.get(COOKIE_NAME, ""))
-    if session is not None:
-        context.keys.forget_sessions([session.id])
-        context.job_events.wake_all()  # who waits in this session ends now
-        await context.run(context.store.end_session, session.id, context.wall() + SESSION_SECONDS)
-    answer = Response(status_code=204)
-    answer.delete_cookie(COOKIE_NAME, path="/", httponly=True, samesite="strict")
-    return answer
-
-
-async def _owner_of_body(request: Request, context: AppContext) -> str:
-    """The owner behind the key in the JSON body; a wrong one counts against the address, as in a header."""
-    try:
-        key = json.loads(await request.body())["key"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        key = None
-    if not isinstance(key, str):
-        raise BadRequest("bad_request", 'Send the key as JSON: {"key": "..."}.')
-    return await check_key(
-        context.keys, context.rate_limits, key.encode(errors="surrogatepass"), client_address(request.scope)
-    )
-
-
-def _status(context: AppContext) -> dict[str, Any]:
+def _status(context: AppContext, owner: str | None) -> dict[str, Any]:
+    """The counts are of one owner, or with None of all."""
     described = context.catalog.description()
-    counts = context.store.counts()
+    counts = context.store.counts(owner)
     speed = context.store.seconds_per_megapixel()
     return {
         **get_health(context),
@@ -192,6 +158,8 @@ def _config(context: AppContext) -> dict[str, Any]:
             "max_output_megapixels": limits.max_output_megapixels,
             "queue_limit": limits.queue_limit,
             "queue_limit_per_owner": limits.owner_limit,
+            "photos_per_day": limits.daily_limit,
+            "concurrent_uploads": limits.uploads_limit,
             "retention_seconds": limits.retention_seconds,
             "max_prompt_characters": PROMPT_LIMIT_CHARACTERS,
         },
@@ -206,8 +174,9 @@ def _config(context: AppContext) -> dict[str, Any]:
         "problems": described.get("problems", []),
         "notes": described.get("notes", []),
         "embedded_model": described.get("embedded_model", False),
-        "key_required": context.keys.required,
         "webhooks": context.webhook_addresses is not None,
+        "key_required": context.authentication.required,
+        "accepts_tokens": context.authentication.accepts_tokens,
     }
 
 

@@ -1,0 +1,109 @@
+"""What single values of the settings may be: keys with names and roles, addresses, hosts.
+
+Plain checks that raise ValueError with a sentence for people; `settings` calls them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+MIN_KEY_CHARACTERS = 16
+_KEY_PATTERN = re.compile(r"(?:(?P<name>[^:]*):)?(?:(?P<role>user|admin):)?(?P<key>[^:]*)")
+_KEY_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
+# Settings of one form: what they must match when they are not empty, and the sentence for what does not.
+_FORMS = {
+    "jwt_admin_claim": (r"[^=]+=.+", "JWT_ADMIN_CLAIM must be claim=value, such as realm_access.roles=restore-admin"),
+    "clamd_url": (
+        r"tcp://(\[[0-9a-f:]+\]|[A-Za-z0-9._-]+):[1-9][0-9]{0,4}|(unix://)?/[^\s\0?#]{1,100}",
+        "CLAMD_URL must be tcp://host:port, or the absolute path of clamd's socket",
+    ),
+    "broker_url": (
+        r"rediss?://([^\s/?#]*@)?(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[^\s]*)?",
+        "BROKER_URL must be the address of a Redis server, as redis://:PASSWORD@HOST:6379/0",
+    ),
+    "storage_url": (
+        r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.\.?(/|$))[A-Za-z0-9_.-]{1,100}){0,8}/?",
+        "STORAGE_URL must be s3://bucket or s3://bucket/prefix, without a key or an address",
+    ),
+    "webhook_secrets": (
+        r"whsec_([A-Za-z0-9+/]{4}){8,21}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?",
+        'WEBHOOK_SECRET must be whsec_ and 24 to 64 bytes in base64: echo "whsec_$(openssl rand -base64 32)"',
+    ),
+    "otel_exporter_otlp_endpoint": (
+        r"(?i)https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?(/.*)?",
+        "OTEL_EXPORTER_OTLP_ENDPOINT must be an address such as http://127.0.0.1:4318",
+    ),
+}
+
+
+class ApiKey(NamedTuple):
+    """One key of `API_KEY`; without a name and a role those are empty."""
+
+    key: str
+    name: str
+    role: str
+
+
+def check_form(name: str, value: str) -> None:
+    """Raises ValueError unless the value of the setting `name` is empty or has its form."""
+    pattern, sentence = _FORMS[name]
+    if value and not re.fullmatch(pattern, value):
+        raise ValueError(sentence)
+
+
+def check_networks(name: str, values: Sequence[str]) -> None:
+    """Raises ValueError unless the values of the setting `name` are addresses or networks, or * for any."""
+    for value in values:
+        try:
+            _ = value == "*" or ipaddress.ip_network(value, strict=False)
+        except ValueError:
+            raise ValueError(f"{name} must be addresses such as 127.0.0.1 or networks such as 172.18.0.0/16") from None
+
+
+def split_key(entry: str) -> ApiKey:
+    """`key`, `name:key` or `name:role:key`. Raises ValueError with a plain sentence."""
+    found = _KEY_PATTERN.fullmatch(entry)
+    name = found["name"] if found else ""
+    if found is None or (name is not None and not _KEY_NAME_PATTERN.fullmatch(name)):
+        raise ValueError(
+            "API_KEY must be keys, name:key or name:role:key: names of letters, digits, dots and dashes (at most 32), "
+            "the roles user and admin, and no colon in a key"
+        )
+    return ApiKey(found["key"], name or "", found["role"] or "")
+
+
+def check_keys(keys: Sequence[ApiKey]) -> None:
+    """Raises ValueError for a short key, for a name of two keys, and for two names of one key."""
+    if any(len(entry.key) < MIN_KEY_CHARACTERS for entry in keys):
+        raise ValueError(f"API_KEY must have at least {MIN_KEY_CHARACTERS} characters; make one: openssl rand -hex 32")
+    names = [entry.name for entry in set(keys) if entry.name]
+    if len(set(names)) < len(names):
+        raise ValueError("API_KEY names two keys alike; give each a name of its own")
+    if len({entry.key for entry in keys}) < len(set(keys)):
+        raise ValueError("API_KEY holds one key with two names or roles; take one of them out")
+
+
+def check_secure_address(name: str, value: str) -> None:
+    """Raises ValueError unless the setting `name` is a whole address, https or of this machine, without a user."""
+    address = urlsplit(value)
+    safe = address.scheme == "https" or (address.scheme == "http" and is_loopback_host(address.hostname or ""))
+    try:
+        whole = bool(address.hostname) and address.port != 0 and value.isascii() and value.isprintable()
+    except ValueError:  # a port that is no number
+        whole = False
+    if not (safe and whole) or "@" in address.netloc:
+        raise ValueError(f"{name} must be a whole address that begins with https://, without a user name")
+
+
+def is_loopback_host(host: str) -> bool:
+    """Whether only this machine can reach a host."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,115 @@
+"""What an owner has used: the photos of each day, counted in the transaction that accepts them.
+
+A day is one of UTC. What is counted is what was accepted, since attempts are removed after an hour.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+from typing import Protocol
+
+from sqlalchemy import Connection, delete, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from app.errors import TooManyRequests
+from app.store.database import Database
+from app.store.records import AttemptStatus
+from app.store.schema import attempts, jobs, usage
+
+DAY_SECONDS = 86_400
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnerUsage:
+    """What an owner has used today, and how many of its photos wait."""
+
+    photos_today: int
+    waiting: int
+
+
+class Accounts(Protocol):
+    """What concerns owners. Usable from any thread; a part of `Store`, with its errors. Times are epoch seconds."""
+
+    def usage(self, owner: str, now: float) -> OwnerUsage:
+        """Photos accepted from the owner on the day of `now`, and those of its photos that wait."""
+        ...
+
+    def forget_usage(self, before: float) -> None:
+        """Remove the counts of the days that ended before a time."""
+        ...
+
+
+class SqlAccounts:
+    """Rows of owners in SQL; see `Accounts`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def usage(self, owner: str, now: float) -> OwnerUsage:
+        """See `Accounts`."""
+
+        def read(connection: Connection) -> OwnerUsage:
+            today = select(usage.c.photos).where(usage.c.owner == owner, usage.c.day == day_of(now))
+            return OwnerUsage(connection.execute(today).scalar() or 0, count_waiting(connection, owner))
+
+        return self._database.read(read)
+
+    def forget_usage(self, before: float) -> None:
+        """See `Accounts`."""
+        self._database.write(lambda connection: connection.execute(delete(usage).where(usage.c.day < day_of(before))))
+
+
+def count_waiting(connection: Connection, owner: str) -> int:
+    """How many photos of an owner wait."""
+    queued = select(func.count()).join_from(attempts, jobs, jobs.c.id == attempts.c.job_id)
+    queued = queued.where(attempts.c.status == AttemptStatus.QUEUED.value, jobs.c.owner == owner)
+    return int(connection.execute(queued).scalar_one())
+
+
+def charge(connection: Connection, owner: str, coming: int, daily_limit: int | None, now: float) -> None:
+    """Count photos that are being accepted, if so many are left of the day's (None: nothing is counted).
+
+    One guarded statement, so that servers which accept at the same moment cannot both take the last. It is the first
+    that an acceptance writes: when it refuses, nothing was changed.
+
+    Raises `TooManyRequests` `quota_exceeded` with the seconds until midnight UTC.
+    """
+    if daily_limit is None:
+        return
+    upsert = (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(usage)
+    raised = upsert.values(owner=owner, day=day_of(now), photos=coming).on_conflict_do_update(
+        index_elements=[usage.c.owner, usage.c.day],
+        set_={"photos": usage.c.photos + coming},
+        where=usage.c.photos + coming <= daily_limit,
+    )
+    if coming > daily_limit or connection.execute(raised.returning(usage.c.photos)).one_or_none() is None:
+        today = select(usage.c.photos).where(usage.c.owner == owner, usage.c.day == day_of(now))
+        raise _exceeded(daily_limit, connection.execute(today).scalar() or 0, now)
+
+
+def day_of(now: float) -> str:
+    """The day of a moment, UTC, as in `2026-01-31`."""
+    return datetime.datetime.fromtimestamp(now, datetime.UTC).date().isoformat()
+
+
+def next_day(now: float) -> float:
+    """When the day of a moment ends."""
+    return (math.floor(now / DAY_SECONDS) + 1) * float(DAY_SECONDS)
+
+
+def _exceeded(limit: int, used: int, now: float) -> TooManyRequests:
+    wait = math.ceil(next_day(now) - now)
+    left = max(0, limit - used)
+    return TooManyRequests(
+        "quota_exceeded",
+        f"You may send {limit} photos a day, and {left} of today's {'is' if left == 1 else 'are'} left; "
+        f"the next day begins at midnight UTC, in {_hours(wait)}.",
+        retry_after_seconds=wait,
+    )
+
+
+def _hours(seconds: int) -> str:
+    hours, minutes = divmod(math.ceil(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

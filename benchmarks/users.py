@@ -1,0 +1,202 @@
+"""What users cost: the check of a token, the whole service with everything of users off, and one owner who floods.
+
+- token: milliseconds of one check by shared secret, RSA and elliptic curve, in this process;
+- off: requests per second of `/health/ready` and the p99 of submits, of this checkout against an earlier one
+  (`--before FOLDER`), in interleaved rounds;
+- flood: seconds from submit to start and to end of one owner's photo, alone and while another owner floods.
+
+Run: `python -m benchmarks.users --weights FOLDER [--before FOLDER] [--only token|off|flood]`. Prints lines and JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import io
+import json
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from PIL import Image
+
+from benchmarks.request import invented_picture
+from benchmarks.running_service import RunningService, running_service
+
+_CHECKS = 2000
+_CLIENTS = 4
+_CALLS_A_ROUND = 400
+_SUBMITS_A_ROUND = 100
+_FLOODERS = 6
+_KEYS = {"quiet": "a-key-of-the-quiet-owner", "loud": "a-key-of-the-loud-owner"}
+
+
+def token_check_ms() -> dict[str, float]:
+    """Median milliseconds of one check, for each kind of key."""
+    import jwt
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+    from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+
+    from app.api.auth.key_set import KeySet
+    from app.api.auth.tokens import SharedSecret, TokenRules, Tokens
+
+    now = int(time.time())
+    claims = {"iss": "https://id.example.org", "aud": "restore", "sub": "user", "exp": now + 3600, "iat": now}
+    claims |= {"realm_access": {"roles": ["offline_access", "uma_authorization"]}, "scope": "openid profile email"}
+    rsa_key, ec_key = rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP256R1())
+    rows = [
+        {**RSAAlgorithm.to_jwk(rsa_key.public_key(), as_dict=True), "kid": "rsa"},
+        {**ECAlgorithm.to_jwk(ec_key.public_key(), as_dict=True), "kid": "ec"},
+    ]
+    keys = KeySet("unused", fetch=lambda _: json.dumps({"keys": rows}).encode())
+    keys.refresh()
+    rules, secret = TokenRules("https://id.example.org", "restore", ("realm_access.roles", "admin")), "s" * 32
+    cases = {
+        "HS256": (Tokens(rules, SharedSecret(secret)), jwt.encode(claims, secret, "HS256")),
+        "RS256": (Tokens(rules, keys), jwt.encode(claims, rsa_key, "RS256", headers={"kid": "rsa"})),
+        "ES256": (Tokens(rules, keys), jwt.encode(claims, ec_key, "ES256", headers={"kid": "ec"})),
+    }
+    return {name: asyncio.run(_median_check_ms(*case)) for name, case in cases.items()}
+
+
+async def _median_check_ms(tokens: Any, token: str) -> float:
+    times = []
+    for _ in range(_CHECKS):
+        started = time.perf_counter()
+        await tokens.check(token.encode())
+        times.append(time.perf_counter() - started)
+    return 1000 * statistics.median(times)
+
+
+def compare_off(weights: Path, before: Path, rounds: int) -> dict[str, Any]:
+    """Both checkouts side by side, one at work at a time; the ratios are this one's to the earlier one's."""
+    photo = _photo()
+    with running_service(weights, root=before) as old, running_service(weights) as new:
+        found: dict[str, list[tuple[float, float]]] = {"before": [], "now": []}
+        for number in range(rounds + 1):
+            pair = [("before", old), ("now", new)]
+            for name, service in pair if number % 2 else reversed(pair):
+                figures = _requests_per_second(service), _submit_p99_ms(service, photo)
+                if number:  # the first round warms up
+                    found[name].append(figures)
+    medians = {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in found.items()}
+    return {
+        "ready_requests_per_s": {name: row[0] for name, row in medians.items()},
+        "submit_p99_ms": {name: row[1] for name, row in medians.items()},
+        "ready_ratio": statistics.median(n[0] / b[0] for n, b in zip(found["now"], found["before"], strict=True)),
+        "submit_p99_ratio": statistics.median(n[1] / b[1] for n, b in zip(found["now"], found["before"], strict=True)),
+    }
+
+
+def _requests_per_second(service: RunningService) -> float:
+    def ask(_: int) -> None:
+        with httpx2.Client(base_url=service.url, timeout=60.0) as client:
+            for _ in range(_CALLS_A_ROUND // _CLIENTS):
+                client.get("/health/ready").raise_for_status()
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(_CLIENTS) as pool:
+        list(pool.map(ask, range(_CLIENTS)))
+    return _CALLS_A_ROUND / (time.perf_counter() - started)
+
+
+def _submit_p99_ms(service: RunningService, photo: bytes) -> float:
+    times = []
+    with httpx2.Client(base_url=service.url, timeout=60.0) as client:
+        for _ in range(_SUBMITS_A_ROUND):
+            started = time.perf_counter()
+            answer = client.post("/api/v1/enhance", files={"file": ("a.jpg", photo)}, data={"scale": "1"})
+            times.append(time.perf_counter() - started)
+            answer.raise_for_status()
+            client.delete(f"/api/v1/jobs/{answer.json()['job_id']}")
+    return 1000 * statistics.quantiles(times, n=100)[98]
+
+
+def flood(weights: Path, submits: int) -> dict[str, Any]:
+    """The quiet owner's photos, alone and beside a flood; seconds, medians."""
+    photo = _photo()
+    keys = ",".join(f"{name}:{key}" for name, key in _KEYS.items())
+    settings: dict[str, Any] = {"API_KEY": keys, "QUOTA_PHOTOS_PER_DAY": "100000", "QUEUE_LIMIT": "1000"}
+    with running_service(weights, headers={"X-API-KEY": _KEYS["quiet"]}, **settings) as service:
+        _waits(service, photo, 2)
+        alone = _waits(service, photo, submits)
+        with _flooding(service, photo) as told:
+            beside = _waits(service, photo, submits)
+    ratios = {name: beside[name] / alone[name] for name in alone}
+    return {"alone": alone, "beside_a_flood": beside, "ratio": ratios, "flood": told}
+
+
+def _waits(service: RunningService, photo: bytes, submits: int) -> dict[str, float]:
+    starts, ends = [], []
+    with httpx2.Client(base_url=service.url, timeout=60.0, headers={"X-API-KEY": _KEYS["quiet"]}) as client:
+        for _ in range(submits):
+            answer = client.post(
+                "/api/v1/enhance", files={"file": ("a.jpg", photo)}, headers={"Prefer": "wait=60"}
+            ).raise_for_status()
+            (attempt,) = answer.json()["attempts"]
+            starts.append(attempt["started_at"] - attempt["created_at"])
+            ends.append(attempt["ended_at"] - attempt["created_at"])
+    return {"to_start_seconds": statistics.median(starts), "to_end_seconds": statistics.median(ends)}
+
+
+@contextlib.contextmanager
+def _flooding(service: RunningService, photo: bytes) -> Iterator[dict[int, int]]:
+    """Submits of another owner from several clients, as fast as they are answered; tells how many had which status."""
+    told: dict[int, int] = {}
+    stop = threading.Event()
+
+    def send(_: int) -> None:
+        with httpx2.Client(base_url=service.url, timeout=60.0, headers={"X-API-KEY": _KEYS["loud"]}) as client:
+            while not stop.is_set():
+                status = client.post("/enhance", files={"file": ("a.jpg", photo)}).status_code
+                told[status] = told.get(status, 0) + 1
+
+    with ThreadPoolExecutor(_FLOODERS) as pool:
+        sending = [pool.submit(send, number) for number in range(_FLOODERS)]
+        try:
+            time.sleep(1.0)
+            yield told
+        finally:
+            stop.set()
+            for one in sending:
+                one.result()
+
+
+def _photo() -> bytes:
+    """A photo whose restoration takes little, so that what is around it shows."""
+    data = io.BytesIO()
+    Image.fromarray(invented_picture(48)).save(data, "JPEG", quality=90)
+    return data.getvalue()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.users", description=__doc__)
+    parser.add_argument("--weights", type=Path, default=Path("weights"))
+    parser.add_argument("--before", type=Path, help="checkout of an earlier version, for the part `off`")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--submits", type=int, default=15)
+    parser.add_argument("--only", choices=("token", "off", "flood"))
+    asked = parser.parse_args()
+    parts: dict[str, Callable[[], Any]] = {
+        "token": token_check_ms,
+        "flood": lambda: flood(asked.weights, asked.submits),
+    }
+    if asked.before is not None:
+        parts["off"] = lambda: compare_off(asked.weights, asked.before, asked.rounds)
+    report = {}
+    for name, measure in parts.items():
+        if asked.only in (None, name):
+            report[name] = measure()
+            print(f"{name}: {report[name]}", flush=True)
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
