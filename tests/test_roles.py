@@ -15,6 +15,7 @@ from app.errors import Conflict
 from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_FAILED, EXIT_OK
 from app.jobs.worker_reports import WorkerReport
 from app.main.roles import Role, check_role, queues_of
+from app.main.storage import open_storage
 from app.queue.names import QueueName, queue_of
 from app.store import LiveWorker, SqlStore
 from tests.databases import IMPLEMENTATIONS, needs_postgres
@@ -120,6 +121,13 @@ def test_a_command_refuses_with_a_sentence_and_is_not_started_again(word: str, t
     command = [sys.executable, "-m", "app.commands", word]
     told = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60)
     assert (told.returncode, told.stderr.count("SQLite belongs to one process alone")) == (EXIT_BAD_SETTINGS, 1)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_runs_of_several_hosts_never_write_one_file(shared: bool, tmp_path: Path) -> None:
+    storage = open_storage(settings_for(tmp_path, shared_folders=shared))
+    names = {storage.name_of_run(f"{'a' * 32}.png", run * 32) for run in "12"}
+    assert len(names) == (2 if shared else 1)
 
 
 # run.py status

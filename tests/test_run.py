@@ -372,7 +372,7 @@ def test_a_child_whose_card_failed_restores_on_the_cpu_whatever_device_says(
     words = serve._words_without_card()
     monkeypatch.setenv("DEVICE", "cuda:0")
     monkeypatch.setattr(serve, "die_with", lambda pid: None)
-    monkeypatch.setattr("app.main.serve", lambda settings, banner, after_death: served.append(settings))
+    monkeypatch.setattr("app.main.serve", lambda settings, banner, after_death, role: served.append(settings))
     assert dispatch.main(["serve", "--child-of", "1"], project) == EXIT_OK
     assert dispatch.main(["serve", "--child-of", "1", *words[EXIT_CARD_LOST]], project) == EXIT_OK
     assert dispatch.main(["serve", "--child-of", "1", *words[EXIT_HUNG]], project) == EXIT_OK

@@ -16,6 +16,7 @@ from tests.s3_servers import open_storage
 
 IMPLEMENTATIONS: dict[str, Callable[[Path, pytest.FixtureRequest], Storage]] = {
     "disk": lambda folder, _: DiskStorage(folder / "uploads", folder / "results"),
+    "shared folders": lambda folder, _: DiskStorage(folder / "uploads", folder / "results", marks_runs=True),
     "seaweedfs": lambda folder, request: open_storage(request.getfixturevalue("seaweedfs"), folder),
     "swift": lambda folder, request: open_storage(request.getfixturevalue("swift"), folder),
     "old server": lambda folder, request: open_storage(

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.routing import compile_path
 
-from app.api.auth.api_keys import COOKIE_NAME
+from app.api.auth.sessions import COOKIE_NAME
 from app.api.schemas import PROBLEM
 
 _SCHEMES = {

@@ -10,7 +10,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from app.notices import Notice
-from app.options import BOOLEAN_WORDS, FIELDS, Field
 
 Word = Literal["queued", "processing", "completed", "failed", "cancelled"]
 
@@ -280,74 +279,3 @@ PROBLEM: dict[str, Any] = {
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may answer with these problems."""
     return dict.fromkeys(statuses, PROBLEM)
-
-
-def upload_form(field: str, most: int, *, options: bool = True) -> dict[str, Any]:
-    """OpenAPI text of an upload form: the file field and, where they belong, every option with its bounds."""
-    binary = {"type": "string", "format": "binary", "minLength": 1}
-    files = binary if most == 1 else {"type": "array", "items": binary, "minItems": 1, "maxItems": most}
-    properties: dict[str, Any] = {field: files, **({**_written_options(), **_WEBHOOK} if options else {})}
-    return _body({"multipart/form-data": _closed(properties, required=[field])})
-
-
-def option_parameters() -> dict[str, Any]:
-    """OpenAPI text of every option as a parameter in the address."""
-    rows = [{"name": name, "in": "query", "schema": schema} for name, schema in _written_options().items()]
-    return {"parameters": rows}
-
-
-def options_body() -> dict[str, Any]:
-    """OpenAPI text of a body that holds options only, as JSON or as a form."""
-    kinds = {
-        "application/json": _json_options(),
-        "application/x-www-form-urlencoded": {**_written_options(), **_WEBHOOK},
-    }
-    return _body({kind: _closed(properties) for kind, properties in kinds.items()}, required=False)
-
-
-def object_body(schema: dict[str, Any]) -> dict[str, Any]:
-    """OpenAPI text of a JSON body."""
-    return _body({"application/json": schema})
-
-
-def _body(schemas: dict[str, Any], *, required: bool = True) -> dict[str, Any]:
-    content = {kind: {"schema": schema} for kind, schema in schemas.items()}
-    return {"requestBody": {"required": required, "content": content}}
-
-
-def _closed(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "additionalProperties": False, **more}
-
-
-_WEBHOOK = {"webhook_url": {"type": "string", "description": "https address to tell when the job ends"}}
-
-
-def _json_options() -> dict[str, Any]:
-    """Every option as a JSON value: its own type, the same as text, or null for the default; and whom to tell."""
-    values = {
-        name: {"description": option.help, "anyOf": [_typed(option), *_as_text(option), {"type": "null"}]}
-        for name, option in FIELDS.items()
-    }
-    return {**values, **_WEBHOOK}
-
-
-def _written_options() -> dict[str, Any]:
-    """Every option as it is written in a form or an address, where all is text; an empty one means the default."""
-    return {
-        name: {"description": option.help, "anyOf": [_typed(option), *_as_text(option)]}
-        for name, option in FIELDS.items()
-    }
-
-
-def _typed(option: Field) -> dict[str, Any]:
-    kind = {str: "string", int: "integer", float: "number", bool: "boolean"}[option.kind]
-    facts = {"minimum": option.low, "maximum": option.high, "enum": option.choices and list(option.choices)}
-    return {"type": kind, **{key: value for key, value in facts.items() if value is not None}}
-
-
-def _as_text(option: Field) -> list[dict[str, Any]]:
-    """The texts that are taken beside the option's own type."""
-    if option.kind is str:
-        return [{"type": "string", "enum": [""]}]
-    words = list(BOOLEAN_WORDS) if option.kind is bool else []
-    return [{"type": "string", "enum": [*words, ""]}]

@@ -8,9 +8,8 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from app.api.catalog import LOCAL_BACKEND, Catalog
 from app.backends.protocol import Backend, Pausing
@@ -23,19 +22,15 @@ from app.jobs.runner import Runner
 from app.main.cloud import open_cloud
 from app.main.foundation import Foundation
 from app.main.limits import open_result_cache
-from app.main.local_backend import open_backend
+from app.main.local_backend import open_backend, release_when_idle
 from app.queue import Queue
 from app.threads import SupervisedThread
 from app.worker import Worker
-
-if TYPE_CHECKING:
-    from app.backends.local import LocalBackend
 
 log = logging.getLogger(__name__)
 
 LOADER_JOIN_SECONDS = 15.0
 OPEN_AGAIN_SECONDS = 30.0
-IDLE_CHECK_SECONDS = 30.0
 
 Describe = Callable[[], Mapping[str, Any]]
 
@@ -188,7 +183,7 @@ class Restoring:
         except RestoreError as error:  # a damaged weight file, say: other models may do, and each job says its own
             log.warning("the default model could not be loaded: %s", error.detail)
         if backend.may_release_when_idle:
-            self._idle_watch = SupervisedThread("idle-release", functools.partial(_release_when_idle, backend))
+            self._idle_watch = SupervisedThread("idle-release", functools.partial(release_when_idle, backend))
             self._idle_watch.start()
 
     def _warm_decoders(self) -> None:
@@ -197,9 +192,3 @@ class Restoring:
             self.decoder.start()
         except RestoreError as error:  # the first photo tries again
             log.warning("the decoder could not be started: %s", error.detail)
-
-
-def _release_when_idle(backend: LocalBackend, stop: threading.Event) -> None:
-    """Have a card's memory given back when it had no work for a while, until `stop`."""
-    while not stop.wait(IDLE_CHECK_SECONDS):
-        backend.release_if_idle(time.monotonic())

@@ -66,9 +66,9 @@ class Service:
     ) -> None:
         self._after_death, self._settings = after_death, settings
         self._scanner = open_scanner(settings)
+        self._rate_limits = RateLimits(settings.rate_limit, cluster.open_windows(settings.broker_url))
         self._inspectors = DecoderPool(limits_of(settings).image)
         base = self._base = lay_foundation(settings, lease_times)
-        self._rate_limits = RateLimits(settings.rate_limit, cluster.open_windows(settings.broker_url))
         self._users = Users(settings, self._rate_limits, base.metrics)
         self.restoring: Restoring | None = None
         self.loaded = threading.Event()

@@ -130,9 +130,9 @@ class DiskStorage:
     def remove_result(self, result_name: str) -> bool:
         """See `Storage`."""
         there = remove_file(self._result_path(result_name))
-        for path in (self._results / name for name in related_files(result_name)):
-            if path.is_file():
-                remove_file(path)
+        for name in related_files(result_name) | self._marked_versions(result_name):
+            if (self._results / name).is_file():
+                remove_file(self._results / name)
         return there
 
     def remove_version(self, result_name: str) -> bool:
@@ -141,10 +141,21 @@ class DiskStorage:
 
     def remove_versions_before(self, result_name: str) -> None:
         """See `Storage`. Earlier ones went when the version before this one was shown."""
+        for name in self._marked_versions(result_name):
+            if 1 < version_of(name) < version_of(result_name):
+                self.remove_version(name)
         stem, _, ending = first_version(result_name).rpartition(".")
         before = version_of(result_name) - 1
         if before > 1:
             self.remove_version(f"{stem}-v{before}.{ending}")
+
+    def _marked_versions(self, result_name: str) -> frozenset[str]:
+        """The later versions of a run's result whose names bear the marks of whoever blended them."""
+        if not self._marks_runs:
+            return frozenset()
+        stem, _, ending = first_version(result_name).rpartition(".")
+        found = (path.name for path in self._results.glob(f"{stem}-v*.{ending}"))
+        return frozenset(name for name in found if RESULT_PATTERN.fullmatch(name))
 
     def replace_upload(self, photo_id: str, by: str) -> None:
         """See `Storage`."""

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import WithJsonSchema
 from starlette.responses import JSONResponse, Response
 
-from app.api import schemas
+from app.api import request_schemas, schemas
 from app.api.dependencies import AppContext, get_context
 from app.api.forecast import Knowledge
 from app.errors import Unprocessable
@@ -61,7 +61,7 @@ class EstimateShape(schemas.Shape):
     tags=["system"],
     summary="What a restoration would take",
     responses={200: {"model": EstimateShape}, **schemas.problems(401, 413, 422, 429)},
-    openapi_extra=schemas.option_parameters(),
+    openapi_extra=request_schemas.option_parameters(),
 )
 async def estimate_job(
     request: Request, size: Annotated[list[_Size], Query(min_length=1, max_length=MOST_SIZES, description=_SIZE_HELP)]

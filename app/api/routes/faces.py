@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from app.api import file_responses, schemas, views
+from app.api import file_responses, request_schemas, schemas, views
 from app.api.dependencies import AppContext, get_context, get_job
 from app.api.json_bodies import read_object
 from app.api.routes.jobs import JobId
@@ -47,7 +47,7 @@ async def show_faces(request: Request, job_id: JobId) -> Response:
     FACES,
     summary="Blend the faces of a finished photo again",
     responses={200: {"model": schemas.AttemptFaces}, **_PROBLEMS, **schemas.problems(400, 422, 503)},
-    openapi_extra=schemas.object_body(_STRENGTHS),
+    openapi_extra=request_schemas.object_body(_STRENGTHS),
 )
 async def blend_faces(
     request: Request,

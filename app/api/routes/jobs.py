@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from app.api import schemas, uploads, views
+from app.api import request_schemas, schemas, uploads, views
 from app.api.dependencies import (
     AppContext,
     check_id,
@@ -51,7 +51,7 @@ JobId = Annotated[str, Path(description="32 hex characters")]
     tags=["simple"],
     summary="Submit 1 to 50 photos",
     responses={202: {"model": schemas.Submitted}, **_SUBMIT_PROBLEMS},
-    openapi_extra=schemas.upload_form("files", MOST_IN_A_BATCH),
+    openapi_extra=request_schemas.upload_form("files", MOST_IN_A_BATCH),
 )
 async def enhance_simple(request: Request) -> Response:
     """Take photos with one set of options; follow them under `/status/{job_id}`."""
@@ -79,7 +79,7 @@ async def status_simple(request: Request, job_id: JobId) -> Response:
     tags=["jobs"],
     summary="Submit one photo",
     responses={200: {"model": schemas.JobShape}, 202: {"model": schemas.Submitted}, **_SUBMIT_PROBLEMS},
-    openapi_extra=schemas.upload_form("file", 1),
+    openapi_extra=request_schemas.upload_form("file", 1),
 )
 async def enhance(request: Request) -> Response:
     """Take one photo. `Prefer: wait=SECONDS` answers with the finished job, or with the failure's own status."""
@@ -93,7 +93,7 @@ async def enhance(request: Request) -> Response:
     tags=["jobs"],
     summary="Submit several photos",
     responses={200: {"model": schemas.JobShape}, 202: {"model": schemas.BatchSubmitted}, **_SUBMIT_PROBLEMS},
-    openapi_extra=schemas.upload_form("files", MOST_IN_A_BATCH),
+    openapi_extra=request_schemas.upload_form("files", MOST_IN_A_BATCH),
 )
 async def enhance_batch(request: Request) -> Response:
     """Take 1 to 50 photos with one set of options. One bad photo refuses all; `errors` names each bad one."""

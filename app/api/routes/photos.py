@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from app.api import schemas, uploads, views
+from app.api import request_schemas, schemas, uploads, views
 from app.api.dependencies import AppContext, get_context, get_owner
 from app.api.fair_use import charged
 from app.api.job_origin import origin_of, with_webhook
@@ -38,7 +38,7 @@ _CHOICE = {"type": "object", "properties": {"attempt_id": _ATTEMPT_ID}, "require
     status_code=201,
     summary="Upload one photo",
     responses={200: {"model": schemas.PhotoShape}, 201: {"model": schemas.PhotoShape}, **_UPLOAD_PROBLEMS},
-    openapi_extra=schemas.upload_form("file", 1, options=False),
+    openapi_extra=request_schemas.upload_form("file", 1, options=False),
 )
 async def upload_photo(request: Request) -> Response:
     """Take one photo without restoring it. Bytes that are here already give the photo they are, with 200."""
@@ -87,7 +87,7 @@ async def show_photo(request: Request, photo_id: PhotoId) -> Response:
         **_CHANGE_PROBLEMS,
         **schemas.problems(413, 415, 503),
     },
-    openapi_extra=schemas.options_body(),
+    openapi_extra=request_schemas.options_body(),
 )
 async def restore_photo(request: Request, photo_id: PhotoId) -> Response:
     """One attempt more, with any backend and options, as a job of its own; 409 `photo_busy` while one is active.
@@ -109,7 +109,7 @@ async def restore_photo(request: Request, photo_id: PhotoId) -> Response:
     UPLOAD + "/{photo_id}/select",
     summary="Choose the attempt to keep",
     responses={200: {"model": schemas.PhotoShape}, **_CHANGE_PROBLEMS},
-    openapi_extra=schemas.object_body(_CHOICE),
+    openapi_extra=request_schemas.object_body(_CHOICE),
 )
 async def select_attempt(request: Request, photo_id: PhotoId) -> Response:
     """Mark one completed attempt as the result of this photo; the last choice counts."""
