@@ -130,9 +130,7 @@ class Settings(BaseSettings):
     storage_url: str = Field(
         default="", description="empty: the two folders; s3://bucket or s3://bucket/prefix: a bucket of an S3 server"
     )
-    shared_folders: bool = Field(
-        default=False, description="the two folders are one file system that every host of the service mounts"
-    )
+    shared_folders: bool = Field(default=False, description="the two folders are one file system for all hosts")
     s3_endpoint_url: str = Field(default="", description="address of the S3 server; empty: AWS")
     s3_public_endpoint_url: str = Field(
         default="", description="address of the S3 server as browsers and providers reach it"
