@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from app.commands import dispatch, evaluate
+from app.options import FIELDS
 from app.restoration.models.weights import EMBEDDED
 from app.settings import Settings
 from tests.documentation import FILES, PAGES, ROOT
@@ -59,9 +60,22 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
 
 def read_module(words: Sequence[str]) -> None:
     """`-m MODULE --flags`: the module exists, and its command line has the flags."""
-    name = words[0] if "." in words[0] else f"{words[0]}.__main__"
-    source = (ROOT / Path(*name.split(".")).with_suffix(".py")).read_text(encoding="utf-8")
+    place = ROOT / Path(*words[0].split("."))
+    source = (place / "__main__.py" if place.is_dir() else place.with_suffix(".py")).read_text(encoding="utf-8")
     assert all(f'"{word}"' in source for word in words if word.startswith("--"))
+
+
+def read_pip(words: Sequence[str]) -> None:
+    """`pip install -r FILE`: the file is there."""
+    assert list(words[:2]) == ["install", "-r"]
+    assert (ROOT / words[2]).is_file()
+
+
+def read_curl(words: Sequence[str]) -> None:
+    """`curl -F name=value ... "$API/route"`: the form has these fields, and the page of the API the route."""
+    fields = {words[place + 1].partition("=")[0] for place, word in enumerate(words) if word == "-F"}
+    assert fields <= {"file", "files", "webhook_url", *FIELDS}
+    assert f"{words[-1].removeprefix('$API')}`" in PAGES["api.md"]
 
 
 def read_docker(words: Sequence[str]) -> None:
@@ -106,9 +120,11 @@ def read_setting(line: str) -> None:
 READERS: tuple[tuple[str, Callable[[Sequence[str]], None]], ...] = (
     ("python3 run.py", read_run),
     ("python3 evaluate.py", read_evaluate),
+    ("python -m pip", read_pip),
     ("python -m", read_module),
     ("docker", read_docker),
     ("modal", read_modal),
+    ("curl", read_curl),
 )
 
 
@@ -145,6 +161,8 @@ def test_a_command_is_one_that_its_program_takes(line: str) -> None:
         "docker build -t name --build-arg WEIGHTS=1 .",
         'echo "FORWARDED_ALLOW=10.0.0.1" >> .env',
         "make install",
+        "python -m pip install -r requirements-none.txt",
+        'curl -F photo=@a.jpg "$API/api/v1/enhance"',
     ],
 )
 def test_a_wrong_command_is_found(line: str) -> None:
