@@ -245,14 +245,19 @@ def _backend(attempt: Any) -> str | None:
 
 
 def _open_local(settings: Settings, *_: Any) -> dict[str, Backend]:
-    from app.main.backends import load_backend, open_backend
+    from app.errors import RestoreError
+    from app.main.local_backend import open_backend
 
     backend = open_backend(settings)
-    load_backend(backend)
+    try:
+        backend.load()
+    except RestoreError as error:  # a damaged weight file, say: other models may do, and each photo says its own
+        log.warning("the default model could not be loaded: %s", error.detail)
     return {backend.name: backend}
 
 
 def _open_provider(*parts: Any) -> dict[str, Backend]:
-    from app.main.backends import open_cloud
+    from app.main.cloud import open_cloud
 
-    return open_cloud(*parts)
+    cloud = open_cloud(*parts)
+    return {} if cloud is None else {cloud.name: cloud}

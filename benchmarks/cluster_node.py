@@ -8,7 +8,6 @@ NODE as JSON, see `Node`.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
 import signal
@@ -23,7 +22,9 @@ from app.backends.siliconflow import NAME as CLOUD
 from app.backends.siliconflow.backend import open_siliconflow_backend
 from app.commands.supervisor import Policy, Supervisor, die_with
 from app.images import Decoder, ImageLimits, Picture
-from app.main import create_app, serve, serving
+from app.main import serve
+from app.main.roles import Role
+from app.main.worker_service import work
 from app.options import RestoreOptions
 from app.outbound.ssrf_safe_transport import GuardedNetwork
 from app.results import RestorationResult
@@ -112,17 +113,16 @@ def backends_of(node: Node, settings: Settings) -> dict[str, Any]:
 
 
 def run(node: Node, *, after_death: bool) -> None:
-    """The child: serves until a signal."""
-    settings = settings_for(Path(node.folder), **node.settings)
-    parts: dict[str, Any] = {"restores": False}
+    """The child: an API server or a Celery worker, until a signal."""
+    settings = settings_for(Path(node.folder), **{**node.settings, "siliconflow_api_key": provider.KEY})
     if node.restores:
-        parts = {"backends": backends_of(node, settings), "describe": describe, "warm_up": lambda: "lanczos"}
-    serving.create_app = functools.partial(create_app, **parts)  # type: ignore[attr-defined]
-    serve(settings, after_death=after_death)
+        work(settings, backends=backends_of(node, settings), describe=describe, after_death=after_death)
+    else:
+        serve(settings, role=Role.API, after_death=after_death)
 
 
 def supervise(word: str) -> int:
-    """The parent, as `run.py serve` is one."""
+    """The parent, as `run.py api` and `run.py worker` have one."""
     command = [sys.executable, "-m", "benchmarks.cluster_node", "run", word, str(os.getpid())]
     return Supervisor(
         command, dict(os.environ), lambda line: print(line, flush=True), POLICY, words_after_death=[AFTER_DEATH]
