@@ -112,7 +112,7 @@ FAULTS = (
         10,
         "a card that is lost at every photo would have ended the service for good",
         (
-            "test_supervisor::test_a_child_that_hung_or_lost_its_card_twice_is_told_to_do_without_it",
+            "test_supervisor::test_a_child_that_hung_or_lost_its_card_twice_is_told_to_do_without_it_and_why",
             "test_run::test_a_child_whose_card_failed_restores_on_the_cpu_whatever_device_says",
             "test_system_api::test_a_card_that_failed_twice_is_told_in_health_config_and_the_start_text",
         ),
