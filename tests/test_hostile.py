@@ -90,8 +90,8 @@ REQUESTS: dict[str, tuple[Callable[[Service], Any], int, str]] = {
     "two files where one fits": (
         ask("POST", "/api/v1/enhance", files=[("file", photo())] * 2), 413, "too_many_files"
     ),
-    "thirty fields": (
-        upload(data={f"f{n}": "1" for n in range(30)}), 400, "too_many_fields"
+    "fifty fields": (
+        upload(data={f"f{n}": "1" for n in range(50)}), 400, "too_many_fields"
     ),
     "field of 100 kB": (upload(data={"prompt": "x" * 100_000}), 413, "field_too_large"),
     "scale of infinity": (upload(data={"scale": "inf"}), 422, "invalid_option"),
@@ -140,6 +140,7 @@ ELSEWHERE = {
     "no_space": "test_images_decoder",
     "shutting_down": "test_images_decoder",
     "too_many_pages": "test_pages",
+    "too_many_uploads": "test_fair_use",
     "unsupported_depth": "HOSTILE, at the decoder",
 }
 
