@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from app import logs
+from app.api.auth.api_keys import ApiKeys, NamedKey
 from app.process_names import own_process_name
 from tests.http_service import KEY, photo, running
 from tests.otlp_collector import collecting
@@ -54,6 +55,13 @@ def test_facts_hold_in_their_block_and_thread_only(lines: list[dict[str, Any]]) 
     assert facts == [{"job": "j", "attempt": "a", "owner": "o"}, {"job": "j"}, {}, {}]
 
 
+def owner_of(key: str) -> str:
+    """The owner behind a key, as rows name it."""
+    caller = ApiKeys([NamedKey(key, "", None)]).caller_of_key(key.encode())
+    assert caller is not None
+    return caller.owner
+
+
 def test_the_lines_of_a_run_say_request_job_attempt_owner_and_worker(
     tmp_path: Path, lines: list[dict[str, Any]]
 ) -> None:
@@ -68,7 +76,7 @@ def test_the_lines_of_a_run_say_request_job_attempt_owner_and_worker(
         service.client.headers["X-Request-ID"] = "my-request"
         job_id = service.submit()
         job = service.finish(job_id)
-        owner = service.context.keys.owner_of_key(KEY.encode())
+        owner = owner_of(KEY)
     (said,) = [line for line in lines if line["message"].startswith("the backend speaks")]
     assert said["message"] == "the backend speaks of [hidden]"
     assert said["request_id"] == "my-request"
@@ -88,9 +96,10 @@ def test_the_lines_of_a_request_carry_its_id_and_owner_into_the_pool(
 
         monkeypatch.setattr(store, "seconds_per_megapixel", speaking)
         service.client.get("/api/v1/status", headers={"X-Request-ID": "asked-1"}).raise_for_status()
-        owner = service.context.keys.owner_of_key(KEY.encode())
+        owner = owner_of(KEY)
     (said,) = [line for line in lines if line["message"].startswith("read in a thread")]
     assert (said["request_id"], said["owner"]) == ("asked-1", owner)
+    assert said["caller"].startswith("key-")
     assert "trace_id" not in said
 
 

@@ -120,7 +120,7 @@ class AccessControlMiddleware:
         scope["state"]["owner"] = caller.owner if caller else None
         scope["state"]["session_id"] = session_id
         if caller is not None:
-            logs.add(owner=caller.name)
+            logs.add(owner=caller.owner, caller=caller.name)
 
     async def _judge_body(self, scope: Scope, headers: Headers) -> int:
         """The body's limit in bytes, once its announced length and the state of the service allow it."""
