@@ -30,6 +30,7 @@ from app.restoration.faces.parsing import parser_of, plain_mask, soft_mask
 from app.restoration.models.registry import ModelRegistry
 from benchmarks.random_weights import DETECTOR_FILE, random_detector, random_gfpgan, random_parser
 from tests.face_harness import noted
+from tests.timing import needs_bf16
 
 FACE_PHOTOS = {"one_face.jpg": 1, "Blake_Lively.jpg": 2, "10045.png": 3, "children-alpha.png": 5}
 
@@ -68,6 +69,7 @@ def test_the_running_form_of_gfpgan_is_the_same_function(small_gfpgan: Any, face
     torch.testing.assert_close(restore(faces()), expected, atol=1e-5, rtol=1e-4)
 
 
+@needs_bf16
 @pytest.mark.parametrize("face_by_face", [True, False])
 def test_gfpgan_in_bf16_stays_45_db_close(small_gfpgan: Any, face_by_face: bool) -> None:
     restore = build_gfpgan(small_gfpgan, "cpu", torch.bfloat16, face_by_face=face_by_face)

@@ -31,6 +31,7 @@ from app.restoration.reference.packages import is_available
 from app.restoration.reference.upscaling import ReferenceRestorer
 from benchmarks.random_weights import DETECTOR_FILE, put_face_weights
 from tests.face_harness import enlarge, read
+from tests.timing import needs_bf16
 
 needs_upstream = pytest.mark.skipif(not is_available(), reason="realesrgan, gfpgan and basicsr are not installed here")
 CHOICE = FaceModelChoice("GFPGANv1.3", "mobilenet", parses=True)
@@ -162,6 +163,7 @@ def test_alignment_and_pasting_are_upstreams_on_every_face_photo(
         enhancer.gfpgan, enhancer.face_helper.face_parse = kept
 
 
+@needs_bf16
 def test_two_runs_of_the_full_network_in_bf16_give_equal_bytes(weights: Path, real_photos: Path) -> None:
     box = FaceModels(ModelRegistry(weights, allow_unverified=True), "cpu", "bf16", "mobilenet")
     tools, _ = box.open(None, parse=False)
