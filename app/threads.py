@@ -1,6 +1,6 @@
 """A thread that is started again when it dies, with growing pauses, and that says so when it dies too often.
 
-The worker, the watchdog and the janitor run in such threads.
+The lanes and the watchdog run in such threads; what has a pass to make again and again is a `PeriodicThread`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+
+from app.errors import RestoreError
 
 log = logging.getLogger(__name__)
 
@@ -104,3 +106,62 @@ class SupervisedThread:
     def _pause(self) -> float:
         doublings = max(0, self._recent_deaths() - 1)
         return float(min(LONGEST_PAUSE_SECONDS, self._first_pause * 2.0**doublings))
+
+
+class PeriodicThread:
+    """Makes a pass at once and one after each pause, in a supervised thread, until it is stopped.
+
+    A pass that raises `RestoreError` (the store is away, say) is logged when that begins, not each time.
+
+    Args:
+        name: of the thread.
+        make_pass: one pass.
+        pause_seconds: between the end of one and the next.
+        trouble: what is not done meanwhile, for the log.
+        on_restart: told the name when the thread died and is started again.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        make_pass: Callable[[], object],
+        pause_seconds: float,
+        *,
+        trouble: str,
+        on_restart: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._make_pass, self._pause_seconds, self._trouble = make_pass, pause_seconds, trouble
+        self._thread = SupervisedThread(name, self._loop, on_death=lambda _: on_restart(name), clock=clock)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, timeout_seconds: float = 5.0) -> None:
+        """End the thread and wait for it; harmless when it was never started."""
+        self._thread.stop()
+        self._thread.join(timeout_seconds)
+
+    @property
+    def state(self) -> ThreadState:
+        """Whether the thread runs, or keeps dying."""
+        return self._thread.state
+
+    @property
+    def restarts(self) -> int:
+        """How often the thread died and was started again."""
+        return self._thread.restarts
+
+    def _loop(self, stop: threading.Event) -> None:
+        in_trouble = False
+        while not stop.is_set():
+            try:
+                self._make_pass()
+                in_trouble = False
+            except RestoreError as error:
+                if not in_trouble:
+                    log.warning("%s: %s", self._trouble, error.detail)
+                in_trouble = True
+            stop.wait(self._pause_seconds)

@@ -23,7 +23,7 @@ from app.backends.siliconflow.backend import open_siliconflow_backend
 from app.commands.supervisor import Policy, Supervisor, die_with
 from app.images import Decoder, ImageLimits, Picture
 from app.main import serve
-from app.main.roles import Role
+from app.main.roles import ProcessRole
 from app.main.worker_service import work
 from app.options import RestoreOptions
 from app.outbound.ssrf_safe_transport import GuardedNetwork
@@ -118,7 +118,7 @@ def run(node: Node, *, after_death: bool) -> None:
     if node.restores:
         work(settings, backends=backends_of(node, settings), describe=describe, after_death=after_death)
     else:
-        serve(settings, role=Role.API, after_death=after_death)
+        serve(settings, role=ProcessRole.API, after_death=after_death)
 
 
 def supervise(word: str) -> int:

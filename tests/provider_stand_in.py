@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from app.backends.siliconflow.backend import SiliconFlowBackend, open_siliconflow_backend
-from app.backends.siliconflow.paid_result import Patience
+from app.backends.siliconflow.paid_result import FetchRetries
 from app.images import Picture
 from app.outbound.ssrf_safe_transport import GuardedNetwork
 
@@ -144,7 +144,7 @@ class StandIn:
             "timeout_seconds": 60.0,
             "result_hosts": (HOST,),
             "network": self.network,
-            "patience": Patience(0.0),  # one try: whoever tests patience asks for some
+            "retries": FetchRetries(0.0),  # one try: whoever tests retries asks for some
             **changes,
         }
         return open_siliconflow_backend(decode=decode, **values)

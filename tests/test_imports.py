@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "time_estimate": {"errors", "options", "stages"},
     "settings": GROUND | {"setting_values"},
     "metrics": GROUND,
-    "threads": GROUND,
+    "threads": {"errors"},
     "logs": GROUND,
     "clamd": GROUND,
     "images": GROUND,

@@ -12,9 +12,9 @@ import pytest
 
 from app.api.multipart_form import MAX_FIELDS
 from app.backends.siliconflow import failures
-from app.backends.siliconflow.backend import PATIENCE_SECONDS, Account, SiliconFlowBackend, send_itself
+from app.backends.siliconflow.backend import PROVIDER_WAIT_SECONDS, Account, SiliconFlowBackend, send_itself
 from app.backends.siliconflow.breaker import MOST_FAILURES, PAUSE_SECONDS, TRIAL_SECONDS, ProviderBreaker
-from app.backends.siliconflow.paid_result import Patience
+from app.backends.siliconflow.paid_result import FetchRetries
 from app.errors import Cancelled, RestoreError, Unavailable
 from app.images import Decoder, Picture
 from app.options import FIELDS, RestoreOptions
@@ -172,7 +172,7 @@ def backend_of(provider: StandIn, decoder: Decoder, breaker: ProviderBreaker, cl
         provider.network,
         scratch=temporary_name,
         share=send_itself,
-        patience=Patience(0.0),
+        retries=FetchRetries(0.0),
         breaker=breaker,
         clock=clock,
         pause=clock.wait,
@@ -204,7 +204,7 @@ def test_a_photo_waits_half_a_minute_and_fails_without_being_sent(
     with pytest.raises(Unavailable) as raised:
         backend_of(provider, decoder, breaker, clock).restore(picture(), ASKED, tell)
     assert raised.value.code == "provider_unavailable"
-    assert PATIENCE_SECONDS <= clock.now - began <= PATIENCE_SECONDS + 1
+    assert PROVIDER_WAIT_SECONDS <= clock.now - began <= PROVIDER_WAIT_SECONDS + 1
     assert Stage.SENDING not in stages  # else its row would say that money was spent
     assert len(stages) > 10  # signs of life
     assert provider.asked("api") == []

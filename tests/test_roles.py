@@ -14,7 +14,7 @@ from app.commands import status
 from app.errors import Conflict
 from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_FAILED, EXIT_OK
 from app.jobs.worker_reports import WorkerReport
-from app.main.roles import Role, check_role, queues_of
+from app.main.roles import ProcessRole, check_role, queues_of
 from app.main.storage import open_storage
 from app.queue.names import QueueName, queue_of
 from app.store import LiveWorker, SqlStore
@@ -26,7 +26,7 @@ BROKER = "redis://127.0.0.1:1/0"
 SHARED = {"database_url": "postgresql+psycopg://db/x", "broker_url": BROKER, "shared_folders": True}
 
 
-@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize("role", list(ProcessRole))
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -35,7 +35,7 @@ SHARED = {"database_url": "postgresql+psycopg://db/x", "broker_url": BROKER, "sh
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(
-    role: Role, changes: dict[str, Any], words: str, tmp_path: Path
+    role: ProcessRole, changes: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(Conflict, match=words) as refused:
         check_role(settings_for(tmp_path, **changes), role)
@@ -46,8 +46,8 @@ def test_settings_that_do_not_go_together_are_refused(
 
 def test_only_the_whole_service_does_without_a_broker(tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
-    check_role(settings, Role.ALL)
-    for role in (Role.API, Role.WORKER):
+    check_role(settings, ProcessRole.ALL)
+    for role in (ProcessRole.API, ProcessRole.WORKER):
         with pytest.raises(Conflict, match="needs BROKER_URL"):
             check_role(settings, role)
 

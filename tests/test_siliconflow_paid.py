@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.backends.siliconflow.paid_result import Patience
+from app.backends.siliconflow.paid_result import FetchRetries
 from app.errors import Cancelled, Internal, RestoreError, Unprocessable
 from app.images import Decoder, ImageLimits, Picture
 from app.options import RestoreOptions
@@ -46,8 +46,8 @@ def decoder() -> Iterator[Decoder]:
     made.close()
 
 
-def patience(clock: Clock) -> Patience:
-    return Patience(900.0, clock, clock.pause)
+def retries(clock: Clock) -> FetchRetries:
+    return FetchRetries(900.0, clock, clock.pause)
 
 
 def keep_on(fraction: float, stage: str) -> bool:
@@ -69,7 +69,7 @@ def test_a_download_that_fails_is_tried_again_and_nothing_is_paid_twice(
         play(wire)
 
     provider.store, clock = bad_then_good, Clock()
-    backend = provider.backend(decoder.decode, patience=patience(clock))
+    backend = provider.backend(decoder.decode, retries=retries(clock))
     assert backend.restore(PHOTO, RestoreOptions(), keep_on).picture.width
     assert (len(provider.asked("api")), len(provider.asked("store"))) == (1, 4)
     assert clock.now == 1 + 2 + 4
@@ -88,7 +88,7 @@ def test_a_decoder_that_fails_for_a_reason_of_ours_gets_the_result_again(
             raise errors.pop()
         return decoder.decode(path)
 
-    backend = provider.backend(decode, patience=patience(Clock()))
+    backend = provider.backend(decode, retries=retries(Clock()))
     assert backend.restore(PHOTO, RestoreOptions(), keep_on).picture.width
     assert (len(provider.asked("api")), len(provider.asked("store"))) == (1, 2)
 
@@ -96,7 +96,7 @@ def test_a_decoder_that_fails_for_a_reason_of_ours_gets_the_result_again(
 def test_patience_ends_with_the_last_failure(provider: StandIn, decoder: Decoder) -> None:
     provider.store, clock = lambda wire: wire.reply(503, b""), Clock()
     with pytest.raises(RestoreError) as caught:
-        provider.backend(decoder.decode, patience=patience(clock)).restore(PHOTO, RestoreOptions(), keep_on)
+        provider.backend(decoder.decode, retries=retries(clock)).restore(PHOTO, RestoreOptions(), keep_on)
     assert caught.value.code == "provider_unavailable"
     assert 800 < clock.now <= 900
     assert len(provider.asked("api")) == 1
@@ -105,7 +105,7 @@ def test_patience_ends_with_the_last_failure(provider: StandIn, decoder: Decoder
 def test_what_is_wrong_with_the_result_itself_is_not_waited_for(provider: StandIn, decoder: Decoder) -> None:
     provider.store, clock = lambda wire: wire.reply(200, b"<html>"), Clock()
     with pytest.raises(RestoreError) as caught:
-        provider.backend(decoder.decode, patience=patience(clock)).restore(PHOTO, RestoreOptions(), keep_on)
+        provider.backend(decoder.decode, retries=retries(clock)).restore(PHOTO, RestoreOptions(), keep_on)
     assert caught.value.code == "provider_result_refused"
     assert (clock.now, len(provider.asked("store"))) == (0.0, 1)
 
@@ -121,10 +121,10 @@ def test_who_waits_gives_signs_of_life_and_can_be_stopped() -> None:
         return clock.now < 20
 
     with pytest.raises(Cancelled):
-        patience(clock).fetch(fetch, beat)
+        retries(clock).fetch(fetch, beat)
     assert max(later - earlier for earlier, later in itertools.pairwise(beats)) <= 1.0
     with pytest.raises(Unprocessable):
-        patience(clock).fetch(lambda: _refuse(), lambda: True)
+        retries(clock).fetch(lambda: _refuse(), lambda: True)
 
 
 def _refuse() -> Picture:

@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from app.threads import DEATHS_WINDOW_SECONDS, SupervisedThread, ThreadState
+from app.errors import Unavailable
+from app.threads import DEATHS_WINDOW_SECONDS, PeriodicThread, SupervisedThread, ThreadState
 from tests.harness import until
 
 
@@ -89,3 +90,26 @@ def test_a_body_that_returns_ends_its_thread_for_good() -> None:
     assert (thread.restarts, thread.state) == (0, ThreadState.STOPPED)
     with pytest.raises(RuntimeError, match="started before"):
         thread.start()
+
+
+def test_passes_go_on_through_trouble_that_is_told_when_it_begins(caplog: pytest.LogCaptureFixture) -> None:
+    outcomes: list[BaseException | None] = [None, Unavailable("x", "away"), Unavailable("x", "away"), None]
+    outcomes += [Unavailable("x", "away"), RuntimeError("a fault"), None]
+    restarted: list[str] = []
+    done = threading.Event()
+
+    def make_pass() -> None:
+        if not outcomes:
+            done.set()
+        outcome = outcomes.pop(0) if outcomes else None
+        if outcome is not None:
+            raise outcome
+
+    thread = PeriodicThread("p", make_pass, 0.001, trouble="nothing is done", on_restart=restarted.append)
+    thread.start()
+    assert done.wait(10.0)
+    assert thread.state is ThreadState.RUNNING
+    thread.stop()
+    assert thread.state is ThreadState.STOPPED
+    assert caplog.text.count("nothing is done: away") == 2
+    assert (restarted, thread.restarts) == (["p"], 1)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.api.forecast import Knowledge, line_up, mean_faces, sample_of
+from app.api.forecast import Estimator, mean_faces, sample_of, simulate_queue
 from app.options import RestoreOptions
 from app.restoration.models.registry import TABLE, load_module, read_file
 from app.stages import Stage
@@ -143,8 +143,8 @@ def test_what_is_left_goes_over_from_the_plan_to_the_run_s_own_pace() -> None:
     assert seconds_left(plan, Stage.ENCODING, 1.0, None) == plan.saving
 
 
-def knowledge(machine: Machine = MACHINE) -> Knowledge:
-    return Knowledge(machine, Pace(machine, []), 0.0)
+def estimator(machine: Machine = MACHINE) -> Estimator:
+    return Estimator(machine, Pace(machine, []), 0.0)
 
 
 def queue_of(finished: Attempt, *changes: dict[str, Any]) -> list[Attempt]:
@@ -159,14 +159,14 @@ def queue_of(finished: Attempt, *changes: dict[str, Any]) -> list[Attempt]:
 def test_everybody_s_photos_ahead_count_and_a_second_machine_halves_them(finished: Attempt) -> None:
     running = {"status": AttemptStatus.PROCESSING, "stage": "upscaling", "progress": 0.5, "worked_seconds": 1.0}
     attempts = queue_of(finished, running, {}, {}, {})
-    one = line_up(knowledge(), attempts, 2)
-    plan = knowledge().plan(attempts[1])
+    one = simulate_queue(estimator(), attempts, 2)
+    plan = estimator().plan(attempts[1])
     assert plan is not None
     assert one.ends["0"] == pytest.approx(1.0 + plan.saving)
     assert one.ends["3"] == pytest.approx(1.0 + 3 * plan.restoring + plan.saving)
     assert one.free["local"] == pytest.approx(1.0 + 3 * plan.restoring)
     assert one.free["siliconflow"] == 0.0
-    two = line_up(knowledge(dataclasses.replace(MACHINE, workers=2)), attempts, 2)
+    two = simulate_queue(estimator(dataclasses.replace(MACHINE, workers=2)), attempts, 2)
     assert two.ends["3"] == pytest.approx(1.0 + plan.restoring + plan.restoring - 0.0 + plan.saving, abs=1.1)
     assert two.ends["3"] < one.ends["3"]
 
@@ -174,22 +174,24 @@ def test_everybody_s_photos_ahead_count_and_a_second_machine_halves_them(finishe
 def test_what_was_decoded_ahead_waits_for_the_one_in_work(finished: Attempt) -> None:
     ahead = {"status": AttemptStatus.PROCESSING, "stage": "waiting"}
     running = {"status": AttemptStatus.PROCESSING, "stage": "upscaling", "progress": 0.5, "worked_seconds": 5.0}
-    line = line_up(knowledge(), queue_of(finished, ahead, running), 1)
+    line = simulate_queue(estimator(), queue_of(finished, ahead, running), 1)
     assert line.ends["0"] > line.ends["1"] > 5.0
 
 
 def test_a_model_is_loaded_once_for_all_that_wait(finished: Attempt) -> None:
     options = json.dumps({**json.loads(finished.options_json), "model": "large"})
     attempts = queue_of(finished, {"options_json": options}, {"options_json": options})
-    line = line_up(knowledge(), attempts, 1)
-    plan = knowledge().plan(attempts[0])
+    line = simulate_queue(estimator(), attempts, 1)
+    plan = estimator().plan(attempts[0])
     assert plan is not None
     assert line.ends["1"] == pytest.approx(plan.loading + 2 * plan.restoring + plan.saving)
 
 
 def test_a_photo_of_unknown_work_hides_what_comes_after_it_in_its_lane_alone(finished: Attempt) -> None:
     options = json.dumps({**json.loads(finished.options_json), "model": "unknown"})
-    line = line_up(knowledge(), queue_of(finished, {}, {"options_json": options}, {}, {"backend": "siliconflow"}), 1)
+    line = simulate_queue(
+        estimator(), queue_of(finished, {}, {"options_json": options}, {}, {"backend": "siliconflow"}), 1
+    )
     assert set(line.ends) == {"0", "3"}
     assert line.free["local"] is None
     assert line.free["siliconflow"] is not None

@@ -30,7 +30,7 @@ _EARLIEST = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Knowledge:
+class Estimator:
     """What estimates are made from: the machine, its pace, and how many faces a photo has on average."""
 
     machine: Machine
@@ -63,7 +63,7 @@ class Knowledge:
 
 
 @dataclasses.dataclass(frozen=True)
-class Line:
+class QueueForecast:
     """The queue at one moment, in seconds from it.
 
     Attributes:
@@ -90,7 +90,7 @@ class Forecast:
         self._store, self._catalog, self._clock = store, catalog, clock
         self._cloud_concurrency = cloud_concurrency
         self._lock = threading.Lock()
-        self._kept: tuple[float, Knowledge, Line] | None = None
+        self._kept: tuple[float, Estimator, QueueForecast] | None = None
 
     def seconds_left(self, job: Job) -> float | None:
         """Until the last photo of a job has ended; None for one that has, and while nobody can tell."""
@@ -103,34 +103,34 @@ class Forecast:
         ends = [line.ends.get(attempt.id) for attempt in active]
         return None if None in ends else round(max(end for end in ends if end is not None), 1)
 
-    def now(self, max_age_seconds: float = KEPT_SECONDS) -> tuple[Knowledge, Line]:
+    def now(self, max_age_seconds: float = KEPT_SECONDS) -> tuple[Estimator, QueueForecast]:
         """What is known, and the queue, at most so old."""
         with self._lock:
             kept = self._kept
             if kept is None or self._clock() - kept[0] > max_age_seconds:
-                knowledge = self._look()
-                line = line_up(knowledge, self._store.active(MOST_ATTEMPTS), self._cloud_concurrency)
-                kept = self._kept = (self._clock(), knowledge, line)
+                estimator = self._look()
+                line = simulate_queue(estimator, self._store.active(MOST_ATTEMPTS), self._cloud_concurrency)
+                kept = self._kept = (self._clock(), estimator, line)
         return kept[1], kept[2]
 
-    def _look(self) -> Knowledge:
+    def _look(self) -> Estimator:
         machine = machine_of(self._catalog.description())
         recent = self._store.recent_completed()
         samples = [sample for attempt in recent if (sample := sample_of(machine, attempt)) is not None]
-        return Knowledge(machine, Pace(machine, samples), mean_faces(recent))
+        return Estimator(machine, Pace(machine, samples), mean_faces(recent))
 
 
-def line_up(knowledge: Knowledge, active: Sequence[Attempt], cloud_concurrency: int) -> Line:
+def simulate_queue(estimator: Estimator, active: Sequence[Attempt], cloud_concurrency: int) -> QueueForecast:
     """Let the attempts that have not ended run in their order, each in the first place of its lane to be free."""
     places = {
-        BackendName.LOCAL.value: [0.0] * knowledge.machine.workers,
+        BackendName.LOCAL.value: [0.0] * estimator.machine.workers,
         BackendName.SILICONFLOW.value: [0.0] * cloud_concurrency,
     }
     ends: dict[str, float] = {}
     blind: set[str] = set()  # lanes whose next photos cannot be foretold
     loaded: set[str | None] = set()
     for attempt in sorted(active, key=_turn):
-        planned = knowledge.plan(attempt)
+        planned = estimator.plan(attempt)
         lane = places.get(attempt.backend)
         if planned is None or lane is None or attempt.backend in blind:
             blind.add(attempt.backend)
@@ -147,7 +147,7 @@ def line_up(knowledge: Knowledge, active: Sequence[Attempt], cloud_concurrency: 
         if attempt.stage != Stage.ENCODING:
             heapq.heappush(lane, begins + left - saving)
     seen = frozenset(attempt.id for attempt in active)
-    return Line(seen, ends, {name: None if name in blind else min(lane) for name, lane in places.items()})
+    return QueueForecast(seen, ends, {name: None if name in blind else min(lane) for name, lane in places.items()})
 
 
 def _turn(attempt: Attempt) -> int:

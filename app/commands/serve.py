@@ -66,9 +66,9 @@ def run_child(parent_pid: int, *, after_death: bool = False, no_card: str | None
     settings = read_settings()
     if no_card is not None:
         settings = settings.model_copy(update={"device": no_card})
-    from app.main import Role, serve  # where it restores it imports torch, which the parent does without
+    from app.main import ProcessRole, serve  # where it restores it imports torch, which the parent does without
 
-    role = Role.ALL if restores else Role.API
+    role = ProcessRole.ALL if restores else ProcessRole.API
     try:
         serve(settings, banner=lambda facts: _print_banner(settings, facts), after_death=after_death, role=role)
     except RestoreError as error:

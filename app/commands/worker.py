@@ -14,7 +14,7 @@ from app.commands.serve import exit_code_of, provide_weights, supervise
 from app.commands.supervisor import die_with
 from app.errors import RestoreError
 from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_OK
-from app.main.roles import Role, check_role, queues_of
+from app.main.roles import ProcessRole, check_role, queues_of
 from app.queue.names import QueueName
 
 
@@ -22,7 +22,7 @@ def run(queues: Sequence[QueueName], *, download: bool = True) -> int:
     """Restore until stopped; returns the exit code."""
     settings = read_settings()
     try:
-        check_role(settings, Role.WORKER)
+        check_role(settings, ProcessRole.WORKER)
         served = queues_of(settings, queues)
     except RestoreError as error:
         complain(error.detail)

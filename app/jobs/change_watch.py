@@ -6,14 +6,12 @@ Only where several processes share a database. Time is passed in.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Collection
 
-from app.errors import RestoreError
 from app.metrics import Metrics
 from app.store import Store
-from app.threads import SupervisedThread, ThreadState
+from app.threads import PeriodicThread
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +19,7 @@ WATCH_SECONDS = 0.5
 SESSIONS_SECONDS = 1.0
 
 
-class ChangeWatch:
+class ChangeWatch(PeriodicThread):
     """Looks by call (`tick`) or in its own supervised thread (`start`).
 
     Args:
@@ -45,7 +43,14 @@ class ChangeWatch:
         self._clock, self._wall = clock, wall
         self._known: set[str] = set()
         self._next_sessions = -float("inf")
-        self._thread = SupervisedThread("change-watch", self._loop, on_death=self._died, clock=clock)
+        super().__init__(
+            "change-watch",
+            lambda: self.tick(self._clock(), self._wall()),
+            WATCH_SECONDS,
+            trouble="changes of other processes cannot be seen",
+            on_restart=metrics.thread_restarted,
+            clock=clock,
+        )
 
     def tick(self, monotonic: float, now: float) -> None:
         """Look once; `monotonic` and `now` are monotonic and epoch seconds. Raises `Unavailable` without a store."""
@@ -56,32 +61,3 @@ class ChangeWatch:
                 self._forget(ended - self._known)
             self._known = ended
             self._next_sessions = monotonic + SESSIONS_SECONDS
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self, timeout_seconds: float = 5.0) -> None:
-        """End the thread and wait for it."""
-        self._thread.stop()
-        self._thread.join(timeout_seconds)
-
-    @property
-    def state(self) -> ThreadState:
-        """Whether the thread runs, or keeps dying."""
-        return self._thread.state
-
-    def _loop(self, stop: threading.Event) -> None:
-        is_reachable = True
-        while not stop.is_set():
-            try:
-                self.tick(self._clock(), self._wall())
-                is_reachable = True
-            except RestoreError as error:
-                if is_reachable:  # said once an outage, not twice a second
-                    log.warning("changes of other processes cannot be seen: %s", error.detail)
-                is_reachable = False
-            stop.wait(WATCH_SECONDS)
-
-    def _died(self, _error: BaseException) -> None:
-        self._metrics.thread_restarted("change-watch")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable
 
@@ -16,7 +15,7 @@ from app.jobs.deletion import Deletion
 from app.metrics import Metrics
 from app.storage import FoundFile, Storage, related_files
 from app.store import Store
-from app.threads import SupervisedThread, ThreadState
+from app.threads import PeriodicThread
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ class Sweep:
     skipped: bool = False
 
 
-class Janitor:
+class Janitor(PeriodicThread):
     """Sweeps by call (`sweep`) or in its own supervised thread (`start`)."""
 
     def __init__(
@@ -53,10 +52,17 @@ class Janitor:
     ) -> None:
         self._store, self._storage, self._metrics = store, storage, metrics
         self._deletion = Deletion(store, storage)
-        self._retention, self._interval = retention_seconds, interval_seconds
+        self._retention = retention_seconds
         self._clock, self._wall = clock, wall
         self._last: tuple[float, float] | None = None
-        self._thread = SupervisedThread("janitor", self.loop, on_death=self._died, clock=clock)
+        super().__init__(
+            "janitor",
+            lambda: self.tick(self._wall(), self._clock()),
+            interval_seconds,
+            trouble="the janitor could not finish its pass",
+            on_restart=metrics.thread_restarted,
+            clock=clock,
+        )
 
     def sweep(self, now: float) -> Sweep:
         """One pass at the time `now` (epoch seconds). Raises `Unavailable` when the store cannot be asked."""
@@ -77,37 +83,6 @@ class Janitor:
             log.warning("the system clock jumped; the janitor waits one pass")
             return Sweep(skipped=True)
         return self.sweep(now)
-
-    def loop(self, stop: threading.Event) -> None:
-        """A pass at once and then one every interval, until `stop`."""
-        while not stop.is_set():
-            try:
-                self.tick(self._wall(), self._clock())
-            except RestoreError as error:
-                log.warning("the janitor could not finish its pass: %s", error.detail)
-            stop.wait(self._interval)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self, timeout_seconds: float = 5.0) -> None:
-        """End the thread and wait for it."""
-        self._thread.stop()
-        self._thread.join(timeout_seconds)
-
-    @property
-    def state(self) -> ThreadState:
-        """Whether the thread runs, or keeps dying."""
-        return self._thread.state
-
-    @property
-    def restarts(self) -> int:
-        """How often the thread died and was started again."""
-        return self._thread.restarts
-
-    def _died(self, _error: BaseException) -> None:
-        self._metrics.thread_restarted("janitor")
 
     def _sweep_expired(self, before: float) -> Sweep:
         """Jobs past their retention, batch by batch."""

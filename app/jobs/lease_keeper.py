@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable, Collection
 
@@ -17,7 +16,7 @@ from app.errors import RestoreError
 from app.metrics import Metrics
 from app.queue import Queue
 from app.store import LEASE_SECONDS, Store
-from app.threads import SupervisedThread, ThreadState
+from app.threads import PeriodicThread
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ class LeaseTimes:
     calm_seconds: float = 30.0
 
 
-class LeaseKeeper:
+class LeaseKeeper(PeriodicThread):
     """Renews and sweeps by call (`tick`) or in its own supervised thread (`start`).
 
     Args:
@@ -66,7 +65,14 @@ class LeaseKeeper:
         self._reachable_since: float | None = None
         self._renewed: set[str] = set()
         self._next_sweep = -float("inf")
-        self._thread = SupervisedThread("lease-keeper", self._loop, on_death=self._died, clock=clock)
+        super().__init__(
+            "lease-keeper",
+            lambda: self.tick(self._clock(), self._wall()),
+            times.renew_seconds,
+            trouble="the leases could not be renewed",
+            on_restart=metrics.thread_restarted,
+            clock=clock,
+        )
 
     def tick(self, monotonic: float, now: float) -> None:
         """Renew, and sweep when it is time to. `monotonic` and `now` are monotonic and epoch seconds.
@@ -86,20 +92,6 @@ class LeaseKeeper:
             self._reachable_since = None
             raise
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self, timeout_seconds: float = 5.0) -> None:
-        """End the thread and wait for it."""
-        self._thread.stop()
-        self._thread.join(timeout_seconds)
-
-    @property
-    def state(self) -> ThreadState:
-        """Whether the thread runs, or keeps dying."""
-        return self._thread.state
-
     def _renew(self) -> None:
         """What was renewed before and is not now has lost its claim; its run sees that at its next word of progress."""
         held = set(self._held())
@@ -115,14 +107,3 @@ class LeaseKeeper:
             self._metrics.attempt_ended("lapsed")
         for attempt_id in found.to_notify:
             self._queue.publish(attempt_id)
-
-    def _loop(self, stop: threading.Event) -> None:
-        while not stop.is_set():
-            try:
-                self.tick(self._clock(), self._wall())
-            except RestoreError as error:
-                log.warning("the leases could not be renewed: %s", error.detail)
-            stop.wait(self._times.renew_seconds)
-
-    def _died(self, _error: BaseException) -> None:
-        self._metrics.thread_restarted("lease-keeper")

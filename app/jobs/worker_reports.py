@@ -17,7 +17,7 @@ from app import __version__
 from app.errors import RestoreError
 from app.metrics import Metrics
 from app.store import Store
-from app.threads import SupervisedThread, ThreadState
+from app.threads import PeriodicThread
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class WorkerReport:
         return cls(**known)
 
 
-class WorkerReporter:
+class WorkerReporter(PeriodicThread):
     """Reports by call (`tick`) or in its own supervised thread (`start`), and runs the warm-ups that it is asked for.
 
     Args:
@@ -110,7 +110,14 @@ class WorkerReporter:
         self._warming: threading.Thread | None = None
         self._stopping = threading.Lock()
         self._stopped = False
-        self._thread = SupervisedThread("worker-reports", self._loop, on_death=self._died, clock=clock)
+        super().__init__(
+            "worker-reports",
+            self.tick,
+            REPORT_SECONDS,
+            trouble="this worker could not report",
+            on_restart=metrics.thread_restarted,
+            clock=clock,
+        )
 
     def tick(self) -> None:
         """Report once, and begin the warm-up that was asked for. Raises `Unavailable` without a store."""
@@ -127,14 +134,9 @@ class WorkerReporter:
             self._warming = threading.Thread(target=self._answer, args=(asked_at,), name="warm-up", daemon=True)
             self._warming.start()  # beside the reports, which go on while a model loads
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
     def stop(self, timeout_seconds: float = 5.0) -> None:
         """End the thread and take the worker off the list of those that live; harmless when it was never started."""
-        self._thread.stop()
-        self._thread.join(timeout_seconds)
+        super().stop(timeout_seconds)
         with self._stopping:
             self._stopped = True
             if self._is_known:
@@ -142,11 +144,6 @@ class WorkerReporter:
                     self._store.workers.forget(self._name)
                 except RestoreError as error:  # its row is soon too old
                     log.warning("the worker could not be taken off the list: %s", error.detail)
-
-    @property
-    def state(self) -> ThreadState:
-        """Whether the thread runs, or keeps dying."""
-        return self._thread.state
 
     def wait_warm_up(self, timeout_seconds: float) -> bool:
         """Wait for a warm-up that runs; False when it still does after the timeout."""
@@ -162,18 +159,3 @@ class WorkerReporter:
         except Exception:
             log.exception("the default model could not be run")
             self._answered = WarmUp(asked_at, None, _FAILED_WARM_UP)
-
-    def _loop(self, stop: threading.Event) -> None:
-        is_reachable = True
-        while not stop.is_set():
-            try:
-                self.tick()
-                is_reachable = True
-            except RestoreError as error:
-                if is_reachable:
-                    log.warning("this worker could not report: %s", error.detail)
-                is_reachable = False
-            stop.wait(REPORT_SECONDS)
-
-    def _died(self, _error: BaseException) -> None:
-        self._metrics.thread_restarted("worker-reports")

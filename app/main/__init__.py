@@ -5,9 +5,9 @@ process; `work` runs a process that only restores.
 """
 
 from app.main.application import create_app
-from app.main.roles import Role
+from app.main.roles import ProcessRole
 from app.main.service import Service
 from app.main.serving import STATIC_FOLDER, create_dashboard, serve
 from app.main.worker_service import work
 
-__all__ = ["STATIC_FOLDER", "Role", "Service", "create_app", "create_dashboard", "serve", "work"]
+__all__ = ["STATIC_FOLDER", "ProcessRole", "Service", "create_app", "create_dashboard", "serve", "work"]

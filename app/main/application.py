@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 
@@ -26,8 +25,14 @@ from app.jobs.lease_keeper import LeaseTimes
 from app.main.restoring import Describe
 from app.main.service import Service
 from app.main.tracing import telemetry_of
-from app.main.webhooks import open_webhook_delivery
 from app.settings import Settings
+
+# What pages of other origins may send, and read of an answer.
+ALLOWED_HEADERS = ("X-API-KEY", "Authorization", "Content-Type", "Prefer", "Idempotency-Key", "Range", "X-Request-ID")
+EXPOSED_HEADERS = (
+    *("Location", "Retry-After", "X-Request-ID", "Content-Disposition", "Preference-Applied"),
+    *("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"),
+)
 
 
 # Longer than the rest for its arguments and its list of layers, whose order should be read in one place.
@@ -58,20 +63,14 @@ def create_app(
         settings, backends, describe, warm_up, on_hang, lease_times, after_death=after_death, restores=restores
     )
     context = service.context
-    webhooks = open_webhook_delivery(settings, context.store, context.metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await service.start()
-        if webhooks is not None:
-            webhooks.start()
         try:
             yield
         finally:
-            if webhooks is not None:
-                await asyncio.to_thread(webhooks.stop)
             await service.stop()
-            await asyncio.to_thread(context.tracer.close)
 
     app = FastAPI(
         title="Neural Image Restore",
@@ -92,13 +91,8 @@ def create_app(
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=[
-                *("X-API-KEY", "Authorization", "Content-Type", "Prefer", "Idempotency-Key", "Range", "X-Request-ID"),
-            ],
-            expose_headers=[
-                *("Location", "Retry-After", "X-Request-ID", "Content-Disposition", "Preference-Applied"),
-                *("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"),
-            ],
+            allow_headers=ALLOWED_HEADERS,
+            expose_headers=EXPOSED_HEADERS,
         )
     app.add_middleware(RequestContextMiddleware, metrics=context.metrics, tracer=context.tracer)
     return app

@@ -12,17 +12,13 @@ from collections.abc import Callable, Mapping
 from app.backends.protocol import Backend
 from app.errors import Conflict, DeviceLost
 from app.images import Decoder
-from app.jobs.janitor import Janitor
-from app.jobs.lease_keeper import LeaseKeeper, LeaseTimes
+from app.jobs.lease_keeper import LeaseTimes
 from app.jobs.runner import Runner
-from app.main.limits import limits_of
-from app.main.storage import open_storage
-from app.metrics import Metrics
-from app.process_names import own_process_name
+from app.main.infrastructure import open_infrastructure
+from app.main.limits import open_result_cache
 from app.queue import Queue
 from app.settings import Settings
 from app.storage import Storage, new_id
-from app.store import SqlStore
 from app.store.database import is_shared
 
 OpenBackends = Callable[[Settings, Decoder, Storage], Mapping[str, Backend]]
@@ -46,15 +42,15 @@ class AttemptRuns:
         times = lease_times or LeaseTimes()
         self._settings, self._times = settings, times
         self._backends: dict[str, Backend] = {}
-        self._metrics = Metrics()
-        self._store = SqlStore(settings.database_url, worker=str(own_process_name()), lease_seconds=times.lease_seconds)
-        self._storage = open_storage(settings)
-        self._decoder = Decoder(limits_of(settings).image)
-        self._runner = Runner(self._store, self._storage, self._decoder, self._backends, self._metrics)
-        self._tokens: set[str] = set()
-        self._keeper = LeaseKeeper(
-            self._store, queue, self._metrics, times, held=self._held_tokens, settle=self._runner.settle
+        base = self._base = open_infrastructure(settings, times)
+        self._store, self._storage = base.store, base.storage
+        self._decoder = Decoder(base.limits.image)
+        cache = open_result_cache(settings, base.store, base.storage, self._backends)
+        self._runner = Runner(
+            base.store, base.storage, self._decoder, self._backends, base.metrics, tracer=base.tracer, cache=cache
         )
+        self._tokens: set[str] = set()
+        self._keeper = base.make_lease_keeper(queue, self._held_tokens, self._runner.settle)
 
     def open(self, open_backends: OpenBackends) -> None:
         """Connect, load what restores, and begin to renew."""
@@ -91,8 +87,7 @@ class AttemptRuns:
         self._keeper.tick(0.0, time.time())
         pause(self._times.calm_seconds)
         self._keeper.tick(self._times.calm_seconds, time.time())
-        retention_seconds = self._settings.retention_minutes * 60
-        Janitor(self._store, self._storage, self._metrics, retention_seconds=retention_seconds).sweep(time.time())
+        self._base.make_janitor().sweep(time.time())
 
     def connect(self) -> None:
         """Only connect: enough for `sweep` and `backend_of`."""
@@ -107,6 +102,7 @@ class AttemptRuns:
         """End what `open` or `connect` started."""
         self._keeper.stop()
         self._decoder.close()
+        self._base.tracer.close()
         self._store.close()
 
     def _held_tokens(self) -> set[str]:

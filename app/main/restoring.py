@@ -20,7 +20,7 @@ from app.exit_codes import EXIT_CARD_LOST, EXIT_HUNG
 from app.images import Decoder
 from app.jobs.runner import Runner
 from app.main.cloud import open_cloud
-from app.main.foundation import Foundation
+from app.main.infrastructure import Infrastructure
 from app.main.limits import open_result_cache
 from app.main.local_backend import open_backend, release_when_idle
 from app.queue import Queue
@@ -39,7 +39,7 @@ class Restoring:
     """The parts together. `load_error` is set when the local backend could not be opened.
 
     Args:
-        foundation: what they stand on.
+        infrastructure: what they stand on.
         queue: what wakes the lanes.
         backends: what restores, by name; None opens what the settings name.
         describe, warm_up: of the given backends (see `Catalog`).
@@ -50,7 +50,7 @@ class Restoring:
 
     def __init__(
         self,
-        foundation: Foundation,
+        infrastructure: Infrastructure,
         queue: Queue,
         *,
         backends: Mapping[str, Backend] | None = None,
@@ -61,8 +61,8 @@ class Restoring:
         cloud: bool = True,
         warm: Callable[[], None] = lambda: None,
     ) -> None:
-        settings = foundation.settings
-        self._foundation, self._settings, self._queue, self._warm = foundation, settings, queue, warm
+        settings = infrastructure.settings
+        self._infrastructure, self._settings, self._queue, self._warm = infrastructure, settings, queue, warm
         self.load_error: RestoreError | None = None
         self.loaded = threading.Event()
         self._given, self._here = backends is not None, here
@@ -73,14 +73,12 @@ class Restoring:
         self._ending, self._starting = threading.Event(), threading.Lock()
         self._idle_watch: SupervisedThread | None = None
         self._waiting: Sequence[str] = ()
-        self.decoder = Decoder(foundation.limits.image)
-        store, storage = foundation.store, foundation.storage
-        cache = open_result_cache(settings, store, storage, self.backends)
-        self.runner = Runner(
-            store, storage, self.decoder, self.backends, foundation.metrics, tracer=foundation.tracer, cache=cache
-        )
+        self.decoder = Decoder(infrastructure.limits.image)
+        store, storage, metrics = infrastructure.store, infrastructure.storage, infrastructure.metrics
+        cache, tracer = open_result_cache(settings, store, storage, self.backends), infrastructure.tracer
+        self.runner = Runner(store, storage, self.decoder, self.backends, metrics, tracer=tracer, cache=cache)
         self.worker = self._make_worker(on_hang, cloud=cloud)
-        if cloud and not self._given and (opened := open_cloud(settings, self.decoder, foundation.storage)) is not None:
+        if cloud and not self._given and (opened := open_cloud(settings, self.decoder, storage)) is not None:
             self.backends[CLOUD] = opened
         available = CLOUD in self.backends
         rows = [dict(LOCAL_BACKEND), describe_siliconflow(available=available, api_url=settings.siliconflow_api_url)]
@@ -90,7 +88,7 @@ class Restoring:
             backends=rows,
             provider_pause_seconds=self._provider_pause_seconds,
         )
-        foundation.metrics.follow_provider(lambda: self._provider_pause_seconds() is not None)
+        metrics.follow_provider(lambda: self._provider_pause_seconds() is not None)
 
     @property
     def exit_code(self) -> int:
@@ -122,8 +120,8 @@ class Restoring:
     def _make_worker(self, on_hang: Callable[[], None] | None, *, cloud: bool) -> Worker:
         return Worker(
             self.runner,
-            self._foundation.store,
-            self._foundation.metrics,
+            self._infrastructure.store,
+            self._infrastructure.metrics,
             self._queue,
             waiting={CLOUD: self._settings.siliconflow_concurrency} if cloud else {},
             restores_here=self._here,

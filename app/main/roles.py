@@ -11,7 +11,7 @@ from app.settings import Settings
 from app.store.database import is_shared
 
 
-class Role(enum.StrEnum):
+class ProcessRole(enum.StrEnum):
     """What one process does."""
 
     ALL = "serve"  # serves HTTP and restores: the whole service
@@ -19,9 +19,9 @@ class Role(enum.StrEnum):
     WORKER = "worker"  # restores what API servers accept
 
 
-def check_role(settings: Settings, role: Role) -> None:
+def check_role(settings: Settings, role: ProcessRole) -> None:
     """Raises `Conflict` `settings_conflict` with a sentence where the settings do not allow this role."""
-    if role is not Role.ALL and not settings.broker_url:
+    if role is not ProcessRole.ALL and not settings.broker_url:
         raise _conflict(
             f"run.py {role} needs BROKER_URL, the Redis that API servers and workers share; "
             "for one machine alone use run.py serve."

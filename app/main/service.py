@@ -32,12 +32,12 @@ from app.jobs.queue_depth import follow_rows
 from app.jobs.reblending import Reblender
 from app.jobs.submission import Submission
 from app.main import cluster
-from app.main.foundation import Foundation, lay_foundation
+from app.main.infrastructure import Infrastructure, open_infrastructure
 from app.main.limits import limits_of, open_scanner, result_limits_of, submission_limits_of
 from app.main.queue import open_queue
 from app.main.restoring import Describe, Restoring
 from app.main.users import Users, upload_places
-from app.main.webhooks import webhook_addresses_of
+from app.main.webhooks import open_webhook_delivery, webhook_addresses_of
 from app.process_names import own_process_name
 from app.queue import LocalQueue, Queue
 from app.settings import Settings
@@ -68,8 +68,9 @@ class Service:
         self._scanner = open_scanner(settings)
         self._rate_limits = RateLimits(settings.rate_limit, cluster.open_windows(settings.broker_url))
         self._inspectors = DecoderPool(limits_of(settings).image)
-        base = self._base = lay_foundation(settings, lease_times)
+        base = self._base = open_infrastructure(settings, lease_times)
         self._users = Users(settings, self._rate_limits, base.metrics)
+        self._webhooks = open_webhook_delivery(settings, base.store, base.metrics)
         self.restoring: Restoring | None = None
         self.loaded = threading.Event()
         self._sender: CeleryQueue | None = None
@@ -107,6 +108,8 @@ class Service:
         context.janitor.start()
         context.lease_keeper.start()
         self._links.start()
+        if self._webhooks is not None:
+            self._webhooks.start()
         if self.restoring is not None:
             self.restoring.start(waiting)
         else:
@@ -137,6 +140,8 @@ class Service:
         if not context.job_events.closing:
             await self.drain()
         self._users.stop()
+        if self._webhooks is not None:
+            await asyncio.to_thread(self._webhooks.stop)
         await asyncio.to_thread(context.janitor.stop)
         await asyncio.to_thread(context.lease_keeper.stop)
         if self.restoring is not None:
@@ -149,13 +154,14 @@ class Service:
         await asyncio.to_thread(self._links.stop)
         await context.rate_limits.windows.close()
         context.store.close()
+        await asyncio.to_thread(context.tracer.close)
 
-    def _serve_with(self, base: Foundation, queue: Queue, restoring: Restoring) -> AppContext:
+    def _serve_with(self, base: Infrastructure, queue: Queue, restoring: Restoring) -> AppContext:
         worker = restoring.worker
         keeper = base.make_lease_keeper(queue, worker.held_tokens, restoring.runner.settle)
         return self._build(base, queue, restoring.catalog, worker.health, keeper)
 
-    def _serve_for_workers(self, base: Foundation, queue: Queue) -> AppContext:
+    def _serve_for_workers(self, base: Infrastructure, queue: Queue) -> AppContext:
         catalog = WorkersCatalog(base.store.workers)
         follow_rows(base.store, base.metrics)
         return self._build(base, queue, catalog, catalog.health, base.make_lease_keeper(queue))
@@ -163,7 +169,7 @@ class Service:
     # Longer than the rest for the one list of all parts, whose order should be read in one place.
     def _build(
         self,
-        base: Foundation,
+        base: Infrastructure,
         queue: Queue,
         catalog: Catalog,
         worker_health: Callable[[], WorkerHealth],
@@ -210,7 +216,7 @@ class Service:
             scanner=self._scanner,
         )
 
-    def _make_submission(self, base: Foundation, queue: Queue, catalog: Catalog) -> Submission:
+    def _make_submission(self, base: Infrastructure, queue: Queue, catalog: Catalog) -> Submission:
         return Submission(
             base.store,
             base.storage,

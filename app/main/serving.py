@@ -24,7 +24,7 @@ from app.api.http_protocol import CountedWebSocket, TimedProtocol
 from app.errors import Conflict, is_exhaustion
 from app.exit_codes import EXIT_HUNG
 from app.main.application import create_app
-from app.main.roles import Role, check_role
+from app.main.roles import ProcessRole, check_role
 from app.main.service import Service
 from app.settings import Settings
 
@@ -48,12 +48,12 @@ def serve(
     *,
     banner: Callable[[Mapping[str, Any]], None] | None = None,
     after_death: bool = False,
-    role: Role = Role.ALL,
+    role: ProcessRole = ProcessRole.ALL,
 ) -> None:
     """Serve API and dashboard until SIGTERM or SIGINT; a second signal cuts the drain short.
 
     `banner` is called once with what the local backend says of itself, when it is loaded. `after_death`: the process
-    before this one died, and nothing else did; what it had in work burned a try. With `Role.API` workers
+    before this one died, and nothing else did; what it had in work burned a try. With `ProcessRole.API` workers
     restore instead of this process.
 
     Raises:
@@ -66,7 +66,7 @@ def serve(
         restoring = app.state.service.restoring
         os._exit(EXIT_HUNG if restoring is None else restoring.exit_code)
 
-    app = create_app(settings, on_hang=end, after_death=after_death, restores=role is not Role.API)
+    app = create_app(settings, on_hang=end, after_death=after_death, restores=role is not ProcessRole.API)
     with _listening(settings.host, settings.port) as api, _listening(settings.host, settings.dashboard_port) as pages:
         asyncio.run(_serve(app, api, pages, banner, settings.forwarded_allow_ips))
 

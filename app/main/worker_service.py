@@ -1,4 +1,4 @@
-"""A process that restores what API servers accept: the foundation, what restores, and the broker's receiving end.
+"""A process that restores what API servers accept: the infrastructure, what restores, and the broker's receiving end.
 
 It serves no HTTP. The lanes wake by messages, and read the rows where none comes, so a broker that is away costs only
 seconds.
@@ -19,10 +19,10 @@ from app import logs
 from app.backends.protocol import Backend
 from app.jobs.lease_keeper import LeaseTimes
 from app.main import cluster
-from app.main.foundation import lay_foundation
+from app.main.infrastructure import open_infrastructure
 from app.main.queue import open_queue
 from app.main.restoring import Describe, Restoring
-from app.main.roles import Role, check_role, queues_of
+from app.main.roles import ProcessRole, check_role, queues_of
 from app.process_names import own_process_name
 from app.queue.names import QueueName
 from app.settings import Settings
@@ -59,7 +59,7 @@ class WorkerService:
     ) -> None:
         from app.queue.celery_receiver import CeleryReceiver  # a process without a broker does without Celery
 
-        base = self._base = lay_foundation(settings, lease_times)
+        base = self._base = open_infrastructure(settings, lease_times)
         queue = open_queue(settings.broker_url, base.store, base.metrics)
         assert queue is not None, "the role was checked"
         self._queue, self._after_death = queue, after_death
@@ -125,7 +125,7 @@ def work(
     possible: settings that do not go together, no database, a device that is not there.
     """
     logs.set_up(settings.log_format, settings.secrets)
-    check_role(settings, Role.WORKER)
+    check_role(settings, ProcessRole.WORKER)
     service = WorkerService(
         settings,
         queues_of(settings, queues),

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from app.api import request_schemas, schemas
 from app.api.dependencies import AppContext, get_context
-from app.api.forecast import Knowledge
+from app.api.forecast import Estimator
 from app.errors import Unprocessable
 from app.options import FIELDS, BackendName, Quality, RestoreOptions, check_output, output_size
 from app.time_estimate import Estimate
@@ -76,8 +76,8 @@ async def estimate_job(
 
 
 def _estimated(context: AppContext, sizes: Sequence[tuple[int, int]], options: RestoreOptions) -> dict[str, Any]:
-    knowledge, line = context.forecast.now()
-    plans = _plans(knowledge, sizes, options)
+    estimator, line = context.forecast.now()
+    plans = _plans(estimator, sizes, options)
     ahead = line.free.get(options.backend)
     return {
         "seconds": None if plans is None else _total(plans),
@@ -85,14 +85,14 @@ def _estimated(context: AppContext, sizes: Sequence[tuple[int, int]], options: R
         "loading_seconds": None if plans is None else round(plans[0].loading, 1),
         "measured": plans is not None and all(plan.is_measured for plan in plans),
         "model": plans[0].model if plans else None,
-        "qualities": _qualities(knowledge, sizes, options),
+        "qualities": _qualities(estimator, sizes, options),
         "results": [_result(size, options) for size in sizes],
     }
 
 
-def _plans(knowledge: Knowledge, sizes: Sequence[tuple[int, int]], options: RestoreOptions) -> list[Estimate] | None:
+def _plans(estimator: Estimator, sizes: Sequence[tuple[int, int]], options: RestoreOptions) -> list[Estimate] | None:
     """One estimate a photo, None when one of them is not known."""
-    found = [knowledge.estimate(width, height, options) for width, height in sizes]
+    found = [estimator.estimate(width, height, options) for width, height in sizes]
     plans = [plan for plan in found if plan is not None]
     return plans if plans and len(plans) == len(found) else None
 
@@ -103,14 +103,14 @@ def _total(plans: Sequence[Estimate]) -> float:
     return round(plans[0].loading + restoring + plans[-1].saving, 1)
 
 
-def _qualities(knowledge: Knowledge, sizes: Sequence[tuple[int, int]], options: RestoreOptions) -> list[dict[str, Any]]:
+def _qualities(estimator: Estimator, sizes: Sequence[tuple[int, int]], options: RestoreOptions) -> list[dict[str, Any]]:
     """The same with each quality, as a choice of one; an asked model counts for none of them."""
     if options.backend != BackendName.LOCAL:
         return []
     rows = []
     for quality in Quality:
         fields = {"model": None, "quality": quality.value}
-        plans = _plans(knowledge, sizes, RestoreOptions(**{**vars(options), **fields}))
+        plans = _plans(estimator, sizes, RestoreOptions(**{**vars(options), **fields}))
         seconds = None if plans is None else _total(plans)
         rows.append({"quality": quality.value, "model": plans[0].model if plans else None, "seconds": seconds})
     return rows

@@ -25,7 +25,7 @@ from app.backends.siliconflow.breaker import ProviderBreaker
 from app.backends.siliconflow.download import Decode, fetch_result
 from app.backends.siliconflow.exchange import Answer, BodyTooLarge, exchange
 from app.backends.siliconflow.fitting import fit
-from app.backends.siliconflow.paid_result import Patience
+from app.backends.siliconflow.paid_result import FetchRetries
 from app.backends.siliconflow.preparation import Submission, prepare
 from app.errors import Cancelled
 from app.images import Picture
@@ -40,8 +40,8 @@ log = logging.getLogger(__name__)
 
 MAX_ANSWER_BYTES = 1024 * 1024
 DOWNLOAD_SECONDS = 60.0
-PATIENCE_SECONDS = 30.0  # how long a photo whose turn it is waits for a provider in trouble
-PATIENCE_STEP_SECONDS = 0.5
+PROVIDER_WAIT_SECONDS = 30.0  # how long a photo whose turn it is waits for a provider in trouble
+PROVIDER_LOOK_SECONDS = 0.5
 TRACE_HEADER = "x-siliconcloud-trace-id"
 # The provider reports no progress, so the fraction stands still while it works.
 _PREPARED, _SENT, _ANSWERED, _FETCHED = 0.05, 0.1, 0.9, 0.95
@@ -77,7 +77,7 @@ class SiliconFlowBackend:
         scratch: gives a fresh name for the fetched file.
         share: lends a prepared photo an address that the provider can fetch, or None: then its bytes are sent.
         breaker: says whether the provider may be asked; None: always.
-        patience: how long a result that was paid for is tried for.
+        retries: how long a result that was paid for is tried for.
         clock: monotonic seconds.
         pause: waits so many seconds.
     """
@@ -92,13 +92,13 @@ class SiliconFlowBackend:
         *,
         scratch: Callable[[], AbstractContextManager[Path]],
         share: Share,
-        patience: Patience,
+        retries: FetchRetries,
         breaker: ProviderBreaker | None = None,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._account, self._decode, self._network = account, decode, network
-        self._scratch, self._share, self._patience, self._clock = scratch, share, patience, clock
+        self._scratch, self._share, self._retries, self._clock = scratch, share, retries, clock
         self._breaker, self._pause = breaker, pause
 
     def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
@@ -115,7 +115,7 @@ class SiliconFlowBackend:
                 made, trace = self._ask(body, lambda: on_progress(_SENT, Stage.PROVIDER))
             waited = self._clock() - asked
         keep_on = functools.partial(on_progress, _ANSWERED, Stage.DOWNLOADING)
-        answer = self._patience.fetch(functools.partial(self._fetch, made.url, keep_on), keep_on)
+        answer = self._retries.fetch(functools.partial(self._fetch, made.url, keep_on), keep_on)
         _say(on_progress, _FETCHED, Stage.FITTING)
         fitted, notices = fit(picture, answer, options.scale)
         params = self._params(options, submission, made, waited, trace, answer)
@@ -141,13 +141,13 @@ class SiliconFlowBackend:
         if self._breaker is None:
             yield
             return
-        ends_at = self._clock() + PATIENCE_SECONDS
+        ends_at = self._clock() + PROVIDER_WAIT_SECONDS
         while not self._breaker.admit():
             if self._clock() >= ends_at:
                 raise failures.unavailable()
             if not keep_on():
                 raise Cancelled
-            self._pause(PATIENCE_STEP_SECONDS)
+            self._pause(PROVIDER_LOOK_SECONDS)
         with self._breaker.call():
             yield
 
@@ -224,15 +224,13 @@ def open_siliconflow_backend(
     share: Share = send_itself,
     network: GuardedNetwork | None = None,
     breaker: ProviderBreaker | None = None,
-    patience: Patience | None = None,
+    retries: FetchRetries | None = None,
 ) -> SiliconFlowBackend:
     """The backend from plain values; connects to nothing. `scratch` is the system's temporary folder when None."""
     account = Account(api_key, api_url, model, timeout_seconds, tuple(result_hosts))
     network = network or GuardedNetwork()
-    scratch, patience = scratch or _temporary_name, patience or Patience()
-    return SiliconFlowBackend(
-        account, decode, network, scratch=scratch, share=share, patience=patience, breaker=breaker
-    )
+    scratch, retries = scratch or _temporary_name, retries or FetchRetries()
+    return SiliconFlowBackend(account, decode, network, scratch=scratch, share=share, retries=retries, breaker=breaker)
 
 
 @contextlib.contextmanager

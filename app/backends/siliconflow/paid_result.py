@@ -1,4 +1,4 @@
-"""Patience with a result that was paid for: what may pass is waited out, and fetching it again costs nothing.
+"""Fetches a result that was paid for again and again: what may pass is waited out, and fetching costs nothing.
 
 The provider keeps a result for an hour at its address. It is never asked to make it a second time.
 """
@@ -22,7 +22,7 @@ _MAY_PASS = ("provider_unavailable", "provider_timeout", "storage_full", "no_spa
 
 
 @dataclasses.dataclass(frozen=True)
-class Patience:
+class FetchRetries:
     """How long a result is tried for, from the provider's answer on; `clock` counts monotonic seconds."""
 
     seconds: float = 15 * 60.0

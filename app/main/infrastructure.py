@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Foundation:
+class Infrastructure:
     """The parts that others are built on. `hints` stands in `events` where there are any."""
 
     settings: Settings
@@ -61,12 +61,12 @@ class Foundation:
         )
 
 
-def lay_foundation(settings: Settings, lease_times: LeaseTimes | None = None) -> Foundation:
-    """Build the parts; nothing is opened, connected or started yet."""
+def open_infrastructure(settings: Settings, lease_times: LeaseTimes | None = None) -> Infrastructure:
+    """Build the parts; nothing is connected or started yet."""
     times, tracer = lease_times or LeaseTimes(), open_tracer(settings)
     events, hints = cluster.open_events(settings.database_url, settings.broker_url, lambda ids: rows.revisions(ids))
     rows = SqlStore(settings.database_url, events, worker=str(own_process_name()), lease_seconds=times.lease_seconds)
-    return Foundation(
+    return Infrastructure(
         settings,
         limits_of(settings),
         traced(rows, "store", tracer),
