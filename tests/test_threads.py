@@ -108,8 +108,9 @@ def test_passes_go_on_through_trouble_that_is_told_when_it_begins(caplog: pytest
     thread = PeriodicThread("p", make_pass, 0.001, trouble="nothing is done", on_restart=restarted.append)
     thread.start()
     assert done.wait(10.0)
-    assert thread.state is ThreadState.RUNNING
+    states = [thread.state]
     thread.stop()
-    assert thread.state is ThreadState.STOPPED
+    states.append(thread.state)
+    assert states == [ThreadState.RUNNING, ThreadState.STOPPED]
     assert caplog.text.count("nothing is done: away") == 2
     assert (restarted, thread.restarts) == (["p"], 1)
