@@ -152,7 +152,7 @@ _TABLE = {
     "provider_bad_answer": ErrorFacts(502, "the provider's answer cannot be understood"),
     "provider_result_refused": ErrorFacts(502, "the provider's result is not safe to take"),
     "provider_result_missing": ErrorFacts(502, "the provider's result is not where it should be"),
-    "interrupted": ErrorFacts(503, "the service stopped after the photo was sent to the provider"),
+    "interrupted": ErrorFacts(503, "the service stopped while the photo was at the provider, before its answer"),
     # starting the service, and the command line
     "already_running": ErrorFacts(409, "another process uses this database"),
     "settings_conflict": ErrorFacts(409, "settings that do not go together"),

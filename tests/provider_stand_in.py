@@ -110,24 +110,20 @@ class Wire:
 Play = Callable[[Wire], object]
 
 
-class StandIn:
-    """The provider. `api` and `store` may be replaced by what a test wants to see played."""
+class BentNetwork:
+    """How a client reaches a stand-in, also from another process: public names, dialled on loopback.
 
-    def __init__(self) -> None:
-        self.heard: list[Heard] = []
-        self.dialled: list[str] = []
+    `names` says what each name leads to, `dialled` what was dialled.
+    """
+
+    def __init__(self, api_port: int, store_port: int) -> None:
         self.names: dict[str, list[str]] = {HOST: [PUBLIC]}
-        self.results: dict[str, bytes] = {}
-        self.stopping = threading.Event()
-        self.api: Play = self.paint
-        self.store: Play = self.give
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(_PEM)
-        self._api, self._store = _serve(self, "api", None), _serve(self, "store", tls)
+        self.dialled: list[str] = []
+        self.api_port, self.store_port = api_port, store_port
 
     @property
     def api_url(self) -> str:
-        return f"http://127.0.0.1:{self._api.server_address[1]}/v1/images/generations"
+        return f"http://127.0.0.1:{self.api_port}/v1/images/generations"
 
     @property
     def network(self) -> GuardedNetwork:
@@ -136,7 +132,7 @@ class StandIn:
         return GuardedNetwork(self._resolve, self._dial, ssl.create_default_context(cadata=authority))
 
     def backend(self, decode: Callable[[Path], Picture], **changes: Any) -> SiliconFlowBackend:
-        """A backend that asks this stand-in."""
+        """A backend that asks the stand-in."""
         values: dict[str, Any] = {
             "api_key": KEY,
             "api_url": self.api_url,
@@ -148,6 +144,35 @@ class StandIn:
             **changes,
         }
         return open_siliconflow_backend(decode=decode, **values)
+
+    def _resolve(self, host: str, port: int) -> list[str]:
+        if host == "127.0.0.1":
+            return [host]
+        if host not in self.names:
+            raise socket.gaierror("no such name")
+        return self.names[host]
+
+    def _dial(self, address: str, port: int, timeout_seconds: float) -> socket.socket:
+        self.dialled.append(address)
+        ports = {("127.0.0.1", self.api_port): self.api_port, (PUBLIC, 443): self.store_port}
+        if (address, port) not in ports:
+            raise ConnectionRefusedError  # nothing beyond loopback is ever contacted
+        return socket.create_connection(("127.0.0.1", ports[address, port]), timeout_seconds)
+
+
+class StandIn(BentNetwork):
+    """The provider. `api` and `store` may be replaced by what a test wants to see played."""
+
+    def __init__(self) -> None:
+        self.heard: list[Heard] = []
+        self.results: dict[str, bytes] = {}
+        self.stopping = threading.Event()
+        self.api: Play = self.paint
+        self.store: Play = self.give
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(_PEM)
+        self._api, self._store = _serve(self, "api", None), _serve(self, "store", tls)
+        super().__init__(self._api.server_address[1], self._store.server_address[1])
 
     def close(self) -> None:
         self.stopping.set()
@@ -184,23 +209,6 @@ class StandIn:
         target = f"/temporary/{len(self.results):04d}.png?Expires=1763733600&Signature={SIGNATURE}"
         self.results[target] = data
         return f"https://{HOST}{target}"
-
-    # The bent network.
-
-    def _resolve(self, host: str, port: int) -> list[str]:
-        if host == "127.0.0.1":
-            return [host]
-        if host not in self.names:
-            raise socket.gaierror("no such name")
-        return self.names[host]
-
-    def _dial(self, address: str, port: int, timeout_seconds: float) -> socket.socket:
-        self.dialled.append(address)
-        ports = {("127.0.0.1", self._api.server_address[1]): self._api.server_address[1]}
-        ports[PUBLIC, 443] = self._store.server_address[1]
-        if (address, port) not in ports:
-            raise ConnectionRefusedError  # nothing beyond loopback is ever contacted
-        return socket.create_connection(("127.0.0.1", ports[address, port]), timeout_seconds)
 
 
 @contextlib.contextmanager

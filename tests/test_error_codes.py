@@ -25,6 +25,7 @@ FAMILIES: dict[str, type[RestoreError]] = {
 # Codes that no constructor names, each with the place that does.
 ELSEWHERE = {
     "several_errors": "the refusal of a batch, by its photos",
+    "interrupted": "the row of a run that died at a provider",
     "worker_crashed": "the row of a run that died three times",
     "worker_lost": "the row of a run whose lease ran out five times",
     "internal_error": "whatever nobody expected",

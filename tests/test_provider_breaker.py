@@ -101,7 +101,6 @@ def test_failures_with_a_success_between_them_do_not_open_it(breaker: ProviderBr
         failures.configuration(),
         failures.model_gone("m"),
         failures.bad_answer(),
-        failures.stopping(),
         Cancelled(),
         Unavailable("database_busy", "The job database is busy."),
     ],

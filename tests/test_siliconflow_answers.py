@@ -466,12 +466,12 @@ def test_a_disk_that_cannot_take_the_result_is_told_as_that(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_result_whose_decoder_was_closed_says_that_it_was_interrupted(provider: StandIn) -> None:
+def test_a_result_whose_decoder_was_closed_is_left_to_the_next_run(provider: StandIn) -> None:
     closed = Decoder(ImageLimits())
     closed.close()
     with pytest.raises(RestoreError) as caught:
         provider.backend(closed.decode).restore(picture(), RestoreOptions(), keep_on)
-    assert (caught.value.code, caught.value.status) == ("interrupted", 503)
+    assert (caught.value.code, caught.value.status) == ("shutting_down", 503)
 
 
 # --- small parts ------------------------------------------------------------------------------------------------------

@@ -30,6 +30,27 @@ class Pausing(Protocol):
         ...
 
 
+class Receipts(Protocol):
+    """What a provider answered to the calls of one attempt that cost money, in their order; kept beyond a crash."""
+
+    def take(self) -> Mapping[str, Any] | None:
+        """The answer that an earlier run was given to the next call, so that it is not made again; else None."""
+        ...
+
+    def keep(self, receipt: Mapping[str, Any]) -> None:
+        """Keep what is needed to fetch the result of the call that was just answered, JSON-ready; never raises."""
+        ...
+
+
+@runtime_checkable
+class Charging(Protocol):
+    """A backend whose calls cost money, while fetching their results again does not."""
+
+    def with_receipts(self, receipts: Receipts) -> Backend:
+        """The same backend for one run, whose answers are kept in `receipts`."""
+        ...
+
+
 @runtime_checkable
 class Repeatable(Protocol):
     """A backend whose results can be the same every time."""

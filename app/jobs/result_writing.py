@@ -58,6 +58,7 @@ class Finished:
     pages: WrittenPages | None = None
     cache_key: str | None = None
     paid: bool = False  # a provider was asked for it: it is not given up for trouble of ours
+    fetchable: bool = False  # what was paid for is on record, so that another run can fetch it for nothing
 
 
 class ResultWriter:

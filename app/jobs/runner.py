@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 from app import images
 from app.backends.pages import has_pages, restore_pages
-from app.backends.protocol import Backend
+from app.backends.protocol import Backend, Charging, Receipts
 from app.errors import Cancelled, Conflict, DeviceLost, NotFound, RestoreError, is_exhaustion
 from app.images import PagesEncoder, Picture
 from app.jobs.prepared import PictureDecoder, Prepared
 from app.jobs.progress import Progress
+from app.jobs.receipts import AttemptReceipts
 from app.jobs.result_writing import SURROUNDINGS_NOT_KEPT, Finished, ResultWriter, WrittenPages, without_surroundings
 from app.jobs.run_failures import INTERNAL, is_passing, may_fare_better_alone, reason_of
 from app.jobs.run_scope import parent_of, run_scope, stage_spans
@@ -176,10 +177,13 @@ class Runner:
 
     def _restored(self, prepared: Prepared, progress: Progress, on_progress: OnProgress) -> Finished:
         attempt, options, picture = prepared.attempt, prepared.options, prepared.picture
-        backend = self._backend(attempt.backend)
+        receipts = AttemptReceipts(self._store, attempt, prepared.token)
+        backend = self._backend(attempt.backend, receipts)
         if not has_pages(picture, options):
             restored = backend.restore(picture, options, on_progress)
-            return Finished(attempt, prepared.token, options, restored, picture.notes, paid=progress.sent)
+            paid = progress.sent or receipts.are_kept
+            finished = Finished(attempt, prepared.token, options, restored, picture.notes, paid=paid)
+            return dataclasses.replace(finished, fetchable=receipts.are_kept)
         with contextlib.ExitStack() as stack:
             path = stack.enter_context(self._storage.scratch(attempt.id))
             with translate_disk_full():
@@ -240,6 +244,9 @@ class Runner:
             self._sparing.error(log, "the result of attempt %s waits to be written: %s", finished.attempt.id, error)
             if wait_to_retry():
                 return finished
+            if finished.fetchable:  # by the run after the next start
+                self.give_back(finished.attempt.id, finished.token)
+                return None
         elif finished.paid and SURROUNDINGS_NOT_KEPT not in finished.notes:
             log.error("the result of attempt %s is written without metadata", finished.attempt.id, exc_info=error)
             return without_surroundings(finished)
@@ -249,7 +256,7 @@ class Runner:
     def give_back(self, attempt_id: str, token: str) -> None:
         """Put an attempt whose run was stopped in good order back into the queue; no try is burned.
 
-        One that was sent to a provider is failed instead: it would be paid for twice.
+        One that a provider was asked for without an answer on record is failed: it would be paid for twice.
         """
         self._settlement.settle(
             token, lambda: self._count("given_back", self._store.give_back(attempt_id, token, self._wall()))
@@ -275,10 +282,12 @@ class Runner:
         with self._storage.upload(attempt.photo_id) as path:
             return self._decoder.decode(path, page=page, keep_partial=options.partial == Partial.KEEP)
 
-    def _backend(self, name: str) -> Backend:
+    def _backend(self, name: str, receipts: Receipts) -> Backend:
         backend = self._backends.get(name)
         if backend is None:
             raise Conflict("backend_unavailable", f"The backend '{name}' is not set up here; choose another one.")
+        if isinstance(backend, Charging):
+            return backend.with_receipts(receipts)
         return backend
 
     def _complete(self, attempt_id: str, token: str, result: Result) -> None:

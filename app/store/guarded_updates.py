@@ -38,6 +38,7 @@ def failed_values(code: str, message: str, now: float) -> dict[str, Any]:
         "status": AttemptStatus.FAILED.value,
         "claim": None,
         "lease_until": None,
+        "receipts_json": "[]",
         "ended_at": now,
         "error_code": code,
         "error_message": storable(message[:LONGEST_MESSAGE_CHARACTERS]),

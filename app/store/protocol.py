@@ -14,6 +14,7 @@ from app.store.changes import Revision
 from app.store.idempotency import Idempotency
 from app.store.leases import LeaseSweep
 from app.store.queries import Counts
+from app.store.receipts import ReceiptRows
 from app.store.records import NO_ORIGIN, Attempt, Job, JobOrigin, JobSummary, NewPhoto, NewVersion, Photo, Result
 from app.store.removal import Removal
 from app.store.result_cache import ResultRows
@@ -21,9 +22,8 @@ from app.store.webhooks import Webhooks
 from app.store.workers import Workers
 
 MAX_TRIES = 3
-MAX_LAPSES = (
-    5  # more than tries: a lease that ran out is seldom the photo's fault, and it runs alone from the second on
-)
+# More lapses than tries: a lease that ran out is seldom the photo's fault, and it runs alone from the second on.
+MAX_LAPSES = 5
 EXPIRED_JOBS_A_PASS = 500
 LEASE_SECONDS = 60.0  # a claim lasts so long unless it is renewed
 FORGOTTEN_SECONDS = 60.0  # a sweep saw an attempt wait, and after so long it still waits: its wake-up may be lost
@@ -84,32 +84,30 @@ class Store(Protocol):
     @property
     def library(self) -> Library:
         """Photos that are uploaded once and restored many times."""
-        ...
 
     @property
     def results(self) -> ResultRows:
         """Finished results by their keys."""
-        ...
+
+    @property
+    def receipts(self) -> ReceiptRows:
+        """What providers answered to calls that cost money."""
 
     @property
     def accounts(self) -> Accounts:
         """What is known of owners beside their jobs."""
-        ...
 
     @property
     def idempotency(self) -> Idempotency:
         """The keys of submissions."""
-        ...
 
     @property
     def workers(self) -> Workers:
         """The processes that restore, as they report."""
-        ...
 
     @property
     def webhooks(self) -> Webhooks:
         """Whom to tell when jobs end."""
-        ...
 
     def open(self) -> None:
         """Take the data folder, check and create the tables; for the errors see `Database.open`."""

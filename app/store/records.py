@@ -101,7 +101,8 @@ class Attempt:
     claim: str | None  # the token of the run that holds it
     worker: str | None  # host and process of its last run, for people
     lease_until: float | None  # when the claim ends unless it is renewed: epoch seconds by the database's clock
-    sent: bool  # handed to a provider that takes money for it: never run again by itself
+    sent: bool  # handed to a provider that takes money for it, no answer is on record: never run again by itself
+    receipts: tuple[Mapping[str, Any], ...]  # what providers answered to calls that cost money; empty once it ended
     request_id: str | None  # of the submission
     trace: str | None  # the `traceparent` of the submission (W3C trace context), where it was traced
     created_at: float

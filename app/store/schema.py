@@ -39,7 +39,7 @@ from app.store.records import Attempt, AttemptStatus, PhotoStatus
 
 log = logging.getLogger(__name__)
 
-VERSION = 5
+VERSION = 6
 ACTIVE = (AttemptStatus.QUEUED.value, AttemptStatus.PROCESSING.value)
 ENDED = tuple(status.value for status in AttemptStatus if status.ended)
 
@@ -147,6 +147,7 @@ attempts = Table(
     Column("claimed_at", Float),  # when its run began, by the database's clock; orders the turns of owners
     Column("notified_at", Float),  # when a sweep last saw it wait, by the database's clock
     Column("sent", Boolean, nullable=False, default=False, server_default=false()),  # money may be spent: never rerun
+    Column("receipts_json", PlainText(), nullable=False, default="[]", server_default="[]"),  # see `receipts`
     Column("request_id", PlainText(64)),  # of the submission, for logs
     Column("trace", PlainText(55)),  # the `traceparent` of the submission, where it was traced
     Column("created_at", Float, nullable=False),
@@ -242,6 +243,7 @@ _FACTS_AS_JSON: dict[str, tuple[str, type[list[Any]] | type[dict[str, Any]]]] = 
     "faces_json": ("faces", list),
     "warnings_json": ("warnings", list),
     "params_json": ("params", dict),
+    "receipts_json": ("receipts", list),
 }
 _NOTICE_FIELDS = {field.name for field in dataclasses.fields(Notice)}
 

@@ -25,6 +25,7 @@ from app.store.protocol import (
     NOTIFIED_A_SWEEP,
 )
 from app.store.queries import Counts
+from app.store.receipts import SqlReceiptRows
 from app.store.records import NO_ORIGIN, Attempt, Job, JobOrigin, JobSummary, NewPhoto, NewVersion, Result
 from app.store.removal import Removal
 from app.store.result_cache import SqlResultRows
@@ -61,10 +62,9 @@ class SqlStore:
         self._worker, self._lease_seconds = worker, lease_seconds
         self._events = events or LocalEvents()
         self.library = SqlLibrary(self._database, self._events)
-        self.results = SqlResultRows(self._database)
+        self.results, self.webhooks = SqlResultRows(self._database), SqlWebhooks(self._database)
         self.idempotency, self.accounts = SqlIdempotency(self._database), SqlAccounts(self._database)
-        self.workers = SqlWorkers(self._database)
-        self.webhooks = SqlWebhooks(self._database)
+        self.workers, self.receipts = SqlWorkers(self._database), SqlReceiptRows(self._database, self._events)
 
     def open(self) -> None:
         """See `Store`."""

@@ -26,6 +26,7 @@ def complete(connection: Connection, attempt_id: str, token: str, result: Result
         status=AttemptStatus.COMPLETED.value,
         claim=None,
         lease_until=None,
+        receipts_json="[]",
         progress=1.0,
         stage=Stage.DONE.value,
         ended_at=now,
@@ -77,7 +78,7 @@ def cancel(connection: Connection, job_id: str, now: float) -> bool:
     """Every active attempt of a job -> cancelled, at once; a run that goes on notices and its result is dropped."""
     active = and_(attempts.c.job_id == job_id, attempts.c.status.in_(ACTIVE))
     values: dict[str, Any] = {"status": AttemptStatus.CANCELLED.value, "claim": None, "lease_until": None}
-    values["ended_at"] = now
+    values["ended_at"], values["receipts_json"] = now, "[]"
     values["stage"] = Stage.CANCELLED.value
     values["revision"] = attempts.c.revision + 1
     moved = update(attempts).where(active).values(**values).returning(attempts.c.photo_id)

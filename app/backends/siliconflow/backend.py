@@ -7,6 +7,7 @@ and nowhere else.
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import logging
@@ -20,12 +21,13 @@ from typing import Any
 
 import httpcore2
 
+from app.backends.protocol import Receipts
 from app.backends.siliconflow import NAME, failures, request
 from app.backends.siliconflow.breaker import ProviderBreaker
 from app.backends.siliconflow.download import Decode, fetch_result
 from app.backends.siliconflow.exchange import Answer, BodyTooLarge, exchange
 from app.backends.siliconflow.fitting import fit
-from app.backends.siliconflow.paid_result import FetchRetries
+from app.backends.siliconflow.paid_result import FetchRetries, Paid
 from app.backends.siliconflow.preparation import Submission, prepare
 from app.errors import Cancelled
 from app.images import Picture
@@ -100,25 +102,25 @@ class SiliconFlowBackend:
         self._account, self._decode, self._network = account, decode, network
         self._scratch, self._share, self._retries, self._clock = scratch, share, retries, clock
         self._breaker, self._pause = breaker, pause
+        self._receipts: Receipts | None = None
+
+    def with_receipts(self, receipts: Receipts) -> SiliconFlowBackend:
+        """See `Charging`."""
+        bound = copy.copy(self)
+        bound._receipts = receipts
+        return bound
 
     def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
         """Restore one picture; see `Backend`. The answer of a cancelled call is dropped; its charge is not."""
         began = self._clock()
         _say(on_progress, 0.0, Stage.PREPARING)
         submission = prepare(picture)
-        with self._share(submission.jpeg) as address:
-            image = address or request.data_url(submission.jpeg)
-            body = request.body_of(self._account.model, image, options)
-            with self._admitted(lambda: on_progress(_PREPARED, Stage.PREPARING)):
-                _say(on_progress, _PREPARED, Stage.SENDING)
-                asked = self._clock()
-                made, trace = self._ask(body, lambda: on_progress(_SENT, Stage.PROVIDER))
-            waited = self._clock() - asked
+        paid = self._paid_before() or self._pay(submission, options, on_progress)
         keep_on = functools.partial(on_progress, _ANSWERED, Stage.DOWNLOADING)
-        answer = self._retries.fetch(functools.partial(self._fetch, made.url, keep_on), keep_on)
+        answer = self._retries.fetch(functools.partial(self._fetch, paid.made.url, keep_on), keep_on)
         _say(on_progress, _FETCHED, Stage.FITTING)
         fitted, notices = fit(picture, answer, options.scale)
-        params = self._params(options, submission, made, waited, trace, answer)
+        params = self._params(options, submission, paid, answer)
         seconds = self._clock() - began
         return RestorationResult(fitted, self._account.model, seconds, params, warnings=(*notices, *_unused(options)))
 
@@ -131,6 +133,25 @@ class SiliconFlowBackend:
     def pause_seconds(self) -> float | None:
         """See `Pausing`."""
         return None if self._breaker is None else self._breaker.retry_after_seconds()
+
+    def _paid_before(self) -> Paid | None:
+        """What an earlier run of the attempt paid for: it is only fetched."""
+        receipt = None if self._receipts is None else self._receipts.take()
+        return None if receipt is None else Paid.of_receipt(receipt)
+
+    def _pay(self, submission: Submission, options: RestoreOptions, on_progress: OnProgress) -> Paid:
+        """Send the photo, which is charged, and keep the receipt before anything else happens."""
+        with self._share(submission.jpeg) as address:
+            image = address or request.data_url(submission.jpeg)
+            body = request.body_of(self._account.model, image, options)
+            with self._admitted(lambda: on_progress(_PREPARED, Stage.PREPARING)):
+                _say(on_progress, _PREPARED, Stage.SENDING)
+                asked = self._clock()
+                made, trace = self._ask(body, lambda: on_progress(_SENT, Stage.PROVIDER))
+            paid = Paid(made, self._clock() - asked, trace)
+            if self._receipts is not None:
+                self._receipts.keep(paid.as_receipt())
+        return paid
 
     @contextlib.contextmanager
     def _admitted(self, keep_on: Callable[[], bool]) -> Iterator[None]:
@@ -191,13 +212,12 @@ class SiliconFlowBackend:
         self,
         options: RestoreOptions,
         submission: Submission,
-        made: request.GeneratedImage,
-        waited_seconds: float,
-        trace: str,
+        paid: Paid,
         answer: Picture,
     ) -> dict[str, Any]:
         """The record of the attempt."""
-        seconds = waited_seconds if made.inference_seconds is None else made.inference_seconds
+        made, waited = paid.made, paid.waited_seconds
+        seconds = waited if made.inference_seconds is None else made.inference_seconds
         return {
             "provider": NAME,
             "model": self._account.model,
@@ -208,7 +228,7 @@ class SiliconFlowBackend:
             "seed": options.seed if made.seed is None else made.seed,
             "preprocessed": submission.facts,
             "provider_dimensions": [answer.width, answer.height],
-            "trace_id": trace or None,
+            "trace_id": paid.trace or None,
         }
 
 

@@ -43,7 +43,7 @@ def fetch_result(
 
     Raises:
         RestoreError: `provider_result_refused`, `provider_result_missing`, `provider_unavailable`,
-            `provider_timeout`, or `interrupted` when the service stops.
+            `provider_timeout`, or the decoder's `shutting_down` when the service stops.
         Cancelled: the deadline's caller wants no more.
     """
     address = read_url(url, hosts)
@@ -112,8 +112,8 @@ def _decoded(scratch: Path, decode: Decode) -> Picture:
     """Decode with the limits of an upload, whose sentences speak of the user's own photo, so ours replace them."""
     try:
         return decode(scratch)
-    except (Internal, Unavailable) as error:  # of ours, not of the picture
-        raise (failures.stopping() if error.code == "shutting_down" else error) from None
+    except (Internal, Unavailable):  # of ours, not of the picture
+        raise
     except RestoreError as error:
         log.warning("the provider's result cannot be opened: %s", error.code)
         raise failures.result_refused() from None

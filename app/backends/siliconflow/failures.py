@@ -86,15 +86,6 @@ def result_missing() -> RestoreError:
     )
 
 
-def stopping() -> RestoreError:
-    """503: the service stops while a photo is at the provider."""
-    return Unavailable(
-        "interrupted",
-        "The service is stopping and dropped the provider's answer, which may have been charged; "
-        "restore the photo once more if you want that.",
-    )
-
-
 def of_answer(status: int, body: bytes, model: str) -> RestoreError:
     """The failure behind an answer that is not 200."""
     if status in _TIMED_OUT:

@@ -1,6 +1,7 @@
 """Fetches a result that was paid for again and again: what may pass is waited out, and fetching costs nothing.
 
-The provider keeps a result for an hour at its address. It is never asked to make it a second time.
+The provider keeps a result for an hour at its address. It is never asked to make it a second time, also not after a
+crash: the address is kept as a receipt beside the attempt.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from app.backends.siliconflow.request import GeneratedImage
 from app.errors import Cancelled, RestoreError, is_exhaustion
 from app.images import Picture
 
@@ -19,6 +22,25 @@ FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 30.0
 _BEAT_SECONDS = 0.5
 # The store's trouble, a full disk, a decoder that cannot be started: not what is wrong with the result itself.
 _MAY_PASS = ("provider_unavailable", "provider_timeout", "storage_full", "no_space", "decoder_unavailable")
+
+
+@dataclasses.dataclass(frozen=True)
+class Paid:
+    """A call that was paid for and answered: what was made, how long the answer took, and the provider's trace id."""
+
+    made: GeneratedImage
+    waited_seconds: float
+    trace: str
+
+    def as_receipt(self) -> dict[str, Any]:
+        """JSON-ready; see `Receipts`."""
+        return {**dataclasses.asdict(self.made), "waited_seconds": self.waited_seconds, "trace": self.trace}
+
+    @classmethod
+    def of_receipt(cls, receipt: Mapping[str, Any]) -> Paid:
+        """What `as_receipt` gave. Its address is checked before it is fetched, like one that just came."""
+        made = GeneratedImage(str(receipt["url"]), receipt["inference_seconds"], receipt["seed"])
+        return cls(made, float(receipt["waited_seconds"]), str(receipt["trace"]))
 
 
 @dataclasses.dataclass(frozen=True)
