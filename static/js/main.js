@@ -14,11 +14,13 @@ import { Submission } from "./submission.js";
 import { ServiceStatus } from "./service_status.js";
 import { Settings } from "./settings.js";
 import { openSignIn } from "./signin.js";
+import { fillPage, text, textOf } from "./text.js";
 import { Tray } from "./tray.js";
 import { Viewer } from "./viewer.js";
 
 const SAMPLE = "sample.jpg";
 
+fillPage();
 const jobs = new Jobs();
 const activeIds = new Set(); // jobs that were seen at work
 const pendingFiles = []; // files that came before the service's limits were known
@@ -82,8 +84,8 @@ function applyConfig() {
   const { limits } = config;
   tray.config = config;
   settings.applyConfig(config);
-  setText(find("limits"), `${formatNames(config.formats)}, up to ${Number(limits.max_file_megabytes)} MB and `
-    + `${limits.max_input_megapixels} megapixels each`);
+  setText(find("limits"), text("desk.limits", { formats: formatNames(config.formats),
+    megabytes: Number(limits.max_file_megabytes), megapixels: limits.max_input_megapixels }));
   find("sign-out").hidden = !config.key_required;
   if (pendingFiles.length) tray.add(pendingFiles.splice(0));
 }
@@ -100,7 +102,7 @@ jobs.addEventListener("changed", ({ detail }) => {
   const job = jobs.get(detail);
   if (!ended(job)) activeIds.add(detail);
   else if (activeIds.delete(detail)) {
-    announce(job.status === "completed" ? "Restored." : `The job ${job.status}.`);
+    announce(textOf("job_ended", job.status));
     service.poll(); // the speed has been measured again
   }
 });

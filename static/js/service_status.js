@@ -4,15 +4,14 @@
 import * as api from "./api.js";
 import { withCommand } from "./shell_command.js";
 import { el, find, setAttribute, setText } from "./dom.js";
-import { bytes, duration, plural, sentenceCase } from "./format.js";
+import { bytes, duration, sentenceCase } from "./format.js";
+import { text, textOf } from "./text.js";
 
 const POLL_SECONDS = 10;
 const FAST_POLL_SECONDS = 2;
-/** Each word of health with what the chip says and its tone; `offline` is what the page itself finds. */
-const HEALTH = {
-  ready: ["Ready", "good"], busy: ["Restoring", "good"], starting: ["Starting", "waiting"],
-  degraded: ["Limited", "flawed"], failing: ["Cannot restore", "bad"], draining: ["Shutting down", "waiting"],
-  offline: ["Not reachable", "bad"],
+/** Each word of health with its tone; `offline` is what the page itself finds. */
+const HEALTH_TONES = {
+  ready: "good", busy: "good", starting: "waiting", degraded: "flawed", failing: "bad", draining: "waiting", offline: "bad",
 };
 
 export class ServiceStatus extends EventTarget {
@@ -57,13 +56,13 @@ export class ServiceStatus extends EventTarget {
   }
 
   #draw(word) {
-    const [words, tone] = HEALTH[word] ?? [sentenceCase(word), "waiting"];
+    const tone = HEALTH_TONES[word] ?? "waiting";
     const chip = find("service-chip");
     setAttribute(chip, "data-tone", tone);
-    setText(find("service-word"), words);
+    setText(find("service-word"), textOf("health", word) ?? sentenceCase(word));
     const model = word === "offline" ? "" : this.config?.default_model ?? "";
     setText(find("service-model"), [this.state?.device?.name, model].filter(Boolean).join(" · "));
-    const reasons = word === "offline" ? ["The service cannot be reached; this page keeps trying."] : this.state?.reasons ?? [];
+    const reasons = word === "offline" ? [text("service.unreachable")] : this.state?.reasons ?? [];
     find("service-reasons").replaceChildren(...reasons.map((reason) => el("li", {}, withCommand(reason))));
     if (this.state) this.#facts(this.state);
     const grave = ["failing", "degraded", "offline"].includes(word) && reasons.length > 0;
@@ -75,14 +74,14 @@ export class ServiceStatus extends EventTarget {
   #facts(state) {
     const { queue, device, precision, resources } = state;
     const rows = [
-      ["Device", [device.name, device.reason && `(${device.reason})`].filter(Boolean).join(" ")],
-      ["Precision", [precision.name, precision.reason && `(${precision.reason})`].filter(Boolean).join(" ")],
-      ["Model", this.config?.default_model ?? "none installed"],
-      ["Queue", `${plural(queue.queued, "photo")} waiting, ${queue.processing} in work, room for ${queue.limit}`],
-      ["Speed", state.seconds_per_megapixel ? `${state.seconds_per_megapixel.toFixed(2)} s per megapixel of result` : "measured with the first photo"],
-      ["Memory", `${bytes(resources.memory_available_bytes)} free of ${bytes(resources.memory_total_bytes)}`],
-      ["Running for", duration(state.uptime_seconds)],
-      ["Models", (this.config?.models ?? []).filter(({ installed }) => installed).map(({ name }) => name).join(", ") || "none"],
+      [text("service.device"), [device.name, device.reason && `(${device.reason})`].filter(Boolean).join(" ")],
+      [text("service.precision"), [precision.name, precision.reason && `(${precision.reason})`].filter(Boolean).join(" ")],
+      [text("service.model"), this.config?.default_model ?? text("service.no_model")],
+      [text("service.queue"), text("service.queue_state", { count: queue.queued, working: queue.processing, limit: queue.limit })],
+      [text("service.speed"), state.seconds_per_megapixel ? text("service.seconds_per_megapixel", { seconds: state.seconds_per_megapixel }) : text("service.no_speed")],
+      [text("service.memory"), text("service.memory_state", { free: bytes(resources.memory_available_bytes), total: bytes(resources.memory_total_bytes) })],
+      [text("service.uptime"), duration(state.uptime_seconds)],
+      [text("service.models"), (this.config?.models ?? []).filter(({ installed }) => installed).map(({ name }) => name).join(", ") || text("service.no_models")],
     ];
     find("service-facts").replaceChildren(...rows.filter(([, value]) => value)
       .flatMap(([term, value]) => [el("dt", {}, term), el("dd", {}, value)]));
@@ -92,8 +91,7 @@ export class ServiceStatus extends EventTarget {
   #notices() {
     const { notes = [], embedded_model: embedded = false } = this.config;
     find("notice").hidden = !embedded && !notes.length;
-    const sentences = notes.length ? notes : ["The small model that ships with the project restores; "
-      + "get the larger ones with: python3 run.py models download"];
+    const sentences = notes.length ? notes : [text("service.embedded_model")];
     find("notice").replaceChildren(...sentences.map((sentence) => el("p", {}, withCommand(sentence))));
   }
 }
