@@ -65,7 +65,8 @@ export class RemainingTime {
     this.#known.set(job.job_id, known);
     const left = known.end - now;
     if (left < 1) return job.progress < NEARLY_DONE ? text("time.longer") : text("time.nearly_done");
-    return text(known.longer ? "time.longer_left" : "time.left", { time: duration(left) });
+    if (known.longer) return text("time.longer_left", { time: duration(left) });
+    return text(job.status === "queued" ? "time.about" : "time.left", { time: duration(left) });
   }
 
   /** Take a new estimate over: a shorter one at once, a little longer one by resting, a much longer one said as such. */

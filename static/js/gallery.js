@@ -103,7 +103,6 @@ class JobView {
     this.bar.hidden = over;
     this.bar.value = job.progress;
     setText(this.title, titleOf(job));
-    setText(this.state, stateOf(job));
     if (this.shown !== job.status) this.actions.replaceChildren(...this.#buttons(job, over));
     this.shown = job.status;
     this.drawTime(job);
@@ -111,8 +110,14 @@ class JobView {
 
   drawTime(job) {
     if (!ended(job)) {
-      setText(this.time, this.gallery.remainingTime.words(job, performance.now() / 1000));
-    } else if (job.expires_at) {
+      const left = this.gallery.remainingTime.words(job, performance.now() / 1000);
+      const ahead = aheadOf(job) > 0; // then both are one sentence: "26 photos ahead, about 7 s"
+      setText(this.state, ahead && left ? `${stateOf(job)}, ${left}` : stateOf(job));
+      setText(this.time, ahead ? "" : left);
+      return;
+    }
+    setText(this.state, stateOf(job));
+    if (job.expires_at) {
       const left = job.expires_at - serverNow();
       setText(this.time, left > 60 ? text("job.expires", { time: duration(left), moment: moment(job.expires_at) }) : text("job.expires_soon"));
     }
@@ -137,6 +142,9 @@ class JobView {
   }
 }
 
+/** Photos that are restored before those of a waiting job. */
+const aheadOf = ({ status, queue_position: position }) => (status === "queued" && position > 0 ? position - 1 : 0);
+
 function titleOf(job) {
   const { options, attempts } = job;
   const made = options?.backend === "siliconflow" ? "SiliconFlow" : textOf("quality", options?.quality) ?? text("job.any_quality");
@@ -148,8 +156,7 @@ function stateOf(job) {
   const done = job.attempts.filter(ended).length;
   const failed = job.attempts.filter(({ status }) => status === "failed").length;
   if (job.status === "queued" && job.queue_position > 0) {
-    const ahead = job.queue_position - 1;
-    return ahead ? text("job.ahead", { count: ahead }) : text("job.next");
+    return aheadOf(job) ? text("job.ahead", { count: aheadOf(job) }) : text("job.next");
   }
   if (job.status === "processing") {
     const count = job.attempts.length > 1 ? `${text("job.done", { done, count: job.attempts.length })} · ` : "";

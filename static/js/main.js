@@ -23,6 +23,7 @@ const SAMPLE = "sample.jpg";
 fillPage();
 const jobs = new Jobs();
 const activeIds = new Set(); // jobs that were seen at work
+const statuses = new Map(); // the last that was seen of each job
 const pendingFiles = []; // files that came before the service's limits were known
 const live = new LiveUpdates(jobs);
 const service = new ServiceStatus();
@@ -100,10 +101,11 @@ settings.addEventListener("change", planTime);
 tray.addEventListener("change", planTime);
 jobs.addEventListener("changed", ({ detail }) => {
   const job = jobs.get(detail);
+  if (statuses.get(detail) !== job.status) service.pollSoon(); // the chip follows what happens here at once
+  statuses.set(detail, job.status);
   if (!ended(job)) activeIds.add(detail);
   else if (activeIds.delete(detail)) {
     announce(textOf("job_ended", job.status));
-    service.poll(); // the speed has been measured again
   }
 });
 
