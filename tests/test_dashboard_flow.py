@@ -100,7 +100,7 @@ def test_limits_of_the_service_are_told_before_sending(browser: Browser, service
         rows = page.locator("#refused-list li")
         expect(rows).to_have_count(4)
         said = " ".join(rows.all_inner_texts())
-        for words in ("20000 pixels", "81 megapixels, and 40 are allowed", "empty", "MB are allowed"):
+        for words in ("20,000 pixels", "81 megapixels, and 40 are allowed", "empty", "MB are allowed"):
             assert words in said.replace("\u00a0", " "), said
         expect(page.locator(".too-large .tile-note")).to_contain_text("choose 3× or less")
         expect(page.locator("#restore")).to_be_disabled()
