@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import httpx2
 import psutil
 
+from app.store import SqlStore
 from benchmarks.cluster_node import Node
 from tests import nginx, postgres_server, s3_servers
 from tests.provider_stand_in import StandIn
@@ -188,12 +189,15 @@ class Cluster:
         self.url, self.parts, self.servers, self.database_url = url, parts, servers, database_url
 
     def await_ready(self) -> None:
-        """Until every server is ready."""
+        """Until every API server answers that it is ready, and every worker reports."""
         deadline = time.monotonic() + START_SECONDS
-        while not all(server.is_ready() for server in self.servers):
-            if time.monotonic() > deadline:
-                raise SystemExit("not every server became ready; see the logs")
-            time.sleep(0.5)
+        servers = [server for server in self.servers if server.name.startswith("api")]
+        with contextlib.closing(SqlStore(self.database_url)) as store:
+            store.open()
+            while not all(server.is_ready() for server in servers) or len(store.workers.live()) < WORKERS:
+                if time.monotonic() > deadline:
+                    raise SystemExit("not every server became ready; see the logs")
+                time.sleep(0.5)
 
 
 @contextlib.contextmanager

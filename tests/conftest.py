@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +21,17 @@ if TYPE_CHECKING:
     from tests.browser import Service
     from tests.provider_stand_in import StandIn
     from tests.s3_servers import S3Server
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_workers_left() -> Iterator[None]:
+    """A worker that outlives its tests would be counted by those of the next module."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + 10.0
+    while left := [one for one in threading.enumerate() if one not in before and one.name.startswith("worker-")]:
+        assert time.monotonic() < deadline, f"threads of a worker that nobody stopped: {left}"
+        time.sleep(0.01)
 
 
 def _folder(variable: str, holds: str) -> Path:

@@ -321,7 +321,8 @@ def test_two_servers_that_blend_one_result_at_once_lose_neither_version(seaweedf
                 threads.submit(bench.overlapping, both_blended, attempt.id, {face: strength})
                 for bench, face, strength in ((one, 0, 0.25), (two, 1, 0.5))
             ]
-        assert sorted(end.result().version for end in ends) == [2, 3]
+        versions = sorted(end.result().version for end in ends)
+        assert versions in ([2, 3], [3, 3])  # the first may see the second's already, which is built on its own
         row = two.row(attempt.id)
         assert row.version == 3
         assert worst(two.picture(row).rgb, blend_layers(first.rgb, layers, {0: 0.25, 1: 0.5})) == 0

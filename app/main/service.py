@@ -64,7 +64,7 @@ class Service:
         after_death: bool = False,
         restores: bool = True,
     ) -> None:
-        self._after_death, self._settings = after_death, settings
+        self._after_death, self._settings, self._drained = after_death, settings, False
         self._scanner = open_scanner(settings)
         self._rate_limits = RateLimits(settings.rate_limit, cluster.open_windows(settings.broker_url))
         self._inspectors = DecoderPool(limits_of(settings).image)
@@ -124,7 +124,7 @@ class Service:
 
     async def drain(self) -> None:
         """Take no new photos, let the running one end, give back the rest. Harmless when called twice."""
-        self.context.admission.draining = True
+        self._drained = self.context.admission.draining = True
         if self.restoring is not None:
             await asyncio.to_thread(self.restoring.drain, self.context.limits.drain_seconds)
         self.context.job_events.stop()
@@ -137,7 +137,7 @@ class Service:
     async def stop(self) -> None:
         """Stop everything that `start` started."""
         context = self.context
-        if not context.job_events.closing:
+        if not self._drained:
             await self.drain()
         self._users.stop()
         if self._webhooks is not None:
