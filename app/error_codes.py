@@ -125,6 +125,7 @@ _TABLE = {
     "shutting_down": ErrorFacts(503, "the service is shutting down"),
     "owner_queue_full": ErrorFacts(429, "QUEUE_LIMIT_PER_OWNER of the owner's photos wait"),
     "queue_full": ErrorFacts(503, "QUEUE_LIMIT photos wait"),
+    "keep_limit_reached": ErrorFacts(507, "KEEP_LIMIT_MB_PER_OWNER of the owner are kept already"),
     "reblend_busy": ErrorFacts(503, "too many results are being blended"),
     "storage_full": ErrorFacts(503, "there is too little free disk space"),
     "storage_unavailable": ErrorFacts(503, "the server that keeps the photos cannot be reached or refuses"),

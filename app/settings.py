@@ -85,10 +85,7 @@ class Settings(BaseSettings):
     max_output_megapixels: float = Field(default=400, gt=0, le=10_000)
     queue_limit: int = Field(default=100, ge=1, le=100_000, description="photos waiting")
     queue_limit_per_owner: int = Field(
-        default=20,
-        ge=1,
-        le=100_000,
-        description="photos of one key waiting; no limit without keys",
+        default=20, ge=1, le=100_000, description="photos of one key waiting; no limit without keys"
     )
     quota_photos_per_day: int = Field(
         default=0, ge=0, le=10_000_000, description="photos of one key or user a day (UTC); 0: any number"
@@ -142,6 +139,7 @@ class Settings(BaseSettings):
         default="stream", description="redirect: results are fetched from the S3 server by signed addresses"
     )
     retention_minutes: float = Field(default=60, gt=0)
+    keep_limit_mb_per_owner: int = Field(default=2048, ge=0, description="of jobs kept past that; 0: none")
     janitor_interval_minutes: float = Field(default=30, gt=0)
 
     # the networks

@@ -59,6 +59,7 @@ class Limits:
     daily_limit: int | None
     uploads_limit: int | None
     retention_seconds: float
+    keep_limit_bytes: int
     drain_seconds: float
 
     @property
@@ -206,10 +207,7 @@ def choose_attempt(job: Job, attempt_id: str | None) -> Attempt:
             "several_results",
             "This job has several photos; add ?attempt= with the id of one, or fetch all from its batch results.",
         )
-    chosen = next((a for a in job.attempts if attempt_id in (None, a.id)), None)
-    if chosen is None:
-        raise NotFound("attempt_not_found", "This job has no such attempt.")
-    return chosen
+    return job.attempts[0] if attempt_id is None else job.attempt(attempt_id)
 
 
 def not_finished() -> Conflict:

@@ -11,7 +11,7 @@ from app.backends.protocol import Backend
 from app.images import ImageLimits
 from app.jobs.submission import SubmissionLimits
 from app.memory_limit import budget_bytes
-from app.settings import Settings
+from app.settings import MEGABYTE, Settings
 from app.storage import Storage
 from app.store import Store
 
@@ -78,5 +78,6 @@ def limits_of(settings: Settings) -> Limits:
         daily_limit=settings.quota_photos_per_day or None,
         uploads_limit=settings.max_concurrent_uploads or None if settings.has_users else None,
         retention_seconds=settings.retention_minutes * 60,
+        keep_limit_bytes=settings.keep_limit_mb_per_owner * MEGABYTE,
         drain_seconds=settings.drain_seconds,
     )

@@ -73,9 +73,11 @@ def new_version(connection: Connection, attempt_id: str, was: int, result: NewVe
     return None if row is None else str(row.job_id)
 
 
-def cancel(connection: Connection, job_id: str, now: float) -> bool:
-    """Every active attempt of a job -> cancelled, at once; a run that goes on notices and its result is dropped."""
+def cancel(connection: Connection, job_id: str, now: float, attempt_id: str | None = None) -> bool:
+    """Every active attempt of a job (or the named one) -> cancelled, at once; a run of it notices and is dropped."""
     active = and_(attempts.c.job_id == job_id, attempts.c.status.in_(ACTIVE))
+    if attempt_id is not None:
+        active = and_(active, attempts.c.id == attempt_id)
     values: dict[str, Any] = {"status": AttemptStatus.CANCELLED.value, "claim": None, "lease_until": None}
     values["ended_at"] = now
     values["stage"] = Stage.CANCELLED.value

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from app.api import file_responses, schemas
+from app.api import archives, file_responses, schemas
 from app.api.dependencies import (
     AppContext,
     choose_attempt,
@@ -21,9 +21,11 @@ from app.api.dependencies import (
 from app.api.routes.jobs import JobId
 from app.errors import Conflict, NotFound
 from app.images import PREVIEW_SIDE_PIXELS
-from app.store import Attempt, AttemptStatus
+from app.store import Attempt, AttemptStatus, Job
 
 router = APIRouter()
+
+JOBS_READ_AT_ONCE = 100
 
 AttemptChoice = Annotated[str | None, Query(description="which photo of a batch: the id of an attempt")]
 PreviewSize = Annotated[int, Query(ge=16, le=4096, description="most pixels a side")]
@@ -117,7 +119,32 @@ async def batch_results(request: Request, job_id: JobId) -> Response:
         raise not_finished()
     if job.status is not AttemptStatus.COMPLETED:
         raise Conflict("no_result", "No photo of this job was finished; its errors say why.")
-    return await context.run_heavy(file_responses.archive_response, context.storage, job)
+    name = f"restored_{job.id[:8]}.zip"
+    return await context.run_heavy(archives.archive_response, context.storage, [job], name)
+
+
+@router.get(
+    "/api/v1/results",
+    tags=["files"],
+    summary="Everything finished as one ZIP",
+    response_class=Response,
+    responses={200: {"content": {"application/zip": {}}}, **_FILE_PROBLEMS},
+)
+async def all_results(request: Request) -> Response:
+    """A streamed ZIP of the results of all your jobs that have ended, newest first; names are as in that of a batch."""
+    context = get_context(request)
+    return await context.run_heavy(_all_results, context, get_owner(request))
+
+
+def _all_results(context: AppContext, owner: str) -> Response:
+    found: list[Job] = []
+    before: str | None = None
+    while page := context.store.jobs(owner, JOBS_READ_AT_ONCE, before):
+        found += [job for job in page if job.status is AttemptStatus.COMPLETED]
+        before = page[-1].id
+    if not found:
+        raise Conflict("no_result", "No photo of yours is finished yet, so there is nothing to download.")
+    return archives.archive_response(context.storage, found, "restored.zip")
 
 
 def _result_preview(context: AppContext, attempt: Attempt, size: int) -> bytes:
