@@ -100,11 +100,20 @@ def test_the_largest_photo_fits_a_usual_machine() -> None:
 
 
 def test_a_submit_is_judged_by_the_memory_of_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.main.limits.budget_bytes", lambda: PROCESS_BYTES + 15 * 16 * 1200)
+    monkeypatch.setattr("app.main.restoring.budget_bytes", lambda: PROCESS_BYTES + 15 * 16 * 1200)
     with running(tmp_path) as service:
         service.submit(photo(40, 30))
         answer = service.client.post("/api/v1/enhance", files={"file": ("a.png", photo(41, 30))})
         assert_problem(answer, 413, "memory_too_small")
+
+
+def test_a_photo_that_was_accepted_while_nobody_knew_the_memory_fails_before_it_is_decoded(tmp_path: Path) -> None:
+    budget = PROCESS_BYTES + need_bytes(40 * 30, 4.0)
+    with running(tmp_path) as service:
+        service.app.state.service.restoring.runner._memory_bytes = budget
+        fits, too_large = (service.finish(service.submit(photo(width, 30))) for width in (40, 41))
+    assert fits["status"] == "completed"
+    assert too_large["attempts"][0]["error"]["code"] == "memory_too_small"
 
 
 def test_photos_that_do_not_fit_together_are_restored_alone(tmp_path: Path) -> None:

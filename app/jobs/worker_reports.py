@@ -48,7 +48,8 @@ class WorkerReport:
         reasons: plain sentences, empty when all is well.
         in_work: attempts that it holds now.
         lanes: how many attempts each of its lanes holds at most.
-        memory_limit_bytes: what all of its work may take; None when unknown.
+        memory_limit_bytes: what its process may use in all, by its control groups; None when unknown.
+        provider_pause_seconds: for how long it does not ask the provider, which is in trouble; None: it does.
         description: what the local backend says of itself: device, precision, models, faces, default quality, pace.
         warm_up: the last one that ended.
     """
@@ -59,6 +60,7 @@ class WorkerReport:
     in_work: int = 0
     lanes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     memory_limit_bytes: int | None = None
+    provider_pause_seconds: float | None = None
     description: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     warm_up: WarmUp | None = None
     backend_rows: tuple[Mapping[str, Any], ...] = ()
