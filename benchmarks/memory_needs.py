@@ -28,11 +28,14 @@ from benchmarks.request import invented_picture
 MEGABYTE = 1 << 20
 LIMIT_MB = 2048
 _SAMPLE_SECONDS = 0.01
-_KINDS = ("rgb8", "rgba8", "rgb16", "grey8")
+_KINDS = ("rgb8", "rgba8", "rgb16", "rgba16", "grey8")
 
 
-def cases(quick: bool) -> Iterator[dict[str, Any]]:
-    """What is measured: small results for what tiles take, large ones for what each pixel takes."""
+def cases(*, quick: bool, face_photo: Path | None) -> Iterator[dict[str, Any]]:
+    """What is measured: small results for what tiles take, large ones for what each pixel takes.
+
+    Faces only with a photo of some, in which each is restored if the weights folder has the networks.
+    """
     fast = {"model": "realesr-animevideov3", "scale": 8.0, "kind": "rgb8", "faces": False, "quality": None}
     yield {**fast, "side": 128}
     yield {**fast, "side": 900}
@@ -44,8 +47,19 @@ def cases(quick: bool) -> Iterator[dict[str, Any]]:
     yield {**fast, "side": 1500, "scale": 1.0, "kind": "rgb16"}
     for model in ("realesr-general-x4v3", "RealESRGAN_x4plus_anime_6B", "RealESRGAN_x4plus"):
         yield {**fast, "side": 256, "scale": 4.0, "model": model}
-    yield {**fast, "side": 500, "faces": True}
+    if face_photo is not None:
+        yield {**fast, "side": 500, "scale": 4.0, "faces": True, "photo": str(face_photo)}
     yield {**fast, "side": 128, "scale": 4.0, "model": None, "quality": "best"}
+
+
+def suffix_of(kind: str) -> str:
+    """The suffix of the file that `write_photo` makes of a kind."""
+    return "tif" if kind.endswith("16") else "jpg" if kind == "jpeg" else "png"
+
+
+def mime_of(kind: str) -> str:
+    """The type of that file."""
+    return {"tif": "image/tiff", "jpg": "image/jpeg", "png": "image/png"}[suffix_of(kind)]
 
 
 def write_photo(path: Path, side: int, kind: str) -> None:
@@ -55,10 +69,14 @@ def write_photo(path: Path, side: int, kind: str) -> None:
         Image.fromarray(rgb[:, :, 0]).save(path)
     elif kind == "rgba8":
         Image.fromarray(np.dstack([rgb, rgb[::-1, :, 0]])).save(path)
-    elif kind == "rgb16":
+    elif kind.endswith("16"):
         import tifffile
 
-        tifffile.imwrite(path, rgb.astype(np.uint16) * 257, photometric="rgb")
+        deep = rgb.astype(np.uint16) * 257
+        if kind == "rgba16":
+            tifffile.imwrite(path, np.dstack([deep, deep[::-1, :, 0]]), photometric="rgb", extrasamples=["unassalpha"])
+        else:
+            tifffile.imwrite(path, deep, photometric="rgb")
     else:
         Image.fromarray(rgb).save(path)
 
@@ -66,8 +84,11 @@ def write_photo(path: Path, side: int, kind: str) -> None:
 def measure(case: dict[str, Any], weights: Path, limit_mb: int) -> dict[str, Any]:
     """Peaks of one case in megabytes, below a limit: the process when loaded, and the most that was used."""
     with tempfile.TemporaryDirectory() as name, control_group(limit_mb * MEGABYTE) as group:
-        photo = Path(name) / ("photo.tif" if case["kind"] == "rgb16" else "photo.png")
-        write_photo(photo, case["side"], case["kind"])
+        photo = Path(name) / f"photo.{suffix_of(case['kind'])}"
+        if case.get("photo"):
+            Image.open(case["photo"]).convert("RGB").resize((case["side"],) * 2).save(photo)
+        else:
+            write_photo(photo, case["side"], case["kind"])
         task = {**case, "photo": str(photo), "weights": str(weights)}
         command = group.inside([sys.executable, "-m", "benchmarks.memory_needs", "--case", json.dumps(task)])
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
@@ -140,13 +161,17 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=Path("weights"))
     parser.add_argument("--limit-mb", type=int, default=LIMIT_MB)
     parser.add_argument("--quick", action="store_true", help="two cases only")
+    parser.add_argument("--photo", type=Path, help="a photo with faces")
+    parser.add_argument("--only", type=int, help="one case, by its number from 0")
     parser.add_argument("--case", help="one case as JSON, in this process")
     asked = parser.parse_args()
     if asked.case:
         run_case(json.loads(asked.case))
         return
     rows = []
-    for case in cases(asked.quick):
+    for number, case in enumerate(cases(quick=asked.quick, face_photo=asked.photo and asked.photo.resolve())):
+        if asked.only not in (None, number):
+            continue
         rows.append(measure(case, asked.weights.resolve(), asked.limit_mb))
         print(rows[-1], flush=True)
     print(json.dumps(rows))

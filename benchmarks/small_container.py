@@ -26,7 +26,7 @@ import httpx2
 from app.errors import TooLarge
 from app.jobs.memory_need import check_memory
 from benchmarks.control_group import control_group
-from benchmarks.memory_needs import write_photo
+from benchmarks.memory_needs import mime_of, suffix_of, write_photo
 from benchmarks.running_service import RunningService, running_service
 
 MEGABYTE = 1 << 20
@@ -35,13 +35,14 @@ _LONGEST_SECONDS = 3600.0
 _FAST = {"model": "realesr-general-x4v3", "face_enhance": "false"}
 
 
-def largest_side(scale: float, budget_bytes: int) -> int:
-    """The side of the largest square photo that admission takes at a scale."""
+def largest_side(kind: str, scale: float, budget_bytes: int) -> int:
+    """The side of the largest square photo of a kind that admission takes at a scale."""
+    mime = mime_of(kind)
     low, high = 1, 20_000
     while high - low > 1:
         side = (low + high) // 2
         try:
-            check_memory(side * side, scale, budget_bytes)
+            check_memory(side * side, scale, mime, budget_bytes)
         except TooLarge:
             high = side
         else:
@@ -59,11 +60,10 @@ def groups(budget_bytes: int, *, quick: bool) -> Iterator[list[dict[str, Any]]]:
     yield [{"side": 350, "kind": kind, "form": dict(_FAST)} for kind in ("rgb8", "rgba8", "rgb16", "grey8")]
     yield [{"side": side, "kind": "rgb8", "form": {"model": "RealESRGAN_x4plus"}} for side in (100, 250)]
     yield [{"side": 100, "kind": "rgb8", "form": {"quality": "best"}}]
-    third = largest_side(8.0, budget_bytes) / math.sqrt(3)
-    yield [{"side": int(third), "kind": "rgb16", "form": {**_FAST, "scale": "8"}} for _ in range(2)]
-    largest = largest_side(8.0, budget_bytes)
-    for kind in ("rgb8", "rgb16"):
-        yield [{"side": largest, "kind": kind, "form": {**_FAST, "scale": "8"}}]
+    third = int(largest_side("rgb16", 8.0, budget_bytes) / math.sqrt(3))
+    yield [{"side": third, "kind": "rgb16", "form": {**_FAST, "scale": "8"}} for _ in range(3)]
+    for kind in ("jpeg", "rgba16"):
+        yield [{"side": largest_side(kind, 8.0, budget_bytes), "kind": kind, "form": {**_FAST, "scale": "8"}}]
     yield [{"side": 1600, "kind": "rgb8", "form": {**_FAST, "scale": "1"}}]
 
 
@@ -81,7 +81,7 @@ def run(weights: Path, limit_mb: int, *, quick: bool) -> dict[str, Any]:
             with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
                 rows += pool.map(lambda photo: _send(service, Path(folder), photo), photos)
             print(rows[-len(photos) :], f"kills {group.kills()}", flush=True)
-        over = {"side": largest_side(8.0, budget) + 1, "kind": "grey8", "form": {**_FAST, "scale": "8"}}
+        over = {"side": largest_side("grey8", 8.0, budget) + 1, "kind": "grey8", "form": {**_FAST, "scale": "8"}}
         return {
             "limit_mb": limit_mb,
             "loaded_mb": loaded // MEGABYTE,
@@ -103,7 +103,7 @@ def faults_of(found: dict[str, Any]) -> list[str]:
 
 def _send(service: RunningService, folder: Path, photo: dict[str, Any]) -> dict[str, Any]:
     """Send one photo and wait for its end: `completed`, or the code of what went wrong."""
-    path = folder / f"{photo['side']}-{photo['kind']}.{'tif' if photo['kind'] == 'rgb16' else 'png'}"
+    path = folder / f"{photo['side']}-{photo['kind']}.{suffix_of(photo['kind'])}"
     if not path.exists():
         write_photo(path, photo["side"], photo["kind"])
     with httpx2.Client(base_url=service.url, timeout=_LONGEST_SECONDS) as client:

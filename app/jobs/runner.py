@@ -18,7 +18,7 @@ from app.backends.pages import has_pages, restore_pages
 from app.backends.protocol import Backend
 from app.errors import Cancelled, Conflict, DeviceLost, NotFound, RestoreError, is_exhaustion
 from app.images import PagesEncoder, Picture
-from app.jobs.memory_need import check_memory
+from app.jobs.memory_need import check_attempt_memory
 from app.jobs.prepared import PictureDecoder, Prepared
 from app.jobs.progress import Progress
 from app.jobs.result_writing import SURROUNDINGS_NOT_KEPT, Finished, ResultWriter, WrittenPages, without_surroundings
@@ -124,7 +124,7 @@ class Runner:
                 self._settle_result(attempt, token, copied)
                 return None
             if attempt.backend == BackendName.LOCAL and self._memory_bytes is not None:
-                check_memory(attempt.photo_width * attempt.photo_height, options.scale, self._memory_bytes)
+                check_attempt_memory(attempt, options.scale, self._memory_bytes)
             page = 0 if options.pages == Pages.ALL else None
             wanted = functools.partial(self._store.holds, attempt.id, token)
             picture = self._with_retries(lambda: self._decode(attempt, options, page), wanted)

@@ -166,7 +166,7 @@ class Submission:
         """
         backend = self.check_options(options)
         photo = self._store.library.photo(owner, photo_id)
-        self._check_result(photo.width, photo.height, options)
+        self._check_result(photo.width, photo.height, photo.mime, options)
         if not self._storage.has_upload(photo_id):
             raise NotFound("photo_missing", "The uploaded photo is gone; upload it again.")
         if options.pages == Pages.ALL:
@@ -192,13 +192,13 @@ class Submission:
             check_pages(header, self._limits.image)
             sizes = header.page_sizes
         for width, height in sizes:
-            self._check_result(width, height, options)
+            self._check_result(width, height, header.mime, options)
 
-    def _check_result(self, width: int, height: int, options: RestoreOptions) -> None:
+    def _check_result(self, width: int, height: int, mime: str, options: RestoreOptions) -> None:
         """Refuse what could not be kept after all the work: too many pixels for us, or for the asked format."""
         check_output(width * height, options.scale, self._limits.max_output_megapixels)
         if options.backend == BackendName.LOCAL and (memory_bytes := self._memory_bytes()) is not None:
-            check_memory(width * height, options.scale, memory_bytes)
+            check_memory(width * height, options.scale, mime, memory_bytes)
         check_format(options.output_format, width, height, options.scale)
 
     def _drop(self, uploads: Sequence[Upload], stored: Sequence[StoredUpload]) -> None:

@@ -49,9 +49,9 @@ class WorkerReport:
         in_work: attempts that it holds now.
         lanes: how many attempts each of its lanes holds at most.
         memory_limit_bytes: what its process may use in all, by its control groups; None when unknown.
-        provider_pause_seconds: for how long it does not ask the provider, which is in trouble; None: it does.
         description: what the local backend says of itself: device, precision, models, faces, default quality, pace.
         warm_up: the last one that ended.
+        provider_pause_seconds: for how long it does not ask the provider, which is in trouble; None: it does.
     """
 
     backends: tuple[str, ...] = ()
@@ -60,11 +60,11 @@ class WorkerReport:
     in_work: int = 0
     lanes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     memory_limit_bytes: int | None = None
-    provider_pause_seconds: float | None = None
     description: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     warm_up: WarmUp | None = None
     backend_rows: tuple[Mapping[str, Any], ...] = ()
     version: str = __version__
+    provider_pause_seconds: float | None = None
 
     def as_facts(self) -> dict[str, Any]:
         """The report as the store keeps it."""
