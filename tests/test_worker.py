@@ -184,8 +184,8 @@ def poison(harness: Harness, deadly: bytes) -> None:
     size, decoder = 99, harness.decoder
 
     class Poisoned:
-        def decode(self, path: Path, *, page: int | None, keep_partial: bool) -> Picture:
-            picture: Picture = decoder.decode(path, page=page, keep_partial=keep_partial)
+        def decode(self, path: Path, *, page: int | None, keep_partial: bool, rotate: int) -> Picture:
+            picture: Picture = decoder.decode(path, page=page, keep_partial=keep_partial, rotate=rotate)
             marked = path.read_bytes() == deadly
             return Picture(picture.rgb, dpi=(size, size)) if marked else picture
 

@@ -66,7 +66,12 @@ def _written_options() -> dict[str, Any]:
 
 def _typed(option: Field) -> dict[str, Any]:
     kind = {str: "string", int: "integer", float: "number", bool: "boolean"}[option.kind]
-    facts = {"minimum": option.low, "maximum": option.high, "enum": option.choices and list(option.choices)}
+    facts = {
+        "minimum": option.low,
+        "maximum": option.high,
+        "multipleOf": option.step,
+        "enum": option.choices and list(option.choices),
+    }
     return {"type": kind, **{key: value for key, value in facts.items() if value is not None}}
 
 

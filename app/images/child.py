@@ -123,7 +123,7 @@ def _answer(request: dict[str, Any], files: Sequence[Path], fd: int, limits: Ima
         if request["max_megapixels"] is not None:  # a result of our own, not a photo of somebody's
             with _allow_memory(result_memory(path)):
                 return {"sizes": _send([preview_result(path, request["max_side"])], fd)}
-        return {"sizes": _send([preview_file(path, limits, request["max_side"])], fd)}
+        return {"sizes": _send([preview_file(path, limits, request["max_side"], request["rotate"])], fd)}
     except RestoreError as error:
         return _failure(error)
     except OSError:

@@ -36,10 +36,17 @@ class DecoderPool:
         with self._borrowed() as decoder:
             return decoder.read_header(path)
 
-    def preview(self, path: Path, max_side: int = PREVIEW_SIDE_PIXELS, max_megapixels: float | None = None) -> bytes:
+    def preview(
+        self,
+        path: Path,
+        max_side: int = PREVIEW_SIDE_PIXELS,
+        max_megapixels: float | None = None,
+        *,
+        rotate: int = 0,
+    ) -> bytes:
         """See `Decoder.preview`."""
         with self._borrowed() as decoder:
-            return decoder.preview(path, max_side, max_megapixels)
+            return decoder.preview(path, max_side, max_megapixels, rotate=rotate)
 
     def face_preview(self, layers: Path, result: Path, index: int, strength: float, max_side: int) -> bytes:
         """See `Decoder.face_preview`."""
