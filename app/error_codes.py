@@ -55,6 +55,7 @@ _TABLE = {
     "rate_limited": ErrorFacts(429, "more requests than RATE_LIMIT"),
     "too_many_connections": ErrorFacts(429, "too many connections follow jobs already"),
     "too_many_wrong_keys": ErrorFacts(429, "too many wrong keys or tokens from one address"),
+    "too_many_previews": ErrorFacts(429, "another preview of the owner is being made"),
     "too_many_uploads": ErrorFacts(429, "MAX_CONCURRENT_UPLOADS of the owner are under way"),
     "quota_exceeded": ErrorFacts(429, "QUOTA_PHOTOS_PER_DAY of the owner are used up"),
     # options and models
@@ -125,6 +126,9 @@ _TABLE = {
     "shutting_down": ErrorFacts(503, "the service is shutting down"),
     "owner_queue_full": ErrorFacts(429, "QUEUE_LIMIT_PER_OWNER of the owner's photos wait"),
     "queue_full": ErrorFacts(503, "QUEUE_LIMIT photos wait"),
+    "preview_busy": ErrorFacts(503, "the preview's turn did not come in time", 10),
+    "preview_unavailable": ErrorFacts(503, "this server restores nothing itself, so it makes no previews"),
+    "preview_local_only": ErrorFacts(422, "previews are made with the local backend only"),
     "reblend_busy": ErrorFacts(503, "too many results are being blended"),
     "storage_full": ErrorFacts(503, "there is too little free disk space"),
     "storage_unavailable": ErrorFacts(503, "the server that keeps the photos cannot be reached or refuses"),

@@ -7,18 +7,23 @@ from app.images.formats import check_format
 from app.images.header import Header, ImageLimits, check_pages, read_header
 from app.images.layer_encoding import fit_layers, keep_layers
 from app.images.page_encoding import PagesEncoder
+from app.images.patches import PATCH_SIDE_PIXELS, Box, Overview, PatchWindow, detailed_place, patch_at
 from app.images.picture import Picture, Pixels
 from app.images.preview import PREVIEW_SIDE_PIXELS, encode_preview, read_profile
 from app.images.sniffing import accepted_formats
 
 __all__ = [
+    "PATCH_SIDE_PIXELS",
     "PREVIEW_SIDE_PIXELS",
+    "Box",
     "Decoder",
     "DecoderPool",
     "Encoded",
     "Header",
     "ImageLimits",
+    "Overview",
     "PagesEncoder",
+    "PatchWindow",
     "Picture",
     "Pixels",
     "accepted_formats",
@@ -27,10 +32,12 @@ __all__ = [
     "check_picture",
     "choose_format",
     "codec_versions",
+    "detailed_place",
     "encode",
     "encode_preview",
     "fit_layers",
     "keep_layers",
+    "patch_at",
     "read_header",
     "read_profile",
 ]

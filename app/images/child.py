@@ -30,6 +30,7 @@ from app.images.confinement import DECODE_THREADS, MEBIBYTE, confine, die_with_p
 from app.images.decode import DecodeOptions, decode_file
 from app.images.face_layers import load_layers, mix
 from app.images.header import Header, ImageLimits, quiet_pillow, read_header
+from app.images.patches import Box, Overview, cut_window, make_overview
 from app.images.picture import Picture
 from app.images.preview import encode_preview, preview_file, read_profile
 from app.images.result_preview import preview_result, result_memory
@@ -116,6 +117,11 @@ def _answer(request: dict[str, Any], files: Sequence[Path], fd: int, limits: Ima
         path = files[0]
         if request["do"] == "decode":
             return _send_picture(decode_file(path, limits, DecodeOptions(**request["options"])), fd)
+        if request["do"] == "overview":
+            return _send_overview(make_overview(path, limits, DecodeOptions(**request["options"])), fd)
+        if request["do"] == "window":
+            box, options = Box(*request["box"]), DecodeOptions(**request["options"])
+            return _send_picture(cut_window(path, limits, options, box), fd)
         if request["do"] == "header":
             return _describe_header(read_header(path, limits))
         if request["do"] == "face":
@@ -170,6 +176,11 @@ def _send_picture(picture: Picture, fd: int) -> dict[str, Any]:
         "pages": picture.pages,
         "notes": [notice.message for notice in picture.notes],
     }
+
+
+def _send_overview(overview: Overview, fd: int) -> dict[str, Any]:
+    facts = {"photo": [overview.width, overview.height], "colourless": overview.colourless}
+    return {**_send_picture(overview.small, fd), **facts}
 
 
 def _send(blocks: Sequence[Any], fd: int) -> list[int]:

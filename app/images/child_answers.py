@@ -14,6 +14,7 @@ import numpy as np
 from app import errors
 from app.errors import RestoreError, Unprocessable
 from app.images.header import Header, ImageLimits
+from app.images.patches import Overview
 from app.images.picture import Picture
 from app.images.sniffing import MIME_TYPES
 from app.notices import PHOTO_CHANGED, notices_of
@@ -79,6 +80,15 @@ def read_picture(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) ->
         notes=notices_of(PHOTO_CHANGED, (str(note) for note in answer["notes"])),
         pages=int(answer["pages"]),
     )
+
+
+def read_overview(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -> Overview:
+    """A photo reduced, and its own size."""
+    width, height = (int(side) for side in answer["photo"])
+    small = read_picture(answer, file, limits)
+    if not (small.width <= width and small.height <= height and width * height <= limits.max_input_megapixels * 1e6):
+        raise Died
+    return Overview(small, width, height, bool(answer["colourless"]))
 
 
 def _fill(target: Any, file: BinaryIO, position: int) -> None:

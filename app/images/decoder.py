@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import Internal, Unavailable, Unprocessable
-from app.images.child_answers import Died, as_error, read_header, read_picture, read_preview
+from app.images.child_answers import Died, as_error, read_header, read_overview, read_picture, read_preview
 from app.images.confinement import Confinement
 from app.images.file_opening import opened_file
 from app.images.header import Header, ImageLimits, undecodable
+from app.images.patches import Box, Overview
 from app.images.picture import Picture
 from app.images.preview import PREVIEW_SIDE_PIXELS
 
@@ -85,6 +86,21 @@ class Decoder:
         """
         options = {"as_stored": as_stored, "page": page, "keep_partial": keep_partial, "rotate": rotate}
         request = {"do": "decode", "options": options}
+        picture = self._submit(lambda: self._ask(request, [path], read_picture))
+        assert isinstance(picture, Picture)
+        return picture
+
+    def overview(self, path: Path, *, keep_partial: bool = False, rotate: int = 0) -> Overview:
+        """The photo reduced, with its own size; arguments and errors as those of `decode`."""
+        request = {"do": "overview", "options": {"keep_partial": keep_partial, "rotate": rotate}}
+        overview = self._submit(lambda: self._ask(request, [path], read_overview))
+        assert isinstance(overview, Overview)
+        return overview
+
+    def window(self, path: Path, box: Box, *, keep_partial: bool = False, rotate: int = 0) -> Picture:
+        """The part of a photo that lies in the box, without metadata; arguments and errors as those of `decode`."""
+        options = {"keep_partial": keep_partial, "rotate": rotate}
+        request = {"do": "window", "options": options, "box": dataclasses.astuple(box)}
         picture = self._submit(lambda: self._ask(request, [path], read_picture))
         assert isinstance(picture, Picture)
         return picture

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.api.admission import Admission
 from app.api.auth.rate_limits import RateLimits
@@ -28,6 +28,7 @@ from app.errors import RestoreError
 from app.images import Decoder, DecoderPool
 from app.jobs.deletion import Deletion
 from app.jobs.lease_keeper import LeaseKeeper, LeaseTimes
+from app.jobs.previewing import Previewer
 from app.jobs.queue_depth import follow_rows
 from app.jobs.reblending import Reblender
 from app.jobs.submission import Submission
@@ -214,7 +215,17 @@ class Service:
             wall=time.time,
             started_at=time.monotonic(),
             scanner=self._scanner,
+            previewer=self._make_previewer(catalog),
         )
+
+    def _make_previewer(self, catalog: Catalog) -> Previewer | None:
+        if self.restoring is None:
+            return None
+
+        def qualities() -> list[Mapping[str, Any]]:
+            return list(catalog.description().get("qualities", ()))
+
+        return Previewer(self._inspectors, self.restoring.backends, qualities)
 
     def _make_submission(self, base: Infrastructure, queue: Queue, catalog: Catalog) -> Submission:
         return Submission(
