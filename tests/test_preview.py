@@ -32,7 +32,8 @@ def textured(width: int, height: int, seed: int = 0) -> np.ndarray:
     rows, columns = np.mgrid[0:height, 0:width]
     soft = 127 + 90 * np.sin(rows / 9.0)[..., None] * np.sin(columns / 7.0)[..., None] * np.array([1.0, 0.7, 0.4])
     grain = np.random.default_rng(seed).normal(0, 5, (height, width, 3))
-    return (soft + grain).clip(0, 255).astype(np.uint8)
+    pixels: np.ndarray = (soft + grain).clip(0, 255).astype(np.uint8)
+    return pixels
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -217,8 +218,13 @@ def test_a_preview_is_made_while_a_photo_is_in_work(backend: LocalBackend, decod
     options = RestoreOptions(model=MODEL.removesuffix(".pth"), scale=1, face_enhance=False)
     previewer, done = previewer_of(backend, decoder), threading.Event()
     prepared = previewer.prepare(path, options, None)
-    asker = threading.Thread(target=lambda: (previewer.restore(prepared, None, options), done.set()))
-    steps = []
+
+    def ask_for_it() -> None:
+        previewer.restore(prepared, None, options)
+        done.set()
+
+    asker = threading.Thread(target=ask_for_it)
+    steps: list[bool] = []
 
     def on_progress(fraction: float, stage: Stage) -> bool:
         if not steps:

@@ -7,6 +7,7 @@ import { lazyImage, releaseImage } from "./lazy_image.js";
 import { discard } from "./thumbnail.js";
 import { exactSeconds, percent, size } from "./format.js";
 import { stageText, statusText } from "./status_text.js";
+import { errorText, text } from "./text.js";
 
 const PREVIEW_PIXELS = 400;
 
@@ -73,10 +74,10 @@ export class Card {
     const { attempt } = this;
     const name = attempt.original_filename;
     if (attempt.result) return [el("a", {
-      class: "button quiet", href: attempt.result.url, download: "", "aria-label": `Download ${name}`, title: "Download",
+      class: "button quiet", href: attempt.result.url, download: "", "aria-label": text("card.download", { name }), title: text("viewer.download"),
     }, icon("download"))];
     if (attempt.status === "queued" || attempt.status === "processing") return [];
-    return [button("Try again", { symbol: "again", "aria-label": `Try again: ${name}`,
+    return [button(text("card.retry"), { symbol: "again", "aria-label": text("card.retry_label", { name }),
       onclick: () => this.act.retry(this.jobId, this.attempt) })];
   }
 
@@ -85,14 +86,14 @@ export class Card {
     const name = attempt.original_filename;
     if (attempt.result) {
       setText(words, `${size(attempt.result.width, attempt.result.height)} · ${exactSeconds(attempt.result.seconds ?? 0)}`);
-      setAttribute(this.open, "aria-label", `Compare ${name} before and after`);
+      setAttribute(this.open, "aria-label", text("card.compare", { name }));
     } else {
       const working = isWorking(attempt);
       setText(words, attempt.status === "processing" ? stageText(attempt.stage) : statusText(attempt.status));
-      const far = working ? percent(attempt.progress) : "not restored yet";
+      const far = working ? percent(attempt.progress) : text("card.not_restored");
       setAttribute(this.open, "aria-label", `${name}: ${far}`);
     }
-    setText(this.note, attempt.error?.message ?? "");
+    setText(this.note, attempt.error ? errorText(attempt.error) : "");
   }
 
   #load(which) {

@@ -4,6 +4,7 @@
 import { el, oncePerFrame, setAttribute, setText } from "./dom.js";
 import { watchGestures } from "./gestures.js";
 import { percent } from "./format.js";
+import { text } from "./text.js";
 import { Viewport } from "./viewport.js";
 
 const SLIDER_STEPS = { ArrowLeft: -0.01, ArrowRight: 0.01, ArrowDown: -0.01, ArrowUp: 0.01, PageDown: -0.1, PageUp: 0.1 };
@@ -17,14 +18,14 @@ export class Compare {
     this.cut = 0.5;
     this.held = false;
     this.draw = oncePerFrame(() => this.#draw());
-    this.before = side("Before");
-    this.after = side("After");
+    this.before = side("before", text("compare.before"));
+    this.after = side("after", text("compare.after"));
     this.marker = el("div", { class: "face-marker", hidden: true });
     this.after.canvas.append(this.marker);
-    this.handle = el("div", { class: "handle", role: "slider", tabindex: "0", "aria-label": "Divider between before and after",
+    this.handle = el("div", { class: "handle", role: "slider", tabindex: "0", "aria-label": text("compare.divider"),
       "aria-valuemin": "0", "aria-valuemax": "100", on: { keydown: (event) => this.#slideByKey(event) } },
     el("span", { class: "handle-grip" }));
-    this.stage = el("div", { class: "stage", role: "group", "aria-label": "Before and after", tabindex: "0",
+    this.stage = el("div", { class: "stage", role: "group", "aria-label": text("compare.stage"), tabindex: "0",
       on: { keydown: (event) => this.#moveByKey(event), keyup: (event) => event.key === " " && this.hold(false) } },
     this.before.pane, this.after.pane, this.handle);
     watchGestures(this.stage, this.handle, this);
@@ -37,8 +38,8 @@ export class Compare {
     this.cut = 0.5;
     this.hold(false);
     this.mark(null);
-    this.load("before", before, `${name}, before`);
-    this.load("after", after, `${name}, after`);
+    this.load("before", before, text("compare.name_before", { name }));
+    this.load("after", after, text("compare.name_after", { name }));
     this.#measure();
   }
 
@@ -134,7 +135,7 @@ export class Compare {
     stage.style.setProperty("--cut", percentOf(this.cut));
     this.handle.hidden = this.mode !== "slider";
     setAttribute(this.handle, "aria-valuenow", Math.round(100 * this.cut));
-    setAttribute(this.handle, "aria-valuetext", `${percent(this.cut)} before, ${percent(1 - this.cut)} after`);
+    setAttribute(this.handle, "aria-valuetext", text("compare.cut", { before: percent(this.cut), after: percent(1 - this.cut) }));
     this.onview(this);
   }
 
@@ -161,12 +162,12 @@ export class Compare {
   }
 }
 
-function side(words) {
+function side(which, words) {
   const image = el("img", { alt: "", draggable: "false", decoding: "async" });
   const canvas = el("div", { class: "side-canvas" }, image);
   const tag = el("span", { class: "side-tag", "aria-hidden": "true" });
   setText(tag, words);
-  return { image, canvas, pane: el("div", { class: `side side-${words.toLowerCase()}` }, canvas, tag) };
+  return { image, canvas, pane: el("div", { class: `side side-${which}` }, canvas, tag) };
 }
 
 const percentOf = (share) => `${100 * share}%`;
