@@ -9,10 +9,12 @@ from app.images.layer_encoding import fit_layers, keep_layers
 from app.images.page_encoding import PagesEncoder
 from app.images.picture import Picture, Pixels
 from app.images.preview import PREVIEW_SIDE_PIXELS, encode_preview, read_profile
+from app.images.pyramid import TILE_PIXELS, Pyramid
 from app.images.sniffing import accepted_formats
 
 __all__ = [
     "PREVIEW_SIDE_PIXELS",
+    "TILE_PIXELS",
     "Decoder",
     "DecoderPool",
     "Encoded",
@@ -21,6 +23,7 @@ __all__ = [
     "PagesEncoder",
     "Picture",
     "Pixels",
+    "Pyramid",
     "accepted_formats",
     "check_format",
     "check_pages",

@@ -61,6 +61,11 @@ def result_limits_of(limits: Limits) -> ImageLimits:
     )
 
 
+def tile_limits_of(limits: Limits) -> ImageLimits:
+    """The same for cutting it into tiles, which takes the memory of a photo: rows go by, or the child asks for more."""
+    return dataclasses.replace(result_limits_of(limits), decode_memory_mb=limits.image.decode_memory_mb)
+
+
 def limits_of(settings: Settings) -> Limits:
     """The plain values that the API works by."""
     image = ImageLimits(
