@@ -32,15 +32,16 @@ export class Compare {
     new ResizeObserver(() => this.#measure()).observe(this.stage);
   }
 
-  /** Show two pictures; size is that of the result in its own pixels. Addresses are loaded as they are. */
+  /** Show two pictures; size is that of the result in its own pixels. Resolves when both are there, or known to be missing. */
   show({ before, after, width, height, name }) {
     this.view = new Viewport(width, height, devicePixelRatio);
     this.cut = 0.5;
     this.hold(false);
     this.mark(null);
-    this.load("before", before, `${name}, before`);
-    this.load("after", after, `${name}, after`);
+    for (const { tiles } of [this.before, this.after]) tiles.show(null);
+    const both = [this.load("before", before, `${name}, before`), this.load("after", after, `${name}, after`)];
     this.#measure();
+    return Promise.all(both);
   }
 
   /** Show true pixels over one side, from a `tileSource` or null. */

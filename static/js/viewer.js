@@ -4,6 +4,7 @@
 import { withCommand } from "./shell_command.js";
 import { Compare } from "./compare.js";
 import { announce, el, find, setAttribute, setText } from "./dom.js";
+import { dragOut } from "./drag_out.js";
 import { Faces } from "./faces.js";
 import { factRows } from "./result_facts.js";
 import { sideAddress, tileSource } from "./image_sources.js";
@@ -55,6 +56,7 @@ export class Viewer {
     find("viewer-previous").addEventListener("click", () => this.#step(-1));
     find("viewer-next").addEventListener("click", () => this.#step(1));
     find("viewer-again").addEventListener("click", () => this.act.again(this.shown.job.job_id, this.shown.attempt));
+    dragOut(find("viewer-download"), () => this.shown?.attempt);
     addEventListener("popstate", () => {
       this.close();
       setTimeout(() => this.#restoreFocus()); // the browser first goes to the address's own mark, such as #main
@@ -120,8 +122,9 @@ export class Viewer {
     find("warnings").hidden = result.warnings.length === 0;
     const pixels = this.#screenPixels();
     for (const side of SIDES) this.shown[side] = sideAddress(job.job_id, attempt, side, pixels);
-    this.compare.show({ before: this.shown.before, after: this.shown.after, width: result.width, height: result.height, name });
-    for (const side of SIDES) this.#showTiles(side);
+    const { shown } = this;
+    this.compare.show({ before: shown.before, after: shown.after, width: result.width, height: result.height, name })
+      .then(() => this.shown === shown && SIDES.forEach((side) => this.#showTiles(side))); // what is at hand comes first
   }
 
   #fillDownload() {
