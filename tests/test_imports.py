@@ -263,7 +263,7 @@ MOST_PRIVATE_TOUCHES = 51
 CONTRACT_IMPORTS = {
     "test_storage_contract": {"app.errors", "app.storage"},
     "test_queue_contract": {"app.queue"},
-    "test_store_contract": {"app.errors", "app.events", "app.notices", "app.storage", "app.store"},
+    "test_store_contract": {"app.errors", "app.events", "app.notices", "app.stages", "app.storage", "app.store"},
     "test_events_contract": {"app.events"},
     "test_engine_contract": {"app.errors", "app.restoration"},
 }

@@ -8,6 +8,7 @@ import { discard } from "./thumbnail.js";
 import { exactSeconds, percent, size } from "./format.js";
 import { stageText, statusText } from "./status_text.js";
 import { dragOut } from "./drag_out.js";
+import { errorText, text } from "./text.js";
 
 export class Card {
   /** `local` is a small picture from the tray, if the photo was chosen in this page; `act` has open and retry. */
@@ -74,10 +75,10 @@ export class Card {
     const { attempt } = this;
     const name = attempt.original_filename;
     if (attempt.result) return [el("a", {
-      class: "button quiet", href: attempt.result.url, download: "", "aria-label": `Download ${name}`, title: "Download",
+      class: "button quiet", href: attempt.result.url, download: "", "aria-label": text("card.download", { name }), title: text("viewer.download"),
     }, icon("download"))];
     if (attempt.status === "queued" || attempt.status === "processing") return [];
-    return [button("Try again", { symbol: "again", "aria-label": `Try again: ${name}`,
+    return [button(text("card.retry"), { symbol: "again", "aria-label": text("card.retry_label", { name }),
       onclick: () => this.act.retry(this.jobId, this.attempt) })];
   }
 
@@ -86,14 +87,14 @@ export class Card {
     const name = attempt.original_filename;
     if (attempt.result) {
       setText(words, `${size(attempt.result.width, attempt.result.height)} · ${exactSeconds(attempt.result.seconds ?? 0)}`);
-      setAttribute(this.open, "aria-label", `Compare ${name} before and after`);
+      setAttribute(this.open, "aria-label", text("card.compare", { name }));
     } else {
       const working = isWorking(attempt);
       setText(words, attempt.status === "processing" ? stageText(attempt.stage) : statusText(attempt.status));
-      const far = working ? percent(attempt.progress) : "not restored yet";
+      const far = working ? percent(attempt.progress) : text("card.not_restored");
       setAttribute(this.open, "aria-label", `${name}: ${far}`);
     }
-    setText(this.note, attempt.error?.message ?? "");
+    setText(this.note, attempt.error ? errorText(attempt.error) : "");
   }
 
   #load(which) {

@@ -4,6 +4,7 @@
 import { el, oncePerFrame, setAttribute, setText } from "./dom.js";
 import { watchGestures } from "./gestures.js";
 import { percent } from "./format.js";
+import { text } from "./text.js";
 import { TileLayer } from "./tile_layer.js";
 import { Viewport } from "./viewport.js";
 
@@ -18,14 +19,14 @@ export class Compare {
     this.cut = 0.5;
     this.held = false;
     this.draw = oncePerFrame(() => this.#draw());
-    this.before = side("Before", (state) => ontiles("before", state));
-    this.after = side("After", (state) => ontiles("after", state));
+    this.before = side("before", text("compare.before"), (state) => ontiles("before", state));
+    this.after = side("after", text("compare.after"), (state) => ontiles("after", state));
     this.marker = el("div", { class: "face-marker", hidden: true });
     this.after.canvas.append(this.marker);
-    this.handle = el("div", { class: "handle", role: "slider", tabindex: "0", "aria-label": "Divider between before and after",
+    this.handle = el("div", { class: "handle", role: "slider", tabindex: "0", "aria-label": text("compare.divider"),
       "aria-valuemin": "0", "aria-valuemax": "100", on: { keydown: (event) => this.#slideByKey(event) } },
     el("span", { class: "handle-grip" }));
-    this.stage = el("div", { class: "stage", role: "group", "aria-label": "Before and after", tabindex: "0",
+    this.stage = el("div", { class: "stage", role: "group", "aria-label": text("compare.stage"), tabindex: "0",
       on: { keydown: (event) => this.#moveByKey(event), keyup: (event) => event.key === " " && this.hold(false) } },
     this.before.pane, this.after.pane, this.handle);
     watchGestures(this.stage, this.handle, this);
@@ -39,7 +40,9 @@ export class Compare {
     this.hold(false);
     this.mark(null);
     for (const { tiles } of [this.before, this.after]) tiles.show(null);
-    const both = [this.load("before", before, `${name}, before`), this.load("after", after, `${name}, after`)];
+    const both = [
+      this.load("before", before, text("compare.name_before", { name })), this.load("after", after, text("compare.name_after", { name })),
+    ];
     this.#measure();
     return Promise.all(both);
   }
@@ -144,7 +147,7 @@ export class Compare {
     stage.style.setProperty("--cut", percentOf(this.cut));
     this.handle.hidden = this.mode !== "slider";
     setAttribute(this.handle, "aria-valuenow", Math.round(100 * this.cut));
-    setAttribute(this.handle, "aria-valuetext", `${percent(this.cut)} before, ${percent(1 - this.cut)} after`);
+    setAttribute(this.handle, "aria-valuetext", text("compare.cut", { before: percent(this.cut), after: percent(1 - this.cut) }));
     this.onview(this);
   }
 
@@ -171,13 +174,13 @@ export class Compare {
   }
 }
 
-function side(words, ontiles) {
+function side(which, words, ontiles) {
   const image = el("img", { alt: "", draggable: "false", decoding: "async" });
   const tiles = new TileLayer(ontiles);
   const canvas = el("div", { class: "side-canvas" }, image, tiles.canvas);
   const tag = el("span", { class: "side-tag", "aria-hidden": "true" });
   setText(tag, words);
-  return { image, canvas, tiles, pane: el("div", { class: `side side-${words.toLowerCase()}` }, canvas, tag) };
+  return { image, canvas, tiles, pane: el("div", { class: `side side-${which}` }, canvas, tag) };
 }
 
 const percentOf = (share) => `${100 * share}%`;

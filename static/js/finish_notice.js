@@ -3,7 +3,8 @@
 
 import { find } from "./dom.js";
 import { ended } from "./jobs.js";
-import { percent, plural } from "./format.js";
+import { percent } from "./format.js";
+import { text } from "./text.js";
 
 const STORAGE_KEY = "notifications";
 const WORTH_SECONDS = 15; // nobody leaves for less
@@ -39,10 +40,10 @@ export class FinishNotice {
     if (!document.hidden || !jobs.length) return;
     const attempts = jobs.flatMap((job) => job.attempts ?? []);
     const good = attempts.filter(({ status }) => status === "completed").length;
-    this.#done = good ? `${plural(good, "photo")} restored` : "Nothing could be restored";
+    this.#done = good ? text("notify.restored", { count: good }) : text("notify.nothing");
     if (!("Notification" in window) || Notification.permission !== "granted" || !wanted()) return;
     const failed = attempts.filter(({ status }) => status === "failed").length;
-    const notice = new Notification(this.#done, { body: failed ? `${failed} failed.` : "", icon: "icon.svg", tag: "restored" });
+    const notice = new Notification(this.#done, { body: failed ? text("notify.failed", { count: failed }) : "", icon: "icon.svg", tag: "restored" });
     notice.onclick = () => window.focus();
   }
 

@@ -9,9 +9,9 @@ import { Faces } from "./faces.js";
 import { factRows } from "./result_facts.js";
 import { sideAddress, tileSource } from "./image_sources.js";
 import { percent } from "./format.js";
+import { text, textOf, warningText } from "./text.js";
 
 const SIDES = ["before", "after"];
-const REDUCED = { loading: "Full resolution in a few seconds ...", missing: "Shown reduced; the download has all pixels." };
 const MODES = ["slider", "side", "hold"];
 const ZOOMS = { "zoom-fit": null, "zoom-100": 1, "zoom-400": 4 };
 
@@ -102,7 +102,7 @@ export class Viewer {
   #setMode(mode) {
     for (const name of MODES) setAttribute(find(`mode-${name}`), "aria-pressed", name === mode ? "true" : "false");
     this.compare.setMode(mode);
-    announce({ slider: "Slider between before and after", side: "Side by side", hold: "Hold to see before" }[mode]);
+    announce(textOf("mode", mode));
   }
 
   #fill() {
@@ -112,13 +112,13 @@ export class Viewer {
     const all = this.jobs.completed();
     const here = all.findIndex((row) => row.attempt.id === attempt.id);
     setText(find("viewer-title"), name);
-    setText(find("viewer-place"), all.length > 1 ? `${here + 1} of ${all.length}` : "");
+    setText(find("viewer-place"), all.length > 1 ? text("viewer.place", { number: here + 1, count: all.length }) : "");
     find("viewer-previous").disabled = here <= 0;
     find("viewer-next").disabled = here >= all.length - 1;
     this.#fillDownload();
     find("facts").replaceChildren(...factRows(job, attempt).flatMap(([term, value]) =>
       [el("dt", {}, term), el("dd", {}, value)]));
-    find("warnings").replaceChildren(...result.warnings.map(({ message }) => el("li", {}, withCommand(message))));
+    find("warnings").replaceChildren(...result.warnings.map((warning) => el("li", {}, withCommand(warningText(warning)))));
     find("warnings").hidden = result.warnings.length === 0;
     const pixels = this.#screenPixels();
     for (const side of SIDES) this.shown[side] = sideAddress(job.job_id, attempt, side, pixels);
@@ -130,7 +130,7 @@ export class Viewer {
   #fillDownload() {
     const { attempt } = this.shown;
     setAttribute(find("viewer-download"), "href", attempt.result.url);
-    setAttribute(find("viewer-download"), "aria-label", `Download ${attempt.original_filename}, restored`);
+    setAttribute(find("viewer-download"), "aria-label", text("viewer.download_label", { name: attempt.original_filename }));
   }
 
   #screenPixels() {
@@ -175,7 +175,8 @@ export class Viewer {
   }
 
   #showReduced() {
-    const words = REDUCED[this.shown.tiles.after] ?? "";
+    const state = this.shown.tiles.after;
+    const words = state === "loading" ? text("viewer.loading_tiles") : state === "missing" ? text("viewer.reduced") : "";
     setText(find("reduced"), words);
     find("reduced").hidden = !words;
   }
@@ -198,6 +199,6 @@ export class Viewer {
     this.#fillDownload();
     this.#showTiles("after");
     this.#loadSharper("after", this.#address("after"));
-    announce("The face was blended again.");
+    announce(text("faces.blended"));
   }
 }
