@@ -19,7 +19,7 @@ from PIL import Image
 from app.errors import Internal, RestoreError, Unavailable
 from app.images import Decoder, ImageLimits, read_header
 from app.images.child import _answer
-from app.images.child_answers import Died, read_picture
+from app.images.child_answers import ChildDied, read_picture
 from app.images.decode import decode_file
 from tests import picture_factory as make
 from tests.harness import photo_bytes, until
@@ -349,7 +349,7 @@ def test_an_answer_that_lies_about_its_pixels_is_not_believed(lie: dict[str, obj
     honest |= {"dpi": None, "source_format": "PNG", "notes": [], "pages": 1}
     with written(tmp_path, bytes(10_000)).open("rb", buffering=0) as file:
         assert read_picture(honest, file, LIMITS).width == make.WIDTH
-        with pytest.raises((Died, ValueError)):
+        with pytest.raises((ChildDied, ValueError)):
             read_picture({**honest, **lie}, file, ImageLimits(max_input_megapixels=0.0001))
 
 

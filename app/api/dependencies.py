@@ -19,6 +19,7 @@ from app.api.catalog import Catalog
 from app.api.connections import Connections
 from app.api.forecast import Forecast
 from app.api.job_events import JobEvents
+from app.api.pyramids import Pyramids
 from app.api.shared_calls import KeptAnswers, SharedCalls
 from app.api.shared_pool import Pools
 from app.errors import Conflict, Forbidden, NotFound
@@ -114,6 +115,7 @@ class AppContext:
     uploads: Connections
     pools: Pools
     previews: KeptAnswers
+    pyramids: Pyramids
     warm_ups: SharedCalls[str | None]
     webhook_addresses: WebhookAddresses | None
     clock: Callable[[], float]

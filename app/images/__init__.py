@@ -10,11 +10,13 @@ from app.images.page_encoding import PagesEncoder
 from app.images.patches import PATCH_SIDE_PIXELS, Box, Overview, PatchWindow, detailed_place, patch_at
 from app.images.picture import Picture, Pixels
 from app.images.preview import PREVIEW_SIDE_PIXELS, encode_preview, read_profile
+from app.images.pyramid import TILE_PIXELS, Pyramid
 from app.images.sniffing import accepted_formats
 
 __all__ = [
     "PATCH_SIDE_PIXELS",
     "PREVIEW_SIDE_PIXELS",
+    "TILE_PIXELS",
     "Box",
     "Decoder",
     "DecoderPool",
@@ -26,6 +28,7 @@ __all__ = [
     "PatchWindow",
     "Picture",
     "Pixels",
+    "Pyramid",
     "accepted_formats",
     "check_format",
     "check_pages",

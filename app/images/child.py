@@ -126,6 +126,8 @@ def _answer(request: dict[str, Any], files: Sequence[Path], fd: int, limits: Ima
             return _describe_header(read_header(path, limits))
         if request["do"] == "face":
             return {"sizes": _send([_face_preview(path, files[1], request)], fd)}
+        if request["do"] == "pyramid":
+            return _write_pyramid(path, request["result"], fd, limits)
         if request["max_megapixels"] is not None:  # a result of our own, not a photo of somebody's
             with _allow_memory(result_memory(path)):
                 return {"sizes": _send([preview_result(path, request["max_side"])], fd)}
@@ -134,6 +136,16 @@ def _answer(request: dict[str, Any], files: Sequence[Path], fd: int, limits: Ima
         return _failure(error)
     except OSError:
         return _failure(Unavailable("no_space", "There is no room to decode a photo now; try again later."))
+
+
+def _write_pyramid(path: Path, of_result: bool, fd: int, limits: ImageLimits) -> dict[str, Any]:
+    """Loads its module and libvips only now: most children never make one."""
+    from app.images import pyramid_writing
+
+    if not of_result:
+        return dict(pyramid_writing.write_photo_pyramid(path, limits, fd))
+    with _allow_memory(pyramid_writing.pyramid_memory(path)):
+        return dict(pyramid_writing.write_result_pyramid(path, fd))
 
 
 def _describe_header(header: Header) -> dict[str, Any]:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -16,14 +19,16 @@ from app.errors import RestoreError, Unprocessable
 from app.images.header import Header, ImageLimits
 from app.images.patches import Overview
 from app.images.picture import Picture
+from app.images.pyramid import Pyramid
 from app.images.sniffing import MIME_TYPES
 from app.notices import PHOTO_CHANGED, notices_of
 
 _ERRORS = (errors.NotFound, errors.TooLarge, errors.UnsupportedFormat, errors.Unprocessable, errors.Unavailable)
 _PICTURE_BLOCKS = 7
+_COPIED_BYTES = 8 * 1024 * 1024
 
 
-class Died(Exception):
+class ChildDied(Exception):
     """The child ended, or said something that is no answer."""
 
 
@@ -34,7 +39,7 @@ def as_error(said: dict[str, Any]) -> RestoreError:
 
 
 def read_preview(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -> bytes:
-    """One block of bytes: a JPEG. Raises `Died`, as all of these do."""
+    """One block of bytes: a JPEG. Raises `ChildDied`, as all of these do."""
     return _read_blocks(answer["sizes"], 1, 0, file)[0]
 
 
@@ -42,11 +47,27 @@ def read_header(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -> 
     """What a file's header says."""
     width, height, name = int(answer["width"]), int(answer["height"]), str(answer["format"])
     if not 0 < width * height <= limits.max_input_megapixels * 1e6 or min(width, height) < 1:
-        raise Died
+        raise ChildDied
     page_sizes = tuple((int(page_width), int(page_height)) for page_width, page_height in answer["page_sizes"])
     if page_sizes[:1] != ((width, height),) or min(map(min, page_sizes)) < 1:
-        raise Died
+        raise ChildDied
     return Header(name, MIME_TYPES[name], width, height, page_sizes)
+
+
+def read_pyramid(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits, folder: Path | None) -> Pyramid:
+    """A copy of the pyramid in a nameless file of its own in `folder`; the child's file is used again."""
+    width, height = int(answer["width"]), int(answer["height"])
+    if not 0 < width * height <= limits.max_input_megapixels * 1e6 or min(width, height) < 1:
+        raise ChildDied
+    kept = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - the pyramid closes it
+    try:
+        file.seek(0)
+        shutil.copyfileobj(file, kept, _COPIED_BYTES)
+        kept.flush()
+        return Pyramid(kept, width, height, int(answer["index_at"]))
+    except BaseException:
+        kept.close()
+        raise
 
 
 def read_picture(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -> Picture:
@@ -55,10 +76,10 @@ def read_picture(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) ->
     depth = np.dtype(np.uint16 if answer["deep"] else np.uint8)
     area = width * height
     if not 0 < area <= limits.max_input_megapixels * 1e6 or answer["source_format"] not in MIME_TYPES:
-        raise Died
+        raise ChildDied
     sizes = [int(size) for size in answer["sizes"]]
     if sizes[0] != area * 3 * depth.itemsize or sizes[1] not in (0, area * depth.itemsize):
-        raise Died
+        raise ChildDied
     rgb = np.empty((height, width, 3), depth)
     alpha = np.empty((height, width), depth) if sizes[1] else None
     _fill(rgb, file, 0)
@@ -87,7 +108,7 @@ def read_overview(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -
     width, height = (int(side) for side in answer["photo"])
     small = read_picture(answer, file, limits)
     if not (small.width <= width and small.height <= height and width * height <= limits.max_input_megapixels * 1e6):
-        raise Died
+        raise ChildDied
     return Overview(small, width, height, bool(answer["colourless"]))
 
 
@@ -98,12 +119,12 @@ def _fill(target: Any, file: BinaryIO, position: int) -> None:
     while view:
         count = file.readinto(view)  # type: ignore[attr-defined]
         if not count:
-            raise Died
+            raise ChildDied
         view = view[count:]
 
 
 def _read_blocks(sizes: list[int], expected: int, position: int, file: BinaryIO) -> list[bytes]:
     if len(sizes) != expected or sum(sizes) > os.fstat(file.fileno()).st_size or min(sizes) < 0:
-        raise Died
+        raise ChildDied
     file.seek(position)
     return [file.read(size) for size in sizes]

@@ -23,16 +23,25 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from app.errors import Internal, Unavailable, Unprocessable
-from app.images.child_answers import Died, as_error, read_header, read_overview, read_picture, read_preview
+from app.images.child_answers import (
+    ChildDied,
+    as_error,
+    read_header,
+    read_overview,
+    read_picture,
+    read_preview,
+    read_pyramid,
+)
 from app.images.confinement import Confinement
 from app.images.file_opening import opened_file
 from app.images.header import Header, ImageLimits, undecodable
 from app.images.patches import Box, Overview
 from app.images.picture import Picture
 from app.images.preview import PREVIEW_SIDE_PIXELS
+from app.images.pyramid import Pyramid
 
 HEADER_TIMEOUT_SECONDS = 5.0
 _START_TIMEOUT_SECONDS = 60.0
@@ -142,6 +151,22 @@ class Decoder:
         assert isinstance(data, bytes)
         return data
 
+    def pyramid(self, path: Path, *, of_result: bool) -> Pyramid:
+        """The tiles of a photo, or of a result of our own; whoever asked closes it.
+
+        It lies in a nameless file in this decoder's folder, and goes with the process at the latest.
+
+        Raises:
+            RestoreError: `no_tiles` without libvips, or what stands at `decode`.
+        """
+
+        def read(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -> Pyramid:
+            return read_pyramid(answer, file, limits, self._folder)
+
+        found = self._submit(lambda: self._ask({"do": "pyramid", "result": of_result}, [path], read))
+        assert isinstance(found, Pyramid)
+        return found
+
     @property
     def child_pid(self) -> int | None:
         """Process id of the child, or None while there is none."""
@@ -196,7 +221,7 @@ class Decoder:
             raise Unprocessable(
                 "decode_timeout", "Decoding the photo took too long; save it as an ordinary JPEG or PNG and retry."
             ) from None
-        except (Died, OSError, ValueError, KeyError, TypeError):
+        except (ChildDied, OSError, ValueError, KeyError, TypeError):
             child.end()
             raise (_shutting_down() if self._closed else undecodable()) from None
         finally:
@@ -242,7 +267,7 @@ class _Child:
             return
         try:
             self.confinement = Confinement(**self.ask(self._setup, _START_TIMEOUT_SECONDS)["confinement"])
-        except (Died, OSError, ValueError, KeyError, TypeError, TimeoutError):
+        except (ChildDied, OSError, ValueError, KeyError, TypeError, TimeoutError):
             self.end()
             raise Internal(
                 "decoder_unavailable", "Photos cannot be decoded now; the service's log says more."
@@ -250,7 +275,7 @@ class _Child:
         self._ready = True
 
     def ask(self, message: dict[str, Any], timeout_seconds: float, files: Sequence[int] = ()) -> dict[str, Any]:
-        """Send one line with open files, return the answer; raises TimeoutError, or `Died` when the pipe closes."""
+        """Send one line with open files, return the answer; raises TimeoutError, or `ChildDied` at a closed pipe."""
         assert self.process.stdout is not None
         deadline = time.monotonic() + timeout_seconds
         socket.send_fds(self._requests, [json.dumps(message).encode() + b"\n"], list(files))
@@ -261,10 +286,10 @@ class _Child:
             part = os.read(self.process.stdout.fileno(), _MAX_ANSWER_BYTES)
             line += part
             if not part or len(line) > _MAX_ANSWER_BYTES:
-                raise Died
+                raise ChildDied
         answer = json.loads(line)
         if not isinstance(answer, dict):
-            raise Died
+            raise ChildDied
         return answer
 
     def forget(self) -> None:

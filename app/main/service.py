@@ -20,6 +20,7 @@ from app.api.connections import Connections
 from app.api.dependencies import AppContext
 from app.api.forecast import Forecast
 from app.api.job_events import JobEvents
+from app.api.pyramids import Pyramids
 from app.api.shared_calls import KeptAnswers, SharedCalls
 from app.api.shared_pool import Pools
 from app.api.workers_catalog import WorkersCatalog
@@ -34,7 +35,7 @@ from app.jobs.reblending import Reblender
 from app.jobs.submission import Submission
 from app.main import cluster
 from app.main.infrastructure import Infrastructure, open_infrastructure
-from app.main.limits import limits_of, open_scanner, result_limits_of
+from app.main.limits import limits_of, open_scanner, result_limits_of, tile_limits_of
 from app.main.queue import open_queue
 from app.main.restoring import Describe, Restoring
 from app.main.users import Users, upload_places
@@ -149,6 +150,7 @@ class Service:
             await asyncio.to_thread(self.restoring.close)
         await asyncio.to_thread(context.reblender.close)
         await asyncio.to_thread(context.inspectors.close)
+        await context.pyramids.close()
         await asyncio.to_thread(context.pools.shutdown)
         if self._sender is not None:
             await asyncio.to_thread(self._sender.close)
@@ -209,6 +211,7 @@ class Service:
             uploads=upload_places(limits),
             pools=pools,
             previews=KeptAnswers(),
+            pyramids=Pyramids(Decoder(tile_limits_of(limits), settings.processed_folder)),
             warm_ups=SharedCalls(),
             webhook_addresses=webhook_addresses_of(settings),
             clock=time.monotonic,
