@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from app.api.dependencies import Limits
 from app.backends.protocol import Backend
 from app.images import ImageLimits
-from app.jobs.submission import SubmissionLimits
-from app.memory_limit import budget_bytes
 from app.settings import Settings
 from app.storage import Storage
 from app.store import Store
@@ -21,12 +18,6 @@ if TYPE_CHECKING:
 
 DECODE_BYTES_PER_PIXEL = 24  # 16 bits with transparency, as read, as mixed and as sent
 LONGEST_RESULT_PIXELS = 1 << 20
-
-
-def submission_limits_of(settings: Settings, *, restores: bool) -> SubmissionLimits:
-    """What a submission is judged by; where this process restores, also its memory."""
-    memory_bytes = budget_bytes() if restores else None
-    return dataclasses.replace(limits_of(settings).submission, memory_bytes=memory_bytes)
 
 
 def open_scanner(settings: Settings) -> ClamdScanner | None:

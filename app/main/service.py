@@ -34,7 +34,7 @@ from app.jobs.reblending import Reblender
 from app.jobs.submission import Submission
 from app.main import cluster
 from app.main.infrastructure import Infrastructure, open_infrastructure
-from app.main.limits import limits_of, open_scanner, result_limits_of, submission_limits_of, tile_limits_of
+from app.main.limits import limits_of, open_scanner, result_limits_of, tile_limits_of
 from app.main.queue import open_queue
 from app.main.restoring import Describe, Restoring
 from app.main.users import Users, upload_places
@@ -226,7 +226,8 @@ class Service:
             queue,
             check_options=catalog.check,
             read_header=self._inspectors.read_header,
-            limits=submission_limits_of(self._settings, restores=self.restoring is not None),
+            limits=base.limits.submission,
+            memory_bytes=catalog.memory_bytes,
             scan=None if self._scanner is None else self._scanner.scan,
         )
 
