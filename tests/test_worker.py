@@ -102,7 +102,7 @@ def test_the_next_photo_is_restored_while_the_last_is_encoded_and_no_further(
     until(lambda: len(worker.active_runs.at(Step.RESTORED)) == 1)
     until(lambda: worker.active_runs.waiting("local") == 1)  # the fourth one waits: it is let in nowhere
     assert harness.backend.runs == 2  # one is being encoded, one waits for that, one is decoded
-    assert harness.states(job) == ["processing"] * 3 + ["queued"] * 2
+    until(lambda: harness.states(job) == ["processing"] * 3 + ["queued"] * 2)
     hold.set()
     until(lambda: harness.ended(job))
     assert harness.states(job) == ["completed"] * 5
