@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
-from app.api import schemas
+from app.api import archives, schemas
 from app.api.download_names import LONGEST_FILE_NAME_BYTES, ArchiveNames
 from app.errors import Conflict, InsufficientStorage, NotFound
+from app.images import Decoder
 from app.jobs.janitor import Janitor
 from app.store import SqlStore, Store
 from tests.databases import IMPLEMENTATIONS
@@ -166,6 +170,48 @@ def test_one_photo_leaves_a_batch_over_http_and_one_zip_holds_all(service: Servi
 def test_everything_of_an_owner_without_anything_is_refused(tmp_path: Path) -> None:
     with running(tmp_path) as empty:
         assert_problem(empty.client.get("/api/v1/results"), 409, "no_result")
+
+
+def test_one_zip_of_everything_has_a_bound_and_names_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MOST_RESULTS", 2)
+    found: list[str] = []
+    with running(tmp_path) as service:
+        for name in ("oldest.png", "old.png", "new.png"):
+            service.finish(service.submit(name=name))
+        address: str | None = "/api/v1/results"
+        while address is not None:
+            answer = service.client.get(address)
+            with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+                found += archive.namelist()
+            address = answer.links["next"]["url"] if "next" in answer.links else None
+        assert found == ["new.png", "old.png", archives.ERRORS_NAME, "oldest.png"]
+        assert_problem(service.client.get("/api/v1/results?before=nothing"), 404, "job_not_found")
+
+
+def test_a_removal_meanwhile_cuts_no_archive_and_its_files_are_closed(tmp_path: Path, decoder: Decoder) -> None:
+    harness = Harness(tmp_path, None, decoder)
+    harness.open()
+    attempt_id = harness.submit().attempts[0].id
+    harness.runner.run_attempt(attempt_id)
+    job = harness.store.job(OWNER, harness.store.jobs(OWNER, 1)[0].id)
+    result = result_file(harness.storage, job.attempts[0].result_name or "")
+    answer = archives.archive_response(harness.storage, [job], "a.zip")
+    assert str(result) in open_files()
+    harness.storage.remove_result(job.attempts[0].result_name or "")
+    whole = asyncio.run(gathered(aiter(answer.body_iterator)))
+    assert len(whole) == int(answer.headers["content-length"])
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        assert archive.testzip() is None
+    assert not [name for name in open_files() if name.startswith(str(result))]
+    harness.close()
+
+
+async def gathered(parts: AsyncIterator[Any]) -> bytes:
+    return b"".join([part async for part in parts])
+
+
+def open_files() -> list[str]:
+    return [file.path for file in psutil.Process().open_files()]
 
 
 # The names in archives.

@@ -134,21 +134,39 @@ async def batch_results(request: Request, job_id: JobId) -> Response:
     response_class=Response,
     responses={200: {"content": {"application/zip": {}}}, **_FILE_PROBLEMS},
 )
-async def all_results(request: Request) -> Response:
-    """A streamed ZIP of the results of all your jobs that have ended, newest first; names are as in that of a batch."""
+async def all_results(
+    request: Request,
+    before: Annotated[str | None, Query(description="only jobs older than this one, by its id", max_length=64)] = None,
+) -> Response:
+    """A streamed ZIP of the results of all your jobs that have ended, newest first; names are as in that of a batch.
+
+    It holds at most 200 results. Where there are more, the header `Link` has the address of the next one.
+    """
     context = get_context(request)
-    return await context.run_heavy(_all_results, context, get_owner(request))
+    return await context.run_heavy(_all_results, context, get_owner(request), before)
 
 
-def _all_results(context: AppContext, owner: str) -> Response:
+def _all_results(context: AppContext, owner: str, before: str | None) -> Response:
     found: list[Job] = []
-    before: str | None = None
-    while page := context.store.jobs(owner, JOBS_READ_AT_ONCE, before):
-        found += [job for job in page if job.status is AttemptStatus.COMPLETED]
-        before = page[-1].id
+    room, fits = archives.MOST_RESULTS, True
+    while fits and (page := context.store.jobs(owner, JOBS_READ_AT_ONCE, before)):
+        for job in page:
+            results = sum(attempt.result_name is not None for attempt in job.attempts)
+            fits = results <= room
+            if not fits:
+                break
+            before, room = job.id, room - results
+            found += [job] if job.status is AttemptStatus.COMPLETED else []
     if not found:
         raise Conflict("no_result", "No photo of yours is finished yet, so there is nothing to download.")
-    return archives.archive_response(context.storage, found, "restored.zip")
+    if fits:
+        return archives.archive_response(context.storage, found, "restored.zip")
+    address = f"/api/v1/results?before={before}"
+    answer = archives.archive_response(
+        context.storage, found, "restored.zip", f"Older results are not in this archive; they are at {address}\n"
+    )
+    answer.headers["Link"] = f'<{address}>; rel="next"'
+    return answer
 
 
 def _result_preview(context: AppContext, attempt: Attempt, size: int) -> bytes:
