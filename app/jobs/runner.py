@@ -281,7 +281,8 @@ class Runner:
         if not self._storage.has_upload(attempt.photo_id):
             raise NotFound("photo_missing", "The uploaded photo is gone; upload it again.")
         with self._storage.upload(attempt.photo_id) as path:
-            return self._decoder.decode(path, page=page, keep_partial=options.partial == Partial.KEEP)
+            keep_partial = options.partial == Partial.KEEP
+            return self._decoder.decode(path, page=page, keep_partial=keep_partial, rotate=options.rotate)
 
     def _backend(self, name: str) -> Backend:
         backend = self._backends.get(name)

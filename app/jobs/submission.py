@@ -32,6 +32,11 @@ class Upload:
     label: str
     writer: UploadWriter | None
 
+    @property
+    def path(self) -> Path:
+        """Where its bytes lie. Raises `Unprocessable` `empty_file`."""
+        return _writer_of(self).path
+
 
 @dataclasses.dataclass(frozen=True)
 class SubmissionLimits:
@@ -138,9 +143,9 @@ class Submission:
         """
         stored: list[StoredUpload] = []
         try:
-            header = self._read_header(_path_of(upload))
+            header = self._read_header(upload.path)
             if self._scan is not None:
-                self._scan(_path_of(upload))
+                self._scan(upload.path)
             stored.append(_writer_of(upload).commit())
             photo, created = self._store.library.add(owner, _new_photo(upload, header, stored[0]), now)
         except BaseException:
@@ -149,6 +154,13 @@ class Submission:
         if not created:
             self._drop_duplicate(photo, stored[0])
         return photo, created
+
+    def check(self, upload: Upload, options: RestoreOptions) -> None:
+        """Judge a photo and its options as `submit` does, and keep nothing. Raises the same."""
+        self.check_options(options)
+        _check_each([upload], functools.partial(self._check_one, options=options))
+        if self._scan is not None:
+            _check_each([upload], functools.partial(_scan_one, self._scan))
 
     def restore_photo(
         self,
@@ -181,7 +193,7 @@ class Submission:
         return job, position
 
     def _check_one(self, upload: Upload, options: RestoreOptions) -> Header:
-        header = self._read_header(_path_of(upload))
+        header = self._read_header(upload.path)
         self._check_pages(header, options)
         return header
 
@@ -236,17 +248,13 @@ def _check_each(uploads: Sequence[Upload], check: Callable[[Upload], Answer]) ->
 
 
 def _scan_one(scan: Callable[[Path], None], upload: Upload) -> None:
-    scan(_path_of(upload))
+    scan(upload.path)
 
 
 def _writer_of(upload: Upload) -> UploadWriter:
     if upload.writer is None:
         raise Unprocessable("empty_file", f"'{upload.label}' is empty; choose another photo.")
     return upload.writer
-
-
-def _path_of(upload: Upload) -> Path:
-    return _writer_of(upload).path
 
 
 def _new_photo(upload: Upload, header: Header, stored: StoredUpload) -> NewPhoto:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,11 @@ def result_limits_of(limits: Limits) -> ImageLimits:
         decode_memory_mb=max(image.decode_memory_mb, round(DECODE_BYTES_PER_PIXEL * megapixels)),
         max_side_pixels=LONGEST_RESULT_PIXELS,
     )
+
+
+def tile_limits_of(limits: Limits) -> ImageLimits:
+    """The same for cutting it into tiles, which takes the memory of a photo: rows go by, or the child asks for more."""
+    return dataclasses.replace(result_limits_of(limits), decode_memory_mb=limits.image.decode_memory_mb)
 
 
 def limits_of(settings: Settings) -> Limits:
