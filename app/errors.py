@@ -115,6 +115,12 @@ class GatewayTimeout(RestoreError):
     status = 504
 
 
+class InsufficientStorage(RestoreError):
+    """507: the owner's share of what may be kept is used up."""
+
+    status = 507
+
+
 class OutOfMemory(Unavailable):
     """503: the smallest tile does not fit the device's memory."""
 

@@ -140,6 +140,7 @@ class Settings(BaseSettings):
         default="stream", description="redirect: results are fetched from the S3 server by signed addresses"
     )
     retention_minutes: float = Field(default=60, gt=0)
+    keep_limit_mb_per_owner: int = Field(default=2048, ge=0, description="of jobs kept past that; 0: none")
     janitor_interval_minutes: float = Field(default=30, gt=0)
 
     # the networks

@@ -19,7 +19,7 @@ KEY = re.compile(r'"([a-z_]+\.[a-z0-9_]+)"')
 GROUP = re.compile(r'textOf\("(\w+)"')
 PAGE_KEY = re.compile(r'data-(?:text|label|title)="([^"]+)"')
 # Texts that look like keys and are none: names in the browser's storage, and files.
-NO_KEYS = {"sample.jpg", "image.png"}
+NO_KEYS = {"sample.jpg", "image.png", "icon.svg"}
 
 Entry = str | dict[str, str]
 

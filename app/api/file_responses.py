@@ -1,4 +1,4 @@
-"""Files on their way out: results, previews, originals and ZIP archives, always streamed and never as a page.
+"""Files on their way out: results, previews and originals, always streamed and never as a page.
 
 A file is opened before the answer begins, so that a removal meanwhile does no harm.
 """
@@ -16,17 +16,15 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
-from zipstream import ZipStream  # type: ignore[import-untyped]
 
+from app.api.download_names import download_name
 from app.api.middleware.request_context import API_POLICY
 from app.api.problems import Refusal
-from app.api.views import download_name
 from app.errors import NotFound
 from app.storage import OpenedFile, Storage
-from app.store import Attempt, AttemptStatus, Job
+from app.store import Attempt
 
 SANDBOX = f"{API_POLICY}; sandbox"
-ERRORS_NAME = "errors.txt"
 _CHUNK_BYTES = 256 * 1024
 _RANGE = re.compile(r"bytes=(?:(\d{1,15})-(\d{0,15})|-(\d{1,15}))")
 
@@ -59,34 +57,6 @@ def original_response(storage: Storage, attempt: Attempt, headers: Headers) -> R
 def preview_response(jpeg: bytes) -> Response:
     """A small JPEG of our own making."""
     return Response(jpeg, media_type="image/jpeg", headers={"Content-Security-Policy": SANDBOX})
-
-
-def archive_response(storage: Storage, job: Job) -> Response:
-    """All completed results as a ZIP that is stored, not deflated: images do not get smaller, and its length is known.
-
-    Photos that failed are named in `errors.txt`, so that a short archive explains itself.
-    """
-    archive = ZipStream(sized=True)
-    opened: list[BinaryIO] = []
-    try:
-        for number, attempt in enumerate(job.attempts, start=1):
-            if attempt.status is AttemptStatus.COMPLETED and attempt.result_name is not None:
-                found = _open(storage, attempt.result_name)
-                opened.append(found.file)
-                name = f"{number:02d}_{download_name(attempt)}"
-                archive.add(_chunks(found.file, found.size), name, size=found.size)
-    except BaseException:
-        _close(opened)
-        raise
-    failures = _failures(job)
-    if failures:
-        archive.add(failures, ERRORS_NAME)
-    headers = {
-        "Content-Length": str(len(archive)),
-        "Content-Disposition": disposition("attachment", f"restored_{job.id[:8]}.zip"),
-        "Content-Security-Policy": SANDBOX,
-    }
-    return StreamingResponse(_closing(archive, opened), media_type="application/zip", headers=headers)
 
 
 def disposition(kind: str, name: str) -> str:
@@ -133,7 +103,7 @@ class _OpenedFileResponse(StreamingResponse):
             sent["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{opened.size}"
         self._file = opened.file
         self._file.seek(part.start)
-        content = _chunks(opened.file, len(part))
+        content = read_chunks(opened.file, len(part))
         super().__init__(content, 200 if span is None else 206, sent, media_type)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -161,33 +131,8 @@ def _wanted_range(headers: Headers, etag: str, size: int) -> range | None:
     return range(start, min(size, int(last) + 1) if last else size)
 
 
-def _open(storage: Storage, result_name: str) -> OpenedFile:
-    try:
-        return storage.open_result(result_name)
-    except NotFound:
-        raise NotFound("result_not_found", "The results are not there any more; they have expired.") from None
-
-
-def _failures(job: Job) -> str:
-    rows = [a for a in job.attempts if a.status is not AttemptStatus.COMPLETED]
-    return "".join(f"{a.original_filename}: {a.error_message or 'cancelled'}\n" for a in rows)
-
-
-def _chunks(file: BinaryIO, length: int) -> Iterator[bytes]:
+def read_chunks(file: BinaryIO, length: int) -> Iterator[bytes]:
     """So many bytes from where the file stands."""
     while length > 0 and (chunk := file.read(min(length, _CHUNK_BYTES))):
         length -= len(chunk)
         yield chunk
-
-
-def _closing(archive: ZipStream, opened: list[BinaryIO]) -> Iterator[bytes]:
-    """The archive in larger pieces; the files are closed at the end, or when the client is gone."""
-    try:
-        yield from archive
-    finally:
-        _close(opened)
-
-
-def _close(files: list[BinaryIO]) -> None:
-    for file in files:
-        file.close()

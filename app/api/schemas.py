@@ -122,7 +122,8 @@ class JobShape(StatusShape):
     """The whole job."""
 
     created_at: float
-    expires_at: float | None
+    expires_at: float | None  # null while it is active, and while it is kept
+    kept: bool
     seconds_left: float | None  # until its last photo is done, everybody's photos ahead of it counted
     stage: str
     options: dict[str, Any]
@@ -163,6 +164,12 @@ class Removed(Shape):
 
     job_id: str
     status: Literal["cancelled", "removed"]
+
+
+class AttemptRemoved(Removed):
+    """What DELETE of one photo of a job did."""
+
+    attempt_id: str
 
 
 class PhotoAttemptShape(AttemptShape):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import Any
 
 from app.errors import RestoreError
@@ -19,8 +18,6 @@ from app.store import Attempt, AttemptStatus, Job, JobSummary, Photo, WebhookSta
 
 log = logging.getLogger(__name__)
 
-LONGEST_FILE_NAME_BYTES = 255  # of nearly every file system
-_NUMBER_IN_ARCHIVE_BYTES = 3
 _PROGRESS_DIGITS = 4
 
 
@@ -63,19 +60,29 @@ def error_view(attempt: Attempt) -> dict[str, Any]:
 def job_view(
     job: Job, queue_position: int, retention_seconds: float, seconds_left: float | None = None
 ) -> dict[str, Any]:
-    """The full form: the short one, all attempts, the options, and when the job will be removed (epoch seconds)."""
-    ended = [a.ended_at for a in job.attempts if a.ended_at is not None]
-    expires_at = max(ended) + retention_seconds if ended and job.status.ended else None
+    """The full form: the short one, all attempts, the options, and when the job will be removed.
+
+    That is in epoch seconds; None while it is active, and while it is kept.
+    """
+    ended_at = max((a.ended_at for a in job.attempts if a.ended_at is not None), default=None)
     return {
         **status_view(job, queue_position),
         "created_at": job.created_at,
-        "expires_at": expires_at,
+        "expires_at": _expires_at(job, ended_at, retention_seconds),
+        "kept": job.kept,
         "seconds_left": seconds_left,
         "stage": stage_of(job),
         "options": options_of(job.options_json).__dict__,
         "attempts": [attempt_view(attempt) for attempt in job.attempts],
         "webhook": webhook_view(job.webhook),
     }
+
+
+def _expires_at(job: Job | JobSummary, ended_at: float | None, retention_seconds: float) -> float | None:
+    """When the job will be removed; None while it is active or kept."""
+    if ended_at is None or not job.status.ended or job.kept:
+        return None
+    return max(ended_at, job.let_go_at or 0.0) + retention_seconds
 
 
 def webhook_view(webhook: WebhookState | None) -> dict[str, Any] | None:
@@ -93,7 +100,6 @@ def webhook_view(webhook: WebhookState | None) -> dict[str, Any] | None:
 
 def summary_view(job: JobSummary, queue_position: int, retention_seconds: float) -> dict[str, Any]:
     """A job of many photos in a long list: what `job_view` says, without what it says of each photo."""
-    expires_at = job.ended_at + retention_seconds if job.ended_at is not None and job.status.ended else None
     return {
         "job_id": job.id,
         "status": job.status.value,
@@ -102,7 +108,8 @@ def summary_view(job: JobSummary, queue_position: int, retention_seconds: float)
         "results": None,
         "errors": None,
         "created_at": job.created_at,
-        "expires_at": expires_at,
+        "expires_at": _expires_at(job, job.ended_at, retention_seconds),
+        "kept": job.kept,
         "seconds_left": None,
         "stage": job.status.value if job.status.ended else job.stage or Stage.WAITING.value,
         "options": options_of(job.options_json).__dict__,
@@ -212,14 +219,3 @@ def _result_url(attempt: Attempt) -> str:
     """The address of a finished result in its present version."""
     assert attempt.result_name is not None
     return f"/processed/{public_name(attempt.result_name)}"
-
-
-def download_name(attempt: Attempt) -> str:
-    """The name of a result for saving: the original's stem, the scale, and the result's own ending."""
-    scale = options_of(attempt.options_json).scale
-    ending = f"_x{scale:g}{PurePosixPath(attempt.result_name or 'result.png').suffix}"
-    stem = attempt.original_filename
-    if stem.rfind(".") > 0 and len(stem) - stem.rfind(".") <= 6:
-        stem = stem[: stem.rfind(".")]
-    room = LONGEST_FILE_NAME_BYTES - len(ending.encode()) - _NUMBER_IN_ARCHIVE_BYTES
-    return stem.encode()[:room].decode(errors="ignore") + ending

@@ -18,12 +18,13 @@ class Deletion:
     def __init__(self, store: Store, storage: Storage) -> None:
         self._store, self._storage = store, storage
 
-    def cancel_or_remove(self, owner: str, job_id: str, now: float) -> str:
+    def cancel_or_remove(self, owner: str, job_id: str, now: float, attempt_id: str | None = None) -> str:
         """Cancel a job that is active (`cancelled`: its rows stay), else remove it with its files (`removed`).
 
-        Raises `NotFound` `job_not_found`, or `Unavailable` when the store cannot be asked.
+        With `attempt_id` only that photo of it. Raises `NotFound` `job_not_found` or `attempt_not_found`, or
+        `Unavailable` when the store cannot be asked.
         """
-        gone = self._store.cancel_or_remove(owner, job_id, now)
+        gone = self._store.cancel_or_remove(owner, job_id, now, attempt_id)
         self._remove_files(gone)
         return gone.outcome
 

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 from app.api.dependencies import Limits
 from app.backends.protocol import Backend
 from app.images import ImageLimits
-from app.jobs.submission import SubmissionLimits
-from app.memory_limit import budget_bytes
-from app.settings import Settings
+from app.settings import MEGABYTE, Settings
 from app.storage import Storage
 from app.store import Store
 
@@ -21,12 +19,6 @@ if TYPE_CHECKING:
 
 DECODE_BYTES_PER_PIXEL = 24  # 16 bits with transparency, as read, as mixed and as sent
 LONGEST_RESULT_PIXELS = 1 << 20
-
-
-def submission_limits_of(settings: Settings, *, restores: bool) -> SubmissionLimits:
-    """What a submission is judged by; where this process restores, also its memory."""
-    memory_bytes = budget_bytes() if restores else None
-    return dataclasses.replace(limits_of(settings).submission, memory_bytes=memory_bytes)
 
 
 def open_scanner(settings: Settings) -> ClamdScanner | None:
@@ -61,6 +53,11 @@ def result_limits_of(limits: Limits) -> ImageLimits:
     )
 
 
+def tile_limits_of(limits: Limits) -> ImageLimits:
+    """The same for cutting it into tiles, which takes the memory of a photo: rows go by, or the child asks for more."""
+    return dataclasses.replace(result_limits_of(limits), decode_memory_mb=limits.image.decode_memory_mb)
+
+
 def limits_of(settings: Settings) -> Limits:
     """The plain values that the API works by."""
     image = ImageLimits(
@@ -78,5 +75,6 @@ def limits_of(settings: Settings) -> Limits:
         daily_limit=settings.quota_photos_per_day or None,
         uploads_limit=settings.max_concurrent_uploads or None if settings.has_users else None,
         retention_seconds=settings.retention_minutes * 60,
+        keep_limit_bytes=settings.keep_limit_mb_per_owner * MEGABYTE,
         drain_seconds=settings.drain_seconds,
     )

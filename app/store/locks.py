@@ -17,6 +17,7 @@ class AdvisoryLock(enum.IntEnum):
     QUEUE = 0x4E495201  # counting what waits, and adding to it
     LEASE_SWEEP = 0x4E495202
     EXPIRY = 0x4E495203
+    KEEPING = 0x4E495204  # adding up what an owner keeps, and keeping more
 
 
 def hold(connection: Connection, lock: AdvisoryLock) -> None:

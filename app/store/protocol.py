@@ -12,6 +12,7 @@ from typing import Protocol
 from app.store.accounts import Accounts
 from app.store.changes import Revision
 from app.store.idempotency import Idempotency
+from app.store.keeping import Keeping
 from app.store.leases import LeaseSweep
 from app.store.queries import Counts
 from app.store.receipts import ReceiptRows
@@ -22,8 +23,7 @@ from app.store.webhooks import Webhooks
 from app.store.workers import Workers
 
 MAX_TRIES = 3
-# More lapses than tries: a lease that ran out is seldom the photo's fault, and it runs alone from the second on.
-MAX_LAPSES = 5
+MAX_LAPSES = 5  # more than tries: a lease that ran out is seldom the photo's fault; alone from the second on
 EXPIRED_JOBS_A_PASS = 500
 LEASE_SECONDS = 60.0  # a claim lasts so long unless it is renewed
 FORGOTTEN_SECONDS = 60.0  # a sweep saw an attempt wait, and after so long it still waits: its wake-up may be lost
@@ -75,10 +75,9 @@ class Library(Protocol):
 class Store(Protocol):
     """Photos, jobs and attempts. Usable from any thread.
 
-    Times that are passed in are this machine's; leases are measured by the one clock of the database alone.
-
-    Any call may raise `Unavailable` with `storage_full`, `database_busy`, `database_unwritable` or `store_closed`;
-    then nothing was changed. Every change is published to the events it was built with, after the commit.
+    Times that are passed in are this machine's; leases are measured by the one clock of the database alone. Any call
+    may raise `Unavailable` with `storage_full`, `database_busy`, `database_unwritable` or `store_closed`; then nothing
+    was changed. Every change is published to the events it was built with, after the commit.
     """
 
     @property
@@ -100,6 +99,10 @@ class Store(Protocol):
     @property
     def idempotency(self) -> Idempotency:
         """The keys of submissions."""
+
+    @property
+    def keeping(self) -> Keeping:
+        """Jobs that stay."""
 
     @property
     def workers(self) -> Workers:
@@ -326,11 +329,10 @@ class Store(Protocol):
         """
         ...
 
-    def cancel_or_remove(self, owner: str, job_id: str, now: float) -> Removal:
-        """Cancel a job that is active, remove one that ended; remove the named files afterwards.
+    def cancel_or_remove(self, owner: str, job_id: str, now: float, attempt_id: str | None = None) -> Removal:
+        """Cancel what is active, remove what ended, of a job or of one attempt; remove the named files afterwards.
 
-        Raises `NotFound` `job_not_found`.
-        """
+        Raises `NotFound` `job_not_found` or `attempt_not_found`."""
         ...
 
     def end_session(self, session_id: str, until: float) -> None:

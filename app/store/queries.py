@@ -110,6 +110,8 @@ def _summary(row: Row[Any], groups: Sequence[Row[Any]]) -> JobSummary:
         stage=stages[0] if stages else None,
         ended_at=max((group.ended_at for group in groups if group.ended_at is not None), default=None),
         webhook=_webhook_of(row),
+        kept=row.kept_at is not None,
+        let_go_at=row.let_go_at,
     )
 
 
@@ -312,6 +314,15 @@ def _with_attempts(connection: Connection, rows: Sequence[Row[Any]]) -> list[Job
     for row in connection.execute(select_attempts().where(attempts.c.job_id.in_(list(grouped)))):
         grouped[row.job_id].append(attempt_of(row))
     return [
-        Job(row.id, row.owner, row.created_at, row.options_json, tuple(grouped[row.id]), _webhook_of(row))
+        Job(
+            id=row.id,
+            owner=row.owner,
+            created_at=row.created_at,
+            options_json=row.options_json,
+            attempts=tuple(grouped[row.id]),
+            webhook=_webhook_of(row),
+            kept=row.kept_at is not None,
+            let_go_at=row.let_go_at,
+        )
         for row in rows
     ]

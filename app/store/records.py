@@ -10,6 +10,7 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
+from app.errors import NotFound
 from app.notices import Notice
 
 
@@ -110,6 +111,7 @@ class Attempt:
     ended_at: float | None
     owner: str
     original_filename: str
+    photo_mime: str
     photo_bytes: int
     photo_width: int
     photo_height: int
@@ -185,6 +187,8 @@ class Job:
     options_json: str
     attempts: tuple[Attempt, ...]
     webhook: WebhookState | None = None  # None: nobody is to be told
+    kept: bool = False  # its owner keeps it, so it does not expire
+    let_go_at: float | None = None  # when that ended
 
     @property
     def status(self) -> AttemptStatus:
@@ -197,6 +201,13 @@ class Job:
         sizes = [attempt.photo_width * attempt.photo_height for attempt in self.attempts]
         done = sum(size * (1.0 if a.status.ended else a.progress) for size, a in zip(sizes, self.attempts, strict=True))
         return done / max(1, sum(sizes))
+
+    def attempt(self, attempt_id: str) -> Attempt:
+        """The attempt of this id. Raises `NotFound` `attempt_not_found`."""
+        found = next((attempt for attempt in self.attempts if attempt.id == attempt_id), None)
+        if found is None:
+            raise NotFound("attempt_not_found", "This job has no such attempt.")
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,6 +223,8 @@ class JobSummary:
     stage: str | None  # of an attempt in work
     ended_at: float | None  # of the last attempt that ended
     webhook: WebhookState | None = None
+    kept: bool = False
+    let_go_at: float | None = None
 
     @property
     def status(self) -> AttemptStatus:

@@ -42,6 +42,15 @@ def remove_jobs(connection: Connection, job_ids: Sequence[str]) -> Removal:
     return Removal("removed", tuple(job_ids), _remove_unused(connection, photo_ids), results)
 
 
+def remove_attempt(connection: Connection, job_id: str, attempt_id: str) -> Removal:
+    """Delete one attempt that ended, as `remove_jobs` does; with its last attempt the job goes too."""
+    others = exists().where(attempts.c.job_id == job_id, attempts.c.id != attempt_id)
+    if not connection.execute(select(others)).scalar_one():
+        return remove_jobs(connection, [job_id])
+    photo_ids, results = _remove_attempts(connection, attempts.c.id == attempt_id)
+    return Removal("removed", (), _remove_unused(connection, photo_ids), results)
+
+
 def remove_photo(connection: Connection, photo_id: str) -> Removal:
     """Delete a photo of which no attempt is active, with its attempts and the jobs that are empty without them."""
     of_photo = attempts.c.photo_id == photo_id
@@ -68,7 +77,9 @@ def expire(connection: Connection, before: float, limit: int) -> Removal:
     in_use = exists().where(others.c.photo_id == library.c.photo_id, _young(others, before))
     with_photo = exists().where(library.c.photo_id == attempts.c.photo_id, or_(~idle_photo, in_use))
     alive = exists().where(attempts.c.job_id == jobs.c.id, or_(_young(attempts, before), with_photo))
-    old = select(jobs.c.id).where(~alive).order_by(jobs.c.number).limit(limit)
+    free = and_(jobs.c.kept_at.is_(None), or_(jobs.c.let_go_at.is_(None), jobs.c.let_go_at < before))
+    old = select(jobs.c.id).where(free, ~alive).order_by(jobs.c.number).limit(limit)
+    old = old.with_for_update(of=jobs, skip_locked=True)  # one that is just being kept is not taken
     removed = remove_jobs(connection, list(connection.execute(old).scalars()))
     _retire_idle(connection, before, limit)
     return dataclasses.replace(removed, uploads=removed.uploads + _remove_idle(connection, before, limit))

@@ -39,7 +39,7 @@ from app.store.records import Attempt, AttemptStatus, PhotoStatus
 
 log = logging.getLogger(__name__)
 
-VERSION = 6
+VERSION = 7
 ACTIVE = (AttemptStatus.QUEUED.value, AttemptStatus.PROCESSING.value)
 ENDED = tuple(status.value for status in AttemptStatus if status.ended)
 
@@ -120,6 +120,8 @@ jobs = Table(
     Column("owner", PlainText(64), nullable=False),
     Column("created_at", Float, nullable=False),
     Column("options_json", PlainText(), nullable=False),
+    Column("kept_at", Float),  # its owner keeps it: it does not expire
+    Column("let_go_at", Float),  # and when that ended, from which its retention counts
     Index("jobs_by_owner", "owner", "number"),
     sqlite_autoincrement=True,
 )
@@ -255,6 +257,7 @@ def select_attempts() -> Select[Any]:
             attempts,
             photos.c.owner,
             photos.c.name.label("original_filename"),
+            photos.c.mime.label("photo_mime"),
             photos.c.bytes.label("photo_bytes"),
             photos.c.width.label("photo_width"),
             photos.c.height.label("photo_height"),

@@ -14,6 +14,7 @@ from app.store.accounts import SqlAccounts
 from app.store.changes import Revision
 from app.store.database import open_database_at
 from app.store.idempotency import SqlIdempotency
+from app.store.keeping import SqlKeeping
 from app.store.leases import Lease, LeaseSweep
 from app.store.locks import AdvisoryLock, try_hold
 from app.store.protocol import (
@@ -60,11 +61,11 @@ class SqlStore:
     ) -> None:
         self._database = open_database_at(database_url, clock)
         self._worker, self._lease_seconds = worker, lease_seconds
-        self._events = events or LocalEvents()
-        self.library = SqlLibrary(self._database, self._events)
+        self._events = events = events or LocalEvents()
+        self.library, self.keeping = SqlLibrary(self._database, events), SqlKeeping(self._database, events)
         self.results, self.webhooks = SqlResultRows(self._database), SqlWebhooks(self._database)
         self.idempotency, self.accounts = SqlIdempotency(self._database), SqlAccounts(self._database)
-        self.workers, self.receipts = SqlWorkers(self._database), SqlReceiptRows(self._database, self._events)
+        self.workers, self.receipts = SqlWorkers(self._database), SqlReceiptRows(self._database, events)
 
     def open(self) -> None:
         """See `Store`."""
@@ -140,9 +141,8 @@ class SqlStore:
 
     def page(self, owner: str, limit: int, before: str | None, most_attempts: int) -> list[Job | JobSummary]:
         """See `Store`."""
-        return self._database.read(
-            lambda connection: queries.page_jobs(connection, owner, limit, before, most_attempts)
-        )
+        asked = (owner, limit, before, most_attempts)
+        return self._database.read(lambda connection: queries.page_jobs(connection, *asked))
 
     def attempt(self, attempt_id: str) -> Attempt | None:
         """See `Store`."""
@@ -238,17 +238,13 @@ class SqlStore:
 
     def complete(self, attempt_id: str, token: str, result: Result, now: float) -> bool:
         """See `Store`."""
-        changed = self._database.write(
-            lambda connection: transitions.complete(connection, attempt_id, token, result, now)
-        )
-        return self._notify_changed(changed)
+        facts = (attempt_id, token, result, now)
+        return self._notify_changed(self._database.write(lambda connection: transitions.complete(connection, *facts)))
 
     def fail(self, attempt_id: str, token: str, code: str, message: str, now: float) -> bool:
         """See `Store`."""
-        changed = self._database.write(
-            lambda connection: transitions.fail(connection, attempt_id, token, code, message, now)
-        )
-        return self._notify_changed(changed)
+        facts = (attempt_id, token, code, message, now)
+        return self._notify_changed(self._database.write(lambda connection: transitions.fail(connection, *facts)))
 
     def give_back(self, attempt_id: str, token: str, now: float) -> bool:
         """See `Store`."""
@@ -298,13 +294,17 @@ class SqlStore:
         lapsed = tuple(attempt_id for attempt_id, _ in ended)
         return LeaseSweep(lapsed, (*lapsed, *forgotten))
 
-    def cancel_or_remove(self, owner: str, job_id: str, now: float) -> Removal:
+    def cancel_or_remove(self, owner: str, job_id: str, now: float, attempt_id: str | None = None) -> Removal:
         """See `Store`."""
 
         def write(connection: Connection) -> Removal:
-            queries.find_job(connection, owner, job_id)
-            if transitions.cancel(connection, job_id, now):
+            job = queries.find_job(connection, owner, job_id)
+            if attempt_id is not None:
+                job.attempt(attempt_id)
+            if transitions.cancel(connection, job_id, now, attempt_id):
                 return Removal("cancelled")
+            if attempt_id is not None:
+                return removal.remove_attempt(connection, job_id, attempt_id)
             return removal.remove_jobs(connection, [job_id])
 
         done = self._database.write(write)

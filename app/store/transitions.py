@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, update
 
 from app.stages import Stage
+from app.store.accounts import refund
 from app.store.guarded_updates import failed_values, held_by, release_photo, restore_photo_status, update_attempt
 from app.store.records import AttemptStatus, NewVersion, PhotoStatus, Result
 from app.store.schema import ACTIVE, as_json, attempts, photos
@@ -19,7 +20,7 @@ from app.store.webhooks import make_due
 
 
 def complete(connection: Connection, attempt_id: str, token: str, result: Result, now: float) -> str | None:
-    """Processing -> completed, with the facts of the result; the photo is ready."""
+    """Processing -> completed, with the facts of the result; the photo is ready. What the result cache gave is free."""
     row = update_attempt(
         connection,
         held_by(attempt_id, token),
@@ -45,6 +46,8 @@ def complete(connection: Connection, attempt_id: str, token: str, result: Result
     )
     if row is None:
         return None
+    if result.from_cache:
+        refund(connection, attempt_id)
     ready = update(photos).where(photos.c.id == row.photo_id)
     connection.execute(ready.values(status=PhotoStatus.READY.value, status_before=None))
     return str(row.job_id)
@@ -74,9 +77,11 @@ def new_version(connection: Connection, attempt_id: str, was: int, result: NewVe
     return None if row is None else str(row.job_id)
 
 
-def cancel(connection: Connection, job_id: str, now: float) -> bool:
-    """Every active attempt of a job -> cancelled, at once; a run that goes on notices and its result is dropped."""
+def cancel(connection: Connection, job_id: str, now: float, attempt_id: str | None = None) -> bool:
+    """Every active attempt of a job (or the named one) -> cancelled, at once; a run of it notices and is dropped."""
     active = and_(attempts.c.job_id == job_id, attempts.c.status.in_(ACTIVE))
+    if attempt_id is not None:
+        active = and_(active, attempts.c.id == attempt_id)
     values: dict[str, Any] = {"status": AttemptStatus.CANCELLED.value, "claim": None, "lease_until": None}
     values["ended_at"], values["receipts_json"] = now, "[]"
     values["stage"] = Stage.CANCELLED.value

@@ -97,6 +97,10 @@ export function displayAddress(jobId, attempt, which, side) {
   return `${JOBS}/${jobId}/${kind}attempt=${attempt.id}&size=${side}&v=${attempt.version ?? 1}`;
 }
 
+/** A piece of the original or the result at its true pixels; level 0 is the full size. */
+export const tileAddress = (jobId, attempt, of, level, x, y) =>
+  `${JOBS}/${jobId}/tile?attempt=${attempt.id}&of=${of}&level=${level}&x=${x}&y=${y}&v=${attempt.version ?? 1}`;
+
 /**
  * Send photos with one set of options; gives the accepted job. `onProgress` hears the share of bytes that are out.
  * XMLHttpRequest, because fetch cannot tell how far an upload is.

@@ -4,7 +4,7 @@ import { find } from "./dom.js";
 import { locale, text } from "./text.js";
 
 const BY_NAME = new Intl.Collator(locale, { numeric: true });
-const PICTURE_NAME = /\.(jpe?g|jfif|png|webp|tiff?|bmp|avif|hei[cf])$/i;
+const PICTURE_NAME = /\.(jpg|jpeg|jpe|jfif|mpo|png|webp|tif|tiff|bmp|avif|heic|heif)$/i;
 
 /** Watch all ways in; `onfiles` gets a list of files each time. */
 export function openFileInput(onfiles) {

@@ -6,6 +6,7 @@ import { announce, find, setText } from "./dom.js";
 import { PlannedTime } from "./estimate.js";
 import { Gallery } from "./gallery.js";
 import { openFileInput } from "./file_input.js";
+import { FinishNotice } from "./finish_notice.js";
 import { Jobs, ended } from "./jobs.js";
 import { formatNames } from "./validation.js";
 import { LiveUpdates } from "./live_updates.js";
@@ -26,6 +27,7 @@ const activeIds = new Set(); // jobs that were seen at work
 const statuses = new Map(); // the last that was seen of each job
 const pendingFiles = []; // files that came before the service's limits were known
 const live = new LiveUpdates(jobs);
+new FinishNotice(jobs);
 const service = new ServiceStatus();
 const settings = new Settings(find("settings-form"));
 const planned = new PlannedTime();

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from app.api import file_responses, schemas
+from app.api import archives, file_responses, schemas
 from app.api.dependencies import (
     AppContext,
     choose_attempt,
@@ -21,9 +21,12 @@ from app.api.dependencies import (
 from app.api.routes.jobs import JobId
 from app.errors import Conflict, NotFound
 from app.images import PREVIEW_SIDE_PIXELS
-from app.store import Attempt, AttemptStatus
+from app.options import RestoreOptions
+from app.store import Attempt, AttemptStatus, Job
 
 router = APIRouter()
+
+JOBS_READ_AT_ONCE = 100
 
 AttemptChoice = Annotated[str | None, Query(description="which photo of a batch: the id of an attempt")]
 PreviewSize = Annotated[int, Query(ge=16, le=4096, description="most pixels a side")]
@@ -89,7 +92,9 @@ async def original(
     request: Request,
     job_id: JobId,
     attempt: AttemptChoice = None,
-    preview: Annotated[bool, Query(description="a JPEG of at most 400 x 400 (or `size`) instead")] = False,
+    preview: Annotated[
+        bool, Query(description="a JPEG of at most 400 x 400 (or `size`) instead, turned as the result is")
+    ] = False,
     size: PreviewSize = PREVIEW_SIDE_PIXELS,
 ) -> Response:
     """The upload as an attachment, exactly as it was sent; or a small re-encoded JPEG to show."""
@@ -98,7 +103,8 @@ async def original(
     chosen = choose_attempt(job, attempt)
     if preview:
         make = functools.partial(context.run_heavy, _original_preview, context, chosen, size)
-        return file_responses.preview_response(await context.previews.get((chosen.photo_id, size), make))
+        key = (chosen.photo_id, size, _rotation_of(chosen))
+        return file_responses.preview_response(await context.previews.get(key, make))
     return await context.run(file_responses.original_response, context.storage, chosen, request.headers)
 
 
@@ -117,7 +123,50 @@ async def batch_results(request: Request, job_id: JobId) -> Response:
         raise not_finished()
     if job.status is not AttemptStatus.COMPLETED:
         raise Conflict("no_result", "No photo of this job was finished; its errors say why.")
-    return await context.run_heavy(file_responses.archive_response, context.storage, job)
+    name = f"restored_{job.id[:8]}.zip"
+    return await context.run_heavy(archives.archive_response, context.storage, [job], name)
+
+
+@router.get(
+    "/api/v1/results",
+    tags=["files"],
+    summary="Everything finished as one ZIP",
+    response_class=Response,
+    responses={200: {"content": {"application/zip": {}}}, **_FILE_PROBLEMS},
+)
+async def all_results(
+    request: Request,
+    before: Annotated[str | None, Query(description="only jobs older than this one, by its id", max_length=64)] = None,
+) -> Response:
+    """A streamed ZIP of the results of all your jobs that have ended, newest first; names are as in that of a batch.
+
+    It holds at most 200 results. Where there are more, the header `Link` has the address of the next one.
+    """
+    context = get_context(request)
+    return await context.run_heavy(_all_results, context, get_owner(request), before)
+
+
+def _all_results(context: AppContext, owner: str, before: str | None) -> Response:
+    found: list[Job] = []
+    room, fits = archives.MOST_RESULTS, True
+    while fits and (page := context.store.jobs(owner, JOBS_READ_AT_ONCE, before)):
+        for job in page:
+            results = sum(attempt.result_name is not None for attempt in job.attempts)
+            fits = results <= room
+            if not fits:
+                break
+            before, room = job.id, room - results
+            found += [job] if job.status is AttemptStatus.COMPLETED else []
+    if not found:
+        raise Conflict("no_result", "No photo of yours is finished yet, so there is nothing to download.")
+    if fits:
+        return archives.archive_response(context.storage, found, "restored.zip")
+    address = f"/api/v1/results?before={before}"
+    answer = archives.archive_response(
+        context.storage, found, "restored.zip", f"Older results are not in this archive; they are at {address}\n"
+    )
+    answer.headers["Link"] = f'<{address}>; rel="next"'
+    return answer
 
 
 def _result_preview(context: AppContext, attempt: Attempt, size: int) -> bytes:
@@ -132,4 +181,9 @@ def _original_preview(context: AppContext, attempt: Attempt, size: int) -> bytes
     if not context.storage.has_upload(attempt.photo_id):
         raise NotFound("photo_not_found", "The upload is not there any more; it has expired.")
     with context.storage.upload(attempt.photo_id) as path:
-        return context.inspectors.preview(path, size)
+        return context.inspectors.preview(path, size, rotate=_rotation_of(attempt))
+
+
+def _rotation_of(attempt: Attempt) -> int:
+    """Degrees that this attempt turned its photo by: what stands beside the result is turned like it."""
+    return RestoreOptions.from_json(attempt.options_json).rotate

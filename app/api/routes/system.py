@@ -162,6 +162,7 @@ def _config(context: AppContext) -> dict[str, Any]:
             "photos_per_day": limits.daily_limit,
             "concurrent_uploads": limits.uploads_limit,
             "retention_seconds": limits.retention_seconds,
+            "keep_bytes": limits.keep_limit_bytes,
             "max_prompt_characters": PROMPT_LIMIT_CHARACTERS,
         },
         "formats": accepted_formats(),
