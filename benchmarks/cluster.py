@@ -58,7 +58,7 @@ def cluster(workers: int, seconds: float) -> Iterator[tuple[Cluster, SqlStore, h
 def submit(client: httpx2.Client, photos: int = 1) -> str:
     """Send photos that nobody has sent before; gives the job's id."""
     files = [("files", (f"{n}.png", png_of(blocks(random.getrandbits(60))))) for n in range(photos)]
-    answer = client.post("/api/v1/enhance", files=files, data={"scale": "2", "output_format": "png"})
+    answer = client.post("/api/v1/enhance/batch", files=files, data={"scale": "2", "output_format": "png"})
     answer.raise_for_status()
     return str(answer.json()["job_id"])
 
