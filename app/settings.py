@@ -85,10 +85,7 @@ class Settings(BaseSettings):
     max_output_megapixels: float = Field(default=400, gt=0, le=10_000)
     queue_limit: int = Field(default=100, ge=1, le=100_000, description="photos waiting")
     queue_limit_per_owner: int = Field(
-        default=20,
-        ge=1,
-        le=100_000,
-        description="photos of one key waiting; no limit without keys",
+        default=20, ge=1, le=100_000, description="photos of one key waiting; no limit without keys"
     )
     quota_photos_per_day: int = Field(
         default=0, ge=0, le=10_000_000, description="photos of one key or user a day (UTC); 0: any number"
@@ -160,6 +157,7 @@ class Settings(BaseSettings):
     )
     weights_base_url: str = Field(default="", description="mirror that holds the weight files under their own names")
     offline: bool = Field(default=False, description="download nothing")
+    allow_model_downloads: bool = Field(default=True, description="operators may install models through the API")
     allow_unverified_weights: bool = False
 
     # the cloud backend

@@ -22,7 +22,8 @@ from app.errors import Conflict, OutOfMemory, Unavailable, Unprocessable
 from app.options import RestoreOptions
 from app.restoration.models import networks, spandrel_loading, weights
 from app.restoration.models import registry as registry_module
-from app.restoration.models.registry import EMBEDDED_MODEL, ModelRegistry
+from app.restoration.models.registry import ModelRegistry
+from app.restoration.models.table import EMBEDDED_MODEL
 from app.restoration.models.tensor_files import convert
 from app.restoration.setup import Setup
 from benchmarks.random_weights import random_state

@@ -6,6 +6,8 @@ kept for some seconds, because looking at the weights folder costs.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import threading
 import time
@@ -27,6 +29,13 @@ LOOK_AGAIN_SECONDS = (
     2.0  # before a name is refused, the folder is looked at again: a file may just have been dropped in
 )
 _STARTING_RETRY_SECONDS = 5
+# What of a description a page builds its choices from.
+_OFFERED = frozenset(
+    (
+        *("models", "partner_models", "face_models", "faces", "qualities"),
+        *("default_model", "default_quality", "problems", "notes"),
+    )
+)
 
 
 def _no_trouble() -> None:
@@ -80,6 +89,17 @@ class Catalog:
             finally:
                 self._lock.release()
         return self._known
+
+    def look_again(self) -> dict[str, Any]:
+        """Describe anew, whoever else looks just now: something in the weights folder has changed."""
+        with self._lock:
+            self._looked_at = float("-inf")
+        return self.description()
+
+    def revision(self) -> str:
+        """A short word that changes with what is installed and what is said about it, so that pages ask again."""
+        told = {name: value for name, value in self.description().items() if name in _OFFERED}
+        return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def loaded(self, failure: str | None = None) -> None:
         """Loading has ended, with a sentence when it failed."""

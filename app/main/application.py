@@ -19,7 +19,7 @@ from app.api.middleware.access_control import (
     AccessRules,
 )
 from app.api.middleware.request_context import RequestContextMiddleware
-from app.api.routes import account, downloads, estimates, events, faces, jobs, photos, system, websocket
+from app.api.routes import account, downloads, estimates, events, faces, jobs, models, photos, system, websocket
 from app.backends.protocol import Backend
 from app.jobs.lease_keeper import LeaseTimes
 from app.main.restoring import Describe
@@ -83,7 +83,7 @@ def create_app(
     app.state.context, app.state.service = context, service
     problems.install(app)
     openapi.install(app, {*OPEN_PATHS, SESSION_PATH})
-    for room in (jobs, downloads, faces, photos, websocket, events, system, estimates, account):
+    for room in (jobs, downloads, faces, photos, websocket, events, system, models, estimates, account):
         app.include_router(room.router)
     app.add_middleware(AccessControlMiddleware, rules=_rules(settings, context), admission=context.admission)
     if settings.cors_origins:

@@ -11,6 +11,7 @@ from app.backends.protocol import Backend
 from app.images import ImageLimits
 from app.jobs.submission import SubmissionLimits
 from app.memory_limit import budget_bytes
+from app.model_downloads import ModelDownloads
 from app.settings import Settings
 from app.storage import Storage
 from app.store import Store
@@ -36,6 +37,16 @@ def open_scanner(settings: Settings) -> ClamdScanner | None:
     from app.clamd import ClamdScanner
 
     return ClamdScanner(settings.clamd_url, settings.clamd_timeout_seconds, settings.max_file_size_bytes)
+
+
+def open_model_downloads(settings: Settings) -> ModelDownloads:
+    """What installs models for an operator, or refuses to where the settings say so; nothing is fetched yet."""
+    refusal = None
+    if settings.offline:
+        refusal = "OFFLINE is true, so nothing is downloaded; put the file into the weights folder by hand."
+    elif not settings.allow_model_downloads:
+        refusal = "ALLOW_MODEL_DOWNLOADS is false; whoever runs the service installs models by command."
+    return ModelDownloads(settings.weights_folder, settings.weights_base_url, refusal)
 
 
 def open_result_cache(
