@@ -84,8 +84,7 @@ class Catalog:
         if self._lock.acquire(blocking=not self._known):  # while one looks (and hashes, say), the others know enough
             try:
                 if self._clock() - self._looked_at > max_age_seconds:
-                    self._known = dict(self._describe())
-                    self._looked_at = self._clock()
+                    self._look()
             finally:
                 self._lock.release()
         return self._known
@@ -93,8 +92,12 @@ class Catalog:
     def look_again(self) -> dict[str, Any]:
         """Describe anew, whoever else looks just now: something in the weights folder has changed."""
         with self._lock:
-            self._looked_at = float("-inf")
-        return self.description()
+            self._look()
+            return self._known
+
+    def _look(self) -> None:
+        self._known = dict(self._describe())
+        self._looked_at = self._clock()
 
     def revision(self) -> str:
         """A short word that changes with what is installed and what is said about it, so that pages ask again."""

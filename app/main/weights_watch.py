@@ -46,8 +46,9 @@ class WeightsWatch:
         log.info("the weights folder has changed; the default model is %s", default or "none")
         if default is not None and default != self._default:
             self._load()
-            self._look_again()
+            default = self._look_again().get("default_model")
         self._default = default
+        self._folder.compare_again()
 
 
 def make_watch_thread(watch: WeightsWatch, on_restart: Callable[[str], None]) -> PeriodicThread:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from app.restoration.models import weights
 
+_State = frozenset[tuple[str, int, int]]  # name, size and time of change of each file
+
 
 class FolderWatch:
     """Compares the folder with what it was. Use it from one thread.
@@ -16,7 +18,8 @@ class FolderWatch:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._known = self._seen = self._state()
+        self._known: _State | None = self._state()
+        self._seen = self._known
 
     def has_changed(self) -> bool:
         """Whether files came, went or changed since the last True, and nothing moved between this look and the last.
@@ -30,7 +33,12 @@ class FolderWatch:
         self._known = state
         return True
 
-    def _state(self) -> frozenset[tuple[str, int, int]]:
+    def compare_again(self) -> None:
+        """After a change was acted upon: what changed meanwhile was seen or not, so it counts as a change."""
+        if self._state() != self._known:
+            self._known = None
+
+    def _state(self) -> _State:
         found = set()
         for path in weights.files_in(self._folder):
             try:
