@@ -84,7 +84,7 @@ class Catalog:
         if self._lock.acquire(blocking=not self._known):  # while one looks (and hashes, say), the others know enough
             try:
                 if self._clock() - self._looked_at > max_age_seconds:
-                    self._look()
+                    self._describe_now()
             finally:
                 self._lock.release()
         return self._known
@@ -92,10 +92,10 @@ class Catalog:
     def look_again(self) -> dict[str, Any]:
         """Describe anew, whoever else looks just now: something in the weights folder has changed."""
         with self._lock:
-            self._look()
+            self._describe_now()
             return self._known
 
-    def _look(self) -> None:
+    def _describe_now(self) -> None:
         self._known = dict(self._describe())
         self._looked_at = self._clock()
 

@@ -203,7 +203,9 @@ class ModelDownloads:
             try:
                 fetch_weights(row, self._folder, self._base_url, on_bytes)
                 return
-            except Unavailable:
+            except Unavailable as error:
+                if error.code != "download_failed":  # a damaged file would be fetched whole again
+                    raise
                 tries = 1 if partial_bytes(self._folder, row) > had else tries + 1
                 if tries >= self._tries:
                     raise

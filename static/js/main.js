@@ -9,6 +9,8 @@ import { openFileInput } from "./file_input.js";
 import { Jobs, ended } from "./jobs.js";
 import { formatNames } from "./validation.js";
 import { LiveUpdates } from "./live_updates.js";
+import { Models, endedSentence } from "./models.js";
+import { drawNotice } from "./models_notice.js";
 import { JobActions } from "./job_actions.js";
 import { Submission } from "./submission.js";
 import { ServiceStatus } from "./service_status.js";
@@ -24,6 +26,7 @@ const activeIds = new Set(); // jobs that were seen at work
 const pendingFiles = []; // files that came before the service's limits were known
 const live = new LiveUpdates(jobs);
 const service = new ServiceStatus();
+const models = new Models();
 const settings = new Settings(find("settings-form"));
 const planned = new PlannedTime();
 const tray = new Tray({ scale: () => settings.scale, seconds: () => planned.seconds });
@@ -89,6 +92,16 @@ function applyConfig() {
 }
 
 service.addEventListener("configured", applyConfig);
+service.addEventListener("configured", () => models.refresh());
+let modelsBefore = null;
+models.addEventListener("change", () => {
+  const ended = endedSentence(modelsBefore, models.state);
+  modelsBefore = models.state;
+  if (ended) announce(ended);
+  if (!service.config) return;
+  drawNotice(service.config, models);
+  if (models.state.models_revision !== service.config.models_revision) service.poll(); // the choices are other ones
+});
 planned.addEventListener("change", drawTimes);
 service.addEventListener("polled", () => {
   planTime();
@@ -113,6 +126,7 @@ openSignIn(start);
 api.session.addEventListener("signed-out", () => {
   live.stop();
   service.stop();
+  models.stop();
 });
 find("restore").addEventListener("click", () => {
   find("message").hidden = true;
