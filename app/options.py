@@ -78,7 +78,7 @@ class Pages(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One option: its type, bounds or choices, and a help line. `low`/`high` are inclusive."""
+    """One option: its type, bounds or choices, and a help line. `low`/`high` are inclusive; `step`: its multiples."""
 
     kind: type
     help: str
@@ -86,6 +86,7 @@ class Field:
     high: float | None = None
     choices: tuple[str, ...] | None = None
     nullable: bool = False
+    step: int | None = None
 
 
 FIELDS: dict[str, Field] = {
@@ -97,6 +98,7 @@ FIELDS: dict[str, Field] = {
         nullable=True,
     ),
     "model": Field(str, "a model's name; overrides quality", nullable=True),
+    "rotate": Field(int, "degrees clockwise that the upright photo is turned: 0, 90, 180 or 270", 0, 270, step=90),
     "scale": Field(float, "how many times larger each side gets", low=1.0, high=8.0),
     "face_enhance": Field(bool, "restore faces with GFPGAN"),
     "face_strength": Field(float, "blend of restored (1) and upscaled (0) face", low=0.0, high=1.0),
@@ -143,6 +145,7 @@ class RestoreOptions:
     backend: str = BackendName.LOCAL.value
     quality: str | None = None
     model: str | None = None
+    rotate: int = 0
     scale: float = 4.0
     face_enhance: bool = True
     face_strength: float = 1.0
@@ -252,10 +255,15 @@ def _check(name: str, field: Field, value: object) -> None:
     if field.low is not None and field.high is not None:
         if not isinstance(value, int | float) or isinstance(value, bool) or not field.low <= value <= field.high:
             raise _invalid(name, f"must be between {field.low:g} and {field.high:g}")
+        if field.step is not None and value % field.step:
+            steps = range(int(field.low), int(field.high) + 1, field.step)
+            raise _invalid(name, f"must be one of {', '.join(map(str, steps))}")
 
 
-def output_size(width: int, height: int, scale: float) -> tuple[int, int]:
-    """(width, height) of the result of an upright photo: rounded, at least one pixel a side."""
+def output_size(width: int, height: int, scale: float, rotate: int = 0) -> tuple[int, int]:
+    """(width, height) of the result of an upright photo that is turned: rounded, at least one pixel a side."""
+    if rotate % 180:
+        width, height = height, width
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 

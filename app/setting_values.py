@@ -107,3 +107,8 @@ def is_loopback_host(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def usual_file_megabytes(alone: bool) -> int:
+    """Size limit of one upload where none is set; `alone` means that no other machine can reach the service."""
+    return 100 if alone else 10

@@ -29,6 +29,7 @@ from app.setting_values import (
     check_secure_address,
     is_loopback_host,
     split_key,
+    usual_file_megabytes,
 )
 
 SECRETS_FOLDER = Path("/run/secrets")  # where Docker, Podman and Kubernetes mount secrets as files
@@ -79,7 +80,9 @@ class Settings(BaseSettings):
     rate_limit: str = Field(default="600/minute", description="requests of one key, such as 600/minute; 0: no limit")
 
     # limits
-    max_file_size_mb: float = Field(default=10, gt=0, le=4096, description="size of one upload, megabytes")
+    max_file_size_mb: float | None = Field(
+        default=None, gt=0, le=4096, description="size of one upload, megabytes; empty: 10, on loopback alone 100"
+    )
     max_batch_size: int = Field(default=50, ge=1, le=50, description="photos in one job")
     max_input_megapixels: float = Field(default=40, gt=0, le=2000)
     max_output_megapixels: float = Field(default=400, gt=0, le=10_000)
@@ -106,9 +109,7 @@ class Settings(BaseSettings):
     )
     clamd_timeout_seconds: float = Field(default=30, ge=1, le=600, description="for one file")
 
-    result_cache: Literal["off", "owner", "all"] = Field(
-        default="off", description="whose finished results answer an equal job"
-    )
+    result_cache: Literal["off", "owner", "all"] = Field(default="off", description="whose results answer equal jobs")
 
     # where things live
     upload_folder: Path = Path("temp_uploads")
@@ -344,5 +345,6 @@ class Settings(BaseSettings):
 
     @property
     def max_file_size_bytes(self) -> int:
-        """Size limit of one uploaded file."""
-        return int(self.max_file_size_mb * MEGABYTE)
+        """Size limit of one uploaded file; scans are large, so it is wider where nobody else can send any."""
+        alone = self.is_loopback and not (self.forwarded_allow_ips or self.allowed_hosts)
+        return int((self.max_file_size_mb or usual_file_megabytes(alone)) * MEGABYTE)

@@ -51,28 +51,32 @@ class Faults:
         self._busy: set[str] = set()
 
     def run(self) -> None:
-        """`rounds` of each kind; every second one is a freeze. One worker is frozen for longer than a lease."""
+        """`rounds` of each kind; every second one is a freeze. One worker is frozen for longer than a lease.
+
+        The calling thread kills and starts again: a server of the tests ends with the thread that started it.
+        """
         running = []
         for round_number in range(self._rounds):
             for kind in self._shuffled(["worker", "api", *(part.name for part in self._cluster.parts)]):
                 part = self._pick(kind)
-                long = kind == "worker" and round_number == 1
-                running.append(in_thread(functools.partial(self._hurt, part, kind, round_number, long=long)))
+                if round_number % 2:
+                    long = kind == "worker" and round_number == 1
+                    seconds = LONG_FROZEN_SECONDS if long else self._chance.uniform(*FROZEN_SECONDS)
+                    running.append(in_thread(functools.partial(self._freeze, part, kind, seconds)))
+                else:
+                    part.kill()
+                    self._note(part, f"{kind} killed")
                 time.sleep(self._pause)
         for thread in running:
             thread.join(LONG_FROZEN_SECONDS * 2)
 
-    def _hurt(self, part: Part, kind: str, round_number: int, *, long: bool) -> None:
-        try:
-            if round_number % 2:
-                seconds = LONG_FROZEN_SECONDS if long else self._chance.uniform(*FROZEN_SECONDS)
-                freeze(part, seconds)
-                self.done[f"{kind} frozen"] += 1
-            else:
-                part.kill()
-                self.done[f"{kind} killed"] += 1
-        finally:
-            self._busy.discard(part.name)
+    def _freeze(self, part: Part, kind: str, seconds: float) -> None:
+        freeze(part, seconds)
+        self._note(part, f"{kind} frozen")
+
+    def _note(self, part: Part, done: str) -> None:
+        self.done[done] += 1
+        self._busy.discard(part.name)
 
     def _pick(self, kind: str) -> Part:
         """One that nothing is done to just now; waits for it."""

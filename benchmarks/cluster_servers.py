@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import httpx2
 import psutil
 
+from app.store import SqlStore
 from benchmarks.cluster_node import Node
 from tests import nginx, postgres_server, s3_servers
 from tests.provider_stand_in import StandIn
@@ -188,17 +189,27 @@ class Cluster:
         self.url, self.parts, self.servers, self.database_url = url, parts, servers, database_url
 
     def await_ready(self) -> None:
-        """Until every server is ready."""
+        """Until every API server answers that it is ready, and every worker reports."""
         deadline = time.monotonic() + START_SECONDS
-        while not all(server.is_ready() for server in self.servers):
-            if time.monotonic() > deadline:
-                raise SystemExit("not every server became ready; see the logs")
-            time.sleep(0.5)
+        servers = [server for server in self.servers if server.name.startswith("api")]
+        with contextlib.closing(SqlStore(self.database_url)) as store:
+            store.open()
+            workers = len(self.servers) - len(servers)
+            while not all(server.is_ready() for server in servers) or len(store.workers.live()) < workers:
+                if time.monotonic() > deadline:
+                    raise SystemExit("not every server became ready; see the logs")
+                time.sleep(0.5)
 
 
 @contextlib.contextmanager
 def running_cluster(
-    folder: Path, keys: Sequence[str], stand_in: StandIn, *, seconds: float, clocks_apart_seconds: float
+    folder: Path,
+    keys: Sequence[str],
+    stand_in: StandIn,
+    *,
+    seconds: float,
+    clocks_apart_seconds: float,
+    workers: int = WORKERS,
 ) -> Iterator[Cluster]:
     """Start everything; with clocks apart, one API server and one worker live so many seconds in the future."""
     with contextlib.ExitStack() as stack:
@@ -210,7 +221,7 @@ def running_cluster(
         stack.callback(s3.server.kill)
         redis = Redis(folder / "redis")
         stack.callback(redis.end)
-        ports = s3_servers.free_ports(2 * (API_SERVERS + WORKERS) + 1)
+        ports = s3_servers.free_ports(2 * (API_SERVERS + workers) + 1)
         shared = {
             "database_url": postgres.server.new_database(),
             "storage_url": f"s3://{s3_servers.BUCKET}/campaign",
@@ -218,12 +229,12 @@ def running_cluster(
             "s3_addressing_style": "path",
             "key": ",".join(keys),
             "queue_limit": 1000,
-            "queue_limit_per_owner": 100,
+            "queue_limit_per_owner": 1000,
             "siliconflow_concurrency": 4,
             "broker_url": redis.url,
         }
         provider = (int(stand_in._api.server_address[1]), int(stand_in._store.server_address[1]))
-        names = [f"api-{n + 1}" for n in range(API_SERVERS)] + [f"worker-{n + 1}" for n in range(WORKERS)]
+        names = [f"api-{n + 1}" for n in range(API_SERVERS)] + [f"worker-{n + 1}" for n in range(workers)]
         servers = []
         for number, name in enumerate(names):
             port, pages = ports[2 * number], ports[2 * number + 1]

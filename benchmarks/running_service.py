@@ -15,7 +15,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,12 @@ class RunningService:
 
 @contextlib.contextmanager
 def running_service(
-    weights: Path, *, root: Path | None = None, headers: Mapping[str, str] | None = None, **settings: str
+    weights: Path,
+    *,
+    root: Path | None = None,
+    headers: Mapping[str, str] | None = None,
+    inside: Callable[[list[str]], list[str]] = list,
+    **settings: str,
 ) -> Iterator[RunningService]:
     """Start, wait until ready, and stop with SIGTERM at the end.
 
@@ -43,6 +48,7 @@ def running_service(
         weights: folder of the weight files.
         root: another checkout to start; None: this one.
         headers: what a request needs where keys are set.
+        inside: makes of the command one that starts it elsewhere, as in a control group.
         settings: further environment variables.
     """
     with tempfile.TemporaryDirectory() as name:
@@ -61,7 +67,7 @@ def running_service(
             **settings,
         }
         started = time.monotonic()
-        command = [sys.executable, "-m", "app.commands", "serve", "--child-of", str(os.getpid())]
+        command = inside([sys.executable, "-m", "app.commands", "serve", "--child-of", str(os.getpid())])
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=root)
         try:
@@ -78,7 +84,7 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], headers: Mappi
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"the service ended with {process.returncode} before it was ready")
-        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+        with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
             asked = urllib.request.Request(f"{url}/health/ready", headers=dict(headers))
             urllib.request.urlopen(asked, timeout=5.0).close()  # raises for 503
             return

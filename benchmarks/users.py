@@ -3,9 +3,10 @@
 - token: milliseconds of one check by shared secret, RSA and elliptic curve, in this process;
 - off: requests per second of `/health/ready` and the p99 of submits, of this checkout against an earlier one
   (`--before FOLDER`), in interleaved rounds;
+- cache: milliseconds from submit to end of a second identical job at 12 megapixels, and whether its bytes are equal;
 - flood: seconds from submit to start and to end of one owner's photo, alone and while another owner floods.
 
-Run: `python -m benchmarks.users --weights FOLDER [--before FOLDER] [--only token|off|flood]`. Prints lines and JSON.
+Run: `python -m benchmarks.users --weights FOLDER [--before FOLDER] [--only PART]`. Prints lines and JSON.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ _CLIENTS = 4
 _CALLS_A_ROUND = 400
 _SUBMITS_A_ROUND = 100
 _FLOODERS = 6
+_CACHED_SIDE = 433  # at scale 8 the result has 12 megapixels
+_WAIT = {"Prefer": "wait=30"}
 _KEYS = {"quiet": "a-key-of-the-quiet-owner", "loud": "a-key-of-the-loud-owner"}
 
 
@@ -168,10 +171,36 @@ def _flooding(service: RunningService, photo: bytes) -> Iterator[dict[int, int]]
                 one.result()
 
 
-def _photo() -> bytes:
-    """A photo whose restoration takes little, so that what is around it shows."""
+def cache_hit(weights: Path, rounds: int) -> dict[str, Any]:
+    """The same photo again and again: a result of 12 megapixels is made once and copied then. Limit: 300 ms."""
+    data = {"scale": "8", "face_enhance": "false", "output_format": "png"}
+    photo, times, equal = _photo(_CACHED_SIDE), [], []
+    with (
+        running_service(weights, RESULT_CACHE="owner") as service,
+        httpx2.Client(base_url=service.url, timeout=3600.0) as client,
+    ):
+        for number in range(rounds + 1):
+            started = time.perf_counter()
+            answer = client.post("/api/v1/enhance", files={"file": ("a.jpg", photo)}, data=data, headers=_WAIT)
+            while (job := answer.json())["status"] not in ("completed", "failed"):
+                answer = client.get(f"/api/v1/jobs/{job['job_id']}").raise_for_status()
+            times.append(1000 * (time.perf_counter() - started))
+            (attempt,) = job["attempts"]
+            assert ("cache" in attempt["result"]["params"]) == (number > 0), attempt
+            equal.append(client.get(attempt["result"]["url"]).raise_for_status().content)
+    return {
+        "made_ms": times[0],
+        "hit_ms": statistics.median(times[1:]),
+        "slowest_hit_ms": max(times[1:]),
+        "megapixels": attempt["result"]["width"] * attempt["result"]["height"] / 1e6,
+        "bytes_equal": len(set(equal)) == 1,
+    }
+
+
+def _photo(side: int = 48) -> bytes:
+    """A square photo; by default one whose restoration takes little, so that what is around it shows."""
     data = io.BytesIO()
-    Image.fromarray(invented_picture(48)).save(data, "JPEG", quality=90)
+    Image.fromarray(invented_picture(side)).save(data, "JPEG", quality=90)
     return data.getvalue()
 
 
@@ -182,11 +211,12 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="checkout of an earlier version, for the part `off`")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--submits", type=int, default=15)
-    parser.add_argument("--only", choices=("token", "off", "flood"))
+    parser.add_argument("--only", choices=("token", "off", "flood", "cache"))
     asked = parser.parse_args()
     parts: dict[str, Callable[[], Any]] = {
         "token": token_check_ms,
         "flood": lambda: flood(asked.weights, asked.submits),
+        "cache": lambda: cache_hit(asked.weights, asked.rounds),
     }
     if asked.before is not None:
         parts["off"] = lambda: compare_off(asked.weights, asked.before, asked.rounds)

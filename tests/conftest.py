@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,10 +27,11 @@ def no_workers_left() -> Iterator[None]:
     """A worker that outlives its tests would be counted by those of the next module."""
     before = set(threading.enumerate())
     yield
-    deadline = time.monotonic() + 10.0
-    while left := [one for one in threading.enumerate() if one not in before and one.name.startswith("worker-")]:
-        assert time.monotonic() < deadline, f"threads of a worker that nobody stopped: {left}"
-        time.sleep(0.01)
+    left = [one for one in threading.enumerate() if one not in before and one.name.startswith("worker-")]
+    for thread in left:
+        thread.join(10.0)
+    left = [thread for thread in left if thread.is_alive()]
+    assert not left, f"threads of a worker that nobody stopped: {left}"
 
 
 def _folder(variable: str, holds: str) -> Path:

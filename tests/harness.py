@@ -76,8 +76,8 @@ class _Replaceable:
     def __init__(self, harness: Harness) -> None:
         self._harness = harness
 
-    def decode(self, path: Path, *, page: int | None, keep_partial: bool) -> Picture:
-        found: Picture = self._harness.decoder.decode(path, page=page, keep_partial=keep_partial)
+    def decode(self, path: Path, *, page: int | None, keep_partial: bool, rotate: int) -> Picture:
+        found: Picture = self._harness.decoder.decode(path, page=page, keep_partial=keep_partial, rotate=rotate)
         return found
 
 

@@ -150,6 +150,8 @@ class SeaweedFS(S3Server):
         """See `S3Server`."""
         names = [f"-{part}.port{kind}" for part in ("master", "volume", "filer", "s3") for kind in ("", ".grpc")]
         data = self.folder / "data"
+        # Started again it waits for an election, with nobody to win it against: 10 s where nothing else is said.
+        election = ["-master.electionTimeout=1s"] if data.exists() else []
         data.mkdir(exist_ok=True)
         self._run(
             weed(),
@@ -164,6 +166,7 @@ class SeaweedFS(S3Server):
             f"-s3.config={self._identities}",
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
+            *election,
             *(f"{name}={port}" for name, port in zip(names, self._ports, strict=True)),
         )
         self._wait(self._ports[6])

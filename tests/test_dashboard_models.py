@@ -52,6 +52,7 @@ class Panel:
         return self.page.locator(f'.model[data-file="{name}.pth"]')
 
     def look(self, state: str) -> None:
+        expect(self.page.locator("#models-body")).not_to_contain_text("false")
         for theme in ("light", "dark"):
             self.page.emulate_media(color_scheme=theme)
             expect(self.page.locator("html")).to_have_attribute("data-theme", theme)
@@ -88,6 +89,7 @@ def test_models_are_installed_from_the_page(
         page.get_by_role("button", name="Install all for faces").click()
         licence = page.get_by_role("group", name="Licence")
         expect(licence).to_contain_text("NVIDIA, non-commercial")
+        expect(licence.get_by_role("button", name="Accept and install")).to_be_focused()
         panel.look("3-licence")
         licence.get_by_role("button", name="Not now").click()
         expect(licence).to_have_count(0)

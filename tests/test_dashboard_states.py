@@ -6,6 +6,7 @@ The states are those of the real service around a stand-in backend that can be h
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,17 @@ async () => {
   await fetch('/api/v1/enhance/batch', { method: 'POST', body: form });
 }
 """
+
+# As another client would: the page is not told of this job.
+SEND_FOUR = """
+async () => {
+  const form = new FormData();
+  const bytes = await (await fetch('sample.jpg')).blob();
+  for (const number of [1, 2, 3, 4]) form.append('files', bytes, `other ${number}.jpg`);
+  await fetch('/api/v1/enhance/batch', { method: 'POST', body: form });
+}
+"""
+CHIP_MILLISECONDS = 4000  # it is true within a second; a test machine may be busy, but not for a whole pause of ten
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +84,8 @@ def test_axe_finds_nothing_grave_in_any_state(browser: Browser, faced: Service, 
         page.click("#restore")
         expect(page.locator(".card[data-status=processing]").first).to_be_visible()
         eyes.look("state-4-working")
+        expect(page.locator("#service-word")).to_have_text("Restoring")
+        expect(page.locator("#service-waiting")).to_have_text(re.compile(r"^\d+ photos waiting$"))
         page.get_by_role("button", name=f"Cancel: {MANY} photos").click()
         expect(page.locator(".card[data-status=cancelled]").first).to_be_visible()
         page.evaluate(FAIL)
@@ -90,6 +104,22 @@ def test_axe_finds_nothing_grave_in_any_state(browser: Browser, faced: Service, 
         assert eyes.found == [], "\n".join(eyes.found)
 
 
+def test_the_chip_follows_what_others_send_and_a_waiting_job_says_how_many_are_ahead(
+    browser: Browser, faced: Service
+) -> None:
+    with visit(browser, faced.address) as seen:
+        page = seen.open()
+        with page.expect_response("**/api/v1/status"):
+            pass  # the next look is a whole pause away
+        page.evaluate(SEND_FOUR)
+        expect(page.locator("#service-word")).to_have_text("Restoring", timeout=CHIP_MILLISECONDS)
+        expect(page.locator("#service-waiting")).to_have_text("3 photos waiting", timeout=CHIP_MILLISECONDS)
+        drop(page, as_file("own.jpg", SAMPLE))
+        page.click("#restore")
+        expect(page.locator(".job-state").first).to_have_text(re.compile(r"^\d photos? ahead, about \d+ s$"))
+        expect(page.locator(".job-time").first).to_have_text("")
+
+
 def test_axe_finds_nothing_grave_on_a_phone_and_beside_the_notice(
     browser: Browser, restoring: Service, tmp_path: Path
 ) -> None:
@@ -98,6 +128,7 @@ def test_axe_finds_nothing_grave_on_a_phone_and_beside_the_notice(
         page = seen.open()
         eyes = Eyes(page, tmp_path)
         expect(page.locator("#notice code").first).to_have_text("python3 run.py models download")
+        expect(page.locator(".drop-purpose")).to_be_visible()
         eyes.look("state-8-phone-notice")
         page.click("#settings > summary")
         eyes.look("state-9-phone-settings")

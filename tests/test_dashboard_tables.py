@@ -24,6 +24,7 @@ from app.options import FIELDS, BackendName, Quality
 from app.results import FaceReason
 from app.stages import Stage
 from app.store import AttemptStatus
+from tests.dashboard_texts import catalog
 
 SCRIPTS = sorted((STATIC_FOLDER / "js").glob("*.js"))
 SHEETS = sorted((STATIC_FOLDER / "style").glob("*.css"))
@@ -58,6 +59,11 @@ def table(script: str, name: str) -> dict[str, str]:
     return dict(entries)
 
 
+def group_of(language: str, group: str) -> set[str]:
+    """The words that the catalog of a language has a text for, in one group of keys."""
+    return {word for found, _, word in (key.partition(".") for key in catalog(language)) if found == group}
+
+
 def choices(option: str) -> set[str]:
     found = FIELDS[option].choices
     assert found, option
@@ -65,19 +71,45 @@ def choices(option: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
+    ("group", "words"),
+    [
+        ("stage", set(Stage)),
+        ("status", set(AttemptStatus)),
+        ("job_ended", {status for status in AttemptStatus if status.ended}),
+        ("face_reason", set(FaceReason)),
+        ("quality", set(Quality)),
+        ("quality_note", set(Quality)),
+        ("backend", set(BackendName)),
+        ("health", HEALTH | PAGE_HEALTH),
+        ("format", choices("output_format")),
+        ("metadata", choices("metadata")),
+        ("metadata_result", choices("metadata")),
+        ("partial", choices("partial")),
+        ("pages", choices("pages")),
+        ("mode", set(re.findall(r'id="mode-(\w+)"', PAGE))),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_group_of_the_catalog_has_exactly_the_words_of_the_service(group: str, words: Iterable[str]) -> None:
+    assert group_of("en", group) == {str(word) for word in words}
+
+
+def test_texts_for_errors_are_for_codes_that_the_service_has() -> None:
+    errors = group_of("de", "error")
+    assert errors
+    assert errors <= set(ERROR_CODES)
+
+
+def test_texts_for_warnings_are_for_codes_that_the_service_has() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in (STATIC_FOLDER.parent / "app").rglob("*.py")]
+    given = {code for text in sources for code in re.findall(r'\bNotice\(\s*"(\w+)"', text)}
+    assert group_of("de", "warning") <= given
+
+
+@pytest.mark.parametrize(
     ("script", "name", "words"),
     [
-        ("status_text.js", "STAGES", set(Stage)),
-        ("status_text.js", "STATUSES", set(AttemptStatus)),
-        ("status_text.js", "FACE_REASONS", set(FaceReason)),
-        ("status_text.js", "QUALITIES", set(Quality)),
-        ("status_text.js", "BACKENDS", set(BackendName)),
-        ("service_status.js", "HEALTH", HEALTH | PAGE_HEALTH),
-        ("settings.js", "FORMAT_LABELS", choices("output_format")),
-        ("settings.js", "METADATA_LABELS", choices("metadata")),
-        ("settings.js", "PARTIAL_LABELS", choices("partial")),
-        ("settings.js", "PAGES_LABELS", choices("pages")),
-        ("result_facts.js", "METADATA_TEXT", choices("metadata")),
+        ("service_status.js", "HEALTH_TONES", HEALTH | PAGE_HEALTH),
         ("validation.js", "FORMAT_NAMES", set(MIME_TYPES)),
         ("image_header.js", "SIZES", set(MIME_TYPES)),
     ],
@@ -91,7 +123,9 @@ def test_a_table_has_exactly_the_words_of_the_service(script: str, name: str, wo
 
 def test_the_order_of_qualities_is_that_of_the_service_and_each_can_be_chosen() -> None:
     ordered = [quality.value for quality in Quality]
-    assert list(table("status_text.js", "QUALITIES")) == ordered
+    found = re.search(r"const QUALITIES = (\[.*?\]);", source("status_text.js"))
+    assert found is not None
+    assert json.loads(found[1]) == ordered
     assert re.findall(r'name="quality" value="(\w+)"', PAGE) == ordered
     for quality in ordered:
         assert f'id="time-{quality}"' in PAGE
@@ -99,7 +133,7 @@ def test_the_order_of_qualities_is_that_of_the_service_and_each_can_be_chosen() 
 
 
 def test_every_tone_of_health_has_a_colour() -> None:
-    tones = {json.loads(value)[1] for value in table("service_status.js", "HEALTH").values()}
+    tones = {json.loads(value) for value in table("service_status.js", "HEALTH_TONES").values()}
     styled = {tone for sheet in SHEETS for tone in re.findall(r'\[data-tone="(\w+)"\] \.dot', sheet.read_text("utf-8"))}
     assert tones == styled
 

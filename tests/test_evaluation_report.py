@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import html
 import io
 import json
 import math
@@ -71,6 +72,19 @@ def test_for_figures_where_less_is_better_the_largest_is_worst() -> None:
     figure = figures.NIQE_RESULT
     rows = [PhotoRow(str(value), cells=(Cell("one", {"niqe": value}),)) for value in (3.0, 9.0, 5.0)]
     assert [row.label for row in worst_first(rows, figure)] == ["9.0", "5.0", "3.0"]
+
+
+@pytest.mark.parametrize("mode", ["fidelity", "degrade"])
+def test_the_page_says_what_each_figure_means_with_naturalness_before_beside_after(mode: str) -> None:
+    report = report_of([photo("a", 30.0)], mode)
+    page = as_html(report)
+    summary, meanings = page.split("<h2>What the figures mean</h2>")[0], page.split("<h2>What the figures mean</h2>")[1]
+    assert re.search(r"<th>NIQE before<small>.{0,5}</small></th><th>NIQE after<", summary)
+    for figure in report.figures:
+        assert f"{'More' if figure.more_is_better else 'Less'} is better. {html.escape(figure.meaning)}" in meanings
+        assert figure.meaning.endswith(".")
+    told = {row["key"]: row["meaning"] for row in json.loads(as_json(report))["figures"]}
+    assert told == {figure.key: figure.meaning for figure in report.figures}
 
 
 def test_the_baseline_neither_sorts_nor_counts_as_asked_for() -> None:

@@ -14,7 +14,7 @@ import pytest
 from app.api.auth.api_keys import ApiKeys, NamedKey
 from app.api.auth.caller import Role, derive_owner
 from app.errors import RestoreError, TooManyRequests
-from app.store import Job, SqlStore, Store, next_day
+from app.store import Job, Result, SqlStore, Store, next_day
 from app.store.accounts import day_of
 from tests.databases import IMPLEMENTATIONS
 from tests.harness import until
@@ -126,6 +126,46 @@ def test_a_repeated_restoration_counts(stores: tuple[Store, Store]) -> None:
     store.cancel_or_remove(ME, job.id, NOON)
     with pytest.raises(TooManyRequests, match="0 of today's are left"):
         store.restore_photo(ME, kept.id, "{}", "local", 99, NOON, daily_limit=1)
+
+
+def finish(store: Store, job: Job, *, from_cache: bool, now: float = NOON) -> bool:
+    """Run a job's one attempt to its end, by its network or with a copy."""
+    (attempt,) = job.attempts
+    store.claim(attempt.id, attempt.id, now)
+    done = Result(f"{attempt.id}.png", "image/png", 8, 8, 9, "net", 1.0, from_cache=from_cache)
+    return store.complete(attempt.id, attempt.id, done, now)
+
+
+def test_what_the_result_cache_gives_is_taken_out_of_the_day_on_which_it_was_accepted(
+    stores: tuple[Store, Store],
+) -> None:
+    store = stores[0]
+    run, copied = submit(store), submit(store)
+    submit(store, now=NOON + 86_400)
+    assert finish(store, run, from_cache=False)
+    assert used(store) == 2
+    assert finish(store, copied, from_cache=True, now=NOON + 86_400)
+    assert not finish(store, copied, from_cache=True)  # it has ended: once only
+    assert (used(store), used(store, NOON + 86_400)) == (1, 1)
+    submit(store, photos=9)
+
+
+def test_racing_copies_and_submits_leave_an_exact_count(stores: tuple[Store, Store]) -> None:
+    waiting = [submit(stores[0]) for _ in range(10)]
+    ends = [lambda job=job, n=n: finish(stores[n % 2], job, from_cache=True) for n, job in enumerate(waiting)]
+    again = [lambda n=n: submit(stores[n % 2]) for n in range(10)]
+    outcomes = at_once([call for pair in zip(ends, again, strict=True) for call in pair])
+    accepted = sum(isinstance(outcome, Job) for outcome in outcomes)
+    assert outcomes.count(True) == 10
+    assert used(stores[0]) == stores[0].counts().queued == accepted
+    submit(stores[1], photos=10 - accepted) if accepted < 10 else None
+    assert used(stores[1]) == 10
+
+
+def test_copies_without_a_quota_count_nothing(stores: tuple[Store, Store]) -> None:
+    job = submit(stores[0], daily=None)
+    assert finish(stores[0], job, from_cache=True)
+    assert used(stores[0]) == 0
 
 
 def test_without_a_quota_nothing_is_counted_and_old_days_are_forgotten(stores: tuple[Store, Store]) -> None:

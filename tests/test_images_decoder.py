@@ -19,8 +19,8 @@ from PIL import Image
 from app.errors import Internal, RestoreError, Unavailable
 from app.images import Decoder, ImageLimits, read_header
 from app.images.child import _answer
+from app.images.child_answers import ChildDied, read_picture
 from app.images.decode import decode_file
-from app.images.decoder import _Died, _read_picture
 from tests import picture_factory as make
 from tests.harness import photo_bytes, until
 from tests.hostile_files import HOSTILE, scan_bomb
@@ -86,9 +86,9 @@ def test_the_childs_answer_and_file_make_the_same_picture(kind: str, tmp_path: P
     path = written(tmp_path, make.KINDS[kind]())
     with (tmp_path / "pixels").open("w+b", buffering=0) as file:
         answer = _answer({"do": "decode", "options": {}}, [path], file.fileno(), LIMITS)
-        picture = _read_picture(answer, file, LIMITS)
+        picture = read_picture(answer, file, LIMITS)
     np.testing.assert_array_equal(picture.rgb, decode_file(path, LIMITS).rgb)
-    request = {"do": "preview", "max_side": 8, "max_megapixels": None}
+    request = {"do": "preview", "max_side": 8, "max_megapixels": None, "rotate": 0}
     with (tmp_path / "pixels").open("w+b", buffering=0) as file:
         sizes = _answer(request, [path], file.fileno(), LIMITS)["sizes"]
         assert (tmp_path / "pixels").stat().st_size == sizes[0]
@@ -348,9 +348,9 @@ def test_an_answer_that_lies_about_its_pixels_is_not_believed(lie: dict[str, obj
     }
     honest |= {"dpi": None, "source_format": "PNG", "notes": [], "pages": 1}
     with written(tmp_path, bytes(10_000)).open("rb", buffering=0) as file:
-        assert _read_picture(honest, file, LIMITS).width == make.WIDTH
-        with pytest.raises((_Died, ValueError)):
-            _read_picture({**honest, **lie}, file, ImageLimits(max_input_megapixels=0.0001))
+        assert read_picture(honest, file, LIMITS).width == make.WIDTH
+        with pytest.raises((ChildDied, ValueError)):
+            read_picture({**honest, **lie}, file, ImageLimits(max_input_megapixels=0.0001))
 
 
 @pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="reads the limits from /proc")

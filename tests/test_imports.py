@@ -256,8 +256,6 @@ def test_there_are_no_import_circles_between_rooms() -> None:
 # Private names that tests import all the same, each with its reason.
 PRIVATE_IMPORTS = {
     "app.images.child._answer": "a hostile child is played by calling it with broken requests",
-    "app.images.decoder._Died": "the parent's word for a child that died, which it never lets out",
-    "app.images.decoder._read_picture": "fed with the answers of a child that lies",
     "app.main.serving._listening": "the socket before a server listens on it",
     "app.main.serving._server": "the server's own settings, without a process",
 }
@@ -266,7 +264,7 @@ MOST_PRIVATE_TOUCHES = 51
 CONTRACT_IMPORTS = {
     "test_storage_contract": {"app.errors", "app.storage"},
     "test_queue_contract": {"app.queue"},
-    "test_store_contract": {"app.errors", "app.events", "app.notices", "app.storage", "app.store"},
+    "test_store_contract": {"app.errors", "app.events", "app.notices", "app.stages", "app.storage", "app.store"},
     "test_events_contract": {"app.events"},
     "test_engine_contract": {"app.errors", "app.restoration"},
 }

@@ -335,3 +335,25 @@ def test_a_run_that_lost_its_claim_before_sending_sends_nothing(make: Make, prov
     until(lambda: harness.ended(job))
     until(lambda: worker.health().status == "idle")
     assert provider.calls == 0
+
+
+def test_rows_that_cannot_be_read_are_told_once_and_taken_when_they_can_be_again(
+    make: Make, provider: Provider, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    harness, worker = make(provider)
+    asked: list[str] = []
+    readable = harness.store.queued_ids
+
+    def refuse(*_: object, only: str | None = None, **__: object) -> list[str]:
+        asked.append(only or "local")
+        raise Unavailable("database_unavailable", "The job database cannot be reached.")
+
+    monkeypatch.setattr(harness.store, "queued_ids", refuse)
+    worker.start()
+    job = submit(harness, worker, "local")
+    until(lambda: asked.count("local") > 4 and asked.count(CLOUD) > 4)
+    told = [record.message for record in caplog.records if "could not be read" in record.message]
+    assert len(told) == 2  # of each lane one
+    monkeypatch.setattr(harness.store, "queued_ids", readable)
+    until(lambda: harness.ended(job))
+    assert harness.states(job) == ["completed"]

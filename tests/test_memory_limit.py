@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from app.errors import TooLarge
-from app.jobs.memory_need import PROCESS_BYTES, check_memory, must_be_alone, need_bytes
+from app.jobs.memory_need import DEEP, EIGHT_BITS, PROCESS_BYTES, check_memory, must_be_alone, need_bytes
 from app.memory_limit import limit_bytes, limit_left_bytes
 from app.restoration import device_memory
 from tests.harness import Harness
 from tests.http_service import assert_problem, photo, running
 
 MEGABYTE = 1024 * 1024
+JPEG, PNG = "image/jpeg", "image/png"
 NO_LIMIT = "9223372036854771712"
 REAL = Path("/sys/fs/cgroup/memory")
 
@@ -87,24 +88,43 @@ def test_free_memory_is_that_of_the_container(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_can_never_fit_is_refused_with_the_scale_that_does() -> None:
-    check_memory(10_000_000, 2.0, 2048 * MEGABYTE)
+    check_memory(10_000_000, 2.0, JPEG, 2048 * MEGABYTE)
     with pytest.raises(TooLarge) as raised:
-        check_memory(10_000_000, 4.0, 2048 * MEGABYTE)
+        check_memory(10_000_000, 4.0, JPEG, 2048 * MEGABYTE)
     assert raised.value.code == "memory_too_small"
-    assert "the largest scale that fits is 3" in raised.value.detail
-    check_memory(10_000_000, 3.0, 2048 * MEGABYTE)
+    assert "the largest scale that fits is 2.5" in raised.value.detail
+    check_memory(10_000_000, 2.5, JPEG, 2048 * MEGABYTE)
+    with pytest.raises(TooLarge, match=r"the largest scale that fits is 1\.9"):
+        check_memory(10_000_000, 2.0, "image/png", 2048 * MEGABYTE)
+    with pytest.raises(TooLarge, match="make the photo smaller first"):
+        check_memory(30_000_000, 1.0, JPEG, 2048 * MEGABYTE)
+
+
+def test_a_photo_that_may_have_alpha_or_16_bits_needs_more() -> None:
+    assert need_bytes(100, 2.0, JPEG) == 100 * (EIGHT_BITS.photo + 4 * EIGHT_BITS.result)
+    for mime in ("image/png", "image/tiff", "image/avif", "image/heic", "image/webp", "something/new"):
+        assert need_bytes(100, 2.0, mime) == 100 * (DEEP.photo + 4 * DEEP.result)
 
 
 def test_the_largest_photo_fits_a_usual_machine() -> None:
-    check_memory(25_000_000, 4.0, 8000 * MEGABYTE)  # MAX_OUTPUT_MEGAPIXELS is 400
+    check_memory(25_000_000, 4.0, JPEG, 8000 * MEGABYTE)  # MAX_OUTPUT_MEGAPIXELS is 400
 
 
 def test_a_submit_is_judged_by_the_memory_of_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.main.limits.budget_bytes", lambda: PROCESS_BYTES + 15 * 16 * 1200)
+    monkeypatch.setattr("app.main.restoring.budget_bytes", lambda: PROCESS_BYTES + need_bytes(1200, 4.0, PNG))
     with running(tmp_path) as service:
         service.submit(photo(40, 30))
         answer = service.client.post("/api/v1/enhance", files={"file": ("a.png", photo(41, 30))})
         assert_problem(answer, 413, "memory_too_small")
+
+
+def test_a_photo_that_was_accepted_while_nobody_knew_the_memory_fails_before_it_is_decoded(tmp_path: Path) -> None:
+    budget = PROCESS_BYTES + need_bytes(40 * 30, 4.0, PNG)
+    with running(tmp_path) as service:
+        service.app.state.service.restoring.runner._memory_bytes = budget
+        fits, too_large = (service.finish(service.submit(photo(width, 30))) for width in (40, 41))
+    assert fits["status"] == "completed"
+    assert too_large["attempts"][0]["error"]["code"] == "memory_too_small"
 
 
 def test_photos_that_do_not_fit_together_are_restored_alone(tmp_path: Path) -> None:
@@ -112,7 +132,7 @@ def test_photos_that_do_not_fit_together_are_restored_alone(tmp_path: Path) -> N
     harness.open()
     try:
         (attempt,) = harness.attempts(harness.submit(options='{"scale": 2}'))
-        need = need_bytes(attempt.photo_width * attempt.photo_height, 2)
+        need = need_bytes(attempt.photo_width * attempt.photo_height, 2, attempt.photo_mime)
         assert must_be_alone(attempt, PROCESS_BYTES + 3 * need - 1)
         assert not must_be_alone(attempt, PROCESS_BYTES + 3 * need)
     finally:

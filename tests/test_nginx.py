@@ -24,6 +24,7 @@ from websockets.sync.client import connect
 from app.api.prefer_wait import LONGEST_WAIT_SECONDS
 from app.api.routes import jobs, photos
 from app.main.serving import KEEP_ALIVE_SECONDS
+from app.setting_values import usual_file_megabytes
 from app.settings import Settings
 from tests import nginx
 from tests.databases import needs_postgres
@@ -53,7 +54,7 @@ def test_the_numbers_fit_those_of_the_service() -> None:
     assert seconds_of("proxy_read_timeout") > LONGEST_WAIT_SECONDS
     assert TEXT.count(f"keepalive_timeout {KEEP_ALIVE_SECONDS - 5}s;") == 2
     fields = Settings.model_fields
-    largest = fields["max_file_size_mb"].default * fields["max_batch_size"].default
+    largest = usual_file_megabytes(alone=False) * fields["max_batch_size"].default
     assert f"client_max_body_size    {largest + 2}m;" in TEXT
     (uploads,) = [line.split()[2] for line in TEXT.splitlines() if "enhance/batch" in line]
     assert set(uploads.strip("^/$()").split("|")) == {

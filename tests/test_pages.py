@@ -109,9 +109,9 @@ def test_no_page_is_kept_in_memory_after_it_was_written(harness: Harness) -> Non
     restore, decode = harness.backend.restore, harness.decoder.decode
 
     class Noting:
-        def decode(self, path: Path, *, page: int | None, keep_partial: bool) -> Picture:
+        def decode(self, path: Path, *, page: int | None, keep_partial: bool, rotate: int) -> Picture:
             order.append(f"decode {page}")
-            picture: Picture = decode(path, page=page, keep_partial=keep_partial)
+            picture: Picture = decode(path, page=page, keep_partial=keep_partial, rotate=rotate)
             return picture
 
     def restoring(picture: Picture, *rest: object) -> object:
@@ -262,10 +262,10 @@ def test_a_decoder_that_is_closed_between_two_pages_gives_the_attempt_back(harne
     decode = harness.decoder.decode
 
     class Closing:
-        def decode(self, path: Path, *, page: int | None, keep_partial: bool) -> Picture:
+        def decode(self, path: Path, *, page: int | None, keep_partial: bool, rotate: int) -> Picture:
             if page:
                 raise Unavailable("shutting_down", "The service is shutting down.")
-            picture: Picture = decode(path, page=page, keep_partial=keep_partial)
+            picture: Picture = decode(path, page=page, keep_partial=keep_partial, rotate=rotate)
             return picture
 
     harness.decoder = Closing()

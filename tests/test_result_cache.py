@@ -80,6 +80,15 @@ def test_an_equal_job_gets_the_same_bytes_and_says_so(service: Service, backend:
     assert (again["model"], again["width"], again["warnings"]) == (first["model"], first["width"], first["warnings"])
 
 
+def test_a_copy_is_free(tmp_path: Path, backend: RepeatableBackend) -> None:
+    with running(tmp_path, backend=backend, result_cache="owner", key=KEY, quota_photos_per_day=2) as service:
+        for _ in range(3):
+            restored(service)
+            assert service.client.get("/api/v1/me").json()["photos_today"]["used"] == 1
+        restored(service, photo(41))
+        assert service.client.post("/enhance", files={"files": ("cat.png", photo())}).status_code == 429
+
+
 def test_the_copy_outlives_the_first_result(service: Service) -> None:
     first_job = service.submit()
     first = service.finish(first_job)["attempts"][0]["result"]

@@ -574,6 +574,24 @@ def test_the_check_runs_every_step_and_fails_with_any(
     assert check.run([]) == 0
 
 
+@pytest.mark.parametrize(("first", "again", "code"), [(1, 0, 0), (1, 1, 1), (2, 0, 1), (3, 0, 1)])
+def test_only_tests_that_failed_have_a_second_run(
+    first: int,
+    again: int,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    for name, exit_code in (("first", first), ("again", again)):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit({exit_code})")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(check, "_STEPS", (("tests", ("first",)),))
+    monkeypatch.setattr(check, "_AGAIN", {"tests": ("one at a time", ("again",))})
+    assert check.run([]) == code
+    assert ("one at a time" in capfd.readouterr().out) == (first == 1)
+
+
 def test_words_after_test_go_to_pytest(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(project, "test", "--version") == 0
     assert "pytest" in "".join(capfd.readouterr())

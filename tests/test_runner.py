@@ -86,10 +86,8 @@ def test_options_reach_the_backend_and_the_encoder(harness: Harness) -> None:
 
 def test_what_was_given_up_becomes_warnings(harness: Harness) -> None:
     class Noting(Decoder):
-        def decode(
-            self, path: Path, *, as_stored: bool = False, page: int | None = None, keep_partial: bool = False
-        ) -> Picture:
-            picture = super().decode(path, as_stored=as_stored, page=page, keep_partial=keep_partial)
+        def decode(self, path: Path, **asked: Any) -> Picture:
+            picture = super().decode(path, **asked)
             return dataclasses.replace(picture, notes=(Notice("photo_changed", "The profile is broken."),))
 
     harness.decoder = Noting(ImageLimits())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import secrets
 import socket
 import subprocess
 import sys
@@ -175,6 +176,19 @@ def test_a_shared_picture_is_there_in_its_block_only(server: S3Server, tmp_path:
 
 
 # Outages.
+
+
+def test_a_result_is_copied_in_the_bucket_and_its_bytes_never_come_here(server: S3Server, tmp_path: Path) -> None:
+    storage, name, copy = open_storage(server, tmp_path), f"{new_id()}.png", f"{new_id()}.png"
+    put_result(storage, name, content := secrets.token_bytes(300_000))
+    called: list[str] = []
+    events = storage._bucket._client.meta.events
+    events.register("before-call.s3", lambda model, **_: called.append(model.name))
+    storage.copy_result(name, copy)
+    assert "CopyObject" in called
+    assert set(called) <= {"CopyObject", "HeadObject"}
+    with storage.result(copy) as path:
+        assert path.read_bytes() == content
 
 
 def test_what_a_killed_server_kept_is_there_again_and_meanwhile_calls_say_so(

@@ -77,6 +77,25 @@ def test_without_a_key_only_loopback_is_bound(monkeypatch: pytest.MonkeyPatch) -
             assert Settings().host == "127.0.0.1"  # an empty value means the default
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "megabytes"),
+    [
+        ("HOST", "127.0.0.1", 100),
+        ("HOST", "0.0.0.0", 10),
+        ("FORWARDED_ALLOW_IPS", "127.0.0.1", 10),
+        ("ALLOWED_HOSTS", "photos.example.org", 10),
+        ("MAX_FILE_SIZE_MB", "", 100),
+        ("MAX_FILE_SIZE_MB", "7.5", 7.5),
+    ],
+)
+def test_scans_may_be_larger_where_no_other_machine_can_send_any(
+    monkeypatch: pytest.MonkeyPatch, setting: str, value: str, megabytes: float
+) -> None:
+    monkeypatch.setenv("API_KEY", KEY)
+    monkeypatch.setenv(setting, value)
+    assert Settings().max_file_size_bytes == megabytes * 1024 * 1024
+
+
 def test_with_a_key_any_address_may_be_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOST", "0.0.0.0")
     monkeypatch.setenv("API_KEY", f" {KEY} , {KEY[::-1]},")

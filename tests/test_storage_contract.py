@@ -97,6 +97,21 @@ def test_a_result_is_kept_under_its_name_and_replaced_whole(storage: Storage) ->
     assert listed(storage) == (set(), {name}, set())
 
 
+def test_a_copy_has_the_same_bytes_and_layers_and_outlives_what_it_was_copied_from(storage: Storage) -> None:
+    plain, layered = put_result(storage, b"plain"), put_result(storage, b"layered")
+    put_layers(storage, layered)
+    for name in (plain, layered):
+        copy = f"{new_id()}.png"
+        storage.copy_result(name, copy)
+        assert storage.has_layers(copy) is (name == layered)
+        storage.remove_result(name)
+        with storage.result(copy) as path:
+            assert path.read_bytes() == (b"plain" if name == plain else b"layered")
+    for bad in (plain, *BAD_RESULTS):
+        with pytest.raises(NotFound):
+            storage.copy_result(bad, f"{new_id()}.png")
+
+
 def test_scratch_that_was_not_published_is_gone_after_its_block(storage: Storage) -> None:
     attempt_id = new_id()
     with storage.scratch(attempt_id) as one, storage.scratch(attempt_id) as two:

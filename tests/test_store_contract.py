@@ -13,6 +13,7 @@ import pytest
 from app.errors import Conflict, NotFound, TooLarge, TooManyRequests, Unavailable
 from app.events import LocalEvents
 from app.notices import Notice
+from app.stages import Stage
 from app.storage import new_id
 from app.store import Attempt, AttemptStatus, Job, JobSummary, NewPhoto, Result, SqlStore, Store
 from app.store.queries import RECENT_ATTEMPTS
@@ -118,6 +119,16 @@ def test_parallel_submissions_never_pass_the_limit(store: Store) -> None:
     assert len(accepted) == 25
     assert set(refused) == {"queue_full"}
     assert store.counts().queued == 50
+
+
+def test_a_photo_that_was_read_ahead_counts_as_waiting_until_it_is_worked_at(store: Store) -> None:
+    job = add(store, photos=2)
+    store.claim(first(job), "t", 1.0)
+    store.report_progress(first(job), "t", 0.0, Stage.WAITING)
+    found = store.counts()
+    assert (found.queued, found.processing, found.read_ahead) == (1, 1, 1)
+    store.report_progress(first(job), "t", 0.1, "upscaling")
+    assert store.counts().read_ahead == 0
 
 
 def test_places_in_the_queue_follow_the_order_of_submission(store: Store) -> None:

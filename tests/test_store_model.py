@@ -246,6 +246,7 @@ class StoreModel(RuleBasedStateMachine):
     @invariant()
     def both_say_the_same(self) -> None:
         counts = dataclasses.asdict(self.store.counts())
+        assert 0 <= counts.pop("read_ahead") <= counts["processing"]
         assert counts == {word: len(self.status_of(word)) for word in counts}
         assert self.store.active_ids() == set(self.status_of("queued", "processing"))
         assert self.store.known_photo_ids() == {row.photo for row in self.rows.values()}

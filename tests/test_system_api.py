@@ -164,7 +164,7 @@ def test_config_names_every_option_with_its_bounds(service: Service) -> None:
         "default": 4.0,
     }
     assert {"JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF"} <= set(found["formats"])
-    assert found["limits"]["max_file_bytes"] == 10 * 1024 * 1024
+    assert found["limits"]["max_file_bytes"] == 100 * 1024 * 1024
     assert [row["licence"] for row in found["models"]] == ["MIT", "MIT"]
     assert found["backends"][1]["available"] is False
     assert found["key_required"] is False

@@ -22,6 +22,7 @@ from app.restoration.models.registry import load_module
 from app.restoration.upscale import UpscalePlan, upscale
 from app.stages import OnFraction
 from benchmarks.random_weights import random_state
+from tests.timing import needs_bf16
 
 FACTS = Facts("compact", scale=2, context=2, blend=0, multiple=1, work=1.0)
 
@@ -190,7 +191,7 @@ def test_progress_rises_to_one_with_every_tile() -> None:
 
 
 @pytest.mark.parametrize("model", ["realesr-general-x4v3", "RealESRGAN_x4plus_anime_6B"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
 def test_a_long_tile_tells_how_far_it_is_and_can_be_stopped(model: str, precision: str) -> None:
     module, facts = load_module(random_state(model), "random")
     network = build(model, module, facts, "cpu", precision)

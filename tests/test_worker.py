@@ -102,7 +102,7 @@ def test_the_next_photo_is_restored_while_the_last_is_encoded_and_no_further(
     until(lambda: len(worker.active_runs.at(Step.RESTORED)) == 1)
     until(lambda: worker.active_runs.waiting("local") == 1)  # the fourth one waits: it is let in nowhere
     assert harness.backend.runs == 2  # one is being encoded, one waits for that, one is decoded
-    assert harness.states(job) == ["processing"] * 3 + ["queued"] * 2
+    until(lambda: harness.states(job) == ["processing"] * 3 + ["queued"] * 2)
     hold.set()
     until(lambda: harness.ended(job))
     assert harness.states(job) == ["completed"] * 5
@@ -184,8 +184,8 @@ def poison(harness: Harness, deadly: bytes) -> None:
     size, decoder = 99, harness.decoder
 
     class Poisoned:
-        def decode(self, path: Path, *, page: int | None, keep_partial: bool) -> Picture:
-            picture: Picture = decoder.decode(path, page=page, keep_partial=keep_partial)
+        def decode(self, path: Path, *, page: int | None, keep_partial: bool, rotate: int) -> Picture:
+            picture: Picture = decoder.decode(path, page=page, keep_partial=keep_partial, rotate=rotate)
             marked = path.read_bytes() == deadly
             return Picture(picture.rgb, dpi=(size, size)) if marked else picture
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.api.catalog import LOCAL_BACKEND
+from app.api.catalog import LOCAL_BACKEND, Catalog
 from app.api.workers_catalog import NO_WORKER, POOL_KEPT_SECONDS, WARM_UP_SECONDS, WorkersCatalog
 from app.errors import Conflict, Unavailable, Unprocessable
 from app.jobs.worker_pool import backends_of, describe_pool, members_of
 from app.jobs.worker_reports import WarmUp, WorkerReport
-from app.options import BackendName, RestoreOptions
+from app.main.cluster import report_of
+from app.memory_limit import budget_bytes
+from app.options import BackendName, Fallback, RestoreOptions
 from app.store import LIVE_SECONDS, SqlStore
 from app.time_estimate import machine_of
 from tests.databases import IMPLEMENTATIONS, Clock
+from tests.http_service import running
 
 CLOUD_ROW = {"name": "siliconflow", "available": False, "reason": "no key"}
 
@@ -229,3 +233,43 @@ def test_a_warm_up_says_why_it_did_not_come_about(pool: Pool) -> None:
     with pytest.raises(Unavailable) as gone:  # it died meanwhile
         answering.catalog.warm_up()
     assert gone.value.code == "no_worker"
+
+
+def test_the_smallest_worker_with_networks_says_which_photos_fit(pool: Pool) -> None:
+    assert pool.catalog.memory_bytes() is None
+    pool.says("a:1", report(FAST, memory_limit_bytes=8 << 30))
+    pool.says("b:2", report(SLOW, memory_limit_bytes=2 << 30))
+    pool.says("c:3", report(SLOW))
+    pool.says("d:4", dataclasses.replace(CLOUD, memory_limit_bytes=1 << 30))
+    pool.later()
+    assert pool.catalog.memory_bytes() == 2 << 30
+    pool.store.workers.forget("b:2")
+    pool.later()
+    assert pool.catalog.memory_bytes() == 8 << 30
+
+
+def test_the_provider_is_in_trouble_when_it_is_for_each_worker_that_asks_it(pool: Pool) -> None:
+    asked = RestoreOptions(backend=BackendName.SILICONFLOW)
+    pool.says("a:1", report(FAST))
+    pool.says("b:2", dataclasses.replace(CLOUD, provider_pause_seconds=25.0))
+    with pytest.raises(Unavailable) as raised:
+        pool.catalog.check(asked)
+    assert (raised.value.code, raised.value.retry_after_seconds) == ("provider_unavailable", 25)
+    assert "25 seconds" in str(pool.catalog.provider_problem())
+    local = dataclasses.replace(asked, fallback=Fallback.LOCAL)
+    assert pool.catalog.check(local) == BackendName.LOCAL
+    pool.later(10)
+    assert pool.catalog.provider_pause_seconds() == 15.0  # a silent worker's time goes on
+    pool.says("c:3", CLOUD)
+    pool.later()
+    assert pool.catalog.check(asked) == BackendName.SILICONFLOW
+    assert pool.catalog.provider_problem() is None
+
+
+def test_a_worker_reports_the_limit_of_its_control_groups_and_its_breaker(tmp_path: Path) -> None:
+    with running(tmp_path) as service:
+        restoring = service.app.state.service.restoring
+        catalog = Catalog(dict, lambda: None, provider_pause_seconds=lambda: 7.0, memory_bytes=3 << 30)
+        said = report_of(restoring.worker, catalog)
+        assert (said.memory_limit_bytes, said.provider_pause_seconds) == (3 << 30, 7.0)
+        assert restoring.catalog.memory_bytes() == budget_bytes()

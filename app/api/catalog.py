@@ -46,6 +46,7 @@ class Catalog:
     """The description and the state of loading. Usable from any thread; calls may take a moment, so not in the loop.
 
     `provider_pause_seconds` says for how long the provider is not asked, because it is in trouble; None: it may be.
+    `memory_bytes` is what the process that restores may use in all; None: unknown.
     """
 
     def __init__(
@@ -55,11 +56,12 @@ class Catalog:
         clock: Callable[[], float] = time.monotonic,
         backends: Sequence[Mapping[str, Any]] = (),
         provider_pause_seconds: Callable[[], float | None] = _no_trouble,
+        memory_bytes: int | None = None,
     ) -> None:
         self._loading = True
         self._failure: str | None = None
         self._describe, self._warm_up, self._clock = describe, warm_up, clock
-        self._provider_pause_seconds = provider_pause_seconds
+        self._provider_pause_seconds, self._memory_bytes = provider_pause_seconds, memory_bytes
         self._backends = [dict(row) for row in backends or (LOCAL_BACKEND,)]
         self._lock = threading.Lock()
         self._known: dict[str, Any] = {}
@@ -130,6 +132,14 @@ class Catalog:
         self.require_loaded()
         return self._warm_up()
 
+    def memory_bytes(self) -> int | None:
+        """What a process that may be given a photo can use in all; None: unknown."""
+        return self._memory_bytes
+
+    def provider_pause_seconds(self) -> float | None:
+        """For how long the provider is not asked, because it is in trouble; None: it may be asked."""
+        return self._provider_pause_seconds()
+
     def require_loaded(self) -> None:
         """Raises `Unavailable` `starting` or `backend_failed`."""
         if self.loading:
@@ -143,7 +153,7 @@ class Catalog:
 
     def provider_problem(self) -> str | None:
         """One sentence while the provider is not asked, because it is in trouble."""
-        pause = self._provider_pause_seconds()
+        pause = self.provider_pause_seconds()
         if pause is None:
             return None
         return f"SiliconFlow does not answer as it should; it is tried again in about {math.ceil(pause)} seconds."
@@ -167,7 +177,7 @@ class Catalog:
         return backend
 
     def _in_place_of(self, options: RestoreOptions) -> str:
-        if options.backend != BackendName.SILICONFLOW or (pause := self._provider_pause_seconds()) is None:
+        if options.backend != BackendName.SILICONFLOW or (pause := self.provider_pause_seconds()) is None:
             return options.backend
         if options.fallback == Fallback.LOCAL:
             return BackendName.LOCAL.value

@@ -19,6 +19,7 @@ from app.api.catalog import Catalog
 from app.api.connections import Connections
 from app.api.forecast import Forecast
 from app.api.job_events import JobEvents
+from app.api.pyramids import Pyramids
 from app.api.shared_calls import KeptAnswers, SharedCalls
 from app.api.shared_pool import Pools
 from app.errors import Conflict, Forbidden, NotFound
@@ -27,6 +28,7 @@ from app.images import DecoderPool, ImageLimits
 from app.jobs.deletion import Deletion
 from app.jobs.janitor import Janitor
 from app.jobs.lease_keeper import LeaseKeeper
+from app.jobs.previewing import Previewer
 from app.jobs.reblending import Reblender
 from app.jobs.submission import Submission, SubmissionLimits
 from app.metrics import Metrics
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from app.clamd import ClamdScanner
 
 NOT_FINISHED_RETRY_SECONDS = 2
+MOST_PREVIEWS = 4  # at once
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
@@ -84,6 +87,7 @@ class AppContext:
         webhook_addresses: which may be told when a job ends; None: no webhooks are sent.
         model_downloads: what installs models for an operator; None where this server holds none.
         scanner: what looks for malware in uploads; None: nothing does.
+        previewer: what makes previews; None where others restore. `previewing` counts those under way.
         end_without_card: ends this process, whose card computes no more; nothing where others restore.
         worker_health: how the worker of this process is, or those that report to it.
     """
@@ -113,6 +117,7 @@ class AppContext:
     uploads: Connections
     pools: Pools
     previews: KeptAnswers
+    pyramids: Pyramids
     warm_ups: SharedCalls[str | None]
     webhook_addresses: WebhookAddresses | None
     clock: Callable[[], float]
@@ -120,6 +125,8 @@ class AppContext:
     started_at: float
     model_downloads: ModelDownloads | None = None
     scanner: ClamdScanner | None = None
+    previewer: Previewer | None = None
+    previewing: Connections = dataclasses.field(default_factory=lambda: Connections(MOST_PREVIEWS, 1))
     owner: str = ""
     caller: Caller = OPEN_CALLER
 
@@ -134,6 +141,12 @@ class AppContext:
     ) -> Answer:
         """Run what takes long for its pictures or for its many rows, where nothing quick waits behind it."""
         return await self.pools.heavy.run(self.owner, function, *args, **kwargs)
+
+    async def run_preview(
+        self, function: Callable[Arguments, Answer], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Answer:
+        """Run what may wait for the device, where no other request waits behind it."""
+        return await self.pools.previews.run(self.owner, function, *args, **kwargs)
 
     async def run_system(
         self, function: Callable[Arguments, Answer], *args: Arguments.args, **kwargs: Arguments.kwargs

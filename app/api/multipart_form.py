@@ -173,7 +173,7 @@ class MultipartForm:
             raise TooLarge(
                 "file_too_large",
                 f"Photo {len(self.files)} ('{self._file.label}') is larger than the limit of {megabytes:.3g} MB; "
-                "make it smaller and send it again.",
+                "save it as JPEG or smaller, or raise MAX_FILE_SIZE_MB.",
             )
         self._chunks.append((self._file, data[start:end]))
         self.waiting_bytes += end - start

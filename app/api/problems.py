@@ -62,15 +62,7 @@ def problem(
         headers: further headers of the answer.
     """
     status = facts_of(code).status if status is None else status
-    body = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "code": code,
-        "request_id": request_id,
-        **(members or {}),
-    }
+    body = _body(code, detail, status, request_id, members)
     sent = dict(headers or {})
     if retry_after_seconds is not None:
         sent["Retry-After"] = str(retry_after_seconds)
@@ -89,6 +81,25 @@ def from_error(error: RestoreError, request_id: str | None) -> Response:
         retry_after_seconds=error.retry_after_seconds,
         members=error.members,
     )
+
+
+def problem_body(error: RestoreError, request_id: str | None) -> dict[str, Any]:
+    """The same as an object, for an answer that has begun already."""
+    return _body(error.code, error.detail, error.status, request_id, error.members)
+
+
+def _body(
+    code: str, detail: str, status: int, request_id: str | None, members: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    return {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": request_id,
+        **(members or {}),
+    }
 
 
 def internal_error(request_id: str | None) -> Response:

@@ -7,11 +7,15 @@ from typing import Any
 from app.options import BOOLEAN_WORDS, FIELDS, Field
 
 
-def upload_form(field: str, most: int, *, options: bool = True) -> dict[str, Any]:
-    """OpenAPI text of an upload form: the file field and, where they belong, every option with its bounds."""
+def upload_form(field: str, most: int, *, options: bool = True, more: dict[str, Any] | None = None) -> dict[str, Any]:
+    """OpenAPI text of an upload form: the file field and, where they belong, every option with its bounds.
+
+    `more`: fields that stand in the place of what a job has beside its options.
+    """
     binary = {"type": "string", "format": "binary", "minLength": 1}
     files = binary if most == 1 else {"type": "array", "items": binary, "minItems": 1, "maxItems": most}
-    properties: dict[str, Any] = {field: files, **({**_written_options(), **_WEBHOOK} if options else {})}
+    beside = _WEBHOOK if more is None else {name: {"anyOf": [row, _EMPTY]} for name, row in more.items()}
+    properties: dict[str, Any] = {field: files, **({**_written_options(), **beside} if options else {})}
     return _body({"multipart/form-data": _closed(properties, required=[field])})
 
 
@@ -44,6 +48,7 @@ def _closed(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "additionalProperties": False, **more}
 
 
+_EMPTY = {"type": "string", "enum": [""]}
 _WEBHOOK = {"webhook_url": {"type": "string", "description": "https address to tell when the job ends"}}
 
 
@@ -66,7 +71,12 @@ def _written_options() -> dict[str, Any]:
 
 def _typed(option: Field) -> dict[str, Any]:
     kind = {str: "string", int: "integer", float: "number", bool: "boolean"}[option.kind]
-    facts = {"minimum": option.low, "maximum": option.high, "enum": option.choices and list(option.choices)}
+    facts = {
+        "minimum": option.low,
+        "maximum": option.high,
+        "multipleOf": option.step,
+        "enum": option.choices and list(option.choices),
+    }
     return {"type": kind, **{key: value for key, value in facts.items() if value is not None}}
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from app.worker.lane import lower_priority
+
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
 
@@ -19,8 +21,9 @@ Answer = TypeVar("Answer")
 class SharedPool:
     """`threads` threads, of which one owner has at most `share` at a time. Use `run` from one event loop."""
 
-    def __init__(self, name: str, threads: int, share: int) -> None:
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+    def __init__(self, name: str, threads: int, share: int, prepare: Callable[[], object] | None = None) -> None:
+        """`prepare` is called in each new thread."""
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=prepare)
         self._share = share
         self._turns: dict[str, asyncio.Semaphore] = {}
         self._calls: Counter[str] = Counter()
@@ -73,14 +76,16 @@ class Pools:
         quick: rows and small files.
         heavy: header checks, previews, crops, long lists, archives.
         system: health, figures and counts.
+        previews: networks, which wait for their turn on the device.
     """
 
     def __init__(self) -> None:
         self.quick = SharedPool("request", threads=8, share=4)
         self.heavy = SharedPool("heavy", threads=6, share=2)
         self.system = SharedPool("system", threads=2, share=2)
+        self.previews = SharedPool("preview", threads=4, share=1, prepare=lower_priority)
 
     def shutdown(self) -> None:
         """End all threads."""
-        for pool in (self.quick, self.heavy, self.system):
+        for pool in (self.quick, self.heavy, self.system, self.previews):
             pool.shutdown()

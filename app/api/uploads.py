@@ -114,6 +114,12 @@ def restore_photo(
     )
 
 
+def only_upload(form: MultipartForm) -> Upload:
+    """The one photo of a form that is not kept. Raises `Unprocessable` `no_file` or `empty_file`."""
+    (file,) = _photos_of(form)
+    return _upload_of(file)
+
+
 def _submit_once(
     context: AppContext, owner: str, key: str | None, digest: Callable[[], str], submit: Submit
 ) -> AcceptedJob:

@@ -12,7 +12,14 @@ from typing import Any
 
 from app.api.catalog import KEPT_SECONDS, LOCAL_BACKEND, Catalog
 from app.errors import RestoreError, Unavailable
-from app.jobs.worker_pool import PoolMember, backends_of, describe_pool, members_of
+from app.jobs.worker_pool import (
+    PoolMember,
+    backends_of,
+    describe_pool,
+    members_of,
+    provider_pause_seconds,
+    smallest_memory_bytes,
+)
 from app.options import BackendName, RestoreOptions
 from app.store import Workers
 from app.worker import WorkerHealth
@@ -93,6 +100,14 @@ class WorkersCatalog(Catalog):
     def workers(self) -> list[dict[str, Any]]:
         """See `Catalog`."""
         return [one.row() for one in self.members()]
+
+    def memory_bytes(self) -> int | None:
+        """See `Catalog`: of the smallest live worker with networks, since any of them may be given the photo."""
+        return smallest_memory_bytes(self.members())
+
+    def provider_pause_seconds(self) -> float | None:
+        """See `Catalog`: None while any worker may ask the provider."""
+        return provider_pause_seconds(self.members())
 
     def check(self, options: RestoreOptions) -> str:
         """See `Catalog`. Without a live worker a job is taken and checked as it runs."""

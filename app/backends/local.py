@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from app.backends.device_turns import DeviceTurns
 from app.backends.installed import describe_faces, describe_model, describe_partners, describe_qualities
+from app.backends.patch_restoring import PatchRestoring
 from app.errors import Cancelled, OutOfMemory, RestoreError
 from app.images import Picture
 from app.options import BackendName, ColorCorrection, EngineName, RestoreOptions
@@ -34,7 +35,7 @@ CHOOSE_AGAIN_SECONDS = 60.0
 PACE_SIDE_PIXELS = 192  # about one tile: a smaller picture would cost nearly as much and say little
 
 
-class LocalBackend:
+class LocalBackend(PatchRestoring):
     """Restores pictures with the networks in the weights folder; one restoration at a time.
 
     A card that fails, or is full, while the default model is loaded leaves the work to the CPU. Where that may pass,
@@ -62,7 +63,7 @@ class LocalBackend:
         self._open_restorer, self._asked, self._engine = open_restorer, device, engine
         self._idle_release_seconds, self._clock = idle_release_seconds, clock
         self._restorer = open_restorer(device)
-        self._lock = threading.Lock()
+        self._turns = DeviceTurns()
         self._warm_run: dict[str, Any] | None = None
         self._full_precision_ratio = 1.0
         self._problem: str | None = None
@@ -78,7 +79,7 @@ class LocalBackend:
         Raises:
             RestoreError: the default model's file cannot be used.
         """
-        with self._lock:
+        with self._turns.photo():
             return self._load()
 
     def warm_up(self) -> str | None:
@@ -87,7 +88,7 @@ class LocalBackend:
         Raises:
             DeviceLost: the card computes no more in this process.
         """
-        with self._lock, self._watched():
+        with self._turns.photo(), self._watched():
             return warm_up(self._restorer)
 
     def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
@@ -101,10 +102,11 @@ class LocalBackend:
             from app.restoration.colour_correction import correct_and_describe  # whoever does not ask never loads it
 
             picture, facts["color_correction"] = correct_and_describe(picture, options.color_strength)
-        with self._lock:
+        with self._turns.photo() as turn:
             self._choose_again()
-            result = self._restored(picture, options, on_progress)
-        return dataclasses.replace(result, params={**facts, **result.params})
+            result = self._restored(picture, options, turn.paced(on_progress))
+        own_seconds = max(0.0, result.seconds - turn.lent_seconds)
+        return dataclasses.replace(result, params={**facts, **result.params}, seconds=own_seconds)
 
     def result_facts(self, options: RestoreOptions) -> dict[str, Any] | None:
         """See `Repeatable`; None when the options cannot be served. Hashes a weight file once."""
@@ -123,17 +125,15 @@ class LocalBackend:
     def release_if_idle(self, now: float) -> bool:
         """Give the card's memory back when it had no work for long enough at the monotonic time `now`."""
         uses_card = profile_of(self._restorer.setup.device.value).released_when_idle
-        if not (uses_card and self.may_release_when_idle and self._lock.acquire(blocking=False)):
+        if not (uses_card and self.may_release_when_idle):
             return False
-        try:
-            is_due = not self._is_released and now - self._used_at >= self._idle_release_seconds
+        with self._turns.if_free() as is_free:
+            is_due = is_free and not self._is_released and now - self._used_at >= self._idle_release_seconds
             if is_due:
                 self._restorer.release()
                 self._is_released = True
                 log.info("the card had no work for %.0f s, so its memory was given back", now - self._used_at)
             return is_due
-        finally:
-            self._lock.release()
 
     @contextlib.contextmanager
     def _in_use(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from app.images import Picture
+from app.images import Box, Overview, PatchWindow, Picture
 from app.options import RestoreOptions
 from app.results import RestorationResult
 from app.stages import OnProgress
@@ -27,6 +27,22 @@ class Pausing(Protocol):
 
     def pause_seconds(self) -> float | None:
         """None while it takes photos, else how long it may take until it does."""
+        ...
+
+
+@runtime_checkable
+class Previewing(Protocol):
+    """A backend that can restore a patch ahead of the photos that wait, without keeping them waiting for long."""
+
+    def restore_patch(self, patch: PatchWindow, options: RestoreOptions, wait_seconds: float) -> RestorationResult:
+        """The patch as the whole run would give it at that place; blocks until its turn has come and it is done.
+
+        Raises `Unavailable` `preview_busy` when its turn did not come within `wait_seconds`; else as `restore` does.
+        """
+        ...
+
+    def find_faces(self, overview: Overview, options: RestoreOptions, wait_seconds: float) -> list[Box]:
+        """Where faces would be restored, the largest first, in the photo's pixels; errors as above."""
         ...
 
 

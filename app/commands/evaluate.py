@@ -274,6 +274,8 @@ def show(report: Report) -> None:
         values = [figures.shown(figure, report.mean(name, figure.key)) for figure in chosen]
         table.add_row("mean" if number == 0 else "", escape(name), *values, "", style="bold")
     console().print(table)
+    for figure in chosen:
+        say(f"{figure.title} ({'more' if figure.more_is_better else 'less'} is better): {figure.meaning}")
     for sentence in report.left_out:
         say(sentence)
     warnings = Counter(text for photo in report.photos for cell in photo.cells for text in cell.warnings)

@@ -159,7 +159,8 @@ class Restoration:
         """Decode, restore, write beside the result's place, rename; returns the warnings."""
         self._check_result(task, read_header(task.source, self._limits))
         page = 0 if self._options.pages == Pages.ALL else None
-        picture = decoder.decode(task.source, page=page, keep_partial=self._options.partial == Partial.KEEP)
+        keep_partial, rotate = self._options.partial == Partial.KEEP, self._options.rotate
+        picture = decoder.decode(task.source, page=page, keep_partial=keep_partial, rotate=rotate)
         check_picture(picture, task.output_format, self._options.scale)
 
         def on_progress(fraction: float, stage: Stage) -> bool:
@@ -190,7 +191,7 @@ class Restoration:
             raise Unprocessable("invalid_option", "Several pages make a TIFF; let OUT end in .tif, or take one page.")
         with part_beside(task.folder / task.stem) as part:
             with contextlib.closing(PagesEncoder(part, first.pages, self._options.metadata)) as encoder:
-                decode_page = functools.partial(_decode_page, decoder, task.source)
+                decode_page = functools.partial(_decode_page, decoder, task.source, self._options.rotate)
                 restored, encoded = restore_pages(
                     self._backend, first, decode_page, self._options, encoder, on_progress
                 )
@@ -238,8 +239,8 @@ def _spoken(seconds: float) -> str:
     return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"
 
 
-def _decode_page(decoder: Decoder, source: Path, page: int) -> Picture:
-    return decoder.decode(source, page=page)
+def _decode_page(decoder: Decoder, source: Path, rotate: int, page: int) -> Picture:
+    return decoder.decode(source, page=page, rotate=rotate)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ Values = dict[str, float | None]  # None: there is no such figure for this pictu
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """One figure: its key in JSON and CSV, its heading, unit, decimals, direction and convention."""
+    """One figure: its key in JSON and CSV, its heading, unit, decimals, direction, convention, and plain meaning."""
 
     key: str
     title: str
@@ -27,26 +27,113 @@ class Figure:
     decimals: int
     more_is_better: bool
     convention: str
+    meaning: str
 
 
 _SSIM = "SSIM with an 11x11 Gaussian window of sigma 1.5 over whole windows"
 FIDELITY = (
-    Figure("fidelity_psnr", "Fidelity PSNR", "dB", 2, True, "{back}: PSNR on RGB, border 0"),
-    Figure("fidelity_ssim", "Fidelity SSIM", "", 4, True, "{back}: {ssim}, mean over RGB, border 0"),
     Figure(
-        "fidelity_ciede2000", "Colour difference", "ΔE", 2, False, "{back}: mean CIEDE2000, sRGB under D65, border 0"
+        "fidelity_psnr",
+        "Fidelity PSNR",
+        "dB",
+        2,
+        True,
+        "{back}: PSNR on RGB, border 0",
+        "How little of the photo was changed, pixel by pixel. Removed noise and JPEG blocks lower it too.",
+    ),
+    Figure(
+        "fidelity_ssim",
+        "Fidelity SSIM",
+        "",
+        4,
+        True,
+        "{back}: {ssim}, mean over RGB, border 0",
+        "How well edges and structures of the photo were kept. 1 means that none was changed.",
+    ),
+    Figure(
+        "fidelity_ciede2000",
+        "Colour difference",
+        "ΔE",
+        2,
+        False,
+        "{back}: mean CIEDE2000, sRGB under D65, border 0",
+        "How far the colours moved, as the eye sees it. About 1 is the least that people notice side by side.",
     ),
 )
-NIQE_INPUT = Figure("niqe_input", "NIQE before", "", 2, False, "{niqe}, of the input")
-NIQE_RESULT = Figure("niqe", "NIQE after", "", 2, False, "{niqe}, of the result")
-REFERENCE = (
-    Figure("psnr_y", "PSNR (Y)", "dB", 2, True, "Result against reference: PSNR on luma ({luma}), border {border}"),
-    Figure("ssim_y", "SSIM (Y)", "", 4, True, "Result against reference: {ssim}, on luma ({luma}), border {border}"),
-    Figure("psnr_rgb", "PSNR (RGB)", "dB", 2, True, "Result against reference: PSNR on RGB, border {border}"),
-    Figure("ssim_rgb", "SSIM (RGB)", "", 4, True, "Result against reference: {ssim}, mean over RGB, border {border}"),
-    Figure("gain_psnr_y", "Gain", "dB", 2, True, "PSNR on luma less that of MATLAB's bicubic of the same input"),
+NIQE_INPUT = Figure(
+    "niqe_input",
+    "NIQE before",
+    "",
+    2,
+    False,
+    "{niqe}, of the input",
+    "How unnatural the photo looked before: noise, blur and JPEG blocks raise it. It needs no reference.",
 )
-LPIPS = Figure("lpips", "LPIPS", "", 4, False, "Result against reference: LPIPS 0.1 over AlexNet, RGB, border 0")
+NIQE_RESULT = Figure(
+    "niqe",
+    "NIQE after",
+    "",
+    2,
+    False,
+    "{niqe}, of the result",
+    "The same of the result. Lower than before: it looks more natural. It cannot tell whether the details are true.",
+)
+REFERENCE = (
+    Figure(
+        "psnr_y",
+        "PSNR (Y)",
+        "dB",
+        2,
+        True,
+        "Result against reference: PSNR on luma ({luma}), border {border}",
+        "How near the brightness of each pixel is to the reference. 6 dB more halve the difference.",
+    ),
+    Figure(
+        "ssim_y",
+        "SSIM (Y)",
+        "",
+        4,
+        True,
+        "Result against reference: {ssim}, on luma ({luma}), border {border}",
+        "How like the reference edges and structures are, in brightness. 1 means that they are the same.",
+    ),
+    Figure(
+        "psnr_rgb",
+        "PSNR (RGB)",
+        "dB",
+        2,
+        True,
+        "Result against reference: PSNR on RGB, border {border}",
+        "How near each pixel is to the reference, colours included.",
+    ),
+    Figure(
+        "ssim_rgb",
+        "SSIM (RGB)",
+        "",
+        4,
+        True,
+        "Result against reference: {ssim}, mean over RGB, border {border}",
+        "How like the reference edges and structures are, colours included. 1 means that they are the same.",
+    ),
+    Figure(
+        "gain_psnr_y",
+        "Gain",
+        "dB",
+        2,
+        True,
+        "PSNR on luma less that of MATLAB's bicubic of the same input",
+        "How much nearer to the reference than plain enlarging. Below 0: plain enlarging was nearer.",
+    ),
+)
+LPIPS = Figure(
+    "lpips",
+    "LPIPS",
+    "",
+    4,
+    False,
+    "Result against reference: LPIPS 0.1 over AlexNet, RGB, border 0",
+    "How different from the reference it looks to a network that was taught by people's judgements. 0: the same.",
+)
 _WORDS = {
     "back": "Original against the result brought back to its size by MATLAB's bicubic",
     "ssim": _SSIM,

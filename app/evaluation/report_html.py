@@ -30,7 +30,15 @@ _TITLES = {
 def as_html(report: Report) -> str:
     """The whole page."""
     body = "\n".join(
-        [_intro(report), _summary(report), _failures(report), _plots(report), _photos(report), _end(report)]
+        [
+            _intro(report),
+            _summary(report),
+            _meanings(report),
+            _failures(report),
+            _plots(report),
+            _photos(report),
+            _end(report),
+        ]
     )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -64,11 +72,10 @@ def _intro(report: Report) -> str:
 
 def _summary(report: Report) -> str:
     """Means of all photos: one line per column, the best of each figure marked; then what holds for every result."""
-    shown = [figure for figure in report.figures if figure.key != "niqe_input"]
-    head = "".join(f"<th>{_heading(figure)}</th>" for figure in shown)
+    head = "".join(f"<th>{_heading(figure)}</th>" for figure in report.figures)
     rows = []
     for number, name in enumerate(report.column_names):
-        cells = "".join(_mean_cell(report, name, figure) for figure in shown)
+        cells = "".join(_mean_cell(report, name, figure) for figure in report.figures)
         speed = report.seconds_per_megapixel(name)
         time = "–" if speed is None else f"{speed:.2f}"
         dot = f'<i class="dot c{number % plots.COLOURS}"></i>'
@@ -76,6 +83,17 @@ def _summary(report: Report) -> str:
     heading = f"<tr><th>Mean</th>{head}<th>s per megapixel of input</th></tr>"
     notes = "".join(f"<p>Every result: {escape(text)}</p>" for text in sorted(_common_warnings(report)))
     return f'<h2>Summary</h2><div class="scroll"><table>{heading}{"".join(rows)}</table></div>{notes}'
+
+
+def _meanings(report: Report) -> str:
+    """What each figure says, in plain words."""
+    rows = "".join(
+        f"<tr><th>{_heading(figure)}</th><td>{'More' if figure.more_is_better else 'Less'} is better. "
+        f"{escape(figure.meaning)}</td></tr>"
+        for figure in report.figures
+    )
+    words = "No figure alone says which picture is the better one; look at the photos below too."
+    return f'<h2>What the figures mean</h2><div class="scroll"><table class="words">{rows}</table></div><p>{words}</p>'
 
 
 def _common_warnings(report: Report) -> set[str]:
@@ -93,7 +111,7 @@ def _models(report: Report, name: str) -> str:
 def _mean_cell(report: Report, name: str, figure: Figure) -> str:
     value = report.mean(name, figure.key)
     means = [m for column in report.columns if (m := report.mean(column, figure.key)) is not None]
-    is_best = len(means) > 1 and name != BASELINE and value == (max if figure.more_is_better else min)(means)
+    is_best = len(set(means)) > 1 and name != BASELINE and value == (max if figure.more_is_better else min)(means)
     return f"<td{' class=best' if is_best else ''}>{escape(figures.shown(figure, value))}</td>"
 
 

@@ -42,6 +42,7 @@ def to_data(report: Report) -> dict[str, Any]:
                 "title": figure.title,
                 "unit": figure.unit,
                 "better": "more" if figure.more_is_better else "less",
+                "meaning": figure.meaning,
                 "convention": figures.convention(figure, report.border),
             }
             for figure in report.figures

@@ -30,6 +30,7 @@ from app.images.confinement import DECODE_THREADS, MEBIBYTE, confine, die_with_p
 from app.images.decode import DecodeOptions, decode_file
 from app.images.face_layers import load_layers, mix
 from app.images.header import Header, ImageLimits, quiet_pillow, read_header
+from app.images.patches import Box, Overview, cut_window, make_overview
 from app.images.picture import Picture
 from app.images.preview import encode_preview, preview_file, read_profile
 from app.images.result_preview import preview_result, result_memory
@@ -116,18 +117,35 @@ def _answer(request: dict[str, Any], files: Sequence[Path], fd: int, limits: Ima
         path = files[0]
         if request["do"] == "decode":
             return _send_picture(decode_file(path, limits, DecodeOptions(**request["options"])), fd)
+        if request["do"] == "overview":
+            return _send_overview(make_overview(path, limits, DecodeOptions(**request["options"])), fd)
+        if request["do"] == "window":
+            box, options = Box(*request["box"]), DecodeOptions(**request["options"])
+            return _send_picture(cut_window(path, limits, options, box), fd)
         if request["do"] == "header":
             return _describe_header(read_header(path, limits))
         if request["do"] == "face":
             return {"sizes": _send([_face_preview(path, files[1], request)], fd)}
+        if request["do"] == "pyramid":
+            return _write_pyramid(path, request["result"], fd, limits)
         if request["max_megapixels"] is not None:  # a result of our own, not a photo of somebody's
             with _allow_memory(result_memory(path)):
                 return {"sizes": _send([preview_result(path, request["max_side"])], fd)}
-        return {"sizes": _send([preview_file(path, limits, request["max_side"])], fd)}
+        return {"sizes": _send([preview_file(path, limits, request["max_side"], request["rotate"])], fd)}
     except RestoreError as error:
         return _failure(error)
     except OSError:
         return _failure(Unavailable("no_space", "There is no room to decode a photo now; try again later."))
+
+
+def _write_pyramid(path: Path, of_result: bool, fd: int, limits: ImageLimits) -> dict[str, Any]:
+    """Loads its module and libvips only now: most children never make one."""
+    from app.images import pyramid_writing
+
+    if not of_result:
+        return dict(pyramid_writing.write_photo_pyramid(path, limits, fd))
+    with _allow_memory(pyramid_writing.pyramid_memory(path)):
+        return dict(pyramid_writing.write_result_pyramid(path, fd))
 
 
 def _describe_header(header: Header) -> dict[str, Any]:
@@ -170,6 +188,11 @@ def _send_picture(picture: Picture, fd: int) -> dict[str, Any]:
         "pages": picture.pages,
         "notes": [notice.message for notice in picture.notes],
     }
+
+
+def _send_overview(overview: Overview, fd: int) -> dict[str, Any]:
+    facts = {"photo": [overview.width, overview.height], "colourless": overview.colourless}
+    return {**_send_picture(overview.small, fd), **facts}
 
 
 def _send(blocks: Sequence[Any], fd: int) -> list[int]:

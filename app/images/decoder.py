@@ -25,28 +25,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
-from app import errors
-from app.errors import Internal, RestoreError, Unavailable, Unprocessable
+from app.errors import Internal, Unavailable, Unprocessable
+from app.images.child_answers import (
+    ChildDied,
+    as_error,
+    read_header,
+    read_overview,
+    read_picture,
+    read_preview,
+    read_pyramid,
+)
 from app.images.confinement import Confinement
 from app.images.file_opening import opened_file
 from app.images.header import Header, ImageLimits, undecodable
+from app.images.patches import Box, Overview
 from app.images.picture import Picture
 from app.images.preview import PREVIEW_SIDE_PIXELS
-from app.images.sniffing import MIME_TYPES
-from app.notices import PHOTO_CHANGED, notices_of
+from app.images.pyramid import Pyramid
 
 HEADER_TIMEOUT_SECONDS = 5.0
 _START_TIMEOUT_SECONDS = 60.0
 _MAX_ANSWER_BYTES = 64 * 1024
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
-_ERRORS = (errors.NotFound, errors.TooLarge, errors.UnsupportedFormat, errors.Unprocessable, errors.Unavailable)
-_PICTURE_BLOCKS = 7
-
-
-class _Died(Exception):
-    """The child ended, or said something that is no answer."""
 
 
 class Decoder:
@@ -75,26 +75,48 @@ class Decoder:
         return child.confinement
 
     def decode(
-        self, path: Path, *, as_stored: bool = False, page: int | None = None, keep_partial: bool = False
+        self,
+        path: Path,
+        *,
+        as_stored: bool = False,
+        page: int | None = None,
+        keep_partial: bool = False,
+        rotate: int = 0,
     ) -> Picture:
         """Decode the first picture of a file; `as_stored` leaves its numbers and its profile as they are.
 
         `page`, from 0, asks for that page of a TIFF; then nothing is noted of the others. `keep_partial` decodes what
-        is there of a file that lacks pixels, with a note, instead of refusing it.
+        is there of a file that lacks pixels, with a note, instead of refusing it. `rotate` turns the upright picture
+        by so many degrees clockwise.
 
         Raises:
             RestoreError: those of `decode.decode_file`; `decode_timeout`, `file_missing`, `no_space` (disk full),
                 `shutting_down` or `decoder_unavailable`.
         """
-        options = {"as_stored": as_stored, "page": page, "keep_partial": keep_partial}
+        options = {"as_stored": as_stored, "page": page, "keep_partial": keep_partial, "rotate": rotate}
         request = {"do": "decode", "options": options}
-        picture = self._submit(lambda: self._ask(request, [path], _read_picture))
+        picture = self._submit(lambda: self._ask(request, [path], read_picture))
+        assert isinstance(picture, Picture)
+        return picture
+
+    def overview(self, path: Path, *, keep_partial: bool = False, rotate: int = 0) -> Overview:
+        """The photo reduced, with its own size; arguments and errors as those of `decode`."""
+        request = {"do": "overview", "options": {"keep_partial": keep_partial, "rotate": rotate}}
+        overview = self._submit(lambda: self._ask(request, [path], read_overview))
+        assert isinstance(overview, Overview)
+        return overview
+
+    def window(self, path: Path, box: Box, *, keep_partial: bool = False, rotate: int = 0) -> Picture:
+        """The part of a photo that lies in the box, without metadata; arguments and errors as those of `decode`."""
+        options = {"keep_partial": keep_partial, "rotate": rotate}
+        request = {"do": "window", "options": options, "box": dataclasses.astuple(box)}
+        picture = self._submit(lambda: self._ask(request, [path], read_picture))
         assert isinstance(picture, Picture)
         return picture
 
     def read_header(self, path: Path) -> Header:
         """Judge a file by its header, as `header.read_header` does; what takes long is refused as `decode_timeout`."""
-        header = self._submit(lambda: self._ask({"do": "header"}, [path], _read_header, HEADER_TIMEOUT_SECONDS))
+        header = self._submit(lambda: self._ask({"do": "header"}, [path], read_header, HEADER_TIMEOUT_SECONDS))
         assert isinstance(header, Header)
         return header
 
@@ -105,22 +127,45 @@ class Decoder:
             RestoreError: `face_not_found`, `layers_unreadable`, or what stands at `decode`.
         """
         request = {"do": "face", "index": index, "strength": strength, "max_side": max_side}
-        data = self._submit(lambda: self._ask(request, [layers, result], _read_preview))
+        data = self._submit(lambda: self._ask(request, [layers, result], read_preview))
         assert isinstance(data, bytes)
         return data
 
-    def preview(self, path: Path, max_side: int = PREVIEW_SIDE_PIXELS, max_megapixels: float | None = None) -> bytes:
-        """A JPEG of at most `max_side` pixels a side.
+    def preview(
+        self,
+        path: Path,
+        max_side: int = PREVIEW_SIDE_PIXELS,
+        max_megapixels: float | None = None,
+        *,
+        rotate: int = 0,
+    ) -> bytes:
+        """A JPEG of at most `max_side` pixels a side, of a photo turned by `rotate` degrees clockwise.
 
         `max_megapixels` says that the file is a result of our own, which may be so large: it then gets the time and
         the memory that its size needs.
         """
-        request = {"do": "preview", "max_side": max_side, "max_megapixels": max_megapixels}
+        request = {"do": "preview", "max_side": max_side, "max_megapixels": max_megapixels, "rotate": rotate}
         share = max(1.0, (max_megapixels or 0.0) / self._limits.max_input_megapixels)
         seconds = share * self._limits.decode_timeout_seconds
-        data = self._submit(lambda: self._ask(request, [path], _read_preview, seconds))
+        data = self._submit(lambda: self._ask(request, [path], read_preview, seconds))
         assert isinstance(data, bytes)
         return data
+
+    def pyramid(self, path: Path, *, of_result: bool) -> Pyramid:
+        """The tiles of a photo, or of a result of our own; whoever asked closes it.
+
+        It lies in a nameless file in this decoder's folder, and goes with the process at the latest.
+
+        Raises:
+            RestoreError: `no_tiles` without libvips, or what stands at `decode`.
+        """
+
+        def read(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -> Pyramid:
+            return read_pyramid(answer, file, limits, self._folder)
+
+        found = self._submit(lambda: self._ask({"do": "pyramid", "result": of_result}, [path], read))
+        assert isinstance(found, Pyramid)
+        return found
 
     @property
     def child_pid(self) -> int | None:
@@ -169,14 +214,14 @@ class Decoder:
         try:
             answer = child.ask({**request, "seconds": seconds}, seconds, files)
             if "error" in answer:
-                raise _as_error(answer["error"])
+                raise as_error(answer["error"])
             return read(answer, child.file, self._limits)
         except TimeoutError:
             child.end()
             raise Unprocessable(
                 "decode_timeout", "Decoding the photo took too long; save it as an ordinary JPEG or PNG and retry."
             ) from None
-        except (_Died, OSError, ValueError, KeyError, TypeError):
+        except (ChildDied, OSError, ValueError, KeyError, TypeError):
             child.end()
             raise (_shutting_down() if self._closed else undecodable()) from None
         finally:
@@ -222,7 +267,7 @@ class _Child:
             return
         try:
             self.confinement = Confinement(**self.ask(self._setup, _START_TIMEOUT_SECONDS)["confinement"])
-        except (_Died, OSError, ValueError, KeyError, TypeError, TimeoutError):
+        except (ChildDied, OSError, ValueError, KeyError, TypeError, TimeoutError):
             self.end()
             raise Internal(
                 "decoder_unavailable", "Photos cannot be decoded now; the service's log says more."
@@ -230,7 +275,7 @@ class _Child:
         self._ready = True
 
     def ask(self, message: dict[str, Any], timeout_seconds: float, files: Sequence[int] = ()) -> dict[str, Any]:
-        """Send one line with open files, return the answer; raises TimeoutError, or `_Died` when the pipe closes."""
+        """Send one line with open files, return the answer; raises TimeoutError, or `ChildDied` at a closed pipe."""
         assert self.process.stdout is not None
         deadline = time.monotonic() + timeout_seconds
         socket.send_fds(self._requests, [json.dumps(message).encode() + b"\n"], list(files))
@@ -241,10 +286,10 @@ class _Child:
             part = os.read(self.process.stdout.fileno(), _MAX_ANSWER_BYTES)
             line += part
             if not part or len(line) > _MAX_ANSWER_BYTES:
-                raise _Died
+                raise ChildDied
         answer = json.loads(line)
         if not isinstance(answer, dict):
-            raise _Died
+            raise ChildDied
         return answer
 
     def forget(self) -> None:
@@ -270,73 +315,3 @@ class _Child:
 
 def _shutting_down() -> Unavailable:
     return Unavailable("shutting_down", "The service is shutting down; try again in a minute.", retry_after_seconds=60)
-
-
-def _as_error(said: dict[str, Any]) -> RestoreError:
-    kind = next((kind for kind in _ERRORS if kind.status == said["status"]), Unprocessable)
-    return kind(str(said["code"]), str(said["detail"]))
-
-
-def _read_preview(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -> bytes:
-    return _read_blocks(answer["sizes"], 1, 0, file)[0]
-
-
-def _read_header(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -> Header:
-    width, height, name = int(answer["width"]), int(answer["height"]), str(answer["format"])
-    if not 0 < width * height <= limits.max_input_megapixels * 1e6 or min(width, height) < 1:
-        raise _Died
-    page_sizes = tuple((int(page_width), int(page_height)) for page_width, page_height in answer["page_sizes"])
-    if page_sizes[:1] != ((width, height),) or min(map(min, page_sizes)) < 1:
-        raise _Died
-    return Header(name, MIME_TYPES[name], width, height, page_sizes)
-
-
-def _read_picture(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -> Picture:
-    """Rebuild the picture; every number is checked, for the child may have been taken over by a hostile photo."""
-    width, height = int(answer["width"]), int(answer["height"])
-    depth = np.dtype(np.uint16 if answer["deep"] else np.uint8)
-    area = width * height
-    if not 0 < area <= limits.max_input_megapixels * 1e6 or answer["source_format"] not in MIME_TYPES:
-        raise _Died
-    sizes = [int(size) for size in answer["sizes"]]
-    if sizes[0] != area * 3 * depth.itemsize or sizes[1] not in (0, area * depth.itemsize):
-        raise _Died
-    rgb = np.empty((height, width, 3), depth)
-    alpha = np.empty((height, width), depth) if sizes[1] else None
-    _fill(rgb, file, 0)
-    if alpha is not None:
-        _fill(alpha, file, sizes[0])
-    icc, exif, xmp, iptc, texts = _read_blocks(sizes[2:], _PICTURE_BLOCKS - 2, sizes[0] + sizes[1], file)
-    dpi = tuple(float(part) for part in answer["dpi"]) if answer["dpi"] else None
-    return Picture(
-        rgb=rgb,
-        alpha=alpha,
-        grey=bool(answer["grey"]),
-        icc_profile=icc or None,
-        exif=exif or None,
-        xmp=xmp or None,
-        dpi=(dpi[0], dpi[1]) if dpi else None,
-        iptc=iptc or None,
-        texts=tuple((str(keyword), str(text)) for keyword, text in json.loads(texts or b"[]")),
-        source_format=answer["source_format"],
-        notes=notices_of(PHOTO_CHANGED, (str(note) for note in answer["notes"])),
-        pages=int(answer["pages"]),
-    )
-
-
-def _fill(target: Any, file: BinaryIO, position: int) -> None:
-    """Read straight into an array, without a copy between."""
-    file.seek(position)
-    view = memoryview(target).cast("B")
-    while view:
-        count = file.readinto(view)  # type: ignore[attr-defined]
-        if not count:
-            raise _Died
-        view = view[count:]
-
-
-def _read_blocks(sizes: list[int], expected: int, position: int, file: BinaryIO) -> list[bytes]:
-    if len(sizes) != expected or sum(sizes) > os.fstat(file.fileno()).st_size or min(sizes) < 0:
-        raise _Died
-    file.seek(position)
-    return [file.read(size) for size in sizes]

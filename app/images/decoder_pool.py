@@ -13,6 +13,8 @@ from pathlib import Path
 
 from app.images.decoder import Decoder
 from app.images.header import Header, ImageLimits
+from app.images.patches import Box, Overview
+from app.images.picture import Picture
 from app.images.preview import PREVIEW_SIDE_PIXELS
 
 DECODERS = 3
@@ -36,10 +38,27 @@ class DecoderPool:
         with self._borrowed() as decoder:
             return decoder.read_header(path)
 
-    def preview(self, path: Path, max_side: int = PREVIEW_SIDE_PIXELS, max_megapixels: float | None = None) -> bytes:
+    def preview(
+        self,
+        path: Path,
+        max_side: int = PREVIEW_SIDE_PIXELS,
+        max_megapixels: float | None = None,
+        *,
+        rotate: int = 0,
+    ) -> bytes:
         """See `Decoder.preview`."""
         with self._borrowed() as decoder:
-            return decoder.preview(path, max_side, max_megapixels)
+            return decoder.preview(path, max_side, max_megapixels, rotate=rotate)
+
+    def overview(self, path: Path, *, keep_partial: bool = False, rotate: int = 0) -> Overview:
+        """See `Decoder.overview`."""
+        with self._borrowed() as decoder:
+            return decoder.overview(path, keep_partial=keep_partial, rotate=rotate)
+
+    def window(self, path: Path, box: Box, *, keep_partial: bool = False, rotate: int = 0) -> Picture:
+        """See `Decoder.window`."""
+        with self._borrowed() as decoder:
+            return decoder.window(path, box, keep_partial=keep_partial, rotate=rotate)
 
     def face_preview(self, layers: Path, result: Path, index: int, strength: float, max_side: int) -> bytes:
         """See `Decoder.face_preview`."""

@@ -22,12 +22,12 @@ _DISPLAY_QUALITY = 95  # of pictures that are looked at closely, beside each oth
 _ANY_RESULT = ImageLimits(max_input_megapixels=10_000.0, max_side_pixels=1 << 20)
 
 
-def preview_file(path: Path, limits: ImageLimits, max_side: int = PREVIEW_SIDE_PIXELS) -> bytes:
-    """JPEG bytes of a file's first picture, whatever of it is there; same errors as `decode_file`.
+def preview_file(path: Path, limits: ImageLimits, max_side: int = PREVIEW_SIDE_PIXELS, rotate: int = 0) -> bytes:
+    """JPEG bytes of a file's first picture, whatever of it is there, turned clockwise; same errors as `decode_file`.
 
     It is decoded as the photo is, only smaller: a JPEG at an eighth, if it may.
     """
-    options = DecodeOptions(keep_partial=True, shrink_to=2 * max_side)
+    options = DecodeOptions(keep_partial=True, shrink_to=2 * max_side, rotate=rotate)
     return encode_preview(decode_file(path, limits, options), max_side)
 
 

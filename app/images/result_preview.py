@@ -43,6 +43,15 @@ def result_memory(path: Path) -> int:
             return image.width * image.height * pixel_bytes
 
 
+def in_bands(path: Path) -> bool:
+    """Whether a result is of a format that can be decoded band by band, by its header."""
+    with guard():
+        if _webp_facts(path):
+            return False
+        with _open(path) as image:
+            return image.format != "AVIF"
+
+
 def preview_result(path: Path, max_side: int) -> bytes:
     """JPEG bytes of a result; `undecodable_image` or `decode_memory` where it cannot be decoded."""
     with guard():

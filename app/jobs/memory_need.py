@@ -1,33 +1,54 @@
 """How much main memory a restoration on this machine takes at least, and which photos may not be in work together.
 
-Measured with `python -m benchmarks.memory` on a CPU: the process with its networks, and for each pixel of the result
-its canvas of floats and the picture itself. Tiles come on top, and adapt to what is free.
+Measured with `python -m benchmarks.memory_needs` on a CPU in control groups of 2 GB, and rounded up: the service with
+the largest network and its smallest tiles, and for each pixel of photo and result the pictures, the canvas of floats
+and the encoder. Alpha and 16 bits, which a JPEG cannot have, take most. Larger tiles adapt to what is free.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
 from app.errors import TooLarge
 from app.store import Attempt
 
-PROCESS_BYTES = 700 * 1024 * 1024
-BYTES_PER_RESULT_PIXEL = 15
+PROCESS_BYTES = 900 * 1024 * 1024  # measured: 568 MB loaded, and 312 MB of RealESRGAN_x4plus at work
 PHOTOS_AT_ONCE = 3  # one decoded ahead, one restored, one encoded
 
 
-def need_bytes(pixels: int, scale: float) -> int:
+@dataclasses.dataclass(frozen=True)
+class BytesPerPixel:
+    """What each pixel of a photo and of its result takes."""
+
+    photo: int
+    result: int
+
+
+EIGHT_BITS = BytesPerPixel(photo=40, result=12)  # measured as PNG: 30 and 7
+DEEP = BytesPerPixel(photo=54, result=18)  # measured with alpha and 16 bits: 53 and 17.9
+_ALWAYS_EIGHT_BITS = frozenset(("image/jpeg", "image/bmp"))
+
+
+def bytes_per_pixel(mime: str) -> BytesPerPixel:
+    """By what a photo of this type can be, since only its decoder knows what it is."""
+    return EIGHT_BITS if mime in _ALWAYS_EIGHT_BITS else DEEP
+
+
+def need_bytes(pixels: int, scale: float, mime: str) -> int:
     """What a photo of so many pixels takes beside the process itself."""
-    return int(pixels * scale * scale * BYTES_PER_RESULT_PIXEL)
+    each = bytes_per_pixel(mime)
+    return int(pixels * (each.photo + scale * scale * each.result))
 
 
-def check_memory(pixels: int, scale: float, budget_bytes: int) -> None:
+def check_memory(pixels: int, scale: float, mime: str, budget_bytes: int) -> None:
     """Raises `TooLarge` `memory_too_small`, with what would fit, for a photo that can never be restored here."""
     room = budget_bytes - PROCESS_BYTES
-    if need_bytes(pixels, scale) <= room:
+    if need_bytes(pixels, scale, mime) <= room:
         return
-    most = max(0.0, room / BYTES_PER_RESULT_PIXEL)
+    each = bytes_per_pixel(mime)
+    most = max(0.0, (room - pixels * each.photo) / each.result)  # pixels of the result
     fits = math.floor(10 * math.sqrt(most / pixels)) / 10
     remedy = f"the largest scale that fits is {fits:g}" if fits >= 1 else "make the photo smaller first"
     raise TooLarge(
@@ -37,8 +58,13 @@ def check_memory(pixels: int, scale: float, budget_bytes: int) -> None:
     )
 
 
+def check_attempt_memory(attempt: Attempt, scale: float, budget_bytes: int) -> None:
+    """`check_memory` of an attempt's photo."""
+    check_memory(attempt.photo_width * attempt.photo_height, scale, attempt.photo_mime, budget_bytes)
+
+
 def must_be_alone(attempt: Attempt, budget_bytes: int) -> bool:
     """Whether there is no room for as many such photos as may be in work at once."""
     scale = float(json.loads(attempt.options_json).get("scale", 4.0))
-    need = need_bytes(attempt.photo_width * attempt.photo_height, scale)
+    need = need_bytes(attempt.photo_width * attempt.photo_height, scale, attempt.photo_mime)
     return PHOTOS_AT_ONCE * need > budget_bytes - PROCESS_BYTES

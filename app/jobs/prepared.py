@@ -14,8 +14,8 @@ from app.store import Attempt
 class PictureDecoder(Protocol):
     """Decodes an upload away from this process (`app.images.Decoder`)."""
 
-    def decode(self, path: Path, *, page: int | None, keep_partial: bool) -> Picture:
-        """The first picture of a file, or the asked page of a TIFF, from 0.
+    def decode(self, path: Path, *, page: int | None, keep_partial: bool, rotate: int) -> Picture:
+        """The first picture of a file, or the asked page of a TIFF, from 0; upright, then turned clockwise by `rotate`.
 
         Raises `RestoreError` where it cannot be decoded, or lacks pixels that may not be missing.
         """

@@ -18,6 +18,7 @@ from app.backends.pages import has_pages, restore_pages
 from app.backends.protocol import Backend
 from app.errors import Cancelled, Conflict, DeviceLost, NotFound, RestoreError, is_exhaustion
 from app.images import PagesEncoder, Picture
+from app.jobs.memory_need import check_attempt_memory
 from app.jobs.prepared import PictureDecoder, Prepared
 from app.jobs.progress import Progress
 from app.jobs.result_writing import SURROUNDINGS_NOT_KEPT, Finished, ResultWriter, WrittenPages, without_surroundings
@@ -28,7 +29,7 @@ from app.jobs.storage_retries import StorageRetries
 from app.logs import Sparing
 from app.metrics import Metrics
 from app.notices import Notice
-from app.options import Pages, Partial, RestoreOptions
+from app.options import BackendName, Pages, Partial, RestoreOptions
 from app.stages import OnProgress, Stage
 from app.storage import Storage, new_id, translate_disk_full
 from app.store import MAX_TRIES, Attempt, Result, Store
@@ -57,7 +58,11 @@ def _not_cancelled() -> bool:
 
 
 class Runner:
-    """Performs restorations. The steps of one attempt follow each other; steps of different attempts may overlap."""
+    """Performs restorations. The steps of one attempt follow each other; steps of different attempts may overlap.
+
+    With `memory_bytes`, what this process may use in all, a photo that can never fit fails before it is decoded: no
+    worker, or only larger ones, may have been there when it was accepted.
+    """
 
     def __init__(
         self,
@@ -72,10 +77,11 @@ class Runner:
         wall: Callable[[], float] = time.time,
         pause: Callable[[float], None] = time.sleep,
         cache: ResultCache | None = None,
+        memory_bytes: int | None = None,
     ) -> None:
         self._store, self._storage, self._decoder = store, storage, decoder
         self._backends, self._metrics, self._tracer, self._cache = backends, metrics, tracer, cache
-        self._clock, self._wall = clock, wall
+        self._clock, self._wall, self._memory_bytes = clock, wall, memory_bytes
         self._with_retries = StorageRetries(clock, pause)
         self._writer = ResultWriter(storage, self._with_retries)
         self._settlement = Settlement()
@@ -117,6 +123,8 @@ class Runner:
             if self._cache is not None and key and (copied := self._cache.copy(attempt, token, key)):
                 self._settle_result(attempt, token, copied)
                 return None
+            if attempt.backend == BackendName.LOCAL and self._memory_bytes is not None:
+                check_attempt_memory(attempt, options.scale, self._memory_bytes)
             page = 0 if options.pages == Pages.ALL else None
             wanted = functools.partial(self._store.holds, attempt.id, token)
             picture = self._with_retries(lambda: self._decode(attempt, options, page), wanted)
@@ -273,7 +281,8 @@ class Runner:
         if not self._storage.has_upload(attempt.photo_id):
             raise NotFound("photo_missing", "The uploaded photo is gone; upload it again.")
         with self._storage.upload(attempt.photo_id) as path:
-            return self._decoder.decode(path, page=page, keep_partial=options.partial == Partial.KEEP)
+            keep_partial = options.partial == Partial.KEEP
+            return self._decoder.decode(path, page=page, keep_partial=keep_partial, rotate=options.rotate)
 
     def _backend(self, name: str) -> Backend:
         backend = self._backends.get(name)

@@ -32,6 +32,11 @@ class Upload:
     label: str
     writer: UploadWriter | None
 
+    @property
+    def path(self) -> Path:
+        """Where its bytes lie. Raises `Unprocessable` `empty_file`."""
+        return _writer_of(self).path
+
 
 @dataclasses.dataclass(frozen=True)
 class SubmissionLimits:
@@ -44,7 +49,6 @@ class SubmissionLimits:
     max_output_megapixels: float
     queue_limit: int
     owner_limit: int | None = None
-    memory_bytes: int | None = None  # of a process that restores; None: not known here
     daily_limit: int | None = None
 
 
@@ -67,9 +71,14 @@ class BatchRefused(RestoreError):
         self.members = {"errors": [_refused_row(*each) for each in refused]}
 
 
+def _unknown() -> None:
+    """The memory of a process that knows of none that restores."""
+
+
 class Submission:
     """Accepts jobs and photos. Calls wait for disk and database, so they belong in a thread that may wait.
 
+    `memory_bytes` says what a process that may be given the photo can use in all; None: nobody knows.
     `check_options` names the backend that serves options now, or raises; `read_header` judges a file by its header,
     away from this process; `scan` (None: nobody does) raises for what must not be kept. `now` is epoch seconds.
     """
@@ -83,10 +92,12 @@ class Submission:
         check_options: Callable[[RestoreOptions], str],
         read_header: Callable[[Path], Header],
         limits: SubmissionLimits,
+        memory_bytes: Callable[[], int | None] = _unknown,
         scan: Callable[[Path], None] | None = None,
     ) -> None:
         self._store, self._storage, self._queue = store, storage, queue
         self._limits, self._read_header, self._scan = limits, read_header, scan
+        self._memory_bytes = memory_bytes
         self.check_options = check_options
 
     def submit(
@@ -132,9 +143,9 @@ class Submission:
         """
         stored: list[StoredUpload] = []
         try:
-            header = self._read_header(_path_of(upload))
+            header = self._read_header(upload.path)
             if self._scan is not None:
-                self._scan(_path_of(upload))
+                self._scan(upload.path)
             stored.append(_writer_of(upload).commit())
             photo, created = self._store.library.add(owner, _new_photo(upload, header, stored[0]), now)
         except BaseException:
@@ -143,6 +154,13 @@ class Submission:
         if not created:
             self._drop_duplicate(photo, stored[0])
         return photo, created
+
+    def check(self, upload: Upload, options: RestoreOptions) -> None:
+        """Judge a photo and its options as `submit` does, and keep nothing. Raises the same."""
+        self.check_options(options)
+        _check_each([upload], functools.partial(self._check_one, options=options))
+        if self._scan is not None:
+            _check_each([upload], functools.partial(_scan_one, self._scan))
 
     def restore_photo(
         self,
@@ -160,7 +178,7 @@ class Submission:
         """
         backend = self.check_options(options)
         photo = self._store.library.photo(owner, photo_id)
-        self._check_result(photo.width, photo.height, options)
+        self._check_result(photo.width, photo.height, photo.mime, options)
         if not self._storage.has_upload(photo_id):
             raise NotFound("photo_missing", "The uploaded photo is gone; upload it again.")
         if options.pages == Pages.ALL:
@@ -175,7 +193,7 @@ class Submission:
         return job, position
 
     def _check_one(self, upload: Upload, options: RestoreOptions) -> Header:
-        header = self._read_header(_path_of(upload))
+        header = self._read_header(upload.path)
         self._check_pages(header, options)
         return header
 
@@ -186,13 +204,13 @@ class Submission:
             check_pages(header, self._limits.image)
             sizes = header.page_sizes
         for width, height in sizes:
-            self._check_result(width, height, options)
+            self._check_result(width, height, header.mime, options)
 
-    def _check_result(self, width: int, height: int, options: RestoreOptions) -> None:
+    def _check_result(self, width: int, height: int, mime: str, options: RestoreOptions) -> None:
         """Refuse what could not be kept after all the work: too many pixels for us, or for the asked format."""
         check_output(width * height, options.scale, self._limits.max_output_megapixels)
-        if self._limits.memory_bytes is not None and options.backend == BackendName.LOCAL:
-            check_memory(width * height, options.scale, self._limits.memory_bytes)
+        if options.backend == BackendName.LOCAL and (memory_bytes := self._memory_bytes()) is not None:
+            check_memory(width * height, options.scale, mime, memory_bytes)
         check_format(options.output_format, width, height, options.scale)
 
     def _drop(self, uploads: Sequence[Upload], stored: Sequence[StoredUpload]) -> None:
@@ -230,17 +248,13 @@ def _check_each(uploads: Sequence[Upload], check: Callable[[Upload], Answer]) ->
 
 
 def _scan_one(scan: Callable[[Path], None], upload: Upload) -> None:
-    scan(_path_of(upload))
+    scan(upload.path)
 
 
 def _writer_of(upload: Upload) -> UploadWriter:
     if upload.writer is None:
         raise Unprocessable("empty_file", f"'{upload.label}' is empty; choose another photo.")
     return upload.writer
-
-
-def _path_of(upload: Upload) -> Path:
-    return _writer_of(upload).path
 
 
 def _new_photo(upload: Upload, header: Header, stored: StoredUpload) -> NewPhoto:

@@ -83,6 +83,23 @@ def backends_of(members: Sequence[PoolMember]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
+def smallest_memory_bytes(members: Sequence[PoolMember]) -> int | None:
+    """What the worker with networks that has least may use; None when none of them says."""
+    limits = (one.report.memory_limit_bytes for one in members if one.restores_here)
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def provider_pause_seconds(members: Sequence[PoolMember]) -> float | None:
+    """How long until some worker asks the provider again; None when one may now, or none takes photos for it.
+
+    Each breaker is its own worker's; the photos go to whoever asks for the next.
+    """
+    asking = [one for one in members if BackendName.SILICONFLOW.value in one.report.backends]
+    pauses = [(one.report.provider_pause_seconds or 0.0) - one.worker.silent_seconds for one in asking]
+    soonest = min(pauses, default=0.0)
+    return soonest if soonest > 0 else None
+
+
 def _slowness(one: PoolMember) -> tuple[bool, float, str]:
     """Seconds for the same work, by the warm-up run of its default model; workers that had none come last."""
     described = one.report.description

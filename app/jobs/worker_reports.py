@@ -48,9 +48,10 @@ class WorkerReport:
         reasons: plain sentences, empty when all is well.
         in_work: attempts that it holds now.
         lanes: how many attempts each of its lanes holds at most.
-        memory_limit_bytes: what all of its work may take; None when unknown.
+        memory_limit_bytes: what its process may use in all, by its control groups; None when unknown.
         description: what the local backend says of itself: device, precision, models, faces, default quality, pace.
         warm_up: the last one that ended.
+        provider_pause_seconds: for how long it does not ask the provider, which is in trouble; None: it does.
     """
 
     backends: tuple[str, ...] = ()
@@ -63,6 +64,7 @@ class WorkerReport:
     warm_up: WarmUp | None = None
     backend_rows: tuple[Mapping[str, Any], ...] = ()
     version: str = __version__
+    provider_pause_seconds: float | None = None
 
     def as_facts(self) -> dict[str, Any]:
         """The report as the store keeps it."""

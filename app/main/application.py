@@ -19,7 +19,20 @@ from app.api.middleware.access_control import (
     AccessRules,
 )
 from app.api.middleware.request_context import RequestContextMiddleware
-from app.api.routes import account, downloads, estimates, events, faces, jobs, models, photos, system, websocket
+from app.api.routes import (
+    account,
+    downloads,
+    estimates,
+    events,
+    faces,
+    jobs,
+    models,
+    photos,
+    previews,
+    system,
+    tiles,
+    websocket,
+)
 from app.backends.protocol import Backend
 from app.jobs.lease_keeper import LeaseTimes
 from app.main.restoring import Describe
@@ -83,7 +96,20 @@ def create_app(
     app.state.context, app.state.service = context, service
     problems.install(app)
     openapi.install(app, {*OPEN_PATHS, SESSION_PATH})
-    for room in (jobs, downloads, faces, photos, websocket, events, system, models, estimates, account):
+    for room in (
+        jobs,
+        downloads,
+        tiles,
+        faces,
+        photos,
+        websocket,
+        events,
+        system,
+        models,
+        estimates,
+        account,
+        previews,
+    ):
         app.include_router(room.router)
     app.add_middleware(AccessControlMiddleware, rules=_rules(settings, context), admission=context.admission)
     if settings.cors_origins:
@@ -108,5 +134,11 @@ def _rules(settings: Settings, context: AppContext) -> AccessRules:
         authentication=context.authentication,
         origins=Origins(hosts, settings.cors_origins, any_host),
         rate_limits=context.rate_limits,
-        submit_limits={jobs.SUBMIT: one, jobs.SUBMIT_BATCH: many, jobs.SIMPLE_SUBMIT: many, photos.UPLOAD: one},
+        submit_limits={
+            jobs.SUBMIT: one,
+            jobs.SUBMIT_BATCH: many,
+            jobs.SIMPLE_SUBMIT: many,
+            photos.UPLOAD: one,
+            previews.PREVIEW: one,
+        },
     )

@@ -10,8 +10,6 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
-import psutil
-
 from app.api.auth.rate_windows import MemoryWindows, RedisWindows, Windows
 from app.errors import DeviceLost, RestoreError
 from app.events import Events, LocalEvents
@@ -128,7 +126,8 @@ def report_of(worker: Worker, catalog: Catalog) -> WorkerReport:
         reasons=reasons,
         in_work=len(worker.active_runs.tokens()),
         lanes=lanes,
-        memory_limit_bytes=psutil.virtual_memory().total,
+        memory_limit_bytes=catalog.memory_bytes(),
+        provider_pause_seconds=catalog.provider_pause_seconds(),
         description=catalog.description(),
         backend_rows=tuple(rows),
     )

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 from app.api.dependencies import Limits
 from app.backends.protocol import Backend
 from app.images import ImageLimits
-from app.jobs.submission import SubmissionLimits
-from app.memory_limit import budget_bytes
 from app.model_downloads import ModelDownloads
 from app.settings import Settings
 from app.storage import Storage
@@ -22,12 +20,6 @@ if TYPE_CHECKING:
 
 DECODE_BYTES_PER_PIXEL = 24  # 16 bits with transparency, as read, as mixed and as sent
 LONGEST_RESULT_PIXELS = 1 << 20
-
-
-def submission_limits_of(settings: Settings, *, restores: bool) -> SubmissionLimits:
-    """What a submission is judged by; where this process restores, also its memory."""
-    memory_bytes = budget_bytes() if restores else None
-    return dataclasses.replace(limits_of(settings).submission, memory_bytes=memory_bytes)
 
 
 def open_scanner(settings: Settings) -> ClamdScanner | None:
@@ -70,6 +62,11 @@ def result_limits_of(limits: Limits) -> ImageLimits:
         decode_memory_mb=max(image.decode_memory_mb, round(DECODE_BYTES_PER_PIXEL * megapixels)),
         max_side_pixels=LONGEST_RESULT_PIXELS,
     )
+
+
+def tile_limits_of(limits: Limits) -> ImageLimits:
+    """The same for cutting it into tiles, which takes the memory of a photo: rows go by, or the child asks for more."""
+    return dataclasses.replace(result_limits_of(limits), decode_memory_mb=limits.image.decode_memory_mb)
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -24,6 +24,7 @@ from app.main.infrastructure import Infrastructure
 from app.main.limits import open_result_cache
 from app.main.local_backend import open_backend, release_when_idle
 from app.main.weights_watch import WeightsWatch, make_watch_thread
+from app.memory_limit import budget_bytes
 from app.queue import Queue
 from app.restoration.models.folder_watch import FolderWatch
 from app.threads import PeriodicThread, SupervisedThread
@@ -79,7 +80,13 @@ class Restoring:
         self.decoder = Decoder(infrastructure.limits.image)
         store, storage, metrics = infrastructure.store, infrastructure.storage, infrastructure.metrics
         cache, tracer = open_result_cache(settings, store, storage, self.backends), infrastructure.tracer
-        self.runner = Runner(store, storage, self.decoder, self.backends, metrics, tracer=tracer, cache=cache)
+        memory_bytes = budget_bytes()
+        self.runner = Runner(
+            *(store, storage, self.decoder, self.backends, metrics),
+            tracer=tracer,
+            cache=cache,
+            memory_bytes=memory_bytes,
+        )
         self.worker = self._make_worker(on_hang, cloud=cloud)
         if cloud and not self._given and (opened := open_cloud(settings, self.decoder, storage)) is not None:
             self.backends[CLOUD] = opened
@@ -90,6 +97,7 @@ class Restoring:
             lambda: self._warm_up(),
             backends=rows,
             provider_pause_seconds=self._provider_pause_seconds,
+            memory_bytes=memory_bytes,
         )
         metrics.follow_provider(lambda: self._provider_pause_seconds() is not None)
 

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.api.admission import Admission
 from app.api.auth.rate_limits import RateLimits
@@ -20,6 +20,7 @@ from app.api.connections import Connections
 from app.api.dependencies import AppContext
 from app.api.forecast import Forecast
 from app.api.job_events import JobEvents
+from app.api.pyramids import Pyramids
 from app.api.shared_calls import KeptAnswers, SharedCalls
 from app.api.shared_pool import Pools
 from app.api.workers_catalog import WorkersCatalog
@@ -28,12 +29,13 @@ from app.errors import RestoreError
 from app.images import Decoder, DecoderPool
 from app.jobs.deletion import Deletion
 from app.jobs.lease_keeper import LeaseKeeper, LeaseTimes
+from app.jobs.previewing import Previewer
 from app.jobs.queue_depth import follow_rows
 from app.jobs.reblending import Reblender
 from app.jobs.submission import Submission
 from app.main import cluster
 from app.main.infrastructure import Infrastructure, open_infrastructure
-from app.main.limits import limits_of, open_model_downloads, open_scanner, result_limits_of, submission_limits_of
+from app.main.limits import limits_of, open_model_downloads, open_scanner, result_limits_of, tile_limits_of
 from app.main.queue import open_queue
 from app.main.restoring import Describe, Restoring
 from app.main.users import Users, upload_places
@@ -151,6 +153,7 @@ class Service:
             await asyncio.to_thread(self.restoring.close)
         await asyncio.to_thread(context.reblender.close)
         await asyncio.to_thread(context.inspectors.close)
+        await context.pyramids.close()
         await asyncio.to_thread(context.pools.shutdown)
         if self._sender is not None:
             await asyncio.to_thread(self._sender.close)
@@ -211,6 +214,7 @@ class Service:
             uploads=upload_places(limits),
             pools=pools,
             previews=KeptAnswers(),
+            pyramids=Pyramids(Decoder(tile_limits_of(limits), settings.processed_folder)),
             warm_ups=SharedCalls(),
             webhook_addresses=webhook_addresses_of(settings),
             clock=time.monotonic,
@@ -218,7 +222,17 @@ class Service:
             started_at=time.monotonic(),
             model_downloads=self._model_downloads,
             scanner=self._scanner,
+            previewer=self._make_previewer(catalog),
         )
+
+    def _make_previewer(self, catalog: Catalog) -> Previewer | None:
+        if self.restoring is None:
+            return None
+
+        def qualities() -> list[Mapping[str, Any]]:
+            return list(catalog.description().get("qualities", ()))
+
+        return Previewer(self._inspectors, self.restoring.backends, qualities)
 
     def _make_submission(self, base: Infrastructure, queue: Queue, catalog: Catalog) -> Submission:
         return Submission(
@@ -227,7 +241,8 @@ class Service:
             queue,
             check_options=catalog.check,
             read_header=self._inspectors.read_header,
-            limits=submission_limits_of(self._settings, restores=self.restoring is not None),
+            limits=base.limits.submission,
+            memory_bytes=catalog.memory_bytes,
             scan=None if self._scanner is None else self._scanner.scan,
         )
 

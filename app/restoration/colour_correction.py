@@ -81,6 +81,15 @@ def correct_colours(picture: Picture, strength: float) -> tuple[Picture, Fading]
     return dataclasses.replace(picture, rgb=_through_tables(picture.rgb, fading, strength)), fading
 
 
+def correct_window(small: Picture, window: Picture, strength: float) -> Picture:
+    """A part of a photo with the correction of the whole one, whose fading is read from its reduced copy."""
+    values = _small_copy(small)
+    fading = find_fading(values) if len(values) >= _FEWEST_PIXELS else Fading()
+    if fading.is_none or strength == 0:
+        return window
+    return dataclasses.replace(window, rgb=_through_tables(window.rgb, fading, strength))
+
+
 def correct_and_describe(picture: Picture, strength: float) -> tuple[Picture, dict[str, Any]]:
     """The same with the fading as facts for the record, JSON-ready."""
     corrected, fading = correct_colours(picture, strength)

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import Unavailable
-from app.images import Picture
+from app.images import Box, Overview, PatchWindow, Picture
 from app.notices import Notice
 from app.options import Quality, RestoreOptions, output_size
+from app.restoration import patches
 from app.restoration.device import profile_of
 from app.restoration.engine import Engine, Tiling
 from app.restoration.faces import Face, FacesResult, LoadedFaceModels, find_faces, restore_faces
@@ -56,6 +57,17 @@ class PhotoRestorer(Protocol):
             Cancelled: `on_progress` said stop.
             RestoreError: why the photo cannot be restored; no partial result is ever given.
         """
+        ...
+
+    def restore_patch(self, patch: PatchWindow, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
+        """The same for a patch of a photo, at the place and with the numbers of the whole result.
+
+        Equal as far as the network sees: exactly for compact networks, whose reach is known.
+        """
+        ...
+
+    def find_faces(self, overview: Overview, options: RestoreOptions) -> list[Box]:
+        """Where faces would be restored, the largest first, in the photo's pixels."""
         ...
 
     def release(self) -> None:
@@ -103,6 +115,43 @@ class Restorer:
             warnings=(*run.warnings, *_face_notices(done)),
             face_layers=done.layers,
         )
+
+    def restore_patch(self, patch: PatchWindow, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
+        """See `PhotoRestorer`. What memory decided beside a photo at work is not remembered for later photos."""
+        window = dataclasses.replace(patch.window, grey=patch.overview.colourless)
+        run = self._prepare(window, options, on_progress)
+        started = time.monotonic()
+        found = find_faces(run.faces, window.rgb) if run.faces is not None else ()
+        share = _share_of_faces(run, found, window)
+        core = patches.core_of(patch, run.engine.facts)
+        photo = patches.cut(window, core)
+        plan = dataclasses.replace(run.plan, size_out=_size_out(photo, options.scale))
+        upscaled, reports = _upscale_planes(
+            run.engine, photo, plan, lambda f, stage: on_progress(f * (1 - share), stage)
+        )
+        canvas = dataclasses.replace(window, rgb=patches.canvas_around(window, core, upscaled.rgb, options.scale))
+        done = _restore_faces(run, window, canvas, found, options, share, on_progress)
+        return RestorationResult(
+            picture=patches.cut(canvas, patches.scaled(patch.inner, options.scale)),
+            model=run.row.name,
+            seconds=time.monotonic() - started,
+            params=self._params(run, options, reports, done),
+            faces=done.rows,
+            warnings=run.warnings,
+        )
+
+    def find_faces(self, overview: Overview, options: RestoreOptions) -> list[Box]:
+        """See `PhotoRestorer`."""
+        models, _ = self._open_faces(options, exact=False)
+        if models is None:
+            return []
+        boxes = [face.found.box for face in find_faces(models, overview.small.rgb) if face.reason is None]
+        factor = overview.factor
+        frames = [
+            patches.frame_of((x0 * factor, y0 * factor, x1 * factor, y1 * factor), overview.width, overview.height)
+            for x0, y0, x1, y1 in boxes
+        ]
+        return sorted(frames, key=lambda frame: frame.width * frame.height, reverse=True)
 
     def release(self) -> None:
         """See `PhotoRestorer`. What memory had decided is forgotten too: what held it may have gone."""

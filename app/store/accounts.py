@@ -1,6 +1,7 @@
 """What an owner has used: the photos of each day, counted in the transaction that accepts them.
 
-A day is one of UTC. What is counted is what was accepted, since attempts are removed after an hour.
+A day is one of UTC. What is counted is what was accepted, since attempts are removed after an hour; an attempt that the
+result cache answers is taken out again.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import datetime
 import math
 from typing import Protocol
 
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.errors import TooManyRequests
@@ -87,6 +88,17 @@ def charge(connection: Connection, owner: str, coming: int, daily_limit: int | N
     if coming > daily_limit or connection.execute(raised.returning(usage.c.photos)).one_or_none() is None:
         today = select(usage.c.photos).where(usage.c.owner == owner, usage.c.day == day_of(now))
         raise _exceeded(daily_limit, connection.execute(today).scalar() or 0, now)
+
+
+def refund(connection: Connection, attempt_id: str) -> None:
+    """Take one attempt out of the count of the day on which it was accepted; nothing where that day is not counted.
+
+    Call it in the transaction that ends the attempt, before photos are locked: an acceptance locks in that order too.
+    """
+    found = select(jobs.c.owner, attempts.c.created_at).join_from(attempts, jobs, jobs.c.id == attempts.c.job_id)
+    row = connection.execute(found.where(attempts.c.id == attempt_id)).one()
+    counted = (usage.c.owner == row.owner) & (usage.c.day == day_of(row.created_at)) & (usage.c.photos > 0)
+    connection.execute(update(usage).where(counted).values(photos=usage.c.photos - 1))
 
 
 def day_of(now: float) -> str:

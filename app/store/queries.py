@@ -8,10 +8,24 @@ from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Float, FromClause, Row, Select, and_, cast, func, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Float,
+    FromClause,
+    Row,
+    Select,
+    and_,
+    case,
+    cast,
+    func,
+    select,
+)
 
 from app.errors import NotFound
 from app.options import BackendName
+from app.stages import Stage
 from app.store.records import Attempt, AttemptStatus, Job, JobSummary, WebhookState, WebhookStatus
 from app.store.schema import ACTIVE, attempt_of, attempts, jobs, photos, select_attempts, webhooks
 
@@ -23,13 +37,14 @@ _PIXELS = cast(photos.c.width, BigInteger) * photos.c.height
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """How many attempts stand in each state."""
+    """How many attempts stand in each state; `read_ahead` are those of `processing` that wait all the same."""
 
     queued: int = 0
     processing: int = 0
     completed: int = 0
     failed: int = 0
     cancelled: int = 0
+    read_ahead: int = 0
 
 
 def find_job(connection: Connection, owner: str, job_id: str) -> Job:
@@ -200,11 +215,13 @@ def waiting_jobs(connection: Connection, limit: int) -> list[str]:
 
 def count(connection: Connection, owner: str | None = None) -> Counts:
     """How many attempts stand in each state, of one owner or of all."""
-    query = select(attempts.c.status, func.count()).group_by(attempts.c.status)
+    waits = (attempts.c.status == AttemptStatus.PROCESSING) & (attempts.c.stage == Stage.WAITING.value)
+    query = select(attempts.c.status, func.count(), func.count(case((waits, 1)))).group_by(attempts.c.status)
     if owner is not None:
         query = query.join(jobs, jobs.c.id == attempts.c.job_id).where(jobs.c.owner == owner)
-    rows = connection.execute(query)
-    return Counts(**{str(status): int(number) for status, number in rows})
+    rows = connection.execute(query).all()
+    read_ahead = sum(waiting for _, _, waiting in rows)
+    return Counts(**{str(status): int(number) for status, number, _ in rows}, read_ahead=read_ahead)
 
 
 def known_photo_ids(connection: Connection) -> set[str]:

@@ -109,6 +109,7 @@ class Attempt:
     ended_at: float | None
     owner: str
     original_filename: str
+    photo_mime: str
     photo_bytes: int
     photo_width: int
     photo_height: int

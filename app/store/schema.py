@@ -253,6 +253,7 @@ def select_attempts() -> Select[Any]:
             attempts,
             photos.c.owner,
             photos.c.name.label("original_filename"),
+            photos.c.mime.label("photo_mime"),
             photos.c.bytes.label("photo_bytes"),
             photos.c.width.label("photo_width"),
             photos.c.height.label("photo_height"),

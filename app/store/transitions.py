@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, update
 
 from app.stages import Stage
+from app.store.accounts import refund
 from app.store.guarded_updates import failed_values, held_by, release_photo, restore_photo_status, update_attempt
 from app.store.records import AttemptStatus, NewVersion, PhotoStatus, Result
 from app.store.schema import ACTIVE, as_json, attempts, photos
@@ -19,7 +20,7 @@ from app.store.webhooks import make_due
 
 
 def complete(connection: Connection, attempt_id: str, token: str, result: Result, now: float) -> str | None:
-    """Processing -> completed, with the facts of the result; the photo is ready."""
+    """Processing -> completed, with the facts of the result; the photo is ready. What the result cache gave is free."""
     row = update_attempt(
         connection,
         held_by(attempt_id, token),
@@ -44,6 +45,8 @@ def complete(connection: Connection, attempt_id: str, token: str, result: Result
     )
     if row is None:
         return None
+    if result.from_cache:
+        refund(connection, attempt_id)
     ready = update(photos).where(photos.c.id == row.photo_id)
     connection.execute(ready.values(status=PhotoStatus.READY.value, status_before=None))
     return str(row.job_id)

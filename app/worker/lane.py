@@ -71,6 +71,7 @@ class Lane:
         self._consumer = context.queue.open_consumer()
         self._chosen: set[str] = set()
         self._choosing = threading.Lock()
+        self._cannot_read = False
 
     def end(self) -> None:
         """Wake every thread that waits for a wake-up, so that it ends."""
@@ -101,8 +102,9 @@ class Lane:
             try:
                 waiting = self._context.store.queued_ids(1 + len(self._chosen), only=lane.only, but=lane.but)
             except RestoreError as error:
-                log.warning("the waiting attempts could not be read: %s", error.detail)
+                self._reading_failed(error)
                 return None
+            self._cannot_read = False
             attempt_id = next((one for one in waiting if one not in self._chosen), None)
             if attempt_id is not None:
                 self._chosen.add(attempt_id)
@@ -115,10 +117,16 @@ class Lane:
             lane = self._filter
             waiting = self._context.store.queued_ids(_RESCANNED_AT_ONCE, only=lane.only, but=lane.but)
         except RestoreError as error:
-            log.warning("the waiting attempts could not be read: %s", error.detail)
+            self._reading_failed(error)
             return
         for attempt_id in waiting[1:]:  # for the first this thread is awake
             self._context.queue.publish(attempt_id)
+
+    def _reading_failed(self, error: RestoreError) -> None:
+        """Say so once, not at each wake-up of each thread until the store is back."""
+        if not self._cannot_read:
+            log.warning("the waiting attempts could not be read: %s", error.detail)
+        self._cannot_read = True
 
     def _mine(self, attempt_id: str) -> Attempt | None:
         """The attempt, if it waits and belongs to this lane."""

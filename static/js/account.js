@@ -2,7 +2,8 @@
 
 import * as api from "./api.js";
 import { find, setText } from "./dom.js";
-import { moment, plural } from "./format.js";
+import { moment } from "./format.js";
+import { text } from "./text.js";
 
 /** Ask the service and draw the line; only where callers are told apart. A refusal changes nothing. */
 export async function showAccount() {
@@ -15,7 +16,7 @@ export async function showAccount() {
 }
 
 function words({ name, role, photos_today: today }) {
-  const who = `Signed in as ${name}${role === "admin" ? " (admin)" : ""}.`;
+  const who = text(role === "admin" ? "account.admin" : "account.who", { name });
   if (!today) return who;
-  return `${who} ${plural(today.left, "photo")} of ${today.limit} left today, until ${moment(today.resets_at)}.`;
+  return `${who} ${text("account.left", { count: today.left, limit: today.limit, until: moment(today.resets_at) })}`;
 }

@@ -1,6 +1,8 @@
 // The client of the HTTP API: each call gives JSON or throws a `Problem` with one plain sentence; `session` tells when
 // the service wants a key.
 
+import { errorText, text } from "./text.js";
+
 const DEFAULT_RETRY_SECONDS = 5;
 
 /** What went wrong, as the service said it; `status` 0 means that it could not be reached. */
@@ -44,13 +46,13 @@ const requestJson = async (path, options) => {
 };
 
 function unreachableProblem() {
-  return new Problem(0, "unreachable", "The service cannot be reached. It may be starting again; this page keeps trying.");
+  return new Problem(0, "unreachable", text("problem.unreachable"));
 }
 
 function toProblem(status, body, retryAfter) {
-  const sentence = body?.detail ?? `The service answered with error ${status}; try again.`;
+  const sentence = errorText({ code: body?.code, message: body?.detail }) ?? text("problem.status", { status: String(status) });
   const problem = new Problem(status, body?.code ?? "unknown", sentence, {
-    rows: body?.errors ?? [],
+    rows: (body?.errors ?? []).map((row) => ({ ...row, message: errorText(row) })),
     retryAfterSeconds: retryAfter === null ? null : Number(retryAfter) || DEFAULT_RETRY_SECONDS,
   });
   if (status === 401 && !["wrong_key", "wrong_token", "token_expired"].includes(problem.code)) session.dispatchEvent(new Event("signed-out"));
@@ -99,6 +101,10 @@ export function displayAddress(jobId, attempt, which, side) {
   const kind = which === "original" ? "original?preview=true&" : "preview?";
   return `${JOBS}/${jobId}/${kind}attempt=${attempt.id}&size=${side}&v=${attempt.version ?? 1}`;
 }
+
+/** A piece of the original or the result at its true pixels; level 0 is the full size. */
+export const tileAddress = (jobId, attempt, of, level, x, y) =>
+  `${JOBS}/${jobId}/tile?attempt=${attempt.id}&of=${of}&level=${level}&x=${x}&y=${y}&v=${attempt.version ?? 1}`;
 
 /**
  * Send photos with one set of options; gives the accepted job. `onProgress` hears the share of bytes that are out.

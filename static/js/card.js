@@ -1,14 +1,14 @@
 // One photo of a job as a card: its picture, how far it is, and what can be done with it. It gets one attempt and
 // sends no requests: opening and retrying are callbacks.
 
-import { displayAddress } from "./api.js";
+import { cardAddress } from "./image_sources.js";
 import { button, el, icon, setAttribute, setText } from "./dom.js";
 import { lazyImage, releaseImage } from "./lazy_image.js";
 import { discard } from "./thumbnail.js";
 import { exactSeconds, percent, size } from "./format.js";
 import { stageText, statusText } from "./status_text.js";
-
-const PREVIEW_PIXELS = 400;
+import { dragOut } from "./drag_out.js";
+import { errorText, text } from "./text.js";
 
 export class Card {
   /** `local` is a small picture from the tray, if the photo was chosen in this page; `act` has open and retry. */
@@ -23,6 +23,7 @@ export class Card {
       pointerenter: () => this.#prepareWipe(), pointermove: (event) => this.#wipe(event),
       pointerleave: () => this.open.classList.remove("wiping"),
     } }, this.frame, this.ring);
+    dragOut(this.open, () => this.attempt.result && this.attempt);
     this.actions = el("span", { class: "card-actions" });
     this.element = el("li", { class: "card" }, this.open,
       el("div", { class: "card-text" },
@@ -65,6 +66,7 @@ export class Card {
     this.status = attempt.status;
     this.url = attempt.result?.url;
     setAttribute(this.open, "disabled", !attempt.result);
+    setAttribute(this.open, "draggable", attempt.result ? "true" : null);
     this.actions.replaceChildren(...this.#buttons());
     if (attempt.result) this.#load("result");
   }
@@ -73,10 +75,10 @@ export class Card {
     const { attempt } = this;
     const name = attempt.original_filename;
     if (attempt.result) return [el("a", {
-      class: "button quiet", href: attempt.result.url, download: "", "aria-label": `Download ${name}`, title: "Download",
+      class: "button quiet", href: attempt.result.url, download: "", "aria-label": text("card.download", { name }), title: text("viewer.download"),
     }, icon("download"))];
     if (attempt.status === "queued" || attempt.status === "processing") return [];
-    return [button("Try again", { symbol: "again", "aria-label": `Try again: ${name}`,
+    return [button(text("card.retry"), { symbol: "again", "aria-label": text("card.retry_label", { name }),
       onclick: () => this.act.retry(this.jobId, this.attempt) })];
   }
 
@@ -85,18 +87,18 @@ export class Card {
     const name = attempt.original_filename;
     if (attempt.result) {
       setText(words, `${size(attempt.result.width, attempt.result.height)} · ${exactSeconds(attempt.result.seconds ?? 0)}`);
-      setAttribute(this.open, "aria-label", `Compare ${name} before and after`);
+      setAttribute(this.open, "aria-label", text("card.compare", { name }));
     } else {
       const working = isWorking(attempt);
       setText(words, attempt.status === "processing" ? stageText(attempt.stage) : statusText(attempt.status));
-      const far = working ? percent(attempt.progress) : "not restored yet";
+      const far = working ? percent(attempt.progress) : text("card.not_restored");
       setAttribute(this.open, "aria-label", `${name}: ${far}`);
     }
-    setText(this.note, attempt.error?.message ?? "");
+    setText(this.note, attempt.error ? errorText(attempt.error) : "");
   }
 
   #load(which) {
-    const image = lazyImage(displayAddress(this.jobId, this.attempt, which, PREVIEW_PIXELS), {
+    const image = lazyImage(cardAddress(this.jobId, this.attempt, which), {
       onready: (loaded) => this.#show(loaded),
     });
     image.className = "card-picture arriving";
@@ -123,7 +125,7 @@ export class Card {
   /** A pointer over a restored photo wipes between before and after. */
   #prepareWipe() {
     if (!this.attempt.result || this.before) return;
-    this.before = lazyImage(displayAddress(this.jobId, this.attempt, "original", PREVIEW_PIXELS));
+    this.before = lazyImage(cardAddress(this.jobId, this.attempt, "original"));
     this.before.className = "card-picture card-before";
     this.frame.append(this.before);
   }

@@ -4,42 +4,53 @@
 import { el, oncePerFrame, setAttribute, setText } from "./dom.js";
 import { watchGestures } from "./gestures.js";
 import { percent } from "./format.js";
+import { text } from "./text.js";
+import { TileLayer } from "./tile_layer.js";
 import { Viewport } from "./viewport.js";
 
 const SLIDER_STEPS = { ArrowLeft: -0.01, ArrowRight: 0.01, ArrowDown: -0.01, ArrowUp: 0.01, PageDown: -0.1, PageUp: 0.1 };
 const PAN_PIXELS = 60;
 
 export class Compare {
-  /** `onview` is called whenever zoom, mode or position changed. */
-  constructor(onview) {
+  /** `onview` is called whenever zoom, mode or position changed, `ontiles` with a side and the state of its tiles. */
+  constructor(onview, ontiles) {
     this.onview = onview;
     this.mode = "slider";
     this.cut = 0.5;
     this.held = false;
     this.draw = oncePerFrame(() => this.#draw());
-    this.before = side("Before");
-    this.after = side("After");
+    this.before = side("before", text("compare.before"), (state) => ontiles("before", state));
+    this.after = side("after", text("compare.after"), (state) => ontiles("after", state));
     this.marker = el("div", { class: "face-marker", hidden: true });
     this.after.canvas.append(this.marker);
-    this.handle = el("div", { class: "handle", role: "slider", tabindex: "0", "aria-label": "Divider between before and after",
+    this.handle = el("div", { class: "handle", role: "slider", tabindex: "0", "aria-label": text("compare.divider"),
       "aria-valuemin": "0", "aria-valuemax": "100", on: { keydown: (event) => this.#slideByKey(event) } },
     el("span", { class: "handle-grip" }));
-    this.stage = el("div", { class: "stage", role: "group", "aria-label": "Before and after", tabindex: "0",
+    this.stage = el("div", { class: "stage", role: "group", "aria-label": text("compare.stage"), tabindex: "0",
       on: { keydown: (event) => this.#moveByKey(event), keyup: (event) => event.key === " " && this.hold(false) } },
     this.before.pane, this.after.pane, this.handle);
     watchGestures(this.stage, this.handle, this);
     new ResizeObserver(() => this.#measure()).observe(this.stage);
   }
 
-  /** Show two pictures; size is that of the result in its own pixels. Addresses are loaded as they are. */
+  /** Show two pictures; size is that of the result in its own pixels. Resolves when both are there, or known to be missing. */
   show({ before, after, width, height, name }) {
     this.view = new Viewport(width, height, devicePixelRatio);
     this.cut = 0.5;
     this.hold(false);
     this.mark(null);
-    this.load("before", before, `${name}, before`);
-    this.load("after", after, `${name}, after`);
+    for (const { tiles } of [this.before, this.after]) tiles.show(null);
+    const both = [
+      this.load("before", before, text("compare.name_before", { name })), this.load("after", after, text("compare.name_after", { name })),
+    ];
     this.#measure();
+    return Promise.all(both);
+  }
+
+  /** Show true pixels over one side, from a `tileSource` or null. */
+  showTiles(which, source) {
+    this[which].tiles.show(source);
+    this.draw();
   }
 
   /** Put another picture on one side; the old one stays until the new one is there. */
@@ -65,6 +76,7 @@ export class Compare {
     for (const which of ["before", "after"]) {
       this[which].token = null;
       this[which].image.removeAttribute("src");
+      this[which].tiles.show(null);
     }
   }
 
@@ -123,10 +135,11 @@ export class Compare {
   #draw() {
     if (!this.view) return;
     const { view, stage } = this;
-    for (const { canvas } of [this.before, this.after]) {
+    for (const { canvas, tiles } of [this.before, this.after]) {
       canvas.style.setProperty("width", `${view.width * view.scale}px`);
       canvas.style.setProperty("height", `${view.height * view.scale}px`);
       canvas.style.setProperty("transform", `translate(${view.x}px, ${view.y}px)`);
+      tiles.look(view);
     }
     stage.dataset.mode = this.mode;
     setAttribute(stage, "data-held", this.held ? "true" : "false");
@@ -134,7 +147,7 @@ export class Compare {
     stage.style.setProperty("--cut", percentOf(this.cut));
     this.handle.hidden = this.mode !== "slider";
     setAttribute(this.handle, "aria-valuenow", Math.round(100 * this.cut));
-    setAttribute(this.handle, "aria-valuetext", `${percent(this.cut)} before, ${percent(1 - this.cut)} after`);
+    setAttribute(this.handle, "aria-valuetext", text("compare.cut", { before: percent(this.cut), after: percent(1 - this.cut) }));
     this.onview(this);
   }
 
@@ -161,12 +174,13 @@ export class Compare {
   }
 }
 
-function side(words) {
+function side(which, words, ontiles) {
   const image = el("img", { alt: "", draggable: "false", decoding: "async" });
-  const canvas = el("div", { class: "side-canvas" }, image);
+  const tiles = new TileLayer(ontiles);
+  const canvas = el("div", { class: "side-canvas" }, image, tiles.canvas);
   const tag = el("span", { class: "side-tag", "aria-hidden": "true" });
   setText(tag, words);
-  return { image, canvas, pane: el("div", { class: `side side-${words.toLowerCase()}` }, canvas, tag) };
+  return { image, canvas, tiles, pane: el("div", { class: `side side-${which}` }, canvas, tag) };
 }
 
 const percentOf = (share) => `${100 * share}%`;

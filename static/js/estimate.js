@@ -4,6 +4,7 @@
 import * as api from "./api.js";
 import { duration } from "./format.js";
 import { QUALITIES } from "./status_text.js";
+import { text } from "./text.js";
 
 const ASK_AFTER_MILLISECONDS = 200; // of rest, while somebody chooses
 const LONGER_SHARE = 0.25, LONGER_SECONDS = 3; // an estimate that grows by more than this is told, else the count rests
@@ -41,10 +42,10 @@ export class PlannedTime extends EventTarget {
   /** Words beside each quality: for the photos that wait, or per megapixel while there are none. */
   get words() {
     const rows = this.answer?.qualities ?? [];
-    return Object.fromEntries(Object.keys(QUALITIES).map((quality) => {
+    return Object.fromEntries(QUALITIES.map((quality) => {
       const seconds = rows.find((row) => row.quality === quality)?.seconds ?? null;
       if (seconds === null) return [quality, ""];
-      return [quality, this.answer.photos ? `about ${duration(seconds)}` : `about ${duration(seconds)} per megapixel`];
+      return [quality, text(this.answer.photos ? "time.about" : "time.per_megapixel", { time: duration(seconds) })];
     }));
   }
 }
@@ -63,8 +64,9 @@ export class RemainingTime {
     if (known.told !== job.seconds_left) this.#take(known, job.seconds_left, now);
     this.#known.set(job.job_id, known);
     const left = known.end - now;
-    if (left < 1) return job.progress < NEARLY_DONE ? "longer than expected" : "nearly done";
-    return `${known.longer ? "longer than expected, " : ""}about ${duration(left)} left`;
+    if (left < 1) return job.progress < NEARLY_DONE ? text("time.longer") : text("time.nearly_done");
+    if (known.longer) return text("time.longer_left", { time: duration(left) });
+    return text(job.status === "queued" ? "time.about" : "time.left", { time: duration(left) });
   }
 
   /** Take a new estimate over: a shorter one at once, a little longer one by resting, a much longer one said as such. */

@@ -3,8 +3,9 @@
 
 import * as api from "./api.js";
 import { el, find, setAttribute, setText } from "./dom.js";
-import { percent, plural } from "./format.js";
+import { percent } from "./format.js";
 import { faceReasonText } from "./status_text.js";
+import { text } from "./text.js";
 
 const DEBOUNCE_MILLISECONDS = 180;
 
@@ -48,27 +49,26 @@ export class Faces {
     this.section.hidden = false;
     this.rows = new Map();
     const restored = faces.filter((face) => face.restored).length;
-    setText(find("faces-title"), plural(faces.length, "face"));
-    setText(find("faces-note"), reblendable ? "Move a slider to blend a face again."
-      : restored ? "Their strengths cannot be changed any more." : "None was restored.");
+    setText(find("faces-title"), text("unit.faces", { count: faces.length }));
+    setText(find("faces-note"), text(reblendable ? "faces.move" : restored ? "faces.fixed" : "faces.none"));
     this.list.replaceChildren(...faces.map((face) => this.#row(face, reblendable, version)));
   }
 
   #row(face, reblendable, version) {
-    const words = `Face ${face.index + 1}`;
+    const number = face.index + 1;
     const value = el("output", { class: "value" }, percent(face.strength ?? 1));
-    const after = face.after_url && el("img", { class: "face-after", alt: `${words}, restored`, src: versioned(face.after_url, version) });
-    const look = el("button", { type: "button", class: "face-look", "aria-label": `Look at ${words.toLowerCase()}`,
+    const after = face.after_url && el("img", { class: "face-after", alt: text("faces.after", { number }), src: versioned(face.after_url, version) });
+    const look = el("button", { type: "button", class: "face-look", "aria-label": text("faces.look", { number }),
       on: { click: () => this.onhighlight(this.#box(face), true), pointerenter: () => this.onhighlight(this.#box(face)),
         pointerleave: () => this.onhighlight(null), focus: () => this.onhighlight(this.#box(face)), blur: () => this.onhighlight(null) } },
-    face.before_url && el("img", { class: "face-before", alt: `${words}, before`, src: versioned(face.before_url, 1) }), after || null);
+    face.before_url && el("img", { class: "face-before", alt: text("faces.before", { number }), src: versioned(face.before_url, 1) }), after || null);
     const input = face.restored && reblendable && el("input", { type: "range", min: 0, max: 100, step: 5,
-      value: 100 * (face.strength ?? 1), "aria-label": `Strength of ${words.toLowerCase()}`,
+      value: 100 * (face.strength ?? 1), "aria-label": text("faces.strength", { number }),
       "aria-valuetext": percent(face.strength ?? 1), on: { input: (event) => this.#strengthChanged(face.index, event.target) } });
     this.rows.set(face.index, { face, after, value });
     return el("li", { class: "face" }, look, el("div", { class: "face-words" },
-      el("span", { class: "face-name" }, words, " ", input ? value : null),
-      input || el("span", { class: "face-note" }, face.restored ? "restored" : faceReasonText(face.reason))));
+      el("span", { class: "face-name" }, text("faces.name", { number }), " ", input ? value : null),
+      input || el("span", { class: "face-note" }, face.restored ? text("faces.restored") : faceReasonText(face.reason))));
   }
 
   /** The face's rectangle as fractions of the photo. */

@@ -1,9 +1,10 @@
 // The ways in: drop files or folders anywhere on the page, choose them, pick a folder, paste a picture.
 
 import { find } from "./dom.js";
+import { locale, text } from "./text.js";
 
-const BY_NAME = new Intl.Collator(undefined, { numeric: true });
-const PICTURE_NAME = /\.(jpe?g|jfif|png|webp|tiff?|bmp|avif|hei[cf])$/i;
+const BY_NAME = new Intl.Collator(locale, { numeric: true });
+const PICTURE_NAME = /\.(jpg|jpeg|jpe|jfif|mpo|png|webp|tif|tiff|bmp|avif|heic|heif)$/i;
 
 /** Watch all ways in; `onfiles` gets a list of files each time. */
 export function openFileInput(onfiles) {
@@ -27,7 +28,7 @@ export function openFileInput(onfiles) {
 function named(file) {
   if (file.name && file.name !== "image.png") return file;
   const time = new Date().toTimeString().slice(0, 8).replaceAll(":", "-");
-  return new File([file], `pasted ${time}.${file.type.split("/")[1] || "png"}`, { type: file.type });
+  return new File([file], `${text("desk.pasted", { time })}.${file.type.split("/")[1] || "png"}`, { type: file.type });
 }
 
 /** The whole page takes drops, so nobody has to aim, and a near miss does not open the file in the browser. */

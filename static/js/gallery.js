@@ -6,8 +6,9 @@ import { Card } from "./card.js";
 import { button, el, find, icon, oncePerFrame, setText } from "./dom.js";
 import { RemainingTime } from "./estimate.js";
 import { ended } from "./jobs.js";
-import { duration, factor, moment, percent, plural } from "./format.js";
-import { QUALITIES, stageText, statusText } from "./status_text.js";
+import { duration, factor, moment, percent, photos } from "./format.js";
+import { stageText, statusText } from "./status_text.js";
+import { text, textOf } from "./text.js";
 
 const TICK_MILLISECONDS = 1000;
 
@@ -82,7 +83,7 @@ class JobView {
     this.title = el("h3", { class: "job-title" });
     this.state = el("span", { class: "job-state" });
     this.time = el("span", { class: "job-time" });
-    this.bar = el("progress", { max: 1, value: 0, "aria-label": "Progress of this job" });
+    this.bar = el("progress", { max: 1, value: 0, "aria-label": text("job.progress") });
     this.actions = el("div", { class: "job-actions" });
     this.list = el("ul", { class: "cards" });
     for (const attempt of job.attempts) {
@@ -102,7 +103,6 @@ class JobView {
     this.bar.hidden = over;
     this.bar.value = job.progress;
     setText(this.title, titleOf(job));
-    setText(this.state, stateOf(job));
     if (this.shown !== job.status) this.actions.replaceChildren(...this.#buttons(job, over));
     this.shown = job.status;
     this.drawTime(job);
@@ -110,10 +110,16 @@ class JobView {
 
   drawTime(job) {
     if (!ended(job)) {
-      setText(this.time, this.gallery.remainingTime.words(job, performance.now() / 1000));
-    } else if (job.expires_at) {
+      const left = this.gallery.remainingTime.words(job, performance.now() / 1000);
+      const ahead = aheadOf(job) > 0; // then both are one sentence: "26 photos ahead, about 7 s"
+      setText(this.state, ahead && left ? `${stateOf(job)}, ${left}` : stateOf(job));
+      setText(this.time, ahead ? "" : left);
+      return;
+    }
+    setText(this.state, stateOf(job));
+    if (job.expires_at) {
       const left = job.expires_at - serverNow();
-      setText(this.time, left > 60 ? `deleted in ${duration(left)}, at ${moment(job.expires_at)}` : "will be deleted at the next sweep");
+      setText(this.time, left > 60 ? text("job.expires", { time: duration(left), moment: moment(job.expires_at) }) : text("job.expires_soon"));
     }
   }
 
@@ -124,38 +130,39 @@ class JobView {
 
   #buttons(job, over) {
     const many = job.attempts.length > 1;
-    const about = many ? plural(job.attempts.length, "photo") : job.attempts[0]?.original_filename;
+    const about = many ? photos(job.attempts.length) : job.attempts[0]?.original_filename;
     const made = [];
     if (over && many && job.status === "completed") made.push(el("a", {
-      class: "button", href: archiveAddress(job.job_id), download: "", "aria-label": `Download all (ZIP): ${about}`,
-    }, icon("download"), el("span", {}, "Download all (ZIP)")));
-    const words = over ? "Delete now" : "Cancel";
-    made.push(button(words, { symbol: over ? "bin" : "close", "aria-label": `${words}: ${about}`,
+      class: "button", href: archiveAddress(job.job_id), download: "", "aria-label": text("job.download_label", { about }),
+    }, icon("download"), el("span", {}, text("job.download"))));
+    made.push(button(text(over ? "job.delete" : "job.cancel"), { symbol: over ? "bin" : "close", data: { about },
+      "aria-label": text(over ? "job.delete_label" : "job.cancel_label", { about }),
       onclick: (event) => this.gallery.act.remove(job.job_id, event.currentTarget) }));
     return made;
   }
 }
 
+/** Photos that are restored before those of a waiting job. */
+const aheadOf = ({ status, queue_position: position }) => (status === "queued" && position > 0 ? position - 1 : 0);
+
 function titleOf(job) {
   const { options, attempts } = job;
-  const made = options?.backend === "siliconflow" ? "SiliconFlow" : QUALITIES[options?.quality] ?? "Chosen by the service";
+  const made = options?.backend === "siliconflow" ? "SiliconFlow" : textOf("quality", options?.quality) ?? text("job.any_quality");
   const words = options?.model && options.backend === "local" ? options.model : made;
-  const photos = attempts.length > 1 ? `${plural(attempts.length, "photo")} · ` : "";
-  return `${photos}${words} · ${factor(options?.scale ?? 4)}`;
+  return [attempts.length > 1 && photos(attempts.length), words, factor(options?.scale ?? 4)].filter(Boolean).join(" · ");
 }
 
 function stateOf(job) {
   const done = job.attempts.filter(ended).length;
   const failed = job.attempts.filter(({ status }) => status === "failed").length;
   if (job.status === "queued" && job.queue_position > 0) {
-    const ahead = job.queue_position - 1;
-    return ahead ? `${plural(ahead, "photo")} ahead` : "Next in the queue";
+    return aheadOf(job) ? text("job.ahead", { count: aheadOf(job) }) : text("job.next");
   }
   if (job.status === "processing") {
-    const count = job.attempts.length > 1 ? `${done} of ${job.attempts.length} done · ` : "";
-    if (job.stage === "waiting") return count ? `${count}${stageText(job.stage)}` : "Next in the queue";
+    const count = job.attempts.length > 1 ? `${text("job.done", { done, count: job.attempts.length })} · ` : "";
+    if (job.stage === "waiting") return count ? `${count}${stageText(job.stage)}` : text("job.next");
     return `${count}${stageText(job.stage)} · ${percent(job.progress)}`;
   }
-  const text = statusText(job.status);
-  return job.status === "completed" && failed ? `${text}, ${failed} failed` : text;
+  const words = statusText(job.status);
+  return job.status === "completed" && failed ? `${words}, ${text("job.failed", { count: failed })}` : words;
 }

@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { announce, setText } from "./dom.js";
 import { ended } from "./jobs.js";
+import { text } from "./text.js";
 
 const CONFIRM_MILLISECONDS = 4000;
 const PHOTO_GONE_STATUSES = new Set([404, 405]);
@@ -24,7 +25,7 @@ export class JobActions {
     try {
       const accepted = await this.#restoreStoredPhoto(attempt, wanted) ?? await this.#uploadAgain(jobId, attempt, wanted);
       this.jobs.merge(await api.job(accepted.job_id));
-      announce(`${attempt.original_filename} is restored again.`);
+      announce(text("job.again", { name: attempt.original_filename }));
     } catch (problem) {
       this.onproblem(problem);
     }
@@ -41,7 +42,7 @@ export class JobActions {
       const { status } = await api.removeJob(jobId);
       if (status === "removed") this.jobs.drop(jobId);
       else this.jobs.merge(await api.job(jobId));
-      announce(status === "removed" ? "Deleted." : "Cancelled.");
+      announce(text(status === "removed" ? "job.deleted" : "job.cancelled"));
     } catch (problem) {
       if (problem.status === 404) this.jobs.drop(jobId);
       else this.onproblem(problem);
@@ -53,9 +54,9 @@ export class JobActions {
     const words = pressed.querySelector("span");
     const before = words.textContent, label = pressed.getAttribute("aria-label");
     pressed.dataset.asked = "true";
-    setText(words, "Really delete?");
-    pressed.setAttribute("aria-label", `Really delete? ${label.slice(label.indexOf(":") + 2)}`);
-    announce("Press again to delete.");
+    setText(words, text("job.really"));
+    pressed.setAttribute("aria-label", text("job.really_label", { about: pressed.dataset.about }));
+    announce(text("job.press_again"));
     setTimeout(() => {
       delete pressed.dataset.asked;
       setText(words, before);

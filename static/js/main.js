@@ -6,6 +6,7 @@ import { announce, find, setText } from "./dom.js";
 import { PlannedTime } from "./estimate.js";
 import { Gallery } from "./gallery.js";
 import { openFileInput } from "./file_input.js";
+import { FinishNotice } from "./finish_notice.js";
 import { Jobs, ended } from "./jobs.js";
 import { formatNames } from "./validation.js";
 import { LiveUpdates } from "./live_updates.js";
@@ -16,15 +17,19 @@ import { Submission } from "./submission.js";
 import { ServiceStatus } from "./service_status.js";
 import { Settings } from "./settings.js";
 import { openSignIn } from "./signin.js";
+import { fillPage, text, textOf } from "./text.js";
 import { Tray } from "./tray.js";
 import { Viewer } from "./viewer.js";
 
 const SAMPLE = "sample.jpg";
 
+fillPage();
 const jobs = new Jobs();
 const activeIds = new Set(); // jobs that were seen at work
+const statuses = new Map(); // the last that was seen of each job
 const pendingFiles = []; // files that came before the service's limits were known
 const live = new LiveUpdates(jobs);
+new FinishNotice(jobs);
 const service = new ServiceStatus();
 const models = new Models();
 const settings = new Settings(find("settings-form"));
@@ -85,8 +90,8 @@ function applyConfig() {
   const { limits } = config;
   tray.config = config;
   settings.applyConfig(config);
-  setText(find("limits"), `${formatNames(config.formats)}, up to ${Number(limits.max_file_megabytes)} MB and `
-    + `${limits.max_input_megapixels} megapixels each`);
+  setText(find("limits"), text("desk.limits", { formats: formatNames(config.formats),
+    megabytes: Number(limits.max_file_megabytes), megapixels: limits.max_input_megapixels }));
   find("sign-out").hidden = !config.key_required;
   if (pendingFiles.length) tray.add(pendingFiles.splice(0));
 }
@@ -111,10 +116,11 @@ settings.addEventListener("change", planTime);
 tray.addEventListener("change", planTime);
 jobs.addEventListener("changed", ({ detail }) => {
   const job = jobs.get(detail);
+  if (statuses.get(detail) !== job.status) service.pollSoon(); // the chip follows what happens here at once
+  statuses.set(detail, job.status);
   if (!ended(job)) activeIds.add(detail);
   else if (activeIds.delete(detail)) {
-    announce(job.status === "completed" ? "Restored." : `The job ${job.status}.`);
-    service.poll(); // the speed has been measured again
+    announce(textOf("job_ended", job.status));
   }
 });
 

@@ -63,7 +63,10 @@ export class Models extends EventTarget {
     if (!accepted && restrictions(this.#members(name)).length) {
       this.#asking = name;
       this.open();
-      return this.#draw();
+      this.#draw();
+      const accept = this.#box.querySelector(".licence [data-act]");
+      accept?.scrollIntoView({ block: "center" });
+      return accept?.focus();
     }
     this.#asking = null;
     await this.#try(() => api.installModel(name, accepted));
@@ -105,13 +108,14 @@ export class Models extends EventTarget {
     this.#drawn = shown;
     const { models, downloads, loading } = this.state;
     const focused = document.activeElement?.dataset?.act;
-    find("models-body").replaceChildren(
+    find("models-body").replaceChildren(...[
       this.#problem && el("p", { class: "models-problem", role: "alert" }, this.#problem),
       !downloads.allowed && el("p", { class: "muted" }, withCommand(downloads.reason)),
       loading && el("p", { class: "muted" }, "The service is still loading."),
       ...GROUPS.map(([kind, title]) => this.#group(title, models.filter((one) => (one.kind === "faces") === (kind === "faces")),
         kind === "faces" ? "faces" : "default")),
-      el("p", { class: "muted" }, "Files that are put into the weights folder by hand appear here by themselves."));
+      el("p", { class: "muted" }, "Files that are put into the weights folder by hand appear here by themselves."),
+    ].filter(Boolean));
     if (focused) this.#focusAgain(focused);
   }
 
@@ -123,7 +127,7 @@ export class Models extends EventTarget {
   }
 
   #group(title, models, set) {
-    if (!models.length) return "";
+    if (!models.length) return null;
     return el("section", { class: "models-group", "aria-label": title },
       el("div", { class: "models-group-head" }, el("h3", {}, title), this.#setActions(set)),
       this.#asking === set && this.#licence(set),

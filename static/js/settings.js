@@ -1,24 +1,14 @@
 // The settings form: filled from the service's own description, remembered in this browser, read as options of a
-// restoration. It holds the labels of the choices.
+// restoration.
 
 import { el, find, setText } from "./dom.js";
 import { factor, percent } from "./format.js";
 import { backendText } from "./status_text.js";
+import { text, textOf } from "./text.js";
 
 const STORAGE_KEY = "neural-image-restore.settings";
 const LOSSY_FORMATS = new Set(["auto", "jpg", "webp", "avif"]);
-const FORMAT_LABELS = {
-  auto: "Same as the photo", jpg: "JPEG", png: "PNG, lossless", webp: "WebP", tiff: "TIFF, lossless", avif: "AVIF",
-};
 const LOCAL_OPTIONS = ["model", "denoise", "face_model", "color_correction", "color_strength", "pages"];
-const METADATA_LABELS = {
-  keep: "Keep everything", strip_gps: "Remove the place (GPS)", strip: "Remove everything",
-};
-const PARTIAL_LABELS = { refuse: "Refuse them", keep: "Restore what is there" };
-
-const PAGES_LABELS = {
-  first: "The first", all: "All, into one TIFF",
-};
 const PAGES_FORMATS = new Set(["auto", "tiff"]);
 
 export class Settings extends EventTarget {
@@ -36,10 +26,10 @@ export class Settings extends EventTarget {
   applyConfig(config) {
     this.config = config;
     const { options } = config;
-    this.#choices("output_format", options.output_format.choices, FORMAT_LABELS);
-    this.#choices("metadata", options.metadata.choices, METADATA_LABELS);
-    this.#choices("partial", options.partial?.choices ?? ["refuse"], PARTIAL_LABELS);
-    this.#choices("pages", options.pages?.choices ?? ["first"], PAGES_LABELS);
+    this.#choices("output_format", options.output_format.choices, (value) => textOf("format", value));
+    this.#choices("metadata", options.metadata.choices, (value) => textOf("metadata", value));
+    this.#choices("partial", options.partial?.choices ?? ["refuse"], (value) => textOf("partial", value));
+    this.#choices("pages", options.pages?.choices ?? ["first"], (value) => textOf("pages", value));
     this.#models(config.models.filter((model) => model.installed).map((model) => model.name));
     this.#faceModels(options.face_model?.choices ?? []);
     for (const name of ["scale", "output_quality"]) {
@@ -93,16 +83,16 @@ export class Settings extends EventTarget {
 
   /** Show beside each quality how long the photos will take; `words` by quality. */
   showTimes(words) {
-    for (const [quality, text] of Object.entries(words)) setText(find(`time-${quality}`), text);
+    for (const [quality, time] of Object.entries(words)) setText(find(`time-${quality}`), time);
   }
 
   #choices(name, values, words) {
     this.form.elements[name].replaceChildren(
-      ...values.map((value) => el("option", { value }, words[value] ?? value)));
+      ...values.map((value) => el("option", { value }, words(value) ?? value)));
   }
 
   #models(names) {
-    this.form.elements.model.replaceChildren(el("option", { value: "" }, "Chosen by the quality"),
+    this.form.elements.model.replaceChildren(el("option", { value: "" }, text("settings.model_by_quality")),
       ...names.map((name) => el("option", { value: name }, name)));
   }
 
@@ -111,8 +101,8 @@ export class Settings extends EventTarget {
     for (const { quality, model, stands_in_for: missing } of rows) {
       const note = find(`note-${quality}`);
       note.dataset.usual ??= note.textContent;
-      const passes = quality === "best" ? ", averaged over eight passes" : "";
-      setText(note, missing ? `${model}${passes}, until ${missing} is installed.` : note.dataset.usual);
+      const substitute = quality === "best" ? "settings.substitute_best" : "settings.substitute";
+      setText(note, missing ? text(substitute, { model, missing }) : note.dataset.usual);
     }
   }
 
@@ -122,7 +112,7 @@ export class Settings extends EventTarget {
 
   #faceModels(names) {
     find("face-model-row").hidden = names.length === 0 || this.#facesMissing;
-    this.form.elements.face_model.replaceChildren(el("option", { value: "" }, "Chosen by the service"),
+    this.form.elements.face_model.replaceChildren(el("option", { value: "" }, text("settings.model_by_service")),
       ...names.map((name) => el("option", { value: name }, name)));
   }
 
@@ -134,7 +124,7 @@ export class Settings extends EventTarget {
       el("input", { type: "radio", name: "backend", value: row.name, checked: row.name === "local" }),
       el("span", { class: "choice-name" }, backendText(row.name)),
       el("span", { class: "choice-note" }, [row.leaves_machine, row.price_note].filter(Boolean).join(" ")
-        || (row.name === "local" ? "Nothing leaves it." : "The photo leaves this machine and the provider charges for it.")),
+        || text(row.name === "local" ? "settings.stays" : "settings.leaves")),
     )));
   }
 
@@ -146,7 +136,7 @@ export class Settings extends EventTarget {
     setText(find("face-strength-value"), percent(elements.face_strength.value / 100));
     setText(find("color-strength-value"), percent(elements.color_strength.value / 100));
     setText(find("output-quality-value"), elements.output_quality.value);
-    elements.scale.setAttribute("aria-valuetext", `${elements.scale.value} times larger`);
+    elements.scale.setAttribute("aria-valuetext", text("settings.times_larger", { number: Number(elements.scale.value) }));
     elements.face_strength.setAttribute("aria-valuetext", percent(elements.face_strength.value / 100));
     elements.color_strength.setAttribute("aria-valuetext", percent(elements.color_strength.value / 100));
     find("color-correction-row").hidden = !local;

@@ -1,6 +1,7 @@
 // Sentences that name a command to run: the command stands out and can be copied.
 
 import { button, el, setText } from "./dom.js";
+import { text } from "./text.js";
 
 const COMMAND = /python3 run\.py [A-Za-z0-9 ._-]*[A-Za-z0-9_]/;
 
@@ -10,10 +11,10 @@ export function withCommand(sentence) {
   if (!found) return sentence;
   const [command] = found;
   const code = el("code", {}, command);
-  const copy = button("Copy the command", { symbol: "copy", quiet: true, class: "copy", onclick: async () => {
+  const copy = button(text("command.copy"), { symbol: "copy", quiet: true, class: "copy", onclick: async () => {
     try {
       await navigator.clipboard.writeText(command);
-      setText(copied, "Copied");
+      setText(copied, text("command.copied"));
     } catch {
       getSelection().selectAllChildren(code); // no clipboard for this page: at least it is marked
     }

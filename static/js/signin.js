@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { find, setText } from "./dom.js";
+import { text } from "./text.js";
 
 /** Ask for the key whenever the service wants one; `onsignedin` runs after each success. */
 export function openSignIn(onsignedin) {
@@ -15,7 +16,7 @@ export function openSignIn(onsignedin) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const key = field.value.trim();
-    if (!key) return fail("Enter the key or token; whoever runs the service knows which.");
+    if (!key) return fail(text("signin.enter"));
     find("signin-go").disabled = true;
     try {
       await api.signIn(key);

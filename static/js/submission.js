@@ -3,7 +3,8 @@
 
 import * as api from "./api.js";
 import { announce, find, setText } from "./dom.js";
-import { percent, plural } from "./format.js";
+import { percent } from "./format.js";
+import { text } from "./text.js";
 
 const QUEUE_POLL_SECONDS = 3;
 const PHOTO_REFUSED_STATUSES = new Set([400, 413, 415, 422]);
@@ -38,7 +39,7 @@ export class Submission {
       const accepted = await api.submit(photos.map(({ file }) => file), options, (share) => this.#showProgress(photos, share));
       const job = await api.job(accepted.job_id);
       const pictures = new Map(photos.map((photo, place) => [job.attempts[place]?.id, this.tray.release(photo)]));
-      announce(`${plural(photos.length, "photo")} sent.`);
+      announce(text("submission.sent", { count: photos.length }));
       this.onjob(job, pictures);
     } catch (problem) {
       await this.#handleRefusal(photos, problem);
@@ -50,7 +51,7 @@ export class Submission {
     while (true) {
       const { queue } = await api.status();
       if (queue.queued + count <= limit) return;
-      this.#showStatus(`Waiting for room: ${queue.queued} photos are in the queue.`);
+      this.#showStatus(text("submission.room", { count: queue.queued }));
       await sleep(QUEUE_POLL_SECONDS);
     }
   }
@@ -74,7 +75,7 @@ export class Submission {
     this.active = this.tray.sending = true;
     find("sending").hidden = false;
     this.tray.draw();
-    this.#showStatus("Sending…");
+    this.#showStatus(text("submission.sending"));
   }
 
   #end() {
@@ -85,7 +86,7 @@ export class Submission {
 
   #showProgress(photos, share) {
     find("sending-bar").value = share;
-    this.#showStatus(share < 1 ? `Sending ${plural(photos.length, "photo")}: ${percent(share)}` : "Sent; the service looks at them.");
+    this.#showStatus(share < 1 ? text("submission.share", { count: photos.length, share: percent(share) }) : text("submission.looking"));
   }
 
   #showStatus(words) {

@@ -16,17 +16,11 @@
   system.addEventListener("change", apply);
   apply();
 
-  addEventListener("DOMContentLoaded", () => {
-    const toggle = document.getElementById("theme");
-    const label = () => toggle.setAttribute("aria-label", `Switch to ${current() === "dark" ? "light" : "dark"}`);
-    label();
-    toggle.addEventListener("click", () => {
-      chosen = current() === "dark" ? "light" : "dark";
-      try {
-        localStorage.setItem(STORAGE_KEY, chosen);
-      } catch { /* it lasts as long as the page */ }
-      apply();
-      label();
-    });
-  });
+  addEventListener("DOMContentLoaded", () => document.getElementById("theme").addEventListener("click", () => {
+    chosen = current() === "dark" ? "light" : "dark";
+    try {
+      localStorage.setItem(STORAGE_KEY, chosen);
+    } catch { /* it lasts as long as the page */ }
+    apply();
+  }));
 })();

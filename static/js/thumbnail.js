@@ -47,6 +47,7 @@ async function draw({ canvas, file, facts }) {
   if (canvas.width === 0) return bitmap.close(); // thrown away meanwhile
   canvas.width = bitmap.width;
   canvas.height = bitmap.height;
-  canvas.getContext("bitmaprenderer").transferFromImageBitmap(bitmap);
+  canvas.getContext("2d").drawImage(bitmap, 0, 0); // "bitmaprenderer" shows it as it lies in the file
+  bitmap.close();
   canvas.dataset.ready = "true";
 }

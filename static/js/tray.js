@@ -5,7 +5,8 @@ import { button, el, find, oncePerFrame, setText } from "./dom.js";
 import { validationError, scaleError } from "./validation.js";
 import { readImageHeader } from "./image_header.js";
 import { discard, thumbnail } from "./thumbnail.js";
-import { bytes, duration, plural, size } from "./format.js";
+import { bytes, duration, size } from "./format.js";
+import { text } from "./text.js";
 
 const READ_CONCURRENCY = 8;
 let lastId = 0;
@@ -62,7 +63,7 @@ export class Tray extends EventTarget {
 
   #addPhoto(file, facts) {
     const sentence = facts ? validationError(file, facts, this.config)
-      : "It cannot be read; it may have been moved or be a folder.";
+      : text("invalid.unreadable");
     if (sentence) return this.#reject(file, sentence);
     const photo = { id: (lastId += 1), file, facts, canvas: thumbnail(file, facts) };
     photo.tile = this.#tile(photo);
@@ -79,7 +80,7 @@ export class Tray extends EventTarget {
     return el("li", { class: "tile" },
       el("div", { class: "tile-photo", data: { format: facts.format } }, photo.canvas),
       el("span", { class: "tile-name", title: file.name }, file.name), photo.note,
-      button(`Take ${file.name} out`, { symbol: "close", quiet: true, class: "tile-remove", onclick: () => this.#remove(photo) }));
+      button(text("tray.remove", { name: file.name }), { symbol: "close", quiet: true, class: "tile-remove", onclick: () => this.#remove(photo) }));
   }
 
   #remove(photo) {
@@ -129,9 +130,9 @@ export class Tray extends EventTarget {
   #drawButton() {
     const ready = this.config ? this.ready() : [];
     const seconds = this.seconds();
-    setText(find("tray-title"), `${plural(this.photos.length, "photo")} chosen`);
-    setText(find("restore-words"), ready.length === 1 ? "Restore this photo" : `Restore ${plural(ready.length, "photo")}`);
-    setText(find("restore-time"), seconds && ready.length ? `about ${duration(seconds)}` : "");
+    setText(find("tray-title"), text("tray.chosen", { count: this.photos.length }));
+    setText(find("restore-words"), text("tray.restore_photos", { count: ready.length }));
+    setText(find("restore-time"), seconds && ready.length ? text("time.about", { time: duration(seconds) }) : "");
     find("restore").disabled = this.sending || ready.length === 0;
     find("tray-clear").disabled = this.sending;
   }
@@ -140,7 +141,7 @@ export class Tray extends EventTarget {
     find("refused").hidden = this.refused.length === 0;
     if (!this.refused.length || this.shown === this.refused.length) return void (this.shown = this.refused.length);
     this.shown = this.refused.length;
-    setText(find("refused-title"), `${plural(this.refused.length, "file")} cannot be restored`);
+    setText(find("refused-title"), text("refused.title", { count: this.refused.length }));
     find("refused-list").replaceChildren(...this.refused.map(({ name, sentence }) =>
       el("li", {}, el("strong", {}, name), " ", sentence)));
   }

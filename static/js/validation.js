@@ -2,6 +2,7 @@
 // from a file's facts to one plain sentence, or null when nothing speaks against it.
 
 import { bytes, factor, listed } from "./format.js";
+import { text } from "./text.js";
 
 const FORMAT_NAMES = { JPEG: "JPEG", PNG: "PNG", WEBP: "WebP", TIFF: "TIFF", BMP: "BMP", AVIF: "AVIF", HEIF: "HEIC" };
 
@@ -10,18 +11,18 @@ export const formatNames = (formats) => listed(formats.map((name) => FORMAT_NAME
 
 /** What is wrong with a photo whatever the settings; `facts` as `readImageHeader` gives them. */
 export function validationError(file, facts, { limits, formats }) {
-  if (file.size === 0) return "The file is empty.";
-  if (facts.format === null) return `Not a photo this service can open. It opens ${formatNames(formats)}.`;
+  if (file.size === 0) return text("invalid.empty");
+  if (facts.format === null) return text("invalid.no_photo", { formats: formatNames(formats) });
   if (!formats.includes(facts.format))
-    return `${FORMAT_NAMES[facts.format]} photos cannot be opened here; save it as JPEG and add that.`;
+    return text("invalid.format", { format: FORMAT_NAMES[facts.format] });
   if (file.size > limits.max_file_bytes)
-    return `It has ${bytes(file.size)}, and ${bytes(limits.max_file_bytes)} are allowed; save it smaller.`;
+    return text("invalid.bytes", { has: bytes(file.size), most: bytes(limits.max_file_bytes) });
   if (facts.width === null) return null;
   const pixels = facts.width * facts.height;
   if (pixels > limits.max_input_megapixels * 1e6)
-    return `It has ${Math.round(pixels / 1e6)} megapixels, and ${limits.max_input_megapixels} are allowed; make it smaller.`;
+    return text("invalid.megapixels", { has: Math.round(pixels / 1e6), most: limits.max_input_megapixels });
   if (Math.max(facts.width, facts.height) > limits.max_side_pixels)
-    return `Its longer side has ${Math.max(facts.width, facts.height)} pixels, and ${limits.max_side_pixels} are allowed.`;
+    return text("invalid.side", { has: Math.max(facts.width, facts.height), most: limits.max_side_pixels });
   return null;
 }
 
@@ -31,7 +32,6 @@ export function scaleError(facts, scale, { limits }) {
   const pixels = facts.width * facts.height, most = limits.max_output_megapixels * 1e6;
   if (pixels * scale * scale <= most) return null;
   const fits = Math.floor(2 * Math.sqrt(most / pixels)) / 2;
-  const remedy = fits >= 1 ? `choose ${factor(fits)} or less` : "make the photo smaller first";
-  return `At ${factor(scale)} it would have ${Math.round((pixels * scale * scale) / 1e6)} megapixels, and `
-    + `${limits.max_output_megapixels} are allowed; ${remedy}.`;
+  return text(fits >= 1 ? "invalid.scale" : "invalid.any_scale", { scale: factor(scale), fits: factor(fits),
+    has: Math.round((pixels * scale * scale) / 1e6), most: limits.max_output_megapixels });
 }

@@ -4,11 +4,14 @@
 import { withCommand } from "./shell_command.js";
 import { Compare } from "./compare.js";
 import { announce, el, find, setAttribute, setText } from "./dom.js";
+import { dragOut } from "./drag_out.js";
 import { Faces } from "./faces.js";
 import { factRows } from "./result_facts.js";
-import { LARGEST_PIXELS, isFullResolution, originalAddress, resultAddress } from "./image_sources.js";
+import { sideAddress, tileSource } from "./image_sources.js";
 import { percent } from "./format.js";
+import { text, textOf, warningText } from "./text.js";
 
+const SIDES = ["before", "after"];
 const MODES = ["slider", "side", "hold"];
 const ZOOMS = { "zoom-fit": null, "zoom-100": 1, "zoom-400": 4 };
 
@@ -17,7 +20,7 @@ export class Viewer {
   constructor(jobs, act) {
     Object.assign(this, { jobs, act, shown: null });
     this.dialog = find("viewer");
-    this.compare = new Compare(() => this.#viewChanged());
+    this.compare = new Compare(() => this.#viewChanged(), (side, state) => this.#tilesChanged(side, state));
     find("viewer-stage").replaceWith(this.compare.stage);
     this.faces = new Faces({
       onblend: (jobId, attempt) => this.#blended(jobId, attempt),
@@ -38,7 +41,7 @@ export class Viewer {
       this.dialog.showModal();
       this.compare.stage.focus({ preventScroll: true });
     }
-    this.shown = { job, attempt, before: null, after: null };
+    this.shown = { job, attempt, before: null, after: null, tiles: {} };
     this.#fill();
     this.faces.show(job, attempt);
   }
@@ -53,6 +56,7 @@ export class Viewer {
     find("viewer-previous").addEventListener("click", () => this.#step(-1));
     find("viewer-next").addEventListener("click", () => this.#step(1));
     find("viewer-again").addEventListener("click", () => this.act.again(this.shown.job.job_id, this.shown.attempt));
+    dragOut(find("viewer-download"), () => this.shown?.attempt);
     addEventListener("popstate", () => {
       this.close();
       setTimeout(() => this.#restoreFocus()); // the browser first goes to the address's own mark, such as #main
@@ -98,7 +102,7 @@ export class Viewer {
   #setMode(mode) {
     for (const name of MODES) setAttribute(find(`mode-${name}`), "aria-pressed", name === mode ? "true" : "false");
     this.compare.setMode(mode);
-    announce({ slider: "Slider between before and after", side: "Side by side", hold: "Hold to see before" }[mode]);
+    announce(textOf("mode", mode));
   }
 
   #fill() {
@@ -108,24 +112,25 @@ export class Viewer {
     const all = this.jobs.completed();
     const here = all.findIndex((row) => row.attempt.id === attempt.id);
     setText(find("viewer-title"), name);
-    setText(find("viewer-place"), all.length > 1 ? `${here + 1} of ${all.length}` : "");
+    setText(find("viewer-place"), all.length > 1 ? text("viewer.place", { number: here + 1, count: all.length }) : "");
     find("viewer-previous").disabled = here <= 0;
     find("viewer-next").disabled = here >= all.length - 1;
     this.#fillDownload();
     find("facts").replaceChildren(...factRows(job, attempt).flatMap(([term, value]) =>
       [el("dt", {}, term), el("dd", {}, value)]));
-    find("warnings").replaceChildren(...result.warnings.map(({ message }) => el("li", {}, withCommand(message))));
+    find("warnings").replaceChildren(...result.warnings.map((warning) => el("li", {}, withCommand(warningText(warning)))));
     find("warnings").hidden = result.warnings.length === 0;
     const pixels = this.#screenPixels();
-    this.shown.before = originalAddress(job.job_id, attempt, pixels);
-    this.shown.after = resultAddress(job.job_id, attempt, pixels);
-    this.compare.show({ before: this.shown.before, after: this.shown.after, width: result.width, height: result.height, name });
+    for (const side of SIDES) this.shown[side] = sideAddress(job.job_id, attempt, side, pixels);
+    const { shown } = this;
+    this.compare.show({ before: shown.before, after: shown.after, width: result.width, height: result.height, name })
+      .then(() => this.shown === shown && SIDES.forEach((side) => this.#showTiles(side))); // what is at hand comes first
   }
 
   #fillDownload() {
     const { attempt } = this.shown;
     setAttribute(find("viewer-download"), "href", attempt.result.url);
-    setAttribute(find("viewer-download"), "aria-label", `Download ${attempt.original_filename}, restored`);
+    setAttribute(find("viewer-download"), "aria-label", text("viewer.download_label", { name: attempt.original_filename }));
   }
 
   #screenPixels() {
@@ -143,13 +148,37 @@ export class Viewer {
       const on = zoom ? Math.abs(view.zoom - zoom) < 0.005 : view.fitted;
       setAttribute(find(id), "aria-pressed", on ? "true" : "false");
     }
-    const longer = Math.max(view.width, view.height);
-    const pixels = longer * view.zoom;
-    find("reduced").hidden = isFullResolution(attempt) || longer <= LARGEST_PIXELS || pixels <= LARGEST_PIXELS;
+    const pixels = Math.max(view.width, view.height) * view.zoom;
     if (pixels <= (this.shown.pixels ?? 2048)) return;
     this.shown.pixels = pixels;
-    this.#loadSharper("before", originalAddress(job.job_id, attempt, pixels));
-    this.#loadSharper("after", resultAddress(job.job_id, attempt, pixels));
+    for (const side of SIDES) this.#loadSharper(side, this.#address(side));
+  }
+
+  #address(side) {
+    const { job, attempt, tiles, pixels = this.#screenPixels() } = this.shown;
+    return sideAddress(job.job_id, attempt, side, pixels, tiles[side] && tiles[side] !== "missing");
+  }
+
+  #showTiles(side) {
+    const { job, attempt, tiles } = this.shown;
+    delete tiles[side];
+    this.compare.showTiles(side, tileSource(job.job_id, attempt, side));
+    this.#showReduced();
+  }
+
+  /** Where the service has no tiles, its largest rendition stands in for them. */
+  #tilesChanged(side, state) {
+    if (!this.shown) return;
+    this.shown.tiles[side] = state;
+    if (state === "missing") this.#loadSharper(side, this.#address(side));
+    this.#showReduced();
+  }
+
+  #showReduced() {
+    const state = this.shown.tiles.after;
+    const words = state === "loading" ? text("viewer.loading_tiles") : state === "missing" ? text("viewer.reduced") : "";
+    setText(find("reduced"), words);
+    find("reduced").hidden = !words;
   }
 
   #loadSharper(which, address) {
@@ -168,7 +197,8 @@ export class Viewer {
     this.jobs.mergeAttempt(jobId, attempt);
     this.shown.job = this.jobs.get(jobId);
     this.#fillDownload();
-    this.#loadSharper("after", resultAddress(jobId, attempt, this.shown.pixels ?? this.#screenPixels()));
-    announce("The face was blended again.");
+    this.#showTiles("after");
+    this.#loadSharper("after", this.#address("after"));
+    announce(text("faces.blended"));
   }
 }

@@ -16,6 +16,7 @@ from app.api.auth.rate_windows import MemoryWindows, Windows
 from app.errors import TooManyRequests
 
 WRONG_KEYS_PER_MINUTE = 10
+PREVIEWS_PER_MINUTE = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,7 @@ class RateLimits:
 
     def __init__(self, rate_limit: str, windows: Windows | None = None) -> None:
         self._limit = parse_rate(rate_limit)
+        self._previews = RateLimitItemPerMinute(PREVIEWS_PER_MINUTE)
         self._wrong_keys = RateLimitItemPerMinute(WRONG_KEYS_PER_MINUTE)
         self.windows: Windows = windows or MemoryWindows()
 
@@ -55,6 +57,13 @@ class RateLimits:
         taken = await self.windows.hit(limit, "asked", client)
         resets_at, left = await self.windows.look(limit, "asked", client)
         left = max(0, left) if taken else 0
+        return RateWindow(limit.amount, left, _seconds_until(resets_at), limit.get_expiry(), exceeded=not taken)
+
+    async def hit_preview(self, owner: str) -> RateWindow:
+        """Count one preview of an owner."""
+        limit = self._previews
+        taken = await self.windows.hit(limit, "preview", owner)
+        resets_at, left = await self.windows.look(limit, "preview", owner)
         return RateWindow(limit.amount, left, _seconds_until(resets_at), limit.get_expiry(), exceeded=not taken)
 
     async def count_wrong_key(self, address: str) -> None:

@@ -21,6 +21,7 @@ from app.api.dependencies import (
 from app.api.routes.jobs import JobId
 from app.errors import Conflict, NotFound
 from app.images import PREVIEW_SIDE_PIXELS
+from app.options import RestoreOptions
 from app.store import Attempt, AttemptStatus
 
 router = APIRouter()
@@ -89,7 +90,9 @@ async def original(
     request: Request,
     job_id: JobId,
     attempt: AttemptChoice = None,
-    preview: Annotated[bool, Query(description="a JPEG of at most 400 x 400 (or `size`) instead")] = False,
+    preview: Annotated[
+        bool, Query(description="a JPEG of at most 400 x 400 (or `size`) instead, turned as the result is")
+    ] = False,
     size: PreviewSize = PREVIEW_SIDE_PIXELS,
 ) -> Response:
     """The upload as an attachment, exactly as it was sent; or a small re-encoded JPEG to show."""
@@ -98,7 +101,8 @@ async def original(
     chosen = choose_attempt(job, attempt)
     if preview:
         make = functools.partial(context.run_heavy, _original_preview, context, chosen, size)
-        return file_responses.preview_response(await context.previews.get((chosen.photo_id, size), make))
+        key = (chosen.photo_id, size, _rotation_of(chosen))
+        return file_responses.preview_response(await context.previews.get(key, make))
     return await context.run(file_responses.original_response, context.storage, chosen, request.headers)
 
 
@@ -132,4 +136,9 @@ def _original_preview(context: AppContext, attempt: Attempt, size: int) -> bytes
     if not context.storage.has_upload(attempt.photo_id):
         raise NotFound("photo_not_found", "The upload is not there any more; it has expired.")
     with context.storage.upload(attempt.photo_id) as path:
-        return context.inspectors.preview(path, size)
+        return context.inspectors.preview(path, size, rotate=_rotation_of(attempt))
+
+
+def _rotation_of(attempt: Attempt) -> int:
+    """Degrees that this attempt turned its photo by: what stands beside the result is turned like it."""
+    return RestoreOptions.from_json(attempt.options_json).rotate

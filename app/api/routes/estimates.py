@@ -117,7 +117,7 @@ def _qualities(estimator: Estimator, sizes: Sequence[tuple[int, int]], options: 
 
 
 def _result(size: tuple[int, int], options: RestoreOptions) -> dict[str, Any]:
-    width, height = output_size(*size, options.scale)
+    width, height = output_size(*size, options.scale, options.rotate)
     return {"width": width, "height": height, "format": options.output_format}
 
 

@@ -124,6 +124,7 @@ def _status(context: AppContext, owner: str | None) -> dict[str, Any]:
         "uptime_seconds": round(context.clock() - context.started_at, 1),
         "queue": {
             "queued": counts.queued,
+            "waiting": counts.queued + counts.read_ahead,
             "processing": counts.processing,
             "completed": counts.completed,
             "failed": counts.failed,

@@ -45,6 +45,7 @@ class DecodeOptions:
         as_stored: leave RGB or grey numbers and the profile as they are (results of our own).
         page: the page of a TIFF, from 0; None: the first, with a note on how many there are.
         keep_partial: of a file that lacks pixels decode what is there, with a note, instead of refusing it.
+        rotate: degrees clockwise, a multiple of 90, that the upright picture is turned.
         shrink_to: the picture may come smaller, with sides of at least so many pixels; for previews.
     """
 
@@ -52,6 +53,7 @@ class DecodeOptions:
     page: int | None = None
     keep_partial: bool = False
     shrink_to: int | None = None
+    rotate: int = 0
 
 
 _DEFAULTS = DecodeOptions()
@@ -68,7 +70,7 @@ def decode_file(path: Path, limits: ImageLimits, options: DecodeOptions = _DEFAU
         if photo.image.format == "TIFF":
             return _decode_page(photo, file, limits, options)
         loaded, channels = _load_channels(photo, options)
-        source = collecting.collect(photo.image, file, _size(channels))
+        source = collecting.collect(photo.image, file, _size(channels), rotate=options.rotate)
         picture = _picture(dataclasses.replace(photo, image=loaded), channels, source, options)
         # The further pictures of a JPEG are told apart from previews, depth and gain maps by its container.
         frames = 1 if format_name(photo.image) == "JPEG" else getattr(photo.image, "n_frames", 1)
@@ -81,7 +83,7 @@ def _decode_page(photo: OpenedPhoto, file: BinaryIO, limits: ImageLimits, option
     channels = read_channels(page, limits, photo.image.info.get("icc_profile"), keep_partial=options.keep_partial)
     # A first photo that is not in the first directory is described there all the same.
     directories = (page.directory.position,) if options.page else (page.directory.position, None)
-    source = collecting.collect(photo.image, file, _size(channels), directories)
+    source = collecting.collect(photo.image, file, _size(channels), directories, rotate=options.rotate)
     picture = dataclasses.replace(_picture(photo, channels, source, options), pages=len(pages.photos))
     if options.page is not None or (picture.pages == 1 and pages.complete):
         return picture

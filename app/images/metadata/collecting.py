@@ -31,6 +31,7 @@ _MAX_DPI = 1e8  # what PNG's field of pixels per metre holds
 _MAX_BLOCKS = 8
 _MAX_COMMENT_CHARACTERS = 64_000
 _NAMED_IN_A_NOTE = 6
+_QUARTER_TURN = {1: 6, 6: 3, 3: 8, 8: 1, 2: 7, 7: 4, 4: 5, 5: 2}  # EXIF orientations, by one more turn clockwise
 _SIGNED = "The photo's content credentials (C2PA) sign its own file, so they were left out."
 _PARTLY_BROKEN = "Part of the photo's {} data is broken and was left out."
 
@@ -52,7 +53,12 @@ class _Raw:
 
 
 def collect(
-    image: Image.Image, file: BinaryIO, size: tuple[int, int], directories: tuple[int | None, ...] = (None,)
+    image: Image.Image,
+    file: BinaryIO,
+    size: tuple[int, int],
+    directories: tuple[int | None, ...] = (None,),
+    *,
+    rotate: int = 0,
 ) -> Metadata:
     """Gather the metadata of a photo.
 
@@ -62,16 +68,17 @@ def collect(
         size: width and height in pixels of what was decoded, before `orientation` is applied to it.
         directories: of a TIFF, offsets of the directories that describe the photo (None: the file's first one); a later
             one says what the ones before it do not.
+        rotate: degrees clockwise that the upright picture is turned; the orientation that is returned includes them.
     """
     raw = _Raw(directories=directories)
     try:
         _read(raw, image, file)
     except Exception:  # noqa: BLE001 - metadata never fails a photo, whatever a reader of it throws
         raw.notes.append(_PARTLY_BROKEN.format("metadata"))
-    orientation = raw.orientation
+    drawn = turned_orientation(_drawn_orientation(image, raw.orientation), rotate)
+    orientation = raw.orientation = turned_orientation(raw.orientation, rotate)
     block = _joined_exif(raw)
     turned = size if orientation < 5 else size[::-1]
-    drawn = _drawn_orientation(image, orientation)
     packet = _upright_xmp(raw, drawn, turned)
     resolution = _dpi(raw, block)
     if block:
@@ -98,6 +105,13 @@ def _read(raw: _Raw, image: Image.Image, file: BinaryIO) -> None:
         return
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         reader(raw, data)
+
+
+def turned_orientation(orientation: int, rotate: int) -> int:
+    """The EXIF orientation that also turns the upright picture by `rotate` degrees clockwise."""
+    for _ in range(rotate // 90):
+        orientation = _QUARTER_TURN[orientation]
+    return orientation
 
 
 def _drawn_orientation(image: Image.Image, orientation: int) -> int:

@@ -18,11 +18,12 @@ import torch
 from numpy.typing import NDArray
 
 from app.errors import Cancelled, Conflict, Unavailable
-from app.images import Picture
+from app.images import Box, Overview, PatchWindow, Picture
 from app.notices import Notice
 from app.options import RestoreOptions
 from app.restoration.models.registry import ModelRegistry
 from app.restoration.models.table import ModelRow
+from app.restoration.patches import cut, scaled
 from app.restoration.reference.faces import face_rows, make_face_enhancer
 from app.restoration.reference.packages import MISSING, is_available
 from app.restoration.setup import Setup
@@ -169,6 +170,16 @@ class ReferenceRestorer:
             faces=() if enhancer is None else face_rows(enhancer, picture.width, picture.height),
             warnings=(*stand_in, *ignored, *missing, *_tiny_notice(picture)),
         )
+
+    def restore_patch(self, patch: PatchWindow, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
+        """See `PhotoRestorer`; upstream restores the whole window."""
+        window = dataclasses.replace(patch.window, grey=patch.overview.colourless)
+        done = self.restore(window, options, on_progress)
+        return dataclasses.replace(done, picture=cut(done.picture, scaled(patch.inner, options.scale)))
+
+    def find_faces(self, overview: Overview, options: RestoreOptions) -> list[Box]:
+        """See `PhotoRestorer`; upstream's own packages look for them in the window only."""
+        return []
 
     def release(self) -> None:
         """See `PhotoRestorer`; upstream's networks go with each photo."""

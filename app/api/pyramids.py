@@ -1,0 +1,79 @@
+"""The pyramids of large pictures that are being looked at, in nameless files: made once, dropped when nobody has looked
+for a while or others need the room. No other process can open them, and a crash leaves nothing behind.
+
+Only one is made at a time, so that however many large results are opened, memory and the other requests are spared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+
+from app.api.shared_calls import SharedCalls
+from app.images import Decoder, Pyramid
+
+KEPT_BYTES = 1024**3
+IDLE_SECONDS = 600.0
+
+
+class Pyramids:
+    """Use it from one event loop. `decoder` makes the pyramids, apart from those that other requests wait for."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        *,
+        most_bytes: int = KEPT_BYTES,
+        idle_seconds: float = IDLE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.decoder = decoder
+        self._most_bytes, self._idle_seconds, self._clock = most_bytes, idle_seconds, clock
+        self._calls: SharedCalls[Pyramid] = SharedCalls()
+        self._kept: OrderedDict[Hashable, tuple[Pyramid, float]] = OrderedDict()
+        self._turn = asyncio.Semaphore(1)
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def get(self, key: Hashable, make: Callable[[], Awaitable[Pyramid]]) -> Pyramid:
+        """The pyramid kept for this key, made now if none is. It may be closed while others are made."""
+        if key not in self._kept:
+            return await self._calls.run(key, lambda: self._made(key, make))
+        pyramid, _ = self._kept.pop(key)
+        self._keep(key, pyramid)
+        return pyramid
+
+    def drop_idle(self) -> None:
+        """Close what nobody looked at for the idle time, and look again later."""
+        limit = self._clock() - self._idle_seconds
+        for key in [key for key, (_, used_at) in self._kept.items() if used_at <= limit]:
+            self._kept.pop(key)[0].close()
+        self._timer = None
+        self._watch()
+
+    async def close(self) -> None:
+        """Close all, and the decoder."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for pyramid, _ in self._kept.values():
+            pyramid.close()
+        self._kept.clear()
+        await asyncio.to_thread(self.decoder.close)
+
+    async def _made(self, key: Hashable, make: Callable[[], Awaitable[Pyramid]]) -> Pyramid:
+        async with self._turn:
+            pyramid = await make()
+        self._keep(key, pyramid)  # here: whoever asked may have left meanwhile
+        return pyramid
+
+    def _keep(self, key: Hashable, pyramid: Pyramid) -> None:
+        """As the newest; the oldest go until the rest takes no more than it may."""
+        self._kept[key] = (pyramid, self._clock())
+        self._watch()
+        while len(self._kept) > 1 and sum(pyramid.bytes for pyramid, _ in self._kept.values()) > self._most_bytes:
+            self._kept.popitem(last=False)[1][0].close()
+
+    def _watch(self) -> None:
+        if self._kept and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._idle_seconds, self.drop_idle)

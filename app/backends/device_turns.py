@@ -1,0 +1,202 @@
+"""Whose turn it is on the device: photos one after another, and previews, which may go in between two steps of a photo.
+
+A step is what a photo tells progress after: a run of a network, or a part of it. A preview goes ahead of whatever
+waits, yet never for long: at most one patch goes between two steps, and after a patch the photos work at least as long
+as it took before the next one may go in. So previews take at most half of the device while photos are there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+from app.errors import Cancelled, Unavailable
+from app.stages import OnProgress, Stage
+
+BUSY_RETRY_SECONDS = 10
+_IDLE_SECONDS = 1.0  # without a photo, after which nothing is owed to any
+_LOOK_SECONDS = 0.5
+Answer = TypeVar("Answer")
+Beat = Callable[[], bool]  # tells that the work goes on; False: stop
+
+
+class _Patch(Generic[Answer]):
+    """The work of one preview that waits for its turn, and its answer."""
+
+    def __init__(self, work: Callable[[Beat], Answer]) -> None:
+        self.work = work
+        self.began_at: float | None = None
+        self.ended = False
+        self.answer: Answer | None = None
+        self.error: BaseException | None = None
+
+    def run(self, beat: Beat) -> None:
+        """Do it, and keep whatever comes of it; raises `Cancelled` when `beat` stopped it."""
+        try:
+            self.answer = self.work(beat)
+        except Cancelled:
+            raise
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever asked, not to the photo in between
+            self.error = error
+        self.ended = True
+
+
+class PhotoTurn:
+    """The turn of a photo. `lent_seconds` is how long it stood still for previews."""
+
+    def __init__(self, turns: DeviceTurns) -> None:
+        self._turns = turns
+        self.lent_seconds = 0.0
+
+    def paced(self, on_progress: OnProgress) -> OnProgress:
+        """The progress of the photo, which after each step lets one preview in, if one waits and may go.
+
+        While that runs the photo goes on telling where it stands, so that nobody takes it for hung; when it is asked to
+        stop, the preview steps back and waits again.
+        """
+
+        def step(fraction: float, stage: Stage) -> bool:
+            goes_on = on_progress(fraction, stage)
+            if goes_on:
+                self.lent_seconds += self._turns.let_one_in(lambda: on_progress(fraction, stage))
+            return goes_on
+
+        return step
+
+
+class DeviceTurns:
+    """The turns on one device; safe to use from any thread. `clock` is monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._moved = threading.Condition()
+        self._taken = False
+        self._photos_waiting = 0
+        self._waiting: deque[_Patch[Any]] = deque()
+        self._owed_seconds = 0.0  # how long photos work before the next preview may go in
+        self._looked_at = 0.0
+        self._photo_ended_at = float("-inf")
+
+    @contextlib.contextmanager
+    def photo(self) -> Iterator[PhotoTurn]:
+        """The device is a photo's (or a warm-up's) while the block runs; waits for it, before every preview."""
+        with self._moved:
+            self._photos_waiting += 1
+            self._moved.wait_for(lambda: not self._taken)
+            self._photos_waiting -= 1
+            self._taken = True
+            self._looked_at = self._clock()
+        try:
+            yield PhotoTurn(self)
+        finally:
+            with self._moved:
+                self._count_work()
+                self._photo_ended_at = self._looked_at
+                self._free()
+
+    @contextlib.contextmanager
+    def if_free(self) -> Iterator[bool]:
+        """The device is the block's if nobody has it just now; else False."""
+        with self._moved:
+            has_it = not self._taken
+            self._taken = True
+        try:
+            yield has_it
+        finally:
+            if has_it:
+                with self._moved:
+                    self._free()
+
+    def preview(self, work: Callable[[Beat], Answer], wait_seconds: float) -> Answer:
+        """Run `work` on the free device, or have the photo at work run it between two of its steps.
+
+        Raises:
+            Unavailable: `preview_busy` when its turn did not come within `wait_seconds`. What `work` raises.
+        """
+        patch = _Patch(work)
+        with self._moved:
+            self._waiting.append(patch)
+            runs_here = self._await_turn(patch, self._clock() + wait_seconds)
+        if runs_here:
+            try:
+                patch.run(_go_on)
+            finally:
+                with self._moved:
+                    self._ran(patch)
+                    self._free()
+        if patch.error is not None:
+            raise patch.error
+        return patch.answer  # type: ignore[return-value]
+
+    def let_one_in(self, beat: Beat) -> float:
+        """In the thread of a photo: run one waiting preview, if it may; gives its seconds."""
+        with self._moved:
+            self._count_work()
+            if not self._waiting or self._owed_seconds > 0:
+                return 0.0
+            patch = self._waiting.popleft()
+            patch.began_at = self._clock()
+        try:
+            patch.run(beat)
+        except Cancelled:  # the photo was: the preview waits again
+            with self._moved:
+                patch.began_at = None
+                self._waiting.appendleft(patch)
+                self._moved.notify_all()
+            return 0.0
+        with self._moved:
+            return self._ran(patch)
+
+    def _await_turn(self, patch: _Patch[Any], until: float) -> bool:
+        """Wait until it has run in a photo's thread (False), or may run in this one, which has the device then."""
+        while not patch.ended:
+            if patch.began_at is None and self._may_run_here(patch):
+                self._waiting.remove(patch)
+                self._taken, patch.began_at = True, self._clock()
+                return True
+            left = until - self._clock()
+            if patch.began_at is None and left <= 0:
+                self._waiting.remove(patch)
+                raise _busy()
+            self._moved.wait(_LOOK_SECONDS if patch.began_at is not None else min(left, _LOOK_SECONDS))
+        return False
+
+    def _may_run_here(self, patch: _Patch[Any]) -> bool:
+        """Whether the device is free, no photo wants it, none did a moment ago, and no other preview came before."""
+        if self._taken or self._photos_waiting or self._waiting[0] is not patch:
+            return False
+        return self._owed_seconds <= 0 or self._clock() - self._photo_ended_at >= _IDLE_SECONDS
+
+    def _ran(self, patch: _Patch[Any]) -> float:
+        """Note what the patch took, which the photos get first before the next one."""
+        assert patch.began_at is not None
+        self._looked_at = self._clock()
+        self._owed_seconds = self._looked_at - patch.began_at
+        self._moved.notify_all()
+        return self._owed_seconds
+
+    def _count_work(self) -> None:
+        now = self._clock()
+        self._owed_seconds = max(0.0, self._owed_seconds - (now - self._looked_at))
+        self._looked_at = now
+
+    def _free(self) -> None:
+        self._taken = False
+        self._moved.notify_all()
+
+
+def _go_on() -> bool:
+    """Nobody stops a preview that runs by itself."""
+    return True
+
+
+def _busy() -> Unavailable:
+    return Unavailable(
+        "preview_busy",
+        "Other photos need the device just now; ask for the preview again, or send the photo.",
+        retry_after_seconds=BUSY_RETRY_SECONDS,
+    )

@@ -1,0 +1,69 @@
+"""The dashboard in other languages than English: chosen by the browser or by hand, down to plurals and numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from playwright.sync_api import Browser, expect
+
+from tests import browser as browsing
+from tests.browser import PHONE, Service, as_file, drop, grave_findings, photo, shoot, visit
+
+
+def test_a_german_browser_gets_a_german_page_and_can_choose_another_language(
+    browser: Browser, restoring: Service, tmp_path: Path
+) -> None:
+    browsing.forget_jobs(restoring)
+    with visit(browser, restoring.address, locale="de-AT", viewport=PHONE, has_touch=True, is_mobile=True) as seen:
+        page = seen.open()
+        expect(page.locator("html")).to_have_attribute("lang", "de")
+        assert [Path(request.url).name for request in seen.asked("/strings/")] == ["de.json"]
+        expect(page.locator("#service-word")).to_have_text("Bereit")
+        expect(page.locator(".drop-lead")).to_have_text("Fotos hier ablegen")
+        expect(page.locator("#theme")).to_have_attribute("aria-label", "Zwischen hell und dunkel wechseln")
+        heavy = photo(64, 48, "PNG") + bytes(1_600_000)
+        drop(page, as_file("eins.png", heavy), as_file("zwei.jpg", photo(64, 48)), as_file("brief.txt", b"no"))
+        expect(page.locator("#tray-title")).to_have_text("2 Fotos gewählt")
+        expect(page.locator(".tile-note").first).to_contain_text("1,53\u00a0MB")
+        expect(page.locator("#refused-title")).to_have_text("1 Datei kann nicht restauriert werden")
+        expect(page.locator("#restore-time")).to_contain_text("etwa")
+        shoot(page, "language-german-phone", tmp_path)
+        assert grave_findings(page) == []
+        page.select_option("#language", "es")  # photos wait: they are not thrown away
+        expect(page.locator("#language-later")).to_be_visible()
+        expect(page.locator(".tile")).to_have_count(2)
+        page.click("#restore")
+        expect(page.locator(".card[data-status=completed]")).to_have_count(2)
+        expect(page.locator(".job-title")).to_contain_text("2 Fotos · Schnell")
+        page.select_option("#language", "en")
+        expect(page.locator("html")).to_have_attribute("lang", "en")
+        page.select_option("#language", "es")
+        expect(page.locator(".job-title")).to_contain_text("2 fotos · Rápida")
+        page.reload()
+        expect(page.locator("#tray-clear")).to_have_text("Vaciar")
+        shoot(page, "language-spanish-phone", tmp_path)
+    with visit(browser, restoring.address, locale="fr-FR") as seen:
+        expect(seen.open().locator(".drop-lead")).to_have_text("Drop photos here")
+
+
+def test_a_refusal_of_the_service_is_said_in_the_language_of_the_page(browser: Browser, restoring: Service) -> None:
+    """By its code; a sentence whose code the catalog lacks stands as the service said it."""
+    with visit(browser, restoring.address, locale="de-DE") as seen:
+        page = seen.open()
+        sentences = page.evaluate("""async () => {
+          const { errorText } = await import('./js/text.js');
+          return [errorText({ code: 'queue_full', message: 'x' }), errorText({ code: 'newer', message: 'As it is.' })];
+        }""")
+        assert sentences == ["Die Warteschlange ist voll; gleich noch einmal versuchen.", "As it is."]
+        page.route(
+            "**/api/v1/jobs?*",
+            lambda route: route.fulfill(
+                status=503,
+                content_type="application/problem+json",
+                body='{"status": 503, "code": "database_busy", "detail": "The job database is busy."}',
+            ),
+        )
+        page.reload()
+        expect(page.locator("#message-words")).to_have_text(
+            "Der Dienst ist gerade überlastet; gleich noch einmal versuchen."
+        )

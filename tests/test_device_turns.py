@@ -1,0 +1,132 @@
+"""Turns on the device: one preview between two steps of a photo, and photos get as much time as previews took."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from app.backends.device_turns import Beat, DeviceTurns
+from app.errors import Cancelled, Unavailable
+from app.stages import Stage
+from tests.harness import until
+
+
+class Clock:
+    """Monotonic seconds that only the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def asking(turns: DeviceTurns, work: Callable[[Beat], object], count: int) -> list[threading.Thread]:
+    """So many threads that each ask for a preview, all of them waiting."""
+    threads = [threading.Thread(target=turns.preview, args=(work, 1000.0)) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(turns._waiting) == count)
+    return threads
+
+
+def test_one_preview_goes_between_two_steps_and_photos_get_at_least_half() -> None:
+    clock, ran = Clock(), []
+    turns = DeviceTurns(clock)
+
+    def work(beat: Beat) -> None:
+        ran.append(clock.now)
+        clock.now += 10.0
+
+    with turns.photo() as turn:
+        threads = asking(turns, work, 3)
+        step = turn.paced(lambda fraction, stage: True)
+        photo_seconds = 0.0
+        while len(ran) < 3:
+            before = len(ran)
+            step(0.5, Stage.UPSCALING)
+            assert len(ran) - before <= 1
+            clock.now += 1.0
+            photo_seconds += 1.0
+        assert turn.lent_seconds == 30.0
+    for thread in threads:
+        thread.join(10)
+    assert ran == [0.0, 20.0, 40.0]  # 10 s each, and 10 s of the photo after each
+    assert photo_seconds >= 20.0
+
+
+def test_a_photo_that_waits_goes_before_every_preview_that_waits() -> None:
+    clock, order = Clock(), []
+    turns = DeviceTurns(clock)
+
+    def photo() -> None:
+        with turns.photo():
+            order.append("photo")
+
+    with turns.photo():
+        askers = asking(turns, lambda beat: order.append("preview"), 8)
+        waiting = threading.Thread(target=photo)
+        waiting.start()
+        until(lambda: turns._photos_waiting == 1)
+    waiting.join(10)
+    for asker in askers:
+        asker.join(10)
+    assert order == ["photo"] + 8 * ["preview"]
+
+
+def test_a_preview_that_ran_keeps_the_next_one_out_until_photos_had_their_time() -> None:
+    clock = Clock()
+    turns = DeviceTurns(clock)
+
+    def slow(beat: Beat) -> None:
+        clock.now += 30.0
+
+    with turns.photo() as turn:
+        asking(turns, slow, 1)
+        turn.paced(lambda fraction, stage: True)(0.0, Stage.LOADING)
+    with pytest.raises(Unavailable, match="device"):  # the photo has only just ended, the next may be about to come
+        turns.preview(lambda beat: None, 0.0)
+    clock.now += 1.0
+    assert turns.preview(lambda beat: 7, 0.0) == 7  # nobody has come
+
+
+def test_a_cancelled_photo_gives_the_preview_back_to_the_queue() -> None:
+    turns, goes_on, begun = DeviceTurns(), [True, False], []
+
+    def work(beat: Beat) -> str:
+        begun.append(1)
+        if not beat():
+            raise Cancelled
+        return "done"
+
+    answers: list[str] = []
+    asker = threading.Thread(target=lambda: answers.append(turns.preview(work, 1000.0)))
+    with turns.photo() as turn:
+        asker.start()
+        until(lambda: len(turns._waiting) == 1)
+        turn.paced(lambda fraction, stage: goes_on.pop(0))(0.0, Stage.LOADING)
+    asker.join(10)
+    assert answers == ["done"]
+    assert len(begun) == 2
+
+
+def test_the_failure_of_a_preview_is_not_the_photos() -> None:
+    turns, seen = DeviceTurns(), []
+
+    def fails(beat: Beat) -> None:
+        raise ValueError("of the preview")
+
+    def ask() -> None:
+        with pytest.raises(ValueError, match="of the preview"):
+            turns.preview(fails, 1000.0)
+        seen.append(True)
+
+    asker = threading.Thread(target=ask)
+    with turns.photo() as turn:
+        asker.start()
+        until(lambda: len(turns._waiting) == 1)
+        assert turn.paced(lambda fraction, stage: True)(0.0, Stage.LOADING)
+    asker.join(10)
+    assert seen

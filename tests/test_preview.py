@@ -1,0 +1,240 @@
+"""Previews: a patch equals the whole result at its place, goes ahead of waiting photos, and nothing of it is kept."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.backends.local import LocalBackend, open_local_backend
+from app.images import Decoder, ImageLimits, Overview, Picture
+from app.images.decode import decode_file
+from app.images.patches import Box, detailed_place, patch_at
+from app.jobs.previewing import ChosenBy, Previewer
+from app.options import Quality, RestoreOptions
+from app.stages import Stage
+from tests.command_line import MODEL
+from tests.http_service import assert_problem, running
+
+INSTALLED = [{"quality": quality, "model": "m", "stands_in_for": None} for quality in ("fast", "balanced")]
+
+
+def textured(width: int, height: int, seed: int = 0) -> np.ndarray:
+    """(H, W, 3) uint8: soft shapes with some grain, different everywhere."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    soft = 127 + 90 * np.sin(rows / 9.0)[..., None] * np.sin(columns / 7.0)[..., None] * np.array([1.0, 0.7, 0.4])
+    grain = np.random.default_rng(seed).normal(0, 5, (height, width, 3))
+    pixels: np.ndarray = (soft + grain).clip(0, 255).astype(np.uint8)
+    return pixels
+
+
+def png(pixels: np.ndarray) -> bytes:
+    target = io.BytesIO()
+    Image.fromarray(pixels).save(target, "PNG")
+    return target.getvalue()
+
+
+@pytest.fixture(scope="module")
+def backend(fast_weights: Path) -> LocalBackend:
+    return open_local_backend(fast_weights, device="cpu", precision="fp32", allow_unverified=True)
+
+
+def previewer_of(backend: Any, decoder: Decoder) -> Previewer:
+    return Previewer(decoder, {"local": backend}, lambda: INSTALLED)
+
+
+# The same as the whole result.
+
+
+@pytest.mark.parametrize(("scale", "place"), [(1.0, (0, 0)), (2.5, (190, 150)), (4.0, (999, 999))])
+def test_a_patch_equals_the_whole_result_at_its_place(
+    scale: float, place: tuple[int, int], backend: LocalBackend, decoder: Decoder, tmp_path: Path
+) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(png(textured(420, 300)))
+    options = RestoreOptions(model=MODEL.removesuffix(".pth"), scale=scale, face_enhance=False)
+    prepared = previewer_of(backend, decoder).prepare(path, options, place)
+    part = backend.restore_patch(prepared.patch, options, 1).picture.rgb
+    whole = backend.restore(decode_file(path, ImageLimits()), options, lambda fraction, stage: True).picture.rgb
+    top, left = round(prepared.at.top * scale), round(prepared.at.left * scale)
+    there = whole[top : top + part.shape[0], left : left + part.shape[1]]
+    assert part.shape == there.shape
+    assert np.abs(part.astype(int) - there).max() <= 1  # rounding of another tiling
+
+
+def test_the_correction_of_faded_colours_is_that_of_the_whole_photo(
+    backend: LocalBackend, decoder: Decoder, tmp_path: Path
+) -> None:
+    faded = (textured(420, 300) * np.array([0.45, 0.3, 0.2]) + np.array([120, 110, 80])).clip(0, 255).astype(np.uint8)
+    path = tmp_path / "photo.png"
+    path.write_bytes(png(faded))
+    options = RestoreOptions(model=MODEL.removesuffix(".pth"), scale=1, face_enhance=False, color_correction="auto")
+    prepared = previewer_of(backend, decoder).prepare(path, options, (0, 0))
+    part = backend.restore_patch(prepared.patch, options, 1).picture.rgb
+    result = backend.restore(decode_file(path, ImageLimits()), options, lambda fraction, stage: True)
+    assert result.params["color_correction"]["faded"]
+    assert np.abs(part.astype(int) - result.picture.rgb[:256, :256]).max() <= 1
+
+
+# Where.
+
+
+def test_the_most_detail_is_found_and_not_the_grain_or_the_hard_edge() -> None:
+    photo = np.full((600, 900, 3), 128, np.uint8)
+    photo[:, 440:] = 90  # one hard edge
+    photo[310:560, 600:850] = textured(250, 250)
+    photo[20:290, 20:290] += np.random.default_rng(0).integers(0, 4, (270, 270, 3), dtype=np.uint8)
+    x, y = detailed_place(Overview(Picture(photo), 900, 600, False))
+    assert abs(x - 725) < 40
+    assert abs(y - 435) < 40
+
+
+@pytest.mark.parametrize(
+    ("place", "size", "expected"),
+    [
+        ((0, 0), (900, 600), Box(0, 0, 256, 256)),
+        ((450, 300), (900, 600), Box(320, 172, 576, 428)),
+        ((5000, 5000), (900, 600), Box(644, 344, 900, 600)),
+        ((10, 10), (100, 40), Box(0, 0, 100, 40)),
+    ],
+)
+def test_a_patch_lies_inside_the_photo(place: tuple[int, int], size: tuple[int, int], expected: Box) -> None:
+    assert patch_at(*place, *size) == expected
+
+
+class Faces:
+    """A backend that knows of a face, and keeps what it was given."""
+
+    name = "local"
+
+    def __init__(self, *frames: Box) -> None:
+        self.frames = list(frames)
+
+    def restore(self, *_: Any) -> Any:
+        raise AssertionError
+
+    def restore_patch(self, *_: Any) -> Any:
+        raise AssertionError
+
+    def find_faces(self, overview: Overview, options: RestoreOptions, wait_seconds: float) -> list[Box]:
+        return self.frames
+
+
+def test_a_face_is_chosen_and_its_whole_frame_comes_along(decoder: Decoder, tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(png(textured(1200, 900)))
+    face = Box(500, 100, 1000, 700)
+    prepared = previewer_of(Faces(face), decoder).prepare(path, RestoreOptions(rotate=0), None)
+    assert prepared.chosen_by is ChosenBy.FACE
+    assert prepared.at == Box(620, 272, 876, 528)
+    window = prepared.patch.at
+    assert window.joined(face) == window
+    with Image.open(io.BytesIO(prepared.original)) as original:
+        assert original.size == (256, 256)
+
+
+def test_only_what_is_installed_is_shown_and_a_named_model_alone() -> None:
+    previewer = Previewer(None, {}, lambda: INSTALLED)  # type: ignore[arg-type]
+    assert [quality for quality, _ in previewer.variants(RestoreOptions(), [])] == [Quality.FAST, Quality.BALANCED]
+    assert [quality for quality, _ in previewer.variants(RestoreOptions(), [Quality.BEST, Quality.FAST])] == ["fast"]
+    named = RestoreOptions(model="mine")
+    assert previewer.variants(named, [Quality.FAST]) == ((None, named),)
+
+
+# The route.
+
+
+def ask(service: Any, data: bytes, accept: str = "*/*", **fields: str) -> Any:
+    files = {"file": ("photo.png", data)}
+    return service.client.post("/api/v1/preview", files=files, data=fields, headers={"Accept": accept})
+
+
+def described(backend: LocalBackend) -> Any:
+    return backend.describe
+
+
+def test_the_route_shows_patches_and_keeps_nothing(backend: LocalBackend, tmp_path: Path) -> None:
+    with running(tmp_path, backend=backend, describe=described(backend)) as service:
+        answer = ask(service, png(textured(300, 280)), x="10", y="10", scale="2", face_enhance="false", rotate="90")
+        assert answer.status_code == 200, answer.text
+        body = answer.json()
+        assert [body[name] for name in ("x", "y", "width", "height", "chosen_by")] == [0, 0, 256, 256, "asked"]
+        assert (body["photo_width"], body["photo_height"]) == (280, 300)
+        assert [patch["quality"] for patch in body["patches"]] == body["qualities"] != []
+        for patch in body["patches"]:
+            with Image.open(io.BytesIO(base64.b64decode(patch["image"]))) as shown:
+                assert shown.size == (patch["width"], patch["height"]) == (512, 512)
+        answer = ask(service, png(textured(300, 280)), accept="application/x-ndjson", qualities="fast")
+        first, *patches = [json.loads(line) for line in answer.text.splitlines()]
+        assert first["chosen_by"] == "detail"
+        assert "patches" not in first
+        assert [patch["quality"] for patch in patches] == first["qualities"]
+        assert service.uploads() == []
+        assert not [path for path in (tmp_path / "results").rglob("*") if path.is_file()]
+        assert service.client.get("/api/v1/jobs").json()["jobs"] == []
+        assert service.client.get("/api/v1/photos").json()["photos"] == []
+        assert service.context.previewing.total == 0
+
+
+def test_what_a_job_is_refused_for_a_preview_is_too(backend: LocalBackend, tmp_path: Path) -> None:
+    with running(tmp_path, backend=backend, describe=described(backend)) as service:
+        data = png(textured(40, 30))
+        for fields, status, code in (
+            ({"scale": "9"}, 422, "invalid_option"),
+            ({"nonsense": "1"}, 422, "unknown_option"),
+            ({"x": "4"}, 422, "invalid_option"),
+            ({"qualities": "finest"}, 422, "invalid_option"),
+            ({"model": "absent"}, 422, "unknown_model"),
+        ):
+            assert_problem(ask(service, data, **fields), status, code)
+        assert_problem(ask(service, b"no photo"), 415, "unsupported_format")
+        assert service.uploads() == []
+        service.forget_rates()
+        codes = [ask(service, b"no photo").json()["code"] for _ in range(21)]
+        assert codes == ["unsupported_format"] * 20 + ["rate_limited"]
+
+
+def test_a_server_that_restores_nothing_says_so(tmp_path: Path) -> None:
+    with running(tmp_path) as service:
+        service.app.state.context = dataclasses.replace(service.context, previewer=None)
+        assert_problem(ask(service, png(textured(40, 30))), 503, "preview_unavailable")
+
+
+# Ahead of the queue, but never starving it.
+
+
+def test_a_preview_is_made_while_a_photo_is_in_work(backend: LocalBackend, decoder: Decoder, tmp_path: Path) -> None:
+    """The photo stands still in its first steps until the preview is done: so it was made between two of them."""
+    path = tmp_path / "photo.png"
+    path.write_bytes(png(textured(300, 280)))
+    options = RestoreOptions(model=MODEL.removesuffix(".pth"), scale=1, face_enhance=False)
+    previewer, done = previewer_of(backend, decoder), threading.Event()
+    prepared = previewer.prepare(path, options, None)
+
+    def ask_for_it() -> None:
+        previewer.restore(prepared, None, options)
+        done.set()
+
+    asker = threading.Thread(target=ask_for_it)
+    steps: list[bool] = []
+
+    def on_progress(fraction: float, stage: Stage) -> bool:
+        if not steps:
+            asker.start()
+        steps.append(done.is_set())
+        return len(steps) < 500
+
+    photo = Picture(textured(700, 500))
+    result = backend.restore(photo, options, on_progress)
+    asker.join(30)
+    assert done.is_set()
+    assert True in steps
+    assert result.picture.width == 700
