@@ -25,7 +25,6 @@ def main() -> None:
         if (path := found.get(row.file)) is not None
     )
     weights.MANIFEST = rows
-    weights._BY_FILE = {row.file: row for row in (*rows, weights.EMBEDDED)}
     settings = settings_for(
         folder, port=free_port(), dashboard_port=dashboard_port, weights_base_url=mirror, device="cpu", precision="fp32"
     )

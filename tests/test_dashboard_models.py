@@ -80,7 +80,7 @@ def test_models_are_installed_from_the_page(
         expect(panel.row("RealESRGAN_x4plus").get_by_role("button")).to_contain_text("Resume")
         expect(panel.row("RealESRGAN_x4plus").get_by_role("button")).to_be_focused()
         mirror.gate.set()
-        expect(panel.row(FAST).locator(".model-state")).to_contain_text("In use for fast")
+        expect(panel.row(FAST).locator(".model-state")).to_contain_text("In use for Fast")
         expect(page.locator("#service-model")).to_contain_text(FAST)
         expect(notice).not_to_contain_text("small built-in model")
         panel.row("RealESRGAN_x4plus").get_by_role("button").click()

@@ -19,7 +19,7 @@ from app.restoration.models.weights import WeightFile
 from benchmarks.random_weights import random_state
 from tests.harness import until
 from tests.http_service import BASE_URL, KEY, OTHER_KEY, Service, assert_problem, describe, running, settings_for
-from tests.weights_mirror import WeightsMirror, serving_weights
+from tests.weights_mirror import WeightsMirror, let_official, serving_weights
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 FREE, RESTRICTED = "RealESRGAN_x2plus.pth", "GFPGANv1.3.pth"
@@ -28,14 +28,11 @@ FREE_DOWNLOAD, RESTRICTED_DOWNLOAD = ("/api/v1/models/RealESRGAN_x2plus/download
 
 def holding(monkeypatch: pytest.MonkeyPatch, contents: dict[str, bytes]) -> None:
     """Let the manifest mean these bytes under these names."""
-    rows = tuple(_holding(row, contents.get(row.file)) for row in weights.MANIFEST)
-    monkeypatch.setattr(weights, "MANIFEST", rows)
-    monkeypatch.setattr(weights, "_BY_FILE", {row.file: row for row in (*rows, weights.EMBEDDED)})
+    rows = [row for row in weights.MANIFEST if row.file in contents]
+    let_official(monkeypatch, *(_holding(row, contents[row.file]) for row in rows))
 
 
-def _holding(row: WeightFile, content: bytes | None) -> WeightFile:
-    if content is None:
-        return row
+def _holding(row: WeightFile, content: bytes) -> WeightFile:
     return dataclasses.replace(row, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from app.restoration.models import weights
 from app.restoration.models.weights import Verdict, WeightFile, load_error, verify
+from tests.weights_mirror import let_official
 
 BODY = bytes(range(256)) * 8192  # 2 MiB
 ROW = dataclasses.replace(
@@ -20,7 +21,7 @@ ROW = dataclasses.replace(
 
 @pytest.fixture(autouse=True)
 def official_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(weights._BY_FILE, ROW.file, ROW)
+    let_official(monkeypatch, ROW)
 
 
 def test_an_official_name_with_other_bytes_is_refused_unless_allowed(tmp_path: Path) -> None:

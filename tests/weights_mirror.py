@@ -11,6 +11,11 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
+
+from app.restoration.models import weights
+from app.restoration.models.weights import WeightFile
+
 CUT_BYTES = 700_000
 
 
@@ -22,6 +27,12 @@ class WeightsMirror:
         self.ranges: list[str | None] = []
         self.conditions: list[str | None] = []
         self.gate, self.halfway = threading.Event(), threading.Event()
+
+
+def let_official(monkeypatch: pytest.MonkeyPatch, *rows: WeightFile) -> None:
+    """Let the manifest mean these rows by their names."""
+    changed = {row.file: row for row in rows}
+    monkeypatch.setattr(weights, "MANIFEST", tuple(changed.get(row.file, row) for row in weights.MANIFEST))
 
 
 @contextlib.contextmanager

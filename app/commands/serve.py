@@ -142,12 +142,12 @@ def provide_weights(settings: Settings, *, download: bool) -> None:
             return
     still = [row.file for row in models.missing_defaults(settings.weights_folder)]
     if still:
-        complain(f"Missing weights: {', '.join(still)}. {_what_runs(settings.weights_folder)} To get them:")
+        complain(f"Missing weights: {', '.join(still)}. {what_runs(settings.weights_folder)} To get them:")
         for line in models.how_to_get(settings.weights_folder):
             complain(line)
 
 
-def _what_runs(folder: Path) -> str:
+def what_runs(folder: Path) -> str:
     """What restores with the files that are there, as far as that is known before they are opened."""
     known = {Path(row.file).stem for row in (*weights.MANIFEST, weights.EMBEDDED)}
     own = [path.stem for path in weights.files_in(folder) if path.stem not in known]

@@ -5,12 +5,11 @@ import * as api from "./api.js";
 import { withCommand } from "./shell_command.js";
 import { button, el, find } from "./dom.js";
 import { bytes } from "./format.js";
+import { text } from "./text.js";
 import { activeDownloads, downloadText, installLabel, isActive, modelState, purposeText, restrictions } from "./models_text.js";
 
 const FAST_POLL_SECONDS = 1;
 const OPEN_POLL_SECONDS = 3;
-const GROUPS = [["upscaling", "Photos and drawings"], ["faces", "Faces"]];
-const SET_WORDS = { default: "Install all for photos", faces: "Install all for faces" };
 
 export class Models extends EventTarget {
   #timer = 0;
@@ -111,10 +110,10 @@ export class Models extends EventTarget {
     find("models-body").replaceChildren(...[
       this.#problem && el("p", { class: "models-problem", role: "alert" }, this.#problem),
       !downloads.allowed && el("p", { class: "muted" }, withCommand(downloads.reason)),
-      loading && el("p", { class: "muted" }, "The service is still loading."),
-      ...GROUPS.map(([kind, title]) => this.#group(title, models.filter((one) => (one.kind === "faces") === (kind === "faces")),
-        kind === "faces" ? "faces" : "default")),
-      el("p", { class: "muted" }, "Files that are put into the weights folder by hand appear here by themselves."),
+      loading && el("p", { class: "muted" }, text("models.loading")),
+      this.#group(text("models.photos"), models.filter(({ kind }) => kind !== "faces"), "default"),
+      this.#group(text("models.faces"), models.filter(({ kind }) => kind === "faces"), "faces"),
+      el("p", { class: "muted" }, text("models.by_hand")),
     ].filter(Boolean));
     if (focused) this.#focusAgain(focused);
   }
@@ -122,7 +121,7 @@ export class Models extends EventTarget {
   /** The same button, or the one that took its place. */
   #focusAgain(act) {
     const buttons = [...this.#box.querySelectorAll("[data-act]")];
-    const name = act.slice(act.indexOf(" "));
+    const name = act.slice(act.indexOf(":"));
     (buttons.find((one) => one.dataset.act === act) ?? buttons.find((one) => one.dataset.act.endsWith(name)))?.focus();
   }
 
@@ -140,11 +139,11 @@ export class Models extends EventTarget {
     const members = this.#members(name);
     if (!set || set.installed || !this.state.downloads.allowed || this.#asking === name) return null;
     if (members.some(({ download }) => isActive(download))) {
-      return button("Cancel", { class: "small", "data-act": `cancel ${name}`, "aria-label": `Cancel: ${SET_WORDS[name]}`,
-        onclick: () => this.#cancel(name) });
+      return this.#cancelButton(name, text(name === "faces" ? "models.faces" : "models.photos"));
     }
-    return button(`${SET_WORDS[name]} (${bytes(set.bytes)})`, { symbol: "download", class: "primary small",
-      "data-act": `install ${name}`, onclick: () => this.install(name) });
+    const size = bytes(set.bytes);
+    return button(text(name === "faces" ? "models.install_faces" : "models.install_photos", { size }), { symbol: "download", class: "primary small",
+      "data-act": `install:${name}`, onclick: () => this.install(name) });
   }
 
   #row(model) {
@@ -153,14 +152,14 @@ export class Models extends EventTarget {
     return el("li", { class: "model", data: { file: model.file } },
       el("div", { class: "model-about" },
         el("p", { class: "model-name" }, model.name),
-        el("p", {}, `${purposeText(model)} · ${bytes(model.bytes)}`),
-        el("p", { class: "muted" }, `Licence: ${model.licence}`),
+        el("p", {}, text("models.size", { purpose: purposeText(model), size: bytes(model.bytes) })),
+        el("p", { class: "muted" }, text("models.licence", { licence: model.licence })),
         failed && el("p", { class: "models-problem", role: "alert" }, model.download.message),
         !failed && model.present && model.note && el("p", { class: "models-problem" }, withCommand(model.note))),
       el("div", { class: "model-side" },
         el("p", { class: "model-state", data: { tone } }, words),
         isActive(model.download) && !model.installed && el("progress", { max: model.download.of, value: model.download.bytes,
-          "aria-label": `${model.name}: ${downloadText(model.download)}` }),
+          "aria-label": text("models.named", { action: downloadText(model.download), name: model.name }) }),
         this.#action(model)),
       this.#asking === model.name && this.#licence(model.name));
   }
@@ -169,13 +168,18 @@ export class Models extends EventTarget {
     const { name } = model;
     if (!this.state.downloads.allowed || !model.can_install || model.installed || this.#asking === name) return null;
     if (isActive(model.download)) {
-      return button("Cancel", { class: "small", "data-act": `cancel ${name}`, "aria-label": `Cancel: ${name}`,
-        onclick: () => this.#cancel(name) });
+      return this.#cancelButton(name, name);
     }
     if (model.download?.state === "completed") return null;
     const label = installLabel(model);
-    return button(label, { class: "small", "data-act": `install ${name}`, "aria-label": `${label}: ${name}`,
+    return button(label, { class: "small", "data-act": `install:${name}`, "aria-label": text("models.named", { action: label, name }),
       onclick: () => this.install(name) });
+  }
+
+  #cancelButton(name, words) {
+    const action = text("models.cancel");
+    return button(action, { class: "small", "data-act": `cancel:${name}`, "aria-label": text("models.named", { action, name: words }),
+      onclick: () => this.#cancel(name) });
   }
 
   /** What one agrees to by installing. */
@@ -184,23 +188,11 @@ export class Models extends EventTarget {
       this.#asking = null;
       this.#draw();
     };
-    return el("div", { class: "licence", role: "group", "aria-label": "Licence" },
-      el("p", {}, "These files are not free for commercial use:"),
+    return el("div", { class: "licence", role: "group", "aria-label": text("licence.title") },
+      el("p", {}, text("licence.restricted")),
       el("ul", {}, ...restrictions(this.#members(name)).map((licence) => el("li", {}, licence))),
       el("div", { class: "licence-actions" },
-        button("Accept and install", { class: "primary small", "data-act": `install ${name}`, onclick: () => this.install(name, true) }),
-        button("Not now", { class: "small", onclick: decline })));
+        button(text("licence.accept"), { class: "primary small", "data-act": `install:${name}`, onclick: () => this.install(name, true) }),
+        button(text("licence.decline"), { class: "small", onclick: decline })));
   }
-}
-
-/** Say in a live region what ended, once each. */
-export function endedSentence(before, now) {
-  const ended = (now?.models ?? []).filter(({ file, download }) => {
-    const earlier = before?.models.find((one) => one.file === file)?.download;
-    return isActive(earlier) && !isActive(download);
-  });
-  return ended.map(({ name, download, installed }) => {
-    const isHere = installed || download?.state === "completed";
-    return isHere ? `${name} is installed.` : `${name} was not installed.`;
-  }).join(" ");
 }

@@ -3,14 +3,11 @@
 
 import { button, el, find } from "./dom.js";
 import { bytes, percent } from "./format.js";
-import { activeDownloads, isActive, shareDone } from "./models_text.js";
+import { activeDownloads, shareDone } from "./models_text.js";
 import { withCommand } from "./shell_command.js";
+import { text } from "./text.js";
 
 const STORAGE_KEY = "neural-image-restore.notice";
-const WORDS = {
-  default: "Working with the small built-in model. Larger ones give cleaner results.",
-  faces: "Faces are enlarged like the rest of the photo. Models for faces bring them back.",
-};
 
 /** Draw it anew; `models` is the panel, whose state may not be known yet. */
 export function drawNotice(config, models) {
@@ -22,7 +19,7 @@ export function drawNotice(config, models) {
   const focused = notice.contains(document.activeElement) ? document.activeElement.dataset.act : null;
   notice.replaceChildren(
     el("div", { class: "notice-rows" }, ...rows.map((row) => drawRow(row, models))),
-    button("Dismiss this notice", { symbol: "close", quiet: true, class: "round", onclick: () => {
+    button(text("notice.dismiss"), { symbol: "close", quiet: true, class: "round", onclick: () => {
       remember(said);
       notice.hidden = true;
     } }));
@@ -33,13 +30,13 @@ export function drawNotice(config, models) {
 export function noticeRows(config, state) {
   const { notes = [], embedded_model: embedded = false, faces = null } = config;
   if (!state?.downloads.allowed) {
-    const known = notes.length ? notes : embedded ? [WORDS.default] : [];
+    const known = notes.length ? notes : embedded ? [text("notice.embedded")] : [];
     return known.map((words) => ({ words }));
   }
   const rows = [];
-  if (embedded) rows.push({ words: WORDS.default, set: "default" });
-  if (faces && faces.model === null) rows.push({ words: WORDS.faces, set: "faces" });
-  const covered = (note) => (embedded && note.includes("small model")) || (faces?.notes ?? []).includes(note);
+  if (embedded) rows.push({ words: text("notice.embedded"), set: "default" });
+  if (faces && faces.model === null) rows.push({ words: text("notice.faces"), set: "faces" });
+  const covered = (note) => (embedded && note.includes(config.default_model)) || (faces?.notes ?? []).includes(note);
   return [...rows, ...notes.filter((note) => !covered(note)).map((words) => ({ words }))];
 }
 
@@ -49,11 +46,15 @@ function drawRow({ words, set }, models) {
   const coming = activeDownloads(members);
   const { bytes: size } = models.state.sets.find((one) => one.name === set);
   const act = coming.length
-    ? button(`Installing, ${percent(shareDone(members.map(({ download }) => download).filter((one) => isActive(one) || one?.state === "completed")))}`,
-      { class: "small", "data-act": set, onclick: () => models.open() })
-    : button(`Install (${bytes(size)})`, { symbol: "download", class: "small", "data-act": set, "aria-label": `Install: ${words}`,
-      onclick: () => models.install(set) });
+    ? button(text("notice.installing", { share: percent(shareDone(members)) }), { class: "small", "data-act": set, onclick: () => models.open() })
+    : installButton(words, set, size, models);
   return el("div", { class: "notice-row" }, el("p", {}, words), act);
+}
+
+function installButton(words, set, size, models) {
+  const action = text("models.install", { size: bytes(size) });
+  return button(action, { symbol: "download", class: "small", "data-act": set,
+    "aria-label": text("models.named", { action, name: words }), onclick: () => models.install(set) });
 }
 
 function dismissed() {

@@ -158,12 +158,11 @@ EMBEDDED = WeightFile(
     commercial_use=False,
 )
 SHIPPED_FOLDER = Path(__file__).resolve().parents[3] / "weights"
-_BY_FILE = {row.file: row for row in (*MANIFEST, EMBEDDED)}
 
 
 def official(file: str) -> WeightFile | None:
     """The manifest row of a file name, or None."""
-    return _BY_FILE.get(file)
+    return next((row for row in (*MANIFEST, EMBEDDED) if row.file == file), None)
 
 
 def find_rows(name: str) -> list[WeightFile]:
