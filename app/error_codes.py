@@ -76,6 +76,11 @@ _TABLE = {
     "backend_failed": ErrorFacts(503, "the local backend could not be opened"),
     "no_worker": ErrorFacts(503, "no process that restores is running", 10),
     "warm_up_pending": ErrorFacts(503, "not every worker has run its model yet", 10),
+    "downloads_off": ErrorFacts(403, "models are not downloaded here: ALLOW_MODEL_DOWNLOADS or OFFLINE says so"),
+    "models_elsewhere": ErrorFacts(409, "this server holds no models; its workers do"),
+    "licence_not_accepted": ErrorFacts(409, "the model's licence restricts commercial use and was not accepted"),
+    "download_running": ErrorFacts(409, "another process downloads the same file"),
+    "download_not_running": ErrorFacts(404, "no such download is running"),
     "download_corrupt": ErrorFacts(503, "a downloaded weight file has the wrong hash"),
     "download_failed": ErrorFacts(503, "a weight file could not be downloaded"),
     # the photo

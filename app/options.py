@@ -41,7 +41,7 @@ class EngineName(enum.StrEnum):
 
 
 class Quality(enum.StrEnum):
-    """How well and how slowly; `restoration.models.registry` says which model each one means."""
+    """How well and how slowly; `restoration.models.table` says which model each one means."""
 
     FAST = "fast"
     BALANCED = "balanced"

@@ -159,6 +159,7 @@ class Settings(BaseSettings):
     )
     weights_base_url: str = Field(default="", description="mirror that holds the weight files under their own names")
     offline: bool = Field(default=False, description="download nothing")
+    allow_model_downloads: bool = Field(default=True, description="operators may install models through the API")
     allow_unverified_weights: bool = False
 
     # the cloud backend

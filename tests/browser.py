@@ -117,6 +117,15 @@ def faced_service(folder: Path, strip_seconds: float, key: str = "", **settings:
 
 
 @contextlib.contextmanager
+def models_service(folder: Path, mirror: str) -> Iterator[Service]:
+    """The real service, whose official weight files are those below `folder / "mirror"`; see `models_server`."""
+    port = free_port()
+    command = ["-m", "tests.models_server", str(folder), str(port), mirror]
+    with _process(command, dict(os.environ), folder, port, "loaded") as service:
+        yield service
+
+
+@contextlib.contextmanager
 def _process(
     command: list[str], environment: dict[str, str], folder: Path, port: int, ready_word: str
 ) -> Iterator[Service]:

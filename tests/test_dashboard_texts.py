@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.main import STATIC_FOLDER
+from app.restoration.models.weights import EMBEDDED, MANIFEST
 from tests.dashboard_texts import (
     LANGUAGES,
     PAGE,
@@ -85,6 +86,12 @@ def test_texts_that_only_translations_have_are_in_each_of_them() -> None:
     )
     assert german == spanish
     assert not [key for key in CATALOGS["en"] if key.startswith(TRANSLATED_GROUPS)]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_official_model_says_what_it_is_for(language: str) -> None:
+    said = {key.removeprefix("model_purpose.") for key in CATALOGS[language] if key.startswith("model_purpose.")}
+    assert said == {Path(row.file).stem for row in (*MANIFEST, EMBEDDED)}
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

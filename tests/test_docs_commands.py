@@ -84,6 +84,13 @@ def read_docker(words: Sequence[str]) -> None:
     match list(words):
         case ["compose", "up", "-d", *names]:
             assert set(names) <= set(services)
+        case ["compose", "exec", service, "python", *rest]:
+            assert service in services
+            assert rest[:2] == ["-m", "app.commands"]
+            read_run(rest[2:])
+        case ["compose", "cp", _, target]:
+            assert target.partition(":")[0] in services
+            assert target.partition(":")[2].rstrip("/") in ("/weights",)
         case ["build", *rest]:
             asked = [rest[place + 1].partition("=")[0] for place, word in enumerate(rest) if word == "--build-arg"]
             assert asked

@@ -20,7 +20,8 @@ from app.images import Picture
 from app.main import create_app
 from app.options import RestoreOptions
 from app.restoration.models import weights
-from app.restoration.models.registry import EMBEDDED_MODEL, ModelRegistry
+from app.restoration.models.registry import ModelRegistry
+from app.restoration.models.table import EMBEDDED_MODEL
 from app.restoration.models.weights import EMBEDDED, Verdict
 from app.settings import Settings
 from tests.documentation import ROOT

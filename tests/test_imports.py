@@ -51,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "store": GROUND | {"events"},
     "restoration": GROUND | {"images", "results"},
     "backends": GROUND | {"images", "restoration", "results", "outbound"},
+    "model_downloads": GROUND | {"restoration"},
     "jobs": GROUND
     | {"images", "backends", "results", "queue", "store", "storage", "metrics", "threads", "logs", "tracing"},
     "evaluation": GROUND | {"images", "restoration", "backends", "results"},

@@ -22,10 +22,12 @@ from app.errors import Conflict, OutOfMemory, Unavailable, Unprocessable
 from app.options import RestoreOptions
 from app.restoration.models import networks, spandrel_loading, weights
 from app.restoration.models import registry as registry_module
-from app.restoration.models.registry import EMBEDDED_MODEL, ModelRegistry
+from app.restoration.models.registry import ModelRegistry
+from app.restoration.models.table import EMBEDDED_MODEL
 from app.restoration.models.tensor_files import convert
 from app.restoration.setup import Setup
 from benchmarks.random_weights import random_state
+from tests.weights_mirror import let_official
 
 
 def shelf_of(folder: Path) -> ModelRegistry:
@@ -137,7 +139,7 @@ def test_a_missing_file_says_how_to_get_it(tmp_path: Path) -> None:
 def test_an_official_name_with_foreign_bytes_is_not_loaded(random_weights: Path) -> None:
     registry = ModelRegistry(random_weights, allow_unverified=False)
     assert not registry.installed("RealESRGAN_x4plus")
-    with pytest.raises(Conflict, match="not the official file"):
+    with pytest.raises(Conflict, match="is not whole"):
         registry.load(registry.find("RealESRGAN_x4plus"), None, "cpu", "fp32")
 
 
@@ -334,7 +336,7 @@ def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "realesr-animevideov3.pth"
     torch.save({"params": random_state("realesr-animevideov3", 5)}, path)
     row = dataclasses.replace(weights.official(path.name), bytes=path.stat().st_size, sha256=weights.sha256(path))  # type: ignore[type-var]
-    monkeypatch.setitem(weights._BY_FILE, path.name, row)
+    let_official(monkeypatch, row)  # type: ignore[arg-type]
     return path
 
 
@@ -388,3 +390,16 @@ def test_networks_are_loaded_once_and_only_the_last_few_are_kept(random_weights:
     for share in (0.1, 0.2, 0.3, 0.4):
         registry.load(row, share, "cpu", "fp32")
     assert registry.load(row, 0.5, "cpu", "fp32") is not first
+
+
+def test_a_network_whose_file_was_replaced_is_loaded_anew(tmp_path: Path) -> None:
+    path, x = tmp_path / "own.pth", torch.rand(1, 3, 8, 8)
+    registry = shelf_of(tmp_path)
+    torch.save({"params": random_state("realesr-animevideov3", 5)}, path)
+    row = registry.find("own")
+    first = registry.load(row, None, "cpu", "fp32")
+    assert registry.load(row, None, "cpu", "fp32") is first
+    torch.save({"params": random_state("realesr-animevideov3", 6)}, path)
+    second = registry.load(row, None, "cpu", "fp32")
+    assert not torch.equal(first(x), second(x))
+    assert len(registry.loaded()) == 1, "the network of the file before is kept"

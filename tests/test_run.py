@@ -236,7 +236,6 @@ def two_files(project: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, by
     )
     monkeypatch.setattr(weights, "MANIFEST", rows)
     monkeypatch.setattr(models, "MANIFEST", rows)
-    monkeypatch.setattr(weights, "_BY_FILE", {row.file: row for row in rows})
     monkeypatch.setenv("WEIGHTS_FOLDER", str(project / "weights"))
     return contents
 

@@ -12,7 +12,8 @@ import pytest
 
 from app.api.forecast import Estimator, mean_faces, sample_of, simulate_queue
 from app.options import RestoreOptions
-from app.restoration.models.registry import TABLE, load_module, read_file
+from app.restoration.models.registry import load_module, read_file
+from app.restoration.models.table import TABLE
 from app.stages import Stage
 from app.store import Attempt, AttemptStatus
 from app.time_estimate import Machine, Pace, Sample, Work, estimate, machine_of, seconds_left, work_of

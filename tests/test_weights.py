@@ -1,20 +1,17 @@
-"""Weight files: verified before use, fetched with resume over a real (loopback) HTTP server."""
+"""Weight files: the official ones are known by their bytes, and a table says what each may be used for."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import re
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from app.errors import Unavailable
 from app.restoration.models import weights
-from app.restoration.models.weights import Verdict, WeightFile, download, load_error, verify
+from app.restoration.models.weights import Verdict, WeightFile, load_error, verify
+from tests.weights_mirror import let_official
 
 BODY = bytes(range(256)) * 8192  # 2 MiB
 ROW = dataclasses.replace(
@@ -22,105 +19,9 @@ ROW = dataclasses.replace(
 )
 
 
-class Mirror(BaseHTTPRequestHandler):
-    """Serves BODY under every name; what it does wrong is chosen by the first folder of the path."""
-
-    ranges: list[str | None]
-
-    def do_GET(self) -> None:
-        asked = self.headers.get("Range")
-        type(self).ranges.append(asked)
-        kind = self.path.split("/")[1]
-        if kind == "missing":
-            self.send_error(404)
-            return
-        body = {"evil": b"x" * len(BODY), "long": BODY + b"more", "short": BODY[:-5]}.get(kind, BODY)
-        start = int(asked[6:-1]) if asked and kind != "no-range" else 0
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(body) - start))
-        self.end_headers()
-        stop = start + 700_000 if kind == "cut" and not start else len(body)
-        self.wfile.write(body[start:stop])
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
-
-
-@pytest.fixture
-def mirror() -> Iterator[str]:
-    Mirror.ranges = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 @pytest.fixture(autouse=True)
 def official_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(weights._BY_FILE, ROW.file, ROW)
-
-
-def quiet(done: int, total: int) -> None:
-    """No progress bar."""
-
-
-def test_a_file_arrives_whole_and_verified(mirror: str, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    path = download(ROW, tmp_path / "new" / "weights", f"{mirror}/good/", lambda *step: told.append(step))
-    assert path.read_bytes() == BODY
-    assert verify(path) is Verdict.VERIFIED
-    assert told[-1] == (len(BODY), len(BODY))
-    assert [p.name for p in path.parent.iterdir()] == [ROW.file], "a part was left behind"
-
-
-def test_a_cut_connection_resumes_where_it_stopped(mirror: str, tmp_path: Path) -> None:
-    with pytest.raises(Unavailable) as caught:
-        download(ROW, tmp_path, f"{mirror}/cut", quiet)
-    assert caught.value.code == "download_failed"
-    part = tmp_path / f"{ROW.file}.part"
-    have = part.stat().st_size
-    assert 0 < have < len(BODY)
-    assert not (tmp_path / ROW.file).exists()
-    assert download(ROW, tmp_path, f"{mirror}/cut", quiet).read_bytes() == BODY
-    assert Mirror.ranges == [None, f"bytes={have}-"]
-
-
-def test_a_server_without_ranges_starts_over(mirror: str, tmp_path: Path) -> None:
-    (tmp_path / f"{ROW.file}.part").write_bytes(BODY[:1000])
-    assert download(ROW, tmp_path, f"{mirror}/no-range", quiet).read_bytes() == BODY
-
-
-def test_a_wrong_hash_never_gets_the_name(mirror: str, tmp_path: Path) -> None:
-    with pytest.raises(Unavailable) as caught:
-        download(ROW, tmp_path, f"{mirror}/evil", quiet)
-    assert caught.value.code == "download_corrupt"
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("kind", ["missing", "long"])
-def test_a_server_that_answers_wrongly_is_an_error_that_says_so(kind: str, mirror: str, tmp_path: Path) -> None:
-    with pytest.raises(Unavailable) as caught:
-        download(ROW, tmp_path, f"{mirror}/{kind}", quiet)
-    assert caught.value.code == "download_failed"
-    assert not (tmp_path / ROW.file).exists()
-
-
-def test_no_network_is_a_plain_sentence(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="could not be downloaded"):
-        download(ROW, tmp_path, "http://127.0.0.1:9", quiet)
-
-
-def test_only_web_addresses_are_fetched(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable):
-        download(ROW, tmp_path, "file:///etc", quiet)
-
-
-def test_a_full_part_with_foreign_bytes_is_thrown_away(mirror: str, tmp_path: Path) -> None:
-    (tmp_path / f"{ROW.file}.part").write_bytes(b"y" * len(BODY))
-    assert download(ROW, tmp_path, f"{mirror}/good", quiet).read_bytes() == BODY
+    let_official(monkeypatch, ROW)
 
 
 def test_an_official_name_with_other_bytes_is_refused_unless_allowed(tmp_path: Path) -> None:
@@ -128,6 +29,7 @@ def test_an_official_name_with_other_bytes_is_refused_unless_allowed(tmp_path: P
     assert verify(path) is Verdict.MISSING
     path.write_bytes(BODY[:-1])
     assert verify(path) is Verdict.WRONG_SIZE
+    assert f"not whole ({len(BODY) - 1} of {len(BODY)} bytes)" in (load_error(path, allow_unverified=False) or "")
     path.write_bytes(BODY[:-1] + b"!")
     assert verify(path) is Verdict.WRONG_HASH
     assert "not the official file" in (load_error(path, allow_unverified=False) or "")
@@ -151,3 +53,17 @@ def test_every_row_is_complete(row: WeightFile) -> None:
     assert row.url.endswith(f"/{row.file}")
     assert row.licence
     assert row.purpose
+
+
+def test_what_no_licence_leaves_free_for_commerce_is_marked() -> None:
+    for row in (*weights.MANIFEST, weights.EMBEDDED):
+        restricted = any(words in row.licence for words in ("non-commercial", "CC BY-NC"))
+        assert row.commercial_use is not restricted, row.file
+
+
+def test_names_and_sets_lead_to_rows() -> None:
+    assert [row.file for row in weights.find_rows("faces")] == list(weights.FACES)
+    assert weights.find_rows("GFPGANv1.4") == weights.find_rows("GFPGANv1.4.pth")
+    assert weights.find_rows("all") == list(weights.MANIFEST)
+    assert all(row.default for row in weights.find_rows("default"))
+    assert weights.find_rows("unknown") == []

@@ -6,6 +6,8 @@ kept for some seconds, because looking at the weights folder costs.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import threading
 import time
@@ -27,6 +29,13 @@ LOOK_AGAIN_SECONDS = (
     2.0  # before a name is refused, the folder is looked at again: a file may just have been dropped in
 )
 _STARTING_RETRY_SECONDS = 5
+# What of a description a page builds its choices from.
+_OFFERED = frozenset(
+    (
+        *("models", "partner_models", "face_models", "faces", "qualities"),
+        *("default_model", "default_quality", "problems", "notes"),
+    )
+)
 
 
 def _no_trouble() -> None:
@@ -77,11 +86,25 @@ class Catalog:
         if self._lock.acquire(blocking=not self._known):  # while one looks (and hashes, say), the others know enough
             try:
                 if self._clock() - self._looked_at > max_age_seconds:
-                    self._known = dict(self._describe())
-                    self._looked_at = self._clock()
+                    self._describe_now()
             finally:
                 self._lock.release()
         return self._known
+
+    def look_again(self) -> dict[str, Any]:
+        """Describe anew, whoever else looks just now: something in the weights folder has changed."""
+        with self._lock:
+            self._describe_now()
+            return self._known
+
+    def _describe_now(self) -> None:
+        self._known = dict(self._describe())
+        self._looked_at = self._clock()
+
+    def revision(self) -> str:
+        """A short word that changes with what is installed and what is said about it, so that pages ask again."""
+        told = {name: value for name, value in self.description().items() if name in _OFFERED}
+        return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def loaded(self, failure: str | None = None) -> None:
         """Loading has ended, with a sentence when it failed."""

@@ -32,6 +32,7 @@ from app.jobs.previewing import Previewer
 from app.jobs.reblending import Reblender
 from app.jobs.submission import Submission, SubmissionLimits
 from app.metrics import Metrics
+from app.model_downloads import ModelDownloads
 from app.queue import Queue
 from app.storage import ID_PATTERN, Storage
 from app.store import Attempt, AttemptStatus, Job, Store
@@ -85,6 +86,7 @@ class AppContext:
         owner, caller: whose request this context was lent to; calls run in that owner's share of the pools.
         inspectors: decoders for what requests ask of files.
         webhook_addresses: which may be told when a job ends; None: no webhooks are sent.
+        model_downloads: what installs models for an operator; None where this server holds none.
         scanner: what looks for malware in uploads; None: nothing does.
         previewer: what makes previews; None where others restore. `previewing` counts those under way.
         end_without_card: ends this process, whose card computes no more; nothing where others restore.
@@ -122,6 +124,7 @@ class AppContext:
     clock: Callable[[], float]
     wall: Callable[[], float]
     started_at: float
+    model_downloads: ModelDownloads | None = None
     scanner: ClamdScanner | None = None
     previewer: Previewer | None = None
     previewing: Connections = dataclasses.field(default_factory=lambda: Connections(MOST_PREVIEWS, 1))

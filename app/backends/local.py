@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from app.backends.device_turns import DeviceTurns
+from app.backends.installed import describe_faces, describe_model, describe_partners, describe_qualities
 from app.backends.patch_restoring import PatchRestoring
 from app.errors import Cancelled, OutOfMemory, RestoreError
 from app.images import Picture
@@ -22,7 +23,7 @@ from app.restoration import device as devices
 from app.restoration.device import DTYPES, Choice, profile_of
 from app.restoration.device_errors import answers, first_line, is_out_of_memory, raise_if_lost
 from app.restoration.device_probe import measure_full_precision_ratio
-from app.restoration.models.registry import EMBEDDED_MODEL, QUALITY_MODELS, ModelRow
+from app.restoration.models.table import EMBEDDED_MODEL, QUALITY_MODELS
 from app.restoration.pipeline import PhotoRestorer, Restorer, warm_up
 from app.restoration.setup import EMBEDDED_RESTORES
 from app.results import RestorationResult
@@ -213,7 +214,7 @@ class LocalBackend(PatchRestoring):
     def describe(self) -> dict[str, Any]:
         """What this machine restores with, JSON-ready; hashes a weight file the first time it is seen."""
         setup = self._restorer.setup
-        models = [self._describe_model(row) for row in setup.registry.rows()]
+        models = [describe_model(setup.registry, row) for row in setup.registry.rows()]
         usable = [row["name"] for row in models if row["installed"]]
         problems = [row["note"] for row in models if row["note"] and row["present"]]
         if not usable:
@@ -225,7 +226,8 @@ class LocalBackend(PatchRestoring):
         if default == EMBEDDED_MODEL:
             notes.append(EMBEDDED_RESTORES.format(wanted=wanted))
         elif usable and wanted not in usable:
-            problems.append(f"{wanted} is not installed; get it with: python3 run.py models download {wanted}.pth")
+            how = f"get it with: python3 run.py models download {wanted}.pth"
+            problems.append(f"{wanted} is not installed, so {default} restores; {how}")
         return {
             "engine": self._engine,
             "device": setup.device.value,
@@ -235,9 +237,10 @@ class LocalBackend(PatchRestoring):
             "precision_reason": setup.precision.reason,
             "default_model": default,
             "embedded_model": default == EMBEDDED_MODEL,
-            "qualities": self._qualities() if usable else [],
+            "qualities": describe_qualities(setup) if usable else [],
             "models": models,
-            **self._describe_faces(notes),
+            "partner_models": describe_partners(setup.registry),
+            **describe_faces(setup.face_models, notes),
             "problems": problems,
             "notes": notes,
         }
@@ -252,7 +255,7 @@ class LocalBackend(PatchRestoring):
         quality = options.quality or setup.default_quality
         return {
             **self._pace_facts(),
-            "models": [self._describe_model(row)],
+            "models": [describe_model(setup.registry, row)],
             "qualities": [{"quality": quality, "model": row.name}],
         }
 
@@ -266,37 +269,12 @@ class LocalBackend(PatchRestoring):
             "loaded_models": setup.registry.loaded(),
         }
 
-    def _describe_model(self, row: ModelRow) -> dict[str, Any]:
-        """A model: its name, its file, and what it costs to run."""
-        registry = self._restorer.setup.registry
-        described = registry.describe_file(row.file)
-        architecture, megamacs = registry.cost(row)
-        return {"name": row.name, **described, "architecture": architecture, "megamacs_per_pixel": megamacs}
-
     def _device_problems(self) -> list[str]:
         """Why the CPU works where a card could, and what went wrong at the start."""
         choice = self._restorer.setup.device
         again = " The card is tried again before a photo, at most once a minute." if choice.may_pass else ""
         fallback = [f"The CPU restores: {choice.reason}.{again}"] if choice.is_fallback else []
         return fallback + ([self._problem] if self._problem else [])
-
-    def _describe_faces(self, notes: list[str]) -> dict[str, Any]:
-        """The face files, and which of them a restoration would get; adds to `notes` what must be said of them."""
-        face_models = self._restorer.setup.face_models
-        choice, notices = face_models.choose(None)
-        said = [notice.message for notice in notices]
-        notes += said
-        faces = {"model": choice.restorer, "detector": choice.detector, "parsing": choice.parses, "notes": said}
-        return {"face_models": face_models.rows(), "faces": faces}
-
-    def _qualities(self) -> list[dict[str, str | None]]:
-        """Which model runs for each quality, as things are installed now, and for which missing one if it stands in."""
-        rows: list[dict[str, str | None]] = []
-        for quality, meant in QUALITY_MODELS.items():
-            model = self._restorer.setup.choose(RestoreOptions(quality=quality))[0].name
-            stands_in_for = None if model == meant else meant
-            rows.append({"quality": quality, "model": model, "stands_in_for": stands_in_for})
-        return rows
 
 
 def _instead_of(device: str, error: Exception) -> Choice:

@@ -15,6 +15,7 @@ from app.commands.configure import read_settings
 from app.commands.console import complain, console, download_bar, say
 from app.errors import RestoreError
 from app.exit_codes import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from app.model_downloads import fetch_weights
 from app.restoration.models import weights
 from app.restoration.models.weights import EMBEDDED, MANIFEST, Verdict, WeightFile
 from app.settings import MEGABYTE, Settings
@@ -64,9 +65,7 @@ def choose(names: Iterable[str]) -> list[WeightFile]:
     """
     chosen: dict[str, WeightFile] = {}
     for name in names:
-        rows = [row for row in MANIFEST if name in (row.file, Path(row.file).stem, "all")]
-        rows += [row for row in MANIFEST if name == "default" and row.default]
-        rows += [row for row in MANIFEST if name == "faces" and row.file in weights.FACES]
+        rows = weights.find_rows(name)
         if not rows:
             raise KeyError(name)
         chosen.update({row.file: row for row in rows})
@@ -111,7 +110,7 @@ def _fetch_one(row: WeightFile, settings: Settings) -> None:
         def on_bytes(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        weights.download(row, settings.weights_folder, settings.weights_base_url, on_bytes)
+        fetch_weights(row, settings.weights_folder, settings.weights_base_url, on_bytes)
 
 
 def _show(folder: Path) -> None:
@@ -171,6 +170,4 @@ def _convert(folder: Path, names: Sequence[str], *, allow_unverified: bool) -> i
 
 def _own_files(folder: Path) -> list[Path]:
     known = {row.file for row in (*MANIFEST, EMBEDDED)}
-    if not folder.is_dir():
-        return []
-    return [path for path in sorted(folder.iterdir()) if path.suffix in weights.SUFFIXES and path.name not in known]
+    return [path for path in weights.files_in(folder) if path.name not in known]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from app.commands import models, torch_build
@@ -19,6 +20,9 @@ from app.commands.supervisor import Supervisor, die_with
 from app.errors import RestoreError
 from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_CARD_LOST, EXIT_FAILED, EXIT_HUNG, EXIT_OK
 from app.options import CARD_FAILED, HUNG_OFTEN
+from app.restoration.models import weights
+from app.restoration.models.table import EMBEDDED_MODEL, QUALITY_MODELS, TABLE, find_installed
+from app.restoration.models.weights import is_present
 from app.settings import Settings
 
 # glibc's allocator in the server process. One arena from the start: in another than the main one large blocks are
@@ -138,9 +142,33 @@ def provide_weights(settings: Settings, *, download: bool) -> None:
             return
     still = [row.file for row in models.missing_defaults(settings.weights_folder)]
     if still:
-        complain(f"Missing weights: {', '.join(still)}. The small model of the project restores now. To get them:")
+        complain(f"Missing weights: {', '.join(still)}. {what_runs(settings.weights_folder)} To get them:")
         for line in models.how_to_get(settings.weights_folder):
             complain(line)
+
+
+def what_runs(folder: Path) -> str:
+    """What restores with the files that are there, as far as that is known before they are opened."""
+    known = {Path(row.file).stem for row in (*weights.MANIFEST, weights.EMBEDDED)}
+    own = [path.stem for path in weights.files_in(folder) if path.stem not in known]
+    files = {row.name: weights.path_of(folder, row.file) for row in TABLE}
+
+    def is_there(name: str) -> bool:
+        return name in own or (name in files and is_present(files[name]))
+
+    meant: dict[str, list[str]] = {}
+    for quality, model in QUALITY_MODELS.items():
+        meant.setdefault(model, []).append(str(quality))
+    sentences = []
+    for model, qualities in meant.items():
+        runs = find_installed(model, own, is_there)
+        if runs != model:
+            named = "the small model of the project" if runs == EMBEDDED_MODEL else runs or "nothing"
+            sentences.append(f"For {' and '.join(qualities)} {named} runs instead of {model}.")
+    partners = [row.denoise_partner for row in TABLE if row.denoise_partner and is_there(row.name)]
+    if any(not is_present(folder / partner) for partner in partners):
+        sentences.append("The option denoise has no effect.")
+    return " ".join(sentences)
 
 
 def _taken_port(settings: Settings) -> str | None:

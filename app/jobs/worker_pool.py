@@ -65,6 +65,7 @@ def describe_pool(members: Sequence[PoolMember]) -> dict[str, Any]:
         **descriptions[0],
         "workers": max(1, sum(one.report.status in _AT_WORK for one in described)),
         "models": _united(descriptions, "models"),
+        "partner_models": _united(descriptions, "partner_models"),
         "face_models": _united(descriptions, "face_models"),
         "problems": _said(described, "problems"),
         "notes": _said(described, "notes"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from app.api.dependencies import Limits
 from app.backends.protocol import Backend
 from app.images import ImageLimits
+from app.model_downloads import ModelDownloads
 from app.settings import MEGABYTE, Settings
 from app.storage import Storage
 from app.store import Store
@@ -28,6 +29,16 @@ def open_scanner(settings: Settings) -> ClamdScanner | None:
     from app.clamd import ClamdScanner
 
     return ClamdScanner(settings.clamd_url, settings.clamd_timeout_seconds, settings.max_file_size_bytes)
+
+
+def open_model_downloads(settings: Settings) -> ModelDownloads:
+    """What installs models for an operator, or refuses to where the settings say so; nothing is fetched yet."""
+    refusal = None
+    if settings.offline:
+        refusal = "OFFLINE is true, so nothing is downloaded; put the file into the weights folder by hand."
+    elif not settings.allow_model_downloads:
+        refusal = "ALLOW_MODEL_DOWNLOADS is false; whoever runs the service installs models by command."
+    return ModelDownloads(settings.weights_folder, settings.weights_base_url, refusal)
 
 
 def open_result_cache(

@@ -23,9 +23,11 @@ from app.main.cloud import open_cloud
 from app.main.infrastructure import Infrastructure
 from app.main.limits import open_result_cache
 from app.main.local_backend import open_backend, release_when_idle
+from app.main.weights_watch import WeightsWatch, make_watch_thread
 from app.memory_limit import budget_bytes
 from app.queue import Queue
-from app.threads import SupervisedThread
+from app.restoration.models.folder_watch import FolderWatch
+from app.threads import PeriodicThread, SupervisedThread
 from app.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -73,6 +75,7 @@ class Restoring:
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
         self._ending, self._starting = threading.Event(), threading.Lock()
         self._idle_watch: SupervisedThread | None = None
+        self._weights_watch: PeriodicThread | None = None
         self._waiting: Sequence[str] = ()
         self.decoder = Decoder(infrastructure.limits.image)
         store, storage, metrics = infrastructure.store, infrastructure.storage, infrastructure.metrics
@@ -123,6 +126,8 @@ class Restoring:
         self._loader.join(LOADER_JOIN_SECONDS)
         if self._idle_watch is not None:
             self._idle_watch.stop()
+        if self._weights_watch is not None:
+            self._weights_watch.stop()
         self.decoder.close()
 
     def _make_worker(self, on_hang: Callable[[], None] | None, *, cloud: bool) -> Worker:
@@ -181,13 +186,18 @@ class Restoring:
 
     def _open_local(self) -> None:
         """In this thread: loading torch takes seconds, and `/health/live` shall answer before."""
+        folder = FolderWatch(self._settings.weights_folder)
         backend = open_backend(self._settings)
         self.backends[backend.name] = backend
         self._describe, self._warm_up = backend.describe, backend.warm_up
+        default_model = None
         try:
-            backend.load()
+            default_model = backend.load()
         except RestoreError as error:  # a damaged weight file, say: other models may do, and each job says its own
             log.warning("the default model could not be loaded: %s", error.detail)
+        watch = WeightsWatch(folder, self.catalog.look_again, backend.load, default_model)
+        self._weights_watch = make_watch_thread(watch, self._infrastructure.metrics.thread_restarted)
+        self._weights_watch.start()
         if backend.may_release_when_idle:
             self._idle_watch = SupervisedThread("idle-release", functools.partial(release_when_idle, backend))
             self._idle_watch.start()

@@ -35,7 +35,7 @@ from app.jobs.reblending import Reblender
 from app.jobs.submission import Submission
 from app.main import cluster
 from app.main.infrastructure import Infrastructure, open_infrastructure
-from app.main.limits import limits_of, open_scanner, result_limits_of, tile_limits_of
+from app.main.limits import limits_of, open_model_downloads, open_scanner, result_limits_of, tile_limits_of
 from app.main.queue import open_queue
 from app.main.restoring import Describe, Restoring
 from app.main.users import Users, upload_places
@@ -73,6 +73,7 @@ class Service:
         base = self._base = open_infrastructure(settings, lease_times)
         self._users = Users(settings, self._rate_limits, base.metrics)
         self._webhooks = open_webhook_delivery(settings, base.store, base.metrics)
+        self._model_downloads = open_model_downloads(settings) if restores else None
         self.restoring: Restoring | None = None
         self.loaded = threading.Event()
         self._sender: CeleryQueue | None = None
@@ -142,6 +143,8 @@ class Service:
         if not self._drained:
             await self.drain()
         self._users.stop()
+        if self._model_downloads is not None:
+            await asyncio.to_thread(self._model_downloads.close)
         if self._webhooks is not None:
             await asyncio.to_thread(self._webhooks.stop)
         await asyncio.to_thread(context.janitor.stop)
@@ -217,6 +220,7 @@ class Service:
             clock=time.monotonic,
             wall=time.time,
             started_at=time.monotonic(),
+            model_downloads=self._model_downloads,
             scanner=self._scanner,
             previewer=self._make_previewer(catalog),
         )

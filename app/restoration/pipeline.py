@@ -22,7 +22,7 @@ from app.restoration.device import profile_of
 from app.restoration.engine import Engine, Tiling
 from app.restoration.faces import Face, FacesResult, LoadedFaceModels, find_faces, restore_faces
 from app.restoration.host_engine import HostEngine
-from app.restoration.models.registry import ModelRow
+from app.restoration.models.table import ModelRow
 from app.restoration.setup import Setup
 from app.restoration.upscale import UpscalePlan, UpscaleReport, upscale
 from app.results import FaceReason, RestorationResult

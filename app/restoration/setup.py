@@ -14,7 +14,8 @@ from app.options import Quality, RestoreOptions
 from app.restoration import device as devices
 from app.restoration.device_memory import release_memory
 from app.restoration.faces import FaceModels
-from app.restoration.models.registry import EMBEDDED_MODEL, FALLBACKS, QUALITY_MODELS, TABLE, ModelRegistry, ModelRow
+from app.restoration.models.registry import ModelRegistry
+from app.restoration.models.table import EMBEDDED_MODEL, QUALITY_MODELS, TABLE, ModelRow, find_installed
 from app.restoration.models.weights import known_sha256
 
 EMBEDDED_RESTORES = (
@@ -70,13 +71,11 @@ class Setup:
         if options.model is not None:
             return self.registry.find(options.model), ()
         wanted = QUALITY_MODELS[options.quality or self.default_quality]
-        if self.registry.installed(wanted):
-            return self.registry.find(wanted), ()
         known = [row.name for row in TABLE]
         dropped_in = [row.name for row in self.registry.rows() if row.name not in known]
-        for name in (*FALLBACKS, *dropped_in, EMBEDDED_MODEL, *known):
-            if self.registry.installed(name):
-                return self.registry.find(name), (_stand_in(name, wanted),)
+        name = find_installed(wanted, dropped_in, self.registry.installed)
+        if name is not None:
+            return self.registry.find(name), () if name == wanted else (_stand_in(name, wanted),)
         raise Unavailable("no_model", "No model is installed; run: python3 run.py models download")
 
     def result_facts(self, options: RestoreOptions) -> dict[str, Any]:

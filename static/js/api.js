@@ -66,6 +66,11 @@ export const status = () => requestJson("/api/v1/status");
 export const estimate = (photos, options) => requestJson(`/api/v1/estimate?${new URLSearchParams([
   ...photos.map(({ width, height }) => ["size", `${width}x${height}`]), ...Object.entries(options),
 ])}`);
+/** Every model with what it is for, whether it is here, and how far its download is. */
+export const models = () => requestJson("/api/v1/models");
+export const installModel = (name, accepted) =>
+  requestJson(`/api/v1/models/${encodeURIComponent(name)}/download`, { method: "POST", json: accepted ? { accept_licence: true } : {} });
+export const cancelInstall = (name) => requestJson(`/api/v1/models/${encodeURIComponent(name)}/download`, { method: "DELETE" });
 export const jobs = (limit = 100, before = null) => requestJson(`${JOBS}?limit=${limit}${before ? `&before=${before}` : ""}`);
 export const job = (id) => requestJson(`${JOBS}/${id}`);
 export const removeJob = (id) => requestJson(`${JOBS}/${id}`, { method: "DELETE" });

@@ -10,6 +10,9 @@ import { FinishNotice } from "./finish_notice.js";
 import { Jobs, ended } from "./jobs.js";
 import { formatNames } from "./validation.js";
 import { LiveUpdates } from "./live_updates.js";
+import { Models } from "./models.js";
+import { drawNotice } from "./models_notice.js";
+import { endedSentences } from "./models_text.js";
 import { JobActions } from "./job_actions.js";
 import { Submission } from "./submission.js";
 import { ServiceStatus } from "./service_status.js";
@@ -29,6 +32,7 @@ const pendingFiles = []; // files that came before the service's limits were kno
 const live = new LiveUpdates(jobs);
 new FinishNotice(jobs);
 const service = new ServiceStatus();
+const models = new Models();
 const settings = new Settings(find("settings-form"));
 const planned = new PlannedTime();
 const tray = new Tray({ scale: () => settings.scale, seconds: () => planned.seconds });
@@ -94,6 +98,16 @@ function applyConfig() {
 }
 
 service.addEventListener("configured", applyConfig);
+service.addEventListener("configured", () => models.refresh());
+let modelsBefore = null;
+models.addEventListener("change", () => {
+  const ended = endedSentences(modelsBefore, models.state);
+  modelsBefore = models.state;
+  if (ended) announce(ended);
+  if (!service.config) return;
+  drawNotice(service.config, models);
+  if (models.state.models_revision !== service.config.models_revision) service.poll(); // the choices are other ones
+});
 planned.addEventListener("change", drawTimes);
 service.addEventListener("polled", () => {
   planTime();
@@ -119,6 +133,7 @@ openSignIn(start);
 api.session.addEventListener("signed-out", () => {
   live.stop();
   service.stop();
+  models.stop();
 });
 find("restore").addEventListener("click", () => {
   find("message").hidden = true;

@@ -1,5 +1,4 @@
-// The state of the service, always in sight: a word with a colour and the model at work, reasons and figures behind it,
-// and the notice with the command that fixes what is missing.
+// The state of the service, always in sight: a word with a colour and the model at work, reasons and figures behind it.
 
 import * as api from "./api.js";
 import { withCommand } from "./shell_command.js";
@@ -40,7 +39,8 @@ export class ServiceStatus extends EventTarget {
     try {
       this.state = await api.status();
       word = this.state.status;
-      if (!this.config || (word !== "starting" && this.#word === "starting") || this.#word === "offline") await this.#configure();
+      const isNews = this.#word === "offline" || this.state.models_revision !== this.config?.models_revision;
+      if (!this.config || (word !== "starting" && this.#word === "starting") || isNews) await this.#configure();
     } catch (problem) {
       if (problem.status === 401) return; // the sign-in box asks; after it we are called again
       if (problem.status) word = this.#word || "starting";
@@ -84,7 +84,6 @@ export class ServiceStatus extends EventTarget {
 
   async #configure() {
     this.config = await api.config();
-    this.#notices();
     this.dispatchEvent(new Event("configured"));
   }
 
@@ -122,14 +121,6 @@ export class ServiceStatus extends EventTarget {
     ];
     find("service-facts").replaceChildren(...rows.filter(([, value]) => value)
       .flatMap(([term, value]) => [el("dt", {}, term), el("dd", {}, value)]));
-  }
-
-  /** What is no fault but should be known, such as the small model that ships with the project. */
-  #notices() {
-    const { notes = [], embedded_model: embedded = false } = this.config;
-    find("notice").hidden = !embedded && !notes.length;
-    const sentences = notes.length ? notes : [text("service.embedded_model")];
-    find("notice").replaceChildren(...sentences.map((sentence) => el("p", {}, withCommand(sentence))));
   }
 }
 

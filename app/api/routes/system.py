@@ -139,6 +139,7 @@ def _status(context: AppContext, owner: str | None) -> dict[str, Any]:
         "workers": context.catalog.workers(),
         "resources": get_resources(context),
         "connections": context.connections.total,
+        "models_revision": context.catalog.revision(),
     }
 
 
@@ -175,6 +176,7 @@ def _config(context: AppContext) -> dict[str, Any]:
         "qualities": described.get("qualities", []),
         "problems": described.get("problems", []),
         "notes": described.get("notes", []),
+        "models_revision": context.catalog.revision(),
         "embedded_model": described.get("embedded_model", False),
         "webhooks": context.webhook_addresses is not None,
         "key_required": context.authentication.required,

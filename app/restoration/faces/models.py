@@ -53,7 +53,9 @@ class FaceModels:
         self._registry, self._device, self._detector = registry, device, detector
         self.precision = "fp32" if precision == "fp16" else precision  # GFPGAN overflows in fp16
         self._lock = threading.RLock()
-        self._networks: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        self._networks: OrderedDict[tuple[str, str, Any], Any] = (
+            OrderedDict()
+        )  # by file, precision and state of the file
         self._known_batch = 0  # 0: not chosen yet
         registry.on_release(self._release)
 
@@ -163,9 +165,11 @@ class FaceModels:
         return load_with_room(lambda: self._built(file, precision, build), self._registry.release, self._device)
 
     def _built(self, file: str, precision: str, build: Callable[[], Any]) -> Any:
-        key = (file, precision)
+        key = (file, precision, self._registry.states(file))
         with self._lock:
             if key not in self._networks:
+                for old in [known for known in self._networks if known[:2] == key[:2]]:  # the file was another one then
+                    del self._networks[old]
                 self._networks[key] = _guarded_build(file, build)
                 log.info("loaded %s on %s in %s", file, self._device, precision)
             self._networks.move_to_end(key)

@@ -1,12 +1,11 @@
-"""The table of upscaling models, what of it is installed, and loading a row into a ready `Network`.
+"""Which models of the table are installed, and loading a row into a ready `Network`.
 
-Facts about models are rows here, not branches in code. Loading goes through spandrel (architecture read from the file,
-restricted unpickler) after the file was verified.
+Loading goes through spandrel (architecture read from the file, restricted unpickler) after the file was verified. A
+file that changes while the service runs is judged and loaded anew.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import threading
 from collections import OrderedDict
@@ -18,11 +17,11 @@ import torch
 from torch import Tensor
 
 from app.errors import Conflict, RestoreError, Unavailable, Unprocessable, is_exhaustion
-from app.options import Quality
 from app.restoration.device_errors import is_out_of_memory, load_with_room
 from app.restoration.models import weights
 from app.restoration.models.networks import Facts, Network, build, compact_facts, esrgan_facts
 from app.restoration.models.spandrel_loading import import_spandrel
+from app.restoration.models.table import TABLE, ModelRow
 from app.restoration.models.tensor_files import read_tensors
 
 log = logging.getLogger(__name__)
@@ -31,41 +30,10 @@ _KEPT_NETWORKS = 4
 PROBE_SIDE_PIXELS = 8
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelRow:
-    """One model: the name users say, its file, and the partner file that `denoise` blends with.
-
-    `architecture` and `megamacs_per_pixel` are those of `Facts`, None for a user's file: they stand here because they
-    are asked for before a file is read.
-    """
-
-    name: str
-    file: str
-    denoise_partner: str | None = None
-    architecture: str | None = None
-    megamacs_per_pixel: float | None = None
-
-
-EMBEDDED_MODEL = "nir-embedded-x4"
-TABLE: tuple[ModelRow, ...] = (
-    ModelRow("RealESRGAN_x4plus", "RealESRGAN_x4plus.pth", None, "esrgan", 18.384),
-    ModelRow("RealESRGAN_x2plus", "RealESRGAN_x2plus.pth", None, "esrgan", 4.597),
-    ModelRow("RealESRGAN_x4plus_anime_6B", "RealESRGAN_x4plus_anime_6B.pth", None, "esrgan", 6.154),
-    ModelRow("realesr-general-x4v3", "realesr-general-x4v3.pth", "realesr-general-wdn-x4v3.pth", "compact", 1.209),
-    ModelRow("realesr-animevideov3", "realesr-animevideov3.pth", None, "compact", 0.619),
-    ModelRow(EMBEDDED_MODEL, weights.EMBEDDED.file, None, "compact", 0.914),
-)
 _UPSCALERS = {name for row in TABLE for name in (row.file, row.denoise_partner) if name is not None}
-QUALITY_MODELS: dict[str, str] = {
-    Quality.FAST: "realesr-general-x4v3",
-    Quality.BALANCED: "RealESRGAN_x4plus",
-    Quality.BEST: "RealESRGAN_x4plus",
-}
-# What runs when the model of a quality is not installed, best match first; never without a warning.
-# Files that a user dropped in come after these, and then the embedded model.
 _TRY_AGAIN = "out_of_resources"
 _FileState = tuple[str, int, int, int]
-FALLBACKS = ("realesr-general-x4v3", "RealESRGAN_x4plus", "RealESRGAN_x2plus")
+_NetworkKey = tuple[str, float, str, str, tuple[_FileState | None, ...]]
 
 
 class ModelRegistry:
@@ -81,21 +49,17 @@ class ModelRegistry:
         self._allow_unverified = allow_unverified
         self._lock = threading.RLock()
         self._load_errors: dict[_FileState, RestoreError | None] = {}
-        self._probed: dict[str, RestoreError | None] = {}  # by hash
+        self._probed: dict[str, Facts | RestoreError] = {}  # by hash
         self._facts: dict[str, Facts] = {}  # by file, of those that were opened
         self._converted: dict[_FileState, bool] = {}
-        self._networks: OrderedDict[tuple[str, float, str, str], Network] = OrderedDict()
+        self._networks: OrderedDict[_NetworkKey, Network] = OrderedDict()
         self._on_release: list[Callable[[], None]] = []
 
     def rows(self) -> list[ModelRow]:
         """The table, then files that the user dropped into the folder, by name."""
         official = [row.file for row in (*weights.MANIFEST, weights.EMBEDDED)]
         known = {*official, *(Path(file).with_suffix(".safetensors").name for file in official)}
-        dropped = [
-            ModelRow(path.stem, path.name)
-            for path in (sorted(self._folder.iterdir()) if self._folder.is_dir() else [])
-            if path.suffix in weights.SUFFIXES and path.name not in known and path.is_file()
-        ]
+        dropped = [ModelRow(path.stem, path.name) for path in weights.files_in(self._folder) if path.name not in known]
         return [*TABLE, *dropped]
 
     def find(self, name: str) -> ModelRow:
@@ -151,26 +115,25 @@ class ModelRegistry:
         if official is not None and (path.name not in _UPSCALERS or weights.verify(path) is weights.Verdict.VERIFIED):
             return None
         digest = weights.sha256(path)
-        if digest not in self._probed:
-            found = probe(path)
-            if isinstance(found, Facts):
-                self._facts[path.name] = found
-                self._probed[digest] = None
-            elif found.code == _TRY_AGAIN:
-                return found
-            else:
-                self._probed[digest] = found
-        return self._probed[digest]
+        found = self._probed.get(digest) or probe(path)
+        if isinstance(found, Facts):
+            self._facts[path.name] = found
+        elif found.code == _TRY_AGAIN:
+            return found
+        self._probed[digest] = found
+        return None if isinstance(found, Facts) else found
 
     def describe_file(self, file: str) -> dict[str, Any]:
-        """A weight file, JSON-ready: file, bytes, licence, purpose, whether it is there and can be loaded."""
+        """A weight file, JSON-ready: what it is, its licence, and whether it is there and can be loaded."""
         official, path, load_error = weights.official(file), self.path(file), self.load_error(file)
         present = path.is_file()
         return {
             "file": file,
             "bytes": path.stat().st_size if present else (official.bytes if official else 0),
             "licence": official.licence if official else "unknown: dropped in by you",
+            "commercial_use": official.commercial_use if official else None,
             "purpose": official.purpose if official else "your own file",
+            "sets": weights.sets_of(file),
             "present": present,
             "installed": load_error is None,
             "note": load_error,
@@ -220,16 +183,22 @@ class ModelRegistry:
     def _kept(self, row: ModelRow, denoise: float | None, device: str, precision: str) -> Network:
         """A network from the loaded ones, built when it is not there."""
         strength = 1.0 if denoise is None or row.denoise_partner is None else round(denoise, 3)
-        key = (row.file, strength, device, precision)
+        key = (row.file, strength, device, precision, self.states(row.file, row.denoise_partner))
         with self._lock:
             network = self._networks.get(key)
             if network is None:
+                for old in [known for known in self._networks if known[:4] == key[:4]]:  # the file was another one then
+                    del self._networks[old]
                 network = self._build(row, strength, device, precision)
                 self._networks[key] = network
             self._networks.move_to_end(key)
             while len(self._networks) > _KEPT_NETWORKS:
                 self._networks.popitem(last=False)
             return network
+
+    def states(self, *files: str | None) -> tuple[_FileState | None, ...]:
+        """What changes with the content of files, so that a network of what lay there before is not taken again."""
+        return tuple(_state_of(self.path(file)) for file in files if file is not None)
 
     def _build(self, row: ModelRow, strength: float, device: str, precision: str) -> Network:
         state = self.read(row.file)

@@ -1,4 +1,4 @@
-"""The official weight files: where they come from, what they must be, and how they get into the folder.
+"""The official weight files: where they come from, what they must be, and whether a file on disk is one of them.
 
 Hashes agree in several independent public sources.
 """
@@ -10,27 +10,22 @@ import enum
 import functools
 import hashlib
 import json
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from http.client import HTTPException
 from pathlib import Path
-
-from app import atomic_files
-from app.errors import Unavailable
 
 _REAL_ESRGAN = "https://github.com/xinntao/Real-ESRGAN/releases/download"
 _GFPGAN = "https://github.com/TencentARC/GFPGAN/releases/download"
 _FACEXLIB = "https://github.com/xinntao/facexlib/releases/download"
-_BLOCK_BYTES = 1024 * 1024
 _SIZE_BYTES = 8  # at the start of a safetensors file: the size of its header
-CONNECT_TIMEOUT_SECONDS = 10.0
 SUFFIXES = (".pth", ".pt", ".safetensors")
 
 
 @dataclasses.dataclass(frozen=True)
 class WeightFile:
-    """One official file: its address, size, SHA-256, licence, purpose, and whether the first start fetches it."""
+    """One official file: its address, size, SHA-256, licence and purpose.
+
+    `default`: the first start fetches it. `commercial_use`: its licence, or that of a part of it, leaves commercial use
+    free; where not, whoever installs it has to accept that.
+    """
 
     file: str
     url: str
@@ -39,6 +34,7 @@ class WeightFile:
     licence: str
     purpose: str
     default: bool = False
+    commercial_use: bool = True
 
 
 class Verdict(enum.StrEnum):
@@ -112,6 +108,7 @@ MANIFEST: tuple[WeightFile, ...] = (
         "c953a88f2727c85c3d9ae72e2bd4846bbaf59fe6972ad94130e23e7017524a70",
         _GFPGAN_LICENCE,
         "faces",
+        commercial_use=False,
     ),
     WeightFile(
         "GFPGANv1.4.pth",
@@ -120,6 +117,7 @@ MANIFEST: tuple[WeightFile, ...] = (
         "e2cd4703ab14f4d01fd1383a8a8b266f9a5833dacee8e6a79d3bf21a1b6be5ad",
         _GFPGAN_LICENCE,
         "faces, by choice",
+        commercial_use=False,
     ),
     WeightFile(
         "detection_Resnet50_Final.pth",
@@ -144,6 +142,7 @@ MANIFEST: tuple[WeightFile, ...] = (
         "3d558d8d0e42c20224f13cf5a29c79eba2d59913419f945545d8cf7b72920de2",
         "CC BY-NC-SA 4.0 (from PSFRGAN)",
         "face parsing (segmentation mask)",
+        commercial_use=False,
     ),
 )
 # What restoring faces takes. Not fetched first: large, and its licences do not allow every use.
@@ -156,19 +155,45 @@ EMBEDDED = WeightFile(
     "8630e174e3286a091bed5dc5e20cae01bb17cf3971026713fdb902bae6e5979e",
     "the project's own; trained on BSDS500 photos, which are given for non-commercial research and education",
     "photos, ships with the project; runs when nothing better is installed",
+    commercial_use=False,
 )
 SHIPPED_FOLDER = Path(__file__).resolve().parents[3] / "weights"
-_BY_FILE = {row.file: row for row in (*MANIFEST, EMBEDDED)}
 
 
 def official(file: str) -> WeightFile | None:
     """The manifest row of a file name, or None."""
-    return _BY_FILE.get(file)
+    return next((row for row in (*MANIFEST, EMBEDDED) if row.file == file), None)
+
+
+def find_rows(name: str) -> list[WeightFile]:
+    """Manifest rows of a file name, a model's name (without the ending), `default`, `faces` or `all`; none: unknown."""
+    return [row for row in MANIFEST if name in (row.file, Path(row.file).stem, "all", *sets_of(row.file))]
+
+
+def sets_of(file: str) -> list[str]:
+    """The names under which a file is fetched together with others."""
+    row = official(file)
+    return [*(["default"] if row and row.default else []), *(["faces"] if file in FACES else [])]
 
 
 def path_of(folder: Path, file: str) -> Path:
     """Where a weight file lies or would lie: in `folder`, or for the embedded one where the project ships it."""
     return SHIPPED_FOLDER / file if file == EMBEDDED.file else folder / file
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The weight files of a folder, by name; none where there is no folder."""
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in found if path.suffix in SUFFIXES and path.is_file()]
+
+
+def is_present(path: Path) -> bool:
+    """Whether an official file, or its conversion, lies there and has the right size; its hash is not looked at."""
+    row = official(path.name)
+    try:
+        return path.with_suffix(".safetensors").is_file() or (row is not None and path.stat().st_size == row.bytes)
+    except FileNotFoundError:
+        return False
 
 
 def verify(path: Path) -> Verdict:
@@ -234,71 +259,13 @@ def load_error(path: Path, *, allow_unverified: bool) -> str | None:
         return f"{path.name} is not installed; get it with: python3 run.py models download {path.name}"
     if allow_unverified:
         return None
+    row = official(path.name)
+    if row is not None and path.stat().st_size < row.bytes:
+        return (
+            f"{path.name} is not whole ({path.stat().st_size} of {row.bytes} bytes): unless it is being copied just "
+            f"now, remove it and run: python3 run.py models download {path.name}"
+        )
     return (
         f"{path.name} is not the official file; remove it and run: python3 run.py models download {path.name}, "
         "or set ALLOW_UNVERIFIED_WEIGHTS=true if you trust it."
     )
-
-
-def download_url(row: WeightFile, base_url: str) -> str:
-    """Where to fetch a file: the mirror when one is set (files lie there under their own names), else the origin."""
-    return f"{base_url.rstrip('/')}/{row.file}" if base_url else row.url
-
-
-def download(row: WeightFile, folder: Path, base_url: str, on_bytes: Callable[[int, int], None]) -> Path:
-    """Fetch one file into `folder`, resuming a part that an earlier run left; verified before it gets its name.
-
-    Args:
-        row: what to fetch.
-        folder: the weights folder; made when missing.
-        base_url: mirror, or empty for the origin.
-        on_bytes: called with (bytes so far, bytes in all).
-
-    Raises:
-        Unavailable: `download_failed` (network, status, full disk) or `download_corrupt` (wrong size or hash; the
-            part is removed).
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{row.file}.part"
-    try:
-        _fetch(download_url(row, base_url), part, row.bytes, on_bytes)
-    except (urllib.error.URLError, OSError, HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", None) or type(error).__name__
-        raise Unavailable(
-            "download_failed", f"{row.file} could not be downloaded ({reason}); try again later."
-        ) from error
-    if part.stat().st_size < row.bytes:  # the part stays, so that the next call goes on where this one was cut off
-        raise Unavailable("download_failed", f"The connection was cut while {row.file} came; run the download again.")
-    if sha256(part) != row.sha256:
-        part.unlink()
-        raise Unavailable("download_corrupt", f"{row.file} arrived damaged and was removed; run the download again.")
-    path = folder / row.file
-    atomic_files.publish(part, path)
-    return path
-
-
-def _fetch(url: str, part: Path, total: int, on_bytes: Callable[[int, int], None]) -> None:
-    """Append what is missing to `part`; a server that ignores Range makes it start over."""
-    have = part.stat().st_size if part.exists() else 0
-    if have >= total:
-        part.unlink()  # a full part that was never renamed failed its hash, or another file's
-        have = 0
-    if not url.startswith(("https://", "http://")):
-        raise ValueError("the address must start with https:// or http://")
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})  # noqa: S310 - checked above
-    with urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_SECONDS) as answer:  # noqa: S310 - checked above
-        resumed = have > 0 and answer.status == 206
-        with part.open("ab" if resumed else "wb") as file:
-            done = have if resumed else 0
-            for block in _blocks(answer):
-                done += len(block)
-                if done > total:
-                    raise ValueError("the server sent more than the file's size")
-                file.write(block)
-                on_bytes(done, total)
-
-
-def _blocks(answer: object) -> Iterator[bytes]:
-    read: Callable[[int], bytes] = answer.read  # type: ignore[attr-defined]
-    while block := read(_BLOCK_BYTES):
-        yield block

@@ -21,7 +21,8 @@ from app.errors import Cancelled, Conflict, Unavailable
 from app.images import Box, Overview, PatchWindow, Picture
 from app.notices import Notice
 from app.options import RestoreOptions
-from app.restoration.models.registry import ModelRegistry, ModelRow
+from app.restoration.models.registry import ModelRegistry
+from app.restoration.models.table import ModelRow
 from app.restoration.patches import cut, scaled
 from app.restoration.reference.faces import face_rows, make_face_enhancer
 from app.restoration.reference.packages import MISSING, is_available
