@@ -108,7 +108,6 @@ class Settings(BaseSettings):
         default="", description="clamd that scans every upload: tcp://host:port or a socket's path; empty: no scan"
     )
     clamd_timeout_seconds: float = Field(default=30, ge=1, le=600, description="for one file")
-
     result_cache: Literal["off", "owner", "all"] = Field(default="off", description="whose results answer equal jobs")
 
     # where things live
