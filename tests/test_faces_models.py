@@ -73,7 +73,7 @@ def test_a_file_that_is_not_the_official_one_is_missing(tmp_path: Path) -> None:
     assert chosen(box)[1] == []
     (said,) = strict.choose(None)[1]
     assert said.code == "face_model_missing"
-    assert f"{V13} is not the official file" in said.message
+    assert f"{V13} is not whole" in said.message
 
 
 def test_a_file_with_nothing_in_it_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_without_gfpgan_the_photo_is_restored_and_everybody_is_told(real_weights
     assert "python3 run.py models download GFPGANv1.3.pth" in message
     facts = backend.describe()
     assert message in facts["notes"]
-    assert facts["faces"] == {"model": None, "detector": None, "parsing": False, "notes": [message]}
+    assert facts["faces"] == {"model": None, "detector": None, "parsing": False, "notes": [message], "files": []}
     row = facts["face_models"][0]
     assert (row["file"], row["bytes"], row["installed"]) == ("GFPGANv1.3.pth", 348632874, False)
     assert "StyleGAN2" in row["licence"]
