@@ -37,6 +37,7 @@ def test_a_german_browser_gets_a_german_page_and_can_choose_another_language(
         expect(page.locator(".job-title")).to_contain_text("2 Fotos · Schnell")
         page.select_option("#language", "en")
         expect(page.locator("html")).to_have_attribute("lang", "en")
+        expect(page.locator(".job-title")).to_contain_text("2 photos")  # the page is loaded whole, and hears the menu
         page.select_option("#language", "es")
         expect(page.locator(".job-title")).to_contain_text("2 fotos · Rápida")
         page.reload()
