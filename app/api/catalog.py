@@ -30,11 +30,16 @@ LOOK_AGAIN_SECONDS = (
 )
 _STARTING_RETRY_SECONDS = 5
 # What of a description a page builds its choices from.
-_OFFERED = frozenset(
-    (
-        *("models", "partner_models", "face_models", "faces", "qualities"),
-        *("default_model", "default_quality", "problems", "notes"),
-    )
+_OFFERED = (
+    "models",
+    "partner_models",
+    "face_models",
+    "faces",
+    "qualities",
+    "default_model",
+    "default_quality",
+    "problems",
+    "notes",
 )
 
 

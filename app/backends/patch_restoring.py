@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import dataclasses
 
@@ -14,7 +15,7 @@ from app.results import RestorationResult
 from app.stages import Stage
 
 
-class PatchRestoring:
+class PatchRestoring(abc.ABC):
     """What a backend on one device adds to be `Previewing`; the child class has the device and the restorer."""
 
     _turns: DeviceTurns
@@ -48,6 +49,6 @@ class PatchRestoring:
 
         return self._turns.preview(work, wait_seconds) if options.face_enhance else []
 
+    @abc.abstractmethod
     def _watched(self) -> contextlib.AbstractContextManager[None]:
         """Work on this thread's card; raises `DeviceLost` when the card was lost at it."""
-        raise NotImplementedError

@@ -78,17 +78,14 @@ class Restoring:
         self._weights_watch: PeriodicThread | None = None
         self._waiting: Sequence[str] = ()
         self.decoder = Decoder(infrastructure.limits.image)
-        store, storage, metrics = infrastructure.store, infrastructure.storage, infrastructure.metrics
-        cache, tracer = open_result_cache(settings, store, storage, self.backends), infrastructure.tracer
         memory_bytes = budget_bytes()
-        self.runner = Runner(
-            *(store, storage, self.decoder, self.backends, metrics),
-            tracer=tracer,
-            cache=cache,
-            memory_bytes=memory_bytes,
-        )
+        self.runner = self._make_runner(memory_bytes)
         self.worker = self._make_worker(on_hang, cloud=cloud)
-        if cloud and not self._given and (opened := open_cloud(settings, self.decoder, storage)) is not None:
+        if (
+            cloud
+            and not self._given
+            and (opened := open_cloud(settings, self.decoder, infrastructure.storage)) is not None
+        ):
             self.backends[CLOUD] = opened
         available = CLOUD in self.backends
         rows = [dict(LOCAL_BACKEND), describe_siliconflow(available=available, api_url=settings.siliconflow_api_url)]
@@ -99,7 +96,7 @@ class Restoring:
             provider_pause_seconds=self._provider_pause_seconds,
             memory_bytes=memory_bytes,
         )
-        metrics.follow_provider(lambda: self._provider_pause_seconds() is not None)
+        infrastructure.metrics.follow_provider(lambda: self._provider_pause_seconds() is not None)
 
     @property
     def exit_code(self) -> int:
@@ -129,6 +126,19 @@ class Restoring:
         if self._weights_watch is not None:
             self._weights_watch.stop()
         self.decoder.close()
+
+    def _make_runner(self, memory_bytes: int) -> Runner:
+        base = self._infrastructure
+        return Runner(
+            base.store,
+            base.storage,
+            self.decoder,
+            self.backends,
+            base.metrics,
+            tracer=base.tracer,
+            cache=open_result_cache(self._settings, base.store, base.storage, self.backends),
+            memory_bytes=memory_bytes,
+        )
 
     def _make_worker(self, on_hang: Callable[[], None] | None, *, cloud: bool) -> Worker:
         return Worker(
