@@ -40,6 +40,21 @@ def budget_bytes() -> int:
     return min(physical, limit_bytes() or physical)
 
 
+def available_bytes() -> int:
+    """Main memory that can be had now without swapping, within the limit of this process's container."""
+    free, left = _free_on_machine_bytes(), limit_left_bytes()
+    return free if left is None else min(free, left)
+
+
+def _free_on_machine_bytes() -> int:
+    """What is free at once where psutil is not installed."""
+    try:
+        import psutil
+    except ImportError:  # a machine with torch and the model packages alone
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(psutil.virtual_memory().available)
+
+
 def _limits(root: Path, own: Path) -> Iterator[tuple[int, int]]:
     """(limit, use that cannot be dropped) in bytes of each limited group of this process."""
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from app import memory_limit
 from app.errors import TooLarge
 from app.jobs.memory_need import DEEP, EIGHT_BITS, PROCESS_BYTES, check_memory, must_be_alone, need_bytes
 from app.memory_limit import limit_bytes, limit_left_bytes
@@ -81,9 +82,9 @@ def test_without_control_groups_there_is_no_limit(tmp_path: Path) -> None:
 
 def test_free_memory_is_that_of_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = device_memory.free_memory_bytes("cpu")
-    monkeypatch.setattr(device_memory, "limit_left_bytes", lambda: 5 * MEGABYTE)
+    monkeypatch.setattr(memory_limit, "limit_left_bytes", lambda: 5 * MEGABYTE)
     assert device_memory.free_memory_bytes("cpu") == 5 * MEGABYTE
-    monkeypatch.setattr(device_memory, "limit_left_bytes", lambda: 1 << 50)
+    monkeypatch.setattr(memory_limit, "limit_left_bytes", lambda: 1 << 50)
     assert device_memory.free_memory_bytes("cpu") > machine // 4
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from app.api.pyramids import Pyramids
 from app.errors import NotFound, RestoreError
-from app.images import TILE_PIXELS, Decoder, ImageLimits, Picture, Pyramid, encode, encode_preview
+from app.images import TILE_PIXELS, Decoder, ImageLimits, Picture, Pyramid, cut_picture, encode, encode_preview
 from app.images.formats import FORMATS
 from app.images.pyramid import ENTRY, level_sizes, tile_counts
 from tests import picture_factory as make
@@ -74,6 +74,10 @@ def test_tiles_are_the_pixels_of_the_result(
     half = cv2.resize(expected.astype(np.uint8), (550, 45), interpolation=cv2.INTER_AREA).astype(int)
     np.testing.assert_allclose(level(pyramid, 1), half, atol=16)
     pyramid.close()
+    in_hand = cut_picture(source, tmp_path)
+    np.testing.assert_allclose(level(in_hand, 0), expected, atol=14)
+    np.testing.assert_allclose(level(in_hand, 1), half, atol=16)
+    in_hand.close()
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -87,6 +91,9 @@ def test_tiles_have_the_colours_of_the_profile(name: str, tmp_path: Path, decode
     assert np.abs(level(pyramid, 0) - expected).mean() < 3
     assert np.abs(untagged - expected).mean() > 6
     pyramid.close()
+    in_hand = cut_picture(source, tmp_path)
+    assert np.abs(level(in_hand, 0) - expected).mean() < 3
+    in_hand.close()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1025, 1), (1, 4097), (2049, 1023), (3001, 1777)])
@@ -122,6 +129,19 @@ def test_what_is_no_picture_is_refused_and_the_next_one_served(tmp_path: Path, d
         assert caught.value.code == "undecodable_image"
     (tmp_path / "photo.png").write_bytes(photo())
     assert decoder.pyramid(tmp_path / "photo.png", of_result=False).width == 40
+
+
+@pytest.mark.parametrize("size", [(3000, 1700), (90, 60), (5000, 40)])
+def test_previews_come_from_the_tiles(size: tuple[int, int], tmp_path: Path, decoder: Decoder) -> None:
+    source = ramps(*size)
+    pyramid = cut_picture(source, tmp_path)
+    for side in (60, 400, 1100):
+        expected, found = seen(encode_preview(source, side)), seen(decoder.tile_preview(pyramid, side))
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, atol=16)
+    pyramid.close()
+    with pytest.raises(NotFound):
+        decoder.tile_preview(pyramid, 400)
 
 
 def test_an_index_that_lies_is_refused() -> None:

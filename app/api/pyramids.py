@@ -1,7 +1,9 @@
-"""The pyramids of large pictures that are being looked at, in nameless files: made once, dropped when nobody has looked
-for a while or others need the room. No other process can open them, and a crash leaves nothing behind.
+"""The pyramids of large pictures, in nameless files: kept until nobody has looked for long or others need the room. No
+other process can open them, and a crash leaves nothing behind.
 
-Only one is made at a time, so that however many large results are opened, memory and the other requests are spared.
+Those of results that were restored in this process come with the result (`app.jobs.tile_cutting`). All others are made
+for the first look, one at a time, so that however many large pictures are opened, memory and the other requests are
+spared.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from app.api.shared_calls import SharedCalls
 from app.images import Decoder, Pyramid
 
 KEPT_BYTES = 1024**3
-IDLE_SECONDS = 600.0
+IDLE_SECONDS = 3600.0  # as long as a result is kept, unless the settings say otherwise
 
 
 class Pyramids:
@@ -35,14 +37,31 @@ class Pyramids:
         self._kept: OrderedDict[Hashable, tuple[Pyramid, float]] = OrderedDict()
         self._turn = asyncio.Semaphore(1)
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self) -> None:
+        """Take what is handed over from now on, from inside the running loop."""
+        self._loop = asyncio.get_running_loop()
+
+    def hand_over(self, key: Hashable, pyramid: Pyramid) -> None:
+        """Keep a pyramid that was made elsewhere, from any thread; requests that come later find it."""
+        try:
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._adopt, key, pyramid)
+        except (AssertionError, RuntimeError):  # not started, or stopped meanwhile
+            pyramid.close()
+
+    def kept(self, key: Hashable) -> Pyramid | None:
+        """The pyramid kept for this key, if one is; that counts as a look."""
+        found = self._kept.pop(key, None)
+        if found is None:
+            return None
+        self._keep(key, found[0])
+        return found[0]
 
     async def get(self, key: Hashable, make: Callable[[], Awaitable[Pyramid]]) -> Pyramid:
         """The pyramid kept for this key, made now if none is. It may be closed while others are made."""
-        if key not in self._kept:
-            return await self._calls.run(key, lambda: self._made(key, make))
-        pyramid, _ = self._kept.pop(key)
-        self._keep(key, pyramid)
-        return pyramid
+        return self.kept(key) or await self._calls.run(key, lambda: self._made(key, make))
 
     def drop_idle(self) -> None:
         """Close what nobody looked at for the idle time, and look again later."""
@@ -53,7 +72,8 @@ class Pyramids:
         self._watch()
 
     async def close(self) -> None:
-        """Close all, and the decoder."""
+        """Close all, and the decoder; what is handed over later is closed at once."""
+        self._loop = None
         if self._timer is not None:
             self._timer.cancel()
         for pyramid, _ in self._kept.values():
@@ -66,6 +86,15 @@ class Pyramids:
             pyramid = await make()
         self._keep(key, pyramid)  # here: whoever asked may have left meanwhile
         return pyramid
+
+    def _adopt(self, key: Hashable, pyramid: Pyramid) -> None:
+        if self._loop is None:
+            pyramid.close()
+            return
+        before = self._kept.pop(key, None)  # a run that was made again
+        if before is not None:
+            before[0].close()
+        self._keep(key, pyramid)
 
     def _keep(self, key: Hashable, pyramid: Pyramid) -> None:
         """As the newest; the oldest go until the rest takes no more than it may."""

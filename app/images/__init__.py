@@ -10,10 +10,12 @@ from app.images.page_encoding import PagesEncoder
 from app.images.patches import PATCH_SIDE_PIXELS, Box, Overview, PatchWindow, detailed_place, patch_at
 from app.images.picture import Picture, Pixels
 from app.images.preview import PREVIEW_SIDE_PIXELS, encode_preview, read_profile
-from app.images.pyramid import TILE_PIXELS, Pyramid
+from app.images.pyramid import LARGE_PIXELS, TILE_PIXELS, Pyramid
+from app.images.pyramid_writing import cut_picture
 from app.images.sniffing import accepted_formats
 
 __all__ = [
+    "LARGE_PIXELS",
     "PATCH_SIDE_PIXELS",
     "PREVIEW_SIDE_PIXELS",
     "TILE_PIXELS",
@@ -35,6 +37,7 @@ __all__ = [
     "check_picture",
     "choose_format",
     "codec_versions",
+    "cut_picture",
     "detailed_place",
     "encode",
     "encode_preview",

@@ -32,7 +32,7 @@ from app.images.face_layers import load_layers, mix
 from app.images.header import Header, ImageLimits, quiet_pillow, read_header
 from app.images.patches import Box, Overview, cut_window, make_overview
 from app.images.picture import Picture
-from app.images.preview import encode_preview, preview_file, read_profile
+from app.images.preview import encode_preview, preview_file, preview_tiles, read_profile
 from app.images.result_preview import preview_result, result_memory
 
 _WRITE_BYTES = 64 * MEBIBYTE
@@ -114,6 +114,8 @@ def _allow_memory(needed_bytes: int) -> Iterator[None]:
 def _answer(request: dict[str, Any], files: Sequence[Path], fd: int, limits: ImageLimits) -> dict[str, Any]:
     """Do one request. An expected failure is an answer; a file too large for the disk is the machine's fault."""
     try:
+        if request["do"] == "tile_preview":
+            return {"sizes": _send([preview_tiles(_read_tiles(fd, request["tiles"]), request["max_side"])], fd)}
         path = files[0]
         if request["do"] == "decode":
             return _send_picture(decode_file(path, limits, DecodeOptions(**request["options"])), fd)
@@ -146,6 +148,13 @@ def _write_pyramid(path: Path, of_result: bool, fd: int, limits: ImageLimits) ->
         return dict(pyramid_writing.write_photo_pyramid(path, limits, fd))
     with _allow_memory(pyramid_writing.pyramid_memory(path)):
         return dict(pyramid_writing.write_result_pyramid(path, fd))
+
+
+def _read_tiles(fd: int, sizes: Sequence[Sequence[int]]) -> list[list[bytes]]:
+    """The tiles that the parent put into the file, row by row."""
+    with os.fdopen(os.dup(fd), "rb") as file:
+        file.seek(0)
+        return [[file.read(size) for size in row] for row in sizes]
 
 
 def _describe_header(header: Header) -> dict[str, Any]:

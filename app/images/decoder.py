@@ -167,6 +167,21 @@ class Decoder:
         assert isinstance(found, Pyramid)
         return found
 
+    def tile_preview(self, pyramid: Pyramid, max_side: int) -> bytes:
+        """A JPEG of at most `max_side` pixels a side, from the tiles of a picture that was cut up already.
+
+        Raises:
+            RestoreError: `result_not_found` once the pyramid is closed, or what stands at `decode`.
+        """
+        tiles = pyramid.rows(pyramid.smallest_level(max_side))
+        sizes = [[len(tile) for tile in row] for row in tiles]
+        blocks = [tile for row in tiles for tile in row]
+        request = {"do": "tile_preview", "tiles": sizes, "max_side": max_side}
+        seconds = self._limits.decode_timeout_seconds
+        data = self._submit(lambda: self._ask_of([], request, read_preview, seconds, blocks))
+        assert isinstance(data, bytes)
+        return data
+
     @property
     def child_pid(self) -> int | None:
         """Process id of the child, or None while there is none."""
@@ -209,9 +224,13 @@ class Decoder:
             files = [opened.enter_context(opened_file(path, follow_links=self._follow_links)) for path in paths]
             return self._ask_of(files, request, read, timeout_seconds or self._limits.decode_timeout_seconds)
 
-    def _ask_of(self, files: Sequence[int], request: dict[str, Any], read: Any, seconds: float) -> object:
+    def _ask_of(
+        self, files: Sequence[int], request: dict[str, Any], read: Any, seconds: float, blocks: Sequence[bytes] = ()
+    ) -> object:
+        """Ask the child; `blocks` are put into its file before, for requests that bring their bytes along."""
         child = self._warm()
         try:
+            child.put(blocks)
             answer = child.ask({**request, "seconds": seconds}, seconds, files)
             if "error" in answer:
                 raise as_error(answer["error"])
@@ -291,6 +310,15 @@ class _Child:
         if not isinstance(answer, dict):
             raise ChildDied
         return answer
+
+    def put(self, blocks: Sequence[bytes]) -> None:
+        """Write blocks one after another from the start of the file, for the child to read."""
+        position = 0
+        for block in blocks:
+            view = memoryview(block)
+            while view:
+                written = os.pwrite(self.file.fileno(), view, position)
+                position, view = position + written, view[written:]
 
     def forget(self) -> None:
         """Give the pixels' disk space back."""

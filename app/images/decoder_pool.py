@@ -16,6 +16,7 @@ from app.images.header import Header, ImageLimits
 from app.images.patches import Box, Overview
 from app.images.picture import Picture
 from app.images.preview import PREVIEW_SIDE_PIXELS
+from app.images.pyramid import Pyramid
 
 DECODERS = 3
 
@@ -64,6 +65,11 @@ class DecoderPool:
         """See `Decoder.face_preview`."""
         with self._borrowed() as decoder:
             return decoder.face_preview(layers, result, index, strength, max_side)
+
+    def tile_preview(self, pyramid: Pyramid, max_side: int) -> bytes:
+        """See `Decoder.tile_preview`."""
+        with self._borrowed() as decoder:
+            return decoder.tile_preview(pyramid, max_side)
 
     @property
     def child_pids(self) -> list[int]:

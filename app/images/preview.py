@@ -6,14 +6,17 @@ A preview is upright, in sRGB, at most so large, on white, and carries no metada
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from app.images import colour, samples
 from app.images.decode import DecodeOptions, decode_file
-from app.images.header import ImageLimits, open_picture
+from app.images.header import ImageLimits, open_picture, undecodable
 from app.images.picture import Picture
 
 PREVIEW_SIDE_PIXELS = 400
@@ -29,6 +32,20 @@ def preview_file(path: Path, limits: ImageLimits, max_side: int = PREVIEW_SIDE_P
     """
     options = DecodeOptions(keep_partial=True, shrink_to=2 * max_side, rotate=rotate)
     return encode_preview(decode_file(path, limits, options), max_side)
+
+
+def preview_tiles(tiles: Sequence[Sequence[bytes]], max_side: int) -> bytes:
+    """JPEG bytes of a picture that comes in JPEG tiles of ours, row by row; same errors as `decode_file`."""
+    try:
+        rows = [np.concatenate([_tile_pixels(tile) for tile in row], axis=1) for row in tiles]
+        return encode_preview(Picture(np.concatenate(rows)), max_side)
+    except (OSError, ValueError):
+        raise undecodable() from None
+
+
+def _tile_pixels(tile: bytes) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(tile), formats=("JPEG",)) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def read_profile(path: Path) -> bytes | None:

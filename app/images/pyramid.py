@@ -14,6 +14,7 @@ from typing import BinaryIO
 from app.errors import NotFound
 
 TILE_PIXELS = 1024
+LARGE_PIXELS = 32_000_000  # from here on browsers are given tiles and not the picture itself
 ENTRY = struct.Struct("<QI")  # where a tile begins, and its length in bytes
 _MOST_TILE_BYTES = 16 * 1024 * 1024
 
@@ -57,6 +58,16 @@ class Pyramid:
             if self._file.closed:
                 raise NotFound("result_not_found", "The file is not there any more; ask again.")
             return os.pread(self._file.fileno(), size, start)
+
+    def smallest_level(self, longer_side: int) -> int:
+        """The level with the fewest pixels whose longer side has at least so many; 0 where none has."""
+        sizes = level_sizes(self.width, self.height)
+        return max((level for level, size in enumerate(sizes) if max(size) >= longer_side), default=0)
+
+    def rows(self, level: int) -> list[list[bytes]]:
+        """All tiles of a level, row by row. Raises as `tile` does."""
+        columns, rows = self._counts[level]
+        return [[self.tile(level, x, y) for x in range(columns)] for y in range(rows)]
 
     def close(self) -> None:
         """Give the disk space back."""

@@ -12,9 +12,15 @@ import json
 import math
 
 from app.errors import TooLarge
+from app.images import LARGE_PIXELS
 from app.store import Attempt
 
 PROCESS_BYTES = 900 * 1024 * 1024  # measured: 568 MB loaded, and 312 MB of RealESRGAN_x4plus at work
+# Cutting into tiles, from pixels in hand: two rows of tiles of each level. `benchmarks.pyramids` measured 163 MB at
+# 20,000 pixels of width and 339 MB at 40,000, whatever the height.
+TILES_BYTES, TILES_BYTES_PER_COLUMN = 32 * 1024 * 1024, 10 * 1024
+TILES_FROM_FILE_BYTES = 256 * 1024 * 1024  # more from a file: a process for it, and rows of the decoder
+WHOLE_BYTES_PER_PIXEL = 14  # of a file that is decoded whole before it is cut into tiles
 PHOTOS_AT_ONCE = 3  # one decoded ahead, one restored, one encoded
 
 
@@ -63,8 +69,29 @@ def check_attempt_memory(attempt: Attempt, scale: float, budget_bytes: int) -> N
     check_memory(attempt.photo_width * attempt.photo_height, scale, attempt.photo_mime, budget_bytes)
 
 
+def tiles_bytes(width: int, height: int) -> int:
+    """What it takes to cut a picture of this size into tiles; 0 for one that is shown without."""
+    return TILES_BYTES + TILES_BYTES_PER_COLUMN * width if width * height > LARGE_PIXELS else 0
+
+
+def cutting_bytes(width: int, height: int, *, in_bands: bool) -> int:
+    """What it takes to cut a file of so many pixels into tiles; `in_bands`: without decoding it whole."""
+    decoded = 0 if in_bands else WHOLE_BYTES_PER_PIXEL * width * height
+    return TILES_FROM_FILE_BYTES + TILES_BYTES + TILES_BYTES_PER_COLUMN * width + decoded
+
+
+def has_room_for_tiles(attempt: Attempt, scale: float, budget_bytes: int) -> bool:
+    """Whether this attempt's result can be cut into tiles while it is encoded. No photo is refused for want of that."""
+    return _need_with_tiles(attempt, scale) <= budget_bytes - PROCESS_BYTES
+
+
 def must_be_alone(attempt: Attempt, budget_bytes: int) -> bool:
-    """Whether there is no room for as many such photos as may be in work at once."""
+    """Whether there is no room for as many such photos as may be in work at once, each with its tiles."""
     scale = float(json.loads(attempt.options_json).get("scale", 4.0))
-    need = need_bytes(attempt.photo_width * attempt.photo_height, scale, attempt.photo_mime)
-    return PHOTOS_AT_ONCE * need > budget_bytes - PROCESS_BYTES
+    return PHOTOS_AT_ONCE * _need_with_tiles(attempt, scale) > budget_bytes - PROCESS_BYTES
+
+
+def _need_with_tiles(attempt: Attempt, scale: float) -> int:
+    width, height = attempt.photo_width, attempt.photo_height
+    longer, shorter = round(scale * max(width, height)), round(scale * min(width, height))  # it may be turned
+    return need_bytes(width * height, scale, attempt.photo_mime) + tiles_bytes(longer, shorter)

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from app import images
@@ -14,6 +15,7 @@ from app.errors import RestoreError
 from app.images import Encoded, Picture
 from app.jobs.progress import Progress
 from app.jobs.storage_retries import StorageRetries
+from app.jobs.tile_cutting import Keep, TileCutter
 from app.notices import Notice
 from app.options import RestoreOptions
 from app.results import RestorationResult
@@ -64,8 +66,8 @@ class Finished:
 class ResultWriter:
     """Encodes results and makes them safe under the names of their runs; keeps nothing between two of them."""
 
-    def __init__(self, storage: Storage, with_retries: StorageRetries) -> None:
-        self._storage, self._with_retries = storage, with_retries
+    def __init__(self, storage: Storage, with_retries: StorageRetries, tile_cutter: TileCutter | None = None) -> None:
+        self._storage, self._with_retries, self._tile_cutter = storage, with_retries, tile_cutter
 
     def write(self, finished: Finished, progress: Progress) -> Result | None:
         """Encode into a temporary file and publish it; None when the run was cancelled meanwhile."""
@@ -74,7 +76,7 @@ class ResultWriter:
             return self._publish_pages(finished, finished.pages, progress)
         if not progress(1.0, Stage.ENCODING):
             return None
-        with self._storage.scratch(finished.attempt.id) as temporary:
+        with self._storage.scratch(finished.attempt.id) as temporary, self._cut(finished) as keep_tiles:
             result = self.encode(finished, temporary)
             if not progress(1.0, Stage.ENCODING):
                 return None
@@ -82,7 +84,13 @@ class ResultWriter:
             wanted = functools.partial(progress, 1.0, Stage.ENCODING)
             result = self._keep_faces(finished, dataclasses.replace(result, name=name), wanted)
             self._with_retries(lambda: self._storage.publish(temporary, name), wanted)
+            keep_tiles(name)
         return result
+
+    def _cut(self, finished: Finished) -> AbstractContextManager[Keep]:
+        if self._tile_cutter is None:
+            return contextlib.nullcontext(lambda _name: None)
+        return self._tile_cutter.beside(finished.attempt, finished.restored.picture, finished.options.scale)
 
     def _publish_pages(self, finished: Finished, pages: WrittenPages, progress: Progress) -> Result | None:
         with pages.scratch:

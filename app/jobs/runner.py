@@ -27,6 +27,7 @@ from app.jobs.run_failures import INTERNAL, is_passing, may_fare_better_alone, r
 from app.jobs.run_scope import parent_of, run_scope, stage_spans
 from app.jobs.settlement import Settlement
 from app.jobs.storage_retries import StorageRetries
+from app.jobs.tile_cutting import TileCutter
 from app.logs import Sparing
 from app.metrics import Metrics
 from app.notices import Notice
@@ -46,11 +47,7 @@ SHUTTING_DOWN = "shutting_down"  # the code of a decoder that was closed
 
 
 def _noop() -> None:
-    """The beat of a caller that watches no heartbeat."""
-
-
-def _nothing_else() -> None:
-    """The choice of a caller that wants this very attempt."""
+    """The beat of a caller that watches no heartbeat, and the other attempt of one that wants this very one."""
 
 
 def _not_cancelled() -> bool:
@@ -79,12 +76,13 @@ class Runner:
         pause: Callable[[float], None] = time.sleep,
         cache: ResultCache | None = None,
         memory_bytes: int | None = None,
+        tile_cutter: TileCutter | None = None,
     ) -> None:
         self._store, self._storage, self._decoder = store, storage, decoder
         self._backends, self._metrics, self._tracer, self._cache = backends, metrics, tracer, cache
         self._clock, self._wall, self._memory_bytes = clock, wall, memory_bytes
         self._with_retries = StorageRetries(clock, pause)
-        self._writer = ResultWriter(storage, self._with_retries)
+        self._writer = ResultWriter(storage, self._with_retries, tile_cutter)
         self._settlement = Settlement()
         self._sparing = Sparing(clock)
 
@@ -101,7 +99,7 @@ class Runner:
         now: float,
         *,
         tries: int | None = None,
-        or_claim: Callable[[], Attempt | None] = _nothing_else,
+        or_claim: Callable[[], Attempt | None] = _noop,
     ) -> Prepared | None:
         """Claim the attempt for the run `token` and decode its photo.
 

@@ -19,6 +19,7 @@ from app.errors import RestoreError
 from app.exit_codes import EXIT_CARD_LOST, EXIT_HUNG
 from app.images import Decoder
 from app.jobs.runner import Runner
+from app.jobs.tile_cutting import HandOver, TileCutter
 from app.main.cloud import open_cloud
 from app.main.infrastructure import Infrastructure
 from app.main.limits import open_result_cache
@@ -49,6 +50,7 @@ class Restoring:
         on_hang: called when a restoration hangs; the process should end.
         here, cloud: whether this machine's own networks restore, and whether it asks the provider.
         warm: whatever else should be warmed beside the decoder.
+        hand_over_tiles: takes the tiles of large results; None where this process serves no viewers.
     """
 
     def __init__(
@@ -63,12 +65,13 @@ class Restoring:
         here: bool = True,
         cloud: bool = True,
         warm: Callable[[], None] = lambda: None,
+        hand_over_tiles: HandOver | None = None,
     ) -> None:
         settings = infrastructure.settings
         self._infrastructure, self._settings, self._queue, self._warm = infrastructure, settings, queue, warm
         self.load_error: RestoreError | None = None
         self.loaded = threading.Event()
-        self._given, self._here = backends is not None, here
+        self._given, self._here, self._hand_over_tiles = backends is not None, here, hand_over_tiles
         self.backends: dict[str, Backend] = dict(backends or {})
         self._describe: Describe = describe or dict
         self._warm_up: Callable[[], str | None] = warm_up or (lambda: None)
@@ -138,7 +141,13 @@ class Restoring:
             tracer=base.tracer,
             cache=open_result_cache(self._settings, base.store, base.storage, self.backends),
             memory_bytes=memory_bytes,
+            tile_cutter=self._make_tile_cutter(memory_bytes),
         )
+
+    def _make_tile_cutter(self, memory_bytes: int) -> TileCutter | None:
+        folder, disk_ok = self._settings.processed_folder, self._infrastructure.storage.free_disk_ok
+        hand_over = self._hand_over_tiles
+        return None if hand_over is None else TileCutter(folder, hand_over, disk_ok, memory_bytes)
 
     def _make_worker(self, on_hang: Callable[[], None] | None, *, cloud: bool) -> Worker:
         return Worker(

@@ -74,6 +74,9 @@ class Service:
         self._users = Users(settings, self._rate_limits, base.metrics)
         self._webhooks = open_webhook_delivery(settings, base.store, base.metrics)
         self._model_downloads = open_model_downloads(settings) if restores else None
+        self._pyramids = Pyramids(
+            Decoder(tile_limits_of(base.limits), settings.processed_folder), idle_seconds=base.limits.retention_seconds
+        )
         self.restoring: Restoring | None = None
         self.loaded = threading.Event()
         self._sender: CeleryQueue | None = None
@@ -87,6 +90,7 @@ class Service:
                 warm_up=warm_up,
                 on_hang=on_hang,
                 warm=self._warm_inspectors,
+                hand_over_tiles=self._pyramids.hand_over,
             )
             self.loaded = self.restoring.loaded
             self.context = self._serve_with(base, queue, self.restoring)
@@ -107,6 +111,7 @@ class Service:
         await asyncio.to_thread(context.store.open)
         self._users.start(context.store)
         context.job_events.start(context.events)
+        context.pyramids.start()
         waiting = self._take_back() if self.restoring is not None else []
         context.janitor.start()
         context.lease_keeper.start()
@@ -214,7 +219,7 @@ class Service:
             uploads=upload_places(limits),
             pools=pools,
             previews=KeptAnswers(),
-            pyramids=Pyramids(Decoder(tile_limits_of(limits), settings.processed_folder)),
+            pyramids=self._pyramids,
             warm_ups=SharedCalls(),
             webhook_addresses=webhook_addresses_of(settings),
             clock=time.monotonic,

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import sys
 
 import torch
 
-from app.memory_limit import budget_bytes, limit_left_bytes
+from app.memory_limit import available_bytes, budget_bytes
 
 # glibc's mallopt parameters, from malloc.h
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
@@ -41,7 +40,7 @@ def keep_freed_memory() -> bool:
 def free_memory_bytes(device: str) -> int:
     """Memory that a restoration may still take on `device`; on a card what torch keeps unused is part of it."""
     if device == "cpu":
-        return _available_bytes()
+        return available_bytes()
     card = torch.device(device)
     free, _ = torch.cuda.mem_get_info(card)
     return int(free + torch.cuda.memory_reserved(card) - torch.cuda.memory_allocated(card))
@@ -60,18 +59,3 @@ def release_memory(device: str) -> None:
     if device != "cpu":
         with contextlib.suppress(RuntimeError):  # a card that is lost has nothing to give back
             torch.cuda.empty_cache()
-
-
-def _available_bytes() -> int:
-    """Main memory that can be had without swapping, within the limit of this process's container."""
-    free, left = _free_on_machine_bytes(), limit_left_bytes()
-    return free if left is None else min(free, left)
-
-
-def _free_on_machine_bytes() -> int:
-    """What is free at once where psutil is not installed."""
-    try:
-        import psutil
-    except ImportError:  # a machine with torch and the model packages alone
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return int(psutil.virtual_memory().available)

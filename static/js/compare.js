@@ -33,18 +33,19 @@ export class Compare {
     new ResizeObserver(() => this.#measure()).observe(this.stage);
   }
 
-  /** Show two pictures; size is that of the result in its own pixels. Resolves when both are there, or known to be missing. */
+  /** Show two pictures; size is that of the result in its own pixels. For each side a promise that it is there, or known to be missing. */
   show({ before, after, width, height, name }) {
     this.view = new Viewport(width, height, devicePixelRatio);
     this.cut = 0.5;
     this.hold(false);
     this.mark(null);
     for (const { tiles } of [this.before, this.after]) tiles.show(null);
-    const both = [
-      this.load("before", before, text("compare.name_before", { name })), this.load("after", after, text("compare.name_after", { name })),
-    ];
+    const arriving = {
+      before: this.load("before", before, text("compare.name_before", { name })),
+      after: this.load("after", after, text("compare.name_after", { name })),
+    };
     this.#measure();
-    return Promise.all(both);
+    return arriving;
   }
 
   /** Show true pixels over one side, from a `tileSource` or null. */
@@ -177,7 +178,7 @@ export class Compare {
 function side(which, words, ontiles) {
   const image = el("img", { alt: "", draggable: "false", decoding: "async" });
   const tiles = new TileLayer(ontiles);
-  const canvas = el("div", { class: "side-canvas" }, image, tiles.canvas);
+  const canvas = el("div", { class: "side-canvas" }, tiles.canvas, image);
   const tag = el("span", { class: "side-tag", "aria-hidden": "true" });
   setText(tag, words);
   return { image, canvas, tiles, pane: el("div", { class: `side side-${which}` }, canvas, tag) };

@@ -29,6 +29,7 @@ export class TileLayer {
     this.#forget();
     this.source = source && { ...source, sizes: levelSizes(source.width, source.height) };
     this.canvas.hidden = !source;
+    this.canvas.dataset.covers = false;
     if (!source) return void (this.canvas.width = this.canvas.height = 0);
     this.#tell("loading");
   }
@@ -113,6 +114,7 @@ export class TileLayer {
       const bottom = Math.round((view.y + tile.bottom * view.height * view.scale) * ratio);
       context.drawImage(tile.bitmap, left, top, right - left, bottom - top);
     }
+    canvas.dataset.covers = seen.some(({ level }) => level === source.sizes.length - 1); // the picture below is not painted
     this.#dropFar();
   }
 

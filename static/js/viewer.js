@@ -123,8 +123,9 @@ export class Viewer {
     const pixels = this.#screenPixels();
     for (const side of SIDES) this.shown[side] = sideAddress(job.job_id, attempt, side, pixels);
     const { shown } = this;
-    this.compare.show({ before: shown.before, after: shown.after, width: result.width, height: result.height, name })
-      .then(() => this.shown === shown && SIDES.forEach((side) => this.#showTiles(side))); // what is at hand comes first
+    const arriving = this.compare.show({ before: shown.before, after: shown.after, width: result.width, height: result.height, name });
+    for (const side of SIDES) // what is at hand comes first, and no side waits for the other
+      arriving[side].then(() => this.shown === shown && this.#showTiles(side));
   }
 
   #fillDownload() {

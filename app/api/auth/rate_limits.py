@@ -17,6 +17,7 @@ from app.errors import TooManyRequests
 
 WRONG_KEYS_PER_MINUTE = 10
 PREVIEWS_PER_MINUTE = 20
+TILES_PER_MINUTE = 6000  # a viewer asks for dozens a second while somebody moves a picture; each is one small read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,25 +46,27 @@ class RateLimits:
 
     def __init__(self, rate_limit: str, windows: Windows | None = None) -> None:
         self._limit = parse_rate(rate_limit)
+        self._tiles = RateLimitItemPerMinute(TILES_PER_MINUTE) if self._limit else None
         self._previews = RateLimitItemPerMinute(PREVIEWS_PER_MINUTE)
         self._wrong_keys = RateLimitItemPerMinute(WRONG_KEYS_PER_MINUTE)
         self.windows: Windows = windows or MemoryWindows()
 
     async def hit(self, client: str) -> RateWindow | None:
         """Count one request, and say how many are left; None where there is no limit."""
-        limit = self._limit
-        if limit is None:
-            return None
-        taken = await self.windows.hit(limit, "asked", client)
-        resets_at, left = await self.windows.look(limit, "asked", client)
-        left = max(0, left) if taken else 0
-        return RateWindow(limit.amount, left, _seconds_until(resets_at), limit.get_expiry(), exceeded=not taken)
+        return None if self._limit is None else await self._hit(self._limit, "asked", client)
+
+    async def hit_tile(self, client: str) -> RateWindow | None:
+        """Count one tile: they have a window of their own, so that looking at a picture leaves the other one alone."""
+        return None if self._tiles is None else await self._hit(self._tiles, "tile", client)
 
     async def hit_preview(self, owner: str) -> RateWindow:
         """Count one preview of an owner."""
-        limit = self._previews
-        taken = await self.windows.hit(limit, "preview", owner)
-        resets_at, left = await self.windows.look(limit, "preview", owner)
+        return await self._hit(self._previews, "preview", owner)
+
+    async def _hit(self, limit: RateLimitItem, what: str, client: str) -> RateWindow:
+        taken = await self.windows.hit(limit, what, client)
+        resets_at, left = await self.windows.look(limit, what, client)
+        left = max(0, left) if taken else 0
         return RateWindow(limit.amount, left, _seconds_until(resets_at), limit.get_expiry(), exceeded=not taken)
 
     async def count_wrong_key(self, address: str) -> None:

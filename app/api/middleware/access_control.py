@@ -30,6 +30,7 @@ FORM_OVERHEAD_BYTES = 2 * 1024 * 1024
 UNAUTHORIZED_CLOSE = 4401
 REFUSED_CLOSE = 4403
 RATE_CLOSE = 4429
+_TILE_PATH = re.compile(r"/api/v1/jobs/[0-9a-f]{32}/tile")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
 
@@ -107,7 +108,8 @@ class AccessControlMiddleware:
         client = f"key {caller.owner}" if caller and rules.authentication.required else f"address {address}"
         if not by_header and rules.origins.is_foreign(headers):  # what other pages ask for is not the user's doing
             client = f"foreign {client}"
-        window = await rules.rate_limits.hit(client)
+        is_tile = scope["type"] == "http" and _TILE_PATH.fullmatch(scope["path"])
+        window = await (rules.rate_limits.hit_tile(client) if is_tile else rules.rate_limits.hit(client))
         if window is not None:
             scope["state"]["rate_window"] = window
             show_limit(scope, window.limit, window.left, window.resets_in_seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import Annotated
 
@@ -20,7 +21,7 @@ from app.api.dependencies import (
 )
 from app.api.routes.jobs import JobId
 from app.errors import Conflict, NotFound
-from app.images import PREVIEW_SIDE_PIXELS
+from app.images import PREVIEW_SIDE_PIXELS, Pyramid
 from app.options import RestoreOptions
 from app.store import Attempt, AttemptStatus, Job
 
@@ -77,7 +78,8 @@ async def preview(
     """A JPEG of at most 400 x 400 pixels, or of `size`, for pages that must not decode a result of any length."""
     context = get_context(request)
     chosen = await get_finished_attempt(request, job_id, attempt)
-    make = functools.partial(context.run_heavy, _result_preview, context, chosen, size)
+    pyramid = context.pyramids.kept(chosen.result_name)
+    make = functools.partial(context.run_heavy, _result_preview, context, chosen, size, pyramid)
     return file_responses.preview_response(await context.previews.get((chosen.result_name, size), make))
 
 
@@ -169,10 +171,14 @@ def _all_results(context: AppContext, owner: str, before: str | None) -> Respons
     return answer
 
 
-def _result_preview(context: AppContext, attempt: Attempt, size: int) -> bytes:
+def _result_preview(context: AppContext, attempt: Attempt, size: int, pyramid: Pyramid | None) -> bytes:
+    """From the tiles of a large result where it is cut up already: its file may take seconds to read."""
     assert attempt.result_name is not None
     if not context.storage.has_result(attempt.result_name):
         raise NotFound("result_not_found", "The file is not there any more; it has expired.")
+    if pyramid is not None:
+        with contextlib.suppress(NotFound):  # others needed the room just now
+            return context.inspectors.tile_preview(pyramid, size)
     with context.storage.result(attempt.result_name) as path:
         return context.inspectors.preview(path, size, max_megapixels=context.limits.max_output_megapixels)
 

@@ -1,6 +1,7 @@
 """The route of tiles: a result or an upload at its true pixels, piece by piece, for viewers that zoom.
 
-Both are guarded as their previews are. The whole picture is cut up at the first tile that somebody asks for.
+Both are guarded as their previews are. A large result was cut up when it was restored here; any other picture is at the
+first tile that somebody asks for.
 """
 
 from __future__ import annotations
@@ -19,13 +20,17 @@ from app.api import file_responses, schemas
 from app.api.dependencies import AppContext, choose_attempt, get_context, get_finished_attempt, get_job
 from app.api.routes.downloads import AttemptChoice
 from app.api.routes.jobs import JobId
-from app.errors import NotFound
+from app.errors import NotFound, Unavailable
 from app.images import Pyramid
+from app.jobs.memory_need import cutting_bytes
+from app.memory_limit import available_bytes
 from app.store import Attempt
 
 router = APIRouter()
 
 _MOST_TILES_A_SIDE = 1 << 10
+_READ_IN_BANDS = frozenset(("image/jpeg", "image/png", "image/tiff"))
+_MEMORY_RETRY_SECONDS = 5
 
 
 class TileSource(enum.StrEnum):
@@ -58,8 +63,8 @@ async def tile(
 ) -> Response:
     """The JPEG in column `x` and row `y` of a level: 1024 x 1024 pixels, or what is left at the right and the bottom.
 
-    A level is half as large as the one before it, rounded up; the last one is a single tile. The first tile of a
-    picture is answered when all of it has been cut up, which takes seconds at hundreds of megapixels.
+    A level is half as large as the one before it, rounded up; the last one is a single tile. A result over 32
+    megapixels is cut up while it is saved; the first tile of any other picture waits until all of it has been cut up.
     """
     context = get_context(request)
     if of is TileSource.RESULT:
@@ -74,8 +79,23 @@ async def tile(
 
 
 def _pyramid(context: AppContext, attempt: Attempt, of: TileSource) -> Pyramid:
+    _require_memory(attempt, of)
     with _lent(context, attempt, of) as path:
         return context.pyramids.decoder.pyramid(path, of_result=of is TileSource.RESULT)
+
+
+def _require_memory(attempt: Attempt, of: TileSource) -> None:
+    """Leave their memory to the photos in work: whoever looks at a large picture can wait, and they cannot."""
+    if of is TileSource.RESULT:
+        size, in_bands = (attempt.result_width or 0, attempt.result_height or 0), attempt.result_mime in _READ_IN_BANDS
+    else:
+        size, in_bands = (attempt.photo_width, attempt.photo_height), False
+    if available_bytes() < cutting_bytes(*size, in_bands=in_bands):
+        raise Unavailable(
+            "out_of_memory",
+            "There is too little memory to cut this picture into tiles just now; ask again when less is in work.",
+            retry_after_seconds=_MEMORY_RETRY_SECONDS,
+        )
 
 
 def _lent(context: AppContext, attempt: Attempt, of: TileSource) -> AbstractContextManager[Path]:
