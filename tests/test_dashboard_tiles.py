@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from app.images.pyramid import level_sizes
 from tests.browser import PHONE, Service, as_file, drop, faced_service, shoot, visit
@@ -73,9 +73,15 @@ def test_a_large_result_is_shown_at_its_true_pixels(browser: Browser, faced: Ser
         drop(page, as_file("large.jpg", noise()))
         page.click("#restore")
         expect(page.locator(".card[data-status=completed]")).to_have_count(1, timeout=WORK_MILLISECONDS)
+        held: list[Route] = []
+        page.route("**/original?*", lambda route: held.append(route))  # that of a large photo may take long
         page.locator(".card-open").first.click()
-        expect(page.locator(".stage[data-before=ready][data-after=ready]")).to_be_visible()
         sharp(page, 3)  # an eighth of 8400 pixels fill the 1024 of the stage
+        for route in held:
+            route.continue_()
+        page.unroute("**/original?*")
+        expect(page.locator(".stage[data-before=ready][data-after=ready]")).to_be_visible()
+        expect(page.locator(".side-after img")).to_have_css("opacity", "0")  # it would cost as much as the tiles
         expect(page.locator("#reduced")).to_be_hidden()
         page.click("#zoom-100")
         canvas = sharp(page, 0)
@@ -121,4 +127,5 @@ def test_without_tiles_the_largest_rendition_is_shown_and_said(
         page.click("#zoom-100")
         expect(page.locator(".side-after img")).to_have_attribute("src", ANY_LARGE)
         expect(page.locator(".side-before img")).to_have_attribute("src", ANY_LARGE)
+        expect(page.locator(".side-after img")).to_have_css("opacity", "1")
         shoot(page, "31-no-tiles-phone-dark", tmp_path)
