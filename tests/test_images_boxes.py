@@ -14,8 +14,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from app.errors import RestoreError
-from app.images import ImageLimits, Picture, icc, isobmff, read_header
+from app.images import ImageLimits, Picture, isobmff, read_header
 from app.images.decode import DecodeOptions, decode_file
+from app.images.icc_writing import matrix_profile
 from app.images.primaries import P3_PRIMARIES
 from tests import picture_factory as make
 from tests.test_images_colour import linear, pq, seen, through
@@ -74,7 +75,7 @@ def test_code_points_of_an_avif_are_followed(tmp_path: Path) -> None:
     assert np.abs(seen(picture) - photo()).mean() < 1
     assert "HDR" in sentences(picture)[0]
     wide = with_code_points(deep_avif(make.vivid().astype(np.uint16) * 257, 12), 12, 13)
-    expected = through(make.vivid(), icc.matrix_profile(P3_PRIMARIES, "test"))
+    expected = through(make.vivid(), matrix_profile(P3_PRIMARIES, "test"))
     assert np.abs(seen(decoded(tmp_path, wide)) - expected).mean() < 2
 
 
@@ -218,7 +219,7 @@ def test_heic_with_a_profile_and_with_code_points(tmp_path: Path) -> None:
     data = heif(Image.fromarray(make.vivid()), icc_profile=make.display_p3(), quality=-1, chroma=444)
     assert np.abs(seen(decoded(tmp_path, data)) - through(make.vivid(), make.display_p3())).mean() < 4
     coded = with_code_points(heif(Image.fromarray(make.muted()), quality=-1, chroma=444), 12, 13)
-    expected = through(make.muted(), icc.matrix_profile(P3_PRIMARIES, "test"))
+    expected = through(make.muted(), matrix_profile(P3_PRIMARIES, "test"))
     assert np.abs(seen(decoded(tmp_path, coded)) - expected).mean() < 4
     hdr = decoded(tmp_path, with_code_points(heif(make.deep(photo())), 9, 16))
     assert "HDR" in sentences(hdr)[0]
