@@ -73,8 +73,8 @@ class PostgresDatabase:
         give_up_at = time.monotonic() + OPEN_PATIENCE_SECONDS
         while True:
             try:
-                self.write(_migrate)
-            except Unavailable:
+                self.write(self._migrate)
+            except Unavailable:  # also workers of an earlier version that are just being stopped
                 if time.monotonic() > give_up_at:
                     self.close()
                     raise
@@ -114,6 +114,10 @@ class PostgresDatabase:
         """See `Database`."""
         return _run(self._opened()[1], work)
 
+    def _migrate(self, connection: Connection) -> None:
+        hold(connection, AdvisoryLock.MIGRATION)
+        migrate(connection, self.now())
+
     def _opened(self) -> tuple[Engine, Engine]:
         if self._engines is None:
             raise Unavailable("store_closed", "The service is stopping; try again in a minute.")
@@ -139,11 +143,6 @@ def _make_engine(url: URL, connections: int) -> Engine:
             "DATABASE_URL names a PostgreSQL database, but its driver is not installed; "
             "run: python -m pip install -r requirements-cluster.txt",
         ) from error
-
-
-def _migrate(connection: Connection) -> None:
-    hold(connection, AdvisoryLock.MIGRATION)
-    migrate(connection)
 
 
 def _run(engine: Engine, work: Callable[[Connection], Value]) -> Value:
