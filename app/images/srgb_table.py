@@ -56,7 +56,7 @@ def rgb_to_srgb(rgb: Bytes8, picture: Picture) -> Bytes8:
         return greys_to_srgb(rgb, table)
     # Pillow's table has red changing fastest.
     values = np.ascontiguousarray(table.transpose(2, 1, 0, 3), np.float32).reshape(-1) / np.float32(255)
-    lookup = ImageFilter.Color3DLUT(POINTS, values)  # type: ignore[arg-type]
+    lookup = ImageFilter.Color3DLUT(POINTS, values)
     converted = np.empty_like(rgb)
     for rows in samples.row_slices(rgb):
         converted[rows] = np.asarray(Image.fromarray(np.ascontiguousarray(rgb[rows])).filter(lookup))
