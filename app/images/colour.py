@@ -71,7 +71,7 @@ def normalize_deep(pixels: Pixels, mode: str, icc_profile: bytes | None) -> Norm
 
 
 def srgb_table(icc_profile: bytes | None, *, grey: bool) -> Bytes8 | None:
-    """What the colours of a profile are in sRGB, clipped to it, as `Picture.srgb_table` holds it.
+    """What the colours of a profile are in sRGB, clipped to it: (256,) uint8 for greys, else (52, 52, 52, 3) uint8 RGB.
 
     None for a profile that is unusable, or that does what sRGB does.
     """

@@ -34,7 +34,7 @@ def table_grid() -> Bytes8:
 
 
 def table_of(block: bytes) -> Bytes8:
-    """A table from its bytes. Raises `ValueError` for bytes that are none."""
+    """A table from its bytes, (256,) or (52, 52, 52, 3) uint8. Raises `ValueError` for bytes that are none."""
     shape = (GREYS,) if len(block) == GREYS else (POINTS, POINTS, POINTS, 3)
     return np.frombuffer(block, np.uint8).reshape(shape)
 
