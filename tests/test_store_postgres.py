@@ -441,6 +441,30 @@ def test_an_earlier_version_gets_its_columns_and_a_later_one_is_refused(url: str
     assert refused.value.code == "database_newer"
 
 
+@pytest.mark.parametrize(("version", "silent_seconds", "opens"), [(6, 0, False), (6, 21, True), (7, 0, True)])
+def test_workers_that_know_no_receipts_are_not_worked_beside(
+    version: int, silent_seconds: int, opens: bool, url: str, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that took over a photo which a provider was paid for would pay again."""
+    store.workers.report("old-host:7", "old-host", {})
+    store.close()
+    with create_engine(url).begin() as connection:
+        connection.execute(text("ALTER TABLE attempts DROP COLUMN receipts_json"))
+        connection.execute(text(f"UPDATE schema_version SET version = {version}"))
+        connection.execute(text(f"UPDATE workers SET seen_at = seen_at - {silent_seconds}"))
+    monkeypatch.setattr("app.store.postgres.OPEN_PATIENCE_SECONDS", 0.0)
+    if not opens:
+        with pytest.raises(Unavailable) as refused:
+            store.open()
+        assert refused.value.code == "older_workers"
+        assert "old-host:7" in refused.value.detail
+        with create_engine(url).begin() as connection:  # nothing was changed, so the older workers work on
+            assert connection.execute(text("SELECT version FROM schema_version")).scalar_one() == version
+            connection.execute(text("DELETE FROM workers"))  # as one does that is stopped
+    store.open()
+    assert store.claim(first(add(store)), "t", 1.0) is not None
+
+
 def test_a_change_of_tables_that_breaks_off_changes_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: Connection) -> None:
         raise RuntimeError("the machine stops here")

@@ -37,7 +37,7 @@ class Database(Protocol):
             Conflict: `already_running`, another process holds this database.
             Internal: `database_damaged`, `database_newer`, `database_refused` or `database_driver_missing`; the
                 sentence says the remedy.
-            Unavailable: `database_unavailable`, it could not be reached for a while.
+            Unavailable: `database_unavailable`, it could not be reached for a while; `older_workers`.
         """
         ...
 

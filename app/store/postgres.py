@@ -78,8 +78,8 @@ class PostgresDatabase:
         give_up_at = time.monotonic() + OPEN_PATIENCE_SECONDS
         while True:
             try:
-                self.write(_migrate)
-            except Unavailable:
+                self.write(self._migrate)
+            except Unavailable:  # also workers of an earlier version that are just being stopped
                 if time.monotonic() > give_up_at:
                     self.close()
                     raise
@@ -123,6 +123,10 @@ class PostgresDatabase:
     def write_apart(self, work: Callable[[Connection], Value]) -> Value:
         """See `Database`."""
         return _run(self._opened()[1], work)
+
+    def _migrate(self, connection: Connection) -> None:
+        hold(connection, AdvisoryLock.MIGRATION)
+        migrate(connection, self.now())
 
     def _opened(self) -> tuple[Engine, Engine]:
         if self._engines is None:
@@ -172,11 +176,6 @@ def _ping_idle_connections(engine: Engine, clock: Callable[[], float] = time.mon
 
     event.listen(engine, "checkin", checked_in)
     event.listen(engine, "checkout", checked_out)
-
-
-def _migrate(connection: Connection) -> None:
-    hold(connection, AdvisoryLock.MIGRATION)
-    migrate(connection)
 
 
 def _run(engine: Engine, work: Callable[[Connection], Value]) -> Value:

@@ -202,7 +202,9 @@ idempotency_keys = Table(
     Index("idempotency_keys_by_age", "created_at"),
 )
 
-# Processes that restore, as they say of themselves every few seconds. Times are of the database's clock.
+# Processes that restore, as they say of themselves every few seconds; alive are those that did so within
+# `LIVE_SECONDS`, four reports. Times are of the database's clock.
+LIVE_SECONDS = 20.0
 workers = Table(
     "workers",
     metadata,
