@@ -16,7 +16,9 @@ from tests.dashboard_texts import catalog
 from tests.test_dashboard_states import Eyes
 
 STRIP_SECONDS = 0.1
-TABLE = (STATIC_FOLDER / "js" / "shortcuts.js").read_text(encoding="utf-8").split("SHORTCUTS = [", 1)[1].split("\n];", 1)[0]
+TABLE = (
+    (STATIC_FOLDER / "js" / "shortcuts.js").read_text(encoding="utf-8").split("SHORTCUTS = [", 1)[1].split("\n];", 1)[0]
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,9 @@ def test_an_attempt_more_is_answered_at_its_button_and_both_are_compared(
         open_comparison(page, "twice.png")
         answer = page.locator("#viewer-answer")
         expect(page.locator("#compare-choice")).to_be_hidden()
-        page.locator("#scale").evaluate("field => { field.value = 2; field.dispatchEvent(new Event('input', { bubbles: true })); }")
+        page.locator("#scale").evaluate(
+            "field => { field.value = 2; field.dispatchEvent(new Event('input', { bubbles: true })); }"
+        )
         page.click("#viewer-again")
         expect(answer).to_contain_text(re.compile("Asking for it|Restored again: "))
         expect(answer).to_contain_text("Restored again.")
@@ -56,7 +60,9 @@ def test_an_attempt_more_is_answered_at_its_button_and_both_are_compared(
         expect(page.locator(".stage[data-before=ready][data-after=ready]")).to_be_visible()
         assert sides(page) == [[288, 216], [144, 108]]
         expect(page.locator("#facts")).to_contain_text("2× a side")
-        expect(page.locator(".handle")).to_have_attribute("aria-valuetext", re.compile("^50 % 1: Fast · 4×.*2: Fast · 2×"))
+        expect(page.locator(".handle")).to_have_attribute(
+            "aria-valuetext", re.compile("^50 % 1: Fast · 4×.*2: Fast · 2×")
+        )
         eyes.look("attempts-2-both")
         right.select_option(index=0)
         expect(page.locator(".side-before .side-tag")).to_contain_text("2: Fast")
