@@ -71,7 +71,7 @@ def test_an_attempt_more_is_answered_at_its_button_and_both_are_compared(
         expect(page.locator(".side-before .side-tag")).to_have_text("Before")
         expect(page.locator(".stage[data-before=ready][data-after=ready]")).to_be_visible()
         assert sides(page) == [[72, 54], [288, 216]]
-        page.set_viewport_size(PHONE)
+        page.set_viewport_size({"width": PHONE["width"], "height": PHONE["height"]})
         eyes.look("attempts-3-phone")
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
         assert eyes.found == [], "\n".join(eyes.found)

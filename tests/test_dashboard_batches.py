@@ -90,7 +90,7 @@ def test_a_batch_cut_short_says_which_photos_are_missing_and_tries_them_again(
         expect(batch.locator(".job-title")).to_contain_text("2 photos")
         expect(batch.get_by_role("button", name="Compare b.jpg before and after")).to_be_focused()
         expect(page.locator(".card[data-status=completed]")).to_have_count(2)
-        page.set_viewport_size(PHONE)
+        page.set_viewport_size({"width": PHONE["width"], "height": PHONE["height"]})
         eyes.look("batch-3-phone")
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
         assert eyes.found == [], "\n".join(eyes.found)
@@ -158,7 +158,7 @@ def test_a_job_is_kept_and_let_go_and_a_refusal_stands_beside_the_button(
 def test_time_runs_out_with_the_page_open(browser: Browser, tmp_path: Path) -> None:
     short = {"retention_minutes": RETENTION_SECONDS / 60, "janitor_interval_minutes": 0.5 / 60}
     with (
-        faced_service(tmp_path / "short", 0.01, **short) as brief,
+        faced_service(tmp_path / "short", 0.01, "", **short) as brief,
         visit(browser, brief.address) as seen,
     ):
         page = seen.open()
