@@ -22,11 +22,13 @@ GROUND = {
     "result_names",
     "process_names",
     "time_estimate",
+    "health_reasons",
 }
 ALLOWED: dict[str, set[str]] = {
     "error_codes": set(),
     "errors": {"error_codes"},
     "notices": set(),
+    "health_reasons": {"notices"},
     "stages": set(),
     "atomic_files": set(),
     "exit_codes": set(),

@@ -5,7 +5,6 @@ Plain functions from records to dicts; they know no requests and read no rows.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -44,7 +43,7 @@ def result_view(attempt: Attempt) -> dict[str, Any]:
         "model": attempt.model,
         "faces": list(attempt.faces),
         "seconds": None if attempt.seconds is None else round(attempt.seconds, 3),
-        "warnings": [dataclasses.asdict(notice) for notice in attempt.warnings],
+        "warnings": [notice.as_facts() for notice in attempt.warnings],
     }
 
 

@@ -187,7 +187,7 @@ def _send_picture(picture: Picture, fd: int) -> dict[str, Any]:
         "dpi": picture.dpi,
         "source_format": picture.source_format,
         "pages": picture.pages,
-        "notes": [notice.message for notice in picture.notes],
+        "notes": [notice.as_facts() for notice in picture.notes],
     }
 
 
