@@ -3,6 +3,7 @@
 import { showAccount } from "./account.js";
 import * as api from "./api.js";
 import { answered, refuse } from "./answers.js";
+import { Comparison } from "./comparison.js";
 import { announce, find, setText } from "./dom.js";
 import { PlannedTime } from "./estimate.js";
 import { downloadEverything } from "./everything.js";
@@ -23,7 +24,6 @@ import { Shortcuts } from "./shortcuts.js";
 import { openSignIn } from "./signin.js";
 import { fillPage, text, textOf } from "./text.js";
 import { Tray } from "./tray.js";
-import { Viewer } from "./viewer.js";
 
 const SAMPLE = "sample.jpg";
 
@@ -40,10 +40,12 @@ const settings = new Settings(find("settings-form"));
 const planned = new PlannedTime();
 const tray = new Tray({ scale: () => settings.scale, seconds: () => planned.seconds });
 const actions = new JobActions(jobs);
-const viewer = new Viewer(jobs, { again: (pressed, id, attempt) => actions.again(pressed, id, attempt, settings.options()) });
-new Shortcuts(viewer.acts);
+const again = (pressed, jobId, attempt) => actions.again(pressed, jobId, attempt, settings.options());
+const comparison = new Comparison(jobs, (Viewer) => new Viewer(jobs, { again }),
+  () => showProblem(new api.Problem(0, "unreachable", text("problem.unreachable"))));
+new Shortcuts(() => comparison.acts);
 const gallery = new Gallery(jobs, {
-  open: (jobId, attemptId) => viewer.open(jobId, attemptId),
+  open: (jobId, attemptId) => comparison.open(jobId, attemptId),
   retry: (pressed, jobId, attempt) => actions.retry(pressed, jobId, attempt),
   retryRest: (pressed, jobId) => actions.retryRest(pressed, jobId),
   remove: (pressed, jobId) => actions.remove(pressed, jobId),
