@@ -14,7 +14,7 @@ def upload_form(field: str, most: int, *, options: bool = True, more: dict[str, 
     """
     binary = {"type": "string", "format": "binary", "minLength": 1}
     files = binary if most == 1 else {"type": "array", "items": binary, "minItems": 1, "maxItems": most}
-    beside = _WEBHOOK if more is None else {name: {"anyOf": [row, _EMPTY]} for name, row in more.items()}
+    beside = _BESIDE if more is None else {name: {"anyOf": [row, _EMPTY]} for name, row in more.items()}
     properties: dict[str, Any] = {field: files, **({**_written_options(), **beside} if options else {})}
     return _body({"multipart/form-data": _closed(properties, required=[field])})
 
@@ -50,6 +50,8 @@ def _closed(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 _EMPTY = {"type": "string", "enum": [""]}
 _WEBHOOK = {"webhook_url": {"type": "string", "description": "https address to tell when the job ends"}}
+_PHOTO_OPTIONS_HELP = "options of single photos: a JSON list with one object a photo, such as [{\"rotate\": 90}, {}]"
+_BESIDE = {**_WEBHOOK, "photo_options": {"type": "string", "description": _PHOTO_OPTIONS_HELP}}
 
 
 def _json_options() -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from starlette.requests import Request
 
+from app.api import photo_options
 from app.api.dependencies import AppContext, get_context, get_owner
 from app.api.fair_use import note_accepted
 from app.api.job_origin import with_webhook
@@ -60,11 +61,12 @@ def submit_form(
     try:
         fields: dict[str, object] = dict(form.fields)
         origin = with_webhook(context, origin, fields)
+        each = photo_options.taken_from(fields)
         options = options_of(fields)
         if key is None:  # else the job may be there already
             context.submission.check_options(options)  # before anything more is written
         form.flush()
-        photos, now = [_upload_of(file) for file in _photos_of(form)], context.wall()
+        photos, now = _uploads_of(form, each), context.wall()
 
         def submit(job_id: str | None) -> tuple[Job, int]:
             job, position = context.submission.submit(owner, photos, options, now, job_id, origin)
@@ -138,5 +140,13 @@ def _photos_of(form: MultipartForm) -> list[UploadedFile]:
     return files
 
 
-def _upload_of(file: UploadedFile) -> Upload:
-    return Upload(file.label, file.writer)
+def _uploads_of(form: MultipartForm, each: Sequence[RestoreOptions] | None) -> list[Upload]:
+    files = _photos_of(form)
+    if each is None:
+        return [_upload_of(file) for file in files]
+    photo_options.check_count(each, len(files))
+    return [_upload_of(file, own) for file, own in zip(files, each, strict=True)]
+
+
+def _upload_of(file: UploadedFile, options: RestoreOptions | None = None) -> Upload:
+    return Upload(file.label, file.writer, options)
