@@ -19,6 +19,7 @@ from app.api.middleware import access_control
 from app.api.routes import websocket
 from app.error_codes import ERROR_CODES
 from app.images.sniffing import MIME_TYPES
+from app.jobs.previewing import ChosenBy
 from app.main import STATIC_FOLDER
 from app.options import FIELDS, BackendName, Quality
 from app.results import FaceReason
@@ -86,6 +87,7 @@ def choices(option: str) -> set[str]:
         ("metadata_result", choices("metadata")),
         ("partial", choices("partial")),
         ("pages", choices("pages")),
+        ("preview_place", set(ChosenBy)),
         ("mode", set(re.findall(r'id="mode-(\w+)"', PAGE))),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

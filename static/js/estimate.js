@@ -39,10 +39,10 @@ export class PlannedTime extends EventTarget {
     return answer.seconds + (answer.seconds_ahead ?? 0);
   }
 
-  /** Words beside each quality: for the photos that wait, or per megapixel while there are none. */
+  /** Words beside each quality and beside the `model` that was chosen: for the photos that wait, else per megapixel. */
   get words() {
-    const rows = this.answer?.qualities ?? [];
-    return Object.fromEntries(QUALITIES.map((quality) => {
+    const rows = [...this.answer?.qualities ?? [], { quality: "model", seconds: this.answer?.seconds ?? null }];
+    return Object.fromEntries([...QUALITIES, "model"].map((quality) => {
       const seconds = rows.find((row) => row.quality === quality)?.seconds ?? null;
       if (seconds === null) return [quality, ""];
       return [quality, text(this.answer.photos ? "time.about" : "time.per_megapixel", { time: duration(seconds) })];

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { announce, setText } from "./dom.js";
-import { ended } from "./jobs.js";
+import { ended, optionsOf } from "./jobs.js";
 import { text } from "./text.js";
 
 const CONFIRM_MILLISECONDS = 4000;
@@ -16,12 +16,16 @@ export class JobActions {
 
   /** Restore a failed or cancelled photo once more with the options it had. */
   retry(jobId, attempt) {
-    return this.again(jobId, attempt, this.jobs.get(jobId).options);
+    return this.again(jobId, attempt, optionsOf(this.jobs.get(jobId), attempt));
   }
 
-  /** Restore a photo again with these options: from the service's own copy, else by sending that copy once more. */
+  /**
+   * Restore a photo again with these options, turned as it was: from the service's own copy, else by sending that copy
+   * once more.
+   */
   async again(jobId, attempt, options) {
-    const wanted = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== null && value !== ""));
+    const { rotate = 0 } = optionsOf(this.jobs.get(jobId), attempt);
+    const wanted = Object.fromEntries(Object.entries({ ...options, rotate }).filter(([, value]) => value !== null && value !== ""));
     try {
       const accepted = await this.#restoreStoredPhoto(attempt, wanted) ?? await this.#uploadAgain(jobId, attempt, wanted);
       this.jobs.merge(await api.job(accepted.job_id));
@@ -77,6 +81,6 @@ export class JobActions {
 
   async #uploadAgain(jobId, attempt, options) {
     const copy = await api.original(jobId, attempt.id);
-    return api.submit([new File([copy], attempt.original_filename)], options, () => {});
+    return api.submit([{ file: new File([copy], attempt.original_filename) }], options, () => {});
   }
 }

@@ -6,6 +6,9 @@ const ENDED = new Set(["completed", "failed", "cancelled"]);
 /** Whether a job or an attempt has ended. */
 export const ended = ({ status }) => ENDED.has(status);
 
+/** The options of one photo of a job: those of all, and what it has of its own. */
+export const optionsOf = (job, attempt) => ({ ...job?.options, ...attempt.own_options });
+
 export class Jobs extends EventTarget {
   #known = new Map();
 

@@ -11,6 +11,7 @@ import { Jobs, ended } from "./jobs.js";
 import { formatNames } from "./validation.js";
 import { LiveUpdates } from "./live_updates.js";
 import { Models } from "./models.js";
+import { Preview } from "./preview.js";
 import { drawNotice } from "./models_notice.js";
 import { endedSentences } from "./models_text.js";
 import { JobActions } from "./job_actions.js";
@@ -35,7 +36,8 @@ const service = new ServiceStatus();
 const models = new Models();
 const settings = new Settings(find("settings-form"));
 const planned = new PlannedTime();
-const tray = new Tray({ scale: () => settings.scale, seconds: () => planned.seconds });
+const preview = new Preview({ options: () => settings.options(), choose: (quality) => settings.choose(quality), first: () => tray.ready()[0] });
+const tray = new Tray({ scale: () => settings.scale, seconds: () => planned.seconds, preview: (photo) => preview.open(photo) });
 const jobActions = new JobActions(jobs, showProblem);
 const viewer = new Viewer(jobs, { again: (id, attempt) => jobActions.again(id, attempt, settings.options()), problem: showProblem });
 const gallery = new Gallery(jobs, {
@@ -61,12 +63,17 @@ function showProblem(problem) {
 
 function planTime() {
   if (service.config) planned.ask(tray.ready().map(({ facts }) => facts), settings.options());
-  tray.draw();
+  drawTray();
 }
 
 function drawTimes() {
   settings.showTimes(planned.words);
+  drawTray();
+}
+
+function drawTray() {
   tray.draw();
+  if (service.config) preview.offer(planned.seconds, tray.ready().length > 0);
 }
 
 async function loadJobs(before = null) {

@@ -3,6 +3,7 @@
 
 import { el, find, setText } from "./dom.js";
 import { factor, percent } from "./format.js";
+import { ModelChoice } from "./model_choice.js";
 import { backendText } from "./status_text.js";
 import { text, textOf } from "./text.js";
 
@@ -17,8 +18,9 @@ export class Settings extends EventTarget {
     super();
     this.form = form;
     this.config = null;
+    this.modelChoice = new ModelChoice(form);
     form.addEventListener("submit", (event) => event.preventDefault());
-    form.addEventListener("input", () => this.#changed());
+    form.addEventListener("input", ({ target }) => this.#changed(target));
     find("settings-reset").addEventListener("click", () => this.#reset());
   }
 
@@ -44,7 +46,7 @@ export class Settings extends EventTarget {
     this.#backends(config.backends);
     this.#showSubstitutes(config.qualities ?? []);
     this.#restoreSaved();
-    this.#changed(false);
+    this.#changed(null, false);
   }
 
   /** The options as the service names them; those at their defaults are left out where that means the same. */
@@ -67,6 +69,13 @@ export class Settings extends EventTarget {
       for (const name of LOCAL_OPTIONS) delete found[name];
     }
     return Object.fromEntries(Object.entries(found).filter(([, value]) => value !== ""));
+  }
+
+  /** Choose a quality, as a press on it does. */
+  choose(quality) {
+    const { elements } = this.form;
+    elements.quality.value = quality;
+    this.#changed([...elements.quality].find((radio) => radio.checked));
   }
 
   get scale() {
@@ -128,9 +137,10 @@ export class Settings extends EventTarget {
     )));
   }
 
-  #changed(remember = true) {
+  #changed(pressed, remember = true) {
     const { elements } = this.form;
     const local = this.backend === "local";
+    this.modelChoice.settle(pressed, local, this.config.default_quality ?? "fast");
     const faces = elements.face_enhance.checked;
     setText(find("scale-value"), factor(elements.scale.value));
     setText(find("face-strength-value"), percent(elements.face_strength.value / 100));

@@ -36,7 +36,7 @@ export class Submission {
   async #send(photos, options, limits) {
     await this.#waitForQueueRoom(photos.length, limits.queue_limit);
     try {
-      const accepted = await api.submit(photos.map(({ file }) => file), options, (share) => this.#showProgress(photos, share));
+      const accepted = await api.submit(photos, options, (share) => this.#showProgress(photos, share));
       const job = await api.job(accepted.job_id);
       const pictures = new Map(photos.map((photo, place) => [job.attempts[place]?.id, this.tray.release(photo)]));
       announce(text("submission.sent", { count: photos.length }));
