@@ -92,7 +92,7 @@ export class Tray extends EventTarget {
     const neighbour = photo.tile.nextElementSibling ?? photo.tile.previousElementSibling;
     this.release(photo);
     discard(photo.canvas);
-    (neighbour?.querySelector("button") ?? find("choose-files")).focus();
+    (neighbour?.querySelector(".tile-remove") ?? find("choose-files")).focus();
   }
 
   #reject(file, sentence) {

@@ -1,0 +1,262 @@
+"""Before photos are sent: a preview in each quality, turning, sizes of results, and a model in place of a quality."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, Route, expect
+
+from app.options import output_size
+from tests import browser as browsing
+from tests.browser import PHONE, Service, as_file, drop, grave_findings, photo, restoring_service, shoot, visit
+from tests.command_line import MODEL
+
+LARGE = "RealESRGAN_x4plus"
+# Counts the pictures of the page that are open.
+COUNT_ADDRESSES = """
+window.open_addresses = new Set();
+for (const [name, keep] of [['createObjectURL', true], ['revokeObjectURL', false]]) {
+  const real = URL[name].bind(URL);
+  URL[name] = (given) => {
+    const found = real(given);
+    if (keep) window.open_addresses.add(found); else window.open_addresses.delete(given);
+    return found;
+  };
+}
+"""
+SIZES = """
+async (rows) => {
+  const { resultSize } = await import('/js/result_size.js');
+  return rows.map(([width, height, scale]) => Object.values(resultSize({ width, height }, scale)));
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def three_qualities(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Service]:
+    """The real service with small random networks in the place of all that the qualities mean."""
+    import torch
+
+    from benchmarks.random_weights import put_weights, random_state
+
+    folder = tmp_path_factory.mktemp("three") / "service"
+    weights = folder.parent / "weights"
+    weights.mkdir()
+    put_weights(weights, None, (MODEL,))
+    torch.save({"params": random_state("realesr-animevideov3")}, weights / f"{LARGE}.pth")
+    with restoring_service(folder, WEIGHTS_FOLDER=str(weights)) as running:
+        yield running
+
+
+@pytest.fixture
+def three(three_qualities: Service) -> Service:
+    browsing.forget_jobs(three_qualities)
+    return three_qualities
+
+
+def cornered() -> bytes:
+    """A PNG of 90 x 60 pixels, blue but for a red corner at the top left."""
+    image = Image.new("RGB", (90, 60), (0, 0, 255))
+    image.paste((255, 0, 0), (0, 0, 30, 30))
+    target = io.BytesIO()
+    image.save(target, "PNG")
+    return target.getvalue()
+
+
+def has_red(page: Page, selector: str, x: float, y: float) -> bool:
+    """Whether the canvas is red at this place, in fractions of its sides."""
+    found = page.locator(selector).evaluate(
+        "(canvas, [x, y]) => [...canvas.getContext('2d')"
+        ".getImageData(Math.floor(x * canvas.width), Math.floor(y * canvas.height), 1, 1).data]",
+        [x, y],
+    )
+    return bool(found[0] > 200 > 60 > found[2])
+
+
+def ready(page: Page, count: int) -> None:
+    expect(page.locator(".patch[data-state=ready]")).to_have_count(count)
+
+
+def test_a_preview_shows_each_quality_beside_the_untouched_part_and_one_is_chosen(
+    browser: Browser, three: Service, tmp_path: Path
+) -> None:
+    with visit(browser, three.address) as seen:
+        seen.page.add_init_script(COUNT_ADDRESSES)
+        page = seen.open()
+        expect(page.locator("#preview-open")).to_be_hidden()
+        drop(page, as_file("large.jpg", photo(640, 480)))
+        expect(page.locator(".tile-note")).to_contain_text("640\u00a0×\u00a0480 to 2560\u00a0×\u00a01920")
+        expect(page.locator("#preview-offer")).to_be_hidden()  # seconds only, or nobody can tell
+        page.click("#preview-open")
+        ready(page, 4)
+        assert [row.get_attribute("data-key") for row in page.locator(".patch").all()] == [
+            "original",
+            "fast",
+            "balanced",
+            "best",
+        ]
+        boxes = [image.bounding_box() for image in page.locator(".patch img").all()]
+        assert len({(box["width"], box["height"]) for box in boxes if box}) == 1, "one zoom for all"
+        expect(page.locator("#preview-state")).to_contain_text("most detail")
+        expect(page.locator(".patch[data-key=balanced] .patch-note")).to_have_text(LARGE)
+        expect(page.locator(".place-marker")).to_be_visible()
+        for theme in ("light", "dark"):
+            page.emulate_media(color_scheme=theme)
+            shoot(page, f"40-preview-{theme}", tmp_path)
+            assert grave_findings(page) == []
+        zoomed = page.locator(".patch img").first.bounding_box()
+        page.click("#preview-fit")
+        expect(page.locator("#preview-fit")).to_have_attribute("aria-pressed", "true")
+        fitted = page.locator(".patch img").first.bounding_box()
+        assert zoomed is not None
+        assert fitted is not None
+        assert fitted["width"] < zoomed["width"]
+        page.locator("#preview-photo").click(position={"x": 3, "y": 3})
+        expect(page.locator("#preview-state")).to_contain_text("you chose")
+        ready(page, 4)
+        marker = page.locator(".place-marker").evaluate("(one) => [one.style.left, one.style.top]")
+        assert marker == ["0%", "0%"]
+        page.locator("#preview-photo").focus()
+        page.keyboard.press("ArrowRight")  # half a part
+        page.keyboard.press("Enter")
+        expect(page.locator(".place-marker")).to_have_attribute("style", re.compile("left: 20%"))
+        ready(page, 4)
+        expect(page.locator("#preview-state")).to_contain_text("you chose")
+        assert page.evaluate("window.open_addresses.size") == 4
+        page.get_by_role("button", name="Use Best").click()
+        expect(page.locator("#preview")).to_be_hidden()
+        expect(page.locator("input[name=quality][value=best]")).to_be_checked()
+        expect(page.locator("#announcer")).to_have_text("Best is chosen.")
+        assert page.evaluate("window.open_addresses.size") == 0
+
+
+def test_a_preview_is_cancelled_by_closing_and_says_in_words_what_stands_in_its_way(
+    browser: Browser, three: Service, tmp_path: Path
+) -> None:
+    gone = threading.Event()
+    busy = json.dumps({"status": 503, "code": "preview_busy", "detail": "The service is busy; ask again."})
+    busy_answer = {"status": 503, "content_type": "application/problem+json", "body": busy}
+    with visit(browser, three.address, viewport=PHONE, has_touch=True, is_mobile=True) as seen:
+        page = seen.open()
+        drop(page, as_file("one.jpg", photo(640, 480)), as_file("scan.tif", photo(300, 280, "TIFF")))
+        seen.page.on("requestfailed", lambda request: gone.set() if "preview" in request.url else None)
+        held: list[Route] = []
+        page.route("**/api/v1/preview", held.append)
+        page.get_by_role("button", name="Preview of one.jpg").click()
+        expect(page.locator("#preview-state")).to_contain_text("Sending the photo")
+        page.click("#preview-close")
+        expect(page.locator("#preview")).to_be_hidden()
+        page.wait_for_timeout(50)
+        assert gone.is_set(), "closing ends the request"
+        page.unroute("**/api/v1/preview")
+        page.route("**/api/v1/preview", lambda route: route.fulfill(**busy_answer))  # type: ignore[arg-type]
+        page.get_by_role("button", name="Preview of one.jpg").click()
+        expect(page.locator("#preview-state")).to_have_text("The service is busy; ask again.")
+        assert grave_findings(page) == []
+        page.unroute("**/api/v1/preview")
+        page.click("#preview-again")
+        ready(page, 4)
+        expect(page.locator("#preview-again")).to_be_hidden()
+        shoot(page, "41-preview-phone", tmp_path)
+        page.click("#preview-close")
+        page.get_by_role("button", name="Preview of scan.tif").click()
+        expect(page.locator("#preview-blind")).to_be_visible()  # no browser opens a TIFF; the service does
+        ready(page, 4)
+
+
+def test_another_part_is_asked_for_while_the_one_before_is_still_made(browser: Browser, three: Service) -> None:
+    """One at a time: the page waits and asks again by itself."""
+    late = json.dumps({"status": 429, "code": "too_many_previews", "detail": "Another preview is being made."})
+    answers = iter([True])
+    with visit(browser, three.address) as seen:
+        page = seen.open()
+        drop(page, as_file("one.jpg", photo(300, 280)))
+
+        def answer(route: Route) -> None:
+            if next(answers, False):
+                headers = {"Retry-After": "1", "Content-Type": "application/problem+json"}
+                return route.fulfill(status=429, headers=headers, body=late)
+            return route.continue_()
+
+        page.route("**/api/v1/preview", answer)
+        page.click("#preview-open")
+        expect(page.locator("#preview-state")).to_contain_text("still being finished")
+        ready(page, 4)
+
+
+def test_photos_are_turned_before_they_are_sent_and_sizes_follow(
+    browser: Browser, three: Service, tmp_path: Path
+) -> None:
+    with visit(browser, three.address) as seen:
+        page = seen.open()
+        rows = [[w, h, scale / 2] for w, h, scale in [(3, 5, 3), (101, 103, 3), (1, 1, 2), (960, 640, 8), (333, 77, 5)]]
+        assert page.evaluate(SIZES, rows) == [list(output_size(w, h, scale)) for w, h, scale in rows]
+        drop(page, as_file("left.png", cornered()), as_file("as it is.png", cornered()))
+        expect(page.locator(".thumb[data-ready]")).to_have_count(2)
+        page.locator("#scale").fill("2.5")
+        note = page.locator(".tile-note").first
+        expect(note).to_contain_text("90\u00a0×\u00a060 to 225\u00a0×\u00a0150")
+        thumb = ".tile:first-child .thumb"
+        assert has_red(page, thumb, 0.1, 0.1)
+        page.get_by_role("button", name="Turn left.png to the right").click()
+        expect(note).to_contain_text("60\u00a0×\u00a090 to 150\u00a0×\u00a0225")
+        assert has_red(page, thumb, 0.9, 0.1)
+        for _ in range(2):
+            page.get_by_role("button", name="Turn left.png to the left").click()
+        assert has_red(page, thumb, 0.1, 0.9)
+        assert grave_findings(page) == []
+        shoot(page, "42-turned-light", tmp_path)
+        page.locator("#scale").fill("2")
+        page.click("#restore")
+        expect(page.locator(".card[data-status=completed]")).to_have_count(2)
+        words = [card.inner_text().replace("\u00a0", " ") for card in page.locator(".card").all()]
+        assert "120 × 180" in words[0], "one job, and each photo in it as it was turned"
+        assert "180 × 120" in words[1]
+        page.get_by_role("button", name="Compare left.png").click()
+        expect(page.locator("#facts")).to_contain_text("60\u00a0×\u00a090")
+        page.click("#viewer-again")
+        expect(page.locator(".card[data-status=completed]")).to_have_count(3)
+        expect(page.locator(".card").first).to_contain_text("120\u00a0×\u00a0180")  # turned as before
+
+
+def test_a_model_by_name_stands_in_place_of_a_quality_and_never_beside_it(
+    browser: Browser, three: Service, tmp_path: Path
+) -> None:
+    with visit(browser, three.address) as seen:
+        page = seen.open()
+        checked = page.locator("input[name=quality]:checked")
+        expect(page.locator("#model-choice")).to_be_hidden()
+        page.check("input[name=quality][value=best]")
+        page.click(".more summary")
+        page.select_option("#model", MODEL)
+        expect(page.locator("#model-choice")).to_be_visible()
+        expect(checked).to_have_value("")
+        expect(page.locator("#model-choice-name")).to_have_text(MODEL)
+        page.locator("#model-choice").scroll_into_view_if_needed()
+        shoot(page, "43-model-choice-light", tmp_path)
+        assert grave_findings(page) == []
+        page.reload()
+        expect(page.locator("#model-choice-name")).to_have_text(MODEL)
+        drop(page, as_file("one.png", photo(300, 280, "PNG")))
+        page.click("#preview-open")
+        ready(page, 5)
+        assert page.locator(".patch").nth(1).get_attribute("data-key") == "model"
+        page.get_by_role("button", name=f"Keep {MODEL}").click()
+        expect(page.locator("#model-choice")).to_be_visible()
+        page.click("#restore")
+        expect(page.locator(".job-title").first).to_contain_text(MODEL)
+        page.check("input[name=quality][value=fast]")
+        expect(page.locator("#model-choice")).to_be_hidden()
+        expect(page.locator("#model")).to_have_value("")
+        if page.locator("#model").is_hidden():
+            page.click(".more summary")
+        page.select_option("#model", MODEL)
+        page.select_option("#model", "")
+        expect(checked).to_have_value("fast")  # what it was before
