@@ -213,6 +213,15 @@ def test_photos_are_turned_before_they_are_sent_and_sizes_follow(
         assert has_red(page, thumb, 0.1, 0.9)
         assert grave_findings(page) == []
         shoot(page, "42-turned-light", tmp_path)
+        header = photo(8, 8, "PNG")
+        wide = header[:16] + (9_000).to_bytes(4, "big") + (40).to_bytes(4, "big") + header[24:]
+        drop(page, as_file("wide.png", wide))
+        page.select_option("#format", "webp")
+        expect(page.locator(".too-large .tile-note")).to_contain_text("more than WEBP holds; choose 1.5× or less")
+        page.locator("#scale").fill("1.5")
+        expect(page.locator(".too-large")).to_have_count(0)
+        page.get_by_role("button", name="Take wide.png out").click()
+        page.select_option("#format", "auto")
         page.locator("#scale").fill("2")
         page.click("#restore")
         expect(page.locator(".card[data-status=completed]")).to_have_count(2)

@@ -37,7 +37,7 @@ const models = new Models();
 const settings = new Settings(find("settings-form"));
 const planned = new PlannedTime();
 const preview = new Preview({ options: () => settings.options(), choose: (quality) => settings.choose(quality), first: () => tray.ready()[0] });
-const tray = new Tray({ scale: () => settings.scale, seconds: () => planned.seconds, preview: (photo) => preview.open(photo) });
+const tray = new Tray({ scale: () => settings.scale, format: () => settings.options().output_format, seconds: () => planned.seconds, preview: (photo) => preview.open(photo) });
 const jobActions = new JobActions(jobs, showProblem);
 const viewer = new Viewer(jobs, { again: (id, attempt) => jobActions.again(id, attempt, settings.options()), problem: showProblem });
 const gallery = new Gallery(jobs, {

@@ -15,12 +15,12 @@ let lastId = 0;
 
 export class Tray extends EventTarget {
   /**
-   * `scale` gives the scale chosen just now; `seconds` the time that the photos which are ready will take, or null;
+   * `scale` and `format` give what is chosen for a photo just now; `seconds` the time that the photos which are ready will take, or null;
    * `preview` gets a photo that somebody wants to look at first.
    */
-  constructor({ scale, seconds, preview }) {
+  constructor({ scale, format, seconds, preview }) {
     super();
-    Object.assign(this, { scale, seconds, preview, config: null, photos: [], refused: [], sending: false });
+    Object.assign(this, { scale, format, seconds, preview, config: null, photos: [], refused: [], sending: false });
     this.draw = oncePerFrame(() => this.#draw());
     find("tray-clear").addEventListener("click", () => this.clear());
     find("refused-clear").addEventListener("click", () => this.#clearRefused());
@@ -35,9 +35,9 @@ export class Tray extends EventTarget {
     }
   }
 
-  /** The photos that can be sent at the chosen scale. */
+  /** The photos that can be sent as it is chosen for them. */
   ready() {
-    return this.photos.filter((photo) => !scaleError(photo.facts, this.scale(), this.config));
+    return this.photos.filter((photo) => !this.#scaleError(photo));
   }
 
   /** The photo was accepted by the service: it leaves, and its small picture goes with it. */
@@ -123,10 +123,14 @@ export class Tray extends EventTarget {
 
   #drawScales() {
     for (const photo of this.photos) {
-      const sentence = scaleError(photo.facts, this.scale(), this.config);
+      const sentence = this.#scaleError(photo);
       photo.tile.classList.toggle("too-large", sentence !== null);
-      setText(photo.note, sentence ?? sizeWords(photo.facts, photo.file, this.scale()));
+      setText(photo.note, sentence ?? sizeWords(photo.facts, photo.file, this.scale(photo)));
     }
+  }
+
+  #scaleError(photo) {
+    return scaleError(photo.facts, this.scale(photo), this.config, this.format(photo));
   }
 
   #drawButton() {

@@ -17,7 +17,7 @@ from app.api import schemas
 from app.api.dependencies import AppContext, get_caller, get_context, get_owner, require_admin
 from app.api.health import get_health, get_resources
 from app.errors import DeviceLost, Unavailable
-from app.images import accepted_formats
+from app.images import accepted_formats, size_limits
 from app.metrics import CONTENT_TYPE
 from app.options import FIELDS, PROMPT_LIMIT_CHARACTERS, RestoreOptions
 
@@ -167,6 +167,7 @@ def _config(context: AppContext) -> dict[str, Any]:
             "max_prompt_characters": PROMPT_LIMIT_CHARACTERS,
         },
         "formats": accepted_formats(),
+        "result_formats": size_limits(),
         "backends": context.catalog.backends(),
         "models": described.get("models", []),
         "face_models": described.get("face_models", []),
