@@ -80,7 +80,6 @@ def test_tiles_of_two_turns_of_one_photo_are_not_mistaken_for_each_other(service
         ([{}, {"fallback": "local"}], "invalid_option", "share"),
         ([{}, {"rotate": 45}], "invalid_option", "rotate"),
         ([{}, {"turn": 90}], "unknown_option", "turn"),
-        ([{}, {"model": "absent"}], "unknown_model", "absent"),
     ],
 )
 def test_what_is_no_such_list_is_refused_and_nothing_kept(service: Service, own: object, code: str, words: str) -> None:
@@ -88,6 +87,10 @@ def test_what_is_no_such_list_is_refused_and_nothing_kept(service: Service, own:
     problem = assert_problem(send(service, own), 422, code)
     assert words in problem["detail"]
     assert service.uploads() == before
+
+
+def test_a_model_of_one_photo_is_judged_like_that_of_all(service: Service) -> None:
+    assert_problem(send(service, [{}, {"model": "absent"}]), 409, "model_not_installed")
 
 
 def test_the_own_scale_counts_against_the_limits_and_the_photo_is_named(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def _closed(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 _EMPTY = {"type": "string", "enum": [""]}
 _WEBHOOK = {"webhook_url": {"type": "string", "description": "https address to tell when the job ends"}}
-_PHOTO_OPTIONS_HELP = "options of single photos: a JSON list with one object a photo, such as [{\"rotate\": 90}, {}]"
+_PHOTO_OPTIONS_HELP = 'options of single photos: a JSON list with one object a photo, such as [{"rotate": 90}, {}]'
 _BESIDE = {**_WEBHOOK, "photo_options": {"type": "string", "description": _PHOTO_OPTIONS_HELP}}
 
 

@@ -152,7 +152,7 @@ class Decoder:
         return data
 
     def pyramid(self, path: Path, *, of_result: bool, rotate: int = 0) -> Pyramid:
-        """The tiles of a photo, turned by `rotate` degrees clockwise, or of a result of our own; whoever asked closes it.
+        """The tiles of a photo turned by `rotate` degrees clockwise, or of our own result. Whoever asked closes it.
 
         It lies in a nameless file in this decoder's folder, and goes with the process at the latest.
 

@@ -71,7 +71,9 @@ _AUTO = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "TIFF": "tiff", "BMP": "pn
 
 def size_limits() -> dict[str, dict[str, int | None]]:
     """By the name of each format the longest side and the most pixels that it holds, JSON-ready."""
-    return {name: {"max_side_pixels": row.max_side_pixels, "max_pixels": row.max_pixels} for name, row in FORMATS.items()}
+    return {
+        name: {"max_side_pixels": one.max_side_pixels, "max_pixels": one.max_pixels} for name, one in FORMATS.items()
+    }
 
 
 def own_format(source_format: str, *, alpha: bool) -> str:

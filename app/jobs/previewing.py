@@ -94,9 +94,9 @@ class Previewer:
     def variants(
         self, options: RestoreOptions, asked: Sequence[Quality]
     ) -> tuple[tuple[Quality | None, RestoreOptions], ...]:
-        """What is restored: the model that the options name and each asked quality; without a model, none asked means all.
+        """What is restored: the model that the options name, and each asked quality that is installed.
 
-        A quality counts where its network is installed.
+        Without a model, none asked means all.
 
         Raises:
             Unprocessable: `preview_local_only` for another backend. Unavailable: `no_model`.
