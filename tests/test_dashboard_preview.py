@@ -39,18 +39,29 @@ async (rows) => {
 """
 
 
+ESTIMATE = {"seconds_ahead": 0, "loading_seconds": 0, "measured": True, "model": MODEL, "qualities": [], "results": []}
+
+
 @pytest.fixture(scope="module")
 def three_qualities(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Service]:
     """The real service with small random networks in the place of all that the qualities mean."""
     import torch
 
-    from benchmarks.random_weights import put_weights, random_state
+    from benchmarks.random_weights import random_state
 
     folder = tmp_path_factory.mktemp("three") / "service"
     weights = folder.parent / "weights"
     weights.mkdir()
-    put_weights(weights, None, (MODEL,))
-    torch.save({"params": random_state("realesr-animevideov3")}, weights / f"{LARGE}.pth")
+    whole = random_state("realesr-animevideov3")
+    ends = {"body.0": "body.0", "body.1": "body.1", "body.34": "body.2"}  # without the 16 convolutions in between
+    state = {
+        name.replace(old, new): part
+        for old, new in ends.items()
+        for name, part in whole.items()
+        if name.rpartition(".")[0] == old
+    }
+    for model in (MODEL, LARGE):
+        torch.save({"params": state}, weights / f"{model}.pth")
     with restoring_service(folder, WEIGHTS_FOLDER=str(weights)) as running:
         yield running
 
@@ -91,9 +102,8 @@ def test_a_preview_shows_each_quality_beside_the_untouched_part_and_one_is_chose
         seen.page.add_init_script(COUNT_ADDRESSES)
         page = seen.open()
         expect(page.locator("#preview-open")).to_be_hidden()
-        drop(page, as_file("large.jpg", photo(640, 480)))
-        expect(page.locator(".tile-note")).to_contain_text("640\u00a0×\u00a0480 to 2560\u00a0×\u00a01920")
-        expect(page.locator("#preview-offer")).to_be_hidden()  # seconds only, or nobody can tell
+        drop(page, as_file("large.jpg", photo(320, 280)))
+        expect(page.locator(".tile-note")).to_contain_text("320\u00a0×\u00a0280 to 1280\u00a0×\u00a01120")
         page.click("#preview-open")
         ready(page, 4)
         assert [row.get_attribute("data-key") for row in page.locator(".patch").all()] == [
@@ -145,10 +155,10 @@ def test_a_preview_is_cancelled_by_closing_and_says_in_words_what_stands_in_its_
     busy_answer = {"status": 503, "content_type": "application/problem+json", "body": busy}
     with visit(browser, three.address, viewport=PHONE, has_touch=True, is_mobile=True) as seen:
         page = seen.open()
-        drop(page, as_file("one.jpg", photo(640, 480)), as_file("scan.tif", photo(300, 280, "TIFF")))
+        drop(page, as_file("one.jpg", photo(320, 280)), as_file("scan.tif", photo(300, 280, "TIFF")))
         seen.page.on("requestfailed", lambda request: gone.set() if "preview" in request.url else None)
         held: list[Route] = []
-        page.route("**/api/v1/preview", held.append)
+        page.route("**/api/v1/preview", lambda route: held.append(route))
         page.get_by_role("button", name="Preview of one.jpg").click()
         expect(page.locator("#preview-state")).to_contain_text("Sending the photo")
         page.click("#preview-close")
@@ -171,13 +181,19 @@ def test_a_preview_is_cancelled_by_closing_and_says_in_words_what_stands_in_its_
         ready(page, 4)
 
 
-def test_another_part_is_asked_for_while_the_one_before_is_still_made(browser: Browser, three: Service) -> None:
-    """One at a time: the page waits and asks again by itself."""
+def test_a_preview_is_offered_before_a_long_wait_and_waits_for_the_one_before(browser: Browser, three: Service) -> None:
+    """One at a time: the page asks again by itself when another part is wanted while the one before is still made."""
     late = json.dumps({"status": 429, "code": "too_many_previews", "detail": "Another preview is being made."})
-    answers = iter([True])
+    answers, seconds = iter([True]), [19.0]
     with visit(browser, three.address) as seen:
+        seen.page.route("**/api/v1/estimate?*", lambda route: route.fulfill(json=ESTIMATE | {"seconds": seconds[0]}))
         page = seen.open()
         drop(page, as_file("one.jpg", photo(300, 280)))
+        expect(page.locator("#restore-time")).to_have_text("about 19 s")
+        expect(page.locator("#preview-offer")).to_be_hidden()
+        seconds[0] = 35.0
+        page.locator("#scale").fill("3")
+        expect(page.locator("#preview-offer")).to_be_visible()
 
         def answer(route: Route) -> None:
             if next(answers, False):

@@ -19,7 +19,7 @@ export class ModelChoice {
     if (pressed?.name === "quality" && quality.value) model.value = "";
     const name = local ? model.value : "";
     if (name && quality.value) this.#before = quality.value;
-    if (name) quality.value = "";
+    if (name) find("model-choice-field").checked = true; // browsers do not find it by its empty value
     else if (!quality.value) quality.value = this.#before ?? usual;
     find("model-choice").hidden = !name;
     setText(find("model-choice-name"), name);

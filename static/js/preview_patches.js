@@ -47,12 +47,13 @@ export class PreviewPatches {
     if (this.view.zoom < 1) this.#zoom(() => this.view.zoomTo(1)); // reduced, all of them would look alike
   }
 
-  /** A restored patch has come; `note` says what made it. */
+  /** A restored patch has come; `note` says what made it. What it warns of is told once for all of them. */
   show(key, { image, warnings }, note) {
     this.#fill(key, image);
-    const row = this.#rows.get(key);
-    setText(row.note, note);
-    row.warnings.replaceChildren(...warnings.map((warning) => el("li", {}, warningText(warning))));
+    setText(this.#rows.get(key).note, note);
+    const told = [...find("preview-warnings").children].map((one) => one.textContent);
+    const fresh = warnings.map(warningText).filter((words) => !told.includes(words));
+    find("preview-warnings").append(...fresh.map((words) => el("li", {}, words)));
   }
 
   /** How long the whole photo takes in this quality. */
@@ -71,17 +72,18 @@ export class PreviewPatches {
     for (const { image } of this.#rows.values()) if (image.src) URL.revokeObjectURL(image.src);
     this.#rows.clear();
     this.#list.replaceChildren();
+    find("preview-warnings").replaceChildren();
     find("preview-zoom").hidden = true;
   }
 
   #add(key, name, use) {
     const image = el("img", { alt: "", draggable: "false" });
     const stage = el("div", { class: "patch-stage", tabindex: "0", role: "img", "aria-label": text("preview.patch_of", { name }) }, image);
-    const note = el("p", { class: "patch-note" }), time = el("p", { class: "patch-time" }), warnings = el("ul", { class: "patch-warnings" });
+    const note = el("p", { class: "patch-note" }), time = el("p", { class: "patch-time" });
     const element = el("li", { class: "patch", data: { key, state: "waiting" } }, stage,
-      el("div", { class: "patch-words" }, el("h3", {}, name), time, note, warnings), use);
+      el("div", { class: "patch-words" }, el("h3", {}, name), time, note), use);
     watchGestures(stage, null, this);
-    this.#rows.set(key, { element, stage, image, note, time, warnings });
+    this.#rows.set(key, { element, stage, image, note, time });
   }
 
   #fill(key, base64) {
