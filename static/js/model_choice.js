@@ -21,7 +21,7 @@ export class ModelChoice {
     if (name && quality.value) this.#before = quality.value;
     if (name) find("model-choice-field").checked = true; // browsers do not find it by its empty value
     else if (!quality.value) quality.value = this.#before ?? usual;
-    find("model-choice").hidden = !name;
+    find("model-choice").hidden = find("model-note").hidden = !name;
     setText(find("model-choice-name"), name);
   }
 }
