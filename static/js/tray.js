@@ -12,10 +12,13 @@ const READ_CONCURRENCY = 8;
 let lastId = 0;
 
 export class Tray extends EventTarget {
-  /** `scale` gives the scale chosen just now; `seconds` the time that the photos which are ready will take, or null. */
-  constructor({ scale, seconds }) {
+  /**
+   * `scale` gives the scale chosen for a photo just now; `seconds` the time that the photos which are ready will take, or
+   * null; `parts` what else a photo's tile shows.
+   */
+  constructor({ scale, seconds, parts }) {
     super();
-    Object.assign(this, { scale, seconds, config: null, photos: [], refused: [], sending: false });
+    Object.assign(this, { scale, seconds, parts, config: null, photos: [], refused: [], sending: false });
     this.draw = oncePerFrame(() => this.#draw());
     find("tray-clear").addEventListener("click", () => this.clear());
     find("refused-clear").addEventListener("click", () => this.#clearRefused());
@@ -30,9 +33,9 @@ export class Tray extends EventTarget {
     }
   }
 
-  /** The photos that can be sent at the chosen scale. */
+  /** The photos that can be sent, each at its scale. */
   ready() {
-    return this.photos.filter((photo) => !scaleError(photo.facts, this.scale(), this.config));
+    return this.photos.filter((photo) => !scaleError(photo.facts, this.scale(photo), this.config));
   }
 
   /** The photo was accepted by the service: it leaves, and its small picture goes with it. */
@@ -79,7 +82,7 @@ export class Tray extends EventTarget {
     photo.note = el("span", { class: "tile-note" }, `${measure} · ${bytes(file.size)}`);
     return el("li", { class: "tile" },
       el("div", { class: "tile-photo", data: { format: facts.format } }, photo.canvas),
-      el("span", { class: "tile-name", title: file.name }, file.name), photo.note,
+      el("span", { class: "tile-name", title: file.name }, file.name), photo.note, this.parts(photo),
       button(text("tray.remove", { name: file.name }), { symbol: "close", quiet: true, class: "tile-remove", onclick: () => this.#remove(photo) }));
   }
 
@@ -118,7 +121,7 @@ export class Tray extends EventTarget {
 
   #drawScales() {
     for (const photo of this.photos) {
-      const sentence = scaleError(photo.facts, this.scale(), this.config);
+      const sentence = scaleError(photo.facts, this.scale(photo), this.config);
       if (sentence === photo.sentence) continue;
       photo.sentence = sentence;
       photo.tile.classList.toggle("too-large", sentence !== null);
