@@ -57,7 +57,7 @@ class Missing:
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """`options` holds every name of `DECIDED`; a `model` by name stands in the place of a `quality`, which is None then."""
+    """`options` holds every name of `DECIDED`; with a `model` the `quality` is None, since a model overrides it."""
 
     name: PresetName
     options: dict[str, Any]
@@ -104,7 +104,8 @@ def _preset(name: PresetName, described: Mapping[str, Any]) -> Preset:
         missing += _choose_model(options, DRAWING_MODELS, described)
     if options["model"] is None:
         options["quality"] = options["quality"] or described.get("default_quality")
-        missing += _check_quality(options, described)
+        lacking = _check_quality(options, described)
+        missing += [] if missing else lacking  # with the model that is wanted the quality's own would not run
     if options["face_enhance"]:
         missing += _check_faces(options, described)
     return Preset(name, options, tuple(missing))

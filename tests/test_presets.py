@@ -1,4 +1,4 @@
-"""Presets: what each sets with what is installed, how given options win, and where the API and the command take them."""
+"""Presets: what each sets with what is installed, how given options win, and where API and command take them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,11 @@ def described(*installed: str, partner: bool = True, faces: bool = True, quality
         "partner_models": [{"name": DENOISE_PARTNER, "installed": partner}],
         "faces": {"model": "GFPGANv1.3" if faces else None},
         "qualities": [
-            {"quality": name, "model": model, "stands_in_for": None if model == QUALITY_MODELS[name] else QUALITY_MODELS[name]}
+            {
+                "quality": name,
+                "model": model,
+                "stands_in_for": None if model == QUALITY_MODELS[name] else QUALITY_MODELS[name],
+            }
             for name, model in runs.items()
         ],
     }
@@ -111,7 +115,7 @@ def test_what_is_missing_is_named_and_something_else_takes_its_place() -> None:
     first_start = described(EMBEDDED, partner=False, faces=False)
     drawing = find_preset("drawing", first_start)
     assert (drawing.options["model"], drawing.options["quality"]) == (None, "fast")
-    assert drawing.missing == (Missing("model", DRAWING), Missing("quality", DENOISING_MODEL))
+    assert drawing.missing == (Missing("model", DRAWING),)
     assert find_preset("old_scan", first_start).missing == (Missing("quality", LARGE), Missing("face_enhance", "faces"))
     small = find_preset("drawing", described(EMBEDDED, SMALL_DRAWING))
     assert (small.options["model"], small.missing) == (SMALL_DRAWING, (Missing("model", DRAWING),))

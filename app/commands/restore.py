@@ -85,7 +85,7 @@ def run(
 ) -> int:
     """Restore a photo or a folder into `target`; returns one of the codes of `app.exit_codes`.
 
-    `fields` are options, and maybe `preset`. `into_folder` says that `target` is a folder, whatever its name looks like.
+    `fields` are options, and maybe `preset`; `into_folder` says that `target` is a folder, whatever it looks like.
     """
     settings = read_settings()
     limits = _limits(settings)

@@ -53,7 +53,7 @@ export class PhotoSettings extends EventTarget {
     const name = photo.file.name;
     const words = el("span", { class: "tile-own-words" });
     const own = el("span", { class: "tile-own", hidden: true }, words,
-      button(text("photo_settings.remove", { name }), { symbol: "close", quiet: true, onclick: () => this.#forget(photo) }));
+      button(text("photo_settings.remove", { name }), { symbol: "close", quiet: true, class: "round", onclick: () => this.#forget(photo) }));
     photo.ownParts = { own, words };
     const open = button(text("photo_settings.open", { name }), {
       symbol: "tune", quiet: true, class: "tile-settings", onclick: () => this.open(photo) });
