@@ -38,6 +38,16 @@ async (rows) => {
 """
 
 
+ESTIMATE_OF_MANY = """
+async () => {
+  const { PlannedTime } = await import('/js/estimate.js');
+  const planned = new PlannedTime();
+  const told = new Promise((resolve) => planned.addEventListener('change', resolve));
+  planned.ask({}, [{ options: {}, photos: Array(51).fill({ width: 9, height: 9 }) }]);
+  await told;
+  return planned.seconds;
+}
+"""
 ESTIMATE = {"seconds_ahead": 0, "loading_seconds": 0, "measured": True, "model": MODEL, "qualities": [], "results": []}
 
 
@@ -190,6 +200,7 @@ def test_a_preview_is_offered_before_a_long_wait_and_waits_for_the_one_before(br
         seconds[0] = 35.0
         page.locator("#scale").fill("3")
         expect(page.locator("#preview-offer")).to_be_visible()
+        assert page.evaluate(ESTIMATE_OF_MANY) == 70, "more photos than one question takes"
 
         def answer(route: Route) -> None:
             if next(answers, False):

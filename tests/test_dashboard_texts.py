@@ -44,6 +44,7 @@ UNREAD = {
     "Date",
     "DownloadURL",
     "Enter",
+    "Escape",
     r"Exif\0\0",
     "Files",
     "Notification",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, MutableMapping, Sequence
 
+from app.api.catalog import Catalog
 from app.api.json_bodies import options_of
 from app.errors import Unprocessable
 from app.options import RestoreOptions
@@ -17,7 +18,7 @@ PHOTO_OPTIONS = "photo_options"
 OF_THE_JOB = frozenset(("backend", "fallback"))
 
 
-def taken_from(fields: MutableMapping[str, object]) -> list[RestoreOptions] | None:
+def taken_from(fields: MutableMapping[str, object], catalog: Catalog) -> list[RestoreOptions] | None:
     """The options of each photo, all of them together with the form's; None where the form has no such field.
 
     The field is taken out, so that the options of all are left. Raises `Unprocessable` `invalid_option` for what is no
@@ -26,7 +27,7 @@ def taken_from(fields: MutableMapping[str, object]) -> list[RestoreOptions] | No
     text = fields.pop(PHOTO_OPTIONS, "")
     if text == "":
         return None
-    return [options_of({**fields, **own}) for own in _listed(text)]
+    return [options_of({**fields, **own}, catalog) for own in _listed(text)]
 
 
 def check_count(each: Sequence[RestoreOptions], photos: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.options import BOOLEAN_WORDS, FIELDS, Field
+from app.presets import PresetName
 
 
 def upload_form(field: str, most: int, *, options: bool = True, more: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -49,6 +50,8 @@ def _closed(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 _EMPTY = {"type": "string", "enum": [""]}
+_PRESET_HELP = "a kind of photo, which fills in the options that are not given, as /api/v1/config tells"
+_PRESET = {"preset": {"description": _PRESET_HELP, "type": "string", "enum": [*PresetName, ""]}}
 _WEBHOOK = {"webhook_url": {"type": "string", "description": "https address to tell when the job ends"}}
 _PHOTO_OPTIONS_HELP = 'options of single photos: a JSON list with one object a photo, such as [{"rotate": 90}, {}]'
 _BESIDE = {**_WEBHOOK, "photo_options": {"type": "string", "description": _PHOTO_OPTIONS_HELP}}
@@ -60,15 +63,16 @@ def _json_options() -> dict[str, Any]:
         name: {"description": option.help, "anyOf": [_typed(option), *_as_text(option), {"type": "null"}]}
         for name, option in FIELDS.items()
     }
-    return {**values, **_WEBHOOK}
+    return {**values, **_PRESET, **_WEBHOOK}
 
 
 def _written_options() -> dict[str, Any]:
     """Every option as it is written in a form or an address, where all is text; an empty one means the default."""
-    return {
+    values = {
         name: {"description": option.help, "anyOf": [_typed(option), *_as_text(option)]}
         for name, option in FIELDS.items()
     }
+    return {**values, **_PRESET}
 
 
 def _typed(option: Field) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from starlette.requests import Request
 
@@ -10,7 +10,7 @@ from app.api import photo_options
 from app.api.dependencies import AppContext, get_context, get_owner
 from app.api.fair_use import note_accepted
 from app.api.job_origin import with_webhook
-from app.api.json_bodies import options_of
+from app.api.json_bodies import PRESET_FIELD, options_of
 from app.api.middleware.request_context import close_after_answer
 from app.api.multipart_form import MultipartForm, UploadedFile, UploadLimits, receive_form
 from app.errors import RestoreError, TooManyRequests, Unprocessable
@@ -61,8 +61,8 @@ def submit_form(
     try:
         fields: dict[str, object] = dict(form.fields)
         origin = with_webhook(context, origin, fields)
-        each = photo_options.taken_from(fields)
-        options = options_of(fields)
+        each = photo_options.taken_from(fields, context.catalog)
+        options = options_of(fields, context.catalog)
         if key is None:  # else the job may be there already
             context.submission.check_options(options)  # before anything more is written
         form.flush()
@@ -95,12 +95,13 @@ def restore_photo(
     context: AppContext,
     owner: str,
     photo_id: str,
-    options: RestoreOptions,
+    fields: Mapping[str, object],
     target: str,
     key: str | None,
     origin: JobOrigin,
 ) -> AcceptedJob:
-    """One attempt more at a photo; see `Submission.restore_photo` and `submit_once`."""
+    """One attempt more at a photo, with these fields as options; see `Submission.restore_photo` and `submit_once`."""
+    options = options_of(fields, context.catalog)
 
     def submit(job_id: str | None) -> tuple[Job, int]:
         job, position = context.submission.restore_photo(owner, photo_id, options, context.wall(), job_id, origin)
@@ -111,9 +112,16 @@ def restore_photo(
         context,
         owner,
         key,
-        lambda: digest_of(target, {"options": options.to_json(), "webhook_url": origin.webhook_url or ""}),
+        lambda: digest_of(target, _asked_of(fields, origin)),
         submit,
     )
+
+
+def _asked_of(fields: Mapping[str, object], origin: JobOrigin) -> dict[str, str]:
+    """What tells one request from another: a preset by its name, since what it sets changes with what is installed."""
+    given = RestoreOptions.from_fields({name: value for name, value in fields.items() if name != PRESET_FIELD})
+    asked = {"options": given.to_json(), "webhook_url": origin.webhook_url or ""}
+    return {**asked, PRESET_FIELD: str(fields[PRESET_FIELD])} if fields.get(PRESET_FIELD) else asked
 
 
 def only_upload(form: MultipartForm) -> Upload:

@@ -7,6 +7,7 @@ import { PlannedTime } from "./estimate.js";
 import { Gallery } from "./gallery.js";
 import { openFileInput } from "./file_input.js";
 import { FinishNotice } from "./finish_notice.js";
+import { openGoneNotice } from "./gone_notice.js";
 import { Jobs, ended } from "./jobs.js";
 import { formatNames } from "./validation.js";
 import { LiveUpdates } from "./live_updates.js";
@@ -15,7 +16,9 @@ import { Preview } from "./preview.js";
 import { drawNotice } from "./models_notice.js";
 import { endedSentences } from "./models_text.js";
 import { JobActions } from "./job_actions.js";
-import { Submission } from "./submission.js";
+import { PhotoSettings } from "./photo_settings.js";
+import { Presets } from "./presets.js";
+import { Submission, groupByOptions } from "./submission.js";
 import { ServiceStatus } from "./service_status.js";
 import { Settings } from "./settings.js";
 import { openSignIn } from "./signin.js";
@@ -36,8 +39,20 @@ const service = new ServiceStatus();
 const models = new Models();
 const settings = new Settings(find("settings-form"));
 const planned = new PlannedTime();
-const preview = new Preview({ options: () => settings.options(), choose: (quality) => settings.choose(quality), first: () => tray.ready()[0] });
-const tray = new Tray({ scale: () => settings.scale, format: () => settings.options().output_format, seconds: () => planned.seconds, preview: (photo) => preview.open(photo) });
+const presets = new Presets(settings, models);
+const photoSettings = new PhotoSettings(settings, presets);
+const preview = new Preview({
+  options: (photo) => photoSettings.optionsOf(photo),
+  choose: (photo, quality) => photoSettings.choose(photo, quality),
+  first: () => tray.ready()[0],
+});
+const tray = new Tray({
+  scale: (photo) => Number(photoSettings.valuesOf(photo).scale),
+  format: (photo) => photoSettings.valuesOf(photo).output_format,
+  seconds: () => planned.seconds,
+  preview: (photo) => preview.open(photo),
+  parts: (photo) => photoSettings.tileParts(photo),
+});
 const jobActions = new JobActions(jobs, showProblem);
 const viewer = new Viewer(jobs, { again: (id, attempt) => jobActions.again(id, attempt, settings.options()), problem: showProblem });
 const gallery = new Gallery(jobs, {
@@ -62,7 +77,12 @@ function showProblem(problem) {
 }
 
 function planTime() {
-  if (service.config) planned.ask(tray.ready().map(({ facts }) => facts), settings.options());
+  if (service.config) {
+    const photos = photoSettings.photo ? [photoSettings.photo] : tray.ready(); // in its dialog the times are its own
+    const asked = groupByOptions(photos, (photo) => (photoSettings.photo ? settings.options() : photoSettings.optionsOf(photo)));
+    planned.ask(settings.options(), asked.map(({ options, photos: some }) => ({ options, photos: some.map(({ facts }) => facts) })));
+    photoSettings.draw(tray.photos);
+  }
   drawTray();
 }
 
@@ -97,7 +117,10 @@ function applyConfig() {
   const { config } = service;
   const { limits } = config;
   tray.config = config;
+  const wasWhole = presets.isWhole;
   settings.applyConfig(config);
+  presets.applyConfig(config, wasWhole);
+  if (config.models.length) photoSettings.fit(tray.photos); // before that nobody knows what there is
   setText(find("limits"), text("desk.limits", { formats: formatNames(config.formats),
     megabytes: Number(limits.max_file_megabytes), megapixels: limits.max_input_megapixels }));
   find("sign-out").hidden = !config.key_required;
@@ -121,6 +144,8 @@ service.addEventListener("polled", () => {
   if (service.config?.key_required) showAccount();
 });
 settings.addEventListener("change", planTime);
+photoSettings.addEventListener("change", planTime);
+openGoneNotice(settings);
 tray.addEventListener("change", planTime);
 jobs.addEventListener("changed", ({ detail }) => {
   const job = jobs.get(detail);
@@ -144,7 +169,8 @@ api.session.addEventListener("signed-out", () => {
 });
 find("restore").addEventListener("click", () => {
   find("message").hidden = true;
-  submission.run(settings.options());
+  const common = settings.options(); // what is changed while photos are sent is for the next ones
+  submission.run((photo) => (photo.own ? photoSettings.optionsOf(photo) : common));
 });
 find("message-close").addEventListener("click", () => (find("message").hidden = true));
 find("older").addEventListener("click", (event) => loadJobs(event.currentTarget.dataset.before).catch(showProblem));

@@ -18,9 +18,11 @@ export class ModelChoice {
     const { quality, model } = this.form.elements;
     if (pressed?.name === "quality" && quality.value) model.value = "";
     const name = local ? model.value : "";
-    if (name && quality.value) this.#before = quality.value;
-    if (name) find("model-choice-field").checked = true; // browsers do not find it by its empty value
-    else if (!quality.value) quality.value = this.#before ?? usual;
+    if (quality.value) this.#before = quality.value;
+    const place = find("model-choice-field");
+    place.dataset.means = this.#before ?? usual; // for whoever keeps what stands in the form
+    if (name) place.checked = true; // browsers do not find it by its empty value
+    else if (!quality.value) quality.value = place.dataset.means;
     find("model-choice").hidden = find("model-note").hidden = !name;
     setText(find("model-choice-name"), name);
   }

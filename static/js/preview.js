@@ -21,7 +21,7 @@ export class Preview {
   #photo = null;
   #at = null; // where somebody wished to look; null: the service chooses
 
-  /** `options` gives the options of a photo as they are chosen now; `choose` sets a quality; `first` is the photo to look at. */
+  /** `options` gives the options of a photo as they are chosen now; `choose` sets its quality; `first` is the photo to look at. */
   constructor({ options, choose, first }) {
     Object.assign(this, { options, choose });
     find("preview-open").addEventListener("click", () => this.open(first()));
@@ -114,7 +114,7 @@ export class Preview {
   }
 
   #use(key, variants) {
-    if (key !== MODEL) this.choose(key);
+    if (key !== MODEL) this.choose(this.#photo, key);
     this.#box.close();
     announce(text("preview.chosen", { name: variants.find((one) => one.key === key).name }));
   }

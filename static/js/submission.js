@@ -9,6 +9,17 @@ import { text } from "./text.js";
 const QUEUE_POLL_SECONDS = 3;
 const PHOTO_REFUSED_STATUSES = new Set([400, 413, 415, 422]);
 
+/** Photos with equal options together: `{ options, photos }`, in the order in which the first of each stands. */
+export function groupByOptions(photos, optionsOf) {
+  const groups = new Map();
+  for (const photo of photos) {
+    const options = optionsOf(photo), key = JSON.stringify(options);
+    if (!groups.has(key)) groups.set(key, { options, photos: [] });
+    groups.get(key).photos.push(photo);
+  }
+  return [...groups.values()];
+}
+
 const sleep = (count) => new Promise((resolve) => setTimeout(resolve, 1000 * count));
 
 export class Submission {
@@ -18,14 +29,16 @@ export class Submission {
     addEventListener("beforeunload", (event) => this.active && event.preventDefault());
   }
 
-  /** Send everything that is ready, with these options. */
-  async run(options) {
+  /** Send everything that is ready; `optionsOf` gives the options of a photo. Photos of equal options share jobs. */
+  async run(optionsOf) {
     const { limits } = this.tray.config;
     const most = Math.min(limits.max_batch_size, limits.queue_limit);
     this.#begin();
     try {
-      let photos;
-      while ((photos = this.tray.ready().slice(0, most)).length) await this.#send(photos, options, limits);
+      let group;
+      while (([group] = groupByOptions(this.tray.ready(), optionsOf)) && group) {
+        await this.#send(group.photos.slice(0, most), group.options, limits);
+      }
     } catch (problem) {
       this.onproblem(problem);
     } finally {

@@ -14,9 +14,9 @@ export function tileActions(photo, { onturned, onpreview }) {
     onturned(photo);
   };
   return el("div", { class: "tile-actions" },
-    button(text("tray.turn_left", { name }), { symbol: "turn-left", quiet: true, class: "on-photo", onclick: () => turnBy(-1) }),
-    button(text("tray.turn_right", { name }), { symbol: "again", quiet: true, class: "on-photo", onclick: () => turnBy(1) }),
-    button(text("tray.preview_of", { name }), { symbol: "hold", quiet: true, class: "on-photo", onclick: () => onpreview(photo) }));
+    button(text("tray.turn_left", { name }), { symbol: "turn-left", quiet: true, onclick: () => turnBy(-1) }),
+    button(text("tray.turn_right", { name }), { symbol: "again", quiet: true, onclick: () => turnBy(1) }),
+    button(text("tray.preview_of", { name }), { symbol: "hold", quiet: true, onclick: () => onpreview(photo) }));
 }
 
 /** Turn a photo by quarters clockwise: its small picture, its facts, and what is sent with it. */

@@ -15,12 +15,12 @@ let lastId = 0;
 
 export class Tray extends EventTarget {
   /**
-   * `scale` and `format` give what is chosen for a photo just now; `seconds` the time that the photos which are ready will take, or null;
-   * `preview` gets a photo that somebody wants to look at first.
+   * `scale` and `format` give what is chosen for a photo just now; `seconds` the time that the photos which are ready will
+   * take, or null; `preview` gets a photo that somebody wants to look at first; `parts` what else a photo's tile shows.
    */
-  constructor({ scale, format, seconds, preview }) {
+  constructor({ scale, format, seconds, preview, parts }) {
     super();
-    Object.assign(this, { scale, format, seconds, preview, config: null, photos: [], refused: [], sending: false });
+    Object.assign(this, { scale, format, seconds, preview, parts, config: null, photos: [], refused: [], sending: false });
     this.draw = oncePerFrame(() => this.#draw());
     find("tray-clear").addEventListener("click", () => this.clear());
     find("refused-clear").addEventListener("click", () => this.#clearRefused());
@@ -35,7 +35,7 @@ export class Tray extends EventTarget {
     }
   }
 
-  /** The photos that can be sent as it is chosen for them. */
+  /** The photos that can be sent as it is chosen for each. */
   ready() {
     return this.photos.filter((photo) => !this.#scaleError(photo));
   }
@@ -84,7 +84,7 @@ export class Tray extends EventTarget {
     return el("li", { class: "tile" },
       el("div", { class: "tile-photo", data: { format: facts.format } }, photo.canvas,
         tileActions(photo, { onturned: () => this.#changed(), onpreview: (one) => this.preview(one) })),
-      el("span", { class: "tile-name", title: file.name }, file.name), photo.note,
+      el("span", { class: "tile-name", title: file.name }, file.name), photo.note, this.parts(photo),
       button(text("tray.remove", { name: file.name }), { symbol: "close", quiet: true, class: "tile-remove", onclick: () => this.#remove(photo) }));
   }
 

@@ -19,7 +19,8 @@ from app.api.health import get_health, get_resources
 from app.errors import DeviceLost, Unavailable
 from app.images import accepted_formats, size_limits
 from app.metrics import CONTENT_TYPE
-from app.options import FIELDS, PROMPT_LIMIT_CHARACTERS, RestoreOptions
+from app.options import FIELDS, PROMPT_LIMIT_CHARACTERS, BackendName, RestoreOptions
+from app.presets import presets_of
 
 router = APIRouter()
 
@@ -151,6 +152,7 @@ def _config(context: AppContext) -> dict[str, Any]:
     described, limits = context.catalog.description(), context.limits
     return {
         "options": _options(),
+        "presets": _presets(context, described),
         "limits": {
             "max_file_bytes": limits.max_file_bytes,
             "max_file_megabytes": limits.max_file_bytes / _MEGABYTE,
@@ -183,6 +185,12 @@ def _config(context: AppContext) -> dict[str, Any]:
         "key_required": context.authentication.required,
         "accepts_tokens": context.authentication.accepts_tokens,
     }
+
+
+def _presets(context: AppContext, described: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every preset with the options that it sets now, and what is missing for them; none where no network restores."""
+    usable = any(row["name"] == BackendName.LOCAL and row["available"] for row in context.catalog.backends())
+    return [dataclasses.asdict(preset) for preset in presets_of(described)] if usable else []
 
 
 def _options() -> dict[str, Any]:
