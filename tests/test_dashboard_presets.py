@@ -224,10 +224,10 @@ def test_one_photo_of_a_batch_has_settings_of_its_own(browser: Browser, service:
         assert not page.evaluate("JSON.stringify({...localStorage})").count('"scale":"1"')
         page.click("#restore")
         expect(page.locator(".card[data-status=completed]")).to_have_count(3, timeout=WORK_MILLISECONDS)
-        expect(page.locator(".job")).to_have_count(2)
-        jobs = page.evaluate("(async () => (await (await fetch('api/v1/jobs')).json()).jobs)()")
-        sent = [[(row["original_filename"], row["width"]) for row in job["results"]] for job in reversed(jobs)]
-        assert sent == [[("a.jpg", 96), ("c.jpg", 96)], [("b.jpg", 48)]]
+        expect(page.locator(".job-title")).to_have_text("3 photos · Fast · 2× · 1 with settings of its own")
+        (job,) = page.evaluate("(async () => (await (await fetch('api/v1/jobs')).json()).jobs)()")
+        sent = [(row["original_filename"], row["result"]["width"], row["own_options"]) for row in job["attempts"]]
+        assert sent == [("a.jpg", 96, {}), ("b.jpg", 48, {"face_enhance": False, "scale": 1}), ("c.jpg", 96, {})]
         assert eyes.found == [], "\n".join(eyes.found)
 
 

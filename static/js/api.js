@@ -136,14 +136,14 @@ export const tileAddress = (jobId, attempt, of, level, x, y) =>
   `${JOBS}/${jobId}/tile?attempt=${attempt.id}&of=${of}&level=${level}&x=${x}&y=${y}&v=${attempt.version ?? 1}`;
 
 /**
- * Send photos with one set of options, and what single ones (`rotate`) have of their own; gives the accepted job. `onProgress` hears the share of bytes that are out.
- * XMLHttpRequest, because fetch cannot tell how far an upload is.
+ * Send photos with one set of options, and what single ones have of their `own`; gives the accepted job. `onProgress`
+ * hears the share of bytes that are out. XMLHttpRequest, because fetch cannot tell how far an upload is.
  */
 export function submit(photos, options, onProgress, signal) {
   const form = new FormData();
   for (const [name, value] of Object.entries(options)) form.append(name, value);
-  if (photos.some(({ rotate }) => rotate))
-    form.append("photo_options", JSON.stringify(photos.map(({ rotate }) => (rotate ? { rotate } : {}))));
+  const own = photos.map((photo) => photo.own ?? {});
+  if (own.some((options) => Object.keys(options).length)) form.append("photo_options", JSON.stringify(own));
   for (const { file } of photos) form.append("files", file, file.name || "photo");
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();

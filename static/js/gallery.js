@@ -149,7 +149,9 @@ function titleOf(job) {
   const { options, attempts } = job;
   const made = options?.backend === "siliconflow" ? "SiliconFlow" : textOf("quality", options?.quality) ?? text("job.any_quality");
   const words = options?.model && options.backend === "local" ? options.model : made;
-  return [attempts.length > 1 && photos(attempts.length), words, factor(options?.scale ?? 4)].filter(Boolean).join(" · ");
+  const own = attempts.filter(({ own_options: found }) => Object.keys(found ?? {}).some((name) => name !== "rotate")).length;
+  return [attempts.length > 1 && photos(attempts.length), words, factor(options?.scale ?? 4),
+    own > 0 && text("job.own_settings", { count: own })].filter(Boolean).join(" · ");
 }
 
 function stateOf(job) {

@@ -1,5 +1,5 @@
 // Settings for a single photo of the tray: the same form, lent to a dialog while it is open. A photo with settings of its
-// own says so on its tile, and is sent in a job of its own or with those that are set alike.
+// own says so on its tile, and is sent in its place among the others.
 
 import { announce, button, el, find, setText } from "./dom.js";
 import { phrases } from "./settings_text.js";

@@ -51,7 +51,8 @@ function isTold(name, values, others) {
 }
 
 /** Whether a value does anything beside the others; those of a preset need not be all. */
-function matters(name, { backend = "local", face_enhance: faces = true, output_format: format }) {
+function matters(name, { backend = "local", model, face_enhance: faces = true, output_format: format }) {
+  if (name === "quality") return !model || backend !== "local"; // a model takes its place
   if (name === "prompt") return backend !== "local";
   if (["model", "face_model", "denoise", "color_correction", "pages"].includes(name) && backend !== "local") return false;
   if (name === "face_model") return faces;
