@@ -19,8 +19,10 @@ from app.api.middleware import access_control
 from app.api.routes import websocket
 from app.error_codes import ERROR_CODES
 from app.images.sniffing import MIME_TYPES
+from app.jobs.previewing import ChosenBy
 from app.main import STATIC_FOLDER
 from app.options import FIELDS, BackendName, Quality
+from app.presets import PresetName
 from app.results import FaceReason
 from app.stages import Stage
 from app.store import AttemptStatus
@@ -86,6 +88,9 @@ def choices(option: str) -> set[str]:
         ("metadata_result", choices("metadata")),
         ("partial", choices("partial")),
         ("pages", choices("pages")),
+        ("preview_place", set(ChosenBy)),
+        ("preset", set(PresetName)),
+        ("preset_note", set(PresetName)),
         ("mode", set(re.findall(r'id="mode-(\w+)"', PAGE))),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -124,6 +129,14 @@ def test_the_order_of_qualities_is_that_of_the_service_and_each_can_be_chosen() 
     for quality in ordered:
         assert f'id="time-{quality}"' in PAGE
         assert f'id="note-{quality}"' in PAGE
+
+
+def test_every_field_of_the_settings_has_a_name_to_be_told_by_and_is_an_option_of_the_service() -> None:
+    form = re.search(r'(?s)<form id="settings-form".*?</form>', PAGE)
+    assert form is not None
+    fields = {*re.findall(r'\bname="(\w+)"', form[0]), "backend"}
+    assert set(table("settings_text.js", "LABELS")) == fields
+    assert fields <= set(FIELDS)
 
 
 def test_every_tone_of_health_has_a_colour() -> None:
