@@ -62,8 +62,8 @@ def _failures(context: AppContext) -> list[Sentence]:
     """What keeps every photo from being restored."""
     reasons: list[Sentence] = []
     if (failure := context.catalog.failure) is not None:
-        known = isinstance(failure, Sentence)
-        reasons.append(failure if known else say(HealthReason.BACKEND_FAILED, "{why}", why=failure))
+        told = failure if isinstance(failure, Sentence) else say(HealthReason.BACKEND_FAILED, "{why}", why=failure)
+        reasons.append(told)
     elif not context.catalog.can_restore():
         reasons.append(say(HealthReason.NO_MODEL, NO_MODEL))
     try:

@@ -3,7 +3,7 @@
 from app.images.decoder import Decoder
 from app.images.decoder_pool import DecoderPool
 from app.images.encoding import Encoded, check_picture, choose_format, codec_versions, encode
-from app.images.formats import check_format, size_limits
+from app.images.formats import check_format
 from app.images.header import Header, ImageLimits, check_pages, read_header
 from app.images.layer_encoding import fit_layers, keep_layers
 from app.images.page_encoding import PagesEncoder
