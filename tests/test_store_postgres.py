@@ -8,12 +8,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, create_engine, func, select, text, update
 
 from app.errors import Conflict, Internal, NotFound, Unavailable
-from app.store import SqlStore, leases, migration, photo_transitions, postgres
+from app.store import SqlStore, migration, photo_transitions, postgres, queue_order
 from app.store.locks import AdvisoryLock, hold
 from app.store.postgres import PostgresDatabase
 from app.store.schema import VERSION, attempts, photos
@@ -123,6 +124,34 @@ def test_a_reading_transaction_sees_one_state_and_changes_nothing(store: SqlStor
     assert database.write(read) == (2, 3)  # a writing one sees what was committed meanwhile
 
 
+def test_a_single_statement_needs_neither_a_transaction_nor_a_ping(
+    store: SqlStore, database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pings: list[object] = []
+    engine = database._opened()[0]
+    ping = engine.dialect.do_ping
+
+    def counted(connection: Any) -> bool:
+        pings.append(connection)
+        return ping(connection)
+
+    monkeypatch.setattr(engine.dialect, "do_ping", counted)
+    for _ in range(20):
+        assert database.read_statement(_autocommits)
+    assert not database.write(_autocommits)
+    assert not database.read(_autocommits)
+    assert len(pings) < 5  # a connection that was used just now is alive; on a busy machine some look older
+    monkeypatch.setattr(postgres, "_TRUSTED_SECONDS", -1.0)
+    before = len(pings)
+    database.read_statement(_autocommits)
+    assert len(pings) == before + 1
+
+
+def _autocommits(connection: Connection) -> bool:
+    driver: Any = connection.connection.dbapi_connection
+    return bool(driver.autocommit)
+
+
 def test_a_deadlock_is_tried_once_more(store: SqlStore, database: PostgresDatabase) -> None:
     ids = [first(add(store)) for _ in range(2)]
     both_hold_one = threading.Barrier(2)
@@ -175,7 +204,7 @@ def test_the_next_attempt_is_another_one_while_the_first_is_about_to_be_claimed(
     ids = [first(add(store)) for _ in range(2)]
 
     def work(connection: Connection) -> None:
-        assert leases.next_untried(connection, None, ()) == ids[0]
+        assert queue_order.next_untried(connection, None, ()) == ids[0]
         claimed = store.claim_next("t", 1.0)
         assert claimed is not None
         assert claimed.id == ids[1]

@@ -53,6 +53,10 @@ class Database(Protocol):
         """Run a work that only reads; it sees one state of all rows."""
         ...
 
+    def read_statement(self, work: Callable[[Connection], Value]) -> Value:
+        """The same for a work of one statement, which sees one state by itself: no transaction is opened for it."""
+        ...
+
     def write(self, work: Callable[[Connection], Value]) -> Value:
         """Run a work that changes rows, and commit it."""
         ...

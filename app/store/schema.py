@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import re
@@ -250,6 +251,7 @@ _FACTS_AS_JSON: dict[str, tuple[str, type[list[Any]] | type[dict[str, Any]]]] = 
 }
 
 
+@functools.cache
 def select_attempts() -> Select[Any]:
     """Attempts joined with what `Attempt` needs of the photo, in the order of submission."""
     return (
