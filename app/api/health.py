@@ -61,9 +61,10 @@ def _health(word: str, reasons: list[Sentence]) -> dict[str, Any]:
 def _failures(context: AppContext) -> list[Sentence]:
     """What keeps every photo from being restored."""
     reasons: list[Sentence] = []
-    if (failure := context.catalog.failure) is not None:
-        told = failure if isinstance(failure, Sentence) else say(HealthReason.BACKEND_FAILED, "{why}", why=failure)
-        reasons.append(told)
+    failure = context.catalog.failure
+    if failure is not None:
+        coded = failure if isinstance(failure, Sentence) else say(HealthReason.BACKEND_FAILED, "{why}", why=failure)
+        reasons.append(coded)
     elif not context.catalog.can_restore():
         reasons.append(say(HealthReason.NO_MODEL, NO_MODEL))
     try:
