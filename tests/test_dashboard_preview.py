@@ -292,3 +292,26 @@ def test_a_model_by_name_stands_in_place_of_a_quality_and_never_beside_it(
         page.select_option("#model", MODEL)
         page.select_option("#model", "")
         expect(checked).to_have_value("fast")  # what it was before
+
+
+def test_a_quality_chosen_in_a_preview_is_that_photos_own_where_it_has_settings_of_its_own(
+    browser: Browser, three: Service
+) -> None:
+    with visit(browser, three.address) as seen:
+        page = seen.open()
+        drop(page, as_file("own.png", photo(60, 40, "PNG")), as_file("other.png", photo(60, 40, "PNG", 1)))
+        page.get_by_role("button", name="Settings for own.png only").click()
+        page.locator("#scale").fill("2")
+        page.click("#photo-settings-save")
+        expect(page.locator(".tile-note").first).to_contain_text("to 120\u00a0×\u00a080")
+        expect(page.locator(".tile-note").last).to_contain_text("to 240\u00a0×\u00a0160")
+        page.get_by_role("button", name="Turn own.png to the right").click()
+        page.get_by_role("button", name="Preview of own.png").click()
+        ready(page, 4)
+        page.get_by_role("button", name="Use Best").click()
+        expect(page.locator("input[name=quality]:checked")).to_have_value("fast")
+        page.click("#restore")
+        expect(page.locator(".card[data-status=completed]")).to_have_count(2)
+        titles = sorted(page.locator(".job-title").all_inner_texts())
+        assert [title.split(" · ")[0] for title in titles] == ["Best", "Fast"]
+        expect(page.locator(".card").filter(has_text="own.png")).to_contain_text("80\u00a0×\u00a0120")
