@@ -105,12 +105,6 @@ def test_texts_for_errors_are_for_codes_that_the_service_has() -> None:
     assert errors <= set(ERROR_CODES)
 
 
-def test_texts_for_warnings_are_for_codes_that_the_service_has() -> None:
-    sources = [path.read_text(encoding="utf-8") for path in (STATIC_FOLDER.parent / "app").rglob("*.py")]
-    given = {code for text in sources for code in re.findall(r'\bNotice\(\s*"(\w+)"', text)}
-    assert group_of("de", "warning") <= given
-
-
 @pytest.mark.parametrize(
     ("script", "name", "words"),
     [

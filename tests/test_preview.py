@@ -205,6 +205,31 @@ def test_what_a_job_is_refused_for_a_preview_is_too(backend: LocalBackend, tmp_p
         assert codes == ["unsupported_format"] * 20 + ["rate_limited"]
 
 
+def test_a_second_preview_at_once_is_refused_and_the_next_is_made(
+    backend: LocalBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, make = threading.Event(), threading.Event(), backend.restore_patch
+
+    def held(*asked: Any) -> Any:
+        begun.set()
+        assert go_on.wait(60)
+        return make(*asked)
+
+    with running(tmp_path, backend=backend, describe=described(backend)) as service:
+        monkeypatch.setattr(backend, "restore_patch", held)
+        data, answers = png(textured(300, 280)), []
+        asker = threading.Thread(target=lambda: answers.append(ask(service, data, qualities="fast")))
+        asker.start()
+        assert begun.wait(60)
+        refused = ask(service, data, qualities="fast")
+        go_on.set()
+        asker.join(60)
+        assert_problem(refused, 429, "too_many_previews")
+        assert int(refused.headers["retry-after"]) > 0
+        assert [answer.status_code for answer in answers] == [200]
+        assert ask(service, data, qualities="fast").status_code == 200
+
+
 def test_a_server_that_restores_nothing_says_so(tmp_path: Path) -> None:
     with running(tmp_path) as service:
         service.app.state.context = dataclasses.replace(service.context, previewer=None)

@@ -5,7 +5,6 @@ Plain functions from records to dicts; they know no requests and read no rows.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 from collections.abc import Mapping
@@ -46,7 +45,7 @@ def result_view(attempt: Attempt) -> dict[str, Any]:
         "model": attempt.model,
         "faces": list(attempt.faces),
         "seconds": None if attempt.seconds is None else round(attempt.seconds, 3),
-        "warnings": [dataclasses.asdict(notice) for notice in attempt.warnings],
+        "warnings": [notice.as_facts() for notice in attempt.warnings],
     }
 
 
@@ -151,7 +150,10 @@ def attempt_view(attempt: Attempt, usual_json: str = "{}") -> dict[str, Any]:
 
 
 def photo_view(photo: Photo, retention_seconds: float) -> dict[str, Any]:
-    """One photo with its attempts, and when it will be removed (epoch seconds; None while one of them is active)."""
+    """One photo with its attempts, and when it will be removed.
+
+    That is in epoch seconds; None while an attempt is active, and while a job of the photo is kept.
+    """
     used_at = photo.last_used_at
     return {
         "id": photo.id,
@@ -163,7 +165,7 @@ def photo_view(photo: Photo, retention_seconds: float) -> dict[str, Any]:
         "bytes": photo.bytes,
         "sha256": photo.sha256,
         "created_at": photo.created_at,
-        "expires_at": None if used_at is None else used_at + retention_seconds,
+        "expires_at": None if used_at is None or photo.kept else used_at + retention_seconds,
         "selected_attempt_id": photo.selected_attempt_id,
         "attempts": [{**attempt_view(attempt), "job_id": attempt.job_id} for attempt in photo.attempts],
     }

@@ -17,7 +17,8 @@ from app.api import schemas
 from app.api.dependencies import AppContext, get_caller, get_context, get_owner, require_admin
 from app.api.health import get_health, get_resources
 from app.errors import DeviceLost, Unavailable
-from app.images import accepted_formats, size_limits
+from app.images import accepted_formats
+from app.images.formats import size_limits
 from app.metrics import CONTENT_TYPE
 from app.options import FIELDS, PROMPT_LIMIT_CHARACTERS, BackendName, RestoreOptions
 from app.presets import presets_of
