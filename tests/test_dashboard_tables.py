@@ -177,7 +177,8 @@ def test_scripts_ask_for_lists_of_health_words_that_exist() -> None:
 def test_styles_name_only_statuses_that_exist() -> None:
     named = {word for sheet in SHEETS for word in re.findall(r'data-status="(\w+)"', sheet.read_text(encoding="utf-8"))}
     assert named
-    assert named <= {status.value for status in AttemptStatus}
+    of_the_page = set(re.findall(r'export const GONE = "(\w+)"', source("jobs.js")))
+    assert named <= {status.value for status in AttemptStatus} | of_the_page
 
 
 def test_codes_of_the_page_itself_are_none_of_the_service() -> None:
