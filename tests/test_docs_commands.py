@@ -74,7 +74,7 @@ def read_pip(words: Sequence[str]) -> None:
 def read_curl(words: Sequence[str]) -> None:
     """`curl -F name=value ... "$API/route"`: the form has these fields, and the page of the API the route."""
     fields = {words[place + 1].partition("=")[0] for place, word in enumerate(words) if word == "-F"}
-    assert fields <= {"file", "files", "webhook_url", *FIELDS}
+    assert fields <= {"file", "files", "webhook_url", "photo_options", *FIELDS}
     assert f"{words[-1].removeprefix('$API')}`" in PAGES["api.md"]
 
 
@@ -95,6 +95,8 @@ def read_docker(words: Sequence[str]) -> None:
             asked = [rest[place + 1].partition("=")[0] for place, word in enumerate(rest) if word == "--build-arg"]
             assert asked
             assert all(re.search(rf"^ARG {name}\b", DOCKERFILE, re.M) for name in asked)
+        case ["buildx", "imagetools", "inspect", image, "--format", _]:
+            assert re.search(rf"^ARG BASE_IMAGE={re.escape(image)}$", DOCKERFILE, re.M)
         case ["run", *rest]:
             ports = [rest[place + 1].rsplit(":", 1)[1] for place, word in enumerate(rest) if word == "-p"]
             assert f"EXPOSE {' '.join(ports)}" in DOCKERFILE

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,14 +187,27 @@ def test_a_photo_that_takes_too_long_is_killed_and_the_next_one_works(bomb: Path
         decoder.close()
 
 
-def test_a_photo_that_needs_too_much_memory_is_refused_and_the_next_one_works(tmp_path: Path) -> None:
-    large = written(tmp_path, make.saved(Image.new("RGB", (6000, 6000), "navy"), "PNG", compress_level=1), "large")
+@pytest.mark.parametrize(
+    ("mode", "name", "options"),
+    [
+        ("RGB", "PNG", {"compress_level": 1}),
+        ("CMYK", "JPEG", {"progressive": True}),
+        ("RGB", "WEBP", {"method": 0, "quality": 5}),
+        ("RGBA", "AVIF", {"speed": 10, "quality": 5}),
+    ],
+)
+def test_a_photo_that_needs_too_much_memory_is_refused_and_the_next_one_works(
+    mode: str, name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    """Whatever the codec says of the memory that it did not get: the photo is neither damaged nor cut off."""
+    large = written(tmp_path, make.saved(Image.new(mode, (4000, 3500)), name, **options), "large")
     good = written(tmp_path, make.jpeg(), "good")
     decoder = Decoder(ImageLimits(decode_memory_mb=64))
     try:
-        with pytest.raises(RestoreError) as caught:
-            decoder.decode(large)
-        assert (caught.value.status, caught.value.code) == (422, "decode_memory")
+        for keep_partial in (False, True):
+            with pytest.raises(RestoreError) as caught:
+                decoder.decode(large, keep_partial=keep_partial)
+            assert (caught.value.status, caught.value.code) == (422, "decode_memory")
         assert decoder.decode(good).width == make.WIDTH
     finally:
         decoder.close()
@@ -330,19 +344,20 @@ def test_a_child_that_cannot_start_is_our_fault_and_not_the_photos(
         {},  # honest, yet beyond the limits
         {"width": 10, "height": 9},
         {"width": 1, "height": 1, "deep": True},
-        {"sizes": [1152, 7, 0, 0, 0, 0, 0]},
-        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 1 << 40, 0, 0]},
-        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, -1, 0, 0]},
+        {"sizes": [1152, 7, 0, 0, 0, 0, 0, 0]},
+        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 1 << 40, 0, 0, 0]},
+        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, -1, 0, 0, 0]},
         {"width": 1, "height": 1, "sizes": [3, 0, 0], "source_format": "JPEG"},
-        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 0, 0, 0], "source_format": "../../x"},
-        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 0, 0, 9]},  # texts that are none
+        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 0, 0, 0, 0], "source_format": "../../x"},
+        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 0, 0, 9, 0]},  # texts that are none
+        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 0, 0, 0, 9]},  # a table that is none
     ],
 )
 def test_an_answer_that_lies_about_its_pixels_is_not_believed(lie: dict[str, object], tmp_path: Path) -> None:
     honest = {
         "width": make.WIDTH,
         "height": make.HEIGHT,
-        "sizes": [1152, 0, 0, 0, 0, 0, 0],
+        "sizes": [1152, 0, 0, 0, 0, 0, 0, 0],
         "deep": False,
         "grey": False,
     }

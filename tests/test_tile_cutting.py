@@ -163,10 +163,11 @@ def test_tiles_of_a_result_that_is_not_published_go(
 def test_only_large_results_with_room_are_cut(tmp_path: Path, attempt: Attempt) -> None:
     handed: list[str] = []
 
-    def count(*, disk: bool = True, memory_bytes: int = PLENTY, large: bool = True) -> int:
+    def count(*, disk: bool = True, memory_bytes: int = PLENTY, large: bool = True, wide: bool = False) -> int:
         handed.clear()
         cutter = TileCutter(tmp_path, lambda name, _: handed.append(name), lambda: disk, memory_bytes)
         shown = picture() if large else Picture(np.zeros((10, 10, 3), np.uint8))
+        shown = dataclasses.replace(shown, srgb_table=np.zeros((52, 52, 52, 3), np.uint8) if wide else None)
         with cutter.beside(attempt, shown, 1.0) as keep:
             keep("name")
         return len(handed)
@@ -174,6 +175,7 @@ def test_only_large_results_with_room_are_cut(tmp_path: Path, attempt: Attempt) 
     assert count() == 1
     assert count(large=False) == 0
     assert count(disk=False) == 0
+    assert count(wide=True) == 0  # its colours are not those of a screen
     enough = PROCESS_BYTES + need_bytes(200 * 100, 1.0, "image/png") + tiles_bytes(200, 100)
     assert count(memory_bytes=enough) == 1
     assert count(memory_bytes=enough - 1) == 0

@@ -29,10 +29,12 @@ from app.errors import NotFound, RestoreError, Unavailable
 from app.images.confinement import DECODE_THREADS, MEBIBYTE, confine, die_with_parent, limit_cpu, set_memory
 from app.images.decode import DecodeOptions, decode_file
 from app.images.face_layers import load_layers, mix
+from app.images.file_preview import preview_file, preview_part
 from app.images.header import Header, ImageLimits, quiet_pillow, read_header
-from app.images.patches import Box, Overview, cut_window, make_overview
+from app.images.patch_decoding import cut_window, make_overview
+from app.images.patches import Box, Overview
 from app.images.picture import Picture
-from app.images.preview import encode_preview, preview_file, preview_tiles, read_profile
+from app.images.preview import preview_tiles
 from app.images.result_preview import preview_result, result_memory
 
 _WRITE_BYTES = 64 * MEBIBYTE
@@ -129,7 +131,7 @@ def _answer(request: dict[str, Any], files: Sequence[Path], fd: int, limits: Ima
         if request["do"] == "face":
             return {"sizes": _send([_face_preview(path, files[1], request)], fd)}
         if request["do"] == "pyramid":
-            return _write_pyramid(path, request["result"], fd, limits)
+            return _write_pyramid(path, request, fd, limits)
         if request["max_megapixels"] is not None:  # a result of our own, not a photo of somebody's
             with _allow_memory(result_memory(path)):
                 return {"sizes": _send([preview_result(path, request["max_side"])], fd)}
@@ -140,12 +142,12 @@ def _answer(request: dict[str, Any], files: Sequence[Path], fd: int, limits: Ima
         return _failure(Unavailable("no_space", "There is no room to decode a photo now; try again later."))
 
 
-def _write_pyramid(path: Path, of_result: bool, fd: int, limits: ImageLimits) -> dict[str, Any]:
+def _write_pyramid(path: Path, request: dict[str, Any], fd: int, limits: ImageLimits) -> dict[str, Any]:
     """Loads its module and libvips only now: most children never make one."""
     from app.images import pyramid_writing
 
-    if not of_result:
-        return dict(pyramid_writing.write_photo_pyramid(path, limits, fd))
+    if not request["result"]:
+        return dict(pyramid_writing.write_photo_pyramid(path, limits, fd, request["rotate"]))
     with _allow_memory(pyramid_writing.pyramid_memory(path)):
         return dict(pyramid_writing.write_result_pyramid(path, fd))
 
@@ -173,8 +175,7 @@ def _face_preview(layers: Path, result: Path, request: dict[str, Any]) -> bytes:
         raise NotFound("face_not_found", "This result has no such restored face.")
     region = found[0].before.copy()
     mix(region, found[0].restored, found[0].mask, request["strength"])
-    profile = read_profile(result)
-    return encode_preview(Picture(region, icc_profile=profile), request["max_side"])
+    return preview_part(region, result, request["max_side"])
 
 
 def _failure(error: RestoreError) -> dict[str, Any]:
@@ -186,6 +187,7 @@ def _send_picture(picture: Picture, fd: int) -> dict[str, Any]:
     blocks += [block if block is not None else b"" for block in (picture.alpha, picture.icc_profile)]
     blocks += [picture.exif or b"", picture.xmp or b"", picture.iptc or b""]
     blocks += [json.dumps(picture.texts).encode() if picture.texts else b""]
+    blocks += [picture.srgb_table if picture.srgb_table is not None else b""]
     return {
         "sizes": _send(blocks, fd),
         "width": picture.width,
@@ -195,7 +197,7 @@ def _send_picture(picture: Picture, fd: int) -> dict[str, Any]:
         "dpi": picture.dpi,
         "source_format": picture.source_format,
         "pages": picture.pages,
-        "notes": [notice.message for notice in picture.notes],
+        "notes": [notice.as_facts() for notice in picture.notes],
     }
 
 

@@ -12,15 +12,16 @@ from typing import Any, BinaryIO
 import PIL
 from PIL import Image, features
 
-from app.images import colour, samples
+from app.images import samples
 from app.images.formats import FORMATS, check_format, fitting_format, own_format, too_large
 from app.images.metadata import iptc, jpeg_metadata
 from app.images.metadata.fitting import fitted
 from app.images.metadata.rewriting import Metadata, for_result
 from app.images.picture import Picture
 from app.images.png import write_png
+from app.images.srgb_table import greys_to_srgb, profile_space
 from app.images.tiff import readable, write_tiff
-from app.notices import RESULT_CHANGED, Notice, notices_of
+from app.notices import RESULT_CHANGED, Notice, NoticeKind, notices_of, say
 
 _FULL_COLOUR_QUALITY = 90
 _WEBP_METHOD = 2
@@ -110,17 +111,18 @@ def carried_metadata(picture: Picture, name: str, metadata: str) -> Metadata:
 
 
 def _losses(picture: Picture, name: str, output_format: str) -> list[str]:
-    notes = []
+    notes: list[str] = []
     own = own_format(picture.source_format, alpha=picture.alpha is not None)
     if output_format == "auto" and name != own:
         limit = FORMATS[own].limit_words(picture.width, picture.height)
-        notes.append(
-            f"{FORMATS[own].label} holds at most {limit}; the result is larger and became {FORMATS[name].label}."
-        )
+        words = "{format} holds at most {limit}; the result is larger and became {other}."
+        labels = {"format": FORMATS[own].label, "other": FORMATS[name].label}
+        notes.append(say(NoticeKind.FORMAT_TOO_SMALL, words, limit=limit, **labels))
     if picture.alpha is not None and name == "jpg":
-        notes.append("JPEG has no transparency; the photo was laid on white.")
+        notes.append(say(NoticeKind.LAID_ON_WHITE, "JPEG has no transparency; the photo was laid on white."))
     if picture.rgb.dtype.itemsize == 2 and not FORMATS[name].deep:
-        notes.append(f"The format {name} holds 8 bits a channel; the photo's 16 bits were rounded.")
+        words = "The format {format} holds 8 bits a channel; the photo's 16 bits were rounded."
+        notes.append(say(NoticeKind.BITS_ROUNDED, words, format=name))
     return notes
 
 
@@ -138,7 +140,7 @@ def fitting_profile(picture: Picture) -> bytes | None:
     """The profile, if it is for the kind of samples written (an RGB profile on a grey file is refused by readers)."""
     if picture.icc_profile is None:
         return None
-    return picture.icc_profile if colour.profile_space(picture.icc_profile) == _space(picture) else None
+    return picture.icc_profile if profile_space(picture.icc_profile) == _space(picture) else None
 
 
 def _space(picture: Picture) -> str:
@@ -152,7 +154,7 @@ def _write_lossy(
     if name == "webp" and picture.grey and icc_profile:
         # WebP holds RGB only, so a grey profile would not fit; the greys are brought to sRGB instead.
         greys = pixels if pixels.ndim == 2 else pixels[..., 0]
-        greys[...] = colour.normalize_color(greys, "L", icc_profile).pixels
+        greys[...] = greys_to_srgb(greys, picture.srgb_table)
         icc_profile = None
     image = Image.fromarray(pixels)
     extras: dict[str, Any] = {"quality": quality, "icc_profile": icc_profile, "xmp": carried.xmp or b""}

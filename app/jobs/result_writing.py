@@ -16,7 +16,7 @@ from app.images import Encoded, Picture
 from app.jobs.progress import Progress
 from app.jobs.storage_retries import StorageRetries
 from app.jobs.tile_cutting import Keep, TileCutter
-from app.notices import Notice
+from app.notices import Notice, NoticeKind, notice
 from app.options import RestoreOptions
 from app.results import RestorationResult
 from app.stages import Stage
@@ -25,17 +25,18 @@ from app.store import Attempt, Result
 
 log = logging.getLogger(__name__)
 
-FACES_NOT_KEPT = Notice(
-    "faces_not_kept",
+FACES_NOT_KEPT = notice(
+    NoticeKind.FACES_NOT_KEPT,
     "There was no room to keep the faces, so their strength cannot be changed without restoring again.",
 )
 
-SURROUNDINGS_NOT_KEPT = Notice(
-    "metadata_not_kept", "Metadata and colour profile could not be written, so the result is without them."
+SURROUNDINGS_NOT_KEPT = notice(
+    NoticeKind.METADATA_NOT_KEPT, "Metadata and colour profile could not be written, so the result is without them."
 )
 
-RESTORED_LOCALLY = Notice(
-    "restored_locally", "SiliconFlow was in trouble, so this machine restored the photo, as fallback=local asks."
+RESTORED_LOCALLY = notice(
+    NoticeKind.RESTORED_LOCALLY,
+    "SiliconFlow was in trouble, so this machine restored the photo, as fallback=local asks.",
 )
 
 
@@ -110,11 +111,12 @@ class ResultWriter:
         try:
             with self._storage.scratch(finished.attempt.id) as temporary:
                 images.keep_layers(temporary, restored.face_layers, restored.picture, finished.options.output_format)
+                layers_bytes = temporary.stat().st_size
                 self._with_retries(lambda: self._storage.publish_layers(temporary, result.name), wanted)
         except (OSError, RestoreError) as error:
             log.warning("the faces of attempt %s could not be kept: %s", finished.attempt.id, error)
             return dataclasses.replace(result, warnings=(*result.warnings, FACES_NOT_KEPT))
-        return result
+        return dataclasses.replace(result, beside_bytes=layers_bytes)
 
     def encode(self, finished: Finished, temporary: Path) -> Result:
         """Write the picture to the temporary file; what its row will say."""

@@ -1,7 +1,8 @@
 """Cuts large results into tiles for viewers while they are encoded: the pixels are at hand then, and whoever opens the
 result finds the tiles there.
 
-What lacks libvips, memory or disk goes without; the first look then cuts the file.
+What lacks libvips, memory or disk goes without, and so does a result in colours of its own, whose profile only the
+decoder's child may open; the first look then cuts the file.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class TileCutter:
                     _close(cutting)
 
     def _is_worth_it(self, attempt: Attempt, picture: Picture, scale: float) -> bool:
-        if picture.width * picture.height <= LARGE_PIXELS:
+        if picture.width * picture.height <= LARGE_PIXELS or picture.srgb_table is not None:
             return False
         return has_room_for_tiles(attempt, scale, self._memory_bytes) and self._disk_ok()
 

@@ -50,6 +50,7 @@ class NewPhoto:
     width: int
     height: int
     bytes: int
+    options_json: str | None = None  # of its first attempt, where they are not the job's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,8 @@ class Photo:
     created_at: float  # seconds since the epoch, UTC
     selected_attempt_id: str | None  # the result that its owner keeps
     used_at: float | None  # None: the upload of a job, which goes with its jobs
+    kept: bool = False  # one of its jobs is kept, and the photo with it
+    let_go_at: float | None = None  # when the last of them was let go
     attempts: tuple[Attempt, ...] = ()
 
     @property
@@ -77,9 +80,9 @@ class Photo:
 
     @property
     def last_used_at(self) -> float | None:
-        """The last upload, choice or end of an attempt; None while one is active, or when nothing is known."""
+        """The last upload, choice, end of an attempt or of keeping; None while one is active, or nothing is known."""
         ends = [attempt.ended_at for attempt in self.attempts if attempt.ended_at is not None]
-        times = ends if self.used_at is None else [*ends, self.used_at]
+        times = [*ends, *(time for time in (self.used_at, self.let_go_at) if time is not None)]
         return max(times) if times and not self.busy else None
 
 
@@ -121,6 +124,7 @@ class Attempt:
     result_width: int | None
     result_height: int | None
     result_bytes: int | None
+    beside_bytes: int | None  # kept beside it: the layers of faces, and under a later version the first one
     model: str | None
     seconds: float | None
     faces: tuple[Mapping[str, Any], ...]
@@ -265,6 +269,7 @@ class Result:
     faces: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[Notice, ...] = ()
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    beside_bytes: int = 0  # see `Attempt`
     cache_key: str | None = None  # by which an equal job may find it
     from_cache: bool = False
 

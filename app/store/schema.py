@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import json
 import logging
 import re
@@ -161,6 +161,7 @@ attempts = Table(
     Column("result_width", Integer),
     Column("result_height", Integer),
     Column("result_bytes", BigInteger),
+    Column("beside_bytes", BigInteger),  # see `Attempt`
     Column("model", PlainText()),
     Column("seconds", Float),
     Column("faces_json", PlainText(), nullable=False, default="[]"),
@@ -201,7 +202,9 @@ idempotency_keys = Table(
     Index("idempotency_keys_by_age", "created_at"),
 )
 
-# Processes that restore, as they say of themselves every few seconds. Times are of the database's clock.
+# Processes that restore, as they say of themselves every few seconds; alive are those that did so within
+# `LIVE_SECONDS`, four reports. Times are of the database's clock.
+LIVE_SECONDS = 20.0
 workers = Table(
     "workers",
     metadata,
@@ -247,9 +250,9 @@ _FACTS_AS_JSON: dict[str, tuple[str, type[list[Any]] | type[dict[str, Any]]]] = 
     "params_json": ("params", dict),
     "receipts_json": ("receipts", list),
 }
-_NOTICE_FIELDS = {field.name for field in dataclasses.fields(Notice)}
 
 
+@functools.cache
 def select_attempts() -> Select[Any]:
     """Attempts joined with what `Attempt` needs of the photo, in the order of submission."""
     return (
@@ -281,7 +284,7 @@ def attempt_of(row: Row[Any]) -> Attempt:
     for column, (field, kind) in _FACTS_AS_JSON.items():
         facts = _facts(values.pop(column), kind, row.id)
         values[field] = tuple(facts) if isinstance(facts, list) else facts
-    values["warnings"] = tuple(Notice(**row) for row in values["warnings"] if set(row) == _NOTICE_FIELDS)
+    values["warnings"] = tuple(filter(None, map(Notice.from_facts, values["warnings"])))
     values["status"] = AttemptStatus(values["status"])
     return Attempt(**values)
 

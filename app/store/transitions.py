@@ -6,10 +6,9 @@ connection and return the ids of the jobs they changed, or None.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
-from sqlalchemy import Connection, and_, update
+from sqlalchemy import Connection, and_, func, update
 
 from app.stages import Stage
 from app.store.accounts import refund
@@ -36,10 +35,11 @@ def complete(connection: Connection, attempt_id: str, token: str, result: Result
         result_width=result.width,
         result_height=result.height,
         result_bytes=result.bytes,
+        beside_bytes=result.beside_bytes,
         model=result.model,
         seconds=result.seconds,
         faces_json=as_json(result.faces),
-        warnings_json=as_json(tuple(dataclasses.asdict(notice) for notice in result.warnings)),
+        warnings_json=as_json(tuple(notice.as_facts() for notice in result.warnings)),
         params_json=as_json(result.params),
         cache_key=result.cache_key,
         from_cache=result.from_cache,
@@ -66,9 +66,11 @@ def new_version(connection: Connection, attempt_id: str, was: int, result: NewVe
         attempts.c.status == AttemptStatus.COMPLETED.value,
         attempts.c.version == was,
     )
+    first_bytes = attempts.c.result_bytes if was == 1 else 0  # it stays, for the next blends
     row = update_attempt(
         connection,
         shown,
+        beside_bytes=func.coalesce(attempts.c.beside_bytes, 0) + func.coalesce(first_bytes, 0),
         version=was + 1,
         result_name=result.name,
         result_bytes=result.bytes,
