@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "process_names": set(),
     "options": {"errors"},
     "setting_values": set(),
+    "presets": {"errors", "options"},
     "time_estimate": {"errors", "options", "stages"},
     "settings": GROUND | {"setting_values"},
     "metrics": GROUND,

@@ -18,12 +18,13 @@ from app.api.download_names import LONGEST_FILE_NAME_BYTES, ArchiveNames
 from app.errors import Conflict, InsufficientStorage, NotFound
 from app.images import Decoder
 from app.jobs.janitor import Janitor
-from app.store import SqlStore, Store
+from app.store import NewVersion, SqlStore, Store
 from tests.databases import IMPLEMENTATIONS
+from tests.face_backend import FaceBackend
 from tests.harness import OWNER, Harness, result_file, upload_file
 from tests.http_service import Service, assert_problem, photo, running
 from tests.test_janitor import HOUR, START, NoDecoder, completed
-from tests.test_store_contract import ME, add, finish, first, status_of
+from tests.test_store_contract import ME, add, finish, first, result, status_of
 
 UPLOAD_BYTES, RESULT_BYTES = 1234, 99  # of the contract's photos
 PLENTY = 1_000_000
@@ -75,6 +76,22 @@ def test_no_more_is_kept_than_the_limit_and_each_upload_counts_once(store: Store
     store.keeping.let_go(ME, one.id, 210.0)
     store.keeping.let_go(ME, again.id, 210.0)
     assert store.keeping.keep(ME, other.id, limit, 220.0).kept
+
+
+def test_layers_and_the_first_version_beside_a_result_count_too(store: Store) -> None:
+    job = add(store)
+    attempt_id = first(job)
+    assert store.claim(attempt_id, "t", 110.0)
+    faced = dataclasses.replace(result(attempt_id), beside_bytes=500)
+    assert store.complete(attempt_id, "t", faced, 110.0)
+    whole = UPLOAD_BYTES + RESULT_BYTES + 500
+    with pytest.raises(InsufficientStorage):
+        store.keeping.keep(ME, job.id, whole - 1, 120.0)
+    assert store.new_version(attempt_id, 1, NewVersion(f"{attempt_id}-v2.png", 70, ()))
+    assert store.new_version(attempt_id, 2, NewVersion(f"{attempt_id}-v3.png", 60, ()))
+    with pytest.raises(InsufficientStorage):
+        store.keeping.keep(ME, job.id, whole + 60 - 1, 120.0)
+    assert store.keeping.keep(ME, job.id, whole + 60, 120.0).kept
 
 
 def test_only_own_jobs_that_ended_are_kept(store: Store) -> None:
@@ -132,6 +149,22 @@ def test_the_janitor_leaves_kept_jobs_and_their_files(tmp_path: Path) -> None:
 
 
 # The routes.
+
+
+def test_what_is_kept_of_faces_is_what_the_disk_says(tmp_path: Path) -> None:
+    with running(tmp_path, backend=FaceBackend()) as faced:
+        job_id = faced.submit(photo(90, 60), output_format="png")
+        faced.finish(job_id)
+        faced.client.post(f"/api/v1/jobs/{job_id}/faces", json={"0": 0.5})
+        folders = (tmp_path / "uploads", tmp_path / "results")
+        files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+        assert len(files) == 4, "the upload, two versions, and the layers of the faces"
+        whole = sum(path.stat().st_size for path in files)
+        keep = f"/api/v1/jobs/{job_id}/keep"
+        faced.context.limits = dataclasses.replace(faced.context.limits, keep_limit_bytes=whole - 1)
+        assert_problem(faced.client.post(keep), 507, "keep_limit_reached")
+        faced.context.limits = dataclasses.replace(faced.context.limits, keep_limit_bytes=whole)
+        assert faced.client.post(keep).status_code == 200
 
 
 def test_a_job_is_kept_and_let_go_over_http(service: Service) -> None:

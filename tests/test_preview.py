@@ -141,12 +141,15 @@ def test_a_face_is_chosen_and_its_whole_frame_comes_along(decoder: Decoder, tmp_
         assert original.size == (256, 256)
 
 
-def test_only_what_is_installed_is_shown_and_a_named_model_alone() -> None:
+def test_only_what_is_installed_is_shown_and_beside_a_named_model_what_is_asked_for() -> None:
     previewer = Previewer(None, {}, lambda: INSTALLED)  # type: ignore[arg-type]
     assert [quality for quality, _ in previewer.variants(RestoreOptions(), [])] == [Quality.FAST, Quality.BALANCED]
     assert [quality for quality, _ in previewer.variants(RestoreOptions(), [Quality.BEST, Quality.FAST])] == ["fast"]
     named = RestoreOptions(model="mine")
-    assert previewer.variants(named, [Quality.FAST]) == ((None, named),)
+    assert previewer.variants(named, []) == ((None, named),)
+    beside = ((None, named), (Quality.FAST, RestoreOptions(quality="fast")))
+    assert previewer.variants(named, [Quality.BEST, Quality.FAST]) == beside
+    assert previewer.variants(named, [Quality.BEST]) == ((None, named),)  # it is not installed
 
 
 # The route.
@@ -200,6 +203,31 @@ def test_what_a_job_is_refused_for_a_preview_is_too(backend: LocalBackend, tmp_p
         service.forget_rates()
         codes = [ask(service, b"no photo").json()["code"] for _ in range(21)]
         assert codes == ["unsupported_format"] * 20 + ["rate_limited"]
+
+
+def test_a_second_preview_at_once_is_refused_and_the_next_is_made(
+    backend: LocalBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, make = threading.Event(), threading.Event(), backend.restore_patch
+
+    def held(*asked: Any) -> Any:
+        begun.set()
+        assert go_on.wait(60)
+        return make(*asked)
+
+    with running(tmp_path, backend=backend, describe=described(backend)) as service:
+        monkeypatch.setattr(backend, "restore_patch", held)
+        data, answers = png(textured(300, 280)), []
+        asker = threading.Thread(target=lambda: answers.append(ask(service, data, qualities="fast")))
+        asker.start()
+        assert begun.wait(60)
+        refused = ask(service, data, qualities="fast")
+        go_on.set()
+        asker.join(60)
+        assert_problem(refused, 429, "too_many_previews")
+        assert int(refused.headers["retry-after"]) > 0
+        assert [answer.status_code for answer in answers] == [200]
+        assert ask(service, data, qualities="fast").status_code == 200
 
 
 def test_a_server_that_restores_nothing_says_so(tmp_path: Path) -> None:

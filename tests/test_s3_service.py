@@ -48,6 +48,23 @@ def service(seaweedfs: S3Server, tmp_path: Path) -> Iterator[Service]:
         yield found
 
 
+def test_a_kept_job_stays_in_the_bucket_until_it_is_let_go(
+    service: Service, seaweedfs: S3Server, tmp_path: Path
+) -> None:
+    job_id = service.submit()
+    finished = service.finish(job_id)
+    keep, after = f"/api/v1/jobs/{job_id}/keep", finished["expires_at"] + 1_000_000
+    assert service.client.post(keep).json()["kept"]
+    before = keys(seaweedfs, tmp_path)
+    assert len(before) == 3, "the upload, the result and the layers of its faces"
+    assert service.context.janitor.sweep(after).jobs == 0
+    assert keys(seaweedfs, tmp_path) == before
+    assert service.client.get(finished["results"][0]["url"]).status_code == 200
+    service.client.delete(keep)
+    assert service.context.janitor.sweep(after).jobs == 1
+    assert keys(seaweedfs, tmp_path) == []
+
+
 def keys(server: S3Server, folder: Path) -> list[str]:
     """What stands in the bucket below the folder's prefix."""
     prefix = s3_settings(server, folder)["storage_url"].rpartition("/")[2]

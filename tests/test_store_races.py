@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import Conflict, NotFound, RestoreError
+from app.errors import Conflict, InsufficientStorage, NotFound, RestoreError
 from app.store import Job, NewPhoto, SqlStore, Store
 from tests.databases import IMPLEMENTATIONS
-from tests.test_store_contract import ME, add, first, photo, result
+from tests.test_store_contract import ME, add, finish, first, photo, result
 
 Stores = tuple[Store, Store]
 
@@ -76,6 +76,26 @@ def test_of_two_tabs_that_restore_one_photo_one_is_told_that_it_is_busy(stores: 
         (refused,) = [outcome for outcome in outcomes if isinstance(outcome, Conflict)]
         assert refused.code == "photo_busy"
         stores[0].cancel_or_remove(ME, job.id, 2.0)
+
+
+def test_of_two_jobs_that_fit_one_by_one_only_one_is_kept(stores: Stores) -> None:
+    """Without the lock both processes add up what neither has kept yet."""
+    for _ in range(10):
+        jobs = [add(stores[0]) for _ in stores]
+        for job in jobs:
+            finish(stores[0], first(job))
+        kept_bytes = photo().bytes + result("x").bytes
+        limit = 2 * kept_bytes - 1
+        outcomes = at_once(
+            [
+                functools.partial(store.keeping.keep, ME, job.id, limit, 1.0)
+                for store, job in zip(stores, jobs, strict=True)
+            ]
+        )
+        (kept,) = [outcome for outcome in outcomes if isinstance(outcome, Job)]
+        (refused,) = [outcome for outcome in outcomes if isinstance(outcome, InsufficientStorage)]
+        assert refused.code == "keep_limit_reached"
+        stores[0].keeping.let_go(ME, kept.id, 2.0)
 
 
 def test_equal_bytes_that_come_twice_at_once_are_one_photo(stores: Stores) -> None:

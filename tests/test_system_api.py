@@ -166,6 +166,8 @@ def test_config_names_every_option_with_its_bounds(service: Service) -> None:
         "default": 4.0,
     }
     assert {"JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF"} <= set(found["formats"])
+    assert found["result_formats"]["webp"] == {"max_side_pixels": 16_383, "max_pixels": None}
+    assert {"auto", *found["result_formats"]} == set(found["options"]["output_format"]["choices"])
     assert found["limits"]["max_file_bytes"] == 100 * 1024 * 1024
     assert [row["licence"] for row in found["models"]] == ["MIT", "MIT"]
     assert found["backends"][1]["available"] is False

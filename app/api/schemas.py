@@ -95,7 +95,11 @@ class StatusShape(Shape):
 
 
 class AttemptShape(Shape):
-    """One restoration of one photo; times are epoch seconds; `version` grows with each re-blend of its faces."""
+    """One restoration of one photo; times are epoch seconds; `version` grows with each re-blend of its faces.
+
+    The original's size is as it stands beside the result, upright and turned. `own_options`: what differs from the
+    job's options, or below a photo from the defaults.
+    """
 
     id: str
     photo_id: str
@@ -108,6 +112,7 @@ class AttemptShape(Shape):
     original_height: int
     original_bytes: int
     backend: str
+    own_options: dict[str, Any]
     created_at: float
     started_at: float | None
     ended_at: float | None

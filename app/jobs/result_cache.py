@@ -109,6 +109,7 @@ class ResultCache:
             faces=found.faces,
             warnings=found.warnings,
             params={**found.params, "cache": "hit"},
+            beside_bytes=found.beside_bytes or 0,
             cache_key=key,
             from_cache=True,
         )

@@ -103,11 +103,12 @@ class ResultWriter:
         try:
             with self._storage.scratch(finished.attempt.id) as temporary:
                 images.keep_layers(temporary, restored.face_layers, restored.picture, finished.options.output_format)
+                layers_bytes = temporary.stat().st_size
                 self._with_retries(lambda: self._storage.publish_layers(temporary, result.name), wanted)
         except (OSError, RestoreError) as error:
             log.warning("the faces of attempt %s could not be kept: %s", finished.attempt.id, error)
             return dataclasses.replace(result, warnings=(*result.warnings, FACES_NOT_KEPT))
-        return result
+        return dataclasses.replace(result, beside_bytes=layers_bytes)
 
     def encode(self, finished: Finished, temporary: Path) -> Result:
         """Write the picture to the temporary file; what its row will say."""

@@ -87,9 +87,10 @@ def _let_go(connection: Connection, owner: str, job_id: str, now: float) -> Job:
 
 
 def _bytes(connection: Connection, which: ColumnElement[bool]) -> int:
-    """Bytes of the results of these jobs, and of their uploads, each counted once."""
+    """Bytes of the results of these jobs, of what is kept beside them, and of their uploads, each counted once."""
     joined = attempts.join(jobs, attempts.c.job_id == jobs.c.id)
-    results = select(func.coalesce(func.sum(attempts.c.result_bytes), 0)).select_from(joined).where(which)
+    each = func.coalesce(attempts.c.result_bytes, 0) + func.coalesce(attempts.c.beside_bytes, 0)
+    results = select(func.coalesce(func.sum(each), 0)).select_from(joined).where(which)
     used = select(attempts.c.photo_id).select_from(joined).where(which)
     uploads = select(func.coalesce(func.sum(photos.c.bytes), 0)).where(photos.c.id.in_(used))
     return int(connection.execute(results).scalar_one()) + int(connection.execute(uploads).scalar_one())

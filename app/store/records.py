@@ -50,6 +50,7 @@ class NewPhoto:
     width: int
     height: int
     bytes: int
+    options_json: str | None = None  # of its first attempt, where they are not the job's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +124,7 @@ class Attempt:
     result_width: int | None
     result_height: int | None
     result_bytes: int | None
+    beside_bytes: int | None  # kept beside it: the layers of faces, and under a later version the first one
     model: str | None
     seconds: float | None
     faces: tuple[Mapping[str, Any], ...]
@@ -267,6 +269,7 @@ class Result:
     faces: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[Notice, ...] = ()
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    beside_bytes: int = 0  # see `Attempt`
     cache_key: str | None = None  # by which an equal job may find it
     from_cache: bool = False
 

@@ -161,6 +161,7 @@ attempts = Table(
     Column("result_width", Integer),
     Column("result_height", Integer),
     Column("result_bytes", BigInteger),
+    Column("beside_bytes", BigInteger),  # see `Attempt`
     Column("model", PlainText()),
     Column("seconds", Float),
     Column("faces_json", PlainText(), nullable=False, default="[]"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, and_, update
+from sqlalchemy import Connection, and_, func, update
 
 from app.stages import Stage
 from app.store.accounts import refund
@@ -35,6 +35,7 @@ def complete(connection: Connection, attempt_id: str, token: str, result: Result
         result_width=result.width,
         result_height=result.height,
         result_bytes=result.bytes,
+        beside_bytes=result.beside_bytes,
         model=result.model,
         seconds=result.seconds,
         faces_json=as_json(result.faces),
@@ -65,9 +66,11 @@ def new_version(connection: Connection, attempt_id: str, was: int, result: NewVe
         attempts.c.status == AttemptStatus.COMPLETED.value,
         attempts.c.version == was,
     )
+    first_bytes = attempts.c.result_bytes if was == 1 else 0  # it stays, for the next blends
     row = update_attempt(
         connection,
         shown,
+        beside_bytes=func.coalesce(attempts.c.beside_bytes, 0) + func.coalesce(first_bytes, 0),
         version=was + 1,
         result_name=result.name,
         result_bytes=result.bytes,

@@ -36,9 +36,12 @@ const PRESSED = "button, a[href], summary, label, input";
 export class Shortcuts {
   #box = find("shortcuts");
 
-  /** `acts` has a function for each name of the table; `hold` is called with true and, once the key is up, with false. */
+  /**
+   * `acts` gives a function for each name of the table, or none while there is nothing to act on; `hold` is called with
+   * true and, once the key is up, with false.
+   */
   constructor(acts) {
-    this.acts = { ...acts, help: () => this.open(), close: null };
+    this.acts = () => ({ ...acts(), help: () => this.open() });
     for (const id of ["shortcuts-open", "shortcuts-viewer"]) find(id).addEventListener("click", () => this.open());
     find("shortcuts-close").addEventListener("click", () => this.#box.close());
     addEventListener("popstate", () => this.#box.close()); // what it lay upon is left
@@ -46,8 +49,8 @@ export class Shortcuts {
     choice.checked = stored() !== "off";
     choice.addEventListener("change", () => store(choice.checked ? "on" : "off"));
     document.addEventListener("keydown", (event) => this.#keyDown(event));
-    document.addEventListener("keyup", ({ key }) => rowOf(key)?.does === "hold" && acts.hold(false));
-    addEventListener("blur", () => acts.hold(false));
+    document.addEventListener("keyup", ({ key }) => rowOf(key)?.does === "hold" && acts().hold?.(false));
+    addEventListener("blur", () => acts().hold?.(false));
   }
 
   /** Show the table. */
@@ -59,10 +62,11 @@ export class Shortcuts {
 
   #keyDown(event) {
     const row = rowOf(event.key);
-    if (!row || !this.acts[row.does] || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+    const act = row && this.acts()[row.does];
+    if (!act || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
     if (isTaken(event) || !this.#isHere(row) || (isCharacter(event.key) && !find("shortcuts-on").checked)) return;
     event.preventDefault();
-    this.acts[row.does](row.does === "hold" ? true : event);
+    act(row.does === "hold" ? true : event);
   }
 
   /** A row of a dialog needs that dialog on top; one of everywhere any but those that ask for something else. */

@@ -81,7 +81,7 @@ export class Viewer {
     hold.addEventListener("blur", () => this.compare.hold(false));
   }
 
-  /** What keys do here, by the names of the table of `shortcuts`. */
+  /** The acts of the rows for the viewer in the table of `shortcuts`. */
   get acts() {
     return viewerActs(this.compare, { step: (by) => this.#step(by),
       nextMode: () => this.#setMode(MODES[(MODES.indexOf(this.mode) + 1) % MODES.length]) });

@@ -104,7 +104,7 @@ def _prepare(context: AppContext, previewer: Previewer, form: MultipartForm) -> 
     """Judge options and photo as a submission does, and cut the patch out."""
     fields: dict[str, object] = dict(form.fields)
     own = {name: str(fields.pop(name, "")).strip() for name in _FIELDS}
-    options = options_of(fields)
+    options = options_of(fields, context.catalog)
     form.flush()
     upload = uploads.only_upload(form)
     context.submission.check(upload, options)
