@@ -222,6 +222,7 @@ def test_a_second_preview_at_once_is_refused_and_the_next_is_made(
         refused = ask(service, data, qualities="fast")
         go_on.set()
         asker.join(60)
+        assert refused.status_code == 429
         assert_problem(refused, 429, "too_many_previews")
         assert int(refused.headers["retry-after"]) > 0
         assert [answer.status_code for answer in answers] == [200]
