@@ -16,6 +16,8 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from app.errors import Unavailable, Unprocessable
+from app.health_reasons import HealthReason
+from app.notices import say
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ RETRY_SECONDS = 10
 _CHUNK_BYTES = 256 * 1024
 _LONGEST_REPLY_BYTES = 4096
 _LONGEST_NAME_CHARACTERS = 100
-_AWAY = "The malware scanner (CLAMD_URL) does not answer, so uploads are refused."
+_AWAY = say(HealthReason.SCANNER_AWAY, "The malware scanner (CLAMD_URL) does not answer, so uploads are refused.")
 _LIMIT_WORDS = "size limit exceeded"
 
 
@@ -108,7 +110,8 @@ class ClamdScanner:
             return
         self._is_probed = True
         if _LIMIT_WORDS in reply:
-            self._limit_problem = "StreamMaxLength of clamd is below MAX_FILE_SIZE_MB, so large photos are refused."
+            words = "StreamMaxLength of clamd is below MAX_FILE_SIZE_MB, so large photos are refused."
+            self._limit_problem = say(HealthReason.SCANNER_LIMIT, words)
             log.error(self._limit_problem)
 
     @contextlib.contextmanager

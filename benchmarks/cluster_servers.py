@@ -18,10 +18,10 @@ import psutil
 
 from app.store import SqlStore
 from benchmarks.cluster_node import Node
+from benchmarks.wall_clock import fixed_clock
 from tests import nginx, postgres_server, s3_servers
 from tests.provider_stand_in import StandIn
 
-_CLOCK_SOURCE = Path(__file__).with_name("clock_ahead.c")
 START_SECONDS = 120.0
 API_SERVERS, WORKERS = 2, 3
 
@@ -246,7 +246,7 @@ def running_cluster(
                 not name.startswith("api"),
             )
             ahead = clocks_apart_seconds if name in ("api-2", "worker-2") else 0.0
-            servers.append(Server(name, node, port, {**s3_servers.CREDENTIALS, **_clock(ahead, folder)}))
+            servers.append(Server(name, node, port, {**s3_servers.CREDENTIALS, **fixed_clock(ahead, folder)}))
             stack.callback(servers[-1].end)
         api, pages_of_api = ports[0 : 2 * API_SERVERS : 2], ports[1 : 2 * API_SERVERS : 2]
         configuration = nginx.render(folder / "nginx", ports[-1], api, pages_of_api)
@@ -254,18 +254,6 @@ def running_cluster(
         cluster = Cluster(f"http://127.0.0.1:{ports[-1]}", [postgres, s3, redis], servers, str(shared["database_url"]))
         cluster.await_ready()
         yield cluster
-
-
-def _clock(ahead_seconds: float, folder: Path) -> dict[str, str]:
-    """The environment of a host whose clock is ahead; monotonic time stays as it is."""
-    if not ahead_seconds:
-        return {}
-    library, compiler = folder / "clock_ahead.so", shutil.which("cc")
-    if compiler is None:
-        raise SystemExit("there is no C compiler (apt-get install gcc), so no clock can be put ahead")
-    if not library.exists():
-        subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, _CLOCK_SOURCE], check=True)
-    return {"LD_PRELOAD": str(library), "CLOCK_AHEAD_SECONDS": f"{ahead_seconds:.0f}"}
 
 
 def in_thread(work: Callable[[], Any]) -> threading.Thread:

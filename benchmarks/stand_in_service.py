@@ -27,10 +27,11 @@ _PHOTO_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class StandInService:
-    """A running service: where it answers, the folder it lives in, its process, and a client that sends the key."""
+    """A running service: where it answers, its folder and its log, its process, and a client that sends the key."""
 
     url: str
     folder: Path
+    log_file: Path
     process: subprocess.Popen[bytes]
     client: httpx2.Client
 
@@ -58,31 +59,36 @@ class StandInService:
 
     def log(self) -> str:
         """What the service wrote."""
-        return (self.folder / "log").read_text(encoding="utf-8", errors="replace")
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
 
 
 @contextlib.contextmanager
 def stand_in_service(
-    *, seconds_per_strip: float = 0.0, environment: Mapping[str, str] | None = None, **settings: Any
+    *,
+    seconds_per_strip: float = 0.0,
+    environment: Mapping[str, str] | None = None,
+    parent: Path | None = None,
+    **settings: Any,
 ) -> Iterator[StandInService]:
-    """Start one, wait until it is ready, stop it with SIGTERM. `settings` are names and values of its settings."""
-    with tempfile.TemporaryDirectory(prefix="stand-in-") as name:
-        folder, port = Path(name), free_port()
+    """Start one, wait until it is ready, stop it with SIGTERM. `settings` are names and values of its settings.
+
+    It lives in a folder of its own in `parent`; None: where the system has temporary ones.
+    """
+    with contextlib.ExitStack() as stack:
+        name = stack.enter_context(tempfile.TemporaryDirectory(prefix="stand-in-", dir=parent))
+        log = stack.enter_context(tempfile.NamedTemporaryFile(prefix="stand-in-"))  # not where a disk may be full
+        port = free_port()
         words = [name, str(port), str(free_port()), str(seconds_per_strip), "2", KEY, json.dumps(settings)]
         command = [sys.executable, "-m", "tests.lanczos_server", *words]
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                command, stdout=log, stderr=log, env={**os.environ, **(environment or {})}, cwd=Path.cwd()
-            )
+        surroundings = {**os.environ, **(environment or {})}
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=surroundings, cwd=Path.cwd())
+        stack.callback(process.wait)
+        stack.callback(process.terminate)
         url = f"http://127.0.0.1:{port}"
-        try:
-            with httpx2.Client(base_url=url, headers={"X-API-KEY": KEY}, timeout=60) as client:
-                service = StandInService(url, folder, process, client)
-                _wait_until_ready(service)
-                yield service
-        finally:
-            process.terminate()
-            process.wait()
+        client = stack.enter_context(httpx2.Client(base_url=url, headers={"X-API-KEY": KEY}, timeout=60))
+        service = StandInService(url, Path(name), Path(log.name), process, client)
+        _wait_until_ready(service)
+        yield service
 
 
 def _wait_until_ready(service: StandInService) -> None:

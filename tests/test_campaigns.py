@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import random
 
 import pytest
 
 from benchmarks import mutated_files, mutated_uploads, soak
+from benchmarks.faults import __main__ as faults
+from benchmarks.faults.kinds import KINDS, hungry_photo_of
+from benchmarks.stand_in_service import stand_in_service
 
 
 def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
@@ -45,3 +50,18 @@ def test_the_soak_sees_memory_descriptors_and_slower_submits() -> None:
     assert soak.faults_of(soak.judge(samples(0.0, descriptors=1), level), 0) == ["descriptors grow"]
     slower = [0.01] * 3000 + [0.03] * 1000
     assert soak.faults_of(soak.judge(samples(0.0), slower), 2) == ["2 jobs were not completed", "submits get slower"]
+
+
+def test_a_fault_counts_unless_its_end_is_documented() -> None:
+    def large(chance: random.Random) -> bytes:
+        return hungry_photo_of(39_000_000, 6500, "RGBA", "PNG")
+
+    kind = dataclasses.replace(KINDS["memory"], photo=large)
+    with kind.surroundings() as surroundings, stand_in_service(**kind.settings) as service:
+        documented = faults.Rounds("memory", kind, service, surroundings, 1)
+        documented.one()
+        strict = faults.Rounds("memory", dataclasses.replace(kind, failures=frozenset()), service, surroundings, 1)
+        strict.one()
+    assert documented.faults == []
+    assert set(documented.ends) == {"failed: decode_memory"}
+    assert len(strict.faults) == sum(strict.ends.values())

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from app.api.dashboard import PAGE_POLICY
+from app.api.dashboard import FILE_POLICY, PAGE_POLICY, PERMISSIONS, SMALLEST_COMPRESSED_BYTES
 from app.main import STATIC_FOLDER, create_app, create_dashboard
 from tests.http_service import BASE_URL, Service, assert_problem, describe, photo, running, settings_for
 
@@ -39,11 +39,29 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield found
 
 
-@pytest.mark.parametrize("path", ["/", "/js/main.js", "/style/base.css", "/icon.svg", "/nowhere.js"])
-def test_every_answer_of_the_page_carries_the_strict_policy(pages: TestClient, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "policy"),
+    [
+        ("/", PAGE_POLICY),
+        ("/index.html", PAGE_POLICY),
+        ("/nowhere", PAGE_POLICY),
+        ("/js/main.js", FILE_POLICY),
+        ("/style/base.css", FILE_POLICY),
+        ("/strings/en.json", FILE_POLICY),
+        ("/icon.svg", FILE_POLICY),
+        ("/sample.jpg", FILE_POLICY),
+        ("/nowhere.js", FILE_POLICY),
+    ],
+)
+def test_every_answer_of_the_page_carries_a_strict_policy(pages: TestClient, path: str, policy: str) -> None:
+    """Also one that says that nothing has changed: its headers take the place of those that a browser has kept."""
     answer = pages.get(path)
     assert answer.status_code == (404 if "nowhere" in path else 200)
-    assert answer.headers["content-security-policy"] == PAGE_POLICY
+    if tag := answer.headers.get("etag"):
+        unchanged = pages.get(path, headers={"If-None-Match": tag})
+        assert (unchanged.status_code, unchanged.headers["content-security-policy"]) == (304, policy)
+    assert answer.headers["content-security-policy"] == policy
+    assert answer.headers.get("permissions-policy") == (None if policy == FILE_POLICY else PERMISSIONS)
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["referrer-policy"] == "no-referrer"
     assert answer.headers["cross-origin-opener-policy"] == "same-origin"
@@ -55,6 +73,7 @@ def test_the_policy_allows_no_inline_script_or_style_and_nothing_from_elsewhere(
     assert rules["script-src"] == rules["style-src"] == rules["connect-src"] == "'self'"
     assert rules["frame-ancestors"] == rules["base-uri"] == rules["form-action"] == "'none'"
     assert rules["require-trusted-types-for"] == "'script'"
+    assert FILE_POLICY.startswith("default-src 'none';")
     assert "unsafe" not in PAGE_POLICY
     assert "http" not in PAGE_POLICY
 
@@ -67,6 +86,18 @@ def test_pages_travel_squeezed_and_are_asked_for_again_only_by_tag(pages: TestCl
     assert int(answer.headers["content-length"]) < len(gzip.compress(plain)) + 200
     tag = answer.headers["etag"]
     assert pages.get("/js/viewer.js", headers={"If-None-Match": tag}).status_code == 304
+
+
+def test_long_answers_about_the_service_travel_squeezed_and_those_about_photos_do_not(service: Service) -> None:
+    pages = TestClient(create_dashboard(service.app), base_url=BASE_URL)  # its lifespan is the service's
+    squeezed = {"Accept-Encoding": "gzip"}
+    answer = pages.get("/api/v1/config", headers=squeezed)
+    assert answer.headers["content-encoding"] == "gzip"
+    assert int(answer.headers["content-length"]) < len(answer.content) / 2
+    service.finish(service.submit())
+    jobs = pages.get("/api/v1/jobs", headers=squeezed)
+    assert len(jobs.content) > SMALLEST_COMPRESSED_BYTES
+    assert "content-encoding" not in jobs.headers
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from tests import browser as browsing
 from tests.browser import PHONE, Service, as_file, drop, grave_findings, photo, shoot, visit
@@ -47,8 +47,18 @@ def test_a_german_browser_gets_a_german_page_and_can_choose_another_language(
         expect(seen.open().locator(".drop-lead")).to_have_text("Drop photos here")
 
 
-def test_a_refusal_of_the_service_is_said_in_the_language_of_the_page(browser: Browser, restoring: Service) -> None:
+def test_a_refusal_of_the_service_is_said_in_the_language_of_the_page(
+    browser: Browser, restoring: Service, tmp_path: Path
+) -> None:
     """By its code; a sentence whose code the catalog lacks stands as the service said it."""
+    no_model = {"code": "no_model", "message": "No model is installed; run: python3 run.py models download"}
+    causes = [{**no_model, "values": {}}, {"code": "newer", "message": "As it is.", "values": {}}]
+
+    def in_trouble(route: Route) -> None:
+        state = route.fetch().json()
+        told = {"status": "failing", "causes": causes, "reasons": [cause["message"] for cause in causes]}
+        route.fulfill(json={**state, **told})
+
     with visit(browser, restoring.address, locale="de-DE") as seen:
         page = seen.open()
         sentences = page.evaluate("""async () => {
@@ -56,6 +66,19 @@ def test_a_refusal_of_the_service_is_said_in_the_language_of_the_page(browser: B
           return [errorText({ code: 'queue_full', message: 'x' }), errorText({ code: 'newer', message: 'As it is.' })];
         }""")
         assert sentences == ["Die Warteschlange ist voll; gleich noch einmal versuchen.", "As it is."]
+        sentences = page.evaluate("""async () => {
+          const { warningText } = await import('./js/text.js');
+          const exact = { code: 'photo_changed', message: 'x', kind: 'pages_left_out', values: { pages: 1200 } };
+          return [exact, { ...exact, kind: 'newer' }, { code: 'photo_changed', message: 'As it is.' }].map(warningText);
+        }""")
+        assert sentences == ["Die Datei hat 1.200 Seiten; nur die erste wurde restauriert.", "x", "As it is."]
+        page.route("**/api/v1/status", in_trouble)
+        expect(page.locator("#trouble p")).to_have_text(
+            ["Kein Modell ist installiert. Unter „Modelle“ lässt sich eines installieren.", "As it is."]
+        )
+        assert grave_findings(page) == []
+        shoot(page, "trouble-german", tmp_path)
+        page.unroute("**/api/v1/status")
         page.route(
             "**/api/v1/jobs?*",
             lambda route: route.fulfill(

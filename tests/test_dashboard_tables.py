@@ -19,8 +19,10 @@ from app.api.middleware import access_control
 from app.api.routes import websocket
 from app.error_codes import ERROR_CODES
 from app.images.sniffing import MIME_TYPES
+from app.jobs.previewing import ChosenBy
 from app.main import STATIC_FOLDER
 from app.options import FIELDS, BackendName, Quality
+from app.presets import PresetName
 from app.results import FaceReason
 from app.stages import Stage
 from app.store import AttemptStatus
@@ -86,6 +88,9 @@ def choices(option: str) -> set[str]:
         ("metadata_result", choices("metadata")),
         ("partial", choices("partial")),
         ("pages", choices("pages")),
+        ("preview_place", set(ChosenBy)),
+        ("preset", set(PresetName)),
+        ("preset_note", set(PresetName)),
         ("mode", set(re.findall(r'id="mode-(\w+)"', PAGE))),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -98,12 +103,6 @@ def test_texts_for_errors_are_for_codes_that_the_service_has() -> None:
     errors = group_of("de", "error")
     assert errors
     assert errors <= set(ERROR_CODES)
-
-
-def test_texts_for_warnings_are_for_codes_that_the_service_has() -> None:
-    sources = [path.read_text(encoding="utf-8") for path in (STATIC_FOLDER.parent / "app").rglob("*.py")]
-    given = {code for text in sources for code in re.findall(r'\bNotice\(\s*"(\w+)"', text)}
-    assert group_of("de", "warning") <= given
 
 
 @pytest.mark.parametrize(
@@ -130,6 +129,14 @@ def test_the_order_of_qualities_is_that_of_the_service_and_each_can_be_chosen() 
     for quality in ordered:
         assert f'id="time-{quality}"' in PAGE
         assert f'id="note-{quality}"' in PAGE
+
+
+def test_every_field_of_the_settings_has_a_name_to_be_told_by_and_is_an_option_of_the_service() -> None:
+    form = re.search(r'(?s)<form id="settings-form".*?</form>', PAGE)
+    assert form is not None
+    fields = {*re.findall(r'\bname="(\w+)"', form[0]), "backend"}
+    assert set(table("settings_text.js", "LABELS")) == fields
+    assert fields <= set(FIELDS)
 
 
 def test_every_tone_of_health_has_a_colour() -> None:
@@ -170,7 +177,8 @@ def test_scripts_ask_for_lists_of_health_words_that_exist() -> None:
 def test_styles_name_only_statuses_that_exist() -> None:
     named = {word for sheet in SHEETS for word in re.findall(r'data-status="(\w+)"', sheet.read_text(encoding="utf-8"))}
     assert named
-    assert named <= {status.value for status in AttemptStatus}
+    of_the_page = set(re.findall(r'export const GONE = "(\w+)"', source("jobs.js")))
+    assert named <= {status.value for status in AttemptStatus} | of_the_page
 
 
 def test_codes_of_the_page_itself_are_none_of_the_service() -> None:

@@ -74,7 +74,7 @@ def read_pip(words: Sequence[str]) -> None:
 def read_curl(words: Sequence[str]) -> None:
     """`curl -F name=value ... "$API/route"`: the form has these fields, and the page of the API the route."""
     fields = {words[place + 1].partition("=")[0] for place, word in enumerate(words) if word == "-F"}
-    assert fields <= {"file", "files", "webhook_url", *FIELDS}
+    assert fields <= {"file", "files", "webhook_url", "photo_options", *FIELDS}
     assert f"{words[-1].removeprefix('$API')}`" in PAGES["api.md"]
 
 

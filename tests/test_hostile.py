@@ -29,7 +29,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with running(tmp_path_factory.mktemp("hostile"), max_file_size_mb=2, max_batch_size=3) as found:
         yield found
         assert found.finish(found.submit())["status"] == "completed"
-        assert found.client.get("/api/v1/health").json() == {"status": "ready", "reasons": [], "notes": []}
+        assert found.client.get("/api/v1/health").json() == {
+            "status": "ready",
+            "reasons": [],
+            "causes": [],
+            "notes": [],
+        }
         rows = found.client.get("/api/v1/jobs?limit=100").json()["jobs"]
         assert len(found.uploads()) == sum(len(row["attempts"]) for row in rows)
         assert 'status="500"' not in found.client.get("/metrics").text

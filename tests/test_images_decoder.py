@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,14 +187,27 @@ def test_a_photo_that_takes_too_long_is_killed_and_the_next_one_works(bomb: Path
         decoder.close()
 
 
-def test_a_photo_that_needs_too_much_memory_is_refused_and_the_next_one_works(tmp_path: Path) -> None:
-    large = written(tmp_path, make.saved(Image.new("RGB", (6000, 6000), "navy"), "PNG", compress_level=1), "large")
+@pytest.mark.parametrize(
+    ("mode", "name", "options"),
+    [
+        ("RGB", "PNG", {"compress_level": 1}),
+        ("CMYK", "JPEG", {"progressive": True}),
+        ("RGB", "WEBP", {"method": 0, "quality": 5}),
+        ("RGBA", "AVIF", {"speed": 10, "quality": 5}),
+    ],
+)
+def test_a_photo_that_needs_too_much_memory_is_refused_and_the_next_one_works(
+    mode: str, name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    """Whatever the codec says of the memory that it did not get: the photo is neither damaged nor cut off."""
+    large = written(tmp_path, make.saved(Image.new(mode, (4000, 3500)), name, **options), "large")
     good = written(tmp_path, make.jpeg(), "good")
     decoder = Decoder(ImageLimits(decode_memory_mb=64))
     try:
-        with pytest.raises(RestoreError) as caught:
-            decoder.decode(large)
-        assert (caught.value.status, caught.value.code) == (422, "decode_memory")
+        for keep_partial in (False, True):
+            with pytest.raises(RestoreError) as caught:
+                decoder.decode(large, keep_partial=keep_partial)
+            assert (caught.value.status, caught.value.code) == (422, "decode_memory")
         assert decoder.decode(good).width == make.WIDTH
     finally:
         decoder.close()

@@ -22,11 +22,13 @@ GROUND = {
     "result_names",
     "process_names",
     "time_estimate",
+    "health_reasons",
 }
 ALLOWED: dict[str, set[str]] = {
     "error_codes": set(),
     "errors": {"error_codes"},
     "notices": set(),
+    "health_reasons": {"notices"},
     "stages": set(),
     "atomic_files": set(),
     "exit_codes": set(),
@@ -35,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "process_names": set(),
     "options": {"errors"},
     "setting_values": set(),
+    "presets": {"errors", "options"},
     "time_estimate": {"errors", "options", "stages"},
     "settings": GROUND | {"setting_values"},
     "metrics": GROUND,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from app.images import ImageLimits, encode
 from app.images.decode import decode_file
 from tests import exiftool
-from tests.hidden_places import PLACES, TRACES
+from tests.hidden_places import PLACES, TRACES, inflated
 
 LIMITS = ImageLimits()
 FORMATS = ["jpg", "png", "webp", "tiff", "avif"]
@@ -31,17 +30,6 @@ def restored(folder: Path, name: str, policies: tuple[str, ...]) -> list[Path]:
         policy, form = file.name.split()
         encode(picture, file, form, 90, policy)
     return files
-
-
-def inflated(data: bytes) -> bytes:
-    """The bytes of a file with every chunk of a PNG that is deflated text."""
-    more = b""
-    for found in re.finditer(rb"(?:zTXt|iTXt)[^\x00]{1,79}\x00(?:\x00|\x01\x00\x00\x00)(?=x)", data):
-        text = zlib.decompressobj().decompress(data[found.end() :])
-        if b"Raw profile" in found[0]:
-            text = bytes.fromhex(b"".join(text.strip().split(b"\n", 2)[2].split()).decode())
-        more += text
-    return data + more
 
 
 def places_in(tags: dict[str, Any]) -> list[str]:

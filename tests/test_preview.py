@@ -141,12 +141,15 @@ def test_a_face_is_chosen_and_its_whole_frame_comes_along(decoder: Decoder, tmp_
         assert original.size == (256, 256)
 
 
-def test_only_what_is_installed_is_shown_and_a_named_model_alone() -> None:
+def test_only_what_is_installed_is_shown_and_beside_a_named_model_what_is_asked_for() -> None:
     previewer = Previewer(None, {}, lambda: INSTALLED)  # type: ignore[arg-type]
     assert [quality for quality, _ in previewer.variants(RestoreOptions(), [])] == [Quality.FAST, Quality.BALANCED]
     assert [quality for quality, _ in previewer.variants(RestoreOptions(), [Quality.BEST, Quality.FAST])] == ["fast"]
     named = RestoreOptions(model="mine")
-    assert previewer.variants(named, [Quality.FAST]) == ((None, named),)
+    assert previewer.variants(named, []) == ((None, named),)
+    beside = ((None, named), (Quality.FAST, RestoreOptions(quality="fast")))
+    assert previewer.variants(named, [Quality.BEST, Quality.FAST]) == beside
+    assert previewer.variants(named, [Quality.BEST]) == ((None, named),)  # it is not installed
 
 
 # The route.

@@ -36,6 +36,7 @@ def word(service: Service) -> str:
     assert ready.json() == health
     assert (ready.status_code == 200) == (health["status"] in ("ready", "busy", "degraded"))
     assert bool(health["reasons"]) == (health["status"] not in ("ready", "busy"))
+    assert [cause["message"] for cause in health["causes"]] == health["reasons"]
     return str(health["status"])
 
 
@@ -135,6 +136,7 @@ def test_a_card_that_failed_twice_is_told_in_health_config_and_the_start_text(tm
         health, config = client.get("/api/v1/health").json(), client.get("/api/v1/config").json()
         assert health["status"] == "degraded"
         assert any("lost its card twice" in reason for reason in health["reasons"])
+        assert "cpu_instead" in [cause["code"] for cause in health["causes"]]
         assert any("lost its card twice" in problem for problem in config["problems"])
         assert client.get("/api/v1/status").json()["device"]["name"] == "cpu"
         start = "\n".join(banner(settings, app.state.service.context.catalog.description()))
@@ -164,6 +166,8 @@ def test_config_names_every_option_with_its_bounds(service: Service) -> None:
         "default": 4.0,
     }
     assert {"JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF"} <= set(found["formats"])
+    assert found["result_formats"]["webp"] == {"max_side_pixels": 16_383, "max_pixels": None}
+    assert {"auto", *found["result_formats"]} == set(found["options"]["output_format"]["choices"])
     assert found["limits"]["max_file_bytes"] == 100 * 1024 * 1024
     assert [row["licence"] for row in found["models"]] == ["MIT", "MIT"]
     assert found["backends"][1]["available"] is False

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from app.errors import Conflict, Unavailable, Unprocessable
+from app.health_reasons import HealthReason
+from app.notices import say
 from app.options import BackendName, Fallback, RestoreOptions
 
 LOCAL_BACKEND = {
@@ -161,7 +163,8 @@ class Catalog:
         pause = self.provider_pause_seconds()
         if pause is None:
             return None
-        return f"SiliconFlow does not answer as it should; it is tried again in about {math.ceil(pause)} seconds."
+        words = "SiliconFlow does not answer as it should; it is tried again in about {seconds} seconds."
+        return say(HealthReason.PROVIDER_AWAY, words, seconds=math.ceil(pause))
 
     def check(self, options: RestoreOptions) -> str:
         """Which backend serves these options now: the asked one, or where they allow it the local one in its place.

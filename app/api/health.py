@@ -8,6 +8,8 @@ import psutil
 
 from app.api.dependencies import AppContext
 from app.errors import RestoreError
+from app.health_reasons import NO_MODEL, HealthReason, as_reason
+from app.notices import Sentence, say
 from app.threads import ThreadState
 
 
@@ -22,17 +24,17 @@ def get_health(context: AppContext) -> dict[str, Any]:
 
 def _judged(context: AppContext) -> dict[str, Any]:
     if context.admission.draining:
-        return _health("draining", ["The service is shutting down."])
+        return _health("draining", [say(HealthReason.SHUTTING_DOWN, "The service is shutting down.")])
     if context.catalog.loading:
-        return _health("starting", ["The network is being loaded."])
+        return _health("starting", [say(HealthReason.LOADING, "The network is being loaded.")])
     worker = context.worker_health()
     failing = _failures(context)
     if worker.status in ("failing", "stopped"):
-        failing += list(worker.reasons)
+        failing += map(as_reason, worker.reasons)
     complaints = _complaints(context)
     if failing:
         return _health("failing", list(dict.fromkeys(failing + complaints)))
-    degraded = complaints + list(worker.reasons)
+    degraded = [*complaints, *map(as_reason, worker.reasons)]
     if degraded:
         return _health("degraded", degraded)
     return _health("busy" if worker.status == "busy" else "ready", [])
@@ -52,46 +54,51 @@ def get_resources(context: AppContext) -> dict[str, Any]:
     }
 
 
-def _health(word: str, reasons: list[str]) -> dict[str, Any]:
-    return {"status": word, "reasons": reasons}
+def _health(word: str, reasons: list[Sentence]) -> dict[str, Any]:
+    return {"status": word, "reasons": reasons, "causes": [reason.as_facts() for reason in reasons]}
 
 
-def _failures(context: AppContext) -> list[str]:
+def _failures(context: AppContext) -> list[Sentence]:
     """What keeps every photo from being restored."""
-    reasons = []
-    if context.catalog.failure is not None:
-        reasons.append(context.catalog.failure)
+    reasons: list[Sentence] = []
+    failure = context.catalog.failure
+    if failure is not None:
+        coded = failure if isinstance(failure, Sentence) else say(HealthReason.BACKEND_FAILED, "{why}", why=failure)
+        reasons.append(coded)
     elif not context.catalog.can_restore():
-        reasons.append("No model is installed; run: python3 run.py models download")
+        reasons.append(say(HealthReason.NO_MODEL, NO_MODEL))
     try:
         context.store.counts()
     except RestoreError as error:
-        reasons.append(error.detail)
+        reasons.append(Sentence(error.code, error.detail))
     if not context.storage.free_disk_ok():
-        reasons.append("There is too little free disk space, so new photos are refused.")
+        words = "There is too little free disk space, so new photos are refused."
+        reasons.append(say(HealthReason.DISK_FULL, words))
     if context.scanner is not None and (scanner_away := context.scanner.away()) is not None:
-        reasons.append(scanner_away)
+        reasons.append(as_reason(scanner_away))
     return reasons
 
 
-def _complaints(context: AppContext) -> list[str]:
+def _complaints(context: AppContext) -> list[Sentence]:
     """What works, but not as it should."""
-    reasons = [str(reason) for reason in context.catalog.description().get("problems", ())]
+    reasons = [as_reason(reason) for reason in context.catalog.description().get("problems", ())]
     storage_problem = context.storage.problem()
     if storage_problem is not None:
-        reasons.append(storage_problem)
+        reasons.append(as_reason(storage_problem))
     if context.authentication.problem is not None:
-        reasons.append(context.authentication.problem)
+        reasons.append(as_reason(context.authentication.problem))
     if context.scanner is not None and (limit := context.scanner.problem()) is not None:
-        reasons.append(limit)
+        reasons.append(as_reason(limit))
     provider_problem = context.catalog.provider_problem()
     if provider_problem is not None:
-        reasons.append(provider_problem)
+        reasons.append(as_reason(provider_problem))
     rate_problem = context.rate_limits.windows.problem()
     if rate_problem is not None:
-        reasons.append(rate_problem)
+        reasons.append(as_reason(rate_problem))
     if context.janitor.state is not ThreadState.RUNNING:
-        reasons.append("The janitor keeps dying or is not running; the log says why.")
+        words = "The janitor keeps dying or is not running; the log says why."
+        reasons.append(say(HealthReason.JANITOR_DIES, words))
     if context.lease_keeper.state is not ThreadState.RUNNING:
-        reasons.append("The lease keeper keeps dying or is not running; the log says why.")
+        words = "The lease keeper keeps dying or is not running; the log says why."
+        reasons.append(say(HealthReason.LEASE_KEEPER_DIES, words))
     return reasons

@@ -12,11 +12,14 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
+from app.api.catalog import Catalog
 from app.api.multipart_form import MAX_FIELDS, MultipartForm, UploadLimits, receive_form
 from app.errors import BadRequest, RestoreError, Unprocessable, UnsupportedFormat
 from app.options import FIELDS, RestoreOptions
+from app.presets import find_preset
 from app.storage import UploadWriter, clean_label
 
+PRESET_FIELD = "preset"  # beside the options: fills in those that are not given
 _FORM, _MULTIPART, _JSON = "application/x-www-form-urlencoded", "multipart/form-data", "application/json"
 
 
@@ -47,12 +50,26 @@ async def read_fields(request: Request) -> dict[str, object]:
     raise UnsupportedFormat("unsupported_media_type", "Send the options as JSON or as a form.")
 
 
-def options_of(fields: Mapping[str, object]) -> RestoreOptions:
-    """Fields as options; a name that only a path or a page could have made is not repeated in the answer."""
-    unknown = next((name for name in fields if name not in FIELDS), None)
+def options_of(fields: Mapping[str, object], catalog: Catalog) -> RestoreOptions:
+    """Fields as options, those of a `preset` filled in with what is installed now; not in the loop, see `Catalog`.
+
+    A name that only a path or a page could have made is not repeated in the answer.
+
+    Raises:
+        Unprocessable: as `RestoreOptions.from_fields`, and for a preset that there is not.
+        Unavailable: `starting` or `backend_failed`, for a preset while nothing is known of what is installed.
+    """
+    given = {name: value for name, value in fields.items() if name != PRESET_FIELD}
+    unknown = next((name for name in given if name not in FIELDS), None)
     if unknown is not None and not unknown.isidentifier():
         raise Unprocessable("unknown_option", f"There is no such option; known options are {', '.join(FIELDS)}.")
-    return RestoreOptions.from_fields(fields)
+    preset = fields.get(PRESET_FIELD)
+    if preset is None or preset == "":
+        return RestoreOptions.from_fields(given)
+    described = catalog.description()
+    if not described:
+        catalog.require_loaded()
+    return RestoreOptions.from_fields(find_preset(preset, described).fields(given))
 
 
 def _pairs(body: bytes) -> dict[str, object]:

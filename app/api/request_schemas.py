@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.options import BOOLEAN_WORDS, FIELDS, Field
+from app.presets import PresetName
 
 
 def upload_form(field: str, most: int, *, options: bool = True, more: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -14,7 +15,7 @@ def upload_form(field: str, most: int, *, options: bool = True, more: dict[str, 
     """
     binary = {"type": "string", "format": "binary", "minLength": 1}
     files = binary if most == 1 else {"type": "array", "items": binary, "minItems": 1, "maxItems": most}
-    beside = _WEBHOOK if more is None else {name: {"anyOf": [row, _EMPTY]} for name, row in more.items()}
+    beside = _BESIDE if more is None else {name: {"anyOf": [row, _EMPTY]} for name, row in more.items()}
     properties: dict[str, Any] = {field: files, **({**_written_options(), **beside} if options else {})}
     return _body({"multipart/form-data": _closed(properties, required=[field])})
 
@@ -49,7 +50,11 @@ def _closed(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 _EMPTY = {"type": "string", "enum": [""]}
+_PRESET_HELP = "a kind of photo, which fills in the options that are not given, as /api/v1/config tells"
+_PRESET = {"preset": {"description": _PRESET_HELP, "type": "string", "enum": [*PresetName, ""]}}
 _WEBHOOK = {"webhook_url": {"type": "string", "description": "https address to tell when the job ends"}}
+_PHOTO_OPTIONS_HELP = 'options of single photos: a JSON list with one object a photo, such as [{"rotate": 90}, {}]'
+_BESIDE = {**_WEBHOOK, "photo_options": {"type": "string", "description": _PHOTO_OPTIONS_HELP}}
 
 
 def _json_options() -> dict[str, Any]:
@@ -58,15 +63,16 @@ def _json_options() -> dict[str, Any]:
         name: {"description": option.help, "anyOf": [_typed(option), *_as_text(option), {"type": "null"}]}
         for name, option in FIELDS.items()
     }
-    return {**values, **_WEBHOOK}
+    return {**values, **_PRESET, **_WEBHOOK}
 
 
 def _written_options() -> dict[str, Any]:
     """Every option as it is written in a form or an address, where all is text; an empty one means the default."""
-    return {
+    values = {
         name: {"description": option.help, "anyOf": [_typed(option), *_as_text(option)]}
         for name, option in FIELDS.items()
     }
+    return {**values, **_PRESET}
 
 
 def _typed(option: Field) -> dict[str, Any]:

@@ -9,8 +9,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from app.notices import Notice
-
 Word = Literal["queued", "processing", "completed", "failed", "cancelled"]
 
 
@@ -47,6 +45,15 @@ class BatchSubmitted(Submitted):
     batch_id: str
 
 
+class NoticeShape(Shape):
+    """A warning: its stable code, one plain sentence, and exactly what it says (`kind`) with the values in it."""
+
+    code: str
+    message: str
+    kind: str
+    values: dict[str, str | int | float] = {}
+
+
 class ResultShape(Shape):
     """One finished photo; `seconds` is the restoration alone."""
 
@@ -58,7 +65,7 @@ class ResultShape(Shape):
     model: str
     faces: list[dict[str, Any]]
     seconds: float
-    warnings: list[Notice]
+    warnings: list[NoticeShape]
 
 
 class FullResultShape(ResultShape):
@@ -88,7 +95,11 @@ class StatusShape(Shape):
 
 
 class AttemptShape(Shape):
-    """One restoration of one photo; times are epoch seconds; `version` grows with each re-blend of its faces."""
+    """One restoration of one photo; times are epoch seconds; `version` grows with each re-blend of its faces.
+
+    The original's size is as it stands beside the result, upright and turned. `own_options`: what differs from the
+    job's options, or below a photo from the defaults.
+    """
 
     id: str
     photo_id: str
@@ -101,6 +112,7 @@ class AttemptShape(Shape):
     original_height: int
     original_bytes: int
     backend: str
+    own_options: dict[str, Any]
     created_at: float
     started_at: float | None
     ended_at: float | None
@@ -247,11 +259,23 @@ class FacesShape(Shape):
     attempts: list[AttemptFaces]
 
 
+class CauseShape(Shape):
+    """A reason of health: its stable code, one plain sentence, and the values in it."""
+
+    code: str
+    message: str
+    values: dict[str, str | int | float] = {}
+
+
 class HealthShape(Shape):
-    """Health as a word, with plain reasons, and notes that are no fault (a small model restores)."""
+    """Health as a word, with plain reasons, and notes that are no fault (a small model restores).
+
+    `causes` are the reasons with their codes.
+    """
 
     status: Literal["starting", "ready", "busy", "degraded", "failing", "draining"]
     reasons: list[str]
+    causes: list[CauseShape] = []
     notes: list[str] = []
 
 

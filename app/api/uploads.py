@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from starlette.requests import Request
 
+from app.api import photo_options
 from app.api.dependencies import AppContext, get_context, get_owner
 from app.api.fair_use import note_accepted
 from app.api.job_origin import with_webhook
-from app.api.json_bodies import options_of
+from app.api.json_bodies import PRESET_FIELD, options_of
 from app.api.middleware.request_context import close_after_answer
 from app.api.multipart_form import MultipartForm, UploadedFile, UploadLimits, receive_form
 from app.errors import RestoreError, TooManyRequests, Unprocessable
@@ -60,11 +61,12 @@ def submit_form(
     try:
         fields: dict[str, object] = dict(form.fields)
         origin = with_webhook(context, origin, fields)
-        options = options_of(fields)
+        each = photo_options.taken_from(fields, context.catalog)
+        options = options_of(fields, context.catalog)
         if key is None:  # else the job may be there already
             context.submission.check_options(options)  # before anything more is written
         form.flush()
-        photos, now = [_upload_of(file) for file in _photos_of(form)], context.wall()
+        photos, now = _uploads_of(form, each), context.wall()
 
         def submit(job_id: str | None) -> tuple[Job, int]:
             job, position = context.submission.submit(owner, photos, options, now, job_id, origin)
@@ -93,12 +95,13 @@ def restore_photo(
     context: AppContext,
     owner: str,
     photo_id: str,
-    options: RestoreOptions,
+    fields: Mapping[str, object],
     target: str,
     key: str | None,
     origin: JobOrigin,
 ) -> AcceptedJob:
-    """One attempt more at a photo; see `Submission.restore_photo` and `submit_once`."""
+    """One attempt more at a photo, with these fields as options; see `Submission.restore_photo` and `submit_once`."""
+    options = options_of(fields, context.catalog)
 
     def submit(job_id: str | None) -> tuple[Job, int]:
         job, position = context.submission.restore_photo(owner, photo_id, options, context.wall(), job_id, origin)
@@ -109,9 +112,16 @@ def restore_photo(
         context,
         owner,
         key,
-        lambda: digest_of(target, {"options": options.to_json(), "webhook_url": origin.webhook_url or ""}),
+        lambda: digest_of(target, _asked_of(fields, origin)),
         submit,
     )
+
+
+def _asked_of(fields: Mapping[str, object], origin: JobOrigin) -> dict[str, str]:
+    """What tells one request from another: a preset by its name, since what it sets changes with what is installed."""
+    given = RestoreOptions.from_fields({name: value for name, value in fields.items() if name != PRESET_FIELD})
+    asked = {"options": given.to_json(), "webhook_url": origin.webhook_url or ""}
+    return {**asked, PRESET_FIELD: str(fields[PRESET_FIELD])} if fields.get(PRESET_FIELD) else asked
 
 
 def only_upload(form: MultipartForm) -> Upload:
@@ -138,5 +148,13 @@ def _photos_of(form: MultipartForm) -> list[UploadedFile]:
     return files
 
 
-def _upload_of(file: UploadedFile) -> Upload:
-    return Upload(file.label, file.writer)
+def _uploads_of(form: MultipartForm, each: Sequence[RestoreOptions] | None) -> list[Upload]:
+    files = _photos_of(form)
+    if each is None:
+        return [_upload_of(file) for file in files]
+    photo_options.check_count(each, len(files))
+    return [_upload_of(file, own) for file, own in zip(files, each, strict=True)]
+
+
+def _upload_of(file: UploadedFile, options: RestoreOptions | None = None) -> Upload:
+    return Upload(file.label, file.writer, options)

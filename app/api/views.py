@@ -5,13 +5,13 @@ Plain functions from records to dicts; they know no requests and read no rows.
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import logging
 from collections.abc import Mapping
 from typing import Any
 
 from app.errors import RestoreError
-from app.options import RestoreOptions
+from app.options import RestoreOptions, output_size
 from app.stages import Stage
 from app.storage import public_name
 from app.store import Attempt, AttemptStatus, Job, JobSummary, Photo, WebhookState, WebhookStatus
@@ -19,6 +19,7 @@ from app.store import Attempt, AttemptStatus, Job, JobSummary, Photo, WebhookSta
 log = logging.getLogger(__name__)
 
 _PROGRESS_DIGITS = 4
+_OPTIONS_KEPT = 256  # texts that were read; a job's photos mostly have the same
 
 
 def status_view(job: Job, queue_position: int) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def result_view(attempt: Attempt) -> dict[str, Any]:
         "model": attempt.model,
         "faces": list(attempt.faces),
         "seconds": None if attempt.seconds is None else round(attempt.seconds, 3),
-        "warnings": [dataclasses.asdict(notice) for notice in attempt.warnings],
+        "warnings": [notice.as_facts() for notice in attempt.warnings],
     }
 
 
@@ -73,7 +74,7 @@ def job_view(
         "seconds_left": seconds_left,
         "stage": stage_of(job),
         "options": options_of(job.options_json).__dict__,
-        "attempts": [attempt_view(attempt) for attempt in job.attempts],
+        "attempts": [attempt_view(attempt, job.options_json) for attempt in job.attempts],
         "webhook": webhook_view(job.webhook),
     }
 
@@ -118,9 +119,13 @@ def summary_view(job: JobSummary, queue_position: int, retention_seconds: float)
     }
 
 
-def attempt_view(attempt: Attempt) -> dict[str, Any]:
-    """One attempt with all that is known of it."""
+def attempt_view(attempt: Attempt, usual_json: str = "{}") -> dict[str, Any]:
+    """One attempt with all that is known of it; `own_options` are those that differ from the usual ones.
+
+    The size of the original is that of the picture beside the result: upright, and turned like it.
+    """
     completed = attempt.status is AttemptStatus.COMPLETED
+    width, height = output_size(attempt.photo_width, attempt.photo_height, 1, options_of(attempt.options_json).rotate)
     return {
         "id": attempt.id,
         "photo_id": attempt.photo_id,
@@ -129,10 +134,11 @@ def attempt_view(attempt: Attempt) -> dict[str, Any]:
         "progress": round(1.0 if completed else attempt.progress, _PROGRESS_DIGITS),
         "stage": attempt.stage,
         "original_filename": attempt.original_filename,
-        "original_width": attempt.photo_width,
-        "original_height": attempt.photo_height,
+        "original_width": width,
+        "original_height": height,
         "original_bytes": attempt.photo_bytes,
         "backend": attempt.backend,
+        "own_options": _own_options(attempt.options_json, usual_json),
         "created_at": attempt.created_at,
         "started_at": attempt.started_at,
         "ended_at": attempt.ended_at,
@@ -197,10 +203,18 @@ def live_view(job: Job, queue_position: int, seconds_left: float | None) -> dict
         "stage": stage_of(job),
         "queue_position": queue_position,
         "seconds_left": seconds_left,
-        "attempts": [attempt_view(attempt) for attempt in job.attempts],
+        "attempts": [attempt_view(attempt, job.options_json) for attempt in job.attempts],
     }
 
 
+def _own_options(options_json: str, usual_json: str) -> dict[str, Any]:
+    if options_json == usual_json:
+        return {}
+    own, usual = vars(options_of(options_json)), vars(options_of(usual_json))
+    return {name: value for name, value in own.items() if value != usual[name]}
+
+
+@functools.lru_cache(maxsize=_OPTIONS_KEPT)
 def options_of(options_json: str) -> RestoreOptions:
     """The options of a row; the defaults for those that an earlier version took and this one does not."""
     try:

@@ -12,6 +12,7 @@ from typing import Any
 
 from app.api.catalog import KEPT_SECONDS, LOCAL_BACKEND, Catalog
 from app.errors import RestoreError, Unavailable
+from app.health_reasons import HealthReason
 from app.jobs.worker_pool import (
     PoolMember,
     backends_of,
@@ -20,6 +21,7 @@ from app.jobs.worker_pool import (
     provider_pause_seconds,
     smallest_memory_bytes,
 )
+from app.notices import say
 from app.options import BackendName, RestoreOptions
 from app.store import Workers
 from app.worker import WorkerHealth
@@ -27,7 +29,11 @@ from app.worker import WorkerHealth
 POOL_KEPT_SECONDS = 2.0
 WARM_UP_SECONDS = 60.0  # a worker hears of it with its next report, loads and runs
 LOOK_FOR_WARM_UP_SECONDS = 0.5
-NO_WORKER = "No worker is running, so photos wait; start one: python3 run.py worker"
+NO_WORKER = say(
+    HealthReason.NO_WORKER,
+    "No worker is running, so photos wait; start one: {command}",
+    command="python3 run.py worker",
+)
 _NO_LOCAL_WORKER = "no worker with networks is running; start one: python3 run.py worker"
 _RETRY_SECONDS = 10
 
@@ -117,9 +123,15 @@ class WorkersCatalog(Catalog):
         """The workers as one: `failing` when each of them is, `busy` when one is; reasons bear the worker's name."""
         members = self.members()
         states = [one.report.status for one in members]
-        reasons = tuple(f"{one.worker.name}: {reason}" for one in members for reason in one.report.reasons)
+        reasons = tuple(
+            say(HealthReason.WORKER_TROUBLE, "{worker}: {reason}", worker=one.worker.name, reason=str(reason))
+            for one in members
+            for reason in one.report.reasons
+        )
         if states and all(state in ("failing", "stopped") for state in states):
-            return WorkerHealth("failing", reasons or ("Every worker has failed.",), 0, None, 0.0)
+            return WorkerHealth(
+                "failing", reasons or (say(HealthReason.ALL_WORKERS_FAILED, "Every worker has failed."),), 0, None, 0.0
+            )
         return WorkerHealth("busy" if "busy" in states else "idle", reasons, 0, None, 0.0)
 
     def warm_up(self) -> str | None:

@@ -17,7 +17,9 @@ from app.backends.device_turns import DeviceTurns
 from app.backends.installed import describe_faces, describe_model, describe_partners, describe_qualities
 from app.backends.patch_restoring import PatchRestoring
 from app.errors import Cancelled, OutOfMemory, RestoreError
+from app.health_reasons import NO_MODEL, HealthReason
 from app.images import Picture
+from app.notices import Sentence, say
 from app.options import BackendName, ColorCorrection, EngineName, RestoreOptions
 from app.restoration import device as devices
 from app.restoration.device import DTYPES, Choice, profile_of
@@ -66,7 +68,7 @@ class LocalBackend(PatchRestoring):
         self._turns = DeviceTurns()
         self._warm_run: dict[str, Any] | None = None
         self._full_precision_ratio = 1.0
-        self._problem: str | None = None
+        self._problem: Sentence | None = None
         self._is_released = False
         self._chosen_at = self._used_at = clock()
 
@@ -174,7 +176,8 @@ class LocalBackend(PatchRestoring):
                 raise
             log.exception("the default model could not be run on %s", device)
             if not profile_of(device).has_fallback:
-                self._problem = "The default model could not be run; the log says why, and each photo tries again."
+                words = "The default model could not be run; the log says why, and each photo tries again."
+                self._problem = say(HealthReason.DEFAULT_MODEL_FAILED, words)
                 return None
             instead = _instead_of(device, error)
         # Outside the handler, whose traceback would keep the tensors alive.
@@ -216,9 +219,10 @@ class LocalBackend(PatchRestoring):
         setup = self._restorer.setup
         models = [describe_model(setup.registry, row) for row in setup.registry.rows()]
         usable = [row["name"] for row in models if row["installed"]]
-        problems = [row["note"] for row in models if row["note"] and row["present"]]
+        notes_of_files = [row["note"] for row in models if row["note"] and row["present"]]
+        problems = [say(HealthReason.MODEL_UNREADABLE, "{why}", why=note) for note in notes_of_files]
         if not usable:
-            problems.append("No model is installed; run: python3 run.py models download")
+            problems.append(say(HealthReason.NO_MODEL, NO_MODEL))
         wanted = QUALITY_MODELS[setup.default_quality]
         default = setup.choose(RestoreOptions())[0].name if usable else None
         problems += self._device_problems()
@@ -226,8 +230,11 @@ class LocalBackend(PatchRestoring):
         if default == EMBEDDED_MODEL:
             notes.append(EMBEDDED_RESTORES.format(wanted=wanted))
         elif usable and wanted not in usable:
-            how = f"get it with: python3 run.py models download {wanted}.pth"
-            problems.append(f"{wanted} is not installed, so {default} restores; {how}")
+            words = "{wanted} is not installed, so {found} restores; get it with: {command}"
+            command = f"python3 run.py models download {wanted}.pth"
+            problems.append(
+                say(HealthReason.MODEL_STANDS_IN, words, wanted=wanted, found=str(default), command=command)
+            )
         return {
             "engine": self._engine,
             "device": setup.device.value,
@@ -270,11 +277,12 @@ class LocalBackend(PatchRestoring):
             "loaded_models": setup.registry.loaded(),
         }
 
-    def _device_problems(self) -> list[str]:
+    def _device_problems(self) -> list[Sentence]:
         """Why the CPU works where a card could, and what went wrong at the start."""
         choice = self._restorer.setup.device
         again = " The card is tried again before a photo, at most once a minute." if choice.may_pass else ""
-        fallback = [f"The CPU restores: {choice.reason}.{again}"] if choice.is_fallback else []
+        why = f"{choice.reason}.{again}"
+        fallback = [say(HealthReason.CPU_INSTEAD, "The CPU restores: {why}", why=why)] if choice.is_fallback else []
         return fallback + ([self._problem] if self._problem else [])
 
 

@@ -9,13 +9,13 @@ from typing import Any
 from app.backends.protocol import Backend
 from app.errors import RestoreError
 from app.images import Encoded, PagesEncoder, Picture
-from app.notices import Notice
+from app.notices import Notice, NoticeKind, notice
 from app.options import Pages, RestoreOptions
 from app.results import RestorationResult
 from app.stages import OnProgress, Stage
 
-FACES_OF_PAGES = Notice(
-    "faces_not_kept",
+FACES_OF_PAGES = notice(
+    NoticeKind.FACES_NOT_KEPT,
     "The faces of several pages are not kept, so their strength cannot be changed without restoring again.",
 )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from app.commands.bootstrap import ROOT
 from app.exit_codes import EXIT_OK
 from app.options import CARD_FAILED, FIELDS, HUNG_OFTEN, EngineName, Field, Quality
+from app.presets import PresetName
 from app.queue.names import QueueName
 
 Command = Callable[[argparse.Namespace], int]
@@ -103,6 +104,8 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN", type=absolute_path, help="a photo or a folder (searched in depth)")
     parser.add_argument("target", metavar="OUT", type=_output, help="a file for one photo, or a folder")
     parser.add_argument("--overwrite", action="store_true", help="restore again what is already there")
+    hint = "a kind of photo, which fills in the options that are not given; says what it sets"
+    parser.add_argument("--preset", choices=[name.value for name in PresetName], help=hint)
     for name, field in FIELDS.items():
         if name not in _CLOUD_ONLY:
             add_option(parser, name, field)
@@ -195,6 +198,8 @@ def _restore(asked: argparse.Namespace) -> int:
     options = {name: getattr(asked, name) for name in FIELDS if name not in _CLOUD_ONLY}
     machine = restore.Machine(asked.device, asked.precision, asked.tile, asked.engine)
     target, into_folder = asked.target
+    if asked.preset is not None:
+        options["preset"] = asked.preset
     return restore.run(asked.source, target, options, machine, overwrite=asked.overwrite, into_folder=into_folder)
 
 

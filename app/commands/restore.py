@@ -43,6 +43,7 @@ from app.images import (
 from app.main.local_backend import open_backend
 from app.notices import Notice
 from app.options import Pages, Partial, RestoreOptions, check_output
+from app.presets import DECIDED, find_preset
 from app.results import RestorationResult
 from app.settings import Settings
 from app.stages import OnProgress, Stage
@@ -84,11 +85,15 @@ def run(
 ) -> int:
     """Restore a photo or a folder into `target`; returns one of the codes of `app.exit_codes`.
 
-    `into_folder` says that `target` is a folder, whatever its name looks like.
+    `fields` are options, and maybe `preset`; `into_folder` says that `target` is a folder, whatever it looks like.
     """
     settings = read_settings()
     limits = _limits(settings)
     try:
+        backend = None
+        if fields.get("preset") is not None:
+            backend = open_loaded_backend(settings, machine)
+            fields = _with_preset(fields, backend.describe())
         options = RestoreOptions.from_fields(fields)
         found = find_tasks(source, target, options, limits, into_folder=into_folder)
         if not found.tasks:
@@ -98,7 +103,7 @@ def run(
         waiting = [task for task in found.tasks if overwrite or not task.is_done()]
         tally = Tally(skipped=len(found.tasks) - len(waiting))
         if waiting:
-            Restoration(settings, options, machine, tally).run(waiting)
+            Restoration(settings, options, backend or open_loaded_backend(settings, machine), tally).run(waiting)
     except RestoreError as error:  # the options, the folders or the machine; a photo's own failure is in the tally
         complain(error.detail)
         return EXIT_USAGE
@@ -109,13 +114,26 @@ def run(
     return EXIT_FAILED if tally.failed else EXIT_OK
 
 
+def _with_preset(fields: Mapping[str, object], described: Mapping[str, Any]) -> dict[str, object]:
+    """The options of a run with those of its preset, and says what it sets and what would serve it better."""
+    given = {name: value for name, value in fields.items() if name != "preset"}
+    preset = find_preset(fields["preset"], described)
+    filled = preset.fields(given)
+    options, usual = RestoreOptions.from_fields(filled), RestoreOptions()
+    changed = [f"{name} {getattr(options, name)}" for name in DECIDED if getattr(options, name) != getattr(usual, name)]
+    say(f"Preset {preset.name}: {', '.join(changed) or 'nothing but the defaults'}.")
+    for lack in preset.missing:
+        say(f"It would serve better with {lack.install}: python3 run.py models download {lack.install}")
+    return filled
+
+
 class Restoration:
     """One run over many photos: a decoder child, a backend, a progress display and a tally."""
 
-    def __init__(self, settings: Settings, options: RestoreOptions, machine: Machine, tally: Tally) -> None:
+    def __init__(self, settings: Settings, options: RestoreOptions, backend: LocalBackend, tally: Tally) -> None:
         self._settings, self._options, self._tally = settings, options, tally
         self._limits = _limits(settings)
-        self._backend = open_loaded_backend(settings, machine)
+        self._backend = backend
         self._stopping = False
 
     def run(self, tasks: Sequence[RestoreTask]) -> None:

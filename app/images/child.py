@@ -128,7 +128,7 @@ def _answer(request: dict[str, Any], files: Sequence[Path], fd: int, limits: Ima
         if request["do"] == "face":
             return {"sizes": _send([_face_preview(path, files[1], request)], fd)}
         if request["do"] == "pyramid":
-            return _write_pyramid(path, request["result"], fd, limits)
+            return _write_pyramid(path, request, fd, limits)
         if request["max_megapixels"] is not None:  # a result of our own, not a photo of somebody's
             with _allow_memory(result_memory(path)):
                 return {"sizes": _send([preview_result(path, request["max_side"])], fd)}
@@ -139,12 +139,12 @@ def _answer(request: dict[str, Any], files: Sequence[Path], fd: int, limits: Ima
         return _failure(Unavailable("no_space", "There is no room to decode a photo now; try again later."))
 
 
-def _write_pyramid(path: Path, of_result: bool, fd: int, limits: ImageLimits) -> dict[str, Any]:
+def _write_pyramid(path: Path, request: dict[str, Any], fd: int, limits: ImageLimits) -> dict[str, Any]:
     """Loads its module and libvips only now: most children never make one."""
     from app.images import pyramid_writing
 
-    if not of_result:
-        return dict(pyramid_writing.write_photo_pyramid(path, limits, fd))
+    if not request["result"]:
+        return dict(pyramid_writing.write_photo_pyramid(path, limits, fd, request["rotate"]))
     with _allow_memory(pyramid_writing.pyramid_memory(path)):
         return dict(pyramid_writing.write_result_pyramid(path, fd))
 
@@ -187,7 +187,7 @@ def _send_picture(picture: Picture, fd: int) -> dict[str, Any]:
         "dpi": picture.dpi,
         "source_format": picture.source_format,
         "pages": picture.pages,
-        "notes": [notice.message for notice in picture.notes],
+        "notes": [notice.as_facts() for notice in picture.notes],
     }
 
 

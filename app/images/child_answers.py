@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,7 +23,7 @@ from app.images.picture import Picture
 from app.images.pyramid import Pyramid
 from app.images.sniffing import MIME_TYPES
 from app.images.srgb_table import table_of
-from app.notices import PHOTO_CHANGED, notices_of
+from app.notices import Notice
 
 _ERRORS = (errors.NotFound, errors.TooLarge, errors.UnsupportedFormat, errors.Unprocessable, errors.Unavailable)
 _PICTURE_BLOCKS = 8
@@ -99,10 +100,17 @@ def read_picture(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) ->
         iptc=iptc or None,
         texts=tuple((str(keyword), str(text)) for keyword, text in json.loads(texts or b"[]")),
         source_format=answer["source_format"],
-        notes=notices_of(PHOTO_CHANGED, (str(note) for note in answer["notes"])),
+        notes=tuple(_notice_of(facts) for facts in answer["notes"]),
         pages=int(answer["pages"]),
         srgb_table=table_of(table) if table else None,
     )
+
+
+def _notice_of(facts: Mapping[str, Any]) -> Notice:
+    found = Notice.from_facts(facts)
+    if found is None:
+        raise ChildDied
+    return found
 
 
 def read_overview(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -> Overview:

@@ -18,6 +18,7 @@ from app.images.picture import NormalizedColor, Pixels
 from app.images.primaries import SRGB_PRIMARIES, WIDE_PRIMARIES
 from app.images.samples import row_slices
 from app.images.srgb_table import GREYS, POINTS, Bytes8, table_grid
+from app.notices import NoticeKind, say
 
 __all__ = ["BROKEN_PROFILE", "normalize_color", "normalize_deep", "srgb_profile", "srgb_table"]
 
@@ -25,7 +26,9 @@ __all__ = ["BROKEN_PROFILE", "normalize_color", "normalize_deep", "srgb_profile"
 _FAITHFUL_SHARE = 0.999
 _FAITHFUL_STEPS = 3
 _SAMPLED_PIXELS = 250_000
-BROKEN_PROFILE = "The photo's colour profile is broken or does not fit the photo, and was left out."
+BROKEN_PROFILE = say(
+    NoticeKind.PROFILE_UNUSABLE, "The photo's colour profile is broken or does not fit the photo, and was left out."
+)
 
 
 def normalize_color(pixels: Bytes8, mode: str, icc_profile: bytes | None) -> NormalizedColor:

@@ -26,6 +26,7 @@ from app.images.primaries import (
     srgb_values,
 )
 from app.images.samples import row_slices
+from app.notices import NoticeKind, say
 
 _REFERENCE_WHITE_NITS = 203.0  # ITU-R BT.2408: where paper white lies in PQ and HLG
 _PQ_PEAK_NITS, _HLG_PEAK_NITS, _HLG_SYSTEM_GAMMA = 10_000.0, 1_000.0, 1.2
@@ -105,7 +106,8 @@ def to_srgb(pixels: Pixels, encoding: ColourEncoding) -> NormalizedColor:
         return NormalizedColor(pixels)
     table = _light_table(encoding, pixels.dtype)
     if encoding.is_hdr:
-        note = f"The photo's HDR brightness ({encoding.transfer}) was brought to the range of an ordinary picture."
+        words = "The photo's HDR brightness ({transfer}) was brought to the range of an ordinary picture."
+        note = say(NoticeKind.HDR_TONED, words, transfer=encoding.transfer.value)
         return NormalizedColor(_tone_mapped(pixels, table, encoding), None, (note,))
     matrix = None
     if not grey and not encoding.primaries.is_near(SRGB_PRIMARIES):

@@ -14,8 +14,8 @@ import resource
 import signal
 import socket
 import sys
-from pathlib import Path
 
+from app.images.address_space import mapped_bytes
 from app.images.header import ImageLimits
 
 MEBIBYTE = 1024 * 1024
@@ -91,10 +91,9 @@ def _limit_files(limits: ImageLimits) -> None:
 
 def set_memory(more_bytes: int) -> bool:
     """Limit the address space to what is mapped now and so much more; False where no system says (not Linux)."""
-    statm = Path("/proc/self/statm")
-    if not statm.exists():
+    mapped = mapped_bytes()
+    if mapped is None:
         return False
-    mapped = int(statm.read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + more_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
     return True
 

@@ -18,15 +18,21 @@ from app.images.isobmff import BoxFile
 from app.images.jpeg_segments import JpegFile
 from app.images.png_chunks import PngFile
 from app.images.riff_chunks import WebpFile
+from app.notices import NoticeKind, say
 
 Data = mmap.mmap | bytes
 
 _BITS = 8
 _READABLE_PROCESSES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)  # sequential and progressive, Huffman or arithmetic coding
-_GAIN_MAP_NOTE = "The photo's gain map for HDR displays was left out; its ordinary picture was restored."
-_DEPTH_MAP_NOTE = "The photo's depth map was left out."
-_METADATA_CUT_OFF = "The file is cut off behind the photo's pixels, and metadata is missing."
-LEFT_OUT_NOTE = "Data beside the photo's pixels is broken and was left out."
+_GAIN_MAP_NOTE = say(
+    NoticeKind.GAIN_MAP_LEFT_OUT,
+    "The photo's gain map for HDR displays was left out; its ordinary picture was restored.",
+)
+_DEPTH_MAP_NOTE = say(NoticeKind.DEPTH_MAP_LEFT_OUT, "The photo's depth map was left out.")
+_METADATA_CUT_OFF = say(
+    NoticeKind.METADATA_CUT_OFF, "The file is cut off behind the photo's pixels, and metadata is missing."
+)
+LEFT_OUT_NOTE = say(NoticeKind.SIDE_DATA_BROKEN, "Data beside the photo's pixels is broken and was left out.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +65,21 @@ class Container:
             self.data.close()
 
 
-def frames_note(count: int, kind: str = "frames") -> tuple[str, ...]:
+def frames_note(count: int) -> tuple[str, ...]:
+    """The note for an animation, of which the first frame is restored."""
+    if count <= 1:
+        return ()
+    return (
+        say(NoticeKind.FRAMES_LEFT_OUT, "The file has {frames} frames; only the first was restored.", frames=count),
+    )
+
+
+def pictures_note(count: int) -> tuple[str, ...]:
     """The note for a file of several pictures, of which the first is restored."""
-    return (f"The file has {count} {kind}; only the first was restored.",) if count > 1 else ()
+    if count <= 1:
+        return ()
+    words = "The file has {pictures} pictures; only the first was restored."
+    return (say(NoticeKind.PICTURES_LEFT_OUT, words, pictures=count),)
 
 
 def inspect(file: BinaryIO, name: str, *, max_scans: int, whole: bool) -> Container:
@@ -95,7 +113,7 @@ def _inspect_jpeg(data: mmap.mmap, file: BinaryIO, max_scans: int) -> Container:
     jpeg = jpeg_segments.inspect(data, max_scans)
     _check_kind(jpeg)
     source = file if jpeg.is_plain else io.BytesIO(jpeg.cleaned(data))
-    notes = jpeg.notes + _map_notes(jpeg.gain_map, jpeg.depth_map) + frames_note(jpeg.frames, "pictures")
+    notes = jpeg.notes + _map_notes(jpeg.gain_map, jpeg.depth_map) + pictures_note(jpeg.frames)
     return Container(data, source, None, notes, jpeg)
 
 

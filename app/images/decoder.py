@@ -151,8 +151,8 @@ class Decoder:
         assert isinstance(data, bytes)
         return data
 
-    def pyramid(self, path: Path, *, of_result: bool) -> Pyramid:
-        """The tiles of a photo, or of a result of our own; whoever asked closes it.
+    def pyramid(self, path: Path, *, of_result: bool, rotate: int = 0) -> Pyramid:
+        """The tiles of a photo turned by `rotate` degrees clockwise, or of our own result. Whoever asked closes it.
 
         It lies in a nameless file in this decoder's folder, and goes with the process at the latest.
 
@@ -163,7 +163,7 @@ class Decoder:
         def read(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) -> Pyramid:
             return read_pyramid(answer, file, limits, self._folder)
 
-        found = self._submit(lambda: self._ask({"do": "pyramid", "result": of_result}, [path], read))
+        found = self._submit(lambda: self._ask({"do": "pyramid", "result": of_result, "rotate": rotate}, [path], read))
         assert isinstance(found, Pyramid)
         return found
 

@@ -21,7 +21,7 @@ from app.images.picture import Picture
 from app.images.png import write_png
 from app.images.srgb_table import greys_to_srgb, profile_space
 from app.images.tiff import readable, write_tiff
-from app.notices import RESULT_CHANGED, Notice, notices_of
+from app.notices import RESULT_CHANGED, Notice, NoticeKind, notices_of, say
 
 _FULL_COLOUR_QUALITY = 90
 _WEBP_METHOD = 2
@@ -111,17 +111,18 @@ def carried_metadata(picture: Picture, name: str, metadata: str) -> Metadata:
 
 
 def _losses(picture: Picture, name: str, output_format: str) -> list[str]:
-    notes = []
+    notes: list[str] = []
     own = own_format(picture.source_format, alpha=picture.alpha is not None)
     if output_format == "auto" and name != own:
         limit = FORMATS[own].limit_words(picture.width, picture.height)
-        notes.append(
-            f"{FORMATS[own].label} holds at most {limit}; the result is larger and became {FORMATS[name].label}."
-        )
+        words = "{format} holds at most {limit}; the result is larger and became {other}."
+        labels = {"format": FORMATS[own].label, "other": FORMATS[name].label}
+        notes.append(say(NoticeKind.FORMAT_TOO_SMALL, words, limit=limit, **labels))
     if picture.alpha is not None and name == "jpg":
-        notes.append("JPEG has no transparency; the photo was laid on white.")
+        notes.append(say(NoticeKind.LAID_ON_WHITE, "JPEG has no transparency; the photo was laid on white."))
     if picture.rgb.dtype.itemsize == 2 and not FORMATS[name].deep:
-        notes.append(f"The format {name} holds 8 bits a channel; the photo's 16 bits were rounded.")
+        words = "The format {format} holds 8 bits a channel; the photo's 16 bits were rounded."
+        notes.append(say(NoticeKind.BITS_ROUNDED, words, format=name))
     return notes
 
 

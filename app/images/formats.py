@@ -69,6 +69,13 @@ FORMATS = {
 _AUTO = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "TIFF": "tiff", "BMP": "png", "AVIF": "avif", "HEIF": "jpg"}
 
 
+def size_limits() -> dict[str, dict[str, int | None]]:
+    """By the name of each format the longest side and the most pixels that it holds, JSON-ready."""
+    return {
+        name: {"max_side_pixels": one.max_side_pixels, "max_pixels": one.max_pixels} for name, one in FORMATS.items()
+    }
+
+
 def own_format(source_format: str, *, alpha: bool) -> str:
     """The format nearest to a photo's own (Pillow's name): BMP becomes PNG, HEIF becomes JPEG, or PNG with alpha."""
     chosen = _AUTO.get(source_format, "png")

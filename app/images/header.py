@@ -17,6 +17,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from app.errors import RestoreError, TooLarge, Unprocessable
 from app.images import riff_chunks
+from app.images.address_space import lacks_memory
 from app.images.bmp_header import read_masked, without_masks
 from app.images.container import LEFT_OUT_NOTE, Container, inspect
 from app.images.jpeg_segments import JpegFile, Scans
@@ -176,19 +177,23 @@ def open_picture(file: BinaryIO, limits: ImageLimits, *, page: int | None = None
     name = sniff(head)
     if name == "TIFF":
         return OpenedPhoto(metadata_image(open_pages(file, limits, page).photos[page or 0]), Container(None, file))
-    container = None
+    container, pixels = None, 0
     try:
         container = inspect(file, name, max_scans=limits.max_jpeg_scans, whole=whole)
         if isinstance(container.parts, JpegFile):
             _check_scans(container.parts.scans, limits)
         if name == "WEBP":
-            _check_size(*riff_chunks.webp_size(head), limits)
+            width, height = riff_chunks.webp_size(head)
+            _check_size(width, height, limits)
+            pixels = width * height
         photo = _open(container, name)
     except RestoreError:
         _close(container)
         raise
     except Exception as error:  # broken files raise nearly every class there is
         _close(container)
+        if pixels and lacks_memory(pixels):  # this plugin takes it as it opens
+            raise MemoryError from error
         raise undecodable(name) from error
     try:
         _check_size(*photo.image.size, limits)

@@ -13,6 +13,8 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from app.notices import NoticeKind, say
+
 Data = mmap.mmap | bytes
 
 # A marker: FF and a code. FF00 is a stuffed data byte, D0..D7 and 01 stand alone and have no length.
@@ -30,7 +32,7 @@ _MAX_SEGMENTS = 40_000
 _MAX_JUNK_BYTES = 4096
 _MAX_KEPT_SEGMENTS = 400  # a profile takes up to 255
 _MAX_KEPT_OF_A_KIND = {_APP0: 2, _APP1: 40, _APP2: 256, _APP13: 20, _APP14: 1, _COMMENT: 4}
-_PROFILE_INCOMPLETE = "The photo's colour profile is incomplete and was left out."
+_PROFILE_INCOMPLETE = say(NoticeKind.PROFILE_INCOMPLETE, "The photo's colour profile is incomplete and was left out.")
 _PROFILE = b"ICC_PROFILE\0"
 _MULTI_PICTURE = b"MPF\0"
 _ENTRIES_TAG, _ENTRY_BYTES = 0xB002, 16

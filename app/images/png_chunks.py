@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 from app.images.colour_encoding import ColourEncoding, Transfer, from_code_points
 from app.images.primaries import SRGB_PRIMARIES, Primaries
+from app.notices import NoticeKind, say
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_PROFILE_BYTES = 4 * 1024 * 1024
@@ -43,8 +44,14 @@ _GAMMA_UNIT = 100_000
 _SRGB_GAMMA = 1 / 2.2
 _SAME_GAMMA = 0.05  # what readers take for the same: libpng's own threshold
 _GAMMA_RANGE = (0.1, 10.0)
-_PROFILE_LEFT_OUT = "The photo's colour profile is broken or too large, and was left out."
-_MANY_LEFT_OUT = "The photo holds very many pieces of data beside its pixels; some were left out."
+_PROFILE_LEFT_OUT = say(
+    NoticeKind.PROFILE_BROKEN, "The photo's colour profile is broken or too large, and was left out."
+)
+_MANY_LEFT_OUT = say(
+    NoticeKind.PARTS_LEFT_OUT, "The photo holds very many pieces of data beside its pixels; some were left out."
+)
+_DAMAGED = "The photo's {part} data is damaged (its checksum is wrong) and was left out."
+_TOO_SHORT = "The photo's {part} data is damaged (it is too short) and was left out."
 Data = mmap.mmap | bytes
 
 
@@ -160,7 +167,7 @@ class _Judge:
             return chunk.name not in _TEXTS and self._refuse(_MANY_LEFT_OUT)
         if chunk.end > len(self._data) or not chunk.is_intact(self._data):
             name = chunk.name.decode("ascii")
-            return self._refuse(f"The photo's {name} data is damaged (its checksum is wrong) and was left out.")
+            return self._refuse(say(NoticeKind.PART_DAMAGED, _DAMAGED, part=name))
         if chunk.name in _ANIMATION:
             return self._animation(chunk)
         if chunk.name in _TEXTS:
@@ -204,7 +211,7 @@ class _Judge:
         expected = _TRANSPARENCY_LENGTHS.get(self._kind) if chunk.name == b"tRNS" else _LENGTHS[chunk.name]
         if expected is not None and len(body) < expected:
             del self._colour[chunk.name]
-            return self._refuse(f"The photo's {name} data is damaged (it is too short) and was left out.")
+            return self._refuse(say(NoticeKind.PART_TOO_SHORT, _TOO_SHORT, part=name))
         return True
 
     def _text(self, chunk: Chunk) -> bool:

@@ -46,9 +46,9 @@ def write_result_pyramid(path: Path, file: int) -> Index:
         raise _failure(error) from None
 
 
-def write_photo_pyramid(path: Path, limits: ImageLimits, file: int) -> Index:
-    """The same of a photo's first picture, whatever of it is there; also raises what `decode_file` does."""
-    picture = decode_file(path, limits, DecodeOptions(keep_partial=True))
+def write_photo_pyramid(path: Path, limits: ImageLimits, file: int, rotate: int = 0) -> Index:
+    """The same of a photo's first picture, whatever of it is there, turned; also raises what `decode_file` does."""
+    picture = decode_file(path, limits, DecodeOptions(keep_partial=True, rotate=rotate))
     vips = _vips()
     try:
         pixels = _shown(picture)

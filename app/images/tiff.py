@@ -21,10 +21,14 @@ from app.images.metadata.exif_writing import serialized
 from app.images.metadata.rewriting import Metadata
 from app.images.picture import Picture, Pixels
 from app.images.srgb_table import profile_space
+from app.notices import NoticeKind, say
 
 _SHORT, _LONG, _RATIONAL, _BYTE, _UNDEFINED = 3, 4, 5, 1, 7
 _ONE_OF_SEVERAL_PAGES = 2
-_ROUNDED = "Grey with transparency and a grey profile was rounded to 8 bits, since few programs open more of it."
+_ROUNDED = say(
+    NoticeKind.GREY_ALPHA_ROUNDED,
+    "Grey with transparency and a grey profile was rounded to 8 bits, since few programs open more of it.",
+)
 _DEFLATE, _DIFFERENCES, _UNASSOCIATED_ALPHA, _INCH = 8, 2, 2, 2
 
 

@@ -94,7 +94,9 @@ class Previewer:
     def variants(
         self, options: RestoreOptions, asked: Sequence[Quality]
     ) -> tuple[tuple[Quality | None, RestoreOptions], ...]:
-        """What is restored: the model that the options name, else each asked quality (none: all) that is installed.
+        """What is restored: the model that the options name, and each asked quality that is installed.
+
+        Without a model, none asked means all.
 
         Raises:
             Unprocessable: `preview_local_only` for another backend. Unavailable: `no_model`.
@@ -103,16 +105,18 @@ class Previewer:
             raise Unprocessable(
                 "preview_local_only", "Previews are made on this machine only; choose the backend local."
             )
-        if options.model is not None:
-            return ((None, options),)
+        named: tuple[tuple[Quality | None, RestoreOptions], ...] = () if options.model is None else ((None, options),)
+        if named and not asked:
+            return named
         rows = self._qualities()
         installed = [Quality(row["quality"]) for row in rows if row["stands_in_for"] is None]
         chosen = [quality for quality in Quality if quality in (asked or installed) and quality in installed]
-        if not chosen and rows:  # what stands in for all of them
+        if not chosen and rows and not named:  # what stands in for all of them
             chosen = [asked[0] if asked else Quality(rows[0]["quality"])]
-        if not chosen:
+        if not chosen and not named:
             raise Unavailable("no_model", "No model is installed; run: python3 run.py models download")
-        return tuple((quality, dataclasses.replace(options, quality=quality.value)) for quality in chosen)
+        replace = functools.partial(dataclasses.replace, options, model=None)
+        return (*named, *((quality, replace(quality=quality.value)) for quality in chosen))
 
     def prepare(
         self,

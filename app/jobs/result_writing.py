@@ -14,7 +14,7 @@ from app.errors import RestoreError
 from app.images import Encoded, Picture
 from app.jobs.progress import Progress
 from app.jobs.storage_retries import StorageRetries
-from app.notices import Notice
+from app.notices import Notice, NoticeKind, notice
 from app.options import RestoreOptions
 from app.results import RestorationResult
 from app.stages import Stage
@@ -23,17 +23,18 @@ from app.store import Attempt, Result
 
 log = logging.getLogger(__name__)
 
-FACES_NOT_KEPT = Notice(
-    "faces_not_kept",
+FACES_NOT_KEPT = notice(
+    NoticeKind.FACES_NOT_KEPT,
     "There was no room to keep the faces, so their strength cannot be changed without restoring again.",
 )
 
-SURROUNDINGS_NOT_KEPT = Notice(
-    "metadata_not_kept", "Metadata and colour profile could not be written, so the result is without them."
+SURROUNDINGS_NOT_KEPT = notice(
+    NoticeKind.METADATA_NOT_KEPT, "Metadata and colour profile could not be written, so the result is without them."
 )
 
-RESTORED_LOCALLY = Notice(
-    "restored_locally", "SiliconFlow was in trouble, so this machine restored the photo, as fallback=local asks."
+RESTORED_LOCALLY = notice(
+    NoticeKind.RESTORED_LOCALLY,
+    "SiliconFlow was in trouble, so this machine restored the photo, as fallback=local asks.",
 )
 
 

@@ -29,7 +29,7 @@ from app.jobs.settlement import Settlement
 from app.jobs.storage_retries import StorageRetries
 from app.logs import Sparing
 from app.metrics import Metrics
-from app.notices import Notice
+from app.notices import NoticeKind, notice
 from app.options import BackendName, Pages, Partial, RestoreOptions
 from app.stages import OnProgress, Stage
 from app.storage import Storage, new_id, translate_disk_full
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FACTS_NOT_KEPT = Notice("facts_not_kept", "What is known of this run could not be stored.")
+FACTS_NOT_KEPT = notice(NoticeKind.FACTS_NOT_KEPT, "What is known of this run could not be stored.")
 SHUTTING_DOWN = "shutting_down"  # the code of a decoder that was closed
 
 

@@ -27,10 +27,14 @@ Answer = TypeVar("Answer")
 
 @dataclasses.dataclass(frozen=True)
 class Upload:
-    """One uploaded file whose bytes are all written: its label, and its writer (None when not one byte came)."""
+    """One uploaded file whose bytes are all written: its label, and its writer (None when not one byte came).
+
+    `options` are its own where it has others than the job: of the same backend and fallback.
+    """
 
     label: str
     writer: UploadWriter | None
+    options: RestoreOptions | None = None
 
     @property
     def path(self) -> Path:
@@ -118,6 +122,8 @@ class Submission:
         stored: list[StoredUpload] = []
         try:
             backend = self.check_options(options)
+            for own in {upload.options for upload in uploads if upload.options is not None}:
+                self.check_options(own)
             headers = _check_each(uploads, functools.partial(self._check_one, options=options))
             if self._scan is not None:
                 _check_each(uploads, functools.partial(_scan_one, self._scan))
@@ -194,7 +200,7 @@ class Submission:
 
     def _check_one(self, upload: Upload, options: RestoreOptions) -> Header:
         header = self._read_header(upload.path)
-        self._check_pages(header, options)
+        self._check_pages(header, upload.options or options)
         return header
 
     def _check_pages(self, header: Header, options: RestoreOptions) -> None:
@@ -258,7 +264,8 @@ def _writer_of(upload: Upload) -> UploadWriter:
 
 
 def _new_photo(upload: Upload, header: Header, stored: StoredUpload) -> NewPhoto:
-    return NewPhoto(stored.id, stored.sha256, upload.label, header.mime, header.width, header.height, stored.bytes)
+    own = None if upload.options is None else upload.options.to_json()
+    return NewPhoto(stored.id, stored.sha256, upload.label, header.mime, header.width, header.height, stored.bytes, own)
 
 
 def _refused_row(index: int, upload: Upload, error: RestoreError) -> dict[str, object]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from app.errors import Unavailable
 from app.images import Box, Overview, PatchWindow, Picture
-from app.notices import Notice
+from app.notices import Notice, NoticeKind, notice
 from app.options import Quality, RestoreOptions, output_size
 from app.restoration import patches
 from app.restoration.device import profile_of
@@ -254,11 +254,11 @@ def _face_notices(done: FacesResult) -> list[Notice]:
     notices = []
     left_out = sum(row["reason"] in (FaceReason.TOO_MANY, FaceReason.FAILED) for row in done.rows)
     if left_out:
-        text = f"{left_out} of {len(done.rows)} faces were only upscaled; the list of faces says why."
-        notices.append(Notice("faces_left_out", text))
+        words = "{left_out} of {faces} faces were only upscaled; the list of faces says why."
+        notices.append(notice(NoticeKind.FACES_LEFT_OUT, words, left_out=left_out, faces=len(done.rows)))
     if done.layers_too_large:
         text = "The faces of this result are too large to be kept, so their strength cannot be changed afterwards."
-        notices.append(Notice("faces_not_kept", text))
+        notices.append(notice(NoticeKind.FACES_NOT_KEPT, text))
     return notices
 
 

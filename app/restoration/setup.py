@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import Unavailable
-from app.notices import Notice
+from app.notices import Notice, NoticeKind, notice
 from app.options import Quality, RestoreOptions
 from app.restoration import device as devices
 from app.restoration.device_memory import release_memory
@@ -112,18 +112,23 @@ class Setup:
         if options.denoise is None:
             return None, ()
         if row.denoise_partner is None:
-            text = f"{row.name} has no denoise setting, so it was ignored; use realesr-general-x4v3."
-            return None, (Notice("denoise_ignored", text),)
+            words = "{model} has no denoise setting, so it was ignored; use realesr-general-x4v3."
+            return None, (notice(NoticeKind.DENOISE_IGNORED, words, model=row.name),)
         load_error = self.registry.load_error(row.denoise_partner)
         if options.denoise < 1.0 and load_error is not None:
-            return None, (Notice("denoise_unavailable", f"The denoise setting was ignored: {load_error}"),)
+            words = "The denoise setting was ignored: {why}"
+            return None, (notice(NoticeKind.DENOISE_UNAVAILABLE, words, why=load_error),)
         return options.denoise, ()
 
 
 def _stand_in(name: str, wanted: str) -> Notice:
     """The warning that another model ran than the one that was meant."""
-    how = f"get it with: python3 run.py models download {wanted}"
+    command = f"python3 run.py models download {wanted}"
     if name == EMBEDDED_MODEL:
-        text = f"The small model that ships with the project ({name}) ran, since {wanted} is not installed; {how}"
-        return Notice("embedded_model", text)
-    return Notice("model_fallback", f"{wanted} is not installed, so {name} ran; {how}")
+        words = (
+            "The small model that ships with the project ({found}) ran, since {wanted} is not installed; "
+            "get it with: {command}"
+        )
+        return notice(NoticeKind.EMBEDDED_MODEL, words, found=name, wanted=wanted, command=command)
+    words = "{wanted} is not installed, so {found} ran; get it with: {command}"
+    return notice(NoticeKind.MODEL_FALLBACK, words, wanted=wanted, found=name, command=command)

@@ -50,6 +50,7 @@ class NewPhoto:
     width: int
     height: int
     bytes: int
+    options_json: str | None = None  # of its first attempt, where they are not the job's
 
 
 @dataclasses.dataclass(frozen=True)

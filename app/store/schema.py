@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import logging
@@ -251,7 +250,6 @@ _FACTS_AS_JSON: dict[str, tuple[str, type[list[Any]] | type[dict[str, Any]]]] = 
     "params_json": ("params", dict),
     "receipts_json": ("receipts", list),
 }
-_NOTICE_FIELDS = {field.name for field in dataclasses.fields(Notice)}
 
 
 @functools.cache
@@ -286,7 +284,7 @@ def attempt_of(row: Row[Any]) -> Attempt:
     for column, (field, kind) in _FACTS_AS_JSON.items():
         facts = _facts(values.pop(column), kind, row.id)
         values[field] = tuple(facts) if isinstance(facts, list) else facts
-    values["warnings"] = tuple(Notice(**row) for row in values["warnings"] if set(row) == _NOTICE_FIELDS)
+    values["warnings"] = tuple(filter(None, map(Notice.from_facts, values["warnings"])))
     values["status"] = AttemptStatus(values["status"])
     return Attempt(**values)
 

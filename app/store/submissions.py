@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from sqlalchemy import Connection, func, insert, select
 
@@ -21,6 +22,7 @@ from app.store.schema import attempts, jobs, photos
 
 LONGEST_RETRY_SECONDS = 600
 _GUESSED_SECONDS_PER_PHOTO = 10.0
+_NONE_OF_THEIR_OWN: Mapping[str, str] = MappingProxyType({})
 
 
 def insert_job(
@@ -42,7 +44,8 @@ def insert_job(
     charge(connection, owner, len(new_photos), daily_limit, now)
     connection.execute(insert(photos), [photo_values(photo, owner, now) for photo in new_photos])
     photo_ids = [photo.id for photo in new_photos]
-    return insert_attempts(connection, owner, photo_ids, options_json, backend, now, job_id, origin)
+    own = {photo.id: photo.options_json for photo in new_photos if photo.options_json is not None}
+    return insert_attempts(connection, owner, photo_ids, options_json, backend, now, job_id, origin, own)
 
 
 def insert_attempts(
@@ -54,8 +57,12 @@ def insert_attempts(
     now: float,
     job_id: str | None = None,
     origin: JobOrigin = NO_ORIGIN,
+    own: Mapping[str, str] = _NONE_OF_THEIR_OWN,
 ) -> str:
-    """Write a job (with the given id, or a fresh one) and its waiting attempts for photos that have rows; its id."""
+    """Write a job (with the given id, or a fresh one) and its waiting attempts for photos that have rows; its id.
+
+    `own`: the options of photos, by their ids, that have others than the job.
+    """
     job_id = job_id or secrets.token_hex(16)
     connection.execute(insert(jobs).values(id=job_id, owner=owner, created_at=now, options_json=options_json))
     rows = [
@@ -66,7 +73,7 @@ def insert_attempts(
             "position": position,
             "status": AttemptStatus.QUEUED.value,
             "backend": backend,
-            "options_json": options_json,
+            "options_json": own.get(photo_id, options_json),
             "request_id": origin.request_id,
             "trace": origin.trace,
             "created_at": now,

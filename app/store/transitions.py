@@ -6,7 +6,6 @@ connection and return the ids of the jobs they changed, or None.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from sqlalchemy import Connection, and_, func, update
@@ -40,7 +39,7 @@ def complete(connection: Connection, attempt_id: str, token: str, result: Result
         model=result.model,
         seconds=result.seconds,
         faces_json=as_json(result.faces),
-        warnings_json=as_json(tuple(dataclasses.asdict(notice) for notice in result.warnings)),
+        warnings_json=as_json(tuple(notice.as_facts() for notice in result.warnings)),
         params_json=as_json(result.params),
         cache_key=result.cache_key,
         from_cache=result.from_cache,

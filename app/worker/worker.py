@@ -13,9 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from app.health_reasons import HealthReason
 from app.jobs.queue_depth import follow_rows
 from app.jobs.runner import Runner
 from app.metrics import Metrics
+from app.notices import Sentence, say
 from app.options import BackendName
 from app.queue import Queue
 from app.store import Store
@@ -207,19 +209,20 @@ class Worker:
         for thread in self._threads:
             thread.join(0.0 if left else join_seconds)
 
-    def _status(self) -> tuple[str, list[str]]:
+    def _status(self) -> tuple[str, list[Sentence]]:
         states = {thread.name: thread.state for thread in self._threads}
         reasons = [
-            f"The thread {name} keeps dying; the log says why."
+            say(HealthReason.THREAD_DIES, "The thread {thread} keeps dying; the log says why.", thread=name)
             for name, state in states.items()
             if state is ThreadState.FAILING
         ]
         if self._hung:
-            reasons.append("A restoration hangs; the process is about to be restarted.")
+            words = "A restoration hangs; the process is about to be restarted."
+            reasons.append(say(HealthReason.RESTORATION_HANGS, words))
         if reasons:
             return "failing", reasons
         if self._context.draining:
-            return "draining", ["The service is stopping."]
+            return "draining", [say(HealthReason.SHUTTING_DOWN, "The service is stopping.")]
         if ThreadState.STOPPED in states.values():
-            return "stopped", ["The worker is not running."]
+            return "stopped", [say(HealthReason.WORKER_STOPPED, "The worker is not running.")]
         return ("idle" if self.active_runs.is_empty() else "busy"), []

@@ -13,11 +13,24 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import requests
 
 KEYS = ("attacker-" + "a" * 32, "neighbour-" + "b" * 32)
+TIMEOUT_SECONDS = 60.0
 _READY_SECONDS = 180.0
+_PHOTO_SECONDS = 120.0
+_ENDS = ("completed", "failed", "cancelled")
+# A shell lowers the limit for what it becomes, so that nothing has run in the service before.
+_WITH_DESCRIPTORS = ("/bin/sh", "-c", 'ulimit -n "$0"; exec "$@"')
+
+
+class Seen(NamedTuple):
+    """What an attack saw, in words, and whether it broke the service."""
+
+    text: str
+    broken: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,20 +55,59 @@ class Target:
         """Host and port."""
         return "127.0.0.1", int(self.url.rpartition(":")[2])
 
+    def get(self, path: str, headers: dict[str, str] | None = None, **options: Any) -> requests.Response:
+        """Ask for a path, by the attacker unless other headers are given."""
+        return requests.get(f"{self.url}{path}", headers=headers or self.attacker, timeout=TIMEOUT_SECONDS, **options)
+
+    def submit(
+        self, data: bytes, headers: dict[str, str] | None = None, *, name: str = "photo", **options: str
+    ) -> requests.Response:
+        """Send one photo with options of the restoration, by the attacker unless other headers are given."""
+        return requests.post(
+            f"{self.url}/enhance",
+            files={"files": (name, data)},
+            data=options,
+            headers=headers or self.attacker,
+            timeout=TIMEOUT_SECONDS,
+        )
+
+    def status_of_submit(self, data: bytes, headers: dict[str, str] | None = None) -> int:
+        """The status of a submit, 0 without an answer."""
+        try:
+            return self.submit(data, headers).status_code
+        except requests.RequestException:
+            return 0
+
+    def ended(self, job_id: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
+        """The state of a job after its end, or what it is once the time is over."""
+        deadline = time.monotonic() + _PHOTO_SECONDS
+        while True:
+            found: dict[str, Any] = self.get(f"/status/{job_id}", headers).json()
+            if found["status"] in _ENDS or time.monotonic() > deadline:
+                return found
+            time.sleep(0.1)
+
+    def log_lines(self) -> int:
+        """How many lines the service has written."""
+        return (self.folder / "log").read_bytes().count(b"\n")
+
 
 @contextlib.contextmanager
-def started(checkout: Path, weights: dict[str, bytes] | None = None, **settings: str) -> Iterator[Target]:
+def started(
+    checkout: Path, weights: dict[str, bytes] | None = None, *, descriptors: int | None = None, **settings: str
+) -> Iterator[Target]:
     """Start a service from the checkout, wait until it answers, and kill it at the end.
 
     Args:
         checkout: the folder of a working tree.
         weights: further files for its weights folder.
+        descriptors: how many the service may have; None: as many as we.
         settings: environment variables; an empty one is left out.
 
     Raises:
         RuntimeError: it ended before it answered.
     """
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder, port = Path(name), _free_port()
         (folder / "weights").mkdir()
         for file, data in (weights or {}).items():
@@ -64,7 +116,7 @@ def started(checkout: Path, weights: dict[str, bytes] | None = None, **settings:
         command = [sys.executable, "-m", "app.commands", "serve", "--child-of", str(os.getpid())]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
-                command,
+                [*_WITH_DESCRIPTORS, str(descriptors), *command] if descriptors else command,
                 cwd=checkout,
                 env={key: value for key, value in environment.items() if value},
                 stdout=log,

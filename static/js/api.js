@@ -21,8 +21,8 @@ let clockOffsetSeconds = 0;
 /** The service's idea of now, in epoch seconds: this machine's clock may be wrong. */
 export const serverNow = () => Date.now() / 1000 + clockOffsetSeconds;
 
-async function request(path, { method = "GET", json, signal } = {}) {
-  const init = { method, signal, headers: {} };
+async function request(path, { method = "GET", json, body, accept, signal } = {}) {
+  const init = { method, signal, body, headers: accept ? { Accept: accept } : {} };
   if (json !== undefined) {
     init.headers["Content-Type"] = "application/json";
     init.body = JSON.stringify(json);
@@ -91,6 +91,35 @@ export const blendFaces = (jobId, attemptId, strengths, signal) =>
 export const restoreAgain = (photoId, options) =>
   requestJson(`/api/v1/photos/${photoId}/restore`, { method: "POST", json: options });
 
+const LINES = "application/x-ndjson";
+/**
+ * A patch of a photo in each quality: `online` gets the place and the untouched patch, then each restored one when it is
+ * there. `fields` are options with x, y and qualities.
+ */
+export async function preview(file, fields, online, signal) {
+  const body = new FormData();
+  for (const [name, value] of Object.entries(fields)) body.append(name, value);
+  body.append("file", file, file.name || "photo");
+  const answer = await request("/api/v1/preview", { method: "POST", body, accept: LINES, signal });
+  for await (const line of linesOf(answer.body)) {
+    const found = JSON.parse(line);
+    if (found.code) throw toProblem(found.status, found, null);
+    online(found);
+  }
+}
+
+async function* linesOf(stream) {
+  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+  let begun = "";
+  while (true) {
+    const { done, value } = await reader.read();
+    const lines = (begun + (value ?? "")).split("\n");
+    begun = lines.pop();
+    yield* lines.filter(Boolean);
+    if (done) return;
+  }
+}
+
 /** A picture's bytes. */
 export const fetchImage = async (address, signal) => (await request(address, { signal })).blob();
 
@@ -124,13 +153,15 @@ export const tileAddress = (jobId, attempt, of, level, x, y) =>
   `${JOBS}/${jobId}/tile?attempt=${attempt.id}&of=${of}&level=${level}&x=${x}&y=${y}&v=${attempt.version ?? 1}`;
 
 /**
- * Send photos with one set of options; gives the accepted job. `onProgress` hears the share of bytes that are out.
- * XMLHttpRequest, because fetch cannot tell how far an upload is.
+ * Send photos with one set of options, and what single ones have of their `own`; gives the accepted job. `onProgress`
+ * hears the share of bytes that are out. XMLHttpRequest, because fetch cannot tell how far an upload is.
  */
-export function submit(files, options, onProgress, signal) {
+export function submit(photos, options, onProgress, signal) {
   const form = new FormData();
   for (const [name, value] of Object.entries(options)) form.append(name, value);
-  for (const file of files) form.append("files", file, file.name || "photo");
+  const own = photos.map((photo) => photo.own ?? {});
+  if (own.some((options) => Object.keys(options).length)) form.append("photo_options", JSON.stringify(own));
+  for (const { file } of photos) form.append("files", file, file.name || "photo");
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open("POST", "/api/v1/enhance/batch");

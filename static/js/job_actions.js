@@ -5,7 +5,7 @@ import * as api from "./api.js";
 import { answered, say } from "./answers.js";
 import { confirmed } from "./confirming.js";
 import { announce } from "./dom.js";
-import { ended } from "./jobs.js";
+import { ended, optionsOf } from "./jobs.js";
 import { text } from "./text.js";
 
 const GONE_STATUS = 404;
@@ -21,10 +21,10 @@ export class JobActions {
 
   /** Restore a failed or cancelled photo once more with the options it had. */
   retry(pressed, jobId, attempt) {
-    return this.again(pressed, jobId, attempt, this.jobs.get(jobId).options);
+    return this.again(pressed, jobId, attempt, optionsOf(this.jobs.get(jobId), attempt));
   }
 
-  /** Restore a photo again with these options: from the service's own copy, else by sending that copy once more. Gives the new job. */
+  /** Restore a photo again with these options, turned as it was: from the service's own copy, else by sending that copy once more. Gives the new job. */
   again(pressed, jobId, attempt, options) {
     return answered(pressed, () => this.#restoreAgain(jobId, attempt, options), {
       busy: text("job.again_busy"), done: () => text("job.again", { name: attempt.original_filename }) });
@@ -61,7 +61,8 @@ export class JobActions {
   }
 
   async #restoreAgain(jobId, attempt, options) {
-    const wanted = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== null && value !== ""));
+    const { rotate = 0 } = optionsOf(this.jobs.get(jobId), attempt);
+    const wanted = Object.fromEntries(Object.entries({ ...options, rotate }).filter(([, value]) => value !== null && value !== ""));
     const accepted = await this.#restoreStoredPhoto(attempt, wanted) ?? await this.#uploadAgain(jobId, attempt, wanted);
     const job = await api.job(accepted.job_id);
     this.jobs.merge(job);
@@ -70,12 +71,12 @@ export class JobActions {
 
   /** One after another, waiting for room where the service asks for it; gives how many were taken. */
   async #retryRest(pressed, jobId) {
-    const { options } = this.jobs.get(jobId);
+    const job = this.jobs.get(jobId);
     const rest = this.jobs.rest(jobId);
     let taken = 0;
     while (rest.length) {
       try {
-        await this.#restoreAgain(jobId, rest[0], options);
+        await this.#restoreAgain(jobId, rest[0], optionsOf(job, rest[0]));
         taken += 1;
       } catch (problem) {
         if (problem.retryAfterSeconds && problem.code !== QUOTA_CODE) {
@@ -139,6 +140,6 @@ export class JobActions {
 
   async #uploadAgain(jobId, attempt, options) {
     const copy = await api.original(jobId, attempt.id);
-    return api.submit([new File([copy], attempt.original_filename)], options, () => {});
+    return api.submit([{ file: new File([copy], attempt.original_filename) }], options, () => {});
   }
 }

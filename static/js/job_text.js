@@ -19,7 +19,9 @@ export function optionWords({ options }) {
 
 export function titleOf(job) {
   const { attempts } = job;
-  return attempts.length > 1 ? `${photos(attempts.length)} · ${optionWords(job)}` : optionWords(job);
+  const own = attempts.filter(({ own_options: found }) => Object.keys(found ?? {}).some((name) => name !== "rotate")).length;
+  return [attempts.length > 1 && photos(attempts.length), optionWords(job),
+    own > 0 && text("job.own_settings", { count: own })].filter(Boolean).join(" · ");
 }
 
 /** What a job's buttons speak of: its photo, or how many it has. */

@@ -8,6 +8,9 @@ export const GONE = "gone";
 /** Whether a job or an attempt has ended. */
 export const ended = ({ status }) => ENDED.has(status) || status === GONE;
 
+/** The options of one photo of a job: those of all, and what it has of its own. */
+export const optionsOf = (job, attempt) => ({ ...job?.options, ...attempt.own_options });
+
 export class Jobs extends EventTarget {
   #known = new Map();
 

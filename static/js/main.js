@@ -10,14 +10,18 @@ import { downloadEverything } from "./everything.js";
 import { Gallery } from "./gallery.js";
 import { openFileInput } from "./file_input.js";
 import { FinishNotice } from "./finish_notice.js";
+import { openGoneNotice } from "./gone_notice.js";
 import { Jobs, ended } from "./jobs.js";
 import { formatNames } from "./validation.js";
 import { LiveUpdates } from "./live_updates.js";
 import { Models } from "./models.js";
+import { Preview } from "./preview.js";
 import { drawNotice } from "./models_notice.js";
 import { endedSentences } from "./models_text.js";
 import { JobActions } from "./job_actions.js";
-import { Submission } from "./submission.js";
+import { PhotoSettings } from "./photo_settings.js";
+import { Presets } from "./presets.js";
+import { Submission, groupByOptions } from "./submission.js";
 import { ServiceStatus } from "./service_status.js";
 import { Settings } from "./settings.js";
 import { Shortcuts } from "./shortcuts.js";
@@ -38,7 +42,20 @@ const service = new ServiceStatus();
 const models = new Models();
 const settings = new Settings(find("settings-form"));
 const planned = new PlannedTime();
-const tray = new Tray({ scale: () => settings.scale, seconds: () => planned.seconds });
+const presets = new Presets(settings, models);
+const photoSettings = new PhotoSettings(settings, presets);
+const preview = new Preview({
+  options: (photo) => photoSettings.optionsOf(photo),
+  choose: (photo, quality) => photoSettings.choose(photo, quality),
+  first: () => tray.ready()[0],
+});
+const tray = new Tray({
+  scale: (photo) => Number(photoSettings.valuesOf(photo).scale),
+  format: (photo) => photoSettings.valuesOf(photo).output_format,
+  seconds: () => planned.seconds,
+  preview: (photo) => preview.open(photo),
+  parts: (photo) => photoSettings.tileParts(photo),
+});
 const actions = new JobActions(jobs);
 const again = (pressed, jobId, attempt) => actions.again(pressed, jobId, attempt, settings.options());
 const comparison = new Comparison(jobs, (Viewer) => new Viewer(jobs, { again }),
@@ -70,13 +87,23 @@ function showProblem(problem) {
 }
 
 function planTime() {
-  if (service.config) planned.ask(tray.ready().map(({ facts }) => facts), settings.options());
-  tray.draw();
+  if (service.config) {
+    const photos = photoSettings.photo ? [photoSettings.photo] : tray.ready(); // in its dialog the times are its own
+    const asked = groupByOptions(photos, (photo) => (photoSettings.photo ? settings.options() : photoSettings.optionsOf(photo)));
+    planned.ask(settings.options(), asked.map(({ options, photos: some }) => ({ options, photos: some.map(({ facts }) => facts) })));
+    photoSettings.draw(tray.photos);
+  }
+  drawTray();
 }
 
 function drawTimes() {
   settings.showTimes(planned.words);
+  drawTray();
+}
+
+function drawTray() {
   tray.draw();
+  if (service.config) preview.offer(planned.seconds, tray.ready().length > 0);
 }
 
 async function loadJobs(before = null) {
@@ -100,7 +127,10 @@ function applyConfig() {
   const { config } = service;
   const { limits } = config;
   tray.config = config;
+  const wasWhole = presets.isWhole;
   settings.applyConfig(config);
+  presets.applyConfig(config, wasWhole);
+  if (config.models.length) photoSettings.fit(tray.photos); // before that nobody knows what there is
   setText(find("limits"), text("desk.limits", { formats: formatNames(config.formats),
     megabytes: Number(limits.max_file_megabytes), megapixels: limits.max_input_megapixels }));
   find("sign-out").hidden = !config.key_required;
@@ -124,6 +154,8 @@ service.addEventListener("polled", () => {
   if (service.config?.key_required) showAccount();
 });
 settings.addEventListener("change", planTime);
+photoSettings.addEventListener("change", planTime);
+openGoneNotice(settings);
 tray.addEventListener("change", planTime);
 jobs.addEventListener("changed", ({ detail }) => {
   const job = jobs.get(detail);
@@ -147,7 +179,8 @@ api.session.addEventListener("signed-out", () => {
 });
 find("restore").addEventListener("click", () => {
   find("restore-answer").hidden = true;
-  submission.run(settings.options());
+  const common = settings.options(); // what is changed while photos are sent is for the next ones
+  submission.run((photo) => (photo.own ? photoSettings.optionsOf(photo) : common));
 });
 find("message-close").addEventListener("click", () => (find("message").hidden = true));
 find("older").addEventListener("click", ({ currentTarget }) => {

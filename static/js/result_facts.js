@@ -2,11 +2,12 @@
 // Pure: from a job and an attempt to texts.
 
 import { bytes, duration, exactSeconds, factor, megapixels, sentenceCase, size } from "./format.js";
+import { optionsOf } from "./jobs.js";
 import { text, textOf } from "./text.js";
 
 /** Pairs of a name and its value, in reading order. */
 export function factRows(job, attempt) {
-  const { result } = attempt;
+  const { result } = attempt, options = optionsOf(job, attempt);
   const rows = [
     [text("fact.before"), picture(attempt.original_width, attempt.original_height, attempt.original_bytes)],
     [text("fact.after"), picture(result.width, result.height, result.bytes)],
@@ -14,9 +15,9 @@ export function factRows(job, attempt) {
     [text("fact.seconds"), time(attempt)],
     [text("fact.model"), result.model],
     [text("fact.where"), result.backend === "local" ? whereOf(result.params) : sentenceCase(result.backend)],
-    [text("fact.faces"), faceWords(job, result)],
+    [text("fact.faces"), faceWords(options, result)],
     [text("fact.format"), result.url.split(".").at(-1).toUpperCase()],
-    [text("fact.metadata"), textOf("metadata_result", job.options?.metadata) ?? text("metadata_result.keep")],
+    [text("fact.metadata"), textOf("metadata_result", options.metadata) ?? text("metadata_result.keep")],
   ];
   return rows.filter(([, value]) => value);
 }
@@ -32,15 +33,15 @@ function whereOf(params) {
   return [text("fact.this_machine"), params?.device, params?.precision].filter((word) => typeof word === "string").join(", ");
 }
 
-function faceWords(job, { faces = [], backend, params }) {
-  if (!faces.length) return noFaceWords(job, backend, params);
+function faceWords(options, { faces = [], backend, params }) {
+  if (!faces.length) return noFaceWords(options, backend, params);
   const restored = faces.filter((face) => face.restored).length;
   return restored === faces.length ? text("fact.all_faces", { count: restored }) : text("fact.some_faces", { restored, count: faces.length });
 }
 
 /** "None found" only where somebody looked: not in the cloud, and not without the networks for faces. */
-function noFaceWords(job, backend, params) {
+function noFaceWords(options, backend, params) {
   if (backend !== "local") return "";
-  if (job.options?.face_enhance === false) return text("fact.faces_not_asked");
+  if (options.face_enhance === false) return text("fact.faces_not_asked");
   return params?.faces === null ? text("fact.faces_not_looked_for") : text("fact.no_faces");
 }

@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { withCommand } from "./shell_command.js";
 import { el, find, setAttribute, setText } from "./dom.js";
 import { bytes, duration, sentenceCase } from "./format.js";
-import { text, textOf } from "./text.js";
+import { reasonText, text, textOf } from "./text.js";
 
 const WATCHED_POLL_SECONDS = 0.9; // somebody looks at the chip, or photos are at work
 const POLL_SECONDS = 10;
@@ -96,7 +96,7 @@ export class ServiceStatus extends EventTarget {
     setText(find("service-waiting"), waiting ? text("service.waiting", { count: waiting }) : "");
     const model = word === "offline" ? "" : this.config?.default_model ?? "";
     setText(find("service-model"), [this.state?.device?.name, model].filter(Boolean).join(" · "));
-    const reasons = word === "offline" ? [text("service.unreachable")] : this.state?.reasons ?? [];
+    const reasons = word === "offline" ? [text("service.unreachable")] : this.state?.causes?.map(reasonText) ?? this.state?.reasons ?? [];
     showSentences(find("service-reasons"), "li", reasons);
     const grave = ["failing", "degraded", "offline"].includes(word) && reasons.length > 0;
     find("trouble").hidden = !grave;

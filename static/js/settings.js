@@ -3,22 +3,25 @@
 
 import { el, find, setText } from "./dom.js";
 import { factor, percent } from "./format.js";
+import { ModelChoice } from "./model_choice.js";
+import { fitValues, isLossy, optionsOf, readValues, valuesOf, writeValues } from "./settings_values.js";
 import { backendText } from "./status_text.js";
 import { text, textOf } from "./text.js";
 
 const STORAGE_KEY = "neural-image-restore.settings";
-const LOSSY_FORMATS = new Set(["auto", "jpg", "webp", "avif"]);
-const LOCAL_OPTIONS = ["model", "denoise", "face_model", "color_correction", "color_strength", "pages"];
-const PAGES_FORMATS = new Set(["auto", "tiff"]);
 
 export class Settings extends EventTarget {
+  #wanted = storedValues(); // also what is not offered just now: a model may come back
+
   /** `form` is the element in the page; nothing works before `applyConfig`. */
   constructor(form) {
     super();
     this.form = form;
     this.config = null;
+    this.modelChoice = new ModelChoice(form);
+    this.remembers = true; // false while the form is lent to a single photo
     form.addEventListener("submit", (event) => event.preventDefault());
-    form.addEventListener("input", () => this.#changed());
+    form.addEventListener("input", ({ target }) => this.#changed(target));
     find("settings-reset").addEventListener("click", () => this.#reset());
   }
 
@@ -43,30 +46,43 @@ export class Settings extends EventTarget {
     this.form.elements.quality.value = config.default_quality ?? "fast";
     this.#backends(config.backends);
     this.#showSubstitutes(config.qualities ?? []);
-    this.#restoreSaved();
-    this.#changed(false);
+    this.#restoreWanted();
+    this.#changed(null, false);
   }
 
-  /** The options as the service names them; those at their defaults are left out where that means the same. */
+  /** What stands in the form, by the names of its fields. */
+  values() {
+    return readValues(this.form);
+  }
+
+  /** The options as the service names them; see `optionsOf`. */
   options() {
+    return optionsOf(this.values());
+  }
+
+  /** What the service does where nothing is said. */
+  get defaults() {
+    return valuesOf(Object.fromEntries(Object.entries(this.config.options).map(([name, option]) => [name, option.default])));
+  }
+
+  /** Values as the form can take them now, and those that it does not offer; see `fitValues`. */
+  fit(values) {
+    return fitValues(this.form, values);
+  }
+
+  /** Put values into the form; those that it does not offer are told by the event `gone`. */
+  apply(values) {
+    const { values: fitted, gone } = this.fit(values);
+    writeValues(this.form, fitted);
+    this.#tell(gone);
+    this.#changed();
+  }
+
+  /** Choose a quality, as a press on it does. */
+  choose(quality) {
     const { elements } = this.form;
-    const found = {
-      backend: this.backend, quality: elements.quality.value, scale: elements.scale.value,
-      face_enhance: String(elements.face_enhance.checked), face_strength: String(elements.face_strength.value / 100),
-      output_format: elements.output_format.value, metadata: elements.metadata.value,
-      model: elements.model.value, face_model: elements.face_model.value, denoise: elements.denoise.value,
-    };
-    if (elements.color_correction.checked) {
-      Object.assign(found, { color_correction: "auto", color_strength: String(elements.color_strength.value / 100) });
-    }
-    if (LOSSY_FORMATS.has(found.output_format)) found.output_quality = elements.output_quality.value;
-    if (elements.pages.value !== "first" && PAGES_FORMATS.has(found.output_format)) found.pages = elements.pages.value;
-    if (elements.partial.value !== "refuse") found.partial = elements.partial.value;
-    if (this.backend !== "local") {
-      found.prompt = elements.prompt.value.trim();
-      for (const name of LOCAL_OPTIONS) delete found[name];
-    }
-    return Object.fromEntries(Object.entries(found).filter(([, value]) => value !== ""));
+    elements.quality.value = quality;
+    this.#changed([...elements.quality].find((radio) => radio.checked));
   }
 
   get scale() {
@@ -128,9 +144,10 @@ export class Settings extends EventTarget {
     )));
   }
 
-  #changed(remember = true) {
+  #changed(pressed, remember = true) {
     const { elements } = this.form;
     const local = this.backend === "local";
+    this.modelChoice.settle(pressed, local, this.config.default_quality ?? "fast");
     const faces = elements.face_enhance.checked;
     setText(find("scale-value"), factor(elements.scale.value));
     setText(find("face-strength-value"), percent(elements.face_strength.value / 100));
@@ -143,7 +160,7 @@ export class Settings extends EventTarget {
     find("color-strength-row").hidden = !elements.color_correction.checked;
     find("faces-missing").hidden = !faces || !this.#facesMissing;
     find("face-strength-row").hidden = !faces || this.#facesMissing;
-    find("output-quality-row").hidden = !LOSSY_FORMATS.has(elements.output_format.value);
+    find("output-quality-row").hidden = !isLossy(elements.output_format.value);
     find("prompt-row").hidden = local;
     find("local-only").hidden = !local;
     if (remember) this.#save();
@@ -151,33 +168,29 @@ export class Settings extends EventTarget {
   }
 
   #save() {
-    const kept = {};
-    for (const field of this.form.elements) {
-      if (!field.name || (field.type === "radio" && !field.checked)) continue;
-      kept[field.name] = field.type === "checkbox" ? field.checked : field.value;
-    }
+    const { model = "" } = this.#wanted;
+    this.#wanted = this.values();
+    if (!this.config?.models.length) this.#wanted.model = model; // nobody could choose one yet
+    if (!this.remembers) return;
     try {
-      localStorage.setItem(STORAGE_KEY, JSON.stringify(kept));
+      localStorage.setItem(STORAGE_KEY, JSON.stringify(this.#wanted));
     } catch { /* storage is off: the settings last as long as the page */ }
   }
 
-  /** Only values that the form still offers are taken back. */
-  #restoreSaved() {
-    let kept = {};
-    try {
-      kept = JSON.parse(localStorage.getItem(STORAGE_KEY)) ?? {};
-    } catch { /* never kept, or not ours */ }
-    for (const [name, value] of Object.entries(kept)) {
-      const field = this.form.elements[name];
-      if (!field) continue;
-      if (field.type === "checkbox") field.checked = value === true;
-      else if (this.#offers(field, String(value))) field.value = value;
-    }
+  /** What was chosen last, as far as the form still offers it. Until the service has loaded it does not know what it has. */
+  #restoreWanted() {
+    const { values, gone } = this.fit(this.#wanted);
+    writeValues(this.form, values);
+    if (this.config.models.length) this.#tell(gone);
   }
 
-  #offers(field, value) {
-    if (field instanceof RadioNodeList) return [...field].some((radio) => radio.value === value);
-    return field.tagName !== "SELECT" || [...field.options].some((option) => option.value === value);
+  #tell(gone) {
+    if (gone.length) this.dispatchEvent(new CustomEvent("gone", { detail: gone }));
+  }
+
+  /** Take what stands in the form for what is wanted, whatever was wanted before. */
+  acceptGone() {
+    this.#save();
   }
 
   /** Nothing that a user wrote stays in the browser after signing out; what was chosen may. */
@@ -188,9 +201,19 @@ export class Settings extends EventTarget {
 
   #reset() {
     try {
-      localStorage.removeItem(STORAGE_KEY);
+      if (this.remembers) localStorage.removeItem(STORAGE_KEY);
     } catch { /* nothing was kept */ }
+    this.#wanted = {};
     this.form.reset();
     this.applyConfig(this.config);
+  }
+}
+
+/** The values of the last visit. */
+function storedValues() {
+  try {
+    return Object(JSON.parse(localStorage.getItem(STORAGE_KEY)));
+  } catch {
+    return {}; // never kept, or not ours
   }
 }

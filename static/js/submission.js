@@ -9,6 +9,34 @@ import { text } from "./text.js";
 const QUEUE_POLL_SECONDS = 3;
 const PHOTO_REFUSED_STATUSES = new Set([400, 413, 415, 422]);
 
+/** Photos with equal options together: `{ options, photos }`, in the order in which the first of each stands. */
+export function groupByOptions(photos, optionsOf) {
+  const groups = new Map();
+  for (const photo of photos) {
+    const options = optionsOf(photo), key = JSON.stringify(options);
+    if (!groups.has(key)) groups.set(key, { options, photos: [] });
+    groups.get(key).photos.push(photo);
+  }
+  return [...groups.values()];
+}
+
+/**
+ * The photos of the next job, at most `most`, in their order: those that go where the first goes. `options` are those of
+ * most of them, and `own` is what each has in place of those; an empty text means the service's default.
+ */
+function nextJob(ready, optionsOf, most) {
+  const { backend } = optionsOf(ready[0]);
+  const photos = ready.filter((photo) => optionsOf(photo).backend === backend).slice(0, most);
+  const [{ options }] = groupByOptions(photos, optionsOf).sort((one, other) => other.photos.length - one.photos.length);
+  const own = photos.map((photo) => ({ ...difference(optionsOf(photo), options), ...(photo.rotate && { rotate: photo.rotate }) }));
+  return { photos, options, own };
+}
+
+function difference(own, shared) {
+  const names = Object.keys({ ...shared, ...own }).filter((name) => own[name] !== shared[name]);
+  return Object.fromEntries(names.map((name) => [name, own[name] ?? ""]));
+}
+
 const sleep = (count) => new Promise((resolve) => setTimeout(resolve, 1000 * count));
 
 export class Submission {
@@ -18,14 +46,14 @@ export class Submission {
     addEventListener("beforeunload", (event) => this.active && event.preventDefault());
   }
 
-  /** Send everything that is ready, with these options. */
-  async run(options) {
+  /** Send everything that is ready; `optionsOf` gives the options of a photo. Photos of one backend share jobs. */
+  async run(optionsOf) {
     const { limits } = this.tray.config;
     const most = Math.min(limits.max_batch_size, limits.queue_limit);
     this.#begin();
     try {
       let photos;
-      while ((photos = this.tray.ready().slice(0, most)).length) await this.#send(photos, options, limits);
+      while ((photos = this.tray.ready()).length) await this.#send(nextJob(photos, optionsOf, most), limits);
     } catch (problem) {
       this.onproblem(problem);
     } finally {
@@ -33,10 +61,10 @@ export class Submission {
     }
   }
 
-  async #send(photos, options, limits) {
+  async #send({ photos, options, own }, limits) {
     await this.#waitForQueueRoom(photos.length, limits.queue_limit);
     try {
-      const accepted = await api.submit(photos.map(({ file }) => file), options, (share) => this.#showProgress(photos, share));
+      const accepted = await api.submit(photos.map(({ file }, place) => ({ file, own: own[place] })), options, (share) => this.#showProgress(photos, share));
       const job = await api.job(accepted.job_id);
       const pictures = new Map(photos.map((photo, place) => [job.attempts[place]?.id, this.tray.release(photo)]));
       announce(text("submission.sent", { count: photos.length }));

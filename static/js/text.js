@@ -31,8 +31,11 @@ export function textOf(group, word, values) {
 /** What the service reports with a code and an English sentence: in the page's language where there is a text of that code. */
 export const errorText = ({ code, message }) => textOf("error", code) ?? message;
 
-/** A warning of a result likewise. */
-export const warningText = ({ code, message }) => textOf("warning", code) ?? message;
+/** A warning of a result likewise, by exactly what it says; an older service tells no kind. */
+export const warningText = ({ kind, message, values }) => (kind ? textOf("warning", kind, values) : null) ?? message;
+
+/** A reason of health in the page's own words, which send nobody to a shell where the page can do it. */
+export const reasonText = ({ code, message, values }) => textOf("reason", code, values) ?? textOf("error", code) ?? message;
 
 /** Fill the texts, labels and titles that index.html holds in English. */
 export function fillPage() {

@@ -1,4 +1,4 @@
-// Small pictures of files that were just chosen, decoded in the background at small size, a few at a time.
+// Small pictures of files that were just chosen, decoded in the background at small size, a few at a time, and turned by hand.
 // Pictures that the browser cannot open (TIFF, HEIC) stay blank until the service shows them.
 
 const SIDE_PIXELS = 280;
@@ -16,6 +16,37 @@ export function thumbnail(file, facts) {
   waiting.push({ canvas, file, facts });
   next();
   return canvas;
+}
+
+/** Turn a small picture by quarters clockwise (-1: to the left), whether it is decoded already or will be. */
+export function turn(canvas, quarters) {
+  canvas.dataset.quarters = String((quartersOf(canvas) + quarters + 4) % 4);
+  if (!canvas.dataset.ready) return;
+  const copy = document.createElement("canvas");
+  copy.width = canvas.width;
+  copy.height = canvas.height;
+  copy.getContext("2d").drawImage(canvas, 0, 0);
+  paint(canvas, copy, (quarters + 4) % 4);
+  copy.width = copy.height = 0;
+}
+
+/** A bitmap of a file whose longer side has at most `side` pixels; `facts` as they lie in the file, once upright. */
+export function decodeSmall(file, facts, side) {
+  const tall = facts.width && facts.height > facts.width;
+  const longer = Math.max(facts.width ?? side, facts.height ?? side);
+  return createImageBitmap(file, {
+    [tall ? "resizeHeight" : "resizeWidth"]: Math.min(side, longer), resizeQuality: "medium", imageOrientation: "from-image",
+  });
+}
+
+/** Draw a picture onto a canvas of its size, turned by quarters clockwise. */
+export function paint(canvas, picture, quarters) {
+  const { width, height } = picture;
+  [canvas.width, canvas.height] = quarters % 2 ? [height, width] : [width, height];
+  const context = canvas.getContext("2d"); // "bitmaprenderer" shows it as it lies in the file
+  context.translate(canvas.width / 2, canvas.height / 2);
+  context.rotate((quarters * Math.PI) / 2);
+  context.drawImage(picture, -width / 2, -height / 2);
 }
 
 /** Give a canvas's memory back. */
@@ -37,17 +68,12 @@ async function next() {
   next();
 }
 
+const quartersOf = (canvas) => Number(canvas.dataset.quarters ?? 0);
+
 async function draw({ canvas, file, facts }) {
-  const tall = facts.width && facts.height > facts.width;
-  const longer = Math.max(facts.width ?? SIDE_PIXELS, facts.height ?? SIDE_PIXELS);
-  const side = Math.min(SIDE_PIXELS, longer);
-  const bitmap = await createImageBitmap(file, {
-    [tall ? "resizeHeight" : "resizeWidth"]: side, resizeQuality: "medium", imageOrientation: "from-image",
-  });
+  const bitmap = await decodeSmall(file, facts, SIDE_PIXELS);
   if (canvas.width === 0) return bitmap.close(); // thrown away meanwhile
-  canvas.width = bitmap.width;
-  canvas.height = bitmap.height;
-  canvas.getContext("2d").drawImage(bitmap, 0, 0); // "bitmaprenderer" shows it as it lies in the file
+  paint(canvas, bitmap, quartersOf(canvas));
   bitmap.close();
   canvas.dataset.ready = "true";
 }

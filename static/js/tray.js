@@ -5,17 +5,22 @@ import { button, el, find, oncePerFrame, setText } from "./dom.js";
 import { validationError, scaleError } from "./validation.js";
 import { readImageHeader } from "./image_header.js";
 import { discard, thumbnail } from "./thumbnail.js";
-import { bytes, duration, size } from "./format.js";
+import { duration } from "./format.js";
+import { sizeWords } from "./result_size.js";
 import { text } from "./text.js";
+import { tileActions } from "./tile_actions.js";
 
 const READ_CONCURRENCY = 8;
 let lastId = 0;
 
 export class Tray extends EventTarget {
-  /** `scale` gives the scale chosen just now; `seconds` the time that the photos which are ready will take, or null. */
-  constructor({ scale, seconds }) {
+  /**
+   * `scale` and `format` give what is chosen for a photo just now; `seconds` the time that the photos which are ready will
+   * take, or null; `preview` gets a photo that somebody wants to look at first; `parts` what else a photo's tile shows.
+   */
+  constructor({ scale, format, seconds, preview, parts }) {
     super();
-    Object.assign(this, { scale, seconds, config: null, photos: [], refused: [], sending: false });
+    Object.assign(this, { scale, format, seconds, preview, parts, config: null, photos: [], refused: [], sending: false });
     this.draw = oncePerFrame(() => this.#draw());
     find("tray-clear").addEventListener("click", () => this.clear());
     find("refused-clear").addEventListener("click", () => this.#clearRefused());
@@ -30,9 +35,9 @@ export class Tray extends EventTarget {
     }
   }
 
-  /** The photos that can be sent at the chosen scale. */
+  /** The photos that can be sent as it is chosen for each. */
   ready() {
-    return this.photos.filter((photo) => !scaleError(photo.facts, this.scale(), this.config));
+    return this.photos.filter((photo) => !this.#scaleError(photo));
   }
 
   /** The photo was accepted by the service: it leaves, and its small picture goes with it. */
@@ -65,7 +70,7 @@ export class Tray extends EventTarget {
     const sentence = facts ? validationError(file, facts, this.config)
       : text("invalid.unreadable");
     if (sentence) return this.#reject(file, sentence);
-    const photo = { id: (lastId += 1), file, facts, canvas: thumbnail(file, facts) };
+    const photo = { id: (lastId += 1), file, facts, rotate: 0, canvas: thumbnail(file, facts) };
     photo.tile = this.#tile(photo);
     this.photos.push(photo);
     this.pendingTiles ??= document.createDocumentFragment();
@@ -75,11 +80,11 @@ export class Tray extends EventTarget {
 
   #tile(photo) {
     const { file, facts } = photo;
-    const measure = facts.width ? size(facts.width, facts.height) : facts.format;
-    photo.note = el("span", { class: "tile-note" }, `${measure} · ${bytes(file.size)}`);
+    photo.note = el("span", { class: "tile-note" });
     return el("li", { class: "tile" },
-      el("div", { class: "tile-photo", data: { format: facts.format } }, photo.canvas),
-      el("span", { class: "tile-name", title: file.name }, file.name), photo.note,
+      el("div", { class: "tile-photo", data: { format: facts.format } }, photo.canvas,
+        tileActions(photo, { onturned: () => this.#changed(), onpreview: (one) => this.preview(one) })),
+      el("span", { class: "tile-name", title: file.name }, file.name), photo.note, this.parts(photo),
       button(text("tray.remove", { name: file.name }), { symbol: "close", quiet: true, class: "tile-remove", onclick: () => this.#remove(photo) }));
   }
 
@@ -87,7 +92,7 @@ export class Tray extends EventTarget {
     const neighbour = photo.tile.nextElementSibling ?? photo.tile.previousElementSibling;
     this.release(photo);
     discard(photo.canvas);
-    (neighbour?.querySelector("button") ?? find("choose-files")).focus();
+    (neighbour?.querySelector(".tile-remove") ?? find("choose-files")).focus();
   }
 
   #reject(file, sentence) {
@@ -118,13 +123,14 @@ export class Tray extends EventTarget {
 
   #drawScales() {
     for (const photo of this.photos) {
-      const sentence = scaleError(photo.facts, this.scale(), this.config);
-      if (sentence === photo.sentence) continue;
-      photo.sentence = sentence;
+      const sentence = this.#scaleError(photo);
       photo.tile.classList.toggle("too-large", sentence !== null);
-      const { facts, file } = photo;
-      setText(photo.note, sentence ?? `${size(facts.width, facts.height)} · ${bytes(file.size)}`);
+      setText(photo.note, sentence ?? sizeWords(photo.facts, photo.file, this.scale(photo)));
     }
+  }
+
+  #scaleError(photo) {
+    return scaleError(photo.facts, this.scale(photo), this.config, this.format(photo));
   }
 
   #drawButton() {

@@ -22,6 +22,8 @@ import jwt
 from app.api.auth.tokens import wrong_token
 from app.api.shared_calls import SharedCalls
 from app.errors import Unavailable
+from app.health_reasons import HealthReason
+from app.notices import say
 from app.threads import SupervisedThread
 
 log = logging.getLogger(__name__)
@@ -99,7 +101,8 @@ class KeySet:
         """One sentence while the issuer cannot be reached, else None."""
         if not self._failed:
             return None
-        return "The issuer's keys for tokens cannot be fetched (JWT_JWKS_URL); the log says why."
+        words = "The issuer's keys for tokens cannot be fetched (JWT_JWKS_URL); the log says why."
+        return say(HealthReason.TOKEN_KEYS_AWAY, words)
 
     def refresh(self) -> bool:
         """Fetch the keys now; the set that is there stays when that fails. Waits for the network."""

@@ -17,6 +17,9 @@ from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 from limits.errors import StorageError
 
+from app.health_reasons import HealthReason
+from app.notices import say
+
 log = logging.getLogger(__name__)
 
 AWAY_SECONDS = 5.0  # after a failure, for which nobody waits for Redis
@@ -129,7 +132,8 @@ class RedisWindows:
         """See `Windows`."""
         if not self._is_away:
             return None
-        return "Redis cannot be reached, so each server counts the requests of a client by itself."
+        words = "Redis cannot be reached, so each server counts the requests of a client by itself."
+        return say(HealthReason.REDIS_AWAY, words)
 
     async def close(self) -> None:
         """See `Windows`."""

@@ -103,7 +103,7 @@ async def original(
     chosen = choose_attempt(job, attempt)
     if preview:
         make = functools.partial(context.run_heavy, _original_preview, context, chosen, size)
-        key = (chosen.photo_id, size, _rotation_of(chosen))
+        key = (chosen.photo_id, size, rotation_of(chosen))
         return file_responses.preview_response(await context.previews.get(key, make))
     return await context.run(file_responses.original_response, context.storage, chosen, request.headers)
 
@@ -181,9 +181,9 @@ def _original_preview(context: AppContext, attempt: Attempt, size: int) -> bytes
     if not context.storage.has_upload(attempt.photo_id):
         raise NotFound("photo_not_found", "The upload is not there any more; it has expired.")
     with context.storage.upload(attempt.photo_id) as path:
-        return context.inspectors.preview(path, size, rotate=_rotation_of(attempt))
+        return context.inspectors.preview(path, size, rotate=rotation_of(attempt))
 
 
-def _rotation_of(attempt: Attempt) -> int:
+def rotation_of(attempt: Attempt) -> int:
     """Degrees that this attempt turned its photo by: what stands beside the result is turned like it."""
     return RestoreOptions.from_json(attempt.options_json).rotate

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from app.api import request_schemas, schemas
 from app.api.dependencies import AppContext, get_context
 from app.api.forecast import Estimator
+from app.api.json_bodies import PRESET_FIELD, options_of
 from app.errors import Unprocessable
 from app.options import FIELDS, BackendName, Quality, RestoreOptions, check_output, output_size
 from app.time_estimate import Estimate
@@ -69,13 +70,14 @@ async def estimate_job(
     """Seconds for photos of these sizes with these options, the queue ahead of them, and the size of each result."""
     context = get_context(request)
     sizes = [_size_of(text) for text in size]
-    asked = RestoreOptions.from_fields({k: v for k, v in request.query_params.items() if k in FIELDS})
+    fields = {k: v for k, v in request.query_params.items() if k in FIELDS or k == PRESET_FIELD}
+    return JSONResponse(await context.run(_estimated, context, sizes, fields))
+
+
+def _estimated(context: AppContext, sizes: Sequence[tuple[int, int]], fields: dict[str, str]) -> dict[str, Any]:
+    options = options_of(fields, context.catalog)
     for width, height in sizes:
-        check_output(width * height, asked.scale, context.limits.max_output_megapixels)
-    return JSONResponse(await context.run(_estimated, context, sizes, asked))
-
-
-def _estimated(context: AppContext, sizes: Sequence[tuple[int, int]], options: RestoreOptions) -> dict[str, Any]:
+        check_output(width * height, options.scale, context.limits.max_output_megapixels)
     estimator, line = context.forecast.now()
     plans = _plans(estimator, sizes, options)
     ahead = line.free.get(options.backend)

@@ -14,7 +14,7 @@ from app.api import request_schemas, schemas, uploads, views
 from app.api.dependencies import AppContext, get_context, get_owner
 from app.api.fair_use import charged
 from app.api.job_origin import origin_of, with_webhook
-from app.api.json_bodies import options_of, read_fields, read_object
+from app.api.json_bodies import read_fields, read_object
 from app.api.routes.jobs import accepted, submitted, waited
 from app.errors import NotFound, Unprocessable
 from app.jobs.idempotency import HEADER, check_key
@@ -98,7 +98,7 @@ async def restore_photo(request: Request, photo_id: PhotoId) -> Response:
     await context.admission.check()
     fields = await read_fields(request)
     origin = with_webhook(context, origin_of(request), fields)
-    asked = (get_owner(request), _check_id(photo_id), options_of(fields), request.url.path, key, origin)
+    asked = (get_owner(request), _check_id(photo_id), fields, request.url.path, key, origin)
     async with charged(request, context):
         job = await context.run(uploads.restore_photo, context, *asked)
     body = {**submitted(job), "attempt_id": job.attempt_id}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import dataclasses
 import json
 import threading
 from collections.abc import AsyncIterator
@@ -20,7 +19,6 @@ from app.api.multipart_form import MultipartForm
 from app.api.problems import get_request_id, problem_body
 from app.errors import DeviceLost, RestoreError, TooManyRequests, Unavailable, Unprocessable
 from app.jobs.previewing import PreparedPreview, PreviewedPatch, Previewer, previews_elsewhere
-from app.notices import Notice
 from app.options import Quality
 
 router = APIRouter()
@@ -46,7 +44,7 @@ class PatchShape(schemas.Shape):
     height: int
     seconds: float
     image: str
-    warnings: list[Notice]
+    warnings: list[schemas.NoticeShape]
 
 
 class PreviewShape(schemas.Shape):
@@ -106,7 +104,7 @@ def _prepare(context: AppContext, previewer: Previewer, form: MultipartForm) -> 
     """Judge options and photo as a submission does, and cut the patch out."""
     fields: dict[str, object] = dict(form.fields)
     own = {name: str(fields.pop(name, "")).strip() for name in _FIELDS}
-    options = options_of(fields)
+    options = options_of(fields, context.catalog)
     form.flush()
     upload = uploads.only_upload(form)
     context.submission.check(upload, options)
@@ -192,5 +190,5 @@ def _patch_view(patch: PreviewedPatch) -> dict[str, Any]:
         "height": patch.height,
         "seconds": patch.seconds,
         "image": base64.b64encode(patch.jpeg).decode(),
-        "warnings": [dataclasses.asdict(notice) for notice in patch.warnings],
+        "warnings": [notice.as_facts() for notice in patch.warnings],
     }

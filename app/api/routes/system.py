@@ -18,8 +18,10 @@ from app.api.dependencies import AppContext, get_caller, get_context, get_owner,
 from app.api.health import get_health, get_resources
 from app.errors import DeviceLost, Unavailable
 from app.images import accepted_formats
+from app.images.formats import size_limits
 from app.metrics import CONTENT_TYPE
-from app.options import FIELDS, PROMPT_LIMIT_CHARACTERS, RestoreOptions
+from app.options import FIELDS, PROMPT_LIMIT_CHARACTERS, BackendName, RestoreOptions
+from app.presets import presets_of
 
 router = APIRouter()
 
@@ -151,6 +153,7 @@ def _config(context: AppContext) -> dict[str, Any]:
     described, limits = context.catalog.description(), context.limits
     return {
         "options": _options(),
+        "presets": _presets(context, described),
         "limits": {
             "max_file_bytes": limits.max_file_bytes,
             "max_file_megabytes": limits.max_file_bytes / _MEGABYTE,
@@ -167,6 +170,7 @@ def _config(context: AppContext) -> dict[str, Any]:
             "max_prompt_characters": PROMPT_LIMIT_CHARACTERS,
         },
         "formats": accepted_formats(),
+        "result_formats": size_limits(),
         "backends": context.catalog.backends(),
         "models": described.get("models", []),
         "face_models": described.get("face_models", []),
@@ -182,6 +186,12 @@ def _config(context: AppContext) -> dict[str, Any]:
         "key_required": context.authentication.required,
         "accepts_tokens": context.authentication.accepts_tokens,
     }
+
+
+def _presets(context: AppContext, described: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every preset with the options that it sets now, and what is missing for them; none where no network restores."""
+    usable = any(row["name"] == BackendName.LOCAL and row["available"] for row in context.catalog.backends())
+    return [dataclasses.asdict(preset) for preset in presets_of(described)] if usable else []
 
 
 def _options() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from app.api import file_responses, schemas
 from app.api.dependencies import AppContext, choose_attempt, get_context, get_finished_attempt, get_job
-from app.api.routes.downloads import AttemptChoice
+from app.api.routes.downloads import AttemptChoice, rotation_of
 from app.api.routes.jobs import JobId
 from app.errors import NotFound
 from app.images import Pyramid
@@ -49,7 +49,7 @@ async def tile(
     request: Request,
     job_id: JobId,
     attempt: AttemptChoice = None,
-    of: Annotated[TileSource, Query(description="the finished image, or the upload as it is when upright")] = (
+    of: Annotated[TileSource, Query(description="the finished image, or the upload, upright and turned like it")] = (
         TileSource.RESULT
     ),
     level: Annotated[int, Query(ge=0, le=20, description="0: full size, 1: half, 2: a quarter ...")] = 0,
@@ -67,7 +67,7 @@ async def tile(
         key: Hashable = chosen.result_name
     else:
         chosen = choose_attempt((await get_job(request, job_id))[0], attempt)
-        key = chosen.photo_id
+        key = (chosen.photo_id, rotation_of(chosen))
     make = functools.partial(context.run_heavy, _pyramid, context, chosen, of)
     pyramid = await context.pyramids.get(key, make)
     return file_responses.preview_response(await context.run(pyramid.tile, level, x, y))
@@ -75,7 +75,9 @@ async def tile(
 
 def _pyramid(context: AppContext, attempt: Attempt, of: TileSource) -> Pyramid:
     with _lent(context, attempt, of) as path:
-        return context.pyramids.decoder.pyramid(path, of_result=of is TileSource.RESULT)
+        if of is TileSource.RESULT:
+            return context.pyramids.decoder.pyramid(path, of_result=True)
+        return context.pyramids.decoder.pyramid(path, of_result=False, rotate=rotation_of(attempt))
 
 
 def _lent(context: AppContext, attempt: Attempt, of: TileSource) -> AbstractContextManager[Path]:

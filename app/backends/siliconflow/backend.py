@@ -31,7 +31,7 @@ from app.backends.siliconflow.paid_result import FetchRetries, Paid
 from app.backends.siliconflow.preparation import Submission, prepare
 from app.errors import Cancelled
 from app.images import Picture
-from app.notices import Notice
+from app.notices import Notice, NoticeKind, notice
 from app.options import RestoreOptions
 from app.outbound.deadline import Deadline
 from app.outbound.ssrf_safe_transport import GuardedNetwork
@@ -279,4 +279,5 @@ def _unused(options: RestoreOptions) -> list[Notice]:
     named = [name for name in _LOCAL_ONLY if getattr(options, name) != getattr(unasked, name)]
     if not named:
         return []
-    return [Notice("options_ignored", f"The provider knows nothing of {', '.join(named)}; it was not used.")]
+    words = "The provider knows nothing of {options}; it was not used."
+    return [notice(NoticeKind.OPTIONS_IGNORED, words, options=", ".join(named))]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from app.backends.siliconflow.preparation import srgb_bytes, to_bytes
 from app.images import Picture
-from app.notices import Notice
+from app.notices import Notice, NoticeKind, notice
 from app.options import output_size
 
 GREY_STEPS = 12  # JPEG and a model's rounding tint a grey picture by a few steps of 255
@@ -38,16 +38,19 @@ def _notices(photo: Picture, answer: Picture, size: tuple[int, int], grey: bool)
     notices = []
     if (answer.width, answer.height) != size:
         notices.append(
-            Notice(
-                "provider_size",
-                f"The provider's picture has {answer.width} x {answer.height} pixels; "
-                f"it was resampled to the asked {size[0]} x {size[1]}.",
+            notice(
+                NoticeKind.PROVIDER_SIZE,
+                "The provider's picture has {found} pixels; it was resampled to the asked {asked}.",
+                found=f"{answer.width} x {answer.height}",
+                asked=f"{size[0]} x {size[1]}",
             )
         )
     if photo.rgb.dtype.itemsize == 2:
-        notices.append(Notice("provider_depth", "The provider works with 8 bits a channel; the photo had 16."))
+        words = "The provider works with 8 bits a channel; the photo had 16."
+        notices.append(notice(NoticeKind.PROVIDER_DEPTH, words))
     if photo.grey and not grey:
-        notices.append(Notice("provider_colour", "The photo was grey, and the provider's picture has colours."))
+        words = "The photo was grey, and the provider's picture has colours."
+        notices.append(notice(NoticeKind.PROVIDER_COLOUR, words))
     return notices
 
 

@@ -14,9 +14,10 @@ from PIL import Image
 from app.errors import RestoreError, Unprocessable
 from app.images.header import undecodable
 from app.images.picture import Pixels
+from app.notices import NoticeKind, say
 
 MAX_16_BIT = 65535
-DEPTH_LOST = "The photo's 16-bit colours could be read with 8 bits only."
+DEPTH_LOST = say(NoticeKind.DEPTH_LOST, "The photo's 16-bit colours could be read with 8 bits only.")
 _PLAIN_MODES = {"1": "L", "PA": "RGBA", "RGBa": "RGBA", "La": "LA", "RGBX": "RGB", "YCbCr": "RGB", "HSV": "RGB"}
 
 

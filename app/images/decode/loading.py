@@ -14,6 +14,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from app.errors import RestoreError
+from app.images.address_space import lacks_memory
 from app.images.decode import cut_bmp, cut_filled, cut_jpeg, cut_png
 from app.images.decode.missing import Completed, Missing
 from app.images.header import OpenedPhoto, format_name, open_plugin, undecodable
@@ -45,6 +46,8 @@ def load_pixels(photo: OpenedPhoto, *, keep_partial: bool) -> Loaded:
     except (MemoryError, RestoreError):
         raise
     except Exception:
+        if lacks_memory(photo.image.width * photo.image.height):
+            raise MemoryError from None
         completed = _complete(photo)
         if completed is None:
             raise

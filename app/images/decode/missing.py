@@ -6,8 +6,9 @@ import dataclasses
 import enum
 
 from app.errors import Unprocessable
+from app.notices import NoticeKind, Sentence, say
 
-WHOLE_WITHOUT_END = "The file lacks its end mark; all pixels of the photo are there."
+WHOLE_WITHOUT_END = say(NoticeKind.END_MARK_MISSING, "The file lacks its end mark; all pixels of the photo are there.")
 
 
 class Fault(enum.StrEnum):
@@ -15,6 +16,12 @@ class Fault(enum.StrEnum):
 
     CUT_OFF = "cut off"
     DAMAGED = "damaged"
+
+
+_KINDS = {
+    Fault.CUT_OFF: (NoticeKind.CUT_OFF, NoticeKind.CUT_OFF_DETAIL, NoticeKind.CUT_OFF_ROWS),
+    Fault.DAMAGED: (NoticeKind.DAMAGED, NoticeKind.DAMAGED_DETAIL, NoticeKind.DAMAGED_ROWS),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +42,15 @@ class Missing:
     only_detail: bool = False
     from_bottom: bool = False
 
-    def note(self) -> str:
+    def note(self) -> Sentence:
         """The sentence for a photo that is restored as far as it is there."""
-        stay = "" if self.only_detail or self.first_row is None else " and stay grey"
-        return f"{self._sentence()}{stay}."
+        plain, detail, rows = _KINDS[self.fault]
+        if self.first_row is None:
+            return Sentence(plain, f"{self._sentence()}.")
+        share = {"share": self._share()}
+        if self.only_detail:
+            return Sentence(detail, f"{self._sentence()}.", share)
+        return Sentence(rows, f"{self._sentence()} and stay grey.", share)
 
     def refusal(self) -> Unprocessable:
         """The error for a photo that must be whole."""

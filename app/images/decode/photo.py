@@ -18,7 +18,7 @@ from app.images import alpha as alpha_channel
 from app.images import colour, colour_encoding
 from app.images.bmp_header import MaskedBmp, read_masked
 from app.images.colour_encoding import ColourEncoding
-from app.images.container import frames_note
+from app.images.container import frames_note, pictures_note
 from app.images.decode import cut_bmp
 from app.images.decode.bmp import masked_channels
 from app.images.decode.channels import DEPTH_LOST, Channels, guard, plain_channels, turn
@@ -31,10 +31,12 @@ from app.images.isobmff import BoxFile
 from app.images.metadata import collecting
 from app.images.metadata.rewriting import Metadata
 from app.images.picture import NormalizedColor, Picture, Pixels
-from app.notices import PHOTO_CHANGED, notices_of
+from app.notices import PHOTO_CHANGED, NoticeKind, notices_of, say
 
 _PLAIN_BITS = 8
-_EMPTY_ALPHA = "The photo's transparency hides every pixel, so it was left out."
+_EMPTY_ALPHA = say(NoticeKind.EMPTY_TRANSPARENCY, "The photo's transparency hides every pixel, so it was left out.")
+_PAGES = "The file has {pages} pages; only the first was restored."
+_MORE_PAGES = "The file has at least {pages} pages; only the first was restored."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +76,7 @@ def decode_file(path: Path, limits: ImageLimits, options: DecodeOptions = _DEFAU
         picture = _picture(dataclasses.replace(photo, image=loaded), channels, source, options)
         # The further pictures of a JPEG are told apart from previews, depth and gain maps by its container.
         frames = 1 if format_name(photo.image) == "JPEG" else getattr(photo.image, "n_frames", 1)
-        return _noted(picture, frames_note(frames, "pictures" if photo.image.format == "HEIF" else "frames"))
+        return _noted(picture, pictures_note(frames) if photo.image.format == "HEIF" else frames_note(frames))
 
 
 def _decode_page(photo: OpenedPhoto, file: BinaryIO, limits: ImageLimits, options: DecodeOptions) -> Picture:
@@ -87,8 +89,10 @@ def _decode_page(photo: OpenedPhoto, file: BinaryIO, limits: ImageLimits, option
     picture = dataclasses.replace(_picture(photo, channels, source, options), pages=len(pages.photos))
     if options.page is not None or (picture.pages == 1 and pages.complete):
         return picture
-    at_least = "" if pages.complete else "at least "
-    return _noted(picture, (f"The file has {at_least}{picture.pages} pages; only the first was restored.",))
+    kind, words = (
+        (NoticeKind.PAGES_LEFT_OUT, _PAGES) if pages.complete else (NoticeKind.MORE_PAGES_LEFT_OUT, _MORE_PAGES)
+    )
+    return _noted(picture, (say(kind, words, pages=picture.pages),))
 
 
 def _noted(picture: Picture, sentences: tuple[str, ...]) -> Picture:

@@ -37,13 +37,15 @@ from app.images.decode.tiff_ycbcr import block_layout, to_rgb
 from app.images.header import ImageLimits
 from app.images.tiff_directories import Directory
 from app.images.tiff_pages import TiffPage
+from app.notices import NoticeKind, say
 
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _COLOUR_MAP, _INK_SET, _JPEG_START, _JPEG_BYTES = 320, 332, 513, 514
 _CMYK_INKS = 1
 _MEBIBYTE = 1 << 20
 _MEMORY_SHARE = 3  # the samples as stored, as scaled, and as a picture stand in memory at once
-_EXTRA_LEFT_OUT = "The photo has {} that is not transparency (infrared, say); it was left out."
+_CHANNEL_LEFT_OUT = "The photo has a channel that is not transparency (infrared, say); it was left out."
+_CHANNELS_LEFT_OUT = "The photo has {channels} channels that are not transparency (infrared, say); they were left out."
 
 
 def read_channels(
@@ -189,7 +191,9 @@ def _extras(layout: Layout) -> tuple[list[int], str | None]:
     others = len(surplus) - len(alphas)
     if not others:
         return alphas, None
-    return alphas, _EXTRA_LEFT_OUT.format("a channel" if others == 1 else f"{others} channels")
+    if others == 1:
+        return alphas, say(NoticeKind.CHANNEL_LEFT_OUT, _CHANNEL_LEFT_OUT)
+    return alphas, say(NoticeKind.CHANNELS_LEFT_OUT, _CHANNELS_LEFT_OUT, channels=others)
 
 
 def _palette(indexes: NDArray[Any], tags: Directory, layout: Layout) -> NDArray[np.uint8]:

@@ -26,14 +26,24 @@ from app.images.metadata import (
 )
 from app.images.metadata import exif_tags as tags
 from app.images.metadata.rewriting import Metadata
+from app.notices import NoticeKind, Sentence, say
 
 _MAX_DPI = 1e8  # what PNG's field of pixels per metre holds
 _MAX_BLOCKS = 8
 _MAX_COMMENT_CHARACTERS = 64_000
 _NAMED_IN_A_NOTE = 6
 _QUARTER_TURN = {1: 6, 6: 3, 3: 8, 8: 1, 2: 7, 7: 4, 4: 5, 5: 2}  # EXIF orientations, by one more turn clockwise
-_SIGNED = "The photo's content credentials (C2PA) sign its own file, so they were left out."
-_PARTLY_BROKEN = "Part of the photo's {} data is broken and was left out."
+_SIGNED = say(
+    NoticeKind.CREDENTIALS_LEFT_OUT, "The photo's content credentials (C2PA) sign its own file, so they were left out."
+)
+_CAMERA_DATA = "What a camera or program keeps for itself in the file ({names}) was left out."
+_MAKER_NOTE = "The camera maker's own notes in the EXIF data cannot be moved and were left out."
+_TOO_MANY_PARTS = "The photo's metadata has more parts than are read; the last were left out."
+_TEXT_TOO_LARGE = "The photo's text {names} is larger than 1 MiB and was left out."
+_TIFF_TAGS = "The TIFF tags {tags} are for programs that know this file; they were left out."
+_XMP_BROKEN = "The photo's XMP data is broken or too large and was left out."
+_EXTENDED_XMP_BROKEN = "The photo's extended XMP data is broken or too large and was left out."
+_FILM = "The film of the photo (a motion photo) was left out; its picture was restored."
 
 
 @dataclasses.dataclass
@@ -74,7 +84,7 @@ def collect(
     try:
         _read(raw, image, file)
     except Exception:  # noqa: BLE001 - metadata never fails a photo, whatever a reader of it throws
-        raw.notes.append(_PARTLY_BROKEN.format("metadata"))
+        raw.notes.append(_partly_broken("metadata"))
     drawn = turned_orientation(_drawn_orientation(image, raw.orientation), rotate)
     orientation = raw.orientation = turned_orientation(raw.orientation, rotate)
     block = _joined_exif(raw)
@@ -85,7 +95,7 @@ def collect(
         exif_rules.drop_odd_resolution(block)
         exif_rules.make_upright(block, drawn, *turned)
         if exif_rules.drop_unmovable_note(block):
-            raw.notes.append("The camera maker's own notes in the EXIF data cannot be moved and were left out.")
+            raw.notes.append(say(NoticeKind.MAKER_NOTE_LEFT_OUT, _MAKER_NOTE))
     data_sets = _iptc(raw)
     return Metadata(
         exif=exif_writing.serialized(block) if block else None,
@@ -96,6 +106,11 @@ def collect(
         iptc=data_sets,
         texts=tuple(raw.texts),
     )
+
+
+def _partly_broken(part: str) -> Sentence:
+    words = "Part of the photo's {part} data is broken and was left out."
+    return say(NoticeKind.METADATA_PARTLY_BROKEN, words, part=part)
 
 
 def _read(raw: _Raw, image: Image.Image, file: BinaryIO) -> None:
@@ -125,7 +140,9 @@ def _add_exif(raw: _Raw, data: exif.Buffer, first_directory: int | None = None) 
         raw.blocks.append(exif.parse(data, first_directory=first_directory))
     except ValueError:
         raw.notes.append(
-            _PARTLY_BROKEN.format("EXIF") if raw.blocks else "The photo's EXIF data is broken and was left out."
+            _partly_broken("EXIF")
+            if raw.blocks
+            else say(NoticeKind.METADATA_BROKEN, "The photo's {part} data is broken and was left out.", part="EXIF")
         )
 
 
@@ -145,12 +162,12 @@ def _read_jpeg(raw: _Raw, data: exif.Buffer) -> None:
     raw.notes += [_SIGNED] if segments.signed else []
     if segments.others:
         names = ", ".join(list(dict.fromkeys(segments.others))[:_NAMED_IN_A_NOTE])
-        raw.notes.append(f"What a camera or program keeps for itself in the file ({names}) was left out.")
+        raw.notes.append(say(NoticeKind.CAMERA_DATA_LEFT_OUT, _CAMERA_DATA, names=names))
     _read_resources(raw, segments.photoshop)
     comments = [comment.rstrip(b"\0") for comment in segments.comments]
     raw.texts += [("Comment", _decoded(comment)) for comment in comments if comment.strip()][:_MAX_BLOCKS]
     if not segments.complete or max(map(len, (segments.exif, segments.xmp, comments))) > _MAX_BLOCKS:
-        raw.notes.append("The photo's metadata has more parts than are read; the last were left out.")
+        raw.notes.append(say(NoticeKind.METADATA_PARTS_LEFT_OUT, _TOO_MANY_PARTS))
 
 
 def _read_png(raw: _Raw, data: exif.Buffer) -> None:
@@ -166,9 +183,9 @@ def _read_png(raw: _Raw, data: exif.Buffer) -> None:
     raw.notes += [_SIGNED] if blocks.signed else []
     if blocks.too_large:
         names = ", ".join(f"'{name[:40]}'" for name in blocks.too_large[:_NAMED_IN_A_NOTE])
-        raw.notes.append(f"The photo's text {names} is larger than 1 MiB and was left out.")
+        raw.notes.append(say(NoticeKind.TEXT_TOO_LARGE, _TEXT_TOO_LARGE, names=names))
     if not blocks.complete:
-        raw.notes.append(_PARTLY_BROKEN.format("text"))
+        raw.notes.append(_partly_broken("text"))
 
 
 def _read_tiff(raw: _Raw, data: exif.Buffer) -> None:
@@ -186,7 +203,7 @@ def _read_tiff(raw: _Raw, data: exif.Buffer) -> None:
         if unknown:
             names = ", ".join(map(str, unknown[:_NAMED_IN_A_NOTE]))
             more = " and others" if len(unknown) > _NAMED_IN_A_NOTE else ""
-            raw.notes.append(f"The TIFF tags {names}{more} are for programs that know this file; they were left out.")
+            raw.notes.append(say(NoticeKind.TIFF_TAGS_LEFT_OUT, _TIFF_TAGS, tags=names + more))
 
 
 def _read_info(raw: _Raw, image: Image.Image) -> None:
@@ -252,7 +269,7 @@ def _joined_exif(raw: _Raw) -> exif.Exif | None:
         first.merge(other)
     _read_embedded(raw, first)
     if first.damaged:
-        raw.notes.append(_PARTLY_BROKEN.format("EXIF"))
+        raw.notes.append(_partly_broken("EXIF"))
     return first
 
 
@@ -264,12 +281,12 @@ def _upright_xmp(raw: _Raw, orientation: int, upright_size: tuple[int, int]) -> 
         try:
             packet.merge(xmp_parsing.parse(data))
         except ValueError:
-            raw.notes.append("The photo's XMP data is broken or too large and was left out.")
+            raw.notes.append(say(NoticeKind.XMP_LEFT_OUT, _XMP_BROKEN))
     _add_extended(raw, packet)
     packet.merge(xmp.Packet(raw.more))
     stored = upright_size[::-1] if orientation >= 5 else upright_size
     if xmp_rules.make_upright(packet, orientation, stored):
-        raw.notes.append("The film of the photo (a motion photo) was left out; its picture was restored.")
+        raw.notes.append(say(NoticeKind.FILM_LEFT_OUT, _FILM))
     return xmp_writing.serialized(packet)
 
 
@@ -284,7 +301,7 @@ def _add_extended(raw: _Raw, packet: xmp.Packet) -> None:
             raise ValueError("no such packet")
         packet.merge(xmp_parsing.parse(data))
     except ValueError:
-        raw.notes.append("The photo's extended XMP data is broken or too large and was left out.")
+        raw.notes.append(say(NoticeKind.EXTENDED_XMP_LEFT_OUT, _EXTENDED_XMP_BROKEN))
 
 
 def _iptc(raw: _Raw) -> bytes | None:
@@ -292,7 +309,7 @@ def _iptc(raw: _Raw) -> bytes | None:
         return None
     data_sets, whole = iptc.parse(raw.iptc[: iptc.MAX_BLOCK_BYTES])
     if not whole or len(raw.iptc) > iptc.MAX_BLOCK_BYTES:
-        raw.notes.append(_PARTLY_BROKEN.format("IPTC"))
+        raw.notes.append(_partly_broken("IPTC"))
     return iptc.serialized(data_sets)
 
 

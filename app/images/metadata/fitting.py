@@ -10,6 +10,7 @@ import dataclasses
 from app.images.metadata import exif, exif_rules, exif_writing, iptc, jpeg_metadata, xmp, xmp_parsing, xmp_writing
 from app.images.metadata import exif_tags as tags
 from app.images.metadata.rewriting import Metadata
+from app.notices import NoticeKind, say
 
 _INCHES_PER_METRE = 1 / 0.0254
 _MAX_JPEG_DPI = 65_535
@@ -46,7 +47,10 @@ def fitted(carried: Metadata, form: str) -> Metadata:
     if not homeless:
         return carried
     names = ", ".join(homeless[:_NAMED]) + (" and more" if len(homeless) > _NAMED else "")
-    return dataclasses.replace(carried, notes=(*carried.notes, f"A {form} file has no place for {names}; left out."))
+    note = say(
+        NoticeKind.NO_PLACE_IN_FORMAT, "A {format} file has no place for {names}; left out.", format=form, names=names
+    )
+    return dataclasses.replace(carried, notes=(*carried.notes, note))
 
 
 def _with_resolution(carried: Metadata, form: str) -> Metadata:
@@ -57,7 +61,9 @@ def _with_resolution(carried: Metadata, form: str) -> Metadata:
     notes = carried.notes
     limit = _MAX_DPI.get(form)
     if limit is not None and max(x, y) > limit:
-        notes = (*notes, f"A {form} file holds at most {limit:.0f} dots per inch; the photo says {max(x, y):.0f}.")
+        words = "A {format} file holds at most {limit} dots per inch; the photo says {dpi}."
+        stated = {"limit": f"{limit:.0f}", "dpi": f"{max(x, y):.0f}"}
+        notes = (*notes, say(NoticeKind.RESOLUTION_CLAMPED, words, format=form, **stated))
         x, y = min(x, limit), min(y, limit)
     if form in ("webp", "avif"):
         block = exif.parse(carried.exif) if carried.exif else exif.Exif()

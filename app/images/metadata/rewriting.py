@@ -9,8 +9,10 @@ import dataclasses
 
 from app.images.metadata import exif, exif_rules, exif_writing, iptc, xmp_parsing, xmp_rules, xmp_writing
 from app.images.metadata.place import is_place_property, tells_place
+from app.notices import NoticeKind, say
 
-_BROKEN = "The photo's {} data is broken and was left out."
+_BROKEN = "The photo's {part} data is broken and was left out."
+_LEFT_OUT = "Left out with the place, since it may tell it: {names}."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,7 @@ def for_result(source: Metadata, width: int, height: int, policy: str, mime: str
         texts=source.texts if anywhere else _texts_without_place(source.texts, lost),
     )
     if lost:
-        notes.append(f"Left out with the place, since it may tell it: {', '.join(dict.fromkeys(lost))}.")
+        notes.append(say(NoticeKind.LEFT_OUT_WITH_PLACE, _LEFT_OUT, names=", ".join(dict.fromkeys(lost))))
     return dataclasses.replace(result, notes=tuple(notes))
 
 
@@ -69,7 +71,7 @@ def _exif(
     try:
         block = exif.parse(data)
     except ValueError:
-        notes.append(_BROKEN.format("EXIF"))
+        notes.append(say(NoticeKind.METADATA_BROKEN, _BROKEN, part="EXIF"))
         return None
     exif_rules.set_sizes(block, width, height)
     if not anywhere:
@@ -85,7 +87,7 @@ def _xmp(
     try:
         packet = xmp_parsing.parse(data)
     except ValueError:
-        notes.append(_BROKEN.format("XMP"))
+        notes.append(say(NoticeKind.METADATA_BROKEN, _BROKEN, part="XMP"))
         return None
     xmp_rules.fit(packet, *form)
     if not anywhere and xmp_rules.without_place(packet):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from app.errors import RestoreError, Unavailable
-from app.notices import Notice
+from app.notices import Notice, NoticeKind, notice
 from app.restoration.device import DTYPES, profile_of
 from app.restoration.device_errors import is_device_error, load_with_room
 from app.restoration.device_memory import total_memory_bytes
@@ -218,22 +218,24 @@ def _unreadable(file: str) -> Unavailable:
 
 
 def _restorer_missing(why: str) -> Notice:
-    return Notice("face_model_missing", f"Faces are upscaled like the rest of the photo: {why}")
+    return notice(NoticeKind.FACE_MODEL_MISSING, "Faces are upscaled like the rest of the photo: {why}", why=why)
 
 
 def _other_restorer(wanted: str, found: str) -> Notice:
-    how = f"get it with: python3 run.py models download {wanted}.pth"
-    return Notice("face_model_fallback", f"{wanted} is not installed, so {found} restored the faces; {how}")
+    words = "{wanted} is not installed, so {found} restored the faces; get it with: {command}"
+    command = f"python3 run.py models download {wanted}.pth"
+    return notice(NoticeKind.FACE_MODEL_FALLBACK, words, wanted=wanted, found=found, command=command)
 
 
 def _detector_missing(why: str) -> Notice:
-    return Notice("face_detector_missing", f"No face was looked for: {why}")
+    return notice(NoticeKind.FACE_DETECTOR_MISSING, "No face was looked for: {why}", why=why)
 
 
 def _other_detector(meant: str, found: str) -> Notice:
-    how = f"get it with: python3 run.py models download {meant}"
-    return Notice("face_detector_fallback", f"{meant} is not installed, so {found} looked for faces; {how}")
+    words = "{wanted} is not installed, so {found} looked for faces; get it with: {command}"
+    command = f"python3 run.py models download {meant}"
+    return notice(NoticeKind.FACE_DETECTOR_FALLBACK, words, wanted=meant, found=found, command=command)
 
 
 def _parser_missing(why: str) -> Notice:
-    return Notice("face_parsing_missing", f"Faces were pasted with a plain soft edge: {why}")
+    return notice(NoticeKind.FACE_PARSING_MISSING, "Faces were pasted with a plain soft edge: {why}", why=why)

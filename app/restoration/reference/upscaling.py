@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from app.errors import Cancelled, Conflict, Unavailable
 from app.images import Box, Overview, PatchWindow, Picture
-from app.notices import Notice
+from app.notices import Notice, NoticeKind, notice
 from app.options import RestoreOptions
 from app.restoration.models.registry import ModelRegistry
 from app.restoration.models.table import ModelRow
@@ -196,10 +196,10 @@ class ReferenceRestorer:
             return None, notices
         if picture.rgb.dtype == np.uint16:
             text = "Upstream pastes faces of 8 bits, nearly black in a 16-bit photo, so it did none; use ENGINE=fast."
-            return None, (*notices, Notice("reference_faces_depth", text))
+            return None, (*notices, notice(NoticeKind.REFERENCE_FACES_DEPTH, text))
         if options.face_strength < 1:
             text = "Upstream cannot blend faces, so it pasted them in full; use ENGINE=fast for face_strength."
-            notices += (Notice("reference_face_strength", text),)
+            notices += (notice(NoticeKind.REFERENCE_FACE_STRENGTH, text),)
         enhancer = make_face_enhancer(self.setup.registry, choice, self.setup.device.value, options.scale, upsampler)
         return enhancer, notices
 
@@ -218,5 +218,6 @@ def _enhance(picture: Picture, options: RestoreOptions, upsampler: Any, enhancer
 def _tiny_notice(picture: Picture) -> list[Notice]:
     """Upstream guesses 16 bits from the brightest pixel, so it takes a very dark 16-bit photo for an 8-bit one."""
     if picture.rgb.dtype == np.uint16 and picture.rgb.max() <= 256:
-        return [Notice("reference_depth", "Upstream takes this dark 16-bit photo for an 8-bit one; use ENGINE=fast.")]
+        words = "Upstream takes this dark 16-bit photo for an 8-bit one; use ENGINE=fast."
+        return [notice(NoticeKind.REFERENCE_DEPTH, words)]
     return []

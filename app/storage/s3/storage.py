@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from app.errors import NotFound, RestoreError
+from app.notices import Sentence
 from app.storage.disk_upload import StagedUploadWriter, translate_disk_full
 from app.storage.names import (
     ID_PATTERN,
@@ -146,7 +147,10 @@ class S3Storage:
 
     def problem(self) -> str | None:
         """See `Storage`."""
-        return unavailable().detail if self._bucket.failing else None
+        if not self._bucket.failing:
+            return None
+        error = unavailable()
+        return Sentence(error.code, error.detail)
 
     def scratch(self, attempt_id: str) -> AbstractContextManager[Path]:
         """See `Storage`."""
