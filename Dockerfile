@@ -3,7 +3,9 @@
 #   docker build -t neural-image-restore:cuda --build-arg DEVICE=cuda .
 # Weights are fetched at the first start into the volume; --build-arg WITH_WEIGHTS=1 puts the default ones inside.
 # --build-arg WITH_CLUSTER=1 adds what a service of several machines needs (docs/cluster.md).
-FROM python:3.12-slim-bookworm AS packages
+# --build-arg BASE_IMAGE=python:3.12-slim-bookworm@sha256:... pins the base image by its digest (docs/deployment.md).
+ARG BASE_IMAGE=python:3.12-slim-bookworm
+FROM ${BASE_IMAGE} AS packages
 
 ARG DEVICE=cpu
 ARG WITH_CLUSTER=0
@@ -11,21 +13,21 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 RUN python -m venv /opt/venv
 ENV PATH="/opt/venv/bin:$PATH"
-COPY requirements.txt requirements-cluster.txt requirements-users.txt constraints.txt ./
-# The CPU builds of torch stand in their own index and are four gigabytes smaller; the versions are those of the file.
-# The plain wheels of PyPI bring CUDA along.
+COPY requirements.txt ./
+COPY locks ./locks
+# The CPU builds of torch stand in their own index, which gives no hashes to keep, and are four gigabytes smaller; the
+# versions are those of the file. The plain wheels of PyPI bring CUDA along.
 RUN case "$DEVICE" in \
       cpu) grep -E '^(torch|torchvision)==' requirements.txt > torch.txt \
         && pip install --no-deps --index-url https://download.pytorch.org/whl/cpu -r torch.txt ;; \
-      cuda) ;; \
+      cuda) pip install --no-deps --require-hashes -r locks/torch.txt ;; \
       *) echo "DEVICE must be cpu or cuda, not $DEVICE" >&2; exit 1 ;; \
     esac \
-    && grep -vE '^(facexlib|basicsr|gfpgan|realesrgan)==' requirements.txt > first.txt \
-    && pip install -r first.txt \
-    && pip install --no-deps --no-build-isolation -r requirements.txt
-RUN if [ "$WITH_CLUSTER" = 1 ]; then pip install -r requirements-cluster.txt; fi
+    && pip install --no-deps --require-hashes -r locks/requirements.txt \
+    && pip install --no-deps --require-hashes --no-build-isolation -r locks/models.txt
+RUN if [ "$WITH_CLUSTER" = 1 ]; then pip install --no-deps --require-hashes -r locks/cluster.txt; fi
 
-FROM python:3.12-slim-bookworm
+FROM ${BASE_IMAGE}
 
 ARG WITH_WEIGHTS=0
 # tini is process 1: it passes signals on and collects ended children.

@@ -175,6 +175,7 @@ _TABLE = {
     "not_postgresql": ErrorFacts(400, "DATABASE_URL names no PostgreSQL database to copy to"),
     "target_not_empty": ErrorFacts(409, "the database to copy to has rows already"),
     "database_newer": ErrorFacts(500, "a later version wrote the job database"),
+    "older_workers": ErrorFacts(503, "workers of an earlier version use the database and must be stopped first"),
     "database_driver_missing": ErrorFacts(500, "the driver of the database that DATABASE_URL names is not installed"),
     "database_refused": ErrorFacts(500, "the database refuses the user that DATABASE_URL names"),
     "database_unknown": ErrorFacts(500, "DATABASE_URL names a database that is not supported"),

@@ -1,12 +1,11 @@
-"""What users cost: the check of a token, the whole service with everything of users off, and one owner who floods.
+"""What users cost: the check of a token, a photo that was restored before, and one owner who floods.
 
 - token: milliseconds of one check by shared secret, RSA and elliptic curve, in this process;
-- off: requests per second of `/health/ready` and the p99 of submits, of this checkout against an earlier one
-  (`--before FOLDER`), in interleaved rounds;
 - cache: milliseconds from submit to end of a second identical job at 12 megapixels, and whether its bytes are equal;
 - flood: seconds from submit to start and to end of one owner's photo, alone and while another owner floods.
 
-Run: `python -m benchmarks.users --weights FOLDER [--before FOLDER] [--only PART]`. Prints lines and JSON.
+With everything of users off it is `benchmarks.default_mode` that says what they cost. Run: `python -m benchmarks.users
+--weights FOLDER [--only PART]`. Prints lines and JSON.
 """
 
 from __future__ import annotations
@@ -31,9 +30,6 @@ from benchmarks.request import invented_picture
 from benchmarks.running_service import RunningService, running_service
 
 _CHECKS = 2000
-_CLIENTS = 4
-_CALLS_A_ROUND = 400
-_SUBMITS_A_ROUND = 100
 _FLOODERS = 6
 _CACHED_SIDE = 433  # at scale 8 the result has 12 megapixels
 _WAIT = {"Prefer": "wait=30"}
@@ -75,50 +71,6 @@ async def _median_check_ms(tokens: Any, token: str) -> float:
         await tokens.check(token.encode())
         times.append(time.perf_counter() - started)
     return 1000 * statistics.median(times)
-
-
-def compare_off(weights: Path, before: Path, rounds: int) -> dict[str, Any]:
-    """Both checkouts side by side, one at work at a time; the ratios are this one's to the earlier one's."""
-    photo = _photo()
-    with running_service(weights, root=before) as old, running_service(weights) as new:
-        found: dict[str, list[tuple[float, float]]] = {"before": [], "now": []}
-        for number in range(rounds + 1):
-            pair = [("before", old), ("now", new)]
-            for name, service in pair if number % 2 else reversed(pair):
-                figures = _requests_per_second(service), _submit_p99_ms(service, photo)
-                if number:  # the first round warms up
-                    found[name].append(figures)
-    medians = {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in found.items()}
-    return {
-        "ready_requests_per_s": {name: row[0] for name, row in medians.items()},
-        "submit_p99_ms": {name: row[1] for name, row in medians.items()},
-        "ready_ratio": statistics.median(n[0] / b[0] for n, b in zip(found["now"], found["before"], strict=True)),
-        "submit_p99_ratio": statistics.median(n[1] / b[1] for n, b in zip(found["now"], found["before"], strict=True)),
-    }
-
-
-def _requests_per_second(service: RunningService) -> float:
-    def ask(_: int) -> None:
-        with httpx2.Client(base_url=service.url, timeout=60.0) as client:
-            for _ in range(_CALLS_A_ROUND // _CLIENTS):
-                client.get("/health/ready").raise_for_status()
-
-    started = time.perf_counter()
-    with ThreadPoolExecutor(_CLIENTS) as pool:
-        list(pool.map(ask, range(_CLIENTS)))
-    return _CALLS_A_ROUND / (time.perf_counter() - started)
-
-
-def _submit_p99_ms(service: RunningService, photo: bytes) -> float:
-    times = []
-    with httpx2.Client(base_url=service.url, timeout=60.0) as client:
-        for _ in range(_SUBMITS_A_ROUND):
-            started = time.perf_counter()
-            answer = client.post("/api/v1/enhance", files={"file": ("a.jpg", photo)}, data={"scale": "1"})
-            times.append(time.perf_counter() - started)
-            answer.raise_for_status()
-            client.delete(f"/api/v1/jobs/{answer.json()['job_id']}")
-    return 1000 * statistics.quantiles(times, n=100)[98]
 
 
 def flood(weights: Path, submits: int) -> dict[str, Any]:
@@ -208,18 +160,15 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.users", description=__doc__)
     parser.add_argument("--weights", type=Path, default=Path("weights"))
-    parser.add_argument("--before", type=Path, help="checkout of an earlier version, for the part `off`")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--submits", type=int, default=15)
-    parser.add_argument("--only", choices=("token", "off", "flood", "cache"))
+    parser.add_argument("--only", choices=("token", "flood", "cache"))
     asked = parser.parse_args()
     parts: dict[str, Callable[[], Any]] = {
         "token": token_check_ms,
         "flood": lambda: flood(asked.weights, asked.submits),
         "cache": lambda: cache_hit(asked.weights, asked.rounds),
     }
-    if asked.before is not None:
-        parts["off"] = lambda: compare_off(asked.weights, asked.before, asked.rounds)
     report = {}
     for name, measure in parts.items():
         if asked.only in (None, name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import struct
@@ -13,6 +14,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
+
+from app.images import Picture, colour
 
 WIDTH, HEIGHT = 24, 16
 P3 = [(0.680, 0.320), (0.265, 0.690), (0.150, 0.060)]
@@ -209,6 +212,12 @@ def icc_of(tags: dict[bytes, bytes], space: bytes = b"RGB ", device: bytes = b"m
     head += struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + bytes(28)
     head += struct.pack(">3i", 63190, 65536, 54061)
     return head.ljust(128, b"\0") + table + body
+
+
+def tagged(picture: Picture, profile: bytes) -> Picture:
+    """A picture whose numbers are those of a profile, as the decoder's child gives it."""
+    table = colour.srgb_table(profile, grey=picture.grey)
+    return dataclasses.replace(picture, icc_profile=profile, srgb_table=table)
 
 
 @functools.cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import ctypes
+import hashlib
 import os
 import platform
 import re
@@ -15,6 +16,7 @@ import threading
 import zipfile
 from pathlib import Path
 from typing import Any
+from urllib.request import url2pathname
 
 import pytest
 from packaging.requirements import Requirement
@@ -49,6 +51,16 @@ def make_wheel(folder: Path, name: str, version: str = "1.0") -> str:
     return f"{name} @ {path.as_uri()}"
 
 
+def lock(root: Path, name: str, *requirements: str) -> None:
+    """A lock of wheels that `make_wheel` made, each with its hash."""
+    (root / "locks").mkdir(exist_ok=True)
+    lines = []
+    for requirement in requirements:
+        wheel = Path(url2pathname(requirement.partition("file://")[2]))
+        lines.append(f"{requirement} --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n")
+    (root / "locks" / f"{name}.txt").write_text("".join(lines))
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone in small: the real run.py and bootstrap, requirement files that name two tiny wheels."""
@@ -60,10 +72,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for package in ("app", "app/commands"):
         (root / package / "__init__.py").touch()
     (root / "app" / "commands" / "dispatch.py").write_text(_DISPATCH)
-    (root / "requirements.txt").write_text("\n".join(make_wheel(root, name) for name in ("probe", "late")) + "\n")
+    probe, late, checker = (make_wheel(root, name) for name in ("probe", "late", "checker"))
+    (root / "requirements.txt").write_text(f"{probe}\n{late}\n")
+    for name, wheels in (("requirements", [probe]), ("models", [late]), ("dev", [checker]), ("torch", [])):
+        lock(root, name, *wheels)
     for name in bootstrap.DEV_REQUIREMENT_FILES:
         (root / name).touch()
-    (root / "requirements-dev.txt").write_text(make_wheel(root, "checker") + "\n")
+    (root / "requirements-dev.txt").write_text(f"{checker}\n")
     (root / "constraints.txt").touch()
     return root
 
@@ -152,12 +167,17 @@ def test_a_setup_that_fails_ends_with_a_sentence(
     assert sentence in str(left.value.code)
 
 
-def test_a_failed_installation_leaves_no_stamp_and_says_what_to_do(project: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["missing", "exchanged"])
+def test_a_failed_installation_leaves_no_stamp_and_says_what_to_do(fault: str, project: Path, tmp_path: Path) -> None:
+    """A package that is not there, and one whose file is another than the one that was locked."""
     root = tmp_path / "clone"
     shutil.copytree(project, root, ignore=shutil.ignore_patterns(".venv*"))
-    (root / "requirements.txt").write_text("no-such-package-anywhere==1.0\n")
+    zeros = f" --hash=sha256:{'0' * 64}\n"
+    requirement = "no-such-package-anywhere==1.0" if fault == "missing" else make_wheel(tmp_path, "late")
+    (root / "locks" / "models.txt").write_text(requirement + zeros)
     failed = start(root)
     assert failed.returncode == 1
+    assert ("DO NOT MATCH THE HASHES" in failed.stderr) == (fault == "exchanged")
     assert "Check the network and the free disk space" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert not (root / ".venv" / "requirements.sha256").exists()
@@ -208,11 +228,12 @@ def test_python_313_is_told_once_what_it_goes_without(
         (tmp_path / "pyvenv.cfg").write_text(f"home = somewhere\nversion = {version}\n")
         bootstrap._install(tmp_path, ROOT, TorchBuild.PLAIN)
         assert ("ENGINE=reference are left out" in capsys.readouterr().out) is told
-    assert "--no-deps" in commands[1]
-    assert "--no-build-isolation" in commands[1]
-    first = (tmp_path / "requirements-first.txt").read_text(encoding="utf-8")
-    assert "torch==" in first
-    assert not any(f"\n{name}==" in first for name in bootstrap.MODEL_PACKAGES)
+    first, models = commands[:2]
+    assert [Path(word).name for word in first if word.endswith(".txt")] == ["torch.txt", "requirements.txt"]
+    assert [Path(word).name for word in models if word.endswith(".txt")] == ["models.txt"]
+    assert "--no-build-isolation" in models
+    for command in (first, models):
+        assert {"--no-deps", "--require-hashes"} <= set(command)
 
 
 def test_the_model_packages_leave_out_what_cannot_be_built() -> None:
@@ -255,9 +276,10 @@ def test_the_cpu_build_comes_from_its_own_index(
 ) -> None:
     (tmp_path / "pyvenv.cfg").write_text("version = 3.12.1\n")
     assert bootstrap._install(tmp_path, ROOT, TorchBuild.CPU) is TorchBuild.CPU
-    first = commands[0]
+    first, rest = commands[:2]
     assert first[-4:-2] == ["--index-url", torch_build.CPU_INDEX_URL]
     assert [pin.partition("==")[0] for pin in first[-2:]] == ["torch", "torchvision"]
+    assert not any(word.endswith("torch.txt") for word in rest)  # those four gigabytes are what it saves
     assert "CPU build was installed" in capsys.readouterr().out
 
 
@@ -301,12 +323,14 @@ def test_the_cpu_build_is_exchanged_only_once_the_other_is_downloaded(
     for wheel in wheels.iterdir():
         wheel.unlink()
 
+    (tmp_path / "locks").mkdir()
+    (tmp_path / "locks" / "torch.txt").write_text(f"torch==2.0.0 --hash=sha256:{'0' * 64}\n")
     with pytest.raises(subprocess.CalledProcessError):
         bootstrap.install_torch(folder, tmp_path, TorchBuild.PLAIN)
     assert torch_build.installed_version(folder) == "2.0.0+cpu"  # without a network it still runs
 
-    for name, version in (("torch", "2.0.0"), ("torchvision", "0.1.0")):
-        make_wheel(wheels, name, version)
+    new = [make_wheel(wheels, name, version) for name, version in (("torch", "2.0.0"), ("torchvision", "0.1.0"))]
+    lock(tmp_path, "torch", *new)
     assert bootstrap.install_torch(folder, tmp_path, TorchBuild.PLAIN) is TorchBuild.PLAIN
     assert torch_build.installed_version(folder) == "2.0.0"
 

@@ -127,7 +127,7 @@ def test_only_names_that_exist_are_set_and_run(compose: dict[str, Any]) -> None:
         assert grace is None or int(grace.removesuffix("s")) > drain_seconds + 5
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     assert re.search(r"^ARG WITH_CLUSTER=0$", dockerfile, re.M)
-    assert "requirements-cluster.txt; fi" in dockerfile
+    assert "locks/cluster.txt; fi" in dockerfile
     compile(compose["services"]["bucket"]["command"][0], "bucket", "exec")
     compile(compose["services"]["api-1"]["healthcheck"]["test"][3], "health", "exec")
 

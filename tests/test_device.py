@@ -235,6 +235,24 @@ def test_cpu_precision_by_instructions_and_never_fp16(
     assert device.choose_precision(asked, "cpu").value == chosen
 
 
+@pytest.mark.parametrize(
+    ("flags", "asked", "slow"),
+    [
+        ({"avx2"}, "bf16", True),
+        ({"avx2"}, "auto", False),
+        ({"avx512_bf16"}, "bf16", False),
+        (set(), "bf16", False),  # a system that does not name its instructions
+    ],
+)
+def test_bf16_without_instructions_for_it_is_called_slow(
+    flags: set[str], asked: str, slow: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(device, "cpu_flags", lambda: frozenset(flags))
+    choice = device.choose_precision(asked, "cpu")
+    assert choice.is_slow == slow
+    assert ("many times slower" in choice.reason) == slow
+
+
 OUT_OF_MEMORY_WORDS = [
     "CUDA error: out of memory",
     "DefaultCPUAllocator: can't allocate memory: you tried",

@@ -95,6 +95,8 @@ def read_docker(words: Sequence[str]) -> None:
             asked = [rest[place + 1].partition("=")[0] for place, word in enumerate(rest) if word == "--build-arg"]
             assert asked
             assert all(re.search(rf"^ARG {name}\b", DOCKERFILE, re.M) for name in asked)
+        case ["buildx", "imagetools", "inspect", image, "--format", _]:
+            assert re.search(rf"^ARG BASE_IMAGE={re.escape(image)}$", DOCKERFILE, re.M)
         case ["run", *rest]:
             ports = [rest[place + 1].rsplit(":", 1)[1] for place, word in enumerate(rest) if word == "-p"]
             assert f"EXPOSE {' '.join(ports)}" in DOCKERFILE

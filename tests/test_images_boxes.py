@@ -14,8 +14,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from app.errors import RestoreError
-from app.images import ImageLimits, Picture, icc, isobmff, read_header
+from app.images import ImageLimits, Picture, isobmff, read_header
 from app.images.decode import DecodeOptions, decode_file
+from app.images.icc_writing import matrix_profile
 from app.images.primaries import P3_PRIMARIES
 from tests import picture_factory as make
 from tests.test_images_colour import linear, pq, seen, through
@@ -74,7 +75,7 @@ def test_code_points_of_an_avif_are_followed(tmp_path: Path) -> None:
     assert np.abs(seen(picture) - photo()).mean() < 1
     assert "HDR" in sentences(picture)[0]
     wide = with_code_points(deep_avif(make.vivid().astype(np.uint16) * 257, 12), 12, 13)
-    expected = through(make.vivid(), icc.matrix_profile(P3_PRIMARIES, "test"))
+    expected = through(make.vivid(), matrix_profile(P3_PRIMARIES, "test"))
     assert np.abs(seen(decoded(tmp_path, wide)) - expected).mean() < 2
 
 
@@ -218,7 +219,7 @@ def test_heic_with_a_profile_and_with_code_points(tmp_path: Path) -> None:
     data = heif(Image.fromarray(make.vivid()), icc_profile=make.display_p3(), quality=-1, chroma=444)
     assert np.abs(seen(decoded(tmp_path, data)) - through(make.vivid(), make.display_p3())).mean() < 4
     coded = with_code_points(heif(Image.fromarray(make.muted()), quality=-1, chroma=444), 12, 13)
-    expected = through(make.muted(), icc.matrix_profile(P3_PRIMARIES, "test"))
+    expected = through(make.muted(), matrix_profile(P3_PRIMARIES, "test"))
     assert np.abs(seen(decoded(tmp_path, coded)) - expected).mean() < 4
     hdr = decoded(tmp_path, with_code_points(heif(make.deep(photo())), 9, 16))
     assert "HDR" in sentences(hdr)[0]
@@ -268,3 +269,60 @@ def test_a_cut_off_heic_is_refused_or_kept(tmp_path: Path) -> None:
     with pytest.raises(RestoreError, match="cut off"):
         decoded(tmp_path, data[: len(data) * 2 // 3])
     assert "missing" in sentences(decoded(tmp_path, data[: len(data) * 2 // 3], keep=True))[0]
+
+
+# Tables that multiply.
+
+
+class Counted(bytes):
+    """Bytes that count how often a part of them is looked at."""
+
+    looks = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        self.looks += 1
+        return super().__getitem__(key)
+
+
+def box(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", len(body) + 8, name) + body
+
+
+def many_extents() -> bytes:
+    """An `iloc` whose extents take no bytes at all, 65,535 of them for each of 100 items."""
+    items = struct.pack(">HHH", 1, 0, 65_535) * 100
+    return box(b"meta", bytes(4) + box(b"iloc", bytes(6) + struct.pack(">H", 100) + items))
+
+
+def many_maps() -> bytes:
+    """250 maps of the main picture, each of which has the same property 70 times."""
+    items = range(2, 252)
+    refers = b"".join(box(b"auxl", struct.pack(">HHH", item, 1, 1)) for item in items)
+    owns = b"".join(struct.pack(">HB", item, 70) + b"\x01" * 70 for item in items)
+    properties = box(b"ipco", box(b"auxC", bytes(40)))
+    properties += box(b"ipma", bytes(4) + struct.pack(">I", len(items)) + owns)
+    tables = box(b"pitm", bytes(4) + struct.pack(">H", 1)) + box(b"iref", bytes(4) + refers)
+    return box(b"meta", bytes(4) + tables + box(b"iprp", properties))
+
+
+@pytest.mark.parametrize(("make_file", "most_looks"), [(many_extents, 65_000), (many_maps, 2_000)])
+def test_tables_within_tables_cost_no_more_than_one(make_file: Any, most_looks: int) -> None:
+    data = Counted(make_file())
+    assert isobmff.inspect(data) is not None
+    assert 0 < data.looks < most_looks
+
+
+def test_no_more_properties_are_listed_than_a_file_may_have_boxes() -> None:
+    data = Counted(box(b"meta", bytes(4) + box(b"iprp", box(b"ipco", box(b"free", b"") * 300_000))))
+    listed = []
+    original = isobmff.boxes
+
+    def counted(*words: Any) -> Any:
+        for each in original(*words):
+            listed.append(each)
+            yield each
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(isobmff, "boxes", counted)
+        isobmff.inspect(data)
+    assert len(listed) < 5_000

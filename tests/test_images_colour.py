@@ -17,6 +17,7 @@ from app.images import ImageLimits, Picture, icc
 from app.images.colour import normalize_color, normalize_deep
 from app.images.colour_encoding import ColourEncoding, Transfer, from_code_points, to_srgb
 from app.images.decode import decode_file
+from app.images.icc_writing import matrix_profile, wide_profile
 from app.images.primaries import P3_PRIMARIES, SRGB_PRIMARIES, WIDE_PRIMARIES, srgb_light, srgb_values
 from tests import picture_factory as make
 
@@ -82,7 +83,7 @@ def test_a_profile_that_leads_one_way_is_converted(device: bytes, tmp_path: Path
 def test_colours_beyond_srgb_go_to_the_wide_space(tmp_path: Path) -> None:
     profile = scanner_profile(matrix=WIDE_MATRIX)
     picture = decoded(tmp_path, make.saved(make.rgb_image(), "PNG", icc_profile=profile))
-    assert picture.icc_profile == icc.wide_profile()
+    assert picture.icc_profile == wide_profile()
     difference = np.abs(seen(picture) - through(make.photo(), profile))
     assert np.percentile(difference, 99) <= 3
 
@@ -93,7 +94,7 @@ def test_sixteen_bits_through_a_one_way_profile_keep_their_depth(*, wide: bool, 
     values = make.photo().astype(np.uint16) * 257
     picture = decoded(tmp_path, make.deep_png(values, make.iccp(profile)))
     assert picture.rgb.dtype == np.uint16
-    assert picture.icc_profile == (icc.wide_profile() if wide else icc.srgb_profile())
+    assert picture.icc_profile == (wide_profile() if wide else icc.srgb_profile())
     difference = np.abs(seen(picture) - through(make.photo(), profile))
     assert difference.mean() < 1
     ramp = np.repeat(np.arange(0, 65536, 8, dtype=np.uint16)[None, :, None], 3, axis=2)
@@ -142,12 +143,12 @@ def test_grey_with_an_rgb_profile_is_converted_in_sixteen_bits() -> None:
 
 def test_our_matrix_profile_means_what_it_says() -> None:
     values = np.array([[[255, 0, 0], [0, 255, 0], [10, 200, 90], [128, 128, 128], [3, 3, 3]]], np.uint8)
-    profile = icc.matrix_profile(P3_PRIMARIES, "test")
+    profile = matrix_profile(P3_PRIMARIES, "test")
     light = srgb_light((values / 255).astype(np.float32)) @ P3_PRIMARIES.matrix_to(SRGB_PRIMARIES).T
     expected = srgb_values(light.clip(0, 1).astype(np.float32)) * 255
     assert np.abs(through(values, profile) - expected).max() <= 1
-    assert normalize_color(make.photo(), "RGB", icc.matrix_profile(SRGB_PRIMARIES, "test")).pixels is not None
-    assert icc.judge(icc.matrix_profile(SRGB_PRIMARIES, "test")).is_srgb
+    assert normalize_color(make.photo(), "RGB", matrix_profile(SRGB_PRIMARIES, "test")).pixels is not None
+    assert icc.judge(matrix_profile(SRGB_PRIMARIES, "test")).is_srgb
 
 
 def chunk_gamma(value: float) -> bytes:
@@ -203,7 +204,7 @@ def test_wide_primaries_look_as_their_profile_would(*, deep: bool, tmp_path: Pat
         data = make.deep_png(values.astype(np.uint16) * 257, extra) if deep else png8(values, extra)
         picture = decoded(tmp_path, data)
         assert (picture.icc_profile is not None) == is_kept
-        expected = through(values, icc.matrix_profile(P3_PRIMARIES, "test"))
+        expected = through(values, matrix_profile(P3_PRIMARIES, "test"))
         assert np.abs(seen(picture) - expected).max() <= 2
 
 
@@ -266,7 +267,7 @@ def test_code_points_of_ordinary_pictures(transfer: int, tmp_path: Path) -> None
         decoded(tmp_path, png8(make.photo(), code_points(1, transfer, 0, 1))).rgb, make.photo()
     )
     picture = decoded(tmp_path, png8(make.vivid(), code_points(12, transfer, 0, 1)))
-    expected = through(make.vivid(), icc.matrix_profile(P3_PRIMARIES, "test"))
+    expected = through(make.vivid(), matrix_profile(P3_PRIMARIES, "test"))
     assert np.abs(seen(picture) - expected).max() <= 2
     assert picture.notes == ()
 

@@ -344,19 +344,20 @@ def test_a_child_that_cannot_start_is_our_fault_and_not_the_photos(
         {},  # honest, yet beyond the limits
         {"width": 10, "height": 9},
         {"width": 1, "height": 1, "deep": True},
-        {"sizes": [1152, 7, 0, 0, 0, 0, 0]},
-        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 1 << 40, 0, 0]},
-        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, -1, 0, 0]},
+        {"sizes": [1152, 7, 0, 0, 0, 0, 0, 0]},
+        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 1 << 40, 0, 0, 0]},
+        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, -1, 0, 0, 0]},
         {"width": 1, "height": 1, "sizes": [3, 0, 0], "source_format": "JPEG"},
-        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 0, 0, 0], "source_format": "../../x"},
-        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 0, 0, 9]},  # texts that are none
+        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 0, 0, 0, 0], "source_format": "../../x"},
+        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 0, 0, 9, 0]},  # texts that are none
+        {"width": 1, "height": 1, "sizes": [3, 0, 0, 0, 0, 0, 0, 9]},  # a table that is none
     ],
 )
 def test_an_answer_that_lies_about_its_pixels_is_not_believed(lie: dict[str, object], tmp_path: Path) -> None:
     honest = {
         "width": make.WIDTH,
         "height": make.HEIGHT,
-        "sizes": [1152, 0, 0, 0, 0, 0, 0],
+        "sizes": [1152, 0, 0, 0, 0, 0, 0, 0],
         "deep": False,
         "grey": False,
     }

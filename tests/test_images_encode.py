@@ -20,7 +20,7 @@ from app.errors import RestoreError
 from app.images import ImageLimits, Picture, choose_format, deflate, encode, encode_preview
 from app.images.colour import srgb_profile
 from app.images.decode import decode_file
-from app.images.preview import preview_file
+from app.images.file_preview import preview_file
 from tests import picture_factory as make
 
 LIMITS = ImageLimits()

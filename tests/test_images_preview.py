@@ -15,7 +15,7 @@ from PIL import Image
 
 from app.images import ImageLimits, encode_preview
 from app.images.decode import DecodeOptions, decode_file
-from app.images.preview import preview_file
+from app.images.file_preview import preview_file
 from tests import picture_factory as make
 from tests.hostile_files import ODD_BUT_GOOD
 

@@ -251,6 +251,51 @@ def test_there_are_no_import_circles_between_rooms() -> None:
     assert not circles(edges)
 
 
+# What opens colour profiles.
+
+PROFILE_READERS = ("PIL.ImageCms", "PIL._imagingcms", "lcms")
+CHILD = "app.images.child"
+
+
+def profile_openers(files: Mapping[str, tuple[str, list[str]]]) -> set[str]:
+    """Modules whose text opens colour profiles (lcms, also by way of libvips), and whatever leads to one."""
+    graph = import_graph(files)
+    found = {
+        name
+        for name, (source, package) in files.items()
+        if "icc_transform" in source
+        or any(module.startswith(PROFILE_READERS) for module in imported_modules(ast.parse(source), package))
+    }
+    while more := {name for name, uses in graph.items() if uses & found} - found:
+        found |= more
+    return found
+
+
+def app_files() -> dict[str, tuple[str, list[str]]]:
+    return {module_name(path): (path.read_text(), package_of(path)) for path in sources()}
+
+
+def test_only_the_decoders_child_opens_colour_profiles() -> None:
+    """A profile is what somebody sent: lcms sees it in the confined process only, which nothing imports."""
+    files = app_files()
+    openers = profile_openers(files)
+    assert {"app.images.icc", "app.images.colour", "app.images.pyramid_writing", CHILD} <= openers
+    graph = import_graph(files)
+    assert {name for name in openers if not any(name in uses for uses in graph.values())} == {CHILD}
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["from app.images import colour", "from app.images.icc import judge", "def f():\n    from PIL import ImageCms"],
+)
+def test_the_check_sees_a_profile_opened_elsewhere(line: str) -> None:
+    files = app_files()
+    for name in ("app.images.encoding", "app.jobs.runner"):
+        source, package = files[name]
+        openers = profile_openers(files | {name: (f"{source}\n{line}\n", package)})
+        assert {name, "app.main.service", "app.commands.serve"} <= openers
+
+
 # What tests may touch.
 
 # Private names that tests import all the same, each with its reason.

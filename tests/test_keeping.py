@@ -149,6 +149,19 @@ def test_a_job_is_kept_and_let_go_over_http(service: Service) -> None:
     assert_problem(service.client.post(f"/api/v1/jobs/{'0' * 32}/keep"), 404, "job_not_found")
 
 
+def test_the_photo_of_a_kept_job_does_not_expire_either(service: Service) -> None:
+    job = service.finish(service.submit(name="own.png"))
+    photo_of, keep = f"/api/v1/photos/{job['attempts'][0]['photo_id']}", f"/api/v1/jobs/{job['job_id']}/keep"
+    assert service.client.get(photo_of).json()["expires_at"] == pytest.approx(job["expires_at"])
+    limits = service.context.limits
+    service.context.limits = dataclasses.replace(limits, keep_limit_bytes=PLENTY)
+    service.client.post(keep)
+    assert service.client.get(photo_of).json()["expires_at"] is None
+    let_go = service.client.delete(keep).json()
+    assert service.client.get(photo_of).json()["expires_at"] == pytest.approx(let_go["expires_at"])
+    service.context.limits = limits
+
+
 def test_one_photo_leaves_a_batch_over_http_and_one_zip_holds_all(service: Service) -> None:
     sent = [("files", (name, photo())) for name in ("one.png", "two.png", "TWO.png")]
     job_id = service.client.post("/enhance", files=sent).json()["job_id"]

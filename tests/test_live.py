@@ -231,10 +231,12 @@ def test_the_hub_wakes_from_any_thread_and_only_who_watches() -> None:
     async def scenario() -> None:
         job_events, events = JobEvents(), LocalEvents()
         job_events.start(events)
+        assert not events.has_listeners()  # the store asks for the jobs that wait only where somebody listens
         with job_events.watch("a") as first, job_events.watch("a") as second, job_events.watch("b") as other:
             threading.Thread(target=events.publish, args=(["a"],)).start()
             await asyncio.wait_for(asyncio.gather(first.wait(), second.wait()), 5)
             assert not other.is_set()
+            assert events.has_listeners()
             job_events.stop()
             assert other.is_set()
             assert job_events.closing

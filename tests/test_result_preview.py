@@ -65,11 +65,11 @@ def test_thin_and_odd_results_have_previews(size: tuple[int, int], tmp_path: Pat
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_preview_has_the_colours_of_the_results_profile(name: str, tmp_path: Path) -> None:
-    source = picture(60, 40, grey=False, alpha=False, deep=False, icc_profile=make.display_p3())
+    source = make.tagged(picture(60, 40, grey=False, alpha=False, deep=False), make.display_p3())
     encode(source, tmp_path / "result", name, 100, "keep")
     found, expected = seen(preview_result(tmp_path / "result", 60)), seen(encode_preview(source, 60))
     np.testing.assert_allclose(found, expected, atol=12)
-    untagged = seen(encode_preview(dataclasses.replace(source, icc_profile=None), 60))
+    untagged = seen(encode_preview(dataclasses.replace(source, srgb_table=None), 60))
     assert np.abs(untagged - expected).max() > 40
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import http.server
+import logging
 import os
 import shutil
 import signal
@@ -489,6 +490,21 @@ def test_the_doctor_names_what_is_wrong(
 
 
 @needs_postgres
+def test_doctor_and_log_say_that_bf16_is_slow_on_this_cpu(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PRECISION", "bf16")
+    for flags, word in ((frozenset({"avx2"}), WARNING), (frozenset({"avx512_bf16"}), FINE)):
+        monkeypatch.setattr("app.restoration.device.cpu_flags", lambda flags=flags: flags)
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            precision = next(found for found in doctor.check_restoration(Settings()) if found.what == "precision")
+        assert precision.word == word
+        assert ("PRECISION=auto" in precision.text) == (word == WARNING)
+        (line,) = [record for record in caplog.records if record.message.startswith("precision bf16")]
+        assert line.levelno == (logging.WARNING if word == WARNING else logging.INFO)
+
+
 def test_the_doctor_asks_a_postgresql_server(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = shared_server().new_database()
     monkeypatch.setenv("DATABASE_URL", url)

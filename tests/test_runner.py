@@ -15,6 +15,7 @@ from app import images
 from app.errors import Cancelled, Internal, OutOfMemory, RestoreError, Unavailable
 from app.images import Decoder, ImageLimits, Picture
 from app.images.formats import FORMATS
+from app.jobs import progress
 from app.jobs.result_writing import Finished
 from app.notices import Notice
 from app.options import RestoreOptions
@@ -372,7 +373,8 @@ def test_the_file_is_published_before_the_row_says_so(harness: Harness, monkeypa
     assert seen == ["publish while processing", "complete with 1 file"]
 
 
-def test_cancelling_stops_the_backend_at_the_next_tile(harness: Harness) -> None:
+def test_cancelling_stops_the_backend_at_the_next_tile(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "CLAIM_INTERVAL_SECONDS", 0.0)
     tiles: list[int] = []
 
     def cancel(number: int) -> None:
@@ -387,6 +389,30 @@ def test_cancelling_stops_the_backend_at_the_next_tile(harness: Harness) -> None
     assert attempt.status is AttemptStatus.CANCELLED
     assert harness.result_files() == harness.scratch_files() == []
     assert metric(harness, 'restore_attempts_ended_total{status="cancelled"} 1.0')
+
+
+def test_strips_that_come_fast_ask_the_row_ten_times_a_second(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, now, asked = harness.submit(), [0.0], 0
+    holds = harness.store.holds
+
+    def counted(attempt_id: str, token: str) -> bool:
+        nonlocal asked
+        asked += 1
+        return holds(attempt_id, token)
+
+    monkeypatch.setattr(harness.store, "holds", counted)
+    attempt_id = job.attempts[0].id
+    harness.store.claim(attempt_id, "t", 1.0)
+    report = progress.Progress(harness.store, attempt_id, "t", lambda: now[0], lambda: None, lambda: False)
+    for strip in range(40):  # ten milliseconds each
+        now[0] = strip / 100
+        assert report(strip / 40, Stage.UPSCALING)
+    assert asked == 3  # after 0.1, 0.2 and 0.3 seconds
+    harness.store.cancel_or_remove(OWNER, job.id, 5.0)
+    now[0] += 0.1
+    assert not report(1.0, Stage.UPSCALING)
 
 
 def test_cancelling_between_decoding_and_restoring_spares_the_backend(harness: Harness) -> None:

@@ -15,6 +15,7 @@ from app.backends.siliconflow.request import DEFAULT_PROMPT
 from app.images import Decoder, Picture
 from app.options import RestoreOptions
 from app.results import RestorationResult
+from tests import picture_factory as make
 from tests.provider_stand_in import MODEL, TRACE, StandIn, Wire
 
 
@@ -44,14 +45,14 @@ def answer_with(provider: StandIn, image: Image.Image) -> None:
 
 
 def test_what_is_sent_is_a_plain_jpeg_without_any_metadata() -> None:
-    with_all = Picture(
+    unprofiled = Picture(
         gradient(),
         exif=b"II*\0\x08\0\0\0\0\0\0\0\0\0",
         xmp=b"<x:xmpmeta>GPS 52.1</x:xmpmeta>",
-        icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
         dpi=(300, 300),
         source_format="PNG",
     )
+    with_all = make.tagged(unprofiled, make.srgb())
     submission = prepare(with_all)
     image = sent(with_all)
     assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (60, 40))
@@ -108,7 +109,7 @@ def test_what_transparency_hides_stays_at_home() -> None:
 
 
 def test_a_profile_that_is_none_and_a_grey_photo_do_no_harm() -> None:
-    assert np.abs(np.asarray(sent(Picture(gradient(), icc_profile=b"no profile"))).astype(int) - gradient()).mean() < 2
+    assert np.abs(np.asarray(sent(make.tagged(Picture(gradient()), b"no profile"))).astype(int) - gradient()).mean() < 2
     greys = np.repeat(gradient()[..., :1], 3, axis=2)
     assert np.ptp(np.asarray(sent(Picture(greys, grey=True))).astype(int), axis=2).max() <= 2
 
@@ -120,7 +121,7 @@ def test_colours_of_another_space_are_sent_as_srgb() -> None:
     for entry in range(132, 132 + 12 * count, 12):
         name = bytes(profile[entry : entry + 4])
         profile[entry : entry + 4] = {b"rXYZ": b"gXYZ", b"gXYZ": b"rXYZ"}.get(name, name)
-    image = np.asarray(sent(Picture(gradient(), icc_profile=bytes(profile)))).astype(int)
+    image = np.asarray(sent(make.tagged(Picture(gradient()), bytes(profile)))).astype(int)
     assert np.abs(image[..., [1, 0, 2]] - gradient()).mean() < 3
 
 

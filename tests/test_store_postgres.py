@@ -8,12 +8,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, create_engine, func, select, text, update
 
 from app.errors import Conflict, Internal, NotFound, Unavailable
-from app.store import SqlStore, leases, migration, photo_transitions, postgres
+from app.store import SqlStore, migration, photo_transitions, postgres, queue_order
 from app.store.locks import AdvisoryLock, hold
 from app.store.postgres import PostgresDatabase
 from app.store.schema import VERSION, attempts, photos
@@ -123,6 +124,34 @@ def test_a_reading_transaction_sees_one_state_and_changes_nothing(store: SqlStor
     assert database.write(read) == (2, 3)  # a writing one sees what was committed meanwhile
 
 
+def test_a_single_statement_needs_neither_a_transaction_nor_a_ping(
+    store: SqlStore, database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pings: list[object] = []
+    engine = database._opened()[0]
+    ping = engine.dialect.do_ping
+
+    def counted(connection: Any) -> bool:
+        pings.append(connection)
+        return ping(connection)
+
+    monkeypatch.setattr(engine.dialect, "do_ping", counted)
+    for _ in range(20):
+        assert database.read_statement(_autocommits)
+    assert not database.write(_autocommits)
+    assert not database.read(_autocommits)
+    assert len(pings) < 5  # a connection that was used just now is alive; on a busy machine some look older
+    monkeypatch.setattr(postgres, "_TRUSTED_SECONDS", -1.0)
+    before = len(pings)
+    database.read_statement(_autocommits)
+    assert len(pings) == before + 1
+
+
+def _autocommits(connection: Connection) -> bool:
+    driver: Any = connection.connection.dbapi_connection
+    return bool(driver.autocommit)
+
+
 def test_a_deadlock_is_tried_once_more(store: SqlStore, database: PostgresDatabase) -> None:
     ids = [first(add(store)) for _ in range(2)]
     both_hold_one = threading.Barrier(2)
@@ -175,7 +204,7 @@ def test_the_next_attempt_is_another_one_while_the_first_is_about_to_be_claimed(
     ids = [first(add(store)) for _ in range(2)]
 
     def work(connection: Connection) -> None:
-        assert leases.next_untried(connection, None, ()) == ids[0]
+        assert queue_order.next_untried(connection, None, ()) == ids[0]
         claimed = store.claim_next("t", 1.0)
         assert claimed is not None
         assert claimed.id == ids[1]
@@ -410,6 +439,30 @@ def test_an_earlier_version_gets_its_columns_and_a_later_one_is_refused(url: str
     with pytest.raises(Internal) as refused:
         store.open()
     assert refused.value.code == "database_newer"
+
+
+@pytest.mark.parametrize(("version", "silent_seconds", "opens"), [(6, 0, False), (6, 21, True), (7, 0, True)])
+def test_workers_that_know_no_receipts_are_not_worked_beside(
+    version: int, silent_seconds: int, opens: bool, url: str, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that took over a photo which a provider was paid for would pay again."""
+    store.workers.report("old-host:7", "old-host", {})
+    store.close()
+    with create_engine(url).begin() as connection:
+        connection.execute(text("ALTER TABLE attempts DROP COLUMN receipts_json"))
+        connection.execute(text(f"UPDATE schema_version SET version = {version}"))
+        connection.execute(text(f"UPDATE workers SET seen_at = seen_at - {silent_seconds}"))
+    monkeypatch.setattr("app.store.postgres.OPEN_PATIENCE_SECONDS", 0.0)
+    if not opens:
+        with pytest.raises(Unavailable) as refused:
+            store.open()
+        assert refused.value.code == "older_workers"
+        assert "old-host:7" in refused.value.detail
+        with create_engine(url).begin() as connection:  # nothing was changed, so the older workers work on
+            assert connection.execute(text("SELECT version FROM schema_version")).scalar_one() == version
+            connection.execute(text("DELETE FROM workers"))  # as one does that is stopped
+    store.open()
+    assert store.claim(first(add(store)), "t", 1.0) is not None
 
 
 def test_a_change_of_tables_that_breaks_off_changes_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,11 +78,11 @@ def test_tiles_are_the_pixels_of_the_result(
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_tiles_have_the_colours_of_the_profile(name: str, tmp_path: Path, decoder: Decoder) -> None:
-    source = dataclasses.replace(ramps(60, 40), icc_profile=make.display_p3())
+    source = make.tagged(ramps(60, 40), make.display_p3())
     encode(source, tmp_path / "result", name, 100, "keep")
     pyramid = decoder.pyramid(tmp_path / "result", of_result=True)
     expected, untagged = (
-        seen(encode_preview(picture, 60)) for picture in (source, dataclasses.replace(source, icc_profile=None))
+        seen(encode_preview(picture, 60)) for picture in (source, dataclasses.replace(source, srgb_table=None))
     )
     assert np.abs(level(pyramid, 0) - expected).mean() < 3
     assert np.abs(untagged - expected).mean() > 6

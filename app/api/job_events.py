@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from app.events import Events, Unsubscribe
 
@@ -24,19 +24,17 @@ class JobEvents:
         self.closing = False
         self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._events: Events | None = None
         self._unsubscribe: Unsubscribe = lambda: None
-        self._follow: Callable[[str], Unsubscribe] = lambda _: lambda: None
 
     def start(self, events: Events) -> None:
-        """Listen to the store, from inside the running loop."""
-        self._loop = asyncio.get_running_loop()
-        self._follow = events.follow
-        self._unsubscribe = events.subscribe(self.changed)
+        """From inside the running loop. The store is listened to while somebody watches: telling costs it a query."""
+        self._loop, self._events = asyncio.get_running_loop(), events
 
     def stop(self) -> None:
         """Stop listening and wake everybody once more."""
         self.closing = True
-        self._unsubscribe()
+        self._stop_listening()
         self.wake_all()
 
     def wake_all(self) -> None:
@@ -54,9 +52,11 @@ class JobEvents:
     @contextlib.contextmanager
     def watch(self, job_id: str) -> Iterator[asyncio.Event]:
         """An event that is set at each change; clear it, then read the row, then wait."""
-        event = asyncio.Event()
+        event, events = asyncio.Event(), self._events
+        if not self._watchers and events is not None:
+            self._unsubscribe = events.subscribe(self.changed)
         self._watchers[job_id].add(event)
-        unfollow = self._follow(job_id)
+        unfollow: Unsubscribe = events.follow(job_id) if events is not None else lambda: None
         try:
             yield event
         finally:
@@ -65,6 +65,12 @@ class JobEvents:
             watchers.discard(event)
             if not watchers:
                 del self._watchers[job_id]
+            if not self._watchers:
+                self._stop_listening()
+
+    def _stop_listening(self) -> None:
+        self._unsubscribe()
+        self._unsubscribe = lambda: None
 
     def _wake(self, job_id: str) -> None:
         for event in self._watchers.get(job_id, ()):

@@ -190,7 +190,7 @@ class PhotoShape(Shape):
     bytes: int
     sha256: str
     created_at: float
-    expires_at: float | None
+    expires_at: float | None  # null while an attempt is active, and while a job of it is kept
     selected_attempt_id: str | None
     attempts: list[PhotoAttemptShape]
 

@@ -144,7 +144,10 @@ def attempt_view(attempt: Attempt) -> dict[str, Any]:
 
 
 def photo_view(photo: Photo, retention_seconds: float) -> dict[str, Any]:
-    """One photo with its attempts, and when it will be removed (epoch seconds; None while one of them is active)."""
+    """One photo with its attempts, and when it will be removed.
+
+    That is in epoch seconds; None while an attempt is active, and while a job of the photo is kept.
+    """
     used_at = photo.last_used_at
     return {
         "id": photo.id,
@@ -156,7 +159,7 @@ def photo_view(photo: Photo, retention_seconds: float) -> dict[str, Any]:
         "bytes": photo.bytes,
         "sha256": photo.sha256,
         "created_at": photo.created_at,
-        "expires_at": None if used_at is None else used_at + retention_seconds,
+        "expires_at": None if used_at is None or photo.kept else used_at + retention_seconds,
         "selected_attempt_id": photo.selected_attempt_id,
         "attempts": [{**attempt_view(attempt), "job_id": attempt.job_id} for attempt in photo.attempts],
     }

@@ -235,6 +235,7 @@ class LocalBackend(PatchRestoring):
             "device_is_fallback": setup.device.is_fallback,
             **self._pace_facts(),
             "precision_reason": setup.precision.reason,
+            "precision_is_slow": setup.precision.is_slow,
             "default_model": default,
             "embedded_model": default == EMBEDDED_MODEL,
             "qualities": describe_qualities(setup) if usable else [],
@@ -315,7 +316,8 @@ def open_local_backend(
             face_detector=face_detector,
         )
         log.info("device %s (%s)", restorer.setup.device.value, restorer.setup.device.reason)
-        log.info("precision %s (%s)", restorer.setup.precision.value, restorer.setup.precision.reason)
+        precision_level = logging.WARNING if restorer.setup.precision.is_slow else logging.INFO
+        log.log(precision_level, "precision %s (%s)", restorer.setup.precision.value, restorer.setup.precision.reason)
         return restorer
 
     return LocalBackend(open_restorer, device, engine, idle_release_seconds=idle_release_seconds)

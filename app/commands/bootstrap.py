@@ -1,8 +1,9 @@
 """Sets up the virtual environment: makes it, installs pinned requirements when they changed, and starts again in it.
 
-Uses the standard library only, since nothing is installed yet. A stamp that is written last says what is installed (the
-requirement files and the build of torch), so an interrupted installation is done again. What only checks is installed
-for `run.py test` alone, with a stamp of its own.
+Uses the standard library only, since nothing is installed yet. Packages come from `locks/`, checked by their hashes;
+only torch's own CPU builds have none there. A stamp that is written last says what is installed (the requirement files
+and the build of torch), so an interrupted installation is done again. What only checks is installed for `run.py test`
+alone, with a stamp of its own.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ DEV_REQUIREMENT_FILES = (
 MODEL_PACKAGES = ("facexlib", "basicsr", "gfpgan", "realesrgan")
 NO_REFERENCE_FROM = (3, 13)
 _STAMP, _DEV_STAMP = "requirements.sha256", "requirements-dev.sha256"
-_FIRST = "requirements-first.txt"
+# A lock names everything that its packages need.
+_LOCKED = ("--no-deps", "--require-hashes")
 _WITHOUT_REFERENCE = (
     "Python 3.13 and newer cannot build basicsr, so it, gfpgan, realesrgan and ENGINE=reference are left out; "
     "everything else works."
@@ -104,7 +106,7 @@ def make_ready(folder: Path, root: Path, *, checks: bool = False) -> None:
             _write_stamp(folder / _STAMP, f"{fingerprint(root)} {build}")
         if checks and not _checks_are_ready(folder, root):
             (folder / _DEV_STAMP).unlink(missing_ok=True)
-            _run([*_pip(folder), "-r", str(root / "requirements-dev.txt")])
+            _run([*_pip(folder), *_LOCKED, "-r", _lock_file(root, "dev")])
             _write_stamp(folder / _DEV_STAMP, fingerprint(root, DEV_REQUIREMENT_FILES))
 
 
@@ -134,14 +136,11 @@ def _install(folder: Path, root: Path, wanted: TorchBuild) -> TorchBuild:
     """Install what runs and give the build of torch that it became; the model packages come second (see above)."""
     _say("Installing packages; the first time this takes minutes and several gigabytes ...")
     build = install_torch(folder, root, wanted)
-    lines = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    first = folder / _FIRST
-    rest = [line for line in lines if line.partition("==")[0].strip() not in MODEL_PACKAGES and line[:2] != "-c"]
-    first.write_text("\n".join(rest) + "\n", encoding="utf-8")
-    _run([*_pip(folder), "-c", str(root / "constraints.txt"), "-r", str(first)])
+    plain = ["-r", _lock_file(root, "torch")] if build is TorchBuild.PLAIN else []
+    _run([*_pip(folder), *_LOCKED, *plain, "-r", _lock_file(root, "requirements")])
     if _version_of(folder) >= NO_REFERENCE_FROM:
         _say(_WITHOUT_REFERENCE)
-    _run([*_pip(folder), "--no-deps", "--no-build-isolation", "-r", str(root / "requirements.txt")])
+    _run([*_pip(folder), *_LOCKED, "--no-build-isolation", "-r", _lock_file(root, "models")])
     return build
 
 
@@ -156,7 +155,7 @@ def install_torch(folder: Path, root: Path, wanted: TorchBuild) -> TorchBuild:
     if wanted is TorchBuild.PLAIN:
         if torch_build.is_cpu_build(installed):
             # pip takes 2.15.0+cpu for 2.15.0; forced, it removes the old build only once the new one is downloaded
-            _run([*_pip(folder), "--no-deps", "--force-reinstall", *pins])
+            _run([*_pip(folder), *_LOCKED, "--force-reinstall", "-r", _lock_file(root, "torch")])
         return TorchBuild.PLAIN
     if f"torch=={installed.partition('+')[0]}" in pins:
         return TorchBuild.CPU if torch_build.is_cpu_build(installed) else TorchBuild.PLAIN
@@ -181,6 +180,10 @@ def _tell_of_unused_card(folder: Path, root: Path) -> None:
             f"An NVIDIA card is here, but torch's CPU build is installed: delete the folder {folder.name} and start "
             "again to get the build for the card (about 4 GB more), or set DEVICE=cpu.\n"
         )
+
+
+def _lock_file(root: Path, name: str) -> str:
+    return str(root / "locks" / f"{name}.txt")
 
 
 def _pip(folder: Path) -> list[str]:

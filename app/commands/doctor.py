@@ -151,7 +151,8 @@ def check_restoration(settings: Settings) -> Iterator[CheckResult]:
     facts = backend.describe()
     word = WARNING if facts["device_is_fallback"] else FINE
     yield CheckResult(word, "device", f"{facts['device']} ({facts['device_reason']})")
-    yield CheckResult(FINE, "precision", f"{facts['precision']} ({facts['precision_reason']})")
+    word = WARNING if facts["precision_is_slow"] else FINE
+    yield CheckResult(word, "precision", f"{facts['precision']} ({facts['precision_reason']})")
     yield check_faces(facts["faces"])
     yield check_golden(backend)
 

@@ -21,8 +21,7 @@ from app.commands.console import complain, console, say
 from app.errors import BadRequest, RestoreError
 from app.evaluation.machine import describe_machine
 from app.exit_codes import EXIT_FAILED, EXIT_OK
-from app.images import ImageLimits, Picture
-from app.images.decode import decode_file
+from app.images import Decoder, ImageLimits, Picture
 from app.main.local_backend import open_backend
 from app.options import RestoreOptions
 from app.stages import Stage
@@ -71,7 +70,7 @@ def run(
     settings = read_settings()
     try:
         known = read_costs(record) if record is not None else []
-        picture = make_picture(megapixels) if photo is None else decode_file(photo, ImageLimits())
+        picture = make_picture(megapixels) if photo is None else _decoded(photo)
         backend = open_backend(settings)
         backend.load()
         facts = describe_machine(str(backend.describe()["device"]))
@@ -178,6 +177,15 @@ def _cost_of(row: dict[str, object]) -> Cost:
     if not all(0 < number < float("inf") for number in numbers):
         raise ValueError
     return Cost(machine, quality, model, precision, *numbers)
+
+
+def _decoded(photo: Path) -> Picture:
+    """A photo of the user's. Raises `RestoreError`."""
+    decoder = Decoder(ImageLimits(), follow_links=True)
+    try:
+        return decoder.decode(photo)
+    finally:
+        decoder.close()
 
 
 def _go_on(fraction: float, stage: Stage) -> bool:

@@ -11,7 +11,8 @@ from PIL import Image
 
 from app.evaluation.degradation import bicubic_to
 from app.evaluation.records import Views
-from app.images import Picture, colour, samples
+from app.images import Picture, samples
+from app.images.srgb_table import to_srgb
 
 Rgb = NDArray[np.uint8]  # (H, W, 3) RGB in [0, 255]
 Box = tuple[int, int, int, int]  # left, top, width, height
@@ -23,7 +24,7 @@ _WEBP_METHOD = 4
 
 def as_rgb(picture: Picture) -> Rgb:
     """A picture as eyes see it: (H, W, 3) uint8 in sRGB, laid on white where it is transparent."""
-    rgb = colour.to_srgb(samples.eight_bit(picture.rgb), picture.icc_profile)
+    rgb = to_srgb(picture)
     if picture.alpha is not None:
         rgb = samples.on_white(rgb, samples.eight_bit(picture.alpha))
     return rgb

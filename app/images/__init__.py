@@ -9,7 +9,7 @@ from app.images.layer_encoding import fit_layers, keep_layers
 from app.images.page_encoding import PagesEncoder
 from app.images.patches import PATCH_SIDE_PIXELS, Box, Overview, PatchWindow, detailed_place, patch_at
 from app.images.picture import Picture, Pixels
-from app.images.preview import PREVIEW_SIDE_PIXELS, encode_preview, read_profile
+from app.images.preview import PREVIEW_SIDE_PIXELS, encode_preview
 from app.images.pyramid import TILE_PIXELS, Pyramid
 from app.images.sniffing import accepted_formats
 
@@ -42,5 +42,4 @@ __all__ = [
     "keep_layers",
     "patch_at",
     "read_header",
-    "read_profile",
 ]

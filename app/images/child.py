@@ -29,10 +29,11 @@ from app.errors import NotFound, RestoreError, Unavailable
 from app.images.confinement import DECODE_THREADS, MEBIBYTE, confine, die_with_parent, limit_cpu, set_memory
 from app.images.decode import DecodeOptions, decode_file
 from app.images.face_layers import load_layers, mix
+from app.images.file_preview import preview_file, preview_part
 from app.images.header import Header, ImageLimits, quiet_pillow, read_header
-from app.images.patches import Box, Overview, cut_window, make_overview
+from app.images.patch_decoding import cut_window, make_overview
+from app.images.patches import Box, Overview
 from app.images.picture import Picture
-from app.images.preview import encode_preview, preview_file, read_profile
 from app.images.result_preview import preview_result, result_memory
 
 _WRITE_BYTES = 64 * MEBIBYTE
@@ -164,8 +165,7 @@ def _face_preview(layers: Path, result: Path, request: dict[str, Any]) -> bytes:
         raise NotFound("face_not_found", "This result has no such restored face.")
     region = found[0].before.copy()
     mix(region, found[0].restored, found[0].mask, request["strength"])
-    profile = read_profile(result)
-    return encode_preview(Picture(region, icc_profile=profile), request["max_side"])
+    return preview_part(region, result, request["max_side"])
 
 
 def _failure(error: RestoreError) -> dict[str, Any]:
@@ -177,6 +177,7 @@ def _send_picture(picture: Picture, fd: int) -> dict[str, Any]:
     blocks += [block if block is not None else b"" for block in (picture.alpha, picture.icc_profile)]
     blocks += [picture.exif or b"", picture.xmp or b"", picture.iptc or b""]
     blocks += [json.dumps(picture.texts).encode() if picture.texts else b""]
+    blocks += [picture.srgb_table if picture.srgb_table is not None else b""]
     return {
         "sizes": _send(blocks, fd),
         "width": picture.width,

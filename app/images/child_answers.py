@@ -21,10 +21,11 @@ from app.images.patches import Overview
 from app.images.picture import Picture
 from app.images.pyramid import Pyramid
 from app.images.sniffing import MIME_TYPES
+from app.images.srgb_table import table_of
 from app.notices import PHOTO_CHANGED, notices_of
 
 _ERRORS = (errors.NotFound, errors.TooLarge, errors.UnsupportedFormat, errors.Unprocessable, errors.Unavailable)
-_PICTURE_BLOCKS = 7
+_PICTURE_BLOCKS = 8
 _COPIED_BYTES = 8 * 1024 * 1024
 
 
@@ -85,7 +86,7 @@ def read_picture(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) ->
     _fill(rgb, file, 0)
     if alpha is not None:
         _fill(alpha, file, sizes[0])
-    icc, exif, xmp, iptc, texts = _read_blocks(sizes[2:], _PICTURE_BLOCKS - 2, sizes[0] + sizes[1], file)
+    icc, exif, xmp, iptc, texts, table = _read_blocks(sizes[2:], _PICTURE_BLOCKS - 2, sizes[0] + sizes[1], file)
     dpi = tuple(float(part) for part in answer["dpi"]) if answer["dpi"] else None
     return Picture(
         rgb=rgb,
@@ -100,6 +101,7 @@ def read_picture(answer: dict[str, Any], file: BinaryIO, limits: ImageLimits) ->
         source_format=answer["source_format"],
         notes=notices_of(PHOTO_CHANGED, (str(note) for note in answer["notes"])),
         pages=int(answer["pages"]),
+        srgb_table=table_of(table) if table else None,
     )
 
 

@@ -1,6 +1,7 @@
 """Colour: ICC profiles, CMYK, Lab and grey, brought to the RGB that the network sees, and what to tag it with.
 
-A result must look as the photo looked. What a file says without a profile is `colour_encoding`'s.
+A result must look as the photo looked. What a file says without a profile is `colour_encoding`'s. Profiles are opened
+here, so only the decoder's child may import this.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import numpy as np
 from PIL import ImageCms
 
 from app.images import icc
-from app.images.icc import Bytes8, profile_space, srgb_profile
+from app.images.icc import srgb_profile
+from app.images.icc_writing import wide_profile
 from app.images.picture import NormalizedColor, Pixels
 from app.images.primaries import SRGB_PRIMARIES, WIDE_PRIMARIES
+from app.images.samples import row_slices
+from app.images.srgb_table import GREYS, POINTS, Bytes8, table_grid
 
-__all__ = ["BROKEN_PROFILE", "normalize_color", "normalize_deep", "profile_space", "srgb_profile", "to_srgb"]
+__all__ = ["BROKEN_PROFILE", "normalize_color", "normalize_deep", "srgb_profile", "srgb_table"]
 
 # A photo is put into sRGB when nearly all its pixels survive the way there and back; else its own space is kept.
 _FAITHFUL_SHARE = 0.999
@@ -63,17 +67,24 @@ def normalize_deep(pixels: Pixels, mode: str, icc_profile: bytes | None) -> Norm
     sample = (pixels[::step, ::step] >> 8).astype(np.uint8)
     if _normalize_one_way(sample, icc_profile).icc_profile == srgb_profile():
         return NormalizedColor(_through_table(pixels, icc.table_to(icc_profile, SRGB_PRIMARIES)), srgb_profile())
-    return NormalizedColor(_through_table(pixels, icc.table_to(icc_profile, WIDE_PRIMARIES)), icc.wide_profile())
+    return NormalizedColor(_through_table(pixels, icc.table_to(icc_profile, WIDE_PRIMARIES)), wide_profile())
 
 
-def to_srgb(rgb: Bytes8, icc_profile: bytes | None) -> Bytes8:
-    """RGB (H, W, 3) uint8 in a profile's space to sRGB, clipped to it; unchanged if the profile is unusable."""
-    if icc_profile is None:
-        return rgb
+def srgb_table(icc_profile: bytes | None, *, grey: bool) -> Bytes8 | None:
+    """What the colours of a profile are in sRGB, clipped to it: (256,) uint8 for greys, else (52, 52, 52, 3) uint8 RGB.
+
+    None for a profile that is unusable, or that does what sRGB does.
+    """
+    if icc_profile is None or icc.judge(icc_profile).is_srgb:
+        return None
     try:
-        return icc.apply(rgb, icc.transform(icc_profile, srgb_profile(), "RGB"), "RGB")
+        if grey:
+            ramp = np.arange(GREYS, dtype=np.uint8)[None]
+            return np.array(_normalize_with(ramp, "L", icc_profile).pixels[0], np.uint8)  # a copy, in one piece
+        colours = icc.apply(table_grid(), icc.transform(icc_profile, srgb_profile(), "RGB"), "RGB")
     except icc.FAILURES:
-        return rgb
+        return None
+    return colours.reshape(POINTS, POINTS, POINTS, 3)
 
 
 def _normalize_with(pixels: Bytes8, mode: str, icc_profile: bytes) -> NormalizedColor:
@@ -102,7 +113,7 @@ def _normalize_rgb(rgb: Bytes8, icc_profile: bytes) -> NormalizedColor:
     back = icc.transform(srgb_profile(), icc_profile, "RGB")
     converted = np.empty_like(rgb)
     faithful = 0
-    for band in icc.bands(rgb):
+    for band in row_slices(rgb):
         converted[band] = icc.convert(rgb[band], there, "RGB")
         returned = icc.convert(converted[band], back, "RGB").astype(np.int16)
         faithful += int((np.abs(returned - rgb[band]).max(axis=2) <= _FAITHFUL_STEPS).sum())
@@ -113,8 +124,8 @@ def _normalize_rgb(rgb: Bytes8, icc_profile: bytes) -> NormalizedColor:
 
 def _normalize_one_way(rgb: Bytes8, icc_profile: bytes) -> NormalizedColor:
     """What sRGB clips can be told only from a space that leads both ways, so that is gone to first."""
-    wide = icc.apply(rgb, icc.transform(icc_profile, icc.wide_profile(), "RGB"), "RGB")
-    settled = _normalize_rgb(wide, icc.wide_profile())
+    wide = icc.apply(rgb, icc.transform(icc_profile, wide_profile(), "RGB"), "RGB")
+    settled = _normalize_rgb(wide, wide_profile())
     if settled.icc_profile != srgb_profile():
         return settled
     return NormalizedColor(icc.apply(rgb, icc.transform(icc_profile, srgb_profile(), "RGB"), "RGB"), srgb_profile())
@@ -140,7 +151,7 @@ def _through_table(rgb: Pixels, table: np.typing.NDArray[np.float32]) -> Pixels:
     count = len(table)
     points = table.reshape(-1, 3)
     result = np.empty_like(rgb)
-    for band in icc.bands(rgb):
+    for band in row_slices(rgb):
         place = rgb[band].astype(np.float32) * np.float32((count - 1) / 65535)
         corner = np.minimum(place.astype(np.int32), count - 2)
         part = place - corner
@@ -158,7 +169,7 @@ def _through_table(rgb: Pixels, table: np.typing.NDArray[np.float32]) -> Pixels:
 def _cmyk_to_rgb(cmyk: Bytes8) -> Bytes8:
     """CMYK without a profile: each ink takes its share of the light away, as all viewers do it."""
     rgb = np.empty((*cmyk.shape[:2], 3), np.uint8)
-    for band in icc.bands(cmyk):
+    for band in row_slices(cmyk):
         light = (255 - cmyk[band]).astype(np.uint16)
         rgb[band] = (light[..., :3] * light[..., 3:] + 127) // 255
     return rgb

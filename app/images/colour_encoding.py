@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from app.images import icc
+from app.images.icc_writing import matrix_profile
 from app.images.picture import NormalizedColor, Pixels
 from app.images.primaries import (
     BY_CODE,
@@ -25,6 +25,7 @@ from app.images.primaries import (
     srgb_light,
     srgb_values,
 )
+from app.images.samples import row_slices
 
 _REFERENCE_WHITE_NITS = 203.0  # ITU-R BT.2408: where paper white lies in PQ and HLG
 _PQ_PEAK_NITS, _HLG_PEAK_NITS, _HLG_SYSTEM_GAMMA = 10_000.0, 1_000.0, 1.2
@@ -111,7 +112,7 @@ def to_srgb(pixels: Pixels, encoding: ColourEncoding) -> NormalizedColor:
         matrix = encoding.primaries.matrix_to(SRGB_PRIMARIES).astype(np.float32)
         if not _fits(table[_sample(pixels)] @ matrix.T):
             name = "The photo's own primaries with the sRGB curve"
-            return NormalizedColor(_recoded(pixels, table), icc.matrix_profile(encoding.primaries, name))
+            return NormalizedColor(_recoded(pixels, table), matrix_profile(encoding.primaries, name))
     if matrix is None:
         return NormalizedColor(_recoded(pixels, table))
     return NormalizedColor(_mapped(pixels, lambda band: table[band] @ matrix.T))
@@ -146,7 +147,7 @@ def _recoded(pixels: Pixels, table: Light) -> Pixels:
 
 def _mapped(pixels: Pixels, to_light: Callable[[Pixels], Light]) -> Pixels:
     result = np.empty_like(pixels)
-    for band in icc.bands(pixels):
+    for band in row_slices(pixels):
         result[band] = _encode(to_light(pixels[band]), pixels.dtype)
     return result
 

@@ -12,13 +12,14 @@ from typing import Any, BinaryIO, cast
 import PIL
 from PIL import Image, features
 
-from app.images import colour, samples
+from app.images import samples
 from app.images.formats import FORMATS, check_format, fitting_format, own_format, too_large
 from app.images.metadata import iptc, jpeg_metadata
 from app.images.metadata.fitting import fitted
 from app.images.metadata.rewriting import Metadata, for_result
 from app.images.picture import Picture
 from app.images.png import write_png
+from app.images.srgb_table import greys_to_srgb, profile_space
 from app.images.tiff import readable, write_tiff
 from app.notices import RESULT_CHANGED, Notice, notices_of
 
@@ -138,7 +139,7 @@ def fitting_profile(picture: Picture) -> bytes | None:
     """The profile, if it is for the kind of samples written (an RGB profile on a grey file is refused by readers)."""
     if picture.icc_profile is None:
         return None
-    return picture.icc_profile if colour.profile_space(picture.icc_profile) == _space(picture) else None
+    return picture.icc_profile if profile_space(picture.icc_profile) == _space(picture) else None
 
 
 def _space(picture: Picture) -> str:
@@ -152,7 +153,7 @@ def _write_lossy(
     if name == "webp" and picture.grey and icc_profile:
         # WebP holds RGB only, so a grey profile would not fit; the greys are brought to sRGB instead.
         greys = pixels if pixels.ndim == 2 else pixels[..., 0]
-        greys[...] = colour.normalize_color(greys, "L", icc_profile).pixels
+        greys[...] = greys_to_srgb(greys, picture.srgb_table)
         icc_profile = None
     image = Image.fromarray(pixels)
     extras: dict[str, Any] = {"quality": quality, "icc_profile": icc_profile, "xmp": carried.xmp or b""}

@@ -1,22 +1,24 @@
 """The boxes of AVIF and HEIF files (ISO/IEC 14496-12 and 23008-12), read only as far as the plugins keep them silent.
 
 That is: what the numbers of the main picture mean, how deep they are, which maps lie beside it, and whether its data is
-all there. Every count is bounded, and what cannot be understood counts as not said.
+all there. The entries that are looked at are bounded all together, since tables within tables multiply; what cannot be
+understood counts as not said.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 Data = mmap.mmap | bytes
 
 _MAX_BOXES = 4_000
-_MAX_ENTRIES = 20_000
+_MAX_ENTRIES = 20_000  # of all tables together; a photo of 100 megapixels in small tiles has hundreds
 _MAX_MISSING_BYTES = 64 * 1024 * 1024
 _CONTAINERS = {b"meta": 4, b"iprp": 0, b"ipco": 0}
 _GAIN_MAP_ITEM = b"tmap"
@@ -96,7 +98,7 @@ def boxes(data: Data, start: int, end: int) -> Iterator[Box]:
 class _Reader:
     def __init__(self, data: Data) -> None:
         self._data = data
-        self._left = _MAX_BOXES
+        self._left, self._entries_left = _MAX_BOXES, _MAX_ENTRIES
         self._primary = 0
         self._items: dict[int, bytes] = {}
         self._properties: list[Box] = []
@@ -112,7 +114,9 @@ class _Reader:
                 raise ValueError("more boxes than any photo has")
             if box.name in _CONTAINERS:
                 if box.name == b"ipco":
-                    self._properties = list(boxes(self._data, box.start, min(box.end, end)))[:_MAX_ENTRIES]
+                    self._properties = list(
+                        itertools.islice(boxes(self._data, box.start, min(box.end, end)), _MAX_BOXES)
+                    )
                 else:
                     self.read(box.start + _CONTAINERS[box.name], min(box.end, end))
             elif box.name in _READERS and box.end <= end:
@@ -124,7 +128,8 @@ class _Reader:
         if self._items.get(self._primary) == b"grid":  # what is not said of the whole is said of its tiles
             tiles = [to for kind, source, to in self._references if kind == b"dimg" and source == self._primary]
             mine += self._properties_of(tiles[0][0]) if tiles and tiles[0] else []
-        maps = [self._text(box) for ids in self._maps() for box in self._properties_of(ids) if box.name == b"auxC"]
+        owned = dict.fromkeys(index for item in self._maps() for index in self._owned.get(item, ()))  # each once
+        maps = [self._text(box) for box in self._properties_at(owned) if box.name == b"auxC"]
         return BoxFile(
             self._code_points(mine),
             any(box.name == b"colr" and self._data[box.start : box.start + 4] in (b"prof", b"rICC") for box in mine),
@@ -135,12 +140,19 @@ class _Reader:
         )
 
     def _properties_of(self, item: int) -> list[Box]:
-        indexes = self._owned.get(item, [])
+        return self._properties_at(self._owned.get(item, ()))
+
+    def _properties_at(self, indexes: Iterable[int]) -> list[Box]:
         return [self._properties[index - 1] for index in indexes if 0 < index <= len(self._properties)]
 
-    def _maps(self) -> list[int]:
+    def _maps(self) -> set[int]:
         """Items that are auxiliary to the main picture."""
-        return [source for kind, source, to in self._references if kind == b"auxl" and self._primary in to]
+        return {source for kind, source, to in self._references if kind == b"auxl" and self._primary in to}
+
+    def _spend(self, entries: int = 1) -> None:
+        self._entries_left -= entries
+        if self._entries_left < 0:
+            raise ValueError("more entries than any photo has")
 
     def _text(self, box: Box) -> bytes:
         return self._data[box.start + 4 : min(box.end, box.start + 100)].lower()
@@ -159,7 +171,8 @@ class _Reader:
     def _item_information(self, box: Box) -> None:
         version = self._data[box.start]
         for entry in boxes(self._data, box.start + (8 if version else 6), box.end):
-            if entry.name == b"infe" and len(self._items) < _MAX_ENTRIES:
+            self._spend()
+            if entry.name == b"infe":
                 wide = self._data[entry.start] >= 3
                 identity = struct.unpack_from(">I" if wide else ">H", self._data, entry.start + 4)[0]
                 kind = entry.start + (10 if wide else 8)
@@ -168,10 +181,11 @@ class _Reader:
     def _associations(self, box: Box) -> None:
         version, wide_index = self._data[box.start], self._data[box.start + 3] & 1
         count, position = struct.unpack_from(">I", self._data, box.start + 4)[0], box.start + 8
-        for _ in range(min(count, _MAX_ENTRIES)):
+        for _ in range(count):
             item = struct.unpack_from(">I" if version else ">H", self._data, position)[0]
             position += 4 if version else 2
             owned = self._data[position]
+            self._spend(1 + owned)
             code, size = (">H", 2) if wide_index else (">B", 1)
             values = struct.unpack_from(f">{owned}{code[1]}", self._data, position + 1)
             self._owned.setdefault(item, []).extend(value & (0x7FFF if wide_index else 0x7F) for value in values)
@@ -182,10 +196,9 @@ class _Reader:
         code, size = ("I", 4) if wide else ("H", 2)
         for entry in boxes(self._data, box.start + 4, box.end):
             source, count = struct.unpack_from(f">{code}H", self._data, entry.start)
-            to = struct.unpack_from(f">{min(count, _MAX_ENTRIES)}{code}", self._data, entry.start + size + 2)
+            self._spend(1 + count)
+            to = struct.unpack_from(f">{count}{code}", self._data, entry.start + size + 2)
             self._references.append((entry.name, source, list(to)))
-            if len(self._references) > _MAX_ENTRIES:
-                raise ValueError("more references than any photo has")
 
     def _item_locations(self, box: Box) -> None:
         """Where the coded data ends; only plain offsets into the file are followed."""
@@ -196,14 +209,16 @@ class _Reader:
         position = box.start + 6
         count = self._number(position, identity)
         position += identity
-        for _ in range(min(count, _MAX_ENTRIES)):
+        for _ in range(count):
+            self._spend()
             position += identity
             method = self._number(position, 2) & 15 if version in (1, 2) else 0
             position += (2 if version in (1, 2) else 0) + 2
             base = self._number(position, base_size)
             extents = self._number(position + base_size, 2)
             position += base_size + 2
-            for _ in range(min(extents, _MAX_ENTRIES)):
+            for _ in range(extents):
+                self._spend()
                 offset = self._number(position + index_size, offset_size)
                 length = self._number(position + index_size + offset_size, length_size)
                 position += index_size + offset_size + length_size

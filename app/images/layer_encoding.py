@@ -13,11 +13,12 @@ from typing import Any
 import cv2
 
 from app.errors import Unprocessable
-from app.images import colour, samples
+from app.images import samples
 from app.images.encoding import choose_format
 from app.images.face_layers import MAX_FILE_BYTES, MAX_LAYERS, FaceLayer, save_layers
 from app.images.formats import FORMATS
 from app.images.picture import Picture, Pixels
+from app.images.srgb_table import greys_to_srgb
 
 _HEADER_BYTES = 4096  # more than what the file says of one array
 
@@ -62,9 +63,7 @@ def _written(pixels: Pixels, layer: FaceLayer, picture: Picture, name: str) -> P
         alpha = picture.alpha[layer.top : layer.top + layer.height, layer.left : layer.left + layer.width]
         pixels = samples.on_white(samples.eight_bit(pixels), samples.eight_bit(alpha))
     if name == "webp" and picture.grey and picture.icc_profile:  # see `encode`: such greys are brought to sRGB
-        pixels = _as_rgb(
-            colour.normalize_color(samples.eight_bit(pixels)[..., 0].copy(), "L", picture.icc_profile).pixels
-        )
+        pixels = greys_to_srgb(samples.eight_bit(pixels), picture.srgb_table)
     return pixels
 
 

@@ -7,15 +7,11 @@ the whole result, whatever the network's factor.
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from app.images import samples
-from app.images.decode import DecodeOptions, decode_file
-from app.images.header import ImageLimits
 from app.images.picture import Picture
 
 PATCH_SIDE_PIXELS = 256
@@ -101,24 +97,6 @@ class PatchWindow:
     at: Box
     inner: Box
     overview: Overview
-
-
-def make_overview(path: Path, limits: ImageLimits, options: DecodeOptions) -> Overview:
-    """Decode a file and reduce it (in the child). Same errors as `decode_file`."""
-    picture = decode_file(path, limits, options)
-    factor = min(1.0, OVERVIEW_SIDE_PIXELS / max(picture.width, picture.height))
-    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-    rgb: Any = cv2.resize(picture.rgb, size, interpolation=cv2.INTER_AREA)
-    alpha: Any = None if picture.alpha is None else cv2.resize(picture.alpha, size, interpolation=cv2.INTER_AREA)
-    small = Picture(rgb, alpha, icc_profile=picture.icc_profile, source_format=picture.source_format)
-    return Overview(small, picture.width, picture.height, picture.is_colourless())
-
-
-def cut_window(path: Path, limits: ImageLimits, options: DecodeOptions, box: Box) -> Picture:
-    """Decode a file and keep this part of it (in the child). Same errors as `decode_file`."""
-    picture = decode_file(path, limits, options)
-    rgb: Any = np.ascontiguousarray(picture.rgb[box.top : box.bottom, box.left : box.right])
-    return Picture(rgb, icc_profile=picture.icc_profile, source_format=picture.source_format)
 
 
 def patch_at(x: float, y: float, width: int, height: int) -> Box:

@@ -23,6 +23,8 @@ class Picture:
         alpha: (H, W), same dtype as `rgb`, straight (not premultiplied), or None when the photo has none.
         grey: True when the photo was grey; the result is written as grey again.
         icc_profile: the profile that `rgb` is encoded in; None means sRGB (or unknown, taken as sRGB).
+        srgb_table: what the colours are in sRGB, of the profile (`srgb_table`): (256,) uint8 of a grey photo, else
+            (52, 52, 52, 3); None where they are sRGB already, or where nothing can be made of the profile.
         exif: EXIF block (TIFF header first, without the ``Exif\\0\\0`` mark), orientation already reset, or None.
         xmp: XMP packet as UTF-8 bytes, or None.
         dpi: (x, y) pixels per inch, or None.
@@ -45,6 +47,7 @@ class Picture:
     iptc: bytes | None = None
     texts: tuple[tuple[str, str], ...] = ()
     pages: int = 1
+    srgb_table: NDArray[np.uint8] | None = None
 
     @property
     def width(self) -> int:

@@ -1,4 +1,4 @@
-"""Small JPEG previews: of a file (inside the child, with as little decoding as the format allows) or of a `Picture`.
+"""Small JPEG previews of a `Picture`; those of files are made in the decoder's child (`file_preview`).
 
 A preview is upright, in sRGB, at most so large, on white, and carries no metadata.
 """
@@ -6,36 +6,17 @@ A preview is upright, in sRGB, at most so large, on white, and carries no metada
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import cv2
 from PIL import Image
 
-from app.images import colour, samples
-from app.images.decode import DecodeOptions, decode_file
-from app.images.header import ImageLimits, open_picture
+from app.images import samples
 from app.images.picture import Picture
+from app.images.srgb_table import rgb_to_srgb
 
 PREVIEW_SIDE_PIXELS = 400
 _QUALITY = 85
 _DISPLAY_QUALITY = 95  # of pictures that are looked at closely, beside each other
-_ANY_RESULT = ImageLimits(max_input_megapixels=10_000.0, max_side_pixels=1 << 20)
-
-
-def preview_file(path: Path, limits: ImageLimits, max_side: int = PREVIEW_SIDE_PIXELS, rotate: int = 0) -> bytes:
-    """JPEG bytes of a file's first picture, whatever of it is there, turned clockwise; same errors as `decode_file`.
-
-    It is decoded as the photo is, only smaller: a JPEG at an eighth, if it may.
-    """
-    options = DecodeOptions(keep_partial=True, shrink_to=2 * max_side, rotate=rotate)
-    return encode_preview(decode_file(path, limits, options), max_side)
-
-
-def read_profile(path: Path) -> bytes | None:
-    """The colour profile in the header of a result of our own; no pixel is decoded. Same errors as `read_header`."""
-    with path.open("rb") as file, open_picture(file, _ANY_RESULT) as photo:
-        profile = photo.image.info.get("icc_profile")
-        return profile if isinstance(profile, bytes) and profile else None
 
 
 def encode_preview(picture: Picture, max_side: int = PREVIEW_SIDE_PIXELS) -> bytes:
@@ -43,7 +24,7 @@ def encode_preview(picture: Picture, max_side: int = PREVIEW_SIDE_PIXELS) -> byt
     scale = min(1.0, max_side / max(picture.width, picture.height))
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     small = samples.eight_bit(cv2.resize(picture.rgb, size, interpolation=cv2.INTER_AREA))
-    small = colour.to_srgb(small, picture.icc_profile)
+    small = rgb_to_srgb(small, picture)
     if picture.alpha is not None:
         alpha = samples.eight_bit(cv2.resize(picture.alpha, size, interpolation=cv2.INTER_AREA))
         small = samples.on_white(small, alpha)

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import RestoreError, Unavailable
-from app.images import colour, samples
+from app.images import samples
 from app.images.confinement import DECODE_THREADS, MEBIBYTE
 from app.images.decode import DecodeOptions, decode_file
 from app.images.header import ImageLimits, undecodable
 from app.images.picture import Picture
 from app.images.pyramid import ENTRY, TILE_PIXELS, tile_counts
 from app.images.result_preview import in_bands, result_memory
+from app.images.srgb_table import to_srgb
 
 _QUALITY = 90  # from here on libvips keeps the colours of every pixel
 _STREAM_BYTES = 768 * MEBIBYTE
@@ -79,7 +80,7 @@ def _plain(image: Any) -> Any:
 
 def _shown(picture: Picture) -> Any:
     """(H, W, 3) uint8 in sRGB, laid on white."""
-    rgb = colour.to_srgb(samples.eight_bit(picture.rgb), picture.icc_profile)
+    rgb = to_srgb(picture)
     if picture.alpha is None:
         return rgb
     band = max(1, MEBIBYTE // picture.width)

@@ -72,7 +72,8 @@ def _preview(small: NDArray[np.uint8], profile: bytes | None, max_side: int) -> 
     pixels = small[..., 0] if small.shape[2] < 3 else small[..., :3]
     plain = colour.normalize_color(np.ascontiguousarray(pixels), "L" if pixels.ndim == 2 else "RGB", profile)
     rgb: Any = plain.pixels if plain.pixels.ndim == 3 else np.repeat(plain.pixels[..., None], 3, axis=2)
-    return encode_preview(Picture(rgb, alpha, icc_profile=plain.icc_profile), max_side)
+    table = colour.srgb_table(plain.icc_profile, grey=False)
+    return encode_preview(Picture(rgb, alpha, icc_profile=plain.icc_profile, srgb_table=table), max_side)
 
 
 class _WebpFacts(NamedTuple):

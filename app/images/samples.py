@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from app.images.picture import Picture, Pixels
 
 _BAND_BYTES = 1 << 20
+_BAND_PIXELS = 1 << 20
 
 
 def channels(picture: Picture) -> int:
@@ -42,6 +43,13 @@ def band(picture: Picture, start: int, stop: int) -> Pixels:
     if picture.alpha is None:
         return colour  # type: ignore[no-any-return]
     return np.concatenate([colour, picture.alpha[start:stop, :, None]], axis=2)
+
+
+def row_slices(pixels: Pixels) -> Iterator[slice]:
+    """Slices of rows of (H, W) or (H, W, C) pixels, about a megapixel each, so that no step copies a whole photo."""
+    rows = max(1, _BAND_PIXELS // pixels.shape[1])
+    for start in range(0, pixels.shape[0], rows):
+        yield slice(start, start + rows)
 
 
 def eight_bit(values: Pixels) -> NDArray[np.uint8]:

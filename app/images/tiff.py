@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import Unprocessable
-from app.images import colour, deflate, samples
+from app.images import deflate, samples
 from app.images.metadata import exif, exif_tags
 from app.images.metadata.exif_rules import as_rational, drop_unmovable_note
 from app.images.metadata.exif_writing import serialized
 from app.images.metadata.rewriting import Metadata
 from app.images.picture import Picture, Pixels
+from app.images.srgb_table import profile_space
 
 _SHORT, _LONG, _RATIONAL, _BYTE, _UNDEFINED = 3, 4, 5, 1, 7
 _ONE_OF_SEVERAL_PAGES = 2
@@ -39,7 +40,7 @@ def readable(picture: Picture) -> tuple[Picture, list[str]]:
     """
     if not picture.grey or picture.alpha is None or picture.rgb.dtype == np.uint8:
         return picture, []
-    if picture.icc_profile is None or colour.profile_space(picture.icc_profile) != "GRAY":
+    if picture.icc_profile is None or profile_space(picture.icc_profile) != "GRAY":
         return dataclasses.replace(picture, grey=False), []
     eight = dataclasses.replace(picture, rgb=samples.eight_bit(picture.rgb), alpha=samples.eight_bit(picture.alpha))
     return eight, [_ROUNDED]

@@ -15,6 +15,7 @@ from app.store import Store
 log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 0.5
+CLAIM_INTERVAL_SECONDS = 0.1  # the row is not asked oftener whether the claim still stands; strips come faster
 _NOT_RESTORING = (Stage.WAITING, Stage.DECODING, Stage.LOADING, Stage.ENCODING)
 
 
@@ -35,7 +36,7 @@ class Progress:
     ) -> None:
         self._store, self._attempt_id, self._token = store, attempt_id, token
         self._clock, self._heartbeat, self._stop_requested = clock, heartbeat, stop_requested
-        self._reported, self._written_at = (-1.0, ""), -float("inf")
+        self._reported, self._written_at, self._held_at = (-1.0, ""), -float("inf"), -float("inf")
         self._began: float | None = None  # to restore
         self.stop_seen = False
         self.claim_lost = False
@@ -63,7 +64,13 @@ class Progress:
             self._began = now
         soon = stage == self._reported[1] and now - self._written_at < INTERVAL_SECONDS
         if soon or news == self._reported:  # a run that only waits says the same again and again
-            return self._store.holds(self._attempt_id, self._token)
-        self._reported, self._written_at = news, now
+            return self._still_holds(now)
+        self._reported, self._written_at, self._held_at = news, now, now
         worked_seconds = None if self._began is None else now - self._began
         return self._store.report_progress(self._attempt_id, self._token, fraction, stage, worked_seconds)
+
+    def _still_holds(self, now: float) -> bool:
+        if now - self._held_at < CLAIM_INTERVAL_SECONDS:
+            return True
+        self._held_at = now
+        return self._store.holds(self._attempt_id, self._token)

@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 # The chips TU116 and TU117, which give NaN or black in fp16: torch tells their names, not their numbers.
 _BROKEN_FP16 = re.compile(r"GTX 16\d\d|\bT(400|500|550|600|1000|1200|2000)\b|\bMX(450|550)\b|\bCMP 30HX\b")
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # x86 names, then Arm's
+SLOW_BF16 = (
+    "asked for by PRECISION, but this CPU has no bf16 instructions, so it is many times slower than fp32; "
+    "set PRECISION=auto"
+)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -38,12 +42,14 @@ class Choice:
         reason: a clause for people.
         is_fallback: a card is there, or was asked for, and is not used: its user must be told.
         may_pass: the reason may pass (another program holds the card), so it is worth choosing again.
+        is_slow: it was asked for, and another value is many times faster here: its user must be told.
     """
 
     value: str
     reason: str
     is_fallback: bool = False
     may_pass: bool = False
+    is_slow: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,9 +192,12 @@ def _cpu_precision(asked: str) -> Choice:
         return Choice("fp32", "asked for by PRECISION")
     if asked == "fp16":
         return Choice("fp32", "fp16 is not usable on a CPU")
+    flags = cpu_flags()
+    found = sorted(_BF16_FLAGS & flags)
     if asked == "bf16":
+        if flags and not found:
+            return Choice("bf16", SLOW_BF16, is_slow=True)
         return Choice("bf16", "asked for by PRECISION")
-    found = sorted(_BF16_FLAGS & cpu_flags())
     if found:
         return Choice("bf16", f"this CPU has {found[0]}")
     return Choice("fp32", "this CPU has no bf16 instructions")

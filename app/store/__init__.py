@@ -21,9 +21,10 @@ from app.store.records import (
     WebhookStatus,
 )
 from app.store.removal import Removal
+from app.store.schema import LIVE_SECONDS
 from app.store.sql_store import SqlStore
 from app.store.webhooks import DueWebhook, Webhooks
-from app.store.workers import LIVE_SECONDS, LiveWorker, Workers
+from app.store.workers import LiveWorker, Workers
 
 __all__ = [
     "LEASE_SECONDS",

@@ -37,7 +37,7 @@ class Database(Protocol):
             Conflict: `already_running`, another process holds this database.
             Internal: `database_damaged`, `database_newer`, `database_refused` or `database_driver_missing`; the
                 sentence says the remedy.
-            Unavailable: `database_unavailable`, it could not be reached for a while.
+            Unavailable: `database_unavailable`, it could not be reached for a while; `older_workers`.
         """
         ...
 
@@ -51,6 +51,10 @@ class Database(Protocol):
 
     def read(self, work: Callable[[Connection], Value]) -> Value:
         """Run a work that only reads; it sees one state of all rows."""
+        ...
+
+    def read_statement(self, work: Callable[[Connection], Value]) -> Value:
+        """The same for a work of one statement, which sees one state by itself: no transaction is opened for it."""
         ...
 
     def write(self, work: Callable[[Connection], Value]) -> Value:

@@ -7,14 +7,14 @@ connection; most return the id of the job they changed, or None.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Collection
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, or_, select, update
 
 from app.stages import Stage
 from app.store.guarded_updates import failed_values, held_by, release_photo, update_attempt
-from app.store.queries import in_turn, turn_order
 from app.store.records import AttemptStatus, PhotoStatus
 from app.store.schema import attempts, photos
 
@@ -93,17 +93,6 @@ def claim(
     return str(row.job_id)
 
 
-def next_untried(connection: Connection, only: str | None, but: Collection[str]) -> str | None:
-    """Of those waiting attempts that were never tried, the one whose owner's turn it is; it is locked.
-
-    One that another transaction is about to claim is passed over.
-    """
-    queue = in_turn(only, but).subquery()
-    query = select(attempts.c.id).join_from(attempts, queue, queue.c.id == attempts.c.id)
-    query = query.where(_WAITING, attempts.c.tries == 0).order_by(*turn_order(queue)).limit(1)
-    return connection.execute(query.with_for_update(skip_locked=True, of=attempts)).scalar_one_or_none()
-
-
 def renew(connection: Connection, tokens: Collection[str], until: ColumnElement[float]) -> set[str]:
     """Extend the leases of these runs; those of them that still hold their claim."""
     held = update(attempts).where(_RUNNING, attempts.c.claim.in_(list(tokens))).values(lease_until=until)
@@ -127,7 +116,13 @@ def mark_sent(connection: Connection, attempt_id: str, token: str) -> str | None
 
 def holds(connection: Connection, attempt_id: str, token: str) -> bool:
     """Whether this run still holds its claim."""
-    return connection.execute(select(attempts.c.id).where(held_by(attempt_id, token))).one_or_none() is not None
+    return connection.execute(_held(), {"wanted": attempt_id, "token": token}).one_or_none() is not None
+
+
+@functools.cache
+def _held() -> Select[tuple[str]]:
+    wanted = attempts.c.id == bindparam("wanted")
+    return select(attempts.c.id).where(wanted, _RUNNING, attempts.c.claim == bindparam("token"))
 
 
 def give_back(connection: Connection, attempt_id: str, token: str, now: float) -> str | None:

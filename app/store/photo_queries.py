@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Column, Connection, Label, Row, Select, func, select
 
 from app.errors import NotFound
 from app.store.records import Attempt, Photo, PhotoStatus
-from app.store.schema import attempt_of, attempts, library, photos, select_attempts
+from app.store.schema import attempt_of, attempts, jobs, library, photos, select_attempts
 
 
 def find_photo(connection: Connection, owner: str, photo_id: str) -> Photo:
@@ -30,7 +30,14 @@ def list_photos(connection: Connection, owner: str, limit: int, before: str | No
 
 
 def _select() -> Select[Any]:
-    return select(photos, library.c.used_at).outerjoin(library, library.c.photo_id == photos.c.id)
+    times = [_of_its_jobs(column) for column in (jobs.c.kept_at, jobs.c.let_go_at)]
+    return select(photos, library.c.used_at, *times).outerjoin(library, library.c.photo_id == photos.c.id)
+
+
+def _of_its_jobs(column: Column[Any]) -> Label[Any]:
+    """The latest such time of the jobs that have attempts at the photo."""
+    latest = select(func.max(column)).join_from(jobs, attempts, attempts.c.job_id == jobs.c.id)
+    return latest.where(attempts.c.photo_id == photos.c.id).scalar_subquery().label(column.name)
 
 
 def _number(connection: Connection, owner: str, photo_id: str) -> int:
@@ -51,6 +58,7 @@ def _with_attempts(connection: Connection, rows: Sequence[Row[Any]]) -> list[Pho
 def _photo_of(row: Row[Any], found: tuple[Attempt, ...]) -> Photo:
     values: dict[str, Any] = dict(row._mapping)
     del values["status_before"]
+    values["kept"] = values.pop("kept_at") is not None
     values["status"] = PhotoStatus(values["status"])
     return Photo(**values, attempts=found)
 

@@ -1,22 +1,25 @@
-"""What the rows say, read without changing them. Functions take the open transaction's connection."""
+"""What the rows say, read without changing them; the order of those that wait stands in `queue_order`.
+
+Functions take the open transaction's connection. Statements that are asked for at every request are built once.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
-    ColumnElement,
     Connection,
     Float,
-    FromClause,
     Row,
     Select,
     and_,
+    bindparam,
     case,
     cast,
     func,
@@ -26,6 +29,7 @@ from sqlalchemy import (
 from app.errors import NotFound
 from app.options import BackendName
 from app.stages import Stage
+from app.store import queue_order
 from app.store.records import Attempt, AttemptStatus, Job, JobSummary, WebhookState, WebhookStatus
 from app.store.schema import ACTIVE, attempt_of, attempts, jobs, photos, select_attempts, webhooks
 
@@ -117,8 +121,13 @@ def _summary(row: Row[Any], groups: Sequence[Row[Any]]) -> JobSummary:
 
 def find_attempt(connection: Connection, attempt_id: str) -> Attempt | None:
     """One attempt, whoever owns it."""
-    row = connection.execute(select_attempts().where(attempts.c.id == attempt_id)).one_or_none()
+    row = connection.execute(_attempt_by_id(), {"wanted": attempt_id}).one_or_none()
     return None if row is None else attempt_of(row)
+
+
+@functools.cache
+def _attempt_by_id() -> Select[Any]:
+    return select_attempts().where(attempts.c.id == bindparam("wanted"))
 
 
 def find_result(connection: Connection, owner: str, result_name: str) -> Attempt:
@@ -146,84 +155,20 @@ def _no_result() -> NotFound:
     return NotFound("result_not_found", "There is no such result; it may have expired.")
 
 
-def queue_position(connection: Connection, job_id: str) -> int:
-    """1 when the job's first waiting attempt is the next one of its backend; 0 when none waits.
-
-    Each backend has a queue of its own: nobody waits behind another backend's photos.
-    """
-    waiting = attempts.c.status == AttemptStatus.QUEUED.value
-    mine = select(attempts.c.backend).where(attempts.c.job_id == job_id, waiting)
-    backend = connection.execute(mine.limit(1)).scalar_one_or_none()
-    if backend is None:
-        return 0
-    queue = in_turn(backend).subquery()
-    place = func.row_number().over(order_by=turn_order(queue)).label("place")
-    places = select(queue.c.job_id, place).subquery()
-    return int(connection.execute(select(func.min(places.c.place)).where(places.c.job_id == job_id)).scalar_one())
-
-
-def queued_ids(
-    connection: Connection, limit: int | None = None, only: str | None = None, but: Collection[str] = ()
-) -> list[str]:
-    """Waiting attempts in the order of their turns, of one backend `only` or of all `but` some."""
-    queue = in_turn(only, but).subquery()
-    query = select(queue.c.id).order_by(*turn_order(queue))
-    return list(connection.execute(query.limit(limit)).scalars())
-
-
-def turn_order(queue: FromClause) -> tuple[ColumnElement[Any], ...]:
-    """The order of what `in_turn` gives.
-
-    Owners are served in turn, whoever was served least recently first, and each one's photos in the order they came.
-    """
-    return queue.c.turn, queue.c.served_at, queue.c.number
-
-
-def in_turn(only: str | None = None, but: Collection[str] = ()) -> Select[Any]:
-    """Waiting attempts, each with its place in its owner's own queue and the time when its owner was served last.
-
-    That time is the database's: with those of hosts, owners served by one whose clock is ahead would wait for longer.
-    """
-    chosen = [attempts.c.backend == only] if only is not None else []
-    chosen += [attempts.c.backend.not_in(list(but))] if but else []
-    claimed_at = func.coalesce(attempts.c.claimed_at, attempts.c.started_at)  # of an earlier version: no claimed_at
-    started = select(jobs.c.owner, func.max(claimed_at).label("at"))
-    served = started.join_from(attempts, jobs, jobs.c.id == attempts.c.job_id).group_by(jobs.c.owner).subquery()
-    turn = func.row_number().over(partition_by=jobs.c.owner, order_by=attempts.c.number)
-    return (
-        select(
-            attempts.c.id,
-            attempts.c.job_id,
-            attempts.c.number,
-            turn.label("turn"),
-            func.coalesce(served.c.at, 0.0).label("served_at"),
-        )
-        .join_from(attempts, jobs, jobs.c.id == attempts.c.job_id)
-        .outerjoin(served, served.c.owner == jobs.c.owner)
-        .where(attempts.c.status == AttemptStatus.QUEUED.value, *chosen)
-    )
-
-
-def waiting_jobs(connection: Connection, limit: int) -> list[str]:
-    """Jobs that have a waiting attempt, the soonest first: their place in the queue changes with every move."""
-    query = (
-        select(attempts.c.job_id)
-        .where(attempts.c.status == AttemptStatus.QUEUED.value)
-        .group_by(attempts.c.job_id)
-        .order_by(func.min(attempts.c.number))
-    )
-    return list(connection.execute(query.limit(limit)).scalars())
-
-
 def count(connection: Connection, owner: str | None = None) -> Counts:
     """How many attempts stand in each state, of one owner or of all."""
-    waits = (attempts.c.status == AttemptStatus.PROCESSING) & (attempts.c.stage == Stage.WAITING.value)
-    query = select(attempts.c.status, func.count(), func.count(case((waits, 1)))).group_by(attempts.c.status)
-    if owner is not None:
-        query = query.join(jobs, jobs.c.id == attempts.c.job_id).where(jobs.c.owner == owner)
-    rows = connection.execute(query).all()
+    rows = connection.execute(_counting(owner is not None), {} if owner is None else {"owner": owner}).all()
     read_ahead = sum(waiting for _, _, waiting in rows)
     return Counts(**{str(status): int(number) for status, number, _ in rows}, read_ahead=read_ahead)
+
+
+@functools.cache
+def _counting(of_one_owner: bool) -> Select[Any]:
+    waits = (attempts.c.status == AttemptStatus.PROCESSING) & (attempts.c.stage == Stage.WAITING.value)
+    query = select(attempts.c.status, func.count(), func.count(case((waits, 1)))).group_by(attempts.c.status)
+    if of_one_owner:
+        query = query.join(jobs, jobs.c.id == attempts.c.job_id).where(jobs.c.owner == bindparam("owner"))
+    return query
 
 
 def known_photo_ids(connection: Connection) -> set[str]:
@@ -257,9 +202,9 @@ def seconds_per_megapixel(connection: Connection) -> float | None:
 def active(connection: Connection, limit: int) -> list[Attempt]:
     """Attempts in work, then those that wait, in the order in which they come: the first `limit` of each."""
     running = select_attempts().where(attempts.c.status == AttemptStatus.PROCESSING.value).limit(limit)
-    in_turn = queued_ids(connection, limit)
-    waiting = select_attempts().where(attempts.c.id.in_(in_turn), attempts.c.status == AttemptStatus.QUEUED.value)
-    place = {attempt_id: index for index, attempt_id in enumerate(in_turn)}
+    in_order = queue_order.queued_ids(connection, limit)
+    waiting = select_attempts().where(attempts.c.id.in_(in_order), attempts.c.status == AttemptStatus.QUEUED.value)
+    place = {attempt_id: index for index, attempt_id in enumerate(in_order)}
     found = [attempt_of(row) for row in connection.execute(waiting)]
     found.sort(key=lambda attempt: place[attempt.id])
     return [attempt_of(row) for row in connection.execute(running)] + found
@@ -284,6 +229,7 @@ def _recent(connection: Connection) -> Sequence[Row[Any, Any, Any]]:
     return connection.execute(query.limit(RECENT_ATTEMPTS)).all()
 
 
+@functools.cache
 def _select_jobs() -> Select[Any]:
     """Jobs with what is known of their webhooks."""
     state = (
@@ -303,15 +249,25 @@ def _webhook_of(row: Row[Any]) -> WebhookState | None:
 
 
 def _job_row(connection: Connection, owner: str, job_id: str) -> Row[Any]:
-    row = connection.execute(_select_jobs().where(jobs.c.id == job_id, jobs.c.owner == owner)).one_or_none()
+    row = connection.execute(_job_of_owner(), {"wanted": job_id, "owner": owner}).one_or_none()
     if row is None:
         raise NotFound("job_not_found", "There is no such job; it may have expired or been removed.")
     return row
 
 
+@functools.cache
+def _job_of_owner() -> Select[Any]:
+    return _select_jobs().where(jobs.c.id == bindparam("wanted"), jobs.c.owner == bindparam("owner"))
+
+
+@functools.cache
+def _attempts_of_jobs() -> Select[Any]:
+    return select_attempts().where(attempts.c.job_id.in_(bindparam("job_ids", expanding=True)))
+
+
 def _with_attempts(connection: Connection, rows: Sequence[Row[Any]]) -> list[Job]:
     grouped: dict[str, list[Attempt]] = {row.id: [] for row in rows}
-    for row in connection.execute(select_attempts().where(attempts.c.job_id.in_(list(grouped)))):
+    for row in connection.execute(_attempts_of_jobs(), {"job_ids": list(grouped)}):
         grouped[row.job_id].append(attempt_of(row))
     return [
         Job(

@@ -68,6 +68,8 @@ class Photo:
     created_at: float  # seconds since the epoch, UTC
     selected_attempt_id: str | None  # the result that its owner keeps
     used_at: float | None  # None: the upload of a job, which goes with its jobs
+    kept: bool = False  # one of its jobs is kept, and the photo with it
+    let_go_at: float | None = None  # when the last of them was let go
     attempts: tuple[Attempt, ...] = ()
 
     @property
@@ -77,9 +79,9 @@ class Photo:
 
     @property
     def last_used_at(self) -> float | None:
-        """The last upload, choice or end of an attempt; None while one is active, or when nothing is known."""
+        """The last upload, choice, end of an attempt or of keeping; None while one is active, or nothing is known."""
         ends = [attempt.ended_at for attempt in self.attempts if attempt.ended_at is not None]
-        times = ends if self.used_at is None else [*ends, self.used_at]
+        times = [*ends, *(time for time in (self.used_at, self.let_go_at) if time is not None)]
         return max(times) if times and not self.busy else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
 import re
@@ -201,7 +202,9 @@ idempotency_keys = Table(
     Index("idempotency_keys_by_age", "created_at"),
 )
 
-# Processes that restore, as they say of themselves every few seconds. Times are of the database's clock.
+# Processes that restore, as they say of themselves every few seconds; alive are those that did so within
+# `LIVE_SECONDS`, four reports. Times are of the database's clock.
+LIVE_SECONDS = 20.0
 workers = Table(
     "workers",
     metadata,
@@ -250,6 +253,7 @@ _FACTS_AS_JSON: dict[str, tuple[str, type[list[Any]] | type[dict[str, Any]]]] = 
 _NOTICE_FIELDS = {field.name for field in dataclasses.fields(Notice)}
 
 
+@functools.cache
 def select_attempts() -> Select[Any]:
     """Attempts joined with what `Attempt` needs of the photo, in the order of submission."""
     return (

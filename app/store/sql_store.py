@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from app.errors import RestoreError
 from app.events import Events, LocalEvents
-from app.store import changes, leases, photo_transitions, queries, removal, submissions, transitions
+from app.store import changes, leases, photo_transitions, queries, queue_order, removal, submissions, transitions
 from app.store.accounts import SqlAccounts
 from app.store.changes import Revision
 from app.store.database import open_database_at
@@ -35,8 +35,6 @@ from app.store.webhooks import SqlWebhooks
 from app.store.workers import SqlWorkers
 
 log = logging.getLogger(__name__)
-
-_WAITING_JOBS_TOLD = 256  # as many as there may be live connections
 
 
 class SqlStore:
@@ -123,7 +121,7 @@ class SqlStore:
     def _accept(self, owner: str, insert_job: Callable[[Connection], str]) -> tuple[Job, int]:
         def write(connection: Connection) -> tuple[Job, int]:
             job_id = insert_job(connection)
-            return queries.find_job(connection, owner, job_id), queries.queue_position(connection, job_id)
+            return queries.find_job(connection, owner, job_id), queue_order.queue_position(connection, job_id)
 
         job, position = self._database.write_grouped(write)
         self._events.publish([job.id])
@@ -146,7 +144,7 @@ class SqlStore:
 
     def attempt(self, attempt_id: str) -> Attempt | None:
         """See `Store`."""
-        return self._database.read(lambda connection: queries.find_attempt(connection, attempt_id))
+        return self._database.read_statement(lambda connection: queries.find_attempt(connection, attempt_id))
 
     def result_attempt(self, owner: str, result_name: str) -> Attempt:
         """See `Store`."""
@@ -154,19 +152,19 @@ class SqlStore:
 
     def queue_position(self, job_id: str) -> int:
         """See `Store`."""
-        return self._database.read(lambda connection: queries.queue_position(connection, job_id))
+        return self._database.read(lambda connection: queue_order.queue_position(connection, job_id))
 
     def queued_ids(self, limit: int | None = None, *, only: str | None = None, but: Collection[str] = ()) -> list[str]:
         """See `Store`."""
-        return self._database.read(lambda connection: queries.queued_ids(connection, limit, only, but))
+        return self._database.read_statement(lambda connection: queue_order.queued_ids(connection, limit, only, but))
 
     def revisions(self, job_ids: Collection[str]) -> dict[str, Revision]:
         """See `Store`."""
-        return self._database.read(lambda connection: changes.revisions(connection, job_ids))
+        return self._database.read_statement(lambda connection: changes.revisions(connection, job_ids))
 
     def counts(self, owner: str | None = None) -> Counts:
         """See `Store`."""
-        return self._database.read(lambda connection: queries.count(connection, owner))
+        return self._database.read_statement(lambda connection: queries.count(connection, owner))
 
     def seconds_per_megapixel(self) -> float | None:
         """See `Store`."""
@@ -209,7 +207,7 @@ class SqlStore:
         """See `Store`."""
 
         def write(connection: Connection) -> Attempt | None:
-            attempt_id = leases.next_untried(connection, only, but)
+            attempt_id = queue_order.next_untried(connection, only, but)
             if attempt_id is None or leases.claim(connection, attempt_id, token, self._lease(), now) is None:
                 return None
             return queries.find_attempt(connection, attempt_id)
@@ -234,7 +232,7 @@ class SqlStore:
 
     def holds(self, attempt_id: str, token: str) -> bool:
         """See `Store`."""
-        return self._database.read(lambda connection: leases.holds(connection, attempt_id, token))
+        return self._database.read_statement(lambda connection: leases.holds(connection, attempt_id, token))
 
     def complete(self, attempt_id: str, token: str, result: Result, now: float) -> bool:
         """See `Store`."""
@@ -270,7 +268,7 @@ class SqlStore:
 
         def write(connection: Connection) -> tuple[set[str], list[str]]:
             of = None if self._database.exclusive else predecessors
-            return leases.recover(connection, now, max_tries, burn_try, of), queries.queued_ids(connection)
+            return leases.recover(connection, now, max_tries, burn_try, of), queue_order.queued_ids(connection)
 
         changed, waiting = self._database.write(write)
         self._events.publish(changed)
@@ -345,6 +343,6 @@ class SqlStore:
 
     def _waiting_jobs(self) -> list[str]:
         try:
-            return self._database.read(lambda connection: queries.waiting_jobs(connection, _WAITING_JOBS_TOLD))
+            return self._database.read_statement(queue_order.waiting_jobs)
         except RestoreError:  # the change itself is committed; the listeners hear of their place with the next one
             return []

@@ -89,6 +89,11 @@ class SqliteDatabase:
         with self.reading() as connection:
             return work(connection)
 
+    def read_statement(self, work: Callable[[Connection], Value]) -> Value:
+        """See `Database`."""
+        with self._transaction(None) as connection:
+            return work(connection)
+
     def write(self, work: Callable[[Connection], Value]) -> Value:
         """See `Database`."""
         with self.writing() as connection:
@@ -115,12 +120,13 @@ class SqliteDatabase:
             yield connection
 
     @contextlib.contextmanager
-    def _transaction(self, begin: str) -> Iterator[Connection]:
+    def _transaction(self, begin: str | None) -> Iterator[Connection]:
         with self._lock:
             if self._connection is None:
                 raise Unavailable("store_closed", "The service is stopping; try again in a minute.")
             with _translated_errors(), self._connection.begin():
-                self._connection.exec_driver_sql(begin)
+                if begin is not None:  # the driver's own transactions are off: else each statement is one
+                    self._connection.exec_driver_sql(begin)
                 yield self._connection
 
     def _connect(self, unclean: bool) -> None:

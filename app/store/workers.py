@@ -14,9 +14,8 @@ from typing import Any, Protocol
 from sqlalchemy import Connection, Float, cast, delete, insert, select, update
 
 from app.store.database import Database
-from app.store.schema import as_json, workers
+from app.store.schema import LIVE_SECONDS, as_json, workers
 
-LIVE_SECONDS = 20.0  # four reports
 GONE_SECONDS = 600.0  # after so long without a report a row is removed
 
 

@@ -54,6 +54,7 @@ class ActiveRuns:
         self._moved = threading.Condition()
         self._open, self._force_stop = True, False
         self._want_to_be_alone = 0
+        self._rooms_made = 0  # how often a place became free
         self._waiting: Counter[str] = Counter()
 
     def admit(self, attempt_id: str, lane: str, has_room: HasRoom, *, alone: bool) -> str | None:
@@ -78,6 +79,7 @@ class ActiveRuns:
             run = self._runs.get(token)
             if run is not None:
                 run.step, run.heartbeat_at = step, self._clock()
+                self._rooms_made += step is Step.RESTORING
             self._moved.notify_all()
 
     def take_over(self, token: str, attempt_id: str) -> None:
@@ -111,12 +113,14 @@ class ActiveRuns:
         """The run ended."""
         with self._moved:
             self._runs.pop(token, None)
+            self._rooms_made += 1
             self._moved.notify_all()
 
     def close(self) -> None:
         """Admit nobody any more; what is in work goes on."""
         with self._moved:
             self._open = False
+            self._rooms_made += 1  # nobody waits for room any more
             self._moved.notify_all()
 
     def force_stop(self) -> None:
@@ -136,6 +140,7 @@ class ActiveRuns:
         with self._moved:
             left = list(self._runs.values())
             self._runs.clear()
+            self._rooms_made += 1
             self._moved.notify_all()
             return left
 
@@ -154,10 +159,20 @@ class ActiveRuns:
         with self._moved:
             return self._waiting[lane]
 
-    def wait_for_move(self, timeout_seconds: float) -> None:
-        """Wait until a run comes to a new step, or leaves, at most so long."""
+    def holds(self, attempt_id: str) -> bool:
+        """Whether a run of this attempt is active."""
         with self._moved:
-            self._moved.wait(timeout_seconds)
+            return any(run.attempt_id == attempt_id for run in self._runs.values())
+
+    def rooms_made(self) -> int:
+        """How often a run left or began to restore, which lets another one in."""
+        with self._moved:
+            return self._rooms_made
+
+    def wait_for_room(self, seen: int, timeout_seconds: float) -> None:
+        """Wait until `rooms_made` is not what was `seen`, at most so long."""
+        with self._moved:
+            self._moved.wait_for(lambda: self._rooms_made != seen, timeout_seconds)
 
     def is_empty(self) -> bool:
         """Whether nothing is in work."""

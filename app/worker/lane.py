@@ -71,7 +71,7 @@ class Lane:
         self._consumer = context.queue.open_consumer()
         self._chosen: set[str] = set()
         self._choosing = threading.Lock()
-        self._cannot_read = False
+        self._cannot_read, self._telling = False, threading.Lock()
 
     def end(self) -> None:
         """Wake every thread that waits for a wake-up, so that it ends."""
@@ -124,9 +124,10 @@ class Lane:
 
     def _reading_failed(self, error: RestoreError) -> None:
         """Say so once, not at each wake-up of each thread until the store is back."""
-        if not self._cannot_read:
+        with self._telling:
+            told, self._cannot_read = self._cannot_read, True
+        if not told:
             log.warning("the waiting attempts could not be read: %s", error.detail)
-        self._cannot_read = True
 
     def _mine(self, attempt_id: str) -> Attempt | None:
         """The attempt, if it waits and belongs to this lane."""

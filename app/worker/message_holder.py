@@ -36,7 +36,10 @@ class MessageHolder:
         """
         self._notify(attempt_id)
         while True:
-            released = self._released.is_set()
+            released, seen = self._released.is_set(), self._active_runs.rooms_made()
+            if not released and self._active_runs.holds(attempt_id):  # its row says nothing new before its run ends
+                self._active_runs.wait_for_room(seen, LOOK_SECONDS)
+                continue
             still_waits = self._still_waits(attempt_id)
             if still_waits is None:
                 return True
@@ -44,7 +47,7 @@ class MessageHolder:
                 return not still_waits
             if still_waits and not self._active_runs.at(Step.PREPARING, Step.READY):
                 self._notify(attempt_id)  # the wake-up before was spent on another one's turn
-            self._active_runs.wait_for_move(LOOK_SECONDS)
+            self._active_runs.wait_for_room(seen, LOOK_SECONDS)
 
     def release(self) -> None:
         """Let go of every message: the process ends, and its attempts have ended or were given back."""

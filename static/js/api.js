@@ -74,6 +74,11 @@ export const cancelInstall = (name) => requestJson(`/api/v1/models/${encodeURICo
 export const jobs = (limit = 100, before = null) => requestJson(`${JOBS}?limit=${limit}${before ? `&before=${before}` : ""}`);
 export const job = (id) => requestJson(`${JOBS}/${id}`);
 export const removeJob = (id) => requestJson(`${JOBS}/${id}`, { method: "DELETE" });
+/** Cancel or remove one photo of a job. */
+export const removeAttempt = (id, attemptId) => requestJson(`${JOBS}/${id}/attempts/${attemptId}`, { method: "DELETE" });
+/** Keep a job past its time; both give the job as it then is. */
+export const keep = (id) => requestJson(`${JOBS}/${id}/keep`, { method: "POST" });
+export const letGo = (id) => requestJson(`${JOBS}/${id}/keep`, { method: "DELETE" });
 const TOKEN = /^eyJ[\w-]+\.[\w-]+\.[\w-]+$/; // a signed JWT always begins so; a key holds no dots by our own recipe
 /** Trade a key or token for a session cookie. */
 export const signIn = (text) =>
@@ -91,6 +96,18 @@ export const fetchImage = async (address, signal) => (await request(address, { s
 
 /** The upload behind an attempt, as it was sent. */
 export const original = (jobId, attemptId) => fetchImage(`${JOBS}/${jobId}/original?attempt=${attemptId}`);
+
+/** The ZIP of everything, newest results first. */
+export const EVERYTHING = "/api/v1/results";
+const NEXT = /<([^<>]+)>; *rel="next"/;
+
+/** Ask for an archive without taking its bytes: the address of the one that follows it, or null; refusals are thrown. */
+export async function archiveAfter(address) {
+  const looking = new AbortController();
+  const answer = await request(address, { signal: looking.signal });
+  looking.abort();
+  return answer.headers.get("Link")?.match(NEXT)?.[1] ?? null;
+}
 
 export const archiveAddress = (jobId) => `/api/v1/batch/${jobId}/results`;
 export const socketAddress = (jobId) =>

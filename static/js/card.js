@@ -1,7 +1,9 @@
 // One photo of a job as a card: its picture, how far it is, and what can be done with it. It gets one attempt and
 // sends no requests: opening and retrying are callbacks.
 
+import { answerLine } from "./answers.js";
 import { cardAddress } from "./image_sources.js";
+import { ended, GONE } from "./jobs.js";
 import { button, el, icon, setAttribute, setText } from "./dom.js";
 import { lazyImage, releaseImage } from "./lazy_image.js";
 import { discard } from "./thumbnail.js";
@@ -11,9 +13,10 @@ import { dragOut } from "./drag_out.js";
 import { errorText, text } from "./text.js";
 
 export class Card {
-  /** `local` is a small picture from the tray, if the photo was chosen in this page; `act` has open and retry. */
+  /** `local` is a small picture from the tray, if the photo was chosen in this page; `act` has open, retry and removeOne. */
   constructor(job, attempt, local, act) {
-    Object.assign(this, { jobId: job.job_id, attempt, act, shows: null, signature: "" });
+    Object.assign(this, { jobId: job.job_id, attempt, act, shows: null, signature: "", inBatch: job.attempts.length > 1 });
+    this.line = answerLine();
     this.words = el("span", { class: "card-words" });
     this.note = el("span", { class: "card-note" });
     this.ring = el("span", { class: "card-ring", hidden: true }, el("span", { class: "card-percent" }));
@@ -28,7 +31,7 @@ export class Card {
     this.element = el("li", { class: "card" }, this.open,
       el("div", { class: "card-text" },
         el("span", { class: "card-name", title: attempt.original_filename }, attempt.original_filename),
-        this.words, this.note), this.actions);
+        this.words, this.note), this.actions, this.line);
     this.#showInitial(local);
   }
 
@@ -67,19 +70,40 @@ export class Card {
     this.url = attempt.result?.url;
     setAttribute(this.open, "disabled", !attempt.result);
     setAttribute(this.open, "draggable", attempt.result ? "true" : null);
-    this.actions.replaceChildren(...this.#buttons());
+    this.#drawButtons();
     if (attempt.result) this.#load("result");
   }
 
+  /** Those of a photo at work stay as it goes on, so that none is replaced under a press. */
+  #drawButtons() {
+    const { attempt } = this;
+    const offers = ended(attempt) ? `${attempt.status} ${attempt.result?.url}` : "active";
+    if (offers === this.offers) return;
+    this.offers = offers;
+    const held = this.actions.contains(document.activeElement);
+    this.actions.replaceChildren(...this.#buttons());
+    if (held) this.actions.firstElementChild?.focus();
+  }
+
+  /** In a batch each photo can also be cancelled or removed; a job of one photo has that in its head. */
   #buttons() {
     const { attempt } = this;
     const name = attempt.original_filename;
-    if (attempt.result) return [el("a", {
-      class: "button quiet", href: attempt.result.url, download: "", "aria-label": text("card.download", { name }), title: text("viewer.download"),
-    }, icon("download"))];
-    if (attempt.status === "queued" || attempt.status === "processing") return [];
-    return [button(text("card.retry"), { symbol: "again", "aria-label": text("card.retry_label", { name }),
-      onclick: () => this.act.retry(this.jobId, this.attempt) })];
+    if (attempt.status === GONE) return [];
+    const over = ended(attempt), remove = over ? text("card.remove", { name }) : text("card.cancel", { name });
+    return [
+      attempt.result && el("a", {
+        class: "button quiet", href: attempt.result.url, download: "", "aria-label": text("card.download", { name }), title: text("viewer.download"),
+      }, icon("download")),
+      over && !attempt.result && button(text("card.retry"), { symbol: "again", "aria-label": text("card.retry_label", { name }),
+        onclick: this.#press((pressed) => this.act.retry(pressed, this.jobId, this.attempt)) }),
+      this.inBatch && button(remove, { symbol: over ? "bin" : "close", quiet: true, class: "quiet",
+        onclick: this.#press((pressed) => this.act.removeOne(pressed, this.jobId, this.attempt)) }),
+    ].filter(Boolean);
+  }
+
+  #press(act) {
+    return ({ currentTarget }) => act({ button: currentTarget, line: this.line });
   }
 
   #label() {
@@ -90,8 +114,9 @@ export class Card {
       setAttribute(this.open, "aria-label", text("card.compare", { name }));
     } else {
       const working = isWorking(attempt);
-      setText(words, attempt.status === "processing" ? stageText(attempt.stage) : statusText(attempt.status));
-      const far = working ? percent(attempt.progress) : text("card.not_restored");
+      const gone = attempt.status === GONE;
+      setText(words, gone ? text("card.gone") : attempt.status === "processing" ? stageText(attempt.stage) : statusText(attempt.status));
+      const far = working ? percent(attempt.progress) : text(gone ? "card.gone" : "card.not_restored");
       setAttribute(this.open, "aria-label", `${name}: ${far}`);
     }
     setText(this.note, attempt.error ? errorText(attempt.error) : "");
@@ -131,7 +156,7 @@ export class Card {
   }
 
   #wipe(event) {
-    if (event.pointerType !== "mouse" || !this.before?.src) return;
+    if (event.pointerType !== "mouse" || !this.before?.src || !this.attempt.result) return;
     const box = this.frame.getBoundingClientRect();
     this.open.classList.add("wiping");
     this.frame.style.setProperty("--cut", `${(100 * (event.clientX - box.left)) / box.width}%`);

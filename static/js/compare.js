@@ -8,8 +8,7 @@ import { text } from "./text.js";
 import { TileLayer } from "./tile_layer.js";
 import { Viewport } from "./viewport.js";
 
-const SLIDER_STEPS = { ArrowLeft: -0.01, ArrowRight: 0.01, ArrowDown: -0.01, ArrowUp: 0.01, PageDown: -0.1, PageUp: 0.1 };
-const PAN_PIXELS = 60;
+const SIDES = ["before", "after"];
 
 export class Compare {
   /** `onview` is called whenever zoom, mode or position changed, `ontiles` with a side and the state of its tiles. */
@@ -19,30 +18,33 @@ export class Compare {
     this.cut = 0.5;
     this.held = false;
     this.draw = oncePerFrame(() => this.#draw());
-    this.before = side("before", text("compare.before"), (state) => ontiles("before", state));
-    this.after = side("after", text("compare.after"), (state) => ontiles("after", state));
+    this.before = side("before", (state) => ontiles("before", state));
+    this.after = side("after", (state) => ontiles("after", state));
     this.marker = el("div", { class: "face-marker", hidden: true });
     this.after.canvas.append(this.marker);
     this.handle = el("div", { class: "handle", role: "slider", tabindex: "0", "aria-label": text("compare.divider"),
-      "aria-valuemin": "0", "aria-valuemax": "100", on: { keydown: (event) => this.#slideByKey(event) } },
+      "aria-valuemin": "0", "aria-valuemax": "100" },
     el("span", { class: "handle-grip" }));
-    this.stage = el("div", { class: "stage", role: "group", "aria-label": text("compare.stage"), tabindex: "0",
-      on: { keydown: (event) => this.#moveByKey(event), keyup: (event) => event.key === " " && this.hold(false) } },
-    this.before.pane, this.after.pane, this.handle);
+    this.stage = el("div", { class: "stage", role: "group", "aria-label": text("compare.stage"), tabindex: "0" },
+      this.before.pane, this.after.pane, this.handle);
     watchGestures(this.stage, this.handle, this);
     new ResizeObserver(() => this.#measure()).observe(this.stage);
   }
 
-  /** Show two pictures; size is that of the result in its own pixels. Resolves when both are there, or known to be missing. */
-  show({ before, after, width, height, name }) {
+  /**
+   * Show two pictures; size is that of the larger result in its own pixels, `words` what each side is called, where that
+   * is not before and after. Resolves when both are there, or known to be missing.
+   */
+  show({ before, after, width, height, name, words = null }) {
     this.view = new Viewport(width, height, devicePixelRatio);
     this.cut = 0.5;
     this.hold(false);
     this.mark(null);
     for (const { tiles } of [this.before, this.after]) tiles.show(null);
-    const both = [
-      this.load("before", before, text("compare.name_before", { name })), this.load("after", after, text("compare.name_after", { name })),
-    ];
+    this.words = words;
+    SIDES.forEach((which) => setText(this[which].tag, words?.[which] ?? text(which === "before" ? "compare.before" : "compare.after")));
+    const named = (which) => text("compare.named", { name, side: this[which].tag.textContent });
+    const both = [this.load("before", before, named("before")), this.load("after", after, named("after"))];
     this.#measure();
     return Promise.all(both);
   }
@@ -73,7 +75,7 @@ export class Compare {
 
   /** Let go of both pictures. */
   clear() {
-    for (const which of ["before", "after"]) {
+    for (const which of SIDES) {
       this[which].token = null;
       this[which].image.removeAttribute("src");
       this[which].tiles.show(null);
@@ -147,40 +149,19 @@ export class Compare {
     stage.style.setProperty("--cut", percentOf(this.cut));
     this.handle.hidden = this.mode !== "slider";
     setAttribute(this.handle, "aria-valuenow", Math.round(100 * this.cut));
-    setAttribute(this.handle, "aria-valuetext", text("compare.cut", { before: percent(this.cut), after: percent(1 - this.cut) }));
+    const cut = { before: percent(this.cut), after: percent(1 - this.cut) };
+    setAttribute(this.handle, "aria-valuetext", this.words
+      ? text("compare.cut_attempts", { ...cut, left: this.words.before, right: this.words.after }) : text("compare.cut", cut));
     this.onview(this);
-  }
-
-  #slideByKey(event) {
-    const target = { Home: 0, End: 1 }[event.key] ?? (event.key in SLIDER_STEPS ? this.cut + SLIDER_STEPS[event.key] : null);
-    if (target === null) return;
-    event.preventDefault();
-    event.stopPropagation();
-    this.slideTo(target);
-  }
-
-  #moveByKey(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const pan = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
-    const does = pan ? () => this.view.panBy(PAN_PIXELS * pan[0], PAN_PIXELS * pan[1]) : {
-      "+": () => this.view.zoomBy(1), "=": () => this.view.zoomBy(1), "-": () => this.view.zoomBy(-1),
-      0: () => this.view.fit(), 1: () => this.view.zoomTo(1), 4: () => this.view.zoomTo(4),
-      " ": () => (this.held = true),
-    }[event.key];
-    if (!does) return;
-    event.preventDefault();
-    does();
-    this.draw();
   }
 }
 
-function side(which, words, ontiles) {
+function side(which, ontiles) {
   const image = el("img", { alt: "", draggable: "false", decoding: "async" });
   const tiles = new TileLayer(ontiles);
   const canvas = el("div", { class: "side-canvas" }, image, tiles.canvas);
   const tag = el("span", { class: "side-tag", "aria-hidden": "true" });
-  setText(tag, words);
-  return { image, canvas, tiles, pane: el("div", { class: `side side-${which}` }, canvas, tag) };
+  return { image, canvas, tiles, tag, pane: el("div", { class: `side side-${which}` }, canvas, tag) };
 }
 
 const percentOf = (share) => `${100 * share}%`;

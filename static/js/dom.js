@@ -66,10 +66,15 @@ export function oncePerFrame(work) {
 
 let announcing = 0;
 
-/** Say one sentence to screen readers, politely. */
+/** Say one sentence to screen readers, politely; from within the open dialog, since they hear nothing behind it. */
 export function announce(sentence) {
   const region = find("announcer");
   setText(region, "");
+  const open = topDialog() ?? document.body;
+  if (region.parentNode !== open) open.append(region);
   clearTimeout(announcing);
-  announcing = setTimeout(() => setText(region, sentence), 60);
+  announcing = setTimeout(() => setText(region, sentence), 100);
 }
+
+/** The dialog that lies above all others, or null. In the page they stand in the order in which they can cover each other. */
+export const topDialog = () => [...document.querySelectorAll("dialog[open]")].at(-1) ?? null;

@@ -1,14 +1,10 @@
-// All jobs on the page, newest first: each with its head (state, progress, actions, when it will be deleted) and its
-// cards. Changes are collected and drawn once per frame; requests are for `act`.
+// All jobs on the page, newest first. Changes are collected and drawn once per frame; time goes by once a second.
 
-import { archiveAddress, serverNow } from "./api.js";
-import { Card } from "./card.js";
-import { button, el, find, icon, oncePerFrame, setText } from "./dom.js";
+import { find, oncePerFrame } from "./dom.js";
 import { RemainingTime } from "./estimate.js";
+import { Expiry } from "./expiry.js";
+import { JobView } from "./job_view.js";
 import { ended } from "./jobs.js";
-import { duration, factor, moment, percent, photos } from "./format.js";
-import { stageText, statusText } from "./status_text.js";
-import { text, textOf } from "./text.js";
 
 const TICK_MILLISECONDS = 1000;
 
@@ -17,13 +13,14 @@ export class Gallery {
   #changed = new Set();
   #pictures = new Map(); // attempt id -> small picture from the tray
 
-  /** `act` has open, retry, remove (by job id). */
+  /** `act` has open, retry, retryRest, remove, removeOne, keep and mayKeep. */
   constructor(jobs, act) {
-    Object.assign(this, { jobs, act, remainingTime: new RemainingTime() });
+    Object.assign(this, { jobs, act, remainingTime: new RemainingTime(), expiry: new Expiry(jobs) });
     this.draw = oncePerFrame(() => this.#draw());
     jobs.addEventListener("changed", ({ detail }) => this.#markChanged(detail));
     jobs.addEventListener("dropped", ({ detail }) => this.#markChanged(detail));
     setInterval(() => this.#tick(), TICK_MILLISECONDS);
+    document.addEventListener("visibilitychange", () => this.#tick());
     this.draw();
   }
 
@@ -44,9 +41,19 @@ export class Gallery {
       else this.#remove(id);
     }
     this.#changed.clear();
+    this.#drawBatches();
     const any = this.#views.size > 0;
     find("gallery").hidden = !any;
+    find("everything").hidden = this.jobs.completed().length < 2;
     document.body.classList.toggle("has-jobs", any);
+  }
+
+  /** What is missing of a batch changes with the jobs that restore it again. */
+  #drawBatches() {
+    for (const [id, view] of this.#views) {
+      const job = this.jobs.get(id);
+      if (job?.attempts.length > 1 && ended(job)) view.update(job);
+    }
   }
 
   #view(job) {
@@ -72,97 +79,4 @@ export class Gallery {
       if (job) view.drawTime(job);
     }
   }
-}
-
-class JobView {
-  #cards = new Map();
-
-  constructor(job, pictures, gallery) {
-    this.gallery = gallery;
-    const many = job.attempts.length > 1;
-    this.title = el("h3", { class: "job-title" });
-    this.state = el("span", { class: "job-state" });
-    this.time = el("span", { class: "job-time" });
-    this.bar = el("progress", { max: 1, value: 0, "aria-label": text("job.progress") });
-    this.actions = el("div", { class: "job-actions" });
-    this.list = el("ul", { class: "cards" });
-    for (const attempt of job.attempts) {
-      const card = new Card(job, attempt, pictures.get(attempt.id), gallery.act);
-      pictures.delete(attempt.id);
-      this.#cards.set(attempt.id, card);
-      this.list.append(card.element);
-    }
-    this.element = el("section", { class: "job", data: { many } }, el("header", { class: "job-head" },
-      el("div", { class: "job-words" }, this.title, this.state, this.time), this.actions, this.bar), this.list);
-  }
-
-  update(job) {
-    for (const attempt of job.attempts) this.#cards.get(attempt.id)?.update(attempt);
-    const over = ended(job);
-    this.element.dataset.status = job.status;
-    this.bar.hidden = over;
-    this.bar.value = job.progress;
-    setText(this.title, titleOf(job));
-    if (this.shown !== job.status) this.actions.replaceChildren(...this.#buttons(job, over));
-    this.shown = job.status;
-    this.drawTime(job);
-  }
-
-  drawTime(job) {
-    if (!ended(job)) {
-      const left = this.gallery.remainingTime.words(job, performance.now() / 1000);
-      const ahead = aheadOf(job) > 0; // then both are one sentence: "26 photos ahead, about 7 s"
-      setText(this.state, ahead && left ? `${stateOf(job)}, ${left}` : stateOf(job));
-      setText(this.time, ahead ? "" : left);
-      return;
-    }
-    setText(this.state, stateOf(job));
-    if (job.expires_at) {
-      const left = job.expires_at - serverNow();
-      setText(this.time, left > 60 ? text("job.expires", { time: duration(left), moment: moment(job.expires_at) }) : text("job.expires_soon"));
-    }
-  }
-
-  remove() {
-    for (const card of this.#cards.values()) card.remove();
-    this.element.remove();
-  }
-
-  #buttons(job, over) {
-    const many = job.attempts.length > 1;
-    const about = many ? photos(job.attempts.length) : job.attempts[0]?.original_filename;
-    const made = [];
-    if (over && many && job.status === "completed") made.push(el("a", {
-      class: "button", href: archiveAddress(job.job_id), download: "", "aria-label": text("job.download_label", { about }),
-    }, icon("download"), el("span", {}, text("job.download"))));
-    made.push(button(text(over ? "job.delete" : "job.cancel"), { symbol: over ? "bin" : "close", data: { about },
-      "aria-label": text(over ? "job.delete_label" : "job.cancel_label", { about }),
-      onclick: (event) => this.gallery.act.remove(job.job_id, event.currentTarget) }));
-    return made;
-  }
-}
-
-/** Photos that are restored before those of a waiting job. */
-const aheadOf = ({ status, queue_position: position }) => (status === "queued" && position > 0 ? position - 1 : 0);
-
-function titleOf(job) {
-  const { options, attempts } = job;
-  const made = options?.backend === "siliconflow" ? "SiliconFlow" : textOf("quality", options?.quality) ?? text("job.any_quality");
-  const words = options?.model && options.backend === "local" ? options.model : made;
-  return [attempts.length > 1 && photos(attempts.length), words, factor(options?.scale ?? 4)].filter(Boolean).join(" · ");
-}
-
-function stateOf(job) {
-  const done = job.attempts.filter(ended).length;
-  const failed = job.attempts.filter(({ status }) => status === "failed").length;
-  if (job.status === "queued" && job.queue_position > 0) {
-    return aheadOf(job) ? text("job.ahead", { count: aheadOf(job) }) : text("job.next");
-  }
-  if (job.status === "processing") {
-    const count = job.attempts.length > 1 ? `${text("job.done", { done, count: job.attempts.length })} · ` : "";
-    if (job.stage === "waiting") return count ? `${count}${stageText(job.stage)}` : text("job.next");
-    return `${count}${stageText(job.stage)} · ${percent(job.progress)}`;
-  }
-  const words = statusText(job.status);
-  return job.status === "completed" && failed ? `${words}, ${text("job.failed", { count: failed })}` : words;
 }

@@ -31,7 +31,7 @@ export function watchGestures(stage, handle, compare) {
     if (sliding) {
       compare.slideTo(at.x / at.width);
       handle.focus({ preventScroll: true });
-    } else if (compare.mode === "hold" && !compare.view.canPan) compare.hold(true);
+    } else if (compare.mode === "hold") compare.hold(true); // and a picture that is larger than the stage moves with it
   });
 
   stage.addEventListener("pointermove", (event) => {

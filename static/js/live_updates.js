@@ -91,7 +91,9 @@ export class LiveUpdates {
   async #refreshMany() {
     try {
       const page = await api.jobs();
-      for (const job of page.jobs) if (this.#polled.has(job.job_id)) this.jobs.merge(job);
+      const mine = page.jobs.filter((job) => this.#polled.has(job.job_id));
+      mine.filter(({ attempts }) => attempts).forEach((job) => this.jobs.merge(job));
+      await Promise.all(mine.filter(({ attempts }) => !attempts).map((job) => this.#refresh(job.job_id))); // too long for a list
     } catch { /* the next round tries again */ }
   }
 }

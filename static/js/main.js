@@ -2,8 +2,10 @@
 
 import { showAccount } from "./account.js";
 import * as api from "./api.js";
+import { answered, refuse } from "./answers.js";
 import { announce, find, setText } from "./dom.js";
 import { PlannedTime } from "./estimate.js";
+import { downloadEverything } from "./everything.js";
 import { Gallery } from "./gallery.js";
 import { openFileInput } from "./file_input.js";
 import { FinishNotice } from "./finish_notice.js";
@@ -17,6 +19,7 @@ import { JobActions } from "./job_actions.js";
 import { Submission } from "./submission.js";
 import { ServiceStatus } from "./service_status.js";
 import { Settings } from "./settings.js";
+import { Shortcuts } from "./shortcuts.js";
 import { openSignIn } from "./signin.js";
 import { fillPage, text, textOf } from "./text.js";
 import { Tray } from "./tray.js";
@@ -36,12 +39,17 @@ const models = new Models();
 const settings = new Settings(find("settings-form"));
 const planned = new PlannedTime();
 const tray = new Tray({ scale: () => settings.scale, seconds: () => planned.seconds });
-const jobActions = new JobActions(jobs, showProblem);
-const viewer = new Viewer(jobs, { again: (id, attempt) => jobActions.again(id, attempt, settings.options()), problem: showProblem });
+const actions = new JobActions(jobs);
+const viewer = new Viewer(jobs, { again: (pressed, id, attempt) => actions.again(pressed, id, attempt, settings.options()) });
+new Shortcuts(viewer.acts);
 const gallery = new Gallery(jobs, {
   open: (jobId, attemptId) => viewer.open(jobId, attemptId),
-  retry: (jobId, attempt) => jobActions.retry(jobId, attempt),
-  remove: (jobId, pressed) => jobActions.remove(jobId, pressed),
+  retry: (pressed, jobId, attempt) => actions.retry(pressed, jobId, attempt),
+  retryRest: (pressed, jobId) => actions.retryRest(pressed, jobId),
+  remove: (pressed, jobId) => actions.remove(pressed, jobId),
+  removeOne: (pressed, jobId, attempt) => actions.removeOne(pressed, jobId, attempt),
+  keep: (pressed, jobId, on) => actions.keep(pressed, jobId, on),
+  mayKeep: () => service.config?.limits.keep_bytes !== 0,
 });
 const submission = new Submission(tray, {
   onjob: (job, pictures) => {
@@ -49,10 +57,10 @@ const submission = new Submission(tray, {
     jobs.merge(job);
     if (service.config.key_required) showAccount();
   },
-  onproblem: showProblem,
+  onproblem: (problem) => refuse(find("restore-answer"), problem),
 });
 
-/** Say what went wrong, in the page and to screen readers; a missing session has its own box. */
+/** Say what went wrong although nothing was pressed, in the page and to screen readers; a missing session has its own box. */
 function showProblem(problem) {
   if (problem.status === 401 || problem.name === "AbortError") return;
   setText(find("message-words"), problem.message);
@@ -136,17 +144,27 @@ api.session.addEventListener("signed-out", () => {
   models.stop();
 });
 find("restore").addEventListener("click", () => {
-  find("message").hidden = true;
+  find("restore-answer").hidden = true;
   submission.run(settings.options());
 });
 find("message-close").addEventListener("click", () => (find("message").hidden = true));
-find("older").addEventListener("click", (event) => loadJobs(event.currentTarget.dataset.before).catch(showProblem));
-find("sample").addEventListener("click", async () => {
-  const blob = await api.fetchImage(SAMPLE).catch(showProblem);
-  if (blob) tray.add([new File([blob], SAMPLE, { type: blob.type })]);
+find("older").addEventListener("click", ({ currentTarget }) => {
+  const { before } = currentTarget.dataset;
+  answered({ button: currentTarget, line: find("older-answer") }, () => loadJobs(before));
 });
+find("everything").addEventListener("click", ({ currentTarget }) =>
+  downloadEverything({ button: currentTarget, line: find("everything-answer") }));
+find("sample").addEventListener("click", ({ currentTarget }) =>
+  answered({ button: currentTarget, line: find("desk-answer") }, async () => {
+    const blob = await api.fetchImage(SAMPLE);
+    tray.add([new File([blob], SAMPLE, { type: blob.type })]);
+  }));
 find("sign-out").addEventListener("click", async () => {
-  await api.signOut().catch(showProblem);
+  try {
+    await api.signOut();
+  } catch (problem) {
+    if (problem.status !== 401) return showProblem(problem); // still signed in, and it says so right below
+  }
   settings.forgetTexts();
   location.reload();
 });

@@ -7,12 +7,16 @@ import { text } from "./text.js";
 /** Ask for the key whenever the service wants one; `onsignedin` runs after each success. */
 export function openSignIn(onsignedin) {
   const box = find("signin"), form = find("signin-form"), field = find("signin-key");
-  box.addEventListener("cancel", (event) => event.preventDefault()); // nothing can be seen without it
-  api.session.addEventListener("signed-out", () => {
+  let needed = false;
+  const ask = () => {
+    needed = true;
     if (box.open) return;
     box.showModal();
     field.focus();
-  });
+  };
+  box.addEventListener("cancel", (event) => event.preventDefault()); // nothing can be seen without it
+  box.addEventListener("close", () => needed && ask()); // browsers close it all the same at a second Escape or a step back
+  api.session.addEventListener("signed-out", ask);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const key = field.value.trim();
@@ -22,6 +26,7 @@ export function openSignIn(onsignedin) {
       await api.signIn(key);
       field.value = "";
       fail("");
+      needed = false;
       box.close();
       onsignedin();
     } catch (problem) {

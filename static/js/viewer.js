@@ -1,6 +1,9 @@
 // One restored photo, large: the comparison with its tools, its facts and warnings, and its faces; previous and next
-// photo, and the browser's back button.
+// photo, other attempts at it, and the browser's back button.
 
+import { Again } from "./again.js";
+import { refuse } from "./answers.js";
+import { AttemptChoice } from "./attempt_choice.js";
 import { withCommand } from "./shell_command.js";
 import { Compare } from "./compare.js";
 import { announce, el, find, setAttribute, setText } from "./dom.js";
@@ -10,28 +13,32 @@ import { factRows } from "./result_facts.js";
 import { sideAddress, tileSource } from "./image_sources.js";
 import { percent } from "./format.js";
 import { text, textOf, warningText } from "./text.js";
+import { viewerActs } from "./viewer_keys.js";
 
 const SIDES = ["before", "after"];
 const MODES = ["slider", "side", "hold"];
 const ZOOMS = { "zoom-fit": null, "zoom-100": 1, "zoom-400": 4 };
 
 export class Viewer {
-  /** `act` has again(jobId, attempt) and problem(error). */
+  /** `act` has again(pressed, jobId, attempt), which gives the new job. */
   constructor(jobs, act) {
-    Object.assign(this, { jobs, act, shown: null });
+    Object.assign(this, { jobs, shown: null, mode: MODES[0] });
     this.dialog = find("viewer");
     this.compare = new Compare(() => this.#viewChanged(), (side, state) => this.#tilesChanged(side, state));
     find("viewer-stage").replaceWith(this.compare.stage);
     this.faces = new Faces({
       onblend: (jobId, attempt) => this.#blended(jobId, attempt),
       onhighlight: (box, near) => this.#highlightFace(box, near),
-      onproblem: (problem) => act.problem(problem),
+      onproblem: (problem) => refuse(find("faces").hidden ? find("viewer-answer") : find("faces-answer"), problem),
     });
+    this.choice = new AttemptChoice((right, left) => this.#compareAttempts(right, left));
+    this.again = new Again(jobs, { restore: act.again, compare: (right, left) => this.#compareAttempts(right, left) });
+    for (const what of ["changed", "dropped"]) jobs.addEventListener(what, ({ detail }) => this.shown && this.#jobChanged(detail));
     this.#addListeners();
   }
 
-  /** Show an attempt; the browser's back button closes it again. */
-  open(jobId, attemptId) {
+  /** Show an attempt beside the original, or beside another attempt; the browser's back button closes it again. */
+  open(jobId, attemptId, leftId = null) {
     const job = this.jobs.get(jobId);
     const attempt = job?.attempts.find(({ id }) => id === attemptId);
     if (!attempt?.result) return;
@@ -41,7 +48,9 @@ export class Viewer {
       this.dialog.showModal();
       this.compare.stage.focus({ preventScroll: true });
     }
-    this.shown = { job, attempt, before: null, after: null, tiles: {} };
+    const left = this.jobs.attemptsAt({ job, attempt }).find((row) => row.attempt.id === leftId && leftId !== attemptId) ?? null;
+    this.shown = { job, attempt, left, before: null, after: null, tiles: {} };
+    this.again.show(attempt);
     this.#fill();
     this.faces.show(job, attempt);
   }
@@ -55,7 +64,7 @@ export class Viewer {
     find("viewer-close").addEventListener("click", () => this.close());
     find("viewer-previous").addEventListener("click", () => this.#step(-1));
     find("viewer-next").addEventListener("click", () => this.#step(1));
-    find("viewer-again").addEventListener("click", () => this.act.again(this.shown.job.job_id, this.shown.attempt));
+    find("viewer-again").addEventListener("click", () => this.again.press(this.shown.job.job_id, this.shown.attempt));
     dragOut(find("viewer-download"), () => this.shown?.attempt);
     addEventListener("popstate", () => {
       this.close();
@@ -70,17 +79,17 @@ export class Viewer {
     for (const event of ["keydown", "keyup"]) hold.addEventListener(event, ({ key }) =>
       [" ", "Enter"].includes(key) && this.compare.hold(event === "keydown"));
     hold.addEventListener("blur", () => this.compare.hold(false));
-    this.dialog.addEventListener("keydown", (event) => this.#shortcut(event));
   }
 
-  #shortcut(event) {
-    if (event.target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "n") this.#step(1);
-    if (event.key === "p") this.#step(-1);
+  /** What keys do here, by the names of the table of `shortcuts`. */
+  get acts() {
+    return viewerActs(this.compare, { step: (by) => this.#step(by),
+      nextMode: () => this.#setMode(MODES[(MODES.indexOf(this.mode) + 1) % MODES.length]) });
   }
 
   #closed() {
     this.shown = null;
+    this.again.show(null);
     this.faces.hide();
     this.compare.clear();
     this.#restoreFocus();
@@ -100,13 +109,42 @@ export class Viewer {
   }
 
   #setMode(mode) {
+    this.mode = mode;
     for (const name of MODES) setAttribute(find(`mode-${name}`), "aria-pressed", name === mode ? "true" : "false");
     this.compare.setMode(mode);
     announce(textOf("mode", mode));
   }
 
+  #compareAttempts(rightId, leftId) {
+    const found = this.jobs.completed().find(({ attempt }) => attempt.id === rightId);
+    if (found) this.open(found.job.job_id, rightId, leftId);
+  }
+
+  /** Another attempt can be compared, or what is looked at is gone. */
+  #jobChanged(id) {
+    const { job, left } = this.shown, now = this.jobs.get(id);
+    if ([job, left?.job].some((one) => one?.job_id === id) && (!now || now.gone)) this.#showGone(job.job_id === id);
+    else if (this.jobs.attemptsAt(this.shown).length !== this.shown.attempts) this.#showChoice();
+  }
+
+  /** What is on the screen stays; nothing is offered that would fail. */
+  #showGone(isWhole) {
+    find("viewer-gone").hidden = false;
+    find("compare-choice").hidden = true;
+    if (!isWhole) return;
+    for (const id of ["viewer-download", "viewer-again"]) find(id).hidden = true;
+    this.faces.hide();
+    announce(text("viewer.gone"));
+  }
+
+  #showChoice() {
+    const rows = this.jobs.attemptsAt(this.shown);
+    this.shown.attempts = rows.length;
+    this.choice.show(rows, this.shown.attempt.id, this.shown.left?.attempt.id ?? null);
+  }
+
   #fill() {
-    const { job, attempt } = this.shown;
+    const { job, attempt, left } = this.shown;
     const { result } = attempt;
     const name = attempt.original_filename;
     const all = this.jobs.completed();
@@ -116,14 +154,19 @@ export class Viewer {
     find("viewer-previous").disabled = here <= 0;
     find("viewer-next").disabled = here >= all.length - 1;
     this.#fillDownload();
+    this.#showChoice();
+    find("viewer-gone").hidden = true;
+    for (const id of ["viewer-download", "viewer-again"]) find(id).hidden = false;
+    setText(find("hold-before"), text(left ? "viewer.hold_left" : "viewer.hold_before"));
     find("facts").replaceChildren(...factRows(job, attempt).flatMap(([term, value]) =>
       [el("dt", {}, term), el("dd", {}, value)]));
     find("warnings").replaceChildren(...result.warnings.map((warning) => el("li", {}, withCommand(warningText(warning)))));
     find("warnings").hidden = result.warnings.length === 0;
-    const pixels = this.#screenPixels();
-    for (const side of SIDES) this.shown[side] = sideAddress(job.job_id, attempt, side, pixels);
+    for (const side of SIDES) this.shown[side] = this.#address(side);
     const { shown } = this;
-    this.compare.show({ before: shown.before, after: shown.after, width: result.width, height: result.height, name })
+    const { width, height } = left && left.attempt.result.width > result.width ? left.attempt.result : result;
+    const words = left && { before: this.choice.nameOf(left.attempt.id), after: this.choice.nameOf(attempt.id) };
+    this.compare.show({ before: shown.before, after: shown.after, width, height, name, words })
       .then(() => this.shown === shown && SIDES.forEach((side) => this.#showTiles(side))); // what is at hand comes first
   }
 
@@ -141,7 +184,6 @@ export class Viewer {
   /** The view changed: tell the zoom, and fetch sharper pictures when one looks closer than those that are there. */
   #viewChanged() {
     if (!this.shown) return;
-    const { job, attempt } = this.shown;
     const { view } = this.compare;
     setText(find("zoom-value"), percent(view.zoom));
     for (const [id, zoom] of Object.entries(ZOOMS)) {
@@ -154,15 +196,23 @@ export class Viewer {
     for (const side of SIDES) this.#loadSharper(side, this.#address(side));
   }
 
+  /** The attempt behind a side, and which of its pictures: on the left the original, or the result of another attempt. */
+  #pictureOf(side) {
+    const { job, attempt, left } = this.shown;
+    return side === "before" && left ? { ...left, which: "after" } : { job, attempt, which: side };
+  }
+
   #address(side) {
-    const { job, attempt, tiles, pixels = this.#screenPixels() } = this.shown;
-    return sideAddress(job.job_id, attempt, side, pixels, tiles[side] && tiles[side] !== "missing");
+    const { tiles, pixels = this.#screenPixels() } = this.shown;
+    const { job, attempt, which } = this.#pictureOf(side);
+    const tiled = tiles[side] ? tiles[side] !== "missing" : undefined;
+    return sideAddress(job.job_id, attempt, which, pixels, tiled);
   }
 
   #showTiles(side) {
-    const { job, attempt, tiles } = this.shown;
-    delete tiles[side];
-    this.compare.showTiles(side, tileSource(job.job_id, attempt, side));
+    const { job, attempt, which } = this.#pictureOf(side);
+    delete this.shown.tiles[side];
+    this.compare.showTiles(side, tileSource(job.job_id, attempt, which));
     this.#showReduced();
   }
 

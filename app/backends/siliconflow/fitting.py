@@ -30,7 +30,7 @@ def fit(photo: Picture, answer: Picture, scale: float) -> tuple[Picture, tuple[N
     if grey:
         rgb = _as_grey(rgb)
     shape = None if photo.alpha is None else _resized(to_bytes(photo.alpha), size)
-    fitted = dataclasses.replace(photo, rgb=rgb, alpha=shape, grey=grey, icc_profile=None, notes=())
+    fitted = dataclasses.replace(photo, rgb=rgb, alpha=shape, grey=grey, icc_profile=None, srgb_table=None, notes=())
     return fitted, tuple(_notices(photo, answer, size, grey))
 
 

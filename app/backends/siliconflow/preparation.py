@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.images import Picture, alpha, colour, samples
+from app.images import Picture, alpha, samples
+from app.images.srgb_table import rgb_to_srgb
 
 MAX_SIDE_PIXELS = 3584
 JPEG_QUALITY = 95
@@ -61,11 +62,7 @@ def to_bytes(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 def srgb_bytes(picture: Picture) -> NDArray[np.uint8]:
     """A picture's colours in sRGB, (H, W, 3) uint8."""
-    rgb = to_bytes(picture.rgb)
-    if picture.grey and picture.icc_profile is not None:
-        greys = colour.normalize_color(rgb[..., 0], "L", picture.icc_profile).pixels
-        return np.repeat(greys[..., None], 3, axis=2).astype(np.uint8)
-    return colour.to_srgb(rgb, picture.icc_profile)
+    return rgb_to_srgb(to_bytes(picture.rgb), picture)
 
 
 def _visible_colours(picture: Picture) -> NDArray[np.uint8]:

@@ -168,6 +168,7 @@ def _picture(photo: OpenedPhoto, channels: Channels, source: Metadata, options: 
         alpha=alpha,
         grey=grey,
         icc_profile=normalized.icc_profile,
+        srgb_table=colour.srgb_table(normalized.icc_profile, grey=grey),
         exif=source.exif,
         xmp=source.xmp,
         dpi=source.dpi,

@@ -1,0 +1,119 @@
+"""In which order waiting attempts are served: owners in turn, and each one's photos as they came.
+
+Functions take the open transaction's connection. Their statements are built once for each choice of backends, since
+building one costs more than SQLite's answer.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, FromClause, Integer, Select, bindparam, func, select
+
+from app.store.records import AttemptStatus
+from app.store.schema import attempts, jobs
+
+_JOBS_TOLD = 256  # as many as there may be live connections
+_CHOICES = 64  # of backends; there are a handful
+_WAITING = attempts.c.status == AttemptStatus.QUEUED.value
+
+
+def queue_position(connection: Connection, job_id: str) -> int:
+    """1 when the job's first waiting attempt is the next one of its backend; 0 when none waits.
+
+    Each backend has a queue of its own: nobody waits behind another backend's photos.
+    """
+    backend = connection.execute(_backend_of_waiting(), {"wanted": job_id}).scalar_one_or_none()
+    if backend is None:
+        return 0
+    return int(connection.execute(_place_of_job(backend), {"wanted": job_id}).scalar_one())
+
+
+def queued_ids(
+    connection: Connection, limit: int | None = None, only: str | None = None, but: Collection[str] = ()
+) -> list[str]:
+    """Waiting attempts in the order of their turns, of one backend `only` or of all `but` some."""
+    statement = _ids_in_turn(only, tuple(sorted(but)), limit is not None)
+    return list(connection.execute(statement, {} if limit is None else {"most": limit}).scalars())
+
+
+def next_untried(connection: Connection, only: str | None, but: Collection[str]) -> str | None:
+    """Of those waiting attempts that were never tried, the one whose owner's turn it is; it is locked.
+
+    One that another transaction is about to claim is passed over.
+    """
+    return connection.execute(_untried_in_turn(only, tuple(sorted(but)))).scalar_one_or_none()
+
+
+def waiting_jobs(connection: Connection, limit: int = _JOBS_TOLD) -> list[str]:
+    """Jobs that have a waiting attempt, the soonest first: their place in the queue changes with every move."""
+    return list(connection.execute(_jobs_by_age(), {"most": limit}).scalars())
+
+
+@functools.cache
+def _backend_of_waiting() -> Select[Any]:
+    return select(attempts.c.backend).where(attempts.c.job_id == bindparam("wanted"), _WAITING).limit(1)
+
+
+@functools.lru_cache(_CHOICES)
+def _place_of_job(backend: str) -> Select[Any]:
+    queue = _in_turn(backend, ()).subquery()
+    place = func.row_number().over(order_by=_turn_order(queue)).label("place")
+    places = select(queue.c.job_id, place).subquery()
+    return select(func.min(places.c.place)).where(places.c.job_id == bindparam("wanted"))
+
+
+@functools.lru_cache(_CHOICES)
+def _ids_in_turn(only: str | None, but: tuple[str, ...], limited: bool) -> Select[Any]:
+    queue = _in_turn(only, but).subquery()
+    query = select(queue.c.id).order_by(*_turn_order(queue))
+    return query.limit(bindparam("most", type_=Integer)) if limited else query
+
+
+@functools.lru_cache(_CHOICES)
+def _untried_in_turn(only: str | None, but: tuple[str, ...]) -> Select[Any]:
+    queue = _in_turn(only, but).subquery()
+    query = select(attempts.c.id).join_from(attempts, queue, queue.c.id == attempts.c.id)
+    query = query.where(_WAITING, attempts.c.tries == 0).order_by(*_turn_order(queue)).limit(1)
+    return query.with_for_update(skip_locked=True, of=attempts)
+
+
+@functools.cache
+def _jobs_by_age() -> Select[Any]:
+    query = select(attempts.c.job_id).where(_WAITING).group_by(attempts.c.job_id)
+    return query.order_by(func.min(attempts.c.number)).limit(bindparam("most", type_=Integer))
+
+
+def _turn_order(queue: FromClause) -> tuple[ColumnElement[Any], ...]:
+    """The order of what `_in_turn` gives.
+
+    Owners are served in turn, whoever was served least recently first, and each one's photos in the order they came.
+    """
+    return queue.c.turn, queue.c.served_at, queue.c.number
+
+
+def _in_turn(only: str | None, but: tuple[str, ...]) -> Select[Any]:
+    """Waiting attempts, each with its place in its owner's own queue and the time when its owner was served last.
+
+    That time is the database's: with those of hosts, owners served by one whose clock is ahead would wait for longer.
+    """
+    chosen = [attempts.c.backend == only] if only is not None else []
+    chosen += [attempts.c.backend.not_in(but)] if but else []
+    claimed_at = func.coalesce(attempts.c.claimed_at, attempts.c.started_at)  # of an earlier version: no claimed_at
+    started = select(jobs.c.owner, func.max(claimed_at).label("at"))
+    served = started.join_from(attempts, jobs, jobs.c.id == attempts.c.job_id).group_by(jobs.c.owner).subquery()
+    turn = func.row_number().over(partition_by=jobs.c.owner, order_by=attempts.c.number)
+    return (
+        select(
+            attempts.c.id,
+            attempts.c.job_id,
+            attempts.c.number,
+            turn.label("turn"),
+            func.coalesce(served.c.at, 0.0).label("served_at"),
+        )
+        .join_from(attempts, jobs, jobs.c.id == attempts.c.job_id)
+        .outerjoin(served, served.c.owner == jobs.c.owner)
+        .where(_WAITING, *chosen)
+    )
