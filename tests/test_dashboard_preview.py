@@ -312,6 +312,8 @@ def test_a_quality_chosen_in_a_preview_is_that_photos_own_where_it_has_settings_
         expect(page.locator("input[name=quality]:checked")).to_have_value("fast")
         page.click("#restore")
         expect(page.locator(".card[data-status=completed]")).to_have_count(2)
-        titles = sorted(page.locator(".job-title").all_inner_texts())
-        assert [title.split(" · ")[0] for title in titles] == ["Best", "Fast"]
+        job = page.request.get(f"{three.address}/api/v1/jobs").json()["jobs"][0]
+        used = {row["original_filename"]: {**job["options"], **row["own_options"]} for row in job["attempts"]}
+        found = {name: [options[key] for key in ("quality", "scale", "rotate")] for name, options in used.items()}
+        assert found == {"own.png": ["best", 2, 90], "other.png": ["fast", 4, 0]}
         expect(page.locator(".card").filter(has_text="own.png")).to_contain_text("80\u00a0×\u00a0120")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import resource
 import zlib
 from pathlib import Path
 from typing import Any
@@ -297,3 +298,20 @@ def test_a_large_jpeg_is_previewed_through_the_cheap_way(tmp_path: Path) -> None
     (tmp_path / "photo").write_bytes(make.saved(large, "JPEG", exif=exif, icc_profile=make.display_p3()))
     with Image.open(io.BytesIO(preview_file(tmp_path / "photo", LIMITS, 200))) as image:
         assert image.size == (150, 200)
+
+
+@pytest.mark.parametrize("output_format", list(FORMATS))
+def test_a_disk_that_is_full_a_few_bytes_too_early_fails_the_result_and_leaves_nothing(
+    output_format: str, tmp_path: Path
+) -> None:
+    """The system then takes a part of the last write, without an error."""
+    whole = encode(picture(), tmp_path / "whole", output_format, 95, "keep").bytes_written
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for missing in (1, 7, 300):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (whole - missing, before[1]))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                encode(picture(), tmp_path / "cut", output_format, 95, "keep")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert not (tmp_path / "cut").exists()

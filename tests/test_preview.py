@@ -211,8 +211,9 @@ def test_a_second_preview_at_once_is_refused_and_the_next_is_made(
     begun, go_on, make = threading.Event(), threading.Event(), backend.restore_patch
 
     def held(*asked: Any) -> Any:
-        begun.set()
-        assert go_on.wait(60)
+        if not begun.is_set():  # the first one only: another would be made at once, were it not refused
+            begun.set()
+            assert go_on.wait(60)
         return make(*asked)
 
     with running(tmp_path, backend=backend, describe=described(backend)) as service:
@@ -224,6 +225,7 @@ def test_a_second_preview_at_once_is_refused_and_the_next_is_made(
         refused = ask(service, data, qualities="fast")
         go_on.set()
         asker.join(60)
+        assert refused.status_code == 429
         assert_problem(refused, 429, "too_many_previews")
         assert int(refused.headers["retry-after"]) > 0
         assert [answer.status_code for answer in answers] == [200]

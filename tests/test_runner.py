@@ -286,7 +286,7 @@ BESIDE_THE_PIXELS: dict[str, Any] = {
 
 
 def test_all_that_stands_beside_the_pixels_is_known_here() -> None:
-    pixels = {"rgb", "alpha", "grey", "pages", "source_format", "notes"}
+    pixels = {"rgb", "alpha", "grey", "pages", "source_format", "notes", "srgb_table"}
     assert {field.name for field in dataclasses.fields(Picture)} == pixels | set(BESIDE_THE_PIXELS)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import PIL
 from PIL import Image, features
@@ -164,7 +164,7 @@ def _write_lossy(
         prefixed = jpeg_metadata.EXIF_MARK + carried.exif if carried.exif else b""
         extras["extra"] = _jpeg_segments(carried)
         subsampling = "4:4:4" if quality >= _FULL_COLOUR_QUALITY else "4:2:0"
-        image.save(file, "JPEG", exif=prefixed, subsampling=subsampling, **extras)
+        image.save(cast(Any, _WithoutDescriptor(file)), "JPEG", exif=prefixed, subsampling=subsampling, **extras)
     elif name == "webp":
         lossless = quality >= _LOSSLESS_QUALITY
         image.save(
@@ -174,6 +174,16 @@ def _write_lossy(
         if not picture.grey:
             extras["subsampling"] = "4:4:4" if quality >= _FULL_COLOUR_QUALITY else "4:2:0"
         image.save(file, "AVIF", exif=carried.exif or b"", speed=_AVIF_SPEED, **extras)
+
+
+class _WithoutDescriptor:
+    """A file for Pillow that hides its descriptor, to which its encoders would write by themselves.
+
+    They do not notice when only a part could be written: the last of a full disk, and so half a JPEG.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.write = file.write
 
 
 def _jpeg_segments(carried: Metadata) -> bytes:

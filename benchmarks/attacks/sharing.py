@@ -22,6 +22,7 @@ from benchmarks.attacks.target import Seen, Target, started
 _IDLE_SECONDS = 22.0
 _IDLE_CONNECTIONS = 240
 _FEW_DESCRIPTORS = 256
+_WINDOW_SECONDS = 61.0
 _MOST_LOG_LINES = 1000
 # What is measured is not the limit of the queue.
 _ROOM: dict[str, Any] = {"QUEUE_LIMIT": "20000", "QUEUE_LIMIT_PER_OWNER": "20000"}
@@ -32,15 +33,15 @@ _LARGE = (7680, 5200)  # 40 megapixels
 def idle_connections(checkout: Path) -> Seen:
     """After a first request, an empty line ends the timer of an idle connection; photos wait meanwhile."""
     with started(checkout, descriptors=_FEW_DESCRIPTORS) as target:
-        jobs = [target.submit(photo(600, 400)).json()["job_id"] for _ in range(6)]
+        jobs = [target.submit(photo(300, 200), face_enhance="false").json()["job_id"] for _ in range(6)]
         with _held(target, _IDLE_CONNECTIONS) as held:
             time.sleep(_IDLE_SECONDS)
             alive = sum(map(_is_open, held))
         ends = [target.ended(job)["status"] for job in jobs]
         lines = target.log_lines()
-    well = ends.count("completed")
-    words = f"{alive} of {_IDLE_CONNECTIONS} held after {_IDLE_SECONDS:g} s; {well} of {len(ends)} photos completed"
-    return Seen(f"{words}; {lines:,} log lines", alive > 0 or well < len(ends) or lines > _MOST_LOG_LINES)
+    failed = ends.count("failed")
+    words = f"{alive} of {_IDLE_CONNECTIONS} held after {_IDLE_SECONDS:g} s; {failed} of {len(ends)} photos failed"
+    return Seen(f"{words}; {lines:,} log lines", alive > 0 or failed > 0 or lines > _MOST_LOG_LINES)
 
 
 def connections_while_others_ask(checkout: Path, seconds: float) -> Seen:
@@ -120,6 +121,7 @@ def forwarded_addresses(target: Target) -> Seen:
 def foreign_page(checkout: Path) -> Seen:
     """Without a key, a page of another origin asks on and on; what is left for the user?"""
     with started(checkout, API_KEY="", RATE_LIMIT="20/minute") as target:
+        time.sleep(_WINDOW_SECONDS)  # the start was waited for with the user's own requests
         foreign = {"origin": "http://evil.example", "sec-fetch-site": "cross-site"}
         for _ in range(25):
             target.get("/api/v1/jobs", foreign)
