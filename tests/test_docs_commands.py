@@ -195,6 +195,7 @@ RESTORED = (  # by each line of the example, from photos of 24x16
     {"new.png": (96, 64)},
     {"restored/one.jpg": (96, 64), "restored/below/two.png": (96, 64)},
     {"restored/one.jpg": (48, 32), "restored/below/two.png": (48, 32)},
+    {"restored/one.jpg": (48, 32), "restored/below/two.png": (48, 32)},
 )
 
 

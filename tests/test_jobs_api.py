@@ -475,7 +475,7 @@ def test_the_name_of_a_download_keeps_the_stem_and_says_the_scale(service: Servi
 def test_the_openapi_text_is_generated_from_the_options(service: Service) -> None:
     spec = service.client.get("/openapi.json").json()
     form = spec["paths"]["/api/v1/enhance"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(form["properties"]) == {"file", "webhook_url", "photo_options", *FIELDS}
+    assert set(form["properties"]) == {"file", "webhook_url", "photo_options", "preset", *FIELDS}
     number, text = form["properties"]["scale"]["anyOf"]
     assert (number["type"], number["minimum"], number["maximum"]) == ("number", 1.0, 8.0)
     assert text == {"type": "string", "enum": [""]}  # an empty field means the default
