@@ -579,13 +579,14 @@ def test_the_golden_image_passes_real_networks_and_no_spoiled_result(real_weight
 def test_the_check_runs_every_step_and_fails_with_any(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(check, "_STEPS", (("broken", ("no_such_module_at_all",)), ("fine", ("platform",))))
+    monkeypatch.setattr(check, "_TESTS", ("platform",))
+    monkeypatch.setattr(check, "_CHECKS", (("broken", ("no_such_module_at_all",)), ("fine", ("platform",))))
     assert check.run([]) == 1
     said = capfd.readouterr().out
     assert "--- broken: FAILED" in said
     assert "--- fine: passed" in said
     assert "Failed: broken." in said
-    monkeypatch.setattr(check, "_STEPS", (("fine", ("platform",)),))
+    monkeypatch.setattr(check, "_CHECKS", (("fine", ("platform",)),))
     assert check.run([]) == 0
 
 
@@ -601,10 +602,27 @@ def test_only_tests_that_failed_have_a_second_run(
     for name, exit_code in (("first", first), ("again", again)):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit({exit_code})")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(check, "_STEPS", (("tests", ("first",)),))
-    monkeypatch.setattr(check, "_AGAIN", {"tests": ("one at a time", ("again",))})
+    monkeypatch.setattr(check, "_CHECKS", ())
+    monkeypatch.setattr(check, "_TESTS", ("first",))
+    monkeypatch.setattr(check, "_AGAIN", ("again",))
     assert check.run([]) == code
     assert ("one at a time" in capfd.readouterr().out) == (first == 1)
+
+
+def test_coverage_is_measured_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[tuple[str, ...]] = []
+
+    def call(command: tuple[str, ...]) -> int:
+        called.append(command)
+        return 0
+
+    monkeypatch.setattr(check, "_call", call)
+    assert check.run([]) == 0
+    assert called == [*(command for _, command in check._CHECKS), check._TESTS]
+    called.clear()
+    assert check.run([check.COVERAGE]) == 0
+    assert ("coverage", "run", "-m", *check._TESTS) in called
+    assert called[-1][:2] == ("coverage", "report")
 
 
 def test_words_after_test_go_to_pytest(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
