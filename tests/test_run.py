@@ -579,14 +579,14 @@ def test_the_golden_image_passes_real_networks_and_no_spoiled_result(real_weight
 def test_the_check_runs_every_step_and_fails_with_any(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(check, "_TESTS", ("platform",))
-    monkeypatch.setattr(check, "_CHECKS", (("broken", ("no_such_module_at_all",)), ("fine", ("platform",))))
+    monkeypatch.setattr(check, "TESTS", ("platform",))
+    monkeypatch.setattr(check, "CHECKS", (("broken", ("no_such_module_at_all",)), ("fine", ("platform",))))
     assert check.run([]) == 1
     said = capfd.readouterr().out
     assert "--- broken: FAILED" in said
     assert "--- fine: passed" in said
     assert "Failed: broken." in said
-    monkeypatch.setattr(check, "_CHECKS", (("fine", ("platform",)),))
+    monkeypatch.setattr(check, "CHECKS", (("fine", ("platform",)),))
     assert check.run([]) == 0
 
 
@@ -602,9 +602,9 @@ def test_only_tests_that_failed_have_a_second_run(
     for name, exit_code in (("first", first), ("again", again)):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit({exit_code})")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(check, "_CHECKS", ())
-    monkeypatch.setattr(check, "_TESTS", ("first",))
-    monkeypatch.setattr(check, "_AGAIN", ("again",))
+    monkeypatch.setattr(check, "CHECKS", ())
+    monkeypatch.setattr(check, "TESTS", ("first",))
+    monkeypatch.setattr(check, "AGAIN", ("again",))
     assert check.run([]) == code
     assert ("one at a time" in capfd.readouterr().out) == (first == 1)
 
@@ -618,10 +618,10 @@ def test_coverage_is_measured_where_it_is_asked_for(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(check, "_call", call)
     assert check.run([]) == 0
-    assert called == [*(command for _, command in check._CHECKS), check._TESTS]
+    assert called == [*(command for _, command in check.CHECKS), check.TESTS]
     called.clear()
     assert check.run([check.COVERAGE]) == 0
-    assert ("coverage", "run", "-m", *check._TESTS) in called
+    assert ("coverage", "run", "-m", *check.TESTS) in called
     assert called[-1][:2] == ("coverage", "report")
 
 

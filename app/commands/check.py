@@ -19,9 +19,9 @@ TEST_PROCESSES = 2  # a file is tested by one of them, so that what its tests sh
 TESTS_FAILED = 1  # pytest's exit code; any other says that it could not run them all
 COVERAGE = "--coverage"
 _MEASURED = ("coverage", "run", "-m")
-_TESTS = ("pytest", "-n", str(TEST_PROCESSES), "--dist", "loadfile", "--durations=10")
-_AGAIN = ("pytest", "--last-failed", "--last-failed-no-failures=none", "-v")
-_CHECKS: tuple[tuple[str, tuple[str, ...]], ...] = (
+TESTS = ("pytest", "-n", str(TEST_PROCESSES), "--dist", "loadfile", "--durations=10")
+AGAIN = ("pytest", "--last-failed", "--last-failed-no-failures=none", "-v")
+CHECKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("style", ("ruff", "check", ".")),
     ("format", ("ruff", "format", "--check", ".")),
     ("types", ("mypy",)),
@@ -43,10 +43,10 @@ def run(words: Sequence[str]) -> int:
     before, after = (_COVERAGE_BEFORE, _COVERAGE_AFTER) if measured else ((), ())
     prefix = _MEASURED if measured else ()
     failed = []
-    for name, command in (*_CHECKS, *before, (_TESTS_STEP, (*prefix, *_TESTS)), *after):
+    for name, command in (*CHECKS, *before, (_TESTS_STEP, (*prefix, *TESTS)), *after):
         code = _step(name, command)
         if code == TESTS_FAILED and name == _TESTS_STEP:
-            code = _step("failed tests, one at a time", (*prefix, *_AGAIN))
+            code = _step("failed tests, one at a time", (*prefix, *AGAIN))
         if code != 0:
             failed.append(name)
     say(f"Failed: {', '.join(failed)}." if failed else "All checks and tests passed.")
