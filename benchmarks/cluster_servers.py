@@ -201,6 +201,21 @@ class Cluster:
                 time.sleep(0.5)
 
 
+def _shared_settings(database_url: str, s3_url: str, broker_url: str, keys: Sequence[str]) -> dict[str, Any]:
+    """What every server of a cluster is started with."""
+    return {
+        "database_url": database_url,
+        "storage_url": f"s3://{s3_servers.BUCKET}/campaign",
+        "s3_endpoint_url": s3_url,
+        "s3_addressing_style": "path",
+        "key": ",".join(keys),
+        "queue_limit": 1000,
+        "queue_limit_per_owner": 1000,
+        "siliconflow_concurrency": 4,
+        "broker_url": broker_url,
+    }
+
+
 @contextlib.contextmanager
 def running_cluster(
     folder: Path,
@@ -222,17 +237,7 @@ def running_cluster(
         redis = Redis(folder / "redis")
         stack.callback(redis.end)
         ports = s3_servers.free_ports(2 * (API_SERVERS + workers) + 1)
-        shared = {
-            "database_url": postgres.server.new_database(),
-            "storage_url": f"s3://{s3_servers.BUCKET}/campaign",
-            "s3_endpoint_url": s3.server.url,
-            "s3_addressing_style": "path",
-            "key": ",".join(keys),
-            "queue_limit": 1000,
-            "queue_limit_per_owner": 1000,
-            "siliconflow_concurrency": 4,
-            "broker_url": redis.url,
-        }
+        shared = _shared_settings(postgres.server.new_database(), s3.server.url, redis.url, keys)
         provider = (int(stand_in._api.server_address[1]), int(stand_in._store.server_address[1]))
         names = [f"api-{n + 1}" for n in range(API_SERVERS)] + [f"worker-{n + 1}" for n in range(workers)]
         servers = []

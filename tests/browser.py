@@ -275,3 +275,18 @@ def grave_findings(page: Page) -> list[str]:
         if rule["impact"] in ("serious", "critical")
         for node in rule["nodes"]
     ]
+
+
+class Eyes:
+    """Looks at a page in both themes, and remembers what was found in which state."""
+
+    def __init__(self, page: Page, folder: Path) -> None:
+        self.page, self.folder = page, folder
+        self.found: list[str] = []
+
+    def look(self, state: str) -> None:
+        for theme in ("light", "dark"):
+            self.page.emulate_media(color_scheme=theme)
+            expect(self.page.locator("html")).to_have_attribute("data-theme", theme)
+            shoot(self.page, f"{state}-{theme}", self.folder)
+            self.found += [f"{state}, {theme}: {line}" for line in grave_findings(self.page)]

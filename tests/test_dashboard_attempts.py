@@ -11,9 +11,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from app.main import STATIC_FOLDER
 from tests import browser as browsing
-from tests.browser import PHONE, Service, as_file, drop, faced_service, photo, visit
+from tests.browser import PHONE, Eyes, Service, as_file, drop, faced_service, photo, visit
 from tests.dashboard_texts import catalog
-from tests.test_dashboard_states import Eyes
 
 STRIP_SECONDS = 0.1
 TABLE = (

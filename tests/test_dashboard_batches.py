@@ -12,8 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests import browser as browsing
-from tests.browser import PHONE, Service, as_file, drop, faced_service, photo, visit
-from tests.test_dashboard_states import Eyes
+from tests.browser import PHONE, Eyes, Service, as_file, drop, faced_service, photo, visit
 
 STRIP_SECONDS = 0.2  # a photo has four: the last of a batch can be cancelled while the first is at work
 RETENTION_SECONDS = 6

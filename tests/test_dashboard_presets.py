@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from app.restoration.models import weights
 from benchmarks.random_weights import put_weights
-from tests.browser import PHONE, Service, as_file, drop, grave_findings, models_service, photo, shoot, visit
+from tests.browser import PHONE, Eyes, Service, as_file, drop, models_service, photo, shoot, visit
 from tests.weights_mirror import serving_weights
 
 DRAWINGS = "RealESRGAN_x4plus_anime_6B"
@@ -47,21 +47,6 @@ async () => {
 """
 
 
-class Eyes:
-    """Looks at a state in both themes; what axe finds is asserted at the end."""
-
-    def __init__(self, page: Page, folder: Path) -> None:
-        self.page, self.folder = page, folder
-        self.found: list[str] = []
-
-    def look(self, state: str) -> None:
-        for theme in ("light", "dark"):
-            self.page.emulate_media(color_scheme=theme)
-            expect(self.page.locator("html")).to_have_attribute("data-theme", theme)
-            shoot(self.page, f"presets-{state}-{theme}", self.folder)
-            self.found += [f"{state}, {theme}: {line}" for line in grave_findings(self.page)]
-
-
 def stored(page: Page, name: str) -> object:
     return json.loads(page.evaluate("(name) => localStorage.getItem(name) ?? 'null'", f"neural-image-restore.{name}"))
 
@@ -83,10 +68,10 @@ def test_a_preset_says_what_it_set_and_what_was_changed_and_own_ones_are_kept(
         expect(page.locator("#scale-value")).to_have_text("2×")
         expect(page.get_by_role("switch", name="Bring faded colours back")).to_be_checked()
         expect(page.get_by_role("switch", name="Restore faces")).not_to_be_checked()
-        eyes.look("1-chosen")
+        eyes.look("presets-1-chosen")
         page.locator("#scale").fill("3")
         expect(told).to_have_text("Old scan, changed: 3×")
-        eyes.look("2-changed")
+        eyes.look("presets-2-changed")
         page.click("#preset-back")
         expect(told).to_contain_text("Sets: Best · 2×")
         page.get_by_role("button", name="Just cleaner").click()
@@ -98,7 +83,7 @@ def test_a_preset_says_what_it_set_and_what_was_changed_and_own_ones_are_kept(
         expect(page.locator("#preset-name")).to_be_focused()
         page.keyboard.press("Enter")
         expect(page.locator("#preset-problem")).to_have_text("Give it a name.")
-        eyes.look("3-naming")
+        eyes.look("presets-3-naming")
         page.keyboard.press("Escape")
         expect(page.locator("#preset-save")).to_be_focused()
         page.keyboard.press("Enter")
@@ -123,7 +108,7 @@ def test_a_preset_says_what_it_set_and_what_was_changed_and_own_ones_are_kept(
         page.keyboard.press("Enter")
         expect(page.locator("#preset-problem")).to_have_text("There is a preset of this name already.")
         page.click("#preset-cancel")
-        eyes.look("4-own")
+        eyes.look("presets-4-own")
         page.click("#preset-delete")
         expect(page.locator(".preset")).to_have_count(5)  # the first press only asks
         page.get_by_role("button", name="Really delete?").click()
@@ -160,7 +145,7 @@ def test_presets_and_settings_survive_a_broken_and_a_full_storage_and_say_what_i
         expect(gone).to_contain_text("Where: SiliconFlow, in the cloud is gone; instead: On this machine.")
         expect(page.locator("#scale-value")).to_have_text("3×")
         eyes = Eyes(page, tmp_path)
-        eyes.look("5-gone")
+        eyes.look("presets-5-gone")
         drop(page, as_file("a.jpg", photo(48, 36)))
         page.click("#restore")
         expect(page.locator(".card[data-status=completed]")).to_have_count(1, timeout=WORK_MILLISECONDS)
@@ -200,7 +185,7 @@ def test_one_photo_of_a_batch_has_settings_of_its_own(browser: Browser, service:
         box = page.locator("#photo-settings")
         box.get_by_role("button", name="Just cleaner").click()
         expect(box.locator("#preset-sets")).to_contain_text("1×")
-        eyes.look("6-photo")
+        eyes.look("presets-6-photo")
         page.keyboard.press("Escape")  # without a change
         expect(page.locator(".tile-own:visible")).to_have_count(0)
         page.get_by_role("button", name="Settings for b.jpg only").click()
@@ -213,7 +198,7 @@ def test_one_photo_of_a_batch_has_settings_of_its_own(browser: Browser, service:
         box.locator("#scale").fill("2")
         page.click("#photo-settings-save")
         expect(page.locator(".tile-own:visible").last).to_have_text("Own: 2×")
-        eyes.look("7-tray")
+        eyes.look("presets-7-tray")
         page.click("#settings > summary")
         expect(page.locator("#settings #scale-value")).to_have_text("4×")
         page.locator("#scale").fill("2")

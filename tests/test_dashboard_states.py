@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from app.main import STATIC_FOLDER
 from tests import browser as browsing
-from tests.browser import PHONE, Service, as_file, drop, faced_service, grave_findings, photo, shoot, visit
+from tests.browser import PHONE, Eyes, Service, as_file, drop, faced_service, photo, visit
 
 SAMPLE = (STATIC_FOLDER / "sample.jpg").read_bytes()
 STRIP_SECONDS = 0.5  # a photo has four: the state of work lasts long enough to be looked at
@@ -52,21 +52,6 @@ def holding(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Itera
 def faced(holding: Service) -> Service:
     browsing.forget_jobs(holding)
     return holding
-
-
-class Eyes:
-    """Looks at a page in both themes, and remembers what was found in which state."""
-
-    def __init__(self, page: Page, folder: Path) -> None:
-        self.page, self.folder = page, folder
-        self.found: list[str] = []
-
-    def look(self, state: str) -> None:
-        for theme in ("light", "dark"):
-            self.page.emulate_media(color_scheme=theme)
-            expect(self.page.locator("html")).to_have_attribute("data-theme", theme)
-            shoot(self.page, f"{state}-{theme}", self.folder)
-            self.found += [f"{state}, {theme}: {line}" for line in grave_findings(self.page)]
 
 
 def test_axe_finds_nothing_grave_in_any_state(browser: Browser, faced: Service, tmp_path: Path) -> None:

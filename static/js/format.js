@@ -33,7 +33,7 @@ export const size = (width, height) => `${width}${NO_BREAK}×${NO_BREAK}${height
 export function duration(seconds) {
   if (seconds < 90) return text("unit.seconds", { number: Math.max(1, Math.round(seconds)) });
   if (seconds < 90 * 60) return text("unit.minutes", { number: Math.round(seconds / 60) });
-  if (seconds < 36 * 3600) return text("unit.hours", { number: trimmed(seconds / 3600) });
+  if (seconds < 36 * 3600) return text("unit.hours", { number: trimmed(Math.round(seconds / 360) / 10) });
   return text("unit.days", { count: Math.round(seconds / 86400) });
 }
 
