@@ -22,7 +22,7 @@ from app.images import Decoder, ImageLimits, Picture, decode, encode
 from app.images.face_layers import blend_layers, load_layers
 from app.jobs.janitor import Janitor
 from app.jobs.reblending import MAX_WAITING, MOST_TRIES, Reblender
-from app.storage import Storage, first_version, next_version, public_name, related_files
+from app.storage import Beside, Storage, first_version, next_version, public_name, related_files
 from app.storage.names import mark_run
 from app.store import Attempt, NewVersion
 from tests.databases import IMPLEMENTATIONS, needs_postgres
@@ -313,7 +313,7 @@ def test_two_servers_that_blend_one_result_at_once_lose_neither_version(seaweedf
     try:
         attempt = one.restored(photo_bytes(40, 30, kind="PNG"))
         first = one.picture(attempt)
-        with one.storage.layers(attempt.result_name or "") as path:
+        with one.storage.beside(attempt.result_name or "", Beside.FACES) as path:
             layers = load_layers(path)
         both_blended = threading.Barrier(2)
         with ThreadPoolExecutor(2) as threads:
@@ -432,7 +432,9 @@ def test_the_layers_are_on_disk_before_the_row_says_that_the_result_is_there(ben
 
 def _finished_without_layers(bench: Bench) -> bool:
     attempts = [attempt for job in bench.store.jobs(OWNER, 9) for attempt in job.attempts]
-    return any(a.result_name is not None and not bench.storage.has_layers(a.result_name) for a in attempts)
+    return any(
+        a.result_name is not None and not bench.storage.has_beside(a.result_name, Beside.FACES) for a in attempts
+    )
 
 
 def test_a_cancelled_run_leaves_no_layers(bench: Bench) -> None:

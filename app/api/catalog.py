@@ -37,6 +37,7 @@ _OFFERED = (
     "partner_models",
     "face_models",
     "faces",
+    "repair",
     "qualities",
     "default_model",
     "default_quality",
