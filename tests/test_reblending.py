@@ -355,7 +355,7 @@ def test_only_the_first_the_shown_and_the_last_version_are_kept(bench: Bench) ->
     for _ in range(5):
         shown = bench.reblender.reblend(attempt.id, {0: 0.5})
     assert bench.files() == {f"{attempt.id}{end}" for end in (".jpg", "-v5.jpg", "-v6.jpg", ".faces")}
-    assert related_files(shown.result_name or "") == bench.files()
+    assert related_files(shown.result_name or "") == bench.files() | {f"{attempt.id}.damage"}
     gone = bench.store.cancel_or_remove(OWNER, attempt.job_id, 1.0)
     assert all(bench.storage.remove_result(name) for name in gone.results)
     assert bench.files() == set()
@@ -536,8 +536,9 @@ def test_names_of_versions_follow_each_other() -> None:
     assert next_version(f"{stem}.tif") == f"{stem}-v2.tif"
     assert next_version(f"{stem}-v9.webp") == f"{stem}-v10.webp"
     assert first_version(f"{stem}-v10.webp") == f"{stem}.webp"
-    assert related_files(f"{stem}.png") == {f"{stem}.png", f"{stem}.faces"}
-    assert related_files(f"{stem}-v2.png") == {f"{stem}.png", f"{stem}-v2.png", f"{stem}.faces"}
+    beside = {f"{stem}.faces", f"{stem}.damage"}
+    assert related_files(f"{stem}.png") == {f"{stem}.png", *beside}
+    assert related_files(f"{stem}-v2.png") == {f"{stem}.png", f"{stem}-v2.png", *beside}
     assert f"{stem}-v3.png" in related_files(f"{stem}-v4.png")
     marked = mark_run(f"{stem}.png", "0123456789abcdef")
     assert (marked, next_version(marked)) == (f"{stem}.01234567.png", f"{stem}.01234567-v2.png")
@@ -545,7 +546,7 @@ def test_names_of_versions_follow_each_other() -> None:
     assert third == f"{stem}.01234567-v3.ffffffff.png"
     assert next_version(third) == f"{stem}.01234567-v4.png"
     assert (first_version(third), public_name(third)) == (marked, f"{stem}-v3.png")
-    assert related_files(third) == {marked, third, f"{stem}.01234567.faces"}
+    assert related_files(third) == {marked, third, *(name.replace(".", ".01234567.") for name in beside)}
     for bad in (f"{stem}-v1.png", f"{stem}-v02.png", f"{stem}-v.png", f"{stem}-v1234567.png", f"{stem}.faces", "x"):
         with pytest.raises(NotFound):
             next_version(bad)
