@@ -240,6 +240,16 @@ def test_where_the_attempt_is_refused_its_mask_is_not_kept(bench: Harness, decod
     assert bench.scratch_files() == []
 
 
+def test_a_mask_of_another_size_is_refused_before_a_pixel_is_decoded(
+    bench: Harness, decoders: DecoderPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Path] = []
+    monkeypatch.setattr(decoders, "decode", lambda path, *, as_stored: decoded.append(path))
+    with pytest.raises(Unprocessable) as refused:
+        submit(bench, decoders, blank(0, 4000, 4000))
+    assert (refused.value.code, decoded) == ("mask_wrong_size", [])
+
+
 def test_a_mask_without_a_row_goes_once_it_is_old_and_one_with_a_row_with_its_job(
     bench: Harness, decoders: DecoderPool
 ) -> None:
