@@ -69,6 +69,7 @@ _TABLE = {
     "webhooks_off": ErrorFacts(409, "webhook_url is given, but webhooks are not set up here"),
     "webhook_refused": ErrorFacts(422, "webhook_url is no address that may be told"),
     "no_model": ErrorFacts(503, "no model is installed at all"),
+    "repair_unavailable": ErrorFacts(409, "the network that finds damage is not installed"),
     "weights_unreadable": ErrorFacts(503, "a weight file cannot be read"),
     "device_lost": ErrorFacts(503, "the graphics card failed, and the service starts again", 60),
     "device_unavailable": ErrorFacts(503, "the device of the settings is not there"),
