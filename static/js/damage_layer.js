@@ -2,7 +2,7 @@
 
 import { el } from "./dom.js";
 
-const RED = 0x9628_28ff; // alpha, blue, green, red
+const RED = 0xb028_28ff; // alpha, blue, green, red
 const MOST_PIXELS_AT_ONCE = 1e6;
 
 export class DamageLayer {

@@ -18,8 +18,10 @@ export async function loadDamage(jobId, attempt, signal) {
   const reduced = { width: Math.ceil(width / factor), height: Math.ceil(height / factor) };
   const found = report ? await mapOf(jobId, attempt, "mask", factor, signal) : null;
   const probability = found && !report.own_mask ? await mapOf(jobId, attempt, "probability", factor, signal) : null;
-  found?.forEach((value, at) => (found[at] = value ? 1 : 0));
-  return { factor, mask: new DamageMask(reduced.width, reduced.height, { found, probability, threshold: report?.threshold ?? 0.5 }) };
+  if (found) for (let at = 0; at < found.length; at += 1) found[at] = found[at] ? 1 : 0;
+  const faces = (report?.faces ?? []).map((box) => box.map((side) => side / factor));
+  const facts = { found, probability, faces, threshold: report?.threshold ?? 0.5, faceThreshold: report?.face_threshold };
+  return { factor, mask: new DamageMask(reduced.width, reduced.height, facts) };
 }
 
 /** The mask as a file of the photo's own size. */

@@ -10,25 +10,26 @@ export const ADD = 1, REMOVE = 2;
 
 /**
  * Mark in `out` (0 or 1 a pixel) the islands over half the threshold that reach the threshold somewhere. `probability`
- * is 0 to 255 a pixel, row by row, the threshold a share of that.
+ * is 0 to 255 a pixel, row by row, the threshold a share of that; where `inFace` is not 0 another one holds.
  */
-export function markIslands(probability, width, threshold, out) {
-  const high = 255 * threshold, low = LOW_SHARE * high;
+export function markIslands(probability, width, threshold, out, inFace = null, faceThreshold = threshold) {
+  const high = [255 * threshold, 255 * faceThreshold], low = high.map((value) => LOW_SHARE * value);
   const stack = [];
+  const isOver = (limits, at) => probability[at] > (inFace ? limits[inFace[at]] : limits[0]);
   const mark = (at) => {
     out[at] = 1;
     stack.push(at);
   };
   out.fill(0);
   for (let seed = 0; seed < probability.length; seed += 1) {
-    if (out[seed] || probability[seed] <= high) continue;
+    if (out[seed] || !isOver(high, seed)) continue;
     mark(seed);
     while (stack.length) {
       const here = stack.pop(), column = here % width;
       const first = column > 0 ? -1 : 0, last = column < width - 1 ? 1 : 0;
       for (let row = here - width; row <= here + width; row += width) {
         if (row < 0 || row >= probability.length) continue;
-        for (let at = row + first; at <= row + last; at += 1) if (!out[at] && probability[at] > low) mark(at);
+        for (let at = row + first; at <= row + last; at += 1) if (!out[at] && isOver(low, at)) mark(at);
       }
     }
   }
@@ -37,6 +38,7 @@ export function markIslands(probability, width, threshold, out) {
 export class DamageMask {
   #base; // what is marked without the brush
   #over = null; // room for what is over another threshold
+  #inFace = null; // 1 where the threshold of faces holds
   #edits;
   #painted = 0; // pixels with an edit
   #done = [];
@@ -44,11 +46,13 @@ export class DamageMask {
   #stroke = null;
 
   /**
-   * `found` is the mask that was used (0 or 1 a pixel) and `probability` what it was made from, at `threshold`; without
-   * a probability the threshold cannot be moved, without either everything is painted by hand.
+   * `found` is the mask that was used (0 or 1 a pixel) and `probability` what it was made from, at `threshold`, inside
+   * the rectangles `faces` ([left, top, right, bottom]) at `faceThreshold`; without a probability the threshold cannot be
+   * moved, without either everything is painted by hand.
    */
-  constructor(width, height, { found = null, probability = null, threshold = 0.5 } = {}) {
-    Object.assign(this, { width, height, probability, threshold, foundAt: threshold });
+  constructor(width, height, { found = null, probability = null, threshold = 0.5, faces = [], faceThreshold = null } = {}) {
+    Object.assign(this, { width, height, probability, threshold, foundAt: threshold, faceThreshold: faceThreshold ?? threshold });
+    if (probability && faces.length) this.#inFace = this.#rectangles(faces);
     this.found = found ?? new Uint8Array(width * height);
     this.#edits = new Uint8Array(width * height);
     this.#base = this.found;
@@ -88,7 +92,7 @@ export class DamageMask {
     if (threshold === this.foundAt || !this.probability) this.#base = this.found;
     else {
       this.#over ??= new Uint8Array(this.found.length);
-      markIslands(this.probability, this.width, threshold, this.#over);
+      markIslands(this.probability, this.width, threshold, this.#over, this.#inFace, this.#faceThresholdAt(threshold));
       this.#base = this.#over;
     }
     this.#recount();
@@ -162,6 +166,20 @@ export class DamageMask {
       const value = this.has(start + column) ? 255 : 0;
       for (const end = Math.min(out.length, x + factor); x < end; x += 1) out[x] = value;
     }
+  }
+
+  /** Faces stay the more careful part, however far the threshold is moved. */
+  #faceThresholdAt(threshold) {
+    return 1 - (1 - threshold) * ((1 - this.faceThreshold) / (1 - this.foundAt));
+  }
+
+  #rectangles(boxes) {
+    const map = new Uint8Array(this.width * this.height);
+    for (const [x0, y0, x1, y1] of boxes) {
+      const { left, top, right, bottom } = this.#within({ left: Math.floor(x0), top: Math.floor(y0), right: Math.ceil(x1), bottom: Math.ceil(y1) });
+      for (let y = top; y < bottom; y += 1) map.fill(1, y * this.width + left, y * this.width + Math.max(left, right));
+    }
+    return map;
   }
 
   #set(at, kind) {

@@ -51,7 +51,9 @@ export class DamagePanel {
       [this.#mask, this.#factor, this.#of] = [mask, factor, { job, attempt }];
       this.#begin();
     } catch (problem) {
-      if (!loading.signal.aborted) setText(this.state, problem.status === undefined ? text("damage.unreadable") : problem.message);
+      if (loading.signal.aborted) return;
+      if (problem.status === undefined && !(problem instanceof TypeError)) throw problem; // a fault of this page
+      setText(this.state, problem.status === undefined ? text("damage.unreadable") : problem.message);
     }
   }
 
@@ -99,12 +101,12 @@ export class DamagePanel {
     this.line = answerLine();
     this.#section.replaceChildren(
       el("div", { class: "damage-head" }, el("h3", { id: "damage-title" }, text("damage.title")), this.state,
+        el("label", { class: "switch" }, this.visible, el("span", {}, text("damage.show"))),
         button(text("damage.close"), { symbol: "close", quiet: true, class: "round", onclick: () => this.act.close() })),
       el("div", { class: "damage-tools" },
         el("div", { class: "segments", role: "group", "aria-label": text("damage.tools") }, this.tools),
         el("div", { class: "damage-slider" }, el("label", { for: "damage-size" }, text("damage.size")), this.size),
-        this.thresholdRow, el("span", { class: "damage-steps" }, this.undo, this.redo),
-        el("label", { class: "switch" }, this.visible, el("span", {}, text("damage.show")))),
+        this.thresholdRow, el("span", { class: "damage-steps" }, this.undo, this.redo)),
       el("div", { class: "damage-foot" }, this.send, this.reset, this.line, this.note));
   }
 
@@ -121,7 +123,7 @@ export class DamagePanel {
   }
 
   #controls(on) {
-    for (const control of this.#section.querySelectorAll(".damage-tools *, .damage-foot button")) if ("disabled" in control) control.disabled = !on;
+    for (const control of [...this.tools, this.size, this.threshold, this.undo, this.redo, this.visible, this.reset, this.send]) control.disabled = !on;
   }
 
   #choose(kind) {

@@ -58,7 +58,7 @@ async function* partsOf(stream) {
   for (let part = await reader.read(); !part.done; part = await reader.read()) yield part.value;
 }
 
-const noGreyPng = () => new DOMException("no PNG of 8-bit grey", "DataError");
+const noGreyPng = () => new TypeError("no_grey_png");
 
 /** Size and packed rows of a file. */
 function chunksOf(view) {
@@ -66,6 +66,7 @@ function chunksOf(view) {
   const parts = [];
   for (let at = 8; at + 12 <= view.byteLength;) {
     const length = view.getUint32(at);
+    if (at + 12 + length > view.byteLength) throw noGreyPng();
     if (view.getUint32(at + 4) === 0x49444154) parts.push(new Uint8Array(view.buffer, at + 8, length)); // IDAT
     at += 12 + length;
   }

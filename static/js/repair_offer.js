@@ -70,7 +70,7 @@ export class RepairOffer {
   /** Drawn anew only where it says something else, so that the focus stays. */
   #draw() {
     const found = this.#photos.filter((photo) => this.#looks.get(photo) && !this.#dismissed.has(photo) && this.#isOff(photo));
-    const shown = `${found.map(({ id }) => id)} of ${this.#photos.length}`;
+    const shown = `${found.map(({ id }) => id)}/${this.#photos.length}`;
     this.#box.hidden = !found.length;
     if (shown === this.#shown) return;
     this.#shown = shown;
