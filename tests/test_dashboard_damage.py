@@ -18,7 +18,7 @@ from tests.browser import Service, visit
 
 FILTERS = (8, 16, 32, 64, 128)  # the five of PNG, as OpenCV numbers them
 Map = NDArray[np.uint8]  # (H, W)
-# What the arithmetic of a mask does with strokes, the threshold and undo: the share after each step, and what stands there.
+# What a mask does with strokes, the threshold and undo: after each step its count, and what stands there.
 STROKES = """
 async ([width, height, probability, found, threshold]) => {
   const { DamageMask, ADD, REMOVE } = await import('./js/damage_mask.js');
@@ -54,6 +54,19 @@ async ([width, height, probability, threshold, faces, faceThreshold, moved]) => 
   mask.moveThreshold(moved);
   const file = await writeGreyPng(2 * width - 1, 2 * height - 1, (row, y) => mask.rowInto(row, y, 2));
   return btoa(String.fromCharCode(...new Uint8Array(await file.arrayBuffer())));
+}
+"""
+# A photo over 16 megapixels: how it is made small, what is marked then, and the file that is sent.
+LARGE = """
+async (attempt) => {
+  const { loadDamage, maskFile } = await import('./js/damage_loading.js');
+  const { mask, factor } = await loadDamage('f'.repeat(32), attempt, undefined);
+  const before = mask.count;
+  mask.begin(); mask.paint({ x: 10, y: 10 }, { x: 10, y: 10 }, 2, 1); mask.end();
+  const bytes = new Uint8Array(await (await maskFile(mask, attempt, factor)).arrayBuffer());
+  let text = '';
+  for (let at = 0; at < bytes.length; at += 8192) text += String.fromCharCode(...bytes.subarray(at, at + 8192));
+  return { factor, sides: [mask.width, mask.height], before, painted: mask.count - before, file: btoa(text) };
 }
 """
 READ = """
@@ -131,6 +144,31 @@ def test_grey_pictures_are_read_exactly_and_others_refused(browser: Browser, ser
     for grey, read in zip(maps, found, strict=False):
         assert read == [grey.shape[1], grey.shape[0], *grey.ravel().tolist()], json.dumps(read)[:200]
     assert found[len(files) :] == ["refused"] * len(bad)
+
+
+def test_of_a_large_photo_no_thin_scratch_is_lost_and_the_mask_has_its_own_size(
+    browser: Browser, service: Service
+) -> None:
+    height, width = 4000, 4101
+    grey = np.zeros((height, width), np.uint8)
+    grey[2001] = 200
+    report = {"threshold": 0.6, "face_threshold": None, "own_mask": False, "faces": []}
+    attempt = {
+        "id": "e" * 32,
+        "original_width": width,
+        "original_height": height,
+        "result": {"params": {"repair": report}},
+    }
+    with visit(browser, service.address) as seen:
+        page = seen.open()
+        page.route("**/damage?*", lambda route: route.fulfill(body=encoded(grey), content_type="image/png"))
+        found = page.evaluate(LARGE, attempt)
+        assert [request.url.rsplit("=", 1)[1] for request in seen.asked("/damage?")] == ["mask", "probability"]
+    assert (found["factor"], found["sides"], found["before"]) == (2, [2051, 2000], 2051)
+    sent = np.asarray(Image.open(io.BytesIO(base64.b64decode(found["file"]))))
+    assert sent.shape == (height, width)
+    assert (sent[2000:2002] == 255).all()
+    assert np.count_nonzero(sent) == 2 * width + 4 * found["painted"]
 
 
 def encoded(pixels: Map) -> bytes:

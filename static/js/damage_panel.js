@@ -105,8 +105,9 @@ export class DamagePanel {
         button(text("damage.close"), { symbol: "close", quiet: true, class: "round", onclick: () => this.act.close() })),
       el("div", { class: "damage-tools" },
         el("div", { class: "segments", role: "group", "aria-label": text("damage.tools") }, this.tools),
+        el("span", { class: "damage-steps" }, this.undo, this.redo),
         el("div", { class: "damage-slider" }, el("label", { for: "damage-size" }, text("damage.size")), this.size),
-        this.thresholdRow, el("span", { class: "damage-steps" }, this.undo, this.redo)),
+        this.thresholdRow),
       el("div", { class: "damage-foot" }, this.send, this.reset, this.line, this.note));
   }
 
@@ -162,7 +163,6 @@ export class DamagePanel {
     const value = sliderOf(this.#mask.threshold);
     this.threshold.value = value;
     setText(this.thresholdValue, percent(value / 100));
-    setAttribute(this.threshold, "aria-valuetext", percent(value / 100));
   }
 
   #painted(rectangle) {
@@ -180,6 +180,7 @@ export class DamagePanel {
   #tell() {
     const mask = this.#mask, { attempt } = this.#of;
     setText(this.state, text("damage.share", { share: shareWords(mask.share) }));
+    setAttribute(this.threshold, "aria-valuetext", `${this.thresholdValue.textContent}, ${this.state.textContent}`);
     this.undo.disabled = !mask.canUndo;
     this.redo.disabled = !mask.canRedo;
     this.reset.disabled = this.send.disabled = !mask.isChanged;
