@@ -231,9 +231,9 @@ def test_on_a_phone_a_finger_paints_two_zoom_and_the_offer_can_be_declined(
         painted = share_of(page)
         assert painted > 1
         zoom = page.evaluate("document.querySelector('.side-before img').getBoundingClientRect().width")
-        touch("touchStart", 0.4)
-        touch("touchStart", 0.4, 0.6)
-        touch("touchMove", 0.2, 0.8)
+        touch("touchStart", 0.8)  # where nothing is marked
+        touch("touchStart", 0.8, 0.6)
+        touch("touchMove", 0.95, 0.45)
         touch("touchEnd")
         grown = "(zoom) => document.querySelector('.side-before img').getBoundingClientRect().width > 2 * zoom"
         page.wait_for_function(grown, arg=zoom)
