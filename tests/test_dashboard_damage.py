@@ -152,7 +152,7 @@ def test_of_a_large_photo_no_thin_scratch_is_lost_and_the_mask_has_its_own_size(
     height, width = 4000, 4101
     grey = np.zeros((height, width), np.uint8)
     grey[[1000, 2001]] = 200  # of each pair of rows that become one, the first and the second
-    report = {"threshold": 0.6, "face_threshold": None, "own_mask": False, "faces": []}
+    report: dict[str, Any] = {"threshold": 0.6, "face_threshold": None, "own_mask": False, "faces": []}
     attempt = {
         "id": "e" * 32,
         "original_width": width,

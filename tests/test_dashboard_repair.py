@@ -17,7 +17,7 @@ from PIL import Image
 from playwright.sync_api import Browser, FilePayload, Page, Route, expect
 
 from tests.browser import PHONE, Eyes, Service, as_file, drop, restoring_service, visit
-from tests.repair_weights import put_white_finder
+from tests.damage_network import install, white_is_damage
 
 WORK_MILLISECONDS = 240_000
 WIDTH, HEIGHT = 160, 120
@@ -33,8 +33,7 @@ RED = """
 def repairing(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("repairing")
     weights = folder / "of-this-test"
-    weights.mkdir()
-    put_white_finder(weights)
+    install(weights, white_is_damage(steepness=40 / 3, limit=0.9))
     with restoring_service(folder / "service", WEIGHTS_FOLDER=str(weights)) as running:
         yield running
 

@@ -164,7 +164,9 @@ COMPARISONS: list[tuple[str, set[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("pattern", "words"), COMPARISONS, ids=["status", "backend", "quality", "code", "repair", "health"])
+@pytest.mark.parametrize(
+    ("pattern", "words"), COMPARISONS, ids=["status", "backend", "quality", "code", "repair", "health"]
+)
 def test_scripts_compare_only_with_words_of_the_service(pattern: str, words: set[str]) -> None:
     compared = {word for path in SCRIPTS for word in re.findall(pattern, path.read_text(encoding="utf-8"))}
     assert compared, "the pattern finds nothing any more"

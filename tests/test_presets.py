@@ -36,7 +36,9 @@ LARGE, EMBEDDED = "RealESRGAN_x4plus", "nir-embedded-x4"
 EVERYTHING = (EMBEDDED, DENOISING_MODEL, LARGE, DRAWING, SMALL_DRAWING)
 
 
-def described(*installed: str, partner: bool = True, faces: bool = True, quality: str = "fast", repair: bool = True) -> dict[str, Any]:
+def described(
+    *installed: str, partner: bool = True, faces: bool = True, repair: bool = True, quality: str = "fast"
+) -> dict[str, Any]:
     """What the local backend says of itself with these models."""
     runs = {name: find_installed(wanted, (), installed.__contains__) for name, wanted in QUALITY_MODELS.items()}
     return {

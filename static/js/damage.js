@@ -67,7 +67,12 @@ export class Damage {
 
   /** Where the attempt was repaired there is something to see; elsewhere one can paint, if this machine can repair. */
   #isOffered({ result }) {
-    return Boolean(result.params?.repair) || (result.backend === "local" && this.act.available());
+    return Boolean(result.params?.repair) || this.#canRepair({ result });
+  }
+
+  /** A mask belongs to one page, and only this machine fills what it marks. */
+  #canRepair({ result }) {
+    return result.backend === "local" && !(result.params?.pages > 1) && this.act.available();
   }
 
   async #enter() {
@@ -83,7 +88,7 @@ export class Damage {
     setText(find("hold-before"), text("damage.hold"));
     announce(text("damage.title"));
     const { job, attempt } = this.#shown;
-    await this.#panel.open(job, attempt, this.act.available());
+    await this.#panel.open(job, attempt, this.#canRepair(attempt));
   }
 
   async #load() {
