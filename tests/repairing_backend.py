@@ -1,7 +1,7 @@
 """A backend that repairs for real and enlarges with Lanczos: damage is what is nearly white.
 
-Finding goes through the tiles, thresholds and filling that a trained network has; only the network is made by hand, so
-that a test can say which pixels are damage.
+Finding goes through the tiles, thresholds and filling that a trained network has; only the network's weights are
+written by hand, so that a test can say which pixels are damage.
 """
 
 from __future__ import annotations
@@ -10,26 +10,17 @@ import dataclasses
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from app.images import Picture
 from app.options import Repair, RestoreOptions
-from app.restoration.repair.detection import DamageNetwork, find_damage
-from app.restoration.repair.mask import THRESHOLDS, make_mask
-from app.restoration.repair.repair import RepairNetworks, repair_photo
+from app.restoration.repair.detection import DamageNetwork
+from app.restoration.repair.repair import RepairNetworks, marked_share, repair_photo
 from app.results import RestorationResult
 from app.stages import OnProgress, Stage
+from tests.damage_network import white_is_damage
 from tests.http_service import GatedBackend
 
-
-class WhiteIsDamage(nn.Module):
-    """(N, 3, h, w) in [0, 1] to logits (N, 1, h, w): sure of what is nearly white, and of nothing else."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x.amin(1, keepdim=True) - 0.97) * 1000.0
-
-
-NETWORKS = RepairNetworks(DamageNetwork(WhiteIsDamage().eval()))
+NETWORKS = RepairNetworks(DamageNetwork(white_is_damage()))
 
 
 class RepairingBackend(GatedBackend):
@@ -54,8 +45,7 @@ class RepairingBackend(GatedBackend):
 
     def damage_share(self, picture: Picture, wait_seconds: float) -> float:
         """See `Repairing`."""
-        probability = find_damage(NETWORKS.segmentation, picture.rgb, lambda fraction: True)
-        return float(make_mask(probability, THRESHOLDS[Repair.AUTO]).mean())
+        return marked_share(NETWORKS, picture, lambda fraction: True)
 
     def _repaired(
         self, picture: Picture, options: RestoreOptions, on_progress: OnProgress, mask: NDArray[np.bool_] | None
@@ -70,4 +60,4 @@ class RepairingBackend(GatedBackend):
         )
         restored = super().restore(done.picture, options, on_progress)
         params = {**restored.params, "repair": done.report}
-        return dataclasses.replace(restored, damage=done.damage, params=params)
+        return done.told_by(dataclasses.replace(restored, params=params))

@@ -14,8 +14,10 @@ from PIL import Image
 
 from app.api import schemas
 from app.api.routes.damage import DamageLook
+from app.backends.local import open_local_backend
 from app.jobs.previewing import SUGGESTED_SHARE
 from app.storage import Beside
+from tests import damage_network
 from tests.http_service import KEY, OTHER_KEY, Service, assert_problem, describe, running
 from tests.repairing_backend import RepairingBackend
 
@@ -216,6 +218,7 @@ def test_a_mask_of_zeros_changes_nothing_and_a_white_one_everything(service: Ser
     done = again(service, job, encoded(blank(255)))
     assert done["status"] == "completed"
     assert done["attempts"][0]["result"]["params"]["repair"]["share"] == 1.0
+    assert [warning["code"] for warning in done["results"][0]["warnings"]] == ["much_damage"]
 
 
 def test_a_mask_of_a_turned_photo_is_in_its_coordinates(service: Service) -> None:
@@ -429,6 +432,30 @@ def test_a_quick_look_is_refused_as_a_preview_is(service: Service, tmp_path: Pat
 def test_the_config_says_whether_repair_is_offered(service: Service) -> None:
     offered = service.client.get("/api/v1/config").json()["repair"]
     assert offered == {"available": True, "thresholds": {"auto": 0.6, "strong": 0.35}}
+
+
+def test_the_local_backend_takes_a_mask_and_a_quick_look(tmp_path: Path) -> None:
+    damage_network.install(tmp_path / "weights")
+    backend = open_local_backend(tmp_path / "weights", device="cpu")
+    with running(tmp_path, backend=backend, describe=backend.describe) as service:
+        assert service.client.get("/api/v1/config").json()["repair"]["available"]
+        look = service.client.post("/api/v1/damage", files={"file": scratched()}).json()
+        assert look["suggested"]
+        job = repaired(service, face_enhance="false")
+        assert job["attempts"][0]["result"]["params"]["repair"]["share"] == pytest.approx(look["share"], abs=1e-6)
+        mask = blank()
+        mask[10:20, 70:76] = 255
+        report = again(service, job, encoded(mask))["attempts"][0]["result"]["params"]["repair"]
+        assert (report["own_mask"], report["share"]) == (True, pytest.approx(60 / (WIDTH * HEIGHT), abs=1e-6))
+
+
+def test_without_the_network_repair_is_refused_and_not_offered(tmp_path: Path) -> None:
+    with running(tmp_path) as service:
+        assert service.client.get("/api/v1/config").json()["repair"] == {"available": False}
+        assert_problem(service.client.post("/api/v1/damage", files={"file": scratched()}), 409, "repair_unavailable")
+        job = repaired(service, repair="off")
+        assert_problem(send(service, job, encoded(blank())), 409, "repair_unavailable")
+        assert not masks(service)
 
 
 def test_the_kept_map_lies_beside_the_result_and_counts(service: Service) -> None:
