@@ -38,7 +38,7 @@ export class RepairOffer {
     if (this.#busy) return;
     this.#busy = true;
     for (let photo = this.#next(); photo; photo = this.#next()) {
-      await sleep(REST_MILLISECONDS);
+      do await sleep(REST_MILLISECONDS); while (find("preview").open); // the service makes one preview at a time
       if (this.#photos.includes(photo)) await this.#lookAt(photo);
       this.#draw();
     }
