@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.errors import Unprocessable
-from app.options import BackendName, ColorCorrection, Quality, RestoreOptions
+from app.options import BackendName, ColorCorrection, Quality, Repair, RestoreOptions
 
 # What a preset decides, and what it leaves alone: together every option there is.
 DECIDED = (
@@ -74,7 +74,12 @@ class Preset:
 # Beside these, each option of `DECIDED` stands at its default. Old scans are seldom small, and photos of telephones
 # never, so twice is enough; what telephones have smoothed once needs no strong hand again.
 _SETS: dict[PresetName, dict[str, Any]] = {
-    PresetName.OLD_SCAN: {"quality": Quality.BEST.value, "scale": 2.0, "color_correction": ColorCorrection.AUTO.value},
+    PresetName.OLD_SCAN: {
+        "quality": Quality.BEST.value,
+        "scale": 2.0,
+        "repair": Repair.AUTO.value,
+        "color_correction": ColorCorrection.AUTO.value,
+    },
     PresetName.PHONE_PHOTO: {"scale": 2.0, "face_strength": 0.5, "denoise": 0.5},
     PresetName.DRAWING: {"face_enhance": False},
     PresetName.CLEAN: {"scale": 1.0, "face_enhance": False},
@@ -107,6 +112,8 @@ def _preset(name: PresetName, described: Mapping[str, Any]) -> Preset:
         options["quality"] = options["quality"] or described.get("default_quality")
         lacking = _check_quality(options, described)
         missing += [] if missing else lacking  # with the model that is wanted the quality's own would not run
+    if not described.get("repair", {}).get("available"):  # it ships with the project, so nothing is to be installed
+        options["repair"] = Repair.OFF.value
     if options["face_enhance"]:
         missing += _check_faces(options, described)
     return Preset(name, options, tuple(missing))

@@ -1,4 +1,4 @@
-"""Networks of repair whose weights are written by hand, so that tests know what they mark: pure white is damage."""
+"""Networks of repair whose weights are written by hand, so that tests know what they mark: white is damage."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ _STEEPNESS = 60.0
 _LIMIT = 0.97  # of white
 
 
-def white_is_damage() -> DamageSegmentation:
-    """Logits over 0 where red, green and blue are nearly white, far below elsewhere; nothing else is looked at."""
+def white_is_damage(steepness: float = _STEEPNESS, limit: float = _LIMIT) -> DamageSegmentation:
+    """Logits over 0 where red, green and blue are nearly white, below elsewhere; nothing else is looked at.
+
+    The logit of a grey is 3 * steepness * (grey - limit), grey from 0 to 1.
+    """
     network = DamageSegmentation((12, 8, 8, 8, 8)).eval()
     with torch.no_grad():
         for parameter in network.parameters():
@@ -24,14 +27,17 @@ def white_is_damage() -> DamageSegmentation:
         first_level: Any = network.down[0]
         first_level.layers[-1].bias.fill_(0.5)  # the shortcut from [-0.5, 0.5] to [0, 1]
         for place in range(4):  # of the pixels that were packed
-            network.head.weight[place, place::4, 1, 1] = _STEEPNESS
-        network.head.bias = torch.nn.Parameter(torch.full((4,), -3 * _LIMIT * _STEEPNESS))
+            network.head.weight[place, place::4, 1, 1] = steepness
+        network.head.bias = torch.nn.Parameter(torch.full((4,), -3 * limit * steepness))
     return network
 
 
-def install(folder: Path) -> Path:
+def install(folder: Path, network: DamageSegmentation | None = None) -> Path:
     """The network as the file that ships, in a weights folder, where it is taken first."""
-    state = {name: value.half() if value.ndim == 4 else value for name, value in white_is_damage().state_dict().items()}
+    state = {
+        name: value.half() if value.ndim == 4 else value
+        for name, value in (network or white_is_damage()).state_dict().items()
+    }
     folder.mkdir(parents=True, exist_ok=True)
     save_file(state, str(folder / SEGMENTATION_FILE))
     return folder / SEGMENTATION_FILE

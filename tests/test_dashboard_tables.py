@@ -21,7 +21,7 @@ from app.error_codes import ERROR_CODES
 from app.images.sniffing import MIME_TYPES
 from app.jobs.previewing import ChosenBy
 from app.main import STATIC_FOLDER
-from app.options import FIELDS, BackendName, Quality
+from app.options import FIELDS, BackendName, Quality, Repair
 from app.presets import PresetName
 from app.results import FaceReason
 from app.stages import Stage
@@ -89,6 +89,7 @@ def choices(option: str) -> set[str]:
         ("metadata_result", choices("metadata")),
         ("partial", choices("partial")),
         ("pages", choices("pages")),
+        ("repair", choices("repair")),
         ("preview_place", set(ChosenBy)),
         ("preset", set(PresetName)),
         ("preset_note", set(PresetName)),
@@ -135,7 +136,7 @@ def test_the_order_of_qualities_is_that_of_the_service_and_each_can_be_chosen() 
 def test_every_field_of_the_settings_has_a_name_to_be_told_by_and_is_an_option_of_the_service() -> None:
     form = re.search(r'(?s)<form id="settings-form".*?</form>', PAGE)
     assert form is not None
-    fields = {*re.findall(r'\bname="(\w+)"', form[0]), "backend"}
+    fields = {*re.findall(r'\bname="(\w+)"', form[0]), "backend", "repair"}  # these two the script makes
     assert set(table("settings_text.js", "LABELS")) == fields
     assert fields <= set(FIELDS)
 
@@ -158,11 +159,14 @@ COMPARISONS: list[tuple[str, set[str]]] = [
     (r'\b(?:backend|row\.name) [!=]== "(\w+)"', set(BackendName)),
     (r'\bquality [!=]== "(\w+)"', set(Quality)),
     (r'\bcode [!=]== "(\w+)"', set(ERROR_CODES)),
+    (r'\bREPAIR_\w+ = "(\w+)"', set(Repair)),
     (r'(?<!typeof )\bword [!=]== "(\w+)"', HEALTH | PAGE_HEALTH),
 ]
 
 
-@pytest.mark.parametrize(("pattern", "words"), COMPARISONS, ids=["status", "backend", "quality", "code", "health"])
+@pytest.mark.parametrize(
+    ("pattern", "words"), COMPARISONS, ids=["status", "backend", "quality", "code", "repair", "health"]
+)
 def test_scripts_compare_only_with_words_of_the_service(pattern: str, words: set[str]) -> None:
     compared = {word for path in SCRIPTS for word in re.findall(pattern, path.read_text(encoding="utf-8"))}
     assert compared, "the pattern finds nothing any more"

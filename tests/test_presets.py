@@ -36,7 +36,9 @@ LARGE, EMBEDDED = "RealESRGAN_x4plus", "nir-embedded-x4"
 EVERYTHING = (EMBEDDED, DENOISING_MODEL, LARGE, DRAWING, SMALL_DRAWING)
 
 
-def described(*installed: str, partner: bool = True, faces: bool = True, quality: str = "fast") -> dict[str, Any]:
+def described(
+    *installed: str, partner: bool = True, faces: bool = True, repair: bool = True, quality: str = "fast"
+) -> dict[str, Any]:
     """What the local backend says of itself with these models."""
     runs = {name: find_installed(wanted, (), installed.__contains__) for name, wanted in QUALITY_MODELS.items()}
     return {
@@ -44,6 +46,7 @@ def described(*installed: str, partner: bool = True, faces: bool = True, quality
         "models": [{"name": row.name, "file": row.file, "installed": row.name in installed} for row in TABLE],
         "partner_models": [{"name": DENOISE_PARTNER, "installed": partner}],
         "faces": {"model": "GFPGANv1.3" if faces else None},
+        "repair": {"available": repair},
         "qualities": [
             {
                 "quality": name,
@@ -104,11 +107,21 @@ def test_what_each_preset_sets_where_everything_is_installed() -> None:
         name.value: {option: value for option, value in preset.options.items() if value != defaults[option]}
         for name, preset in found.items()
     } == {
-        "old_scan": {"quality": "best", "scale": 2.0, "color_correction": "auto"},
+        "old_scan": {"quality": "best", "scale": 2.0, "repair": "auto", "color_correction": "auto"},
         "phone_photo": {"scale": 2.0, "face_strength": 0.5, "denoise": 0.5},
         "drawing": {"quality": None, "model": DRAWING, "face_enhance": False},
         "clean": {"scale": 1.0, "face_enhance": False},
     }
+
+
+def test_old_scans_are_repaired_only_where_something_finds_damage() -> None:
+    assert find_preset("old_scan", described(EMBEDDED)).options["repair"] == "auto"
+    silent = described(EMBEDDED)
+    del silent["repair"]
+    for machine in (described(EMBEDDED, repair=False), silent):
+        preset = find_preset("old_scan", machine)
+        assert preset.options["repair"] == "off"
+        assert "repair" not in {lack.option for lack in preset.missing}
 
 
 def test_what_is_missing_is_named_and_something_else_takes_its_place() -> None:

@@ -32,9 +32,14 @@ export class Again {
   async press(jobId, attempt) {
     this.#followed.delete(attempt.photo_id);
     const job = await this.restore({ button: this.button, line: this.line }, jobId, attempt);
-    if (job) this.#followed.set(attempt.photo_id, { jobId: job.job_id, before: attempt.id });
+    if (job) this.follow(attempt, job);
     if (this.#photo !== attempt.photo_id) say(this.line, "good", ""); // another photo is looked at
-    else if (job) this.#draw();
+  }
+
+  /** Tell from now on how the job goes that restores the photo of an attempt again. */
+  follow(attempt, job) {
+    this.#followed.set(attempt.photo_id, { jobId: job.job_id, before: attempt.id });
+    if (this.#photo === attempt.photo_id) this.#draw();
   }
 
   #draw() {

@@ -90,6 +90,19 @@ export const blendFaces = (jobId, attemptId, strengths, signal) =>
   requestJson(`${JOBS}/${jobId}/faces?attempt=${attemptId}`, { method: "POST", json: strengths, signal });
 export const restoreAgain = (photoId, options) =>
   requestJson(`/api/v1/photos/${photoId}/restore`, { method: "POST", json: options });
+/** What was found in a photo, as a grey PNG of its own size: the "mask" that was used or the "probability" it came from. */
+export const damageMap = (jobId, attemptId, which, signal) =>
+  fetchImage(`${JOBS}/${jobId}/damage?attempt=${attemptId}&show=${which}`, signal);
+/** Restore a photo again with a mask of what to repair; gives the accepted job. */
+export const repairWith = (jobId, attemptId, mask) => requestJson(`${JOBS}/${jobId}/damage`, { method: "POST", body: formOf({ attempt: attemptId, mask }) });
+/** How much of a photo looks damaged, from a small copy; nothing of it is kept. */
+export const quickLook = (photo, signal) => requestJson("/api/v1/damage", { method: "POST", body: formOf({ file: photo }), signal });
+
+function formOf(fields) {
+  const form = new FormData();
+  for (const [name, value] of Object.entries(fields)) form.append(name, value);
+  return form;
+}
 
 const LINES = "application/x-ndjson";
 /**
@@ -97,8 +110,7 @@ const LINES = "application/x-ndjson";
  * there. `fields` are options with x, y and qualities.
  */
 export async function preview(file, fields, online, signal) {
-  const body = new FormData();
-  for (const [name, value] of Object.entries(fields)) body.append(name, value);
+  const body = formOf(fields);
   body.append("file", file, file.name || "photo");
   const answer = await request("/api/v1/preview", { method: "POST", body, accept: LINES, signal });
   for await (const line of linesOf(answer.body)) {
@@ -157,8 +169,7 @@ export const tileAddress = (jobId, attempt, of, level, x, y) =>
  * hears the share of bytes that are out. XMLHttpRequest, because fetch cannot tell how far an upload is.
  */
 export function submit(photos, options, onProgress, signal) {
-  const form = new FormData();
-  for (const [name, value] of Object.entries(options)) form.append(name, value);
+  const form = formOf(options);
   const own = photos.map((photo) => photo.own ?? {});
   if (own.some((options) => Object.keys(options).length)) form.append("photo_options", JSON.stringify(own));
   for (const { file } of photos) form.append("files", file, file.name || "photo");

@@ -1,5 +1,5 @@
 // The comparison of two pictures of one scene: a slider, side by side, or held to see the one before; both sides share
-// one viewport, so they zoom and move together.
+// one viewport, so they zoom and move together. In the mode "damage" the one before is seen, and held the one after.
 
 import { el, oncePerFrame, setAttribute, setText } from "./dom.js";
 import { watchGestures } from "./gestures.js";
@@ -17,6 +17,7 @@ export class Compare {
     this.mode = "slider";
     this.cut = 0.5;
     this.held = false;
+    this.brush = null; // what one finger does in place of moving; see `watchGestures`
     this.draw = oncePerFrame(() => this.#draw());
     this.before = side("before", (state) => ontiles("before", state));
     this.after = side("after", (state) => ontiles("after", state));

@@ -14,6 +14,12 @@ export const photos = (count) => text("unit.photos", { count });
 
 export const percent = (fraction) => text("unit.percent", { number: Math.round(100 * fraction) });
 
+/** A small part in percent, with as many digits as it needs to be more than nothing. */
+export function share(fraction) {
+  const number = 100 * fraction;
+  return text("unit.percent", { number: BY_DIGITS[number >= 10 ? 0 : number >= 1 ? 1 : 2].format(number > 0 ? Math.max(0.01, number) : 0) });
+}
+
 export const factor = (scale) => `${BY_DIGITS[2].format(Number(scale))}×`;
 
 /** Bytes as KB, MB or GB. */

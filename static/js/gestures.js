@@ -1,13 +1,15 @@
 // Mouse, touch and wheel on the stage of a comparison: drag the divider, drag the picture, pinch, turn the wheel,
-// double-click, hold.
+// double-click, hold, paint.
 
 const WHEEL_STEP = 120;
 const HANDLE_REACH_PIXELS = 28;
+const MIDDLE_BUTTON = 1; // moves the picture while there is a brush
 
-/** Watch the stage; `compare` has view, mode, slideTo, hold, draw. */
+/** Watch the stage; `compare` has view, mode, slideTo, hold, draw, and a brush (begin, move, end, cancel, hover) or null. */
 export function watchGestures(stage, handle, compare) {
   const pointers = new Map();
   let sliding = false;
+  let painting = false;
   let pinch = null;
 
   const place = (event) => {
@@ -20,12 +22,18 @@ export function watchGestures(stage, handle, compare) {
   };
 
   stage.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
+    if (event.button !== 0 && !(event.button === MIDDLE_BUTTON && compare.brush)) return;
     const at = place(event);
     pointers.set(event.pointerId, at);
     stage.setPointerCapture(event.pointerId);
     pinch = pointers.size === 2 ? { ...span(), zoom: compare.view.zoom } : null;
-    if (pinch) return void compare.hold(false);
+    if (pinch) {
+      if (painting) compare.brush?.cancel();
+      painting = false;
+      return void compare.hold(false);
+    }
+    painting = Boolean(compare.brush) && event.button === 0;
+    if (painting) return compare.brush.begin(at);
     const near = Math.abs(at.x - compare.cut * at.width) < HANDLE_REACH_PIXELS;
     sliding = compare.mode === "slider" && (near || !compare.view.canPan || handle.contains(event.target));
     if (sliding) {
@@ -35,10 +43,11 @@ export function watchGestures(stage, handle, compare) {
   });
 
   stage.addEventListener("pointermove", (event) => {
-    const before = pointers.get(event.pointerId);
+    const before = pointers.get(event.pointerId), at = place(event);
+    if (!pinch && !painting) compare.brush?.hover(at);
     if (!before) return;
-    const at = place(event);
     pointers.set(event.pointerId, at);
+    if (painting) return compare.brush?.move(at);
     if (pinch && pointers.size === 2) {
       const now = span();
       compare.view.zoomTo(pinch.zoom * (now.length / pinch.length), now.x, now.y);
@@ -51,8 +60,9 @@ export function watchGestures(stage, handle, compare) {
 
   const release = (event) => {
     if (!pointers.delete(event.pointerId)) return;
+    if (painting) compare.brush?.end();
     pinch = null;
-    sliding = false;
+    sliding = painting = false;
     if (compare.held) compare.hold(false);
   };
   stage.addEventListener("pointerup", release);
@@ -66,6 +76,7 @@ export function watchGestures(stage, handle, compare) {
   }, { passive: false });
 
   stage.addEventListener("dblclick", (event) => {
+    if (compare.brush) return; // two touches of it
     const at = inPane(place(event), compare.view);
     if (compare.view.fitted) compare.view.zoomTo(Math.max(1, 2 * compare.view.zoom), at.x, at.y);
     else compare.view.fit();

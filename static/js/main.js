@@ -24,6 +24,7 @@ import { Presets } from "./presets.js";
 import { Submission, groupByOptions } from "./submission.js";
 import { ServiceStatus } from "./service_status.js";
 import { Settings } from "./settings.js";
+import { REPAIR_AUTO, REPAIR_OFF } from "./settings_values.js";
 import { Shortcuts } from "./shortcuts.js";
 import { openSignIn } from "./signin.js";
 import { fillPage, text, textOf } from "./text.js";
@@ -58,8 +59,10 @@ const tray = new Tray({
 });
 const actions = new JobActions(jobs);
 const again = (pressed, jobId, attempt) => actions.again(pressed, jobId, attempt, settings.options());
-const comparison = new Comparison(jobs, (Viewer) => new Viewer(jobs, { again }),
-  () => showProblem(new api.Problem(0, "unreachable", text("problem.unreachable"))));
+const showMissing = () => showProblem(new api.Problem(0, "unreachable", text("problem.unreachable")));
+const canRepair = () => Boolean(service.config?.repair?.available);
+let repairOffer = null; // its module comes with the first photos
+const comparison = new Comparison(jobs, (Viewer) => new Viewer(jobs, { again, repairs: canRepair, onmissing: showMissing }), showMissing);
 new Shortcuts(() => comparison.acts);
 const gallery = new Gallery(jobs, {
   open: (jobId, attemptId) => comparison.open(jobId, attemptId),
@@ -94,6 +97,21 @@ function planTime() {
     photoSettings.draw(tray.photos);
   }
   drawTray();
+  offerRepair();
+}
+
+async function offerRepair() {
+  if (!repairOffer && !(canRepair() && tray.photos.length)) return;
+  const found = await import("./repair_offer.js").catch(() => null); // without it nothing is offered
+  repairOffer ??= found && new found.RepairOffer({
+    repairOf: (photo) => (photoSettings.optionsOf(photo).backend === "local" ? photoSettings.valuesOf(photo).repair : null),
+    turnOn: (photos) => photos.forEach((photo) => photoSettings.change(photo, { repair: REPAIR_AUTO })),
+    turnOnAll: () => {
+      settings.apply({ ...settings.values(), repair: REPAIR_AUTO });
+      tray.photos.filter(({ own }) => own?.values.repair === REPAIR_OFF).forEach((photo) => photoSettings.change(photo, { repair: REPAIR_AUTO }));
+    },
+  });
+  repairOffer?.update(canRepair() ? tray.photos : []);
 }
 
 function drawTimes() {

@@ -41,6 +41,12 @@ export class PhotoSettings extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
+  /** Change some values of one photo only. */
+  change(photo, values) {
+    photo.own = { preset: null, label: null, values: { ...this.valuesOf(photo), ...values } };
+    this.dispatchEvent(new Event("change"));
+  }
+
   /** Lend the form to the dialog, with what this photo has. */
   open(photo) {
     const { settings, presets } = this;

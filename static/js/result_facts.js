@@ -1,7 +1,7 @@
 // The facts of a restored photo as rows of text: sizes, time, model, faces, and what the user should know of it.
 // Pure: from a job and an attempt to texts.
 
-import { bytes, duration, exactSeconds, factor, megapixels, sentenceCase, size } from "./format.js";
+import { bytes, duration, exactSeconds, factor, megapixels, sentenceCase, share, size } from "./format.js";
 import { optionsOf } from "./jobs.js";
 import { text, textOf } from "./text.js";
 
@@ -16,6 +16,7 @@ export function factRows(job, attempt) {
     [text("fact.model"), result.model],
     [text("fact.where"), result.backend === "local" ? whereOf(result.params) : sentenceCase(result.backend)],
     [text("fact.faces"), faceWords(options, result)],
+    [text("fact.repaired"), repairWords(result.params?.repair)],
     [text("fact.format"), result.url.split(".").at(-1).toUpperCase()],
     [text("fact.metadata"), textOf("metadata_result", options.metadata) ?? text("metadata_result.keep")],
   ];
@@ -37,6 +38,12 @@ function faceWords(options, { faces = [], backend, params }) {
   if (!faces.length) return noFaceWords(options, backend, params);
   const restored = faces.filter((face) => face.restored).length;
   return restored === faces.length ? text("fact.all_faces", { count: restored }) : text("fact.some_faces", { restored, count: faces.length });
+}
+
+/** Only where somebody looked for damage, or painted a mask. */
+function repairWords(report) {
+  if (!report) return "";
+  return report.share > 0 ? text("fact.filled", { share: share(report.share) }) : text("fact.nothing_filled");
 }
 
 /** "None found" only where somebody looked: not in the cloud, and not without the networks for faces. */

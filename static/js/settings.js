@@ -4,7 +4,7 @@
 import { el, find, setText } from "./dom.js";
 import { factor, percent } from "./format.js";
 import { ModelChoice } from "./model_choice.js";
-import { fitValues, isLossy, optionsOf, readValues, valuesOf, writeValues } from "./settings_values.js";
+import { REPAIR_OFF, fitValues, isLossy, optionsOf, readValues, valuesOf, writeValues } from "./settings_values.js";
 import { backendText } from "./status_text.js";
 import { text, textOf } from "./text.js";
 
@@ -32,6 +32,7 @@ export class Settings extends EventTarget {
     this.#choices("output_format", options.output_format.choices, (value) => textOf("format", value));
     this.#choices("metadata", options.metadata.choices, (value) => textOf("metadata", value));
     this.#choices("partial", options.partial?.choices ?? ["refuse"], (value) => textOf("partial", value));
+    this.#repairs(config.repair?.available ? options.repair?.choices ?? [] : []);
     this.#choices("pages", options.pages?.choices ?? ["first"], (value) => textOf("pages", value));
     this.#models(config.models.filter((model) => model.installed).map((model) => model.name));
     this.#faceModels(options.face_model?.choices ?? []);
@@ -107,6 +108,13 @@ export class Settings extends EventTarget {
       ...values.map((value) => el("option", { value }, words(value) ?? value)));
   }
 
+  /** Where this machine cannot repair there is nothing to choose, and what was wished is told as gone. */
+  #repairs(modes) {
+    find("repair-row").dataset.offered = String(modes.length > 1);
+    find("repair-choices").replaceChildren(...(modes.length ? modes : [REPAIR_OFF]).map((value) => el("label", { class: "repair-choice" },
+      el("input", { type: "radio", name: "repair", value, checked: value === REPAIR_OFF }), el("span", {}, textOf("repair", value) ?? value))));
+  }
+
   #models(names) {
     this.form.elements.model.replaceChildren(el("option", { value: "" }, text("settings.model_by_quality")),
       ...names.map((name) => el("option", { value: name }, name)));
@@ -156,6 +164,7 @@ export class Settings extends EventTarget {
     elements.scale.setAttribute("aria-valuetext", text("settings.times_larger", { number: Number(elements.scale.value) }));
     elements.face_strength.setAttribute("aria-valuetext", percent(elements.face_strength.value / 100));
     elements.color_strength.setAttribute("aria-valuetext", percent(elements.color_strength.value / 100));
+    find("repair-row").hidden = !local || find("repair-row").dataset.offered !== "true";
     find("color-correction-row").hidden = !local;
     find("color-strength-row").hidden = !elements.color_correction.checked;
     find("faces-missing").hidden = !faces || !this.#facesMissing;
@@ -168,9 +177,9 @@ export class Settings extends EventTarget {
   }
 
   #save() {
-    const { model = "" } = this.#wanted;
+    const { model = "", repair = REPAIR_OFF } = this.#wanted;
     this.#wanted = this.values();
-    if (!this.config?.models.length) this.#wanted.model = model; // nobody could choose one yet
+    if (!this.config?.models.length) Object.assign(this.#wanted, { model, repair }); // nobody could choose one yet
     if (!this.remembers) return;
     try {
       localStorage.setItem(STORAGE_KEY, JSON.stringify(this.#wanted));

@@ -3,12 +3,12 @@
 import { factor, percent } from "./format.js";
 import { backendText } from "./status_text.js";
 import { text, textOf } from "./text.js";
-import { isLossy } from "./settings_values.js";
+import { REPAIR_OFF, isLossy } from "./settings_values.js";
 
 const LABELS = {
   backend: "settings.where", quality: "settings.quality", model: "settings.model", scale: "settings.scale",
   face_enhance: "settings.faces", face_strength: "settings.face_strength", face_model: "settings.face_model",
-  denoise: "settings.denoise", color_correction: "settings.color_correction", color_strength: "settings.color_strength",
+  denoise: "settings.denoise", repair: "settings.repair", color_correction: "settings.color_correction", color_strength: "settings.color_strength",
   output_format: "settings.format", output_quality: "settings.output_quality", pages: "settings.pages",
   metadata: "settings.metadata", partial: "settings.partial", prompt: "settings.prompt",
 };
@@ -44,7 +44,7 @@ function isTold(name, values, others) {
   const value = values[name];
   if (value === undefined || Object.values(STRENGTHS).includes(name) || !matters(name, values)) return false;
   if (BARE.has(name) && value === "") return false;
-  if (!others) return value !== "" && !(name === "color_correction" && !value) && !(name === "backend" && value === "local");
+  if (!others) return value !== "" && !(name === "repair" && value === REPAIR_OFF) && !(name === "color_correction" && !value) && !(name === "backend" && value === "local");
   if (value !== others[name]) return true;
   const strength = STRENGTHS[name];
   return Boolean(strength && value && values[strength] !== others[strength]);
@@ -54,7 +54,7 @@ function isTold(name, values, others) {
 function matters(name, { backend = "local", model, face_enhance: faces = true, output_format: format }) {
   if (name === "quality") return !model || backend !== "local"; // a model takes its place
   if (name === "prompt") return backend !== "local";
-  if (["model", "face_model", "denoise", "color_correction", "pages"].includes(name) && backend !== "local") return false;
+  if (["model", "face_model", "denoise", "repair", "color_correction", "pages"].includes(name) && backend !== "local") return false;
   if (name === "face_model") return faces;
   return name !== "output_quality" || isLossy(format);
 }

@@ -3,7 +3,11 @@
 
 const LOSSY_FORMATS = new Set(["auto", "jpg", "webp", "avif"]);
 const PAGES_FORMATS = new Set(["auto", "tiff"]);
-const LOCAL_OPTIONS = ["model", "denoise", "face_model", "color_correction", "color_strength", "pages"];
+/** Scratches and dust are left as they are. */
+export const REPAIR_OFF = "off";
+/** What is surely damage is repaired. */
+export const REPAIR_AUTO = "auto";
+const LOCAL_OPTIONS = ["model", "repair", "denoise", "face_model", "color_correction", "color_strength", "pages"];
 
 /** Whether results of this format can be smaller by being worse. */
 export const isLossy = (format) => LOSSY_FORMATS.has(format);
@@ -68,6 +72,7 @@ export function optionsOf(values) {
   if (values.color_correction) {
     Object.assign(found, { color_correction: "auto", color_strength: String(values.color_strength / 100) });
   }
+  if (values.repair && values.repair !== REPAIR_OFF) found.repair = values.repair;
   if (isLossy(found.output_format)) found.output_quality = values.output_quality;
   if (values.pages !== "first" && PAGES_FORMATS.has(found.output_format)) found.pages = values.pages;
   if (values.partial !== "refuse") found.partial = values.partial;

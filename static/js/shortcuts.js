@@ -22,12 +22,19 @@ export const SHORTCUTS = [
   { does: "zoom_400", keys: ["4"], in: "viewer", words: "shortcut.zoom_400" },
   { does: "next", keys: ["n"], in: "viewer", words: "shortcut.next" },
   { does: "previous", keys: ["p"], in: "viewer", words: "shortcut.previous" },
+  { does: "damage", keys: ["d"], in: "viewer", words: "shortcut.damage" },
+  { does: "brush_dab", keys: ["Enter"], in: "viewer", words: "shortcut.brush_dab" },
+  { does: "brush_swap", keys: ["x"], in: "viewer", words: "shortcut.brush_swap" },
+  { does: "brush_smaller", keys: ["[", ","], in: "viewer", words: "shortcut.brush_smaller" },
+  { does: "brush_larger", keys: ["]", "."], in: "viewer", words: "shortcut.brush_larger" },
+  { does: "damage_undo", keys: ["z"], in: "viewer", words: "shortcut.damage_undo" },
+  { does: "damage_redo", keys: ["y"], in: "viewer", words: "shortcut.damage_redo" },
   { does: "help", keys: ["?"], words: "shortcut.help" },
   { does: "close", keys: ["Escape"], words: "shortcut.close" }, // the browser's own, for every dialog
 ];
 /** As they stand on keyboards; others as they are, in capitals. */
 const KEY_SIGNS = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", "-": "−" };
-const KEY_TEXTS = { " ": "key.space", PageUp: "key.page_up", PageDown: "key.page_down", Home: "key.home", End: "key.end", Escape: "key.escape" };
+const KEY_TEXTS = { " ": "key.space", PageUp: "key.page_up", PageDown: "key.page_down", Home: "key.home", End: "key.end", Escape: "key.escape", Enter: "key.enter" };
 
 const TYPING = "textarea, select, [contenteditable], input:not([type=range], [type=checkbox], [type=radio], [type=file])";
 const SLIDING = "input[type=range], input[type=radio]";
@@ -84,7 +91,7 @@ function isTaken({ key, target }) {
   if (target.closest(TYPING)) return true;
   const moves = [...ARROWS, ...PAGES, ...ENDS].includes(key);
   if (target.matches(SLIDING)) return moves || key === " ";
-  if (key === " ") return target.closest(PRESSED) !== null;
+  if (key === " " || key === "Enter") return target.closest(PRESSED) !== null;
   const scrolls = moves && key !== ARROWS[0] && key !== ARROWS[1];
   return scrolls && target.matches("[data-scrolls]") && target.scrollHeight > target.clientHeight;
 }

@@ -6,6 +6,7 @@ import { refuse } from "./answers.js";
 import { AttemptChoice } from "./attempt_choice.js";
 import { withCommand } from "./shell_command.js";
 import { Compare } from "./compare.js";
+import { Damage } from "./damage.js";
 import { announce, el, find, setAttribute, setText } from "./dom.js";
 import { dragOut } from "./drag_out.js";
 import { Faces } from "./faces.js";
@@ -20,7 +21,10 @@ const MODES = ["slider", "side", "hold"];
 const ZOOMS = { "zoom-fit": null, "zoom-100": 1, "zoom-400": 4 };
 
 export class Viewer {
-  /** `act` has again(pressed, jobId, attempt), which gives the new job. */
+  /**
+   * `act` has again(pressed, jobId, attempt), which gives the new job, and repairs(), whether photos can be repaired here;
+   * onmissing() is told when modules cannot be had.
+   */
   constructor(jobs, act) {
     Object.assign(this, { jobs, shown: null, mode: MODES[0] });
     this.dialog = find("viewer");
@@ -33,6 +37,10 @@ export class Viewer {
     });
     this.choice = new AttemptChoice((right, left) => this.#compareAttempts(right, left));
     this.again = new Again(jobs, { restore: act.again, compare: (right, left) => this.#compareAttempts(right, left) });
+    this.damage = new Damage(this.compare, {
+      enter: () => this.#enterDamage(), leave: () => this.#setMode(this.mode, false), available: act.repairs, onmissing: act.onmissing,
+      sent: (attempt, job) => this.#repaired(attempt, job),
+    });
     for (const what of ["changed", "dropped"]) jobs.addEventListener(what, ({ detail }) => this.shown && this.#jobChanged(detail));
     this.#addListeners();
   }
@@ -51,6 +59,7 @@ export class Viewer {
     const left = this.jobs.attemptsAt({ job, attempt }).find((row) => row.attempt.id === leftId && leftId !== attemptId) ?? null;
     this.shown = { job, attempt, left, before: null, after: null, tiles: {} };
     this.again.show(attempt);
+    this.damage.show(job, attempt);
     this.#fill();
     this.faces.show(job, attempt);
   }
@@ -61,6 +70,11 @@ export class Viewer {
 
   #addListeners() {
     this.dialog.addEventListener("close", () => this.#closed());
+    this.dialog.addEventListener("cancel", (event) => {
+      if (!this.damage.isOpen) return;
+      event.preventDefault(); // the first Escape closes the panel, the next one the comparison
+      this.damage.close();
+    });
     find("viewer-close").addEventListener("click", () => this.close());
     find("viewer-previous").addEventListener("click", () => this.#step(-1));
     find("viewer-next").addEventListener("click", () => this.#step(1));
@@ -83,11 +97,12 @@ export class Viewer {
 
   /** The acts of the rows for the viewer in the table of `shortcuts`. */
   get acts() {
-    return viewerActs(this.compare, { step: (by) => this.#step(by),
-      nextMode: () => this.#setMode(MODES[(MODES.indexOf(this.mode) + 1) % MODES.length]) });
+    return { ...viewerActs(this.compare, { step: (by) => this.#step(by),
+      nextMode: () => this.#setMode(MODES[(MODES.indexOf(this.mode) + 1) % MODES.length]) }), ...this.damage.acts };
   }
 
   #closed() {
+    this.damage.forget();
     this.shown = null;
     this.again.show(null);
     this.faces.hide();
@@ -108,11 +123,33 @@ export class Viewer {
     if (next) this.open(next.job.job_id, next.attempt.id);
   }
 
-  #setMode(mode) {
+  #setMode(mode, aloud = true) {
+    if (aloud) this.damage.close();
     this.mode = mode;
     for (const name of MODES) setAttribute(find(`mode-${name}`), "aria-pressed", name === mode ? "true" : "false");
     this.compare.setMode(mode);
-    announce(textOf("mode", mode));
+    if (aloud) announce(textOf("mode", mode));
+    else if (this.shown) this.#nameHold();
+  }
+
+  /** The picture before stands alone, and what was found lies on it. */
+  #enterDamage() {
+    const { job, attempt, left } = this.shown;
+    if (left) this.open(job.job_id, attempt.id);
+    for (const name of MODES) setAttribute(find(`mode-${name}`), "aria-pressed", "false");
+    this.compare.setMode("damage");
+  }
+
+  /** A mask was taken: what comes of it is told as when a photo is restored again. */
+  #repaired(attempt, job) {
+    this.damage.close();
+    this.jobs.merge(job);
+    this.again.follow(attempt, job);
+    find("viewer-answer").scrollIntoView({ block: "nearest" });
+  }
+
+  #nameHold() {
+    setText(find("hold-before"), text(this.shown.left ? "viewer.hold_left" : "viewer.hold_before"));
   }
 
   #compareAttempts(rightId, leftId) {
@@ -134,6 +171,7 @@ export class Viewer {
     if (!isWhole) return;
     for (const id of ["viewer-download", "viewer-again"]) find(id).hidden = true;
     this.faces.hide();
+    this.damage.withdraw();
     announce(text("viewer.gone"));
   }
 
@@ -157,7 +195,7 @@ export class Viewer {
     this.#showChoice();
     find("viewer-gone").hidden = true;
     for (const id of ["viewer-download", "viewer-again"]) find(id).hidden = false;
-    setText(find("hold-before"), text(left ? "viewer.hold_left" : "viewer.hold_before"));
+    if (!this.damage.isOpen) this.#nameHold();
     find("facts").replaceChildren(...factRows(job, attempt).flatMap(([term, value]) =>
       [el("dt", {}, term), el("dd", {}, value)]));
     find("warnings").replaceChildren(...result.warnings.map((warning) => el("li", {}, withCommand(warningText(warning)))));

@@ -130,6 +130,7 @@ def _report(damage: DamageLayer, mode: Repair, *, is_own: bool, knows_faces: boo
         "mode": mode.value,
         "share": round(damage.share, _SHARE_DIGITS),
         "regions": count_regions(damage.mask),
+        "faces": [list(box) for box in damage.faces],
         "share_in_faces": round(share_in(damage.mask, damage.faces), _SHARE_DIGITS) if knows_faces else None,
         "threshold": None if is_own else THRESHOLDS[mode],
         "face_threshold": None if is_own or not knows_faces else FACE_THRESHOLDS[mode],
