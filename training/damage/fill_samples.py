@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from app.restoration.repair.diffusion_inpainting import diffusion_fill
 from training.damage.ageing import choose_scan, make_print
 from training.damage.kinds import TRAINED, DamageKind
 from training.damage.layers import Rng, Unit
@@ -28,12 +29,12 @@ LARGEST_SHARE = 0.3  # of a picture that is cut out; damage beyond it is left ou
 INPAINT_RADIUS = 3  # pixels
 WIDE_PIXELS = 6  # holes wider than this are measured by themselves
 SHARES: dict[DamageKind, float] = {
-    DamageKind.WIDE_CRACK: 0.34,
+    DamageKind.WIDE_CRACK: 0.46,  # wide holes are the network's; thin ones surround them
     DamageKind.BLOTCH: 0.24,
-    DamageKind.CRACK: 0.12,
-    DamageKind.CREASE: 0.08,
-    DamageKind.SCRATCH: 0.06,
-    DamageKind.DUST: 0.06,
+    DamageKind.CRACK: 0.06,
+    DamageKind.CREASE: 0.06,
+    DamageKind.SCRATCH: 0.04,
+    DamageKind.DUST: 0.04,
     DamageKind.BORDER: 0.05,
     DamageKind.CORNER: 0.05,
 }
@@ -51,6 +52,11 @@ class FillSample:
 def library_fill(scan: NDArray[np.uint8], hole: Mask, method: int = cv2.INPAINT_NS) -> NDArray[np.uint8]:
     """OpenCV's fill (Navier-Stokes or Telea) of a hole, (H, W) bool, in a scan, (H, W, 3) uint8."""
     return np.asarray(cv2.inpaint(scan, hole.astype(np.uint8), INPAINT_RADIUS, method), dtype=np.uint8)
+
+
+def begun_fill(scan: NDArray[np.uint8], hole: Mask) -> NDArray[np.uint8]:
+    """What the network is to correct: diffusion's fill of a hole, (H, W) bool, in a scan, (H, W, 3) uint8."""
+    return _as_pixels(diffusion_fill(scan.astype(np.float32) / np.float32(255.0), hole))
 
 
 def wide_part(hole: Mask) -> Mask:
@@ -83,7 +89,7 @@ def _as_pixels(picture: Unit) -> NDArray[np.uint8]:
 
 
 class FillSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """(library's fill (3, s, s) uint8, hole (1, s, s) bool, target (3, s, s) uint8) by number, without end."""
+    """(diffusion's fill (3, s, s) uint8, hole (1, s, s) bool, target (3, s, s) uint8) by number, without end."""
 
     def __init__(self, paths: Sequence[Path], side: int, seed: int, grain_share: float = GRAIN_SHARE) -> None:
         self._paths, self._side, self._seed, self._grain_share = list(paths), side, seed, grain_share
@@ -103,6 +109,6 @@ class FillSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
         sample = self.sample(index)
         filled, target = (
             torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))  # (3, s, s)
-            for pixels in (library_fill(sample.scan, sample.hole), sample.target)
+            for pixels in (begun_fill(sample.scan, sample.hole), sample.target)
         )
         return filled, torch.from_numpy(sample.hole[None]), target
