@@ -16,6 +16,7 @@ from torch.nn import functional
 
 WIDTHS = (64, 96, 112, 128)  # channels at 1/4 to 1/32 of the sides
 PACKED = 4
+MULTIPLE = 32  # of the sides of what it is given
 FIRST_OF_LEVEL = re.compile(r"down\.\d+\.first\.weight")  # (width, inputs, 3, 3), in the order of the levels
 
 
@@ -36,7 +37,7 @@ class ResidualBlock(nn.Module):
 class FillCorrection(nn.Module):
     """A filled picture, (N, 3, H, W) float RGB in [0, 1], and the hole, (N, 1, H, W) of 0 and 1, to a better fill.
 
-    Sides are multiples of 32. Outside the hole nothing changes.
+    Sides are multiples of `MULTIPLE`. Outside the hole nothing changes.
     """
 
     def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
