@@ -12,11 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
+from app.evaluation.damage.holes import LARGEST_SHARE, library_fill, make_fill_sample
+from app.evaluation.damage.pooled import PooledPsnr
+from app.evaluation.damage.scans import crop
+from app.restoration.repair.filling import wide_part
 from app.restoration.repair.inpainting_network import WIDTHS, make_inpainting
 from app.restoration.repair.segmentation_network import make_segmentation
-from training.damage.fill_samples import LARGEST_SHARE, FillSamples, library_fill, make_fill_sample, wide_part
-from training.damage.inpainting_task import InpaintingTask, PooledPsnr, correct, fill_loss
-from training.damage.samples import crop
+from training.damage.fill_samples import FillSamples
+from training.damage.inpainting_task import InpaintingTask, correct, fill_loss
 from training.damage.trainer import Trainer, train
 from training.photos import is_held_out
 

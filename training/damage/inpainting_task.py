@@ -7,20 +7,21 @@ OpenCV's inpainters and the diffusion that is corrected, with the same hole.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from app.evaluation.damage.holes import METHODS, FillSample, library_fill
+from app.evaluation.damage.pooled import PooledPsnr
+from app.evaluation.damage.scans import Mask
+from app.restoration.repair.filling import wide_part
 from app.restoration.repair.inpainting_network import WIDTHS, make_inpainting
-from training.damage.fill_samples import FillSample, FillSamples, begun_fill, library_fill, wide_part
-from training.damage.samples import Mask
+from training.damage.fill_samples import FillSamples, begun_fill
 from training.damage.trainer import Batch, Recipe
 
 EPSILON = 2e-3
@@ -29,7 +30,6 @@ GRADIENT_WEIGHT = 0.1
 CHECKED_SAMPLES = 64
 CHECKED_SIDE = 224
 CHECKED_SEED = 78
-METHODS: dict[str, int] = {"navier_stokes": cv2.INPAINT_NS, "telea": cv2.INPAINT_TELEA}
 
 
 def fill_loss(output: Tensor, target: Tensor, hole: Tensor) -> Tensor:
@@ -52,28 +52,6 @@ def correct(network: nn.Module, filled: NDArray[np.uint8], hole: Mask, autocast:
         y = network(functional.pad(x, padding, mode="replicate"), functional.pad(where, padding))
     pixels = y[0, :, :height, :width].float().mul(255.0).round().clamp(0, 255).to(torch.uint8)
     return np.where(hole[:, :, None], pixels.permute(1, 2, 0).cpu().numpy(), filled)
-
-
-class PooledPsnr:
-    """PSNR of several fills of the same holes, pooled over all pixels of all holes."""
-
-    def __init__(self) -> None:
-        self._squares: dict[str, float] = {}
-        self._values = 0
-
-    def add(self, fills: Mapping[str, NDArray[np.uint8]], target: NDArray[np.uint8], where: Mask) -> None:
-        """Fills by name and the target, (H, W, 3) uint8, compared where (H, W) is true."""
-        self._values += 3 * int(where.sum())
-        for name, fill in fills.items():
-            difference = fill[where].astype(np.float64) - target[where]
-            self._squares[name] = self._squares.get(name, 0.0) + float((difference**2).sum())
-
-    def decibels(self) -> dict[str, float]:
-        """By name; 99 where nothing differs."""
-        return {
-            name: 10.0 * math.log10(255.0**2 * self._values / squares) if squares else 99.0
-            for name, squares in self._squares.items()
-        }
 
 
 class InpaintingTask:

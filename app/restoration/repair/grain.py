@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from app.restoration.repair.diffusion_inpainting import Mask, Plane
 
-LOW_PASS_PIXELS = 4.0  # standard deviation; coarser things are picture, not grain
+LOW_PASS_PIXELS = 3.0  # standard deviation; coarser things are picture, not grain
 RING_PIXELS = 32  # so far from a hole the grain is measured
 GUARD_PIXELS = 5  # so near to a hole it is not: the low-pass has seen the fill
 FEWEST_PIXELS = 200  # that say anything about grain
 WEAKEST = 0.4 / 255.0  # below it there is no grain, only rounding
 LIMIT = 3.0  # times the robust level; what is beyond is picture
-REACH_PIXELS = 6  # of the autocorrelation
+REACH_PIXELS = 5  # of the autocorrelation
 LEVEL_PIXELS = 24.0  # standard deviation of the mean that follows the level from place to place
 FADE_PIXELS = 2.0  # from the hole's edge, whose own grain diffusion has drawn in, to full strength
 _BLOCK_PIXELS = 128
