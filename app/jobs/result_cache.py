@@ -40,6 +40,7 @@ LASTING_WARNINGS = frozenset(
         "face_model_missing",
         "face_parsing_missing",
         "model_fallback",
+        "much_damage",
         "options_ignored",
         "provider_colour",
         "provider_depth",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -104,23 +104,31 @@ def _part(on_fraction: OnFraction, number: int, count: int) -> OnFraction:
 
 
 def spans(length: int, tile: int, overlap: int) -> list[_Span]:
-    """Tiles of equal size along one side; the weights of all tiles sum to 1 at each pixel."""
+    """Tiles along one side; the weights of all tiles sum to 1 at each pixel.
+
+    They begin at multiples of the network's grid, so that each pools the same pixels as the whole photo would.
+    """
     count = max(1, math.ceil((length - overlap) / (tile - overlap)))
-    size = min(length, -(-math.ceil((length + (count - 1) * overlap) / count) // MULTIPLE) * MULTIPLE)
-    begins = [round(index * (length - size) / max(1, count - 1)) for index in range(count)]
-    return list(_weighted(begins, size))
+    size = min(tile, _on_grid((length + (count - 1) * overlap) / count))
+    last = max(0, _on_grid(length - size))
+    begins = [_on_grid(index * last / max(1, count - 1)) for index in range(count)]
+    return list(_weighted(begins, [min(length, begin + size) for begin in begins]))
 
 
-def _weighted(begins: list[int], size: int) -> Iterator[_Span]:
-    for index, begin in enumerate(begins):
-        weights = np.ones(size, np.float32)
+def _on_grid(place: float) -> int:
+    return math.ceil(place / MULTIPLE) * MULTIPLE
+
+
+def _weighted(begins: Sequence[int], ends: Sequence[int]) -> Iterator[_Span]:
+    for index, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+        weights = np.ones(end - begin, np.float32)
         if index > 0:
-            shared = begins[index - 1] + size - begin
+            shared = ends[index - 1] - begin
             weights[:shared] = _ramp(shared)
         if index + 1 < len(begins):
-            shared = begin + size - begins[index + 1]
-            weights[size - shared :] = 1.0 - _ramp(shared)
-        yield _Span(begin, begin + size, weights)
+            shared = end - begins[index + 1]
+            weights[len(weights) - shared :] = 1.0 - _ramp(shared)
+        yield _Span(begin, end, weights)
 
 
 def _ramp(length: int) -> NDArray[np.float32]:

@@ -75,14 +75,14 @@ def _grow_band(low: Mask, marked: Mask) -> bool:
 
 
 def count_regions(mask: Mask) -> int:
-    """How many separate regions, joined over corners too."""
+    """How many separate regions a mask (H, W) bool has; pixels that touch at a corner belong together."""
     contours, hierarchy = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     return 0 if not contours else int(np.count_nonzero(hierarchy[0, :, 3] < 0))
 
 
 def share_in(mask: Mask, faces: Sequence[FaceBox]) -> float:
-    """Which part of all faces' pixels is marked, 0 to 1; 0 without faces."""
+    """Which part of all faces' pixels a mask (H, W) bool marks, 0 to 1; 0 without faces."""
     inside = np.zeros(mask.shape, np.bool_)
     for x0, y0, x1, y1 in faces:
         inside[y0:y1, x0:x1] = True
-    return float(np.count_nonzero(mask & inside) / max(1, np.count_nonzero(inside)))
+    return int(np.count_nonzero(mask & inside)) / max(1, int(np.count_nonzero(inside)))

@@ -7,6 +7,7 @@ is, the same object.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,12 +15,14 @@ import numpy as np
 
 from app.images import Picture, Pixels
 from app.images.damage_layer import DamageLayer
+from app.images.metadata.edit_history import with_edit
 from app.notices import Notice, NoticeKind, notice
 from app.options import Repair
 from app.restoration.repair.detection import DamageNetwork, find_damage
 from app.restoration.repair.filling import fill
 from app.restoration.repair.inpainting_network import FillCorrection
 from app.restoration.repair.mask import FACE_THRESHOLDS, THRESHOLDS, FaceBox, Mask, count_regions, make_mask, share_in
+from app.results import RestorationResult
 from app.stages import OnFraction
 
 MUCH_SHARE = 0.25
@@ -39,12 +42,21 @@ class RepairNetworks:
 
 @dataclasses.dataclass(frozen=True)
 class RepairedPhoto:
-    """A repaired photo, what was filled, the facts for the record (JSON-ready) and what must be said."""
+    """A repaired photo, what was filled, the facts for the record (JSON-ready), and how long it took."""
 
     picture: Picture
     damage: DamageLayer
     report: dict[str, Any]
-    warnings: tuple[Notice, ...] = ()
+    seconds: float
+
+    def told_by(self, result: RestorationResult) -> RestorationResult:
+        """What was made of the repaired photo, with the damage, its warning and the time."""
+        return dataclasses.replace(
+            result,
+            damage=self.damage,
+            warnings=(*_warnings(self.damage.share), *result.warnings),
+            seconds=self.seconds + result.seconds,
+        )
 
 
 def repair_photo(
@@ -72,17 +84,23 @@ def repair_photo(
     Raises:
         Cancelled: `on_fraction` said stop.
     """
-    damage = (
-        _drawn(picture, mask, find_faces)
-        if mask is not None
-        else _found(networks.segmentation, picture, mode, find_faces, lambda f: on_fraction(f * DETECTION_SHARE))
-    )
+    started = time.monotonic()
+    if mask is not None:
+        damage, begun = _drawn(picture, mask, find_faces), 0.0
+    else:
+        begun = DETECTION_SHARE
+        damage = _found(networks.segmentation, picture, mode, find_faces, lambda f: on_fraction(f * begun))
     report = _report(damage, mode, is_own=mask is not None, knows_faces=find_faces is not None)
-    if not damage.mask.any():
-        return RepairedPhoto(picture, damage, report)
-    begun = 0.0 if mask is not None else DETECTION_SHARE
-    rgb = fill(picture.rgb, damage.mask, networks.inpainting, lambda f: on_fraction(begun + f * (1.0 - begun)))
-    return RepairedPhoto(dataclasses.replace(picture, rgb=rgb), damage, report, _warnings(damage.share))
+    if damage.mask.any():
+        rgb = fill(picture.rgb, damage.mask, networks.inpainting, lambda f: on_fraction(begun + f * (1.0 - begun)))
+        picture = dataclasses.replace(picture, rgb=rgb, xmp=with_edit(picture.xmp, _spoken(damage.share)))
+    return RepairedPhoto(picture, damage, report, time.monotonic() - started)
+
+
+def marked_share(networks: RepairNetworks, picture: Picture, on_fraction: OnFraction) -> float:
+    """Which part of a photo, 0 to 1, `auto` would fill; faces are not looked for. Raises `Cancelled`."""
+    probability = find_damage(networks.segmentation, picture.rgb, on_fraction)
+    return float(make_mask(probability, THRESHOLDS[Repair.AUTO]).mean())
 
 
 def _drawn(picture: Picture, mask: Mask, find_faces: FindFaces | None) -> DamageLayer:
@@ -98,7 +116,8 @@ def _found(
 ) -> DamageLayer:
     """What the network finds; faces are looked for only where there is something to decide."""
     probability = find_damage(network, picture.rgb, on_fraction)
-    mask, faces = make_mask(probability, THRESHOLDS[mode]), ()
+    mask = make_mask(probability, THRESHOLDS[mode])
+    faces: tuple[FaceBox, ...] = ()
     if find_faces is not None and mask.any():
         faces = tuple(find_faces(picture.rgb))
     if faces:
@@ -116,6 +135,12 @@ def _report(damage: DamageLayer, mode: Repair, *, is_own: bool, knows_faces: boo
         "face_threshold": None if is_own or not knows_faces else FACE_THRESHOLDS[mode],
         "own_mask": is_own,
     }
+
+
+def _spoken(share: float) -> str:
+    """For the history that travels in the file."""
+    percent = f"{100 * share:.2g}" if share < 1 else "100"
+    return f"Damage repaired: {percent} % of the photo was filled from its surroundings; what stands there is invented."
 
 
 def _warnings(share: float) -> tuple[Notice, ...]:

@@ -16,7 +16,7 @@ from torch.nn import functional
 # Channels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the sides; multiples of 32 run nearly twice as fast on CPUs with AMX.
 WIDTHS = (32, 64, 96, 96, 128)
 PACKED = 2
-MULTIPLE = PACKED * 2 ** (len(WIDTHS) - 1)  # of which the sides must be
+MULTIPLE: int = PACKED * 2 ** (len(WIDTHS) - 1)  # of which the sides must be
 FIRST_OF_LEVEL = re.compile(r"down\.\d+\.layers\.0\.weight")  # (width, inputs, 3, 3), in the order of the levels
 PRIOR_SHARE = 0.02  # of damaged pixels: where the untrained network starts
 
