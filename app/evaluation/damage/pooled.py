@@ -26,8 +26,28 @@ class PooledPsnr:
             self._squares[name] = self._squares.get(name, 0.0) + float((difference**2).sum())
 
     def decibels(self) -> dict[str, float]:
-        """By name; 99 where nothing differs."""
+        """By name; 99 where nothing differs, empty where no pixel was compared."""
+        if not self._values:
+            return {}
         return {
             name: 10.0 * math.log10(255.0**2 * self._values / squares) if squares else 99.0
             for name, squares in self._squares.items()
         }
+
+
+class PooledSsim:
+    """Mean SSIM of several fills of the same holes over all pixels of all holes."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._pixels = 0
+
+    def add(self, maps: Mapping[str, NDArray[np.float64]], where: Mask) -> None:
+        """SSIM at each pixel by name, (H, W), counted where (H, W) is true."""
+        self._pixels += int(where.sum())
+        for name, each in maps.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(each[where].sum())
+
+    def means(self) -> dict[str, float]:
+        """By name; empty where no pixel was counted."""
+        return {name: total / self._pixels for name, total in self._sums.items()} if self._pixels else {}
