@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.errors import Cancelled
-from app.restoration.repair import filling, grain
+from app.restoration.repair import grain, windows
 from app.restoration.repair.diffusion_inpainting import diffusion_fill, harmonic_fill
 from app.restoration.repair.filling import fill, wide_part
 from app.restoration.repair.inpainting_network import FillCorrection, make_inpainting
@@ -89,8 +89,8 @@ def test_no_border_between_windows_can_be_seen(monkeypatch: pytest.MonkeyPatch) 
     photo, mask = a_photo(200, 260), np.zeros((200, 260), np.bool_)
     mask[90:106, 5:255] = mask[10:190, 120:132] = True
     whole = fill(photo, mask, with_grain=False)
-    monkeypatch.setattr(filling, "_WINDOW_PIXELS", 64)
-    monkeypatch.setattr(filling, "_MARGIN_PIXELS", 32)
+    monkeypatch.setattr(windows, "WINDOW_PIXELS", 64)
+    monkeypatch.setattr(windows, "MARGIN_PIXELS", 32)
     apart = fill(photo, mask, with_grain=False)
     assert np.abs(apart.astype(int) - whole).max() < 12
     across = np.abs(np.diff(apart.astype(int), axis=1))[90:106]  # steps at 63|64 against all steps in the hole

@@ -8,8 +8,6 @@ values of the hole's edge, and the grain fades in from there, so nothing outside
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import cv2
 import numpy as np
 import torch
@@ -21,13 +19,11 @@ from app.images import Pixels
 from app.restoration.repair.diffusion_inpainting import Mask, Plane, diffusion_fill
 from app.restoration.repair.grain import grain_for
 from app.restoration.repair.inpainting_network import MULTIPLE, FillCorrection
+from app.restoration.repair.windows import Window, windows_of
 from app.stages import OnFraction
 
 WIDE_PIXELS = 6  # holes wider than this are the network's
-_WINDOW_PIXELS, _MARGIN_PIXELS = 384, 64
 _FILLING_SHARE = 0.8  # of the time; the rest is grain
-
-Window = tuple[slice, slice]  # rows, columns
 
 
 def fill(
@@ -54,7 +50,7 @@ def fill(
         Cancelled: `on_fraction` said stop.
     """
     filled, open_holes = rgb.copy(), mask.copy()
-    windows = list(_windows(mask))
+    windows = list(windows_of(mask))
     passes = 1.0 if not with_grain else _FILLING_SHARE
     for number, (inner, outer) in enumerate(windows):
         _write(filled, inner, outer, mask, _smooth(filled[outer], open_holes[outer], network))
@@ -115,25 +111,6 @@ def _write(target: Pixels, inner: Window, outer: Window, mask: Mask, plane: Plan
     where = mask[inner]
     peak = np.iinfo(target.dtype).max
     target[inner][where] = np.rint(np.clip(plane[core][where], 0.0, 1.0) * peak)
-
-
-def _windows(mask: Mask) -> Iterator[tuple[Window, Window]]:
-    """(the part with holes, the same with a margin) of every window with a hole."""
-    height, width = mask.shape
-    for top in range(0, height, _WINDOW_PIXELS):
-        for left in range(0, width, _WINDOW_PIXELS):
-            part = mask[top : top + _WINDOW_PIXELS, left : left + _WINDOW_PIXELS]
-            rows, columns = np.flatnonzero(part.any(axis=1)), np.flatnonzero(part.any(axis=0))
-            if len(rows):
-                y, x = (
-                    (top + int(rows[0]), top + int(rows[-1]) + 1),
-                    (left + int(columns[0]), left + int(columns[-1]) + 1),
-                )
-                yield (slice(*y), slice(*x)), (_grown(*y, height), _grown(*x, width))
-
-
-def _grown(begin: int, end: int, limit: int) -> slice:
-    return slice(max(0, begin - _MARGIN_PIXELS), min(limit, end + _MARGIN_PIXELS))
 
 
 def _go_on(on_fraction: OnFraction, fraction: float) -> None:
