@@ -16,6 +16,7 @@ from app.images import Picture
 from app.images.damage_layer import DamageLayer
 from app.images.metadata import xmp_parsing
 from app.images.metadata.edit_history import MEDIA_MANAGEMENT, RESOURCE_EVENT
+from app.jobs.memory_need import REPAIR_BYTES_PER_PIXEL
 from app.notices import NoticeKind
 from app.options import Repair
 from app.restoration.repair.detection import DamageNetwork, find_damage, spans
@@ -113,6 +114,13 @@ class Brightness(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.mean(dim=1, keepdim=True)
+
+
+class AlmostWhite(torch.nn.Module):
+    """Pure white is damage."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 100 * (x.amin(dim=1, keepdim=True) - 0.9)
 
 
 def test_memory_is_flat_beside_the_result() -> None:
@@ -311,3 +319,16 @@ def test_a_network_is_read_from_its_tensors_whatever_its_widths() -> None:
         assert torch.equal(module(x), again(x))
     with pytest.raises(RuntimeError):
         load_segmentation({"other.weight": torch.zeros(1)})
+
+
+def test_the_memory_beside_the_photo_stays_within_what_is_reckoned() -> None:
+    rgb = np.zeros((2048, 1024, 3), np.uint8)
+    rgb[::97, 100:900] = 255
+    networks = RepairNetworks(DamageNetwork(AlmostWhite()))
+    tracemalloc.start()
+    done = repair_photo(networks, Picture(rgb), Repair.AUTO)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    tile = 16 * 1024 * 1024 * 4  # of floats, whatever the photo's size
+    assert done.report["regions"] == 22
+    assert most - tile < REPAIR_BYTES_PER_PIXEL * rgb.shape[0] * rgb.shape[1]
