@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.errors import Cancelled
+from app.images import Pixels
 from app.restoration.repair import grain, windows
 from app.restoration.repair.diffusion_inpainting import diffusion_fill, harmonic_fill
 from app.restoration.repair.filling import fill, wide_part
+from app.restoration.repair.halo import with_halo
 from app.restoration.repair.inpainting_network import FillCorrection, make_inpainting
 
 
@@ -42,7 +44,7 @@ def test_outside_the_mask_not_one_bit_changes_and_equal_photos_give_equal_fills(
     dtype: type, network: FillCorrection | None
 ) -> None:
     photo = a_photo().astype(dtype) * dtype(257 if dtype is np.uint16 else 1)
-    spoiled = np.where(holes()[:, :, None], np.iinfo(dtype).max, photo).astype(dtype)
+    spoiled: Pixels = np.where(holes()[:, :, None], np.iinfo(dtype).max, photo).astype(dtype)
     before = spoiled.copy()
     filled = fill(spoiled, holes(), network)
     assert filled.dtype == dtype
@@ -152,8 +154,37 @@ def test_noise_hangs_on_the_place_alone() -> None:
 
 def test_it_says_how_far_it_is_and_stops_when_told_to() -> None:
     said: list[float] = []
-    fill(a_photo(), holes(), on_fraction=lambda fraction: said.append(fraction) is None)
+
+    def on_fraction(fraction: float) -> bool:
+        said.append(fraction)
+        return True
+
+    fill(a_photo(), holes(), on_fraction=on_fraction)
     assert said == sorted(said)
     assert said[-1] == pytest.approx(1.0)
     with pytest.raises(Cancelled):
         fill(a_photo(), holes(), on_fraction=lambda fraction: False)
+
+
+def a_crack_with_a_rim(dtype: type) -> tuple[NDArray[np.unsignedinteger], NDArray[np.bool_], NDArray[np.bool_]]:
+    """A white line with one dark pixel and one pale one on either side, what is marked of it, and all of it."""
+    photo = np.full((80, 90, 3), 120, np.uint8)
+    core, whole = np.zeros((2, 80, 90), np.bool_)
+    core[10:70, 40:44], whole[10:70, 38:46] = True, True
+    photo[10:70, 38:46], photo[10:70, 39:45], photo[core] = 150, 90, 250
+    return photo.astype(dtype) * dtype(np.iinfo(dtype).max // 255), core, whole
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_rim_of_a_crack_belongs_to_it_and_nothing_else(dtype: type) -> None:
+    photo, core, whole = a_crack_with_a_rim(dtype)
+    np.testing.assert_array_equal(with_halo(photo, core), whole)
+    assert core.sum() == 240, "the mask itself is not touched"
+    assert not with_halo(photo, np.zeros_like(core)).any()
+    filled = fill(photo, with_halo(photo, core)) / (np.iinfo(dtype).max // 255)
+    np.testing.assert_allclose(filled, 120, atol=2)
+
+
+def test_a_mask_that_covers_all_of_the_damage_stays_as_it_is_on_a_plain_ground() -> None:
+    photo, _, whole = a_crack_with_a_rim(np.uint8)
+    np.testing.assert_array_equal(with_halo(photo, whole), whole)

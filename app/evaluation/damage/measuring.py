@@ -26,6 +26,8 @@ from app.evaluation.damage.trials import KINDS, damaged_samples, hole_samples
 from app.options import Repair
 from app.restoration.repair.detection import find_damage
 from app.restoration.repair.filling import fill, wide_part
+from app.restoration.repair.halo import with_halo
+from app.restoration.repair.inpainting_network import FillCorrection
 from app.restoration.repair.mask import THRESHOLDS, make_mask
 from app.restoration.repair.repair import RepairNetworks
 
@@ -91,8 +93,9 @@ class DamageMeasurement:
             counted = agreement(make_mask(probability, threshold), sample.mask, sample.unsure)
             self.found[mode][kind] = self.found[mode].get(kind, Agreement()) + counted
         marked = make_mask(probability, THRESHOLDS[Repair.AUTO])
-        filled = fill(sample.scan, marked, self._networks.inpainting) if marked.any() else sample.scan
-        self._count_outside(sample.scan, filled, marked)
+        covered = with_halo(sample.scan, marked)
+        filled = _filled(sample.scan, covered, self._networks.inpainting)
+        self._count_outside(sample.scan, filled, covered)
         clean = np.asarray(np.rint(np.clip(sample.clean, 0.0, 1.0) * 255.0), dtype=np.uint8)
         both = {"before": sample.scan, "after": filled}
         everywhere, drawn = np.ones_like(marked), _grown(sample.mask)
@@ -108,8 +111,8 @@ class DamageMeasurement:
             return
         network = self._networks.inpainting
         fills: dict[str, Rgb] = {
-            WITHOUT_GRAIN: np.asarray(fill(sample.scan, sample.hole, network, with_grain=False), dtype=np.uint8),
-            WITH_GRAIN: np.asarray(fill(sample.scan, sample.hole, network), dtype=np.uint8),
+            WITHOUT_GRAIN: _filled(sample.scan, sample.hole, network, with_grain=False),
+            WITH_GRAIN: _filled(sample.scan, sample.hole, network),
             **{name: library_fill(sample.scan, sample.hole, method) for name, method in METHODS.items()},
             NOTHING: sample.scan,
         }
@@ -121,7 +124,7 @@ class DamageMeasurement:
             self.psnr[part].add(fills, sample.target, where)
             self.ssim[part].add(maps, where)
 
-    def _count_outside(self, before: Rgb, after: NDArray[np.generic], mask: Mask) -> None:
+    def _count_outside(self, before: Rgb, after: Rgb, mask: Mask) -> None:
         self.changed_outside += int(((before != after).any(axis=2) & ~mask).sum())
 
 
@@ -141,6 +144,10 @@ def ssim_map(picture: Rgb, target: Rgb) -> NDArray[np.float64]:
 def gain(figures: Mapping[str, float]) -> float:
     """Decibels that `after` is nearer than `before`; nan where nothing was compared."""
     return figures["after"] - figures["before"] if figures else math.nan
+
+
+def _filled(scan: Rgb, mask: Mask, network: FillCorrection | None, *, with_grain: bool = True) -> Rgb:
+    return np.asarray(fill(scan, mask, network, with_grain=with_grain), dtype=np.uint8)
 
 
 def _grown(mask: Mask) -> Mask:

@@ -113,7 +113,7 @@ def _detection(measured: DamageMeasurement, mode: Repair) -> FigureTable:
 def _fills(measured: DamageMeasurement) -> FigureTable:
     decibels = {part: measured.psnr[part].decibels() for part in PARTS}
     ssim = {part: measured.ssim[part].means() for part in PARTS}
-    rows = [
+    rows: list[tuple[Value, ...]] = [
         (
             name,
             *(decibels[part].get(name, math.nan) for part in PARTS),
@@ -135,7 +135,7 @@ def _repaired(measured: DamageMeasurement) -> FigureTable:
         "all": measured.repaired_all,
         "all, where damage was drawn": measured.repaired_where_drawn,
     }
-    rows = []
+    rows: list[tuple[Value, ...]] = []
     for name, each in pooled.items():
         figures = each.decibels()
         rows.append((name, *(figures.get(key, math.nan) for key in ("before", "after")), gain(figures)))

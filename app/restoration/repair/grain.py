@@ -119,7 +119,7 @@ def _autocorrelation(rest: NDArray[np.float32], flat: Mask) -> NDArray[np.float6
 
 def _kernel(autocorrelation: NDArray[np.float64]) -> NDArray[np.float32]:
     """(k, k) of unit energy that gives white noise this autocorrelation, nearly: the root of its spectrum."""
-    taper = np.bartlett(len(autocorrelation) + 2)[1:-1]
+    taper = np.sin(np.pi * np.arange(1, len(autocorrelation) + 1) / (len(autocorrelation) + 1))
     spectrum = np.fft.fft2(np.fft.ifftshift(autocorrelation * np.outer(taper, taper))).real
     kernel = np.fft.fftshift(np.fft.ifft2(np.sqrt(np.maximum(spectrum, 0.0))).real)
     return np.asarray(kernel / np.sqrt((kernel**2).sum()), dtype=np.float32)
@@ -132,7 +132,7 @@ def _level(rest: NDArray[np.float32], flat: Mask) -> NDArray[np.float32]:
     power = cv2.GaussianBlur(np.where(flat, np.square(rest), np.float32(0.0)), (0, 0), LEVEL_PIXELS)
     share = cv2.GaussianBlur(counted, (0, 0), LEVEL_PIXELS)
     near = (power + 1e-3 * mean) / (share + 1e-3)  # far from all that is flat, the mean
-    return np.sqrt(np.clip(near / mean, 0.1, 4.0)).astype(np.float32)
+    return np.asarray(np.sqrt(np.clip(near / mean, 0.1, 4.0)), dtype=np.float32)
 
 
 def _like(plane: cv2.typing.MatLike, example: Plane) -> Plane:
