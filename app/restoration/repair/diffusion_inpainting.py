@@ -42,7 +42,7 @@ def diffusion_fill(picture: Plane, hole: Mask) -> Plane:
 
 
 def harmonic_fill(picture: Plane, hole: Mask) -> Plane:
-    """Every pixel of the hole becomes the mean of its four neighbours, nearly; arguments as `diffusion_fill`.
+    """Every pixel of a hole, (H, W) bool, becomes the mean of its four neighbours, nearly; (H, W, C) float32 both ways.
 
     Solved from coarse to fine, so that time goes by the picture's area and not by the hole's width.
     """

@@ -1,6 +1,6 @@
 """The photo's own grain for a smooth fill: as strong, as coarse and as coloured as in the flat surroundings.
 
-Measured on what a low-pass leaves over, in the flatter half of the ring around the holes, so that texture and edges are
+Measured on what a low-pass leaves over, in the flattest part of the ring around the holes, so that texture and edges are
 not taken for grain. Made from noise that hangs on a pixel's place alone, filtered to the measured autocorrelation:
 equal input gives equal grain, whatever the windows.
 """
@@ -17,6 +17,7 @@ from app.restoration.repair.diffusion_inpainting import Mask, Plane
 
 LOW_PASS_PIXELS = 3.0  # standard deviation; coarser things are picture, not grain
 RING_PIXELS = 32  # so far from a hole the grain is measured
+FLAT_SHARE = 0.3  # of the ring is taken for flat
 GUARD_PIXELS = 5  # so near to a hole it is not: the low-pass has seen the fill
 FEWEST_PIXELS = 200  # that say anything about grain
 WEAKEST = 0.4 / 255.0  # below it there is no grain, only rounding
@@ -59,7 +60,12 @@ def grain_for(filled: Plane, hole: Mask, place: tuple[int, int]) -> Plane:
 
 
 def measure_grain(filled: Plane, hole: Mask) -> Grain | None:
-    """The grain around the holes; None where there is none, or too little to see it. Arguments as `grain_for`."""
+    """The grain around the holes; None where there is none, or too little to see it.
+
+    Args:
+        filled: (H, W, C) float32 in [0, 1].
+        hole: (H, W), what was filled.
+    """
     smooth = _like(cv2.GaussianBlur(filled, (0, 0), LOW_PASS_PIXELS), filled)
     flat = _flat_ring(smooth, hole)
     if np.count_nonzero(flat) < FEWEST_PIXELS:
@@ -91,14 +97,14 @@ def place_noise(place: tuple[int, int], shape: tuple[int, ...], channels: int) -
 
 
 def _flat_ring(smooth: Plane, hole: Mask) -> Mask:
-    """The flatter half of what lies around the holes, (H, W)."""
+    """The flattest part of what lies around the holes, (H, W)."""
     distance = np.asarray(cv2.distanceTransform((~hole).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE))
     ring = (distance > GUARD_PIXELS) & (distance <= RING_PIXELS)
     if not ring.any():
         return ring
     grey = smooth.mean(axis=2)
     slope = np.abs(cv2.Sobel(grey, -1, 1, 0)) + np.abs(cv2.Sobel(grey, -1, 0, 1))
-    return np.asarray(ring & (slope <= np.median(slope[ring])), dtype=np.bool_)
+    return np.asarray(ring & (slope <= np.quantile(slope[ring], FLAT_SHARE)), dtype=np.bool_)
 
 
 def _autocorrelation(rest: NDArray[np.float32], flat: Mask) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ Window = tuple[slice, slice]  # rows, columns
 
 
 def windows_of(mask: Mask) -> Iterator[tuple[Window, Window]]:
-    """(the part with holes, the same with a margin) of every window with a hole."""
+    """(the part with holes, the same with a margin) of every window of a mask, (H, W) bool, that has a hole."""
     height, width = mask.shape
     for top in range(0, height, WINDOW_PIXELS):
         for left in range(0, width, WINDOW_PIXELS):
