@@ -10,24 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from training.damage.ageing import Scan, make_print
-from training.damage.held_out_kinds import HELD_OUT
-from training.damage.kinds import SHARES, TRAINED, DamageKind
-from training.damage.layers import Layer, Stroke, paste, rasterize
+from app.evaluation.damage.ageing import Scan, make_print
+from app.evaluation.damage.held_out_kinds import HELD_OUT
+from app.evaluation.damage.kinds import SHARES, TRAINED, DamageKind
+from app.evaluation.damage.layers import Layer, Stroke, paste, rasterize
+from app.evaluation.damage.scans import VISIBLE_CONTRAST, apply_damage, contrast, crop, scan_sample
 from training.damage.negative_pages import PAGES, draw_caption
 from training.damage.negatives import SCENES, DrawScene
-from training.damage.samples import (
-    UNDAMAGED_SHARE,
-    VISIBLE_CONTRAST,
-    Samples,
-    apply_damage,
-    contrast,
-    crop,
-    draw_scene,
-    make_damaged,
-    make_undamaged,
-    scan_sample,
-)
+from training.damage.samples import UNDAMAGED_SHARE, Samples, draw_scene, make_damaged, make_undamaged
 
 SIDE = 128
 KINDS = {**TRAINED, **HELD_OUT}

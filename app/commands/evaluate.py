@@ -73,6 +73,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--reference", type=absolute_path, metavar="FOLDER", help="references, of the results' size and names"
     )
     truth.add_argument("--degrade", action="store_true", help="make the inputs smaller (by --scale) and restore them")
+    truth.add_argument("--damage", action="store_true", help="draw scratches and the like on the inputs, repair them")
+    drawn = parser.add_argument_group("what belongs to --damage")
+    drawn.add_argument("--damage-samples", type=int, default=12, metavar="N", help="damaged pictures of each kind (12)")
     made = parser.add_argument_group("what --degrade does besides MATLAB's bicubic")
     made.add_argument("--noise", type=float, default=0.0, metavar="SIGMA", help="Gaussian noise, 0 to 100 of 255")
     made.add_argument("--jpeg", type=int, metavar="QUALITY", help="JPEG, 1 to 100")
@@ -95,6 +98,10 @@ def _add_shared(group: argparse._ArgumentGroup) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """One evaluation from the folders to the written report."""
+    if asked.damage:
+        from app.commands import evaluate_damage  # what draws damage, which no other run needs
+
+        return evaluate_damage.run(asked)
     settings = read_settings()
     task, left_out = make_task(asked, settings)
     machine = restore.Machine(asked.device, asked.precision, asked.tile, asked.engine)

@@ -19,7 +19,7 @@ from app.evaluation.records import Cell, PhotoRow, Report
 from app.evaluation.report_style import SCRIPT, STYLE
 
 _MOST_PLOTTED_PHOTOS = 60
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _TITLES = {
     "fidelity": "How true the results stay to the photos",
     "reference": "Results against references",
@@ -42,7 +42,7 @@ def as_html(report: Report) -> str:
     )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
         f"<title>{escape(_TITLES[report.mode])}</title><style>{STYLE}</style></head>\n<body><main>\n{body}\n</main>"
@@ -217,8 +217,8 @@ def _comparison(photo: PhotoRow, cell: Cell) -> str:
     """The whole photo, before and after under one handle."""
     assert photo.before is not None
     assert cell.views is not None
-    before = _image(photo.before.whole, f"{photo.label} before")
-    after = _image(cell.views.whole, f"{photo.label} restored by {cell.column}")
+    before = image(photo.before.whole, f"{photo.label} before")
+    after = image(cell.views.whole, f"{photo.label} restored by {cell.column}")
     handle = f'<input type="range" value="50" aria-label="before and after of {escape(photo.label, quote=True)}">'
     words = f"<figcaption>before | {escape(cell.column)}</figcaption>"
     return (
@@ -234,7 +234,7 @@ def _details(photo: PhotoRow) -> str:
     shown += [(cell.column, cell.views) for cell in photo.cells if cell.views and cell.column != BASELINE]
     shown += [("reference", photo.truth)] if photo.truth else []
     pictures = "".join(
-        f"<figure>{_image(views.detail, f'{photo.label}, detail, {name}')}"
+        f"<figure>{image(views.detail, f'{photo.label}, detail, {name}')}"
         f"<figcaption>{escape(name)}</figcaption></figure>"
         for name, views in shown
     )
@@ -242,7 +242,8 @@ def _details(photo: PhotoRow) -> str:
     return f'<p class="caption">{words}</p><div class="details">{pictures}</div>'
 
 
-def _image(webp: bytes, alt: str) -> str:
+def image(webp: bytes, alt: str) -> str:
+    """A picture within the page."""
     data = base64.b64encode(webp).decode("ascii")
     return f'<img alt="{escape(alt, quote=True)}" src="data:image/webp;base64,{data}">'
 

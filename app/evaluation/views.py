@@ -65,9 +65,7 @@ def make_views(rgb: Rgb, whole_size: tuple[int, int], box: Box, detail_size: tup
     """
     left, top, width, height = box
     detail = rgb[top : top + height, left : left + width]
-    return Views(
-        _webp(_resized(rgb, whole_size), _WHOLE_QUALITY), _webp(_resized(detail, detail_size), _DETAIL_QUALITY)
-    )
+    return Views(webp(_resized(rgb, whole_size), _WHOLE_QUALITY), webp(_resized(detail, detail_size), _DETAIL_QUALITY))
 
 
 def whole_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -93,7 +91,8 @@ def _resized(rgb: Rgb, size: tuple[int, int]) -> Rgb:
     return bicubic_to(rgb, size)
 
 
-def _webp(rgb: Rgb, quality: int) -> bytes:
+def webp(rgb: Rgb, quality: int) -> bytes:
+    """(H, W, 3) uint8 RGB as a WebP file of a quality of 0 to 100."""
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(rgb)).save(file, "WEBP", quality=quality, method=_WEBP_METHOD)
     return file.getvalue()

@@ -19,59 +19,28 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from app.evaluation.damage.agreement import Agreement, agreement
+from app.evaluation.damage.kinds import DamageKind
+from app.evaluation.damage.layers import clipped
+from app.evaluation.damage.scans import VISIBLE_CONTRAST, Sample, crop, scan_sample
+from app.evaluation.damage.trials import GROUPS, KINDS, SEED, SIDE, damaged_samples
 from app.restoration.device import choose_device, choose_precision
 from training.damage import sheets
 from training.damage.finder import Finder
-from training.damage.held_out_kinds import HELD_OUT
-from training.damage.kinds import TRAINED, DamageKind
-from training.damage.layers import clipped
-from training.damage.metrics import Agreement, agreement
 from training.damage.negative_pages import draw_line_drawing, draw_page
 from training.damage.negatives import draw_collars, draw_jewellery, draw_lace
-from training.damage.samples import VISIBLE_CONTRAST, Sample, crop, scan_sample
 from training.damage.segmentation_task import SegmentationTask
 from training.damage.trainer import averaged_network
 from training.photos import read_rgb, scikit_photos, split
 
-SEED = 4242  # no training draws from it
-SIDE = 320
 SAMPLES_A_KIND = 24
 DRAWN_A_KIND = 12
 SHEET_ROWS = 6
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-KINDS = {**TRAINED, **HELD_OUT}
-GROUPS: dict[str, tuple[DamageKind, ...]] = {
-    "thin": (DamageKind.SCRATCH, DamageKind.HAIR),
-    "cracks": (DamageKind.CRACK, DamageKind.PERCOLATION_CRACK),
-    "dust": (DamageKind.DUST, DamageKind.SPECKLE, DamageKind.LINT),
-    "thin, cracks and dust": (
-        DamageKind.SCRATCH,
-        DamageKind.HAIR,
-        DamageKind.CRACK,
-        DamageKind.PERCOLATION_CRACK,
-        DamageKind.DUST,
-        DamageKind.SPECKLE,
-        DamageKind.LINT,
-    ),
-    "wide": (DamageKind.WIDE_CRACK,),
-    "blotches": (DamageKind.BLOTCH, DamageKind.STAIN),
-    "crease": (DamageKind.CREASE,),
-    "corners and borders": (DamageKind.CORNER, DamageKind.BORDER),
-    "kept out of training": tuple(HELD_OUT),
-    "all": tuple(KINDS),
-}
 CONTRASTS = (VISIBLE_CONTRAST, 0.12, 0.25, 1.0)  # borders of the classes by which recall is told apart
 
 ByThreshold = dict[float, Agreement]
-
-
-def damaged_samples(photos: Sequence[NDArray[np.uint8]], kind: DamageKind, count: int) -> Iterator[Sample]:
-    """Held-out photos, (H, W, 3) uint8, under one kind of damage; equal calls give equal samples."""
-    for index in range(count):
-        rng = np.random.default_rng([SEED, list(KINDS).index(kind), index])
-        picture = crop(photos[int(rng.integers(len(photos)))], SIDE, rng)
-        yield scan_sample(picture, [KINDS[kind]], rng)
 
 
 def undamaged_pictures(

@@ -31,7 +31,7 @@ def export(checkpoint: Path, target: Path, data: str, figures: Path | None) -> P
     network = (load_inpainting if is_inpainting else load_segmentation)(weights)
     widths = ", ".join(map(str, state["recipe"]["widths"]))
     metadata = {
-        "architecture": f"{type(network).__name__}: U-Net on pixels packed two by two, {widths} channels, RGB",
+        "architecture": f"{type(network).__name__}: U-Net on packed pixels, {widths} channels, RGB",
         "recipe": json.dumps(state["recipe"], sort_keys=True),
         "data": data,
         "seed": str(state["recipe"]["seed"]),

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from training.damage.layers import Plane, Rng, Stroke, Unit, clipped, curve, rasterize, smooth_noise, wander
+from app.evaluation.damage.layers import Plane, Rng, Stroke, Unit, clipped, curve, rasterize, smooth_noise, wander
 from training.damage.negatives import scene_color
 
 _LETTERS = np.array(list(string.ascii_letters + string.digits + "     .,;:-!?'"))

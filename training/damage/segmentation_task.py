@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from app.evaluation.damage.agreement import Agreement, agreement
 from app.restoration.repair.segmentation_network import WIDTHS, make_segmentation
 from training.damage.finder import Finder
 from training.damage.losses import segmentation_loss
-from training.damage.metrics import Agreement, agreement
 from training.damage.samples import Samples
 from training.damage.trainer import Batch, Recipe
 

@@ -1,37 +1,47 @@
-"""Holes filled from their surroundings, in windows around them.
+"""Holes filled from their surroundings, window by window, and the photo's own grain put back.
 
-For now by OpenCV's Navier-Stokes inpainting alone.
+Diffusion fills everything; where a hole is wide the inpainting network, if there is one, corrects what diffusion says.
+Windows go from top left to bottom right, and each takes what is filled already for known, so that no border between
+two can be seen. Time goes by the area around the holes. Outside the mask not one bit changes: the fill takes up the
+values of the hole's edge, and the grain fades in from there, so nothing outside needs to be feathered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from app.errors import Cancelled
 from app.images import Pixels
-from app.restoration.repair.inpainting_network import FillCorrection
+from app.restoration.repair.diffusion_inpainting import Mask, Plane, diffusion_fill
+from app.restoration.repair.grain import grain_for
+from app.restoration.repair.inpainting_network import MULTIPLE, FillCorrection
+from app.restoration.repair.windows import Window, windows_of
 from app.stages import OnFraction
 
-_WINDOW_PIXELS, _MARGIN_PIXELS, _RADIUS_PIXELS = 512, 48, 3
+WIDE_PIXELS = 6  # holes wider than this are the network's
+_FILLING_SHARE = 0.8  # of the time; the rest is grain
 
 
 def fill(
     rgb: Pixels,
-    mask: NDArray[np.bool_],
+    mask: Mask,
     network: FillCorrection | None = None,
     on_fraction: OnFraction = lambda fraction: True,
+    *,
+    with_grain: bool = True,
 ) -> Pixels:
     """A new picture with the masked pixels filled; outside the mask not one bit changes.
 
     Args:
-        rgb: (H, W, 3) uint8 or uint16 RGB.
+        rgb: (H, W, 3) uint8 or uint16 RGB. Where it is grey the fill is grey.
         mask: (H, W), what is to be filled.
-        network: corrects wide holes; None: the library fills them too.
+        network: corrects wide holes; None: diffusion fills them too.
         on_fraction: told the fraction done after every window.
+        with_grain: False leaves the fill smooth, which is how fills are compared by figures.
 
     Returns:
         (H, W, 3) of the same dtype.
@@ -39,27 +49,70 @@ def fill(
     Raises:
         Cancelled: `on_fraction` said stop.
     """
-    filled = rgb.copy()
-    windows = list(_windows(mask))
+    filled, open_holes = rgb.copy(), mask.copy()
+    windows = list(windows_of(mask))
+    passes = 1.0 if not with_grain else _FILLING_SHARE
     for number, (inner, outer) in enumerate(windows):
-        hole = mask[outer].astype(np.uint8)
-        channels = [cv2.inpaint(rgb[outer][..., c], hole, _RADIUS_PIXELS, cv2.INPAINT_NS) for c in range(3)]
-        seen = np.stack(channels, axis=2)
-        core = tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
-        filled[inner][mask[inner]] = seen[core][mask[inner]]
-        if not on_fraction((number + 1) / len(windows)):
-            raise Cancelled
+        _write(filled, inner, outer, mask, _smooth(filled[outer], open_holes[outer], network))
+        open_holes[inner] = False
+        _go_on(on_fraction, passes * (number + 1) / len(windows))
+    smooth = filled.copy() if with_grain else filled
+    for number, (inner, outer) in enumerate(windows if with_grain else ()):
+        plane = _plane(smooth[outer])
+        grain = grain_for(plane, mask[outer], (outer[0].start, outer[1].start))
+        _write(filled, inner, outer, mask, plane + grain)
+        _go_on(on_fraction, passes + (1.0 - passes) * (number + 1) / len(windows))
     return filled
 
 
-def _windows(mask: NDArray[np.bool_]) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
-    """(rows, columns) of every window with a hole, and the same with a margin."""
-    height, width = mask.shape
-    for top in range(0, height, _WINDOW_PIXELS):
-        for left in range(0, width, _WINDOW_PIXELS):
-            bottom, right = min(height, top + _WINDOW_PIXELS), min(width, left + _WINDOW_PIXELS)
-            if mask[top:bottom, left:right].any():
-                margin = _MARGIN_PIXELS
-                rows = slice(max(0, top - margin), min(height, bottom + margin))
-                columns = slice(max(0, left - margin), min(width, right + margin))
-                yield (slice(top, bottom), slice(left, right)), (rows, columns)
+def wide_part(hole: Mask) -> Mask:
+    """Where a hole, (H, W) bool, is wider than `WIDE_PIXELS` in every direction."""
+    side = WIDE_PIXELS + 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    return np.asarray(cv2.morphologyEx(hole.astype(np.uint8), cv2.MORPH_OPEN, disc), dtype=np.bool_)
+
+
+def correct(network: FillCorrection, begun: Plane, hole: Mask) -> Plane:
+    """The network's fill of the whole hole, (H, W) bool: a fill (H, W, 3 or 1) float32 in [0, 1] to the same."""
+    height, width = hole.shape
+    padding = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
+    parameter = next(network.parameters())
+    color = np.repeat(begun, 3, axis=2) if begun.shape[2] == 1 else begun
+    x = torch.from_numpy(np.ascontiguousarray(color.transpose(2, 0, 1)))[None].to(parameter)  # (1, 3, H, W)
+    where = torch.from_numpy(hole[None, None]).to(parameter)
+    with torch.inference_mode():
+        y = network(functional.pad(x, padding, mode="replicate"), functional.pad(where, padding))
+    pixels: NDArray[np.float32] = y[0, :, :height, :width].float().clamp(0.0, 1.0).permute(1, 2, 0).cpu().numpy()
+    return pixels.mean(axis=2, keepdims=True) if begun.shape[2] == 1 else pixels
+
+
+def _smooth(pixels: Pixels, hole: Mask, network: FillCorrection | None) -> Plane:
+    """One window, (H, W, 3), without grain: (H, W, 3), or (H, W, 1) where it is grey."""
+    plane = diffusion_fill(_plane(pixels, hole), hole)
+    wide = wide_part(hole)
+    if network is None or not wide.any():
+        return plane
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * WIDE_PIXELS + 1,) * 2)
+    share = cv2.GaussianBlur(cv2.dilate(wide.astype(np.float32), disc), (0, 0), WIDE_PIXELS / 3)[:, :, None]
+    return np.asarray(plane + share * (correct(network, plane, hole) - plane), dtype=np.float32)
+
+
+def _plane(pixels: Pixels, hole: Mask | None = None) -> Plane:
+    """(H, W, 3) uint8 or uint16 to float32 in [0, 1]; one channel where everything outside the hole is grey."""
+    known = pixels if hole is None else pixels[~hole]
+    is_grey = bool((known[..., :1] == known[..., 1:]).all())
+    chosen = pixels[:, :, :1] if is_grey else pixels
+    return chosen.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+
+
+def _write(target: Pixels, inner: Window, outer: Window, mask: Mask, plane: Plane) -> None:
+    """The masked pixels of one window's core, rounded."""
+    core = tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
+    where = mask[inner]
+    peak = np.iinfo(target.dtype).max
+    target[inner][where] = np.rint(np.clip(plane[core][where], 0.0, 1.0) * peak)
+
+
+def _go_on(on_fraction: OnFraction, fraction: float) -> None:
+    if not on_fraction(fraction):
+        raise Cancelled

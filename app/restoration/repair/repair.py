@@ -20,6 +20,7 @@ from app.notices import Notice, NoticeKind, notice
 from app.options import Repair
 from app.restoration.repair.detection import DamageNetwork, find_damage
 from app.restoration.repair.filling import fill
+from app.restoration.repair.halo import with_halo
 from app.restoration.repair.inpainting_network import FillCorrection
 from app.restoration.repair.mask import FACE_THRESHOLDS, THRESHOLDS, FaceBox, Mask, count_regions, make_mask, share_in
 from app.results import RestorationResult
@@ -122,7 +123,7 @@ def _found(
         faces = tuple(find_faces(picture.rgb))
     if faces:
         mask = make_mask(probability, THRESHOLDS[mode], faces, FACE_THRESHOLDS[mode])
-    return DamageLayer(probability, mask, faces)
+    return DamageLayer(probability, with_halo(picture.rgb, mask), faces)
 
 
 def _report(damage: DamageLayer, mode: Repair, *, is_own: bool, knows_faces: bool) -> dict[str, Any]:

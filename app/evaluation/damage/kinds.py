@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.damage.layers import (
+from app.evaluation.damage.layers import (
     SUPERSAMPLING,
     Layer,
     Plane,

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.damage.layers import Print, Rng, Unit, clipped
+from app.evaluation.damage.layers import Print, Rng, Unit, clipped
 
 MODERN_SHARE = 0.2  # of the prints, which are as sharp and as colourful as the photo itself
 GREY_SHARE = 0.7

@@ -13,8 +13,19 @@ import cv2
 import numpy as np
 from skimage.graph import MCP_Geometric
 
-from training.damage.kinds import DamageKind, Draw, bare_color
-from training.damage.layers import Layer, Plane, Points, Print, Rng, clipped, place, shifted, smooth_noise, textured
+from app.evaluation.damage.kinds import DamageKind, Draw, bare_color
+from app.evaluation.damage.layers import (
+    Layer,
+    Plane,
+    Points,
+    Print,
+    Rng,
+    clipped,
+    place,
+    shifted,
+    smooth_noise,
+    textured,
+)
 
 
 def draw_percolation_crack(canvas: Print, rng: Rng) -> list[Layer]:

@@ -1,0 +1,54 @@
+"""What is tried: photos under each kind of damage, and holes to fill, of seeds that no training draws from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.evaluation.damage.held_out_kinds import HELD_OUT
+from app.evaluation.damage.holes import FillSample, make_fill_sample
+from app.evaluation.damage.kinds import TRAINED, DamageKind
+from app.evaluation.damage.scans import Sample, crop, scan_sample
+
+SEED = 4242  # no training draws from it
+SIDE = 320
+HOLES_SIDE = 256
+KINDS = {**TRAINED, **HELD_OUT}
+GROUPS: dict[str, tuple[DamageKind, ...]] = {
+    "thin": (DamageKind.SCRATCH, DamageKind.HAIR),
+    "cracks": (DamageKind.CRACK, DamageKind.PERCOLATION_CRACK),
+    "dust": (DamageKind.DUST, DamageKind.SPECKLE, DamageKind.LINT),
+    "thin, cracks and dust": (
+        DamageKind.SCRATCH,
+        DamageKind.HAIR,
+        DamageKind.CRACK,
+        DamageKind.PERCOLATION_CRACK,
+        DamageKind.DUST,
+        DamageKind.SPECKLE,
+        DamageKind.LINT,
+    ),
+    "wide": (DamageKind.WIDE_CRACK,),
+    "blotches": (DamageKind.BLOTCH, DamageKind.STAIN),
+    "crease": (DamageKind.CREASE,),
+    "corners and borders": (DamageKind.CORNER, DamageKind.BORDER),
+    "kept out of training": tuple(HELD_OUT),
+    "all": tuple(KINDS),
+}
+
+
+def damaged_samples(photos: Sequence[NDArray[np.uint8]], kind: DamageKind, count: int) -> Iterator[Sample]:
+    """Photos, (H, W, 3) uint8, under one kind of damage; equal calls give equal samples."""
+    for index in range(count):
+        rng = np.random.default_rng([SEED, list(KINDS).index(kind), index])
+        picture = crop(photos[int(rng.integers(len(photos)))], SIDE, rng)
+        yield scan_sample(picture, [KINDS[kind]], rng)
+
+
+def hole_samples(photos: Sequence[NDArray[np.uint8]], count: int) -> Iterator[FillSample]:
+    """Holes in photos, (H, W, 3) uint8, without grain around them; equal calls give equal samples."""
+    for index in range(count):
+        rng = np.random.default_rng([SEED, len(KINDS), index])
+        picture = crop(photos[int(rng.integers(len(photos)))], HOLES_SIDE, rng)
+        yield make_fill_sample(picture, rng, with_grain=False)
