@@ -1,7 +1,7 @@
 // "Damage" in the comparison: a button that opens the panel in which one sees what was found, and says what is repaired.
-// Its modules come when it is opened for the first time.
+// Its modules and its style come when it is opened for the first time.
 
-import { announce, find, setAttribute, setText } from "./dom.js";
+import { announce, el, find, setAttribute, setText } from "./dom.js";
 import { text } from "./text.js";
 
 export class Damage {
@@ -92,8 +92,15 @@ export class Damage {
   }
 
   async #load() {
-    const found = await import("./damage_panel.js").catch(() => null);
+    const [found] = await Promise.all([import("./damage_panel.js").catch(() => null), styled("style/damage.css")]);
     return found && new found.DamagePanel(this.compare, {
       close: () => this.close(), sent: (attempt, job) => this.act.sent(attempt, job) });
   }
+}
+
+/** A style sheet is there, or cannot be had: the panel works without it. */
+function styled(address) {
+  return new Promise((resolve) => {
+    document.head.append(el("link", { rel: "stylesheet", href: address, on: { load: resolve, error: resolve } }));
+  });
 }
