@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from app.backends.protocol import Backend, Previewing
+from app.backends.protocol import Backend, Previewing, Repairing
 from app.errors import Unavailable, Unprocessable
 from app.images import (
     PATCH_SIDE_PIXELS,
@@ -28,6 +28,8 @@ from app.notices import Notice
 from app.options import BackendName, Partial, Quality, Repair, RestoreOptions
 
 TURN_SECONDS = 60.0  # how long a patch waits for its turn
+# Of a photo's pixels: below it a few marks are more often a star, a hair or a wire than damage.
+SUGGESTED_SHARE = 0.004
 _MARGIN_PIXELS = 64  # covers what the networks of the table see around a patch
 _REPAIR_MARGIN_PIXELS = 224  # what the search for damage sees
 _LONGEST_WINDOW_PIXELS = 2048
@@ -158,6 +160,14 @@ class Previewer:
         return PreviewedPatch(
             quality, done.model, picture.width, picture.height, round(done.seconds, 2), jpeg, done.warnings
         )
+
+    def damage_share(self, path: Path) -> float:
+        """Which part of a photo, 0 to 1, looks damaged where it is made small. Raises as `Repairing.damage_share`."""
+        overview = self._reader.overview(path, keep_partial=True, rotate=0)
+        backend: object = self._backends.get(BackendName.LOCAL)
+        if not isinstance(backend, Repairing):
+            raise previews_elsewhere()
+        return backend.damage_share(overview.small, TURN_SECONDS)
 
     def _backend(self) -> Previewing:
         backend: object = self._backends.get(BackendName.LOCAL)
