@@ -72,6 +72,11 @@ def test_a_slope_is_carried_on_over_a_thin_hole_and_a_flat_picture_stays_flat() 
     thin[:, 30:34] = True
     spoiled = np.where(thin[:, :, None], np.float32(1.0), slope)
     np.testing.assert_allclose(diffusion_fill(spoiled, thin), slope, atol=2e-3)
+    bowl = 0.2 + 0.6 * ((np.tile(np.arange(64, dtype=np.float32), (48, 1))[:, :, None] - 32.0) / 32.0) ** 2
+    bent = np.zeros((48, 64), np.bool_)
+    bent[:, 29:35] = True
+    apart = [np.abs(each(bowl, bent) - bowl)[12:36].mean() for each in (diffusion_fill, harmonic_fill)]
+    assert apart[0] < 0.9 * apart[1], "slopes are carried on from the edge"
     flat = np.full((48, 64, 3), 0.25, np.float32)
     wide = np.zeros((48, 64), np.bool_)
     wide[5:40, 10:60] = True
@@ -95,6 +100,12 @@ def test_no_border_between_windows_can_be_seen(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(windows, "MARGIN_PIXELS", 32)
     apart = fill(photo, mask, with_grain=False)
     assert np.abs(apart.astype(int) - whole).max() < 12
+    block = np.zeros((200, 260), np.bool_)
+    block[40:150, 20:120] = True
+    ramp = np.repeat(np.tile(np.linspace(30, 220, 260).astype(np.uint8), (200, 1))[:, :, None], 3, axis=2)
+    monkeypatch.setattr(windows, "MARGIN_PIXELS", 8)
+    steps = np.abs(np.diff(fill(ramp, block, with_grain=False).astype(int), axis=1))
+    assert steps[45:145, 63].max() < 8, "a window begins with what the one before has filled"
     across = np.abs(np.diff(apart.astype(int), axis=1))[90:106]  # steps at 63|64 against all steps in the hole
     assert across[:, 63].max() <= np.percentile(across, 99.5) + 1
 

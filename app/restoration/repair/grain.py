@@ -1,7 +1,7 @@
 """The photo's own grain for a smooth fill: as strong, as coarse and as coloured as in the flat surroundings.
 
-Measured on what a low-pass leaves over, in the flattest part of the ring around the holes, so that texture and edges are
-not taken for grain. Made from noise that hangs on a pixel's place alone, filtered to the measured autocorrelation:
+Measured on what a low-pass leaves over, in the flattest part of the ring around the holes, so that texture and edges
+are not taken for grain. Made from noise that hangs on a pixel's place alone, filtered to the measured autocorrelation:
 equal input gives equal grain, whatever the windows.
 """
 
