@@ -206,7 +206,11 @@ def test_what_the_process_lacks_is_never_the_photos_fault(
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(MemoryError(), "out_of_memory"), (Internal("decoder_unavailable", "No."), "decoder_unavailable")],
+    [
+        (MemoryError(), "out_of_memory"),
+        (Internal("decoder_unavailable", "No."), "decoder_unavailable"),
+        (Unavailable("decoder_out_of_memory", "Killed."), "decoder_out_of_memory"),
+    ],
 )
 def test_a_lack_of_memory_is_tried_again_alone_before_it_is_the_photos_own(
     harness: Harness, error: Exception, code: str

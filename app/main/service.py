@@ -27,6 +27,7 @@ from app.api.workers_catalog import WorkersCatalog
 from app.backends.protocol import Backend
 from app.errors import RestoreError
 from app.images import Decoder, DecoderPool
+from app.images.decoder_pool import IDLE_SECONDS
 from app.jobs.deletion import Deletion
 from app.jobs.lease_keeper import LeaseKeeper, LeaseTimes
 from app.jobs.previewing import Previewer
@@ -43,6 +44,7 @@ from app.main.webhooks import open_webhook_delivery, webhook_addresses_of
 from app.process_names import own_process_name
 from app.queue import LocalQueue, Queue
 from app.settings import Settings
+from app.threads import PeriodicThread
 from app.worker import WorkerHealth
 
 if TYPE_CHECKING:
@@ -71,6 +73,13 @@ class Service:
         self._rate_limits = RateLimits(settings.rate_limit, cluster.open_windows(settings.broker_url))
         self._inspectors = DecoderPool(limits_of(settings).image)
         base = self._base = open_infrastructure(settings, lease_times)
+        self._idle_decoders = PeriodicThread(
+            "idle-decoders",
+            self._inspectors.end_idle,
+            IDLE_SECONDS / 2,
+            trouble="decoders that are not needed stay",
+            on_restart=base.metrics.thread_restarted,
+        )
         self._users = Users(settings, self._rate_limits, base.metrics)
         self._webhooks = open_webhook_delivery(settings, base.store, base.metrics)
         self._model_downloads = open_model_downloads(settings) if restores else None
@@ -89,7 +98,8 @@ class Service:
                 describe=describe,
                 warm_up=warm_up,
                 on_hang=on_hang,
-                warm=self._warm_inspectors,
+                warm=self._warm_scanner,
+                decoder=self._inspectors,
                 hand_over_tiles=self._pyramids.hand_over,
             )
             self.loaded = self.restoring.loaded
@@ -112,6 +122,7 @@ class Service:
         self._users.start(context.store)
         context.job_events.start(context.events)
         context.pyramids.start()
+        self._idle_decoders.start()
         waiting = self._take_back() if self.restoring is not None else []
         context.janitor.start()
         context.lease_keeper.start()
@@ -157,6 +168,7 @@ class Service:
         if self.restoring is not None:
             await asyncio.to_thread(self.restoring.close)
         await asyncio.to_thread(context.reblender.close)
+        await asyncio.to_thread(self._idle_decoders.stop)
         await asyncio.to_thread(context.inspectors.close)
         await context.pyramids.close()
         await asyncio.to_thread(context.pools.shutdown)
@@ -251,9 +263,12 @@ class Service:
             scan=None if self._scanner is None else self._scanner.scan,
         )
 
-    def _warm_inspectors(self) -> None:
+    def _warm_scanner(self) -> None:
         if self._scanner is not None:
             self._scanner.away()  # the first look also finds out its limit
+
+    def _warm_inspectors(self) -> None:
+        self._warm_scanner()
         try:
             self._inspectors.start()
         except RestoreError as error:  # the first photo tries again
