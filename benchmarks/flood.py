@@ -50,7 +50,7 @@ def flood(weights: Path, submits: int) -> dict[str, Any]:
     """
     photo = invented_photo(_SIDE_PIXELS)
     keys = ",".join(f"{name}:{key}" for name, key in _KEYS.items())
-    settings = {"API_KEY": keys, "RATE_LIMIT": "600/minute"}
+    settings: dict[str, Any] = {"API_KEY": keys, "RATE_LIMIT": "600/minute"}
     with running_service(weights, headers={"X-API-KEY": _KEYS["quiet"]}, **settings) as service:
         _waits(service, photo, 2)
         alone = _waits(service, photo, submits)
@@ -69,7 +69,7 @@ def flood(weights: Path, submits: int) -> dict[str, Any]:
 
 
 def _median(waits: list[Waits], name: str) -> float:
-    return statistics.median(getattr(each, name) for each in waits)
+    return float(statistics.median(getattr(each, name) for each in waits))
 
 
 def invented_photo(side: int) -> bytes:

@@ -49,11 +49,6 @@ def submit(harness: Harness, worker: Worker, photos: int = 1) -> Job:
     return job
 
 
-def all_heard(worker: Worker) -> bool:
-    """Whether no wake-up is left: what still waits was looked at and not taken."""
-    return bool(worker._lanes[0]._consumer._wake_ups.empty())  # type: ignore[attr-defined]
-
-
 def working_threads() -> list[str]:
     """The worker's threads that have not ended."""
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("worker-")]
@@ -81,7 +76,7 @@ def test_the_next_photo_is_decoded_while_one_is_restored_and_only_one(make: Make
     job = submit(harness, worker, photos=4)
     worker.start()
     until(gate.reached.is_set)
-    until(lambda: len(worker.active_runs.at(Step.READY)) == 1 and all_heard(worker))
+    until(lambda: len(worker.active_runs.at(Step.READY)) == 1 and harness.queue.all_heard())
     assert harness.states(job) == ["processing", "processing", "queued", "queued"]
     health = worker.health()
     assert (health.status, health.current_attempt) == ("busy", job.attempts[0].id)
@@ -105,7 +100,7 @@ def test_the_next_photo_is_restored_while_the_last_is_encoded_and_no_further(
     worker.start()
     until(lambda: harness.backend.runs == 2)
     until(lambda: len(worker.active_runs.at(Step.RESTORED)) == 1)
-    until(lambda: len(worker.active_runs.at(Step.READY)) == 1 and all_heard(worker))
+    until(lambda: len(worker.active_runs.at(Step.READY)) == 1 and harness.queue.all_heard())
     assert harness.backend.runs == 2  # one is being encoded, one waits for that, one is decoded
     until(lambda: harness.states(job) == ["processing"] * 3 + ["queued"] * 2)
     hold.set()

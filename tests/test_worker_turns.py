@@ -12,13 +12,12 @@ import pytest
 
 from app.errors import Unprocessable
 from app.images import Decoder
-from app.jobs.memory_need import PROCESS_BYTES, attempt_bytes
+from app.jobs.memory_need import PROCESS_BYTES
 from app.store import Job
 from app.worker import Worker
 from app.worker.active_runs import Step
 from app.worker.ready_photos import ReadyPhotos
 from tests.harness import Gate, Harness, photo_bytes, until
-from tests.test_worker import all_heard
 
 Make = Callable[..., tuple[Harness, Worker]]
 LOUD, QUIET, THIRD = "loud", "quiet", "third"
@@ -28,12 +27,12 @@ LOUD, QUIET, THIRD = "loud", "quiet", "third"
 def make(tmp_path: Path, decoder: Decoder) -> Iterator[Make]:
     made: list[tuple[Harness, Worker]] = []
 
-    def build(decode: Any = None) -> tuple[Harness, Worker]:
+    def build(decode: Any = None, memory_bytes: int | None = None) -> tuple[Harness, Worker]:
         harness = Harness(tmp_path, None, decode or decoder)
         harness.open()
-        worker = Worker(
-            harness.runner, harness.store, harness.metrics, harness.queue, rescan_seconds=60.0, stop_grace_seconds=5.0
-        )  # no rescan: every photo must be woken for
+        parts = (harness.runner, harness.store, harness.metrics, harness.queue)
+        # No rescan: every photo must be woken for.
+        worker = Worker(*parts, rescan_seconds=60.0, stop_grace_seconds=5.0, memory_bytes=memory_bytes)
         made.append((harness, worker))
         return harness, worker
 
@@ -105,21 +104,18 @@ def test_one_photo_of_an_owner_and_two_in_all_are_ahead(make: Make) -> None:
     jobs += [submit(harness, owner, 2) for owner in (QUIET, THIRD)]
     until(lambda: len(ahead(worker)) == 2)
     harness.queue.publish(jobs[0].attempts[4].id)
-    until(lambda: all_heard(worker))
+    until(lambda: harness.queue.all_heard())
     assert (ahead(worker), harness.store.counts().processing) == ([LOUD, QUIET], 3)
     gate.opened.set()
     until(lambda: ended(harness))
 
 
 def test_without_memory_for_two_the_second_owner_waits_for_the_place_and_is_next(make: Make) -> None:
-    harness, worker = make()
+    harness, worker = make(memory_bytes=PROCESS_BYTES + 10**9)
     gate = Gate()
     began = follow(harness, worker, gate)
-    job = submit(harness, LOUD, 4)
-    worker._context.memory_bytes = PROCESS_BYTES + 3 * attempt_bytes(job.attempts[0])
-    worker._context.memory_bytes -= attempt_bytes(job.attempts[0]) // 2
-    worker._context.memory_bytes += attempt_bytes(job.attempts[0])  # three and a half, and the fourth does not fit
-    encoding = worker.active_runs.admit("e" * 32, "local", lambda _: True, alone=False, owner=THIRD, need_bytes=10**12)
+    submit(harness, LOUD, 4)
+    encoding = worker.active_runs.admit("e" * 32, "local", lambda _: True, alone=False, owner=THIRD, need_bytes=10**9)
     assert encoding is not None
     worker.active_runs.move(encoding, Step.FINISHING)
     worker.start()

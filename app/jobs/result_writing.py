@@ -78,13 +78,14 @@ class ResultWriter:
         if not progress(1.0, Stage.ENCODING):
             return None
         with self._storage.scratch(finished.attempt.id) as temporary, self._cut(finished) as keep_tiles:
-            result = self.encode(finished, temporary)
+            wanted = functools.partial(progress, 1.0, Stage.ENCODING)
+            for_room = not finished.paid  # which has its own patience
+            result = self._with_retries(lambda: self.encode(finished, temporary), wanted, for_room=for_room)
             if not progress(1.0, Stage.ENCODING):
                 return None
             name = self._storage.name_of_run(result.name, finished.token)
-            wanted = functools.partial(progress, 1.0, Stage.ENCODING)
             result = self._keep_faces(finished, dataclasses.replace(result, name=name), wanted)
-            self._with_retries(lambda: self._storage.publish(temporary, name), wanted)
+            self._with_retries(lambda: self._storage.publish(temporary, name), wanted, for_room=for_room)
             keep_tiles(name)
         return result
 
@@ -112,7 +113,7 @@ class ResultWriter:
             with self._storage.scratch(finished.attempt.id) as temporary:
                 images.keep_layers(temporary, restored.face_layers, restored.picture, finished.options.output_format)
                 layers_bytes = temporary.stat().st_size
-                self._with_retries(lambda: self._storage.publish_layers(temporary, result.name), wanted)
+                self._with_retries(lambda: self._storage.publish_layers(temporary, result.name), wanted, for_room=False)
         except (OSError, RestoreError) as error:
             log.warning("the faces of attempt %s could not be kept: %s", finished.attempt.id, error)
             return dataclasses.replace(result, warnings=(*result.warnings, FACES_NOT_KEPT))

@@ -41,6 +41,7 @@ from app.main.queue import open_queue
 from app.main.restoring import Describe, Restoring
 from app.main.users import Users, upload_places
 from app.main.webhooks import open_webhook_delivery, webhook_addresses_of
+from app.metrics import Metrics
 from app.process_names import own_process_name
 from app.queue import LocalQueue, Queue
 from app.settings import Settings
@@ -73,13 +74,7 @@ class Service:
         self._rate_limits = RateLimits(settings.rate_limit, cluster.open_windows(settings.broker_url))
         self._inspectors = DecoderPool(limits_of(settings).image)
         base = self._base = open_infrastructure(settings, lease_times)
-        self._idle_decoders = PeriodicThread(
-            "idle-decoders",
-            self._inspectors.end_idle,
-            IDLE_SECONDS / 2,
-            trouble="decoders that are not needed stay",
-            on_restart=base.metrics.thread_restarted,
-        )
+        self._idle_decoders = _make_idle_watch(self._inspectors, base.metrics)
         self._users = Users(settings, self._rate_limits, base.metrics)
         self._webhooks = open_webhook_delivery(settings, base.store, base.metrics)
         self._model_downloads = open_model_downloads(settings) if restores else None
@@ -273,6 +268,11 @@ class Service:
             self._inspectors.start()
         except RestoreError as error:  # the first photo tries again
             log.warning("the decoder could not be started: %s", error.detail)
+
+
+def _make_idle_watch(inspectors: DecoderPool, metrics: Metrics) -> PeriodicThread:
+    trouble, told = "decoders that are not needed stay", metrics.thread_restarted
+    return PeriodicThread("idle-decoders", inspectors.end_idle, IDLE_SECONDS / 2, trouble=trouble, on_restart=told)
 
 
 def _nothing() -> None:
