@@ -42,10 +42,19 @@ class DecoderPool:
         with self._borrowed() as decoder:
             decoder.start()
 
-    def decode(self, path: Path, *, page: int | None = None, keep_partial: bool = False, rotate: int = 0) -> Picture:
-        """See `Decoder.decode`."""
-        with self._photos, self._borrowed(long=True) as decoder:
-            return decoder.decode(path, page=page, keep_partial=keep_partial, rotate=rotate)
+    def decode(
+        self,
+        path: Path,
+        *,
+        page: int | None = None,
+        keep_partial: bool = False,
+        rotate: int = 0,
+        as_stored: bool = False,
+    ) -> Picture:
+        """See `Decoder.decode`. What is asked for as it is stored is a request's mask, and counts as a preview."""
+        turn = self._previews if as_stored else self._photos
+        with turn, self._borrowed(long=True) as decoder:
+            return decoder.decode(path, page=page, keep_partial=keep_partial, rotate=rotate, as_stored=as_stored)
 
     def read_header(self, path: Path) -> Header:
         """See `Decoder.read_header`."""

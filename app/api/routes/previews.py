@@ -76,19 +76,12 @@ async def preview(request: Request) -> Response:
     as soon as it is done, and should one fail, the problem as the last line.
     """
     context = get_context(request)
-    previewer = context.previewer
-    if previewer is None:
-        raise previews_elsewhere()
-    context.catalog.require_loaded()
-    (await context.rate_limits.hit_preview(get_owner(request))).check()
     opened = contextlib.AsyncExitStack()
     try:
-        if not opened.enter_context(context.previewing.acquire(get_owner(request))):
-            detail = "Another preview of yours is being made; ask again when it has ended."
-            raise TooManyRequests("too_many_previews", detail, retry_after_seconds=AT_ONCE_RETRY_SECONDS)
+        previewer = await preview_turn(request, context, opened)
         form = await uploads.receive(request, 1)
         opened.callback(form.abort)
-        with _told_when_lost(context):
+        with told_when_lost(context):
             prepared = await context.run_preview(_prepare, context, previewer, form)
         form.abort()
         lines = _lines(request, context, previewer, prepared, opened.pop_all())
@@ -98,6 +91,24 @@ async def preview(request: Request) -> Response:
         return JSONResponse({**first, "patches": [line async for line in lines]})
     finally:
         await opened.aclose()
+
+
+async def preview_turn(request: Request, context: AppContext, opened: contextlib.AsyncExitStack) -> Previewer:
+    """Who makes previews, once the owner may have one; the place is given back when `opened` closes.
+
+    Raises:
+        Unavailable: `preview_unavailable`, `starting` or `backend_failed`.
+        TooManyRequests: `rate_limited` or `too_many_previews`.
+    """
+    previewer = context.previewer
+    if previewer is None:
+        raise previews_elsewhere()
+    context.catalog.require_loaded()
+    (await context.rate_limits.hit_preview(get_owner(request))).check()
+    if not opened.enter_context(context.previewing.acquire(get_owner(request))):
+        detail = "Another preview of yours is being made; ask again when it has ended."
+        raise TooManyRequests("too_many_previews", detail, retry_after_seconds=AT_ONCE_RETRY_SECONDS)
+    return previewer
 
 
 def _prepare(context: AppContext, previewer: Previewer, form: MultipartForm) -> PreparedPreview:
@@ -124,7 +135,7 @@ async def _lines(
         for quality, options in prepared.variants:
             if await request.is_disconnected():
                 return
-            with _told_when_lost(context):
+            with told_when_lost(context):
                 patch = await context.run_preview(previewer.restore, prepared, quality, options)
             yield _patch_view(patch)
 
@@ -140,7 +151,7 @@ async def _told(request: Request, first: dict[str, Any], lines: AsyncIterator[di
 
 
 @contextlib.contextmanager
-def _told_when_lost(context: AppContext) -> Any:
+def told_when_lost(context: AppContext) -> Any:
     """A lost card ends the process, as it does under a photo."""
     try:
         yield
