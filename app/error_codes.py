@@ -150,6 +150,7 @@ _TABLE = {
     "storage_unavailable": ErrorFacts(503, "the server that keeps the photos cannot be reached or refuses"),
     "scan_unavailable": ErrorFacts(503, "the malware scanner does not answer, so nothing is taken", 10),
     "no_tiles": ErrorFacts(503, "libvips, which makes tiles, is not installed"),
+    "decoder_out_of_memory": ErrorFacts(503, "the decoder was ended, most likely because memory ran out"),
     "no_space": ErrorFacts(503, "there is no room to decode the photo"),
     "database_busy": ErrorFacts(503, "the job database is busy"),
     "database_unavailable": ErrorFacts(503, "the job database cannot be reached"),

@@ -2,7 +2,7 @@
 
 - token: milliseconds of one check by shared secret, RSA and elliptic curve, in this process;
 - cache: milliseconds from submit to end of a second identical job at 12 megapixels, and whether its bytes are equal;
-- flood: seconds from submit to start and to end of one owner's photo, alone and while another owner floods.
+- flood: seconds from submit to start and to end of one owner's photos, alone and while another owner floods (`flood`).
 
 With everything of users off it is `benchmarks.default_mode` that says what they cost. Run: `python -m benchmarks.users
 --weights FOLDER [--only PART]`. Prints lines and JSON.
@@ -12,28 +12,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import io
 import json
 import statistics
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx2
-from PIL import Image
 
-from benchmarks.request import invented_picture
-from benchmarks.running_service import RunningService, running_service
+from benchmarks.flood import flood, invented_photo
+from benchmarks.running_service import running_service
 
 _CHECKS = 2000
-_FLOODERS = 6
 _CACHED_SIDE = 433  # at scale 8 the result has 12 megapixels
 _WAIT = {"Prefer": "wait=30"}
-_KEYS = {"quiet": "a-key-of-the-quiet-owner", "loud": "a-key-of-the-loud-owner"}
 
 
 def token_check_ms() -> dict[str, float]:
@@ -73,60 +66,10 @@ async def _median_check_ms(tokens: Any, token: str) -> float:
     return 1000 * statistics.median(times)
 
 
-def flood(weights: Path, submits: int) -> dict[str, Any]:
-    """The quiet owner's photos, alone and beside a flood; seconds, medians."""
-    photo = _photo()
-    keys = ",".join(f"{name}:{key}" for name, key in _KEYS.items())
-    settings: dict[str, Any] = {"API_KEY": keys, "QUOTA_PHOTOS_PER_DAY": "100000", "QUEUE_LIMIT": "1000"}
-    with running_service(weights, headers={"X-API-KEY": _KEYS["quiet"]}, **settings) as service:
-        _waits(service, photo, 2)
-        alone = _waits(service, photo, submits)
-        with _flooding(service, photo) as told:
-            beside = _waits(service, photo, submits)
-    ratios = {name: beside[name] / alone[name] for name in alone}
-    return {"alone": alone, "beside_a_flood": beside, "ratio": ratios, "flood": told}
-
-
-def _waits(service: RunningService, photo: bytes, submits: int) -> dict[str, float]:
-    starts, ends = [], []
-    with httpx2.Client(base_url=service.url, timeout=60.0, headers={"X-API-KEY": _KEYS["quiet"]}) as client:
-        for _ in range(submits):
-            answer = client.post(
-                "/api/v1/enhance", files={"file": ("a.jpg", photo)}, headers={"Prefer": "wait=60"}
-            ).raise_for_status()
-            (attempt,) = answer.json()["attempts"]
-            starts.append(attempt["started_at"] - attempt["created_at"])
-            ends.append(attempt["ended_at"] - attempt["created_at"])
-    return {"to_start_seconds": statistics.median(starts), "to_end_seconds": statistics.median(ends)}
-
-
-@contextlib.contextmanager
-def _flooding(service: RunningService, photo: bytes) -> Iterator[dict[int, int]]:
-    """Submits of another owner from several clients, as fast as they are answered; tells how many had which status."""
-    told: dict[int, int] = {}
-    stop = threading.Event()
-
-    def send(_: int) -> None:
-        with httpx2.Client(base_url=service.url, timeout=60.0, headers={"X-API-KEY": _KEYS["loud"]}) as client:
-            while not stop.is_set():
-                status = client.post("/enhance", files={"file": ("a.jpg", photo)}).status_code
-                told[status] = told.get(status, 0) + 1
-
-    with ThreadPoolExecutor(_FLOODERS) as pool:
-        sending = [pool.submit(send, number) for number in range(_FLOODERS)]
-        try:
-            time.sleep(1.0)
-            yield told
-        finally:
-            stop.set()
-            for one in sending:
-                one.result()
-
-
 def cache_hit(weights: Path, rounds: int) -> dict[str, Any]:
     """The same photo again and again: a result of 12 megapixels is made once and copied then. Limit: 300 ms."""
     data = {"scale": "8", "face_enhance": "false", "output_format": "png"}
-    photo, times, equal = _photo(_CACHED_SIDE), [], []
+    photo, times, equal = invented_photo(_CACHED_SIDE), [], []
     with (
         running_service(weights, RESULT_CACHE="owner") as service,
         httpx2.Client(base_url=service.url, timeout=3600.0) as client,
@@ -147,13 +90,6 @@ def cache_hit(weights: Path, rounds: int) -> dict[str, Any]:
         "megapixels": attempt["result"]["width"] * attempt["result"]["height"] / 1e6,
         "bytes_equal": len(set(equal)) == 1,
     }
-
-
-def _photo(side: int = 48) -> bytes:
-    """A square photo; by default one whose restoration takes little, so that what is around it shows."""
-    data = io.BytesIO()
-    Image.fromarray(invented_picture(side)).save(data, "JPEG", quality=90)
-    return data.getvalue()
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from app.metrics import Metrics
 from app.notices import Notice
 from app.options import RestoreOptions
 from app.queue import LocalQueue
+from app.queue.local import LocalConsumer
 from app.results import RestorationResult
 from app.stages import OnProgress, Stage
 from app.storage import Beside, DiskStorage, Storage, new_id
@@ -81,6 +82,47 @@ class _Replaceable:
         return found
 
 
+class HeardConsumer(LocalConsumer):
+    """A consumer that tells when every wake-up was taken and dealt with, for tests of what is not taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left, self._listening, self._lock = 0, False, threading.Lock()
+
+    def put(self, attempt_id: str | None) -> None:
+        with self._lock:
+            self._left += attempt_id is not None
+        super().put(attempt_id)
+
+    def receive(self, timeout_seconds: float) -> str | None:
+        with self._lock:
+            self._listening = True
+        found = super().receive(timeout_seconds)
+        with self._lock:
+            self._listening, self._left = False, self._left - (found is not None)
+        return found
+
+    def all_heard(self) -> bool:
+        with self._lock:
+            return self._listening and self._left == 0
+
+
+class HeardQueue(LocalQueue):
+    """The queue of one process, of which tests can ask whether its lanes have dealt with everything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._heard: list[HeardConsumer] = []
+
+    def open_consumer(self) -> LocalConsumer:
+        self._heard.append(HeardConsumer())
+        self._consumers = (*self._consumers, self._heard[-1])
+        return self._heard[-1]
+
+    def all_heard(self) -> bool:
+        return all(consumer.all_heard() for consumer in self._heard)
+
+
 class Harness:
     """All parts on one folder. `open()` it, `close()` it; parts are plain attributes."""
 
@@ -97,7 +139,7 @@ class Harness:
     ) -> None:
         self.folder = folder
         self.database = folder / "data" / "jobs.sqlite3"
-        self.events, self.queue = LocalEvents(), LocalQueue()
+        self.events, self.queue = LocalEvents(), HeardQueue()
         self.store = SqlStore(database_url or f"sqlite:///{self.database}", self.events, lease_seconds=lease_seconds)
         self.storage: Storage = storage or DiskStorage(folder / "uploads", folder / "results")
         self.decoder: Any = decoder or Decoder(ImageLimits())

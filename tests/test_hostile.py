@@ -140,6 +140,7 @@ ELSEWHERE = {
     "decode_memory": "test_images_decoder",
     "decode_timeout": "test_images_decoder",
     "decoder_unavailable": "test_images_decoder",
+    "decoder_out_of_memory": "test_images_decoder",
     "face_not_found": "test_faces_api",
     "file_missing": "test_images_decoder",
     "no_space": "test_images_decoder",

@@ -223,17 +223,27 @@ def test_a_child_killed_between_two_photos_is_replaced(decoder: Decoder, tmp_pat
     assert decoder.child_pid != child
 
 
-def test_a_child_killed_at_work_costs_its_photo_only(bomb: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (signal.SIGKILL, (503, "decoder_out_of_memory")),  # as the kernel ends it when memory runs out
+        (signal.SIGSEGV, (422, "undecodable_image")),
+        (signal.SIGXCPU, (422, "undecodable_image")),
+    ],
+)
+def test_a_child_killed_at_work_costs_its_photo_only(
+    bomb: Path, tmp_path: Path, number: signal.Signals, error: tuple[int, str]
+) -> None:
     decoder = Decoder(ImageLimits(decode_timeout_seconds=20, max_jpeg_scans=1_000_000))
     decoder.start()
     child = decoder.child_pid
     assert child
-    timer = threading.Timer(0.3, os.kill, (child, signal.SIGKILL))
+    timer = threading.Timer(0.3, os.kill, (child, number))
     timer.start()
     try:
         with pytest.raises(RestoreError) as caught:
             decoder.decode(bomb)
-        assert (caught.value.status, caught.value.code) == (422, "undecodable_image")
+        assert (caught.value.status, caught.value.code) == error
         assert decoder.decode(written(tmp_path, make.jpeg())).width == make.WIDTH
     finally:
         decoder.close()

@@ -150,22 +150,23 @@ def test_what_could_not_be_written_yet_is_still_held(tmp_path: Path, monkeypatch
     harness.close()
 
 
-class Full:
-    """A worker with one photo at the gate, one ready behind it, and a third that waits to be admitted."""
+class Chosen:
+    """A worker that has chosen the first of four photos and waits to be let in, since another lane has one alone."""
 
     def __init__(self, folder: Path) -> None:
         self.harness = Harness(folder)
-        self.gate = self.harness.backend.on_tile = Gate(tile=1)
         parts = (self.harness.runner, self.harness.store, self.harness.metrics, self.harness.queue)
         self.worker = Worker(*parts, rescan_seconds=1000.0)
         self.harness.open()
         self.jobs = [self.harness.submit() for _ in range(4)]
         self.ids = [job.attempts[0].id for job in self.jobs]
-        for attempt_id in self.ids[:3]:
-            self.harness.queue.publish(attempt_id)
+        self.alone = self.worker.active_runs.admit("e" * 32, "another", lambda _: True, alone=True) or ""
         self.worker.start()
-        until(self.gate.reached.is_set)
+        self.harness.queue.publish(self.ids[0])
         until(lambda: self.worker.active_runs.waiting("local") == 1)
+
+    def let_in(self) -> None:
+        self.worker.active_runs.leave(self.alone)
 
     def end(self) -> None:
         self.worker.drain(10.0)
@@ -173,31 +174,30 @@ class Full:
 
 
 def test_where_another_process_was_quicker_the_next_one_is_taken(tmp_path: Path) -> None:
-    full = Full(tmp_path)
-    assert full.harness.store.claim(full.ids[2], "of another process", 5.0)
-    full.gate.opened.set()
-    until(lambda: full.harness.ended(full.jobs[3]))  # nothing woke the worker for it
-    assert full.harness.states(full.jobs[3]) == ["completed"]
-    assert full.harness.attempts(full.jobs[2])[0].claim == "of another process"
-    full.end()
+    chosen = Chosen(tmp_path)
+    assert chosen.harness.store.claim(chosen.ids[0], "of another process", 5.0)
+    chosen.let_in()
+    for job in chosen.jobs[1:]:
+        until(lambda job=job: chosen.harness.ended(job))  # type: ignore[misc]  # nothing woke the worker for it
+        assert chosen.harness.states(job) == ["completed"]
+    assert chosen.harness.attempts(chosen.jobs[0])[0].claim == "of another process"
+    chosen.end()
 
 
 def test_what_crashed_elsewhere_meanwhile_runs_alone(tmp_path: Path) -> None:
-    full = Full(tmp_path)
-    store, suspect = full.harness.store, full.ids[2]
+    chosen = Chosen(tmp_path)
+    store, suspect = chosen.harness.store, chosen.ids[0]
     assert store.claim(suspect, "of another process", 5.0)
     assert store.crashed(suspect, "of another process", 6.0)
     beside: list[int] = []
 
     def look(_: int) -> None:
-        if full.worker.health().current_attempt == suspect:
+        if chosen.worker.health().current_attempt == suspect:
             beside.append(store.counts().processing)
 
-    full.harness.backend.on_tile = look
-    full.gate.opened.set()
-    until(lambda: full.harness.ended(full.jobs[3]))
-    full.harness.queue.publish(suspect)
-    until(lambda: full.harness.ended(full.jobs[2]))
-    assert full.harness.states(full.jobs[2]) == ["completed"]
+    chosen.harness.backend.on_tile = look
+    chosen.let_in()
+    until(lambda: all(chosen.harness.ended(job) for job in chosen.jobs))
+    assert [chosen.harness.states(job) for job in chosen.jobs] == [["completed"]] * 4
     assert set(beside) == {1}
-    full.end()
+    chosen.end()

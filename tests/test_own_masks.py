@@ -153,7 +153,7 @@ def test_a_mask_counts_towards_what_may_be_kept(store: Store) -> None:
 
 @pytest.fixture
 def decoders() -> Iterator[DecoderPool]:
-    pool = DecoderPool(ImageLimits(), 1)
+    pool = DecoderPool(ImageLimits())
     yield pool
     pool.close()
 

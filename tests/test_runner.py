@@ -17,6 +17,7 @@ from app.images import Decoder, ImageLimits, Picture
 from app.images.formats import FORMATS
 from app.jobs import progress
 from app.jobs.result_writing import Finished
+from app.jobs.storage_retries import FULL_DISK_PATIENCE_SECONDS
 from app.notices import Notice
 from app.options import RestoreOptions
 from app.results import RestorationResult
@@ -206,7 +207,11 @@ def test_what_the_process_lacks_is_never_the_photos_fault(
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(MemoryError(), "out_of_memory"), (Internal("decoder_unavailable", "No."), "decoder_unavailable")],
+    [
+        (MemoryError(), "out_of_memory"),
+        (Internal("decoder_unavailable", "No."), "decoder_unavailable"),
+        (Unavailable("decoder_out_of_memory", "Killed."), "decoder_out_of_memory"),
+    ],
 )
 def test_a_lack_of_memory_is_tried_again_alone_before_it_is_the_photos_own(
     harness: Harness, error: Exception, code: str
@@ -604,16 +609,66 @@ def test_a_claim_the_store_cannot_take_is_the_callers_to_repeat(
     assert run(harness, job).status is AttemptStatus.COMPLETED
 
 
-@pytest.mark.parametrize("where", ["encode", "publish"])
-def test_a_full_disk_at_the_result_fails_the_attempt_and_leaves_nothing(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch, where: str
+@pytest.mark.parametrize("seconds_full", [60.0, FULL_DISK_PATIENCE_SECONDS + 60.0])
+@pytest.mark.parametrize("where", ["decode", "encode", "publish"])
+def test_a_photo_waits_for_a_full_disk_and_fails_only_where_it_stays_full(
+    tmp_path: Path, decoder: Decoder, monkeypatch: pytest.MonkeyPatch, where: str, seconds_full: float
 ) -> None:
+    now = [0.0]
+
+    def pause(seconds: float) -> None:
+        now[0] += seconds
+
+    harness = Harness(tmp_path, decoder=decoder, clock=lambda: now[0], pause=pause)
+    harness.open()
+    job = harness.submit()
+    places = {"decode": (decoder, "decode"), "encode": (images, "encode"), "publish": (Path, "replace")}
+    usable = getattr(*places[where])
+
+    def full(*arguments: Any, **named: Any) -> Any:
+        if now[0] >= seconds_full:
+            return usable(*arguments, **named)
+        if where == "decode":
+            raise Unavailable("no_space", "There is no room to decode a photo now; try again later.")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*places[where], full)
+        attempt = run(harness, job)
+    if seconds_full <= FULL_DISK_PATIENCE_SECONDS:
+        assert (attempt.status, now[0]) == (AttemptStatus.COMPLETED, seconds_full)
+        assert harness.result_files() == [attempt.result_name]
+    else:
+        code = "no_space" if where == "decode" else "storage_full"
+        assert (attempt.status, attempt.error_code) == (AttemptStatus.FAILED, code)
+        assert now[0] == FULL_DISK_PATIENCE_SECONDS
+        assert harness.result_files() == []
+    assert harness.scratch_files() == []
+    assert harness.backend.runs == (0 if where == "decode" and not attempt.result_name else 1)
+    harness.store.close()
+
+
+def test_a_photo_cancelled_while_it_waits_for_a_full_disk_is_let_go(
+    tmp_path: Path, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 1:
+            harness.store.cancel_or_remove(OWNER, job.id, 5.0)
+
+    harness = Harness(tmp_path, decoder=decoder, clock=lambda: sum(pauses), pause=pause)
+    harness.open()
+    job = harness.submit()
+
     def full(*_: Any, **__: Any) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    job = harness.submit()
     with monkeypatch.context() as patch:
-        patch.setattr(*((images, "encode", full) if where == "encode" else (Path, "replace", full)))
+        patch.setattr(images, "encode", full)
         attempt = run(harness, job)
-    assert (attempt.status, attempt.error_code) == (AttemptStatus.FAILED, "storage_full")
+    assert attempt.status is AttemptStatus.CANCELLED
+    assert len(pauses) == 1
     assert harness.result_files() == harness.scratch_files() == []
+    harness.store.close()

@@ -473,7 +473,7 @@ def test_waiting_ends_when_nobody_wants_the_result_and_other_errors_are_not_repe
     with pytest.raises(Unavailable):
         retries(away, lambda: next(asked))
     with pytest.raises(Unavailable):
-        retries(full, lambda: True)
+        retries(full, lambda: True, for_room=False)
     assert pauses == [INTERVAL_SECONDS] * 2
 
 

@@ -180,10 +180,11 @@ def test_a_disk_full_at_the_commit_leaves_no_file(
     writer = storage.open_upload(new_id())
     with pytest.raises(Unavailable):
         writer.commit()
-    temporary = scratch_name(storage, new_id())
-    temporary.write_bytes(b"x")
-    with pytest.raises(Unavailable):
-        storage.publish(temporary, f"{new_id()}.png")
+    with storage.scratch(new_id()) as temporary:
+        temporary.write_bytes(b"x")
+        with pytest.raises(Unavailable):
+            storage.publish(temporary, f"{new_id()}.png")
+        assert temporary.read_bytes() == b"x"  # it may be tried again
     assert names(tmp_path / "uploads") == []
     assert names(tmp_path / "results" / ".scratch") == []
 

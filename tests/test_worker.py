@@ -76,7 +76,7 @@ def test_the_next_photo_is_decoded_while_one_is_restored_and_only_one(make: Make
     job = submit(harness, worker, photos=4)
     worker.start()
     until(gate.reached.is_set)
-    until(lambda: worker.active_runs.waiting("local") == 1)  # the third one waits: it is let in nowhere
+    until(lambda: len(worker.active_runs.at(Step.READY)) == 1 and harness.queue.all_heard())
     assert harness.states(job) == ["processing", "processing", "queued", "queued"]
     health = worker.health()
     assert (health.status, health.current_attempt) == ("busy", job.attempts[0].id)
@@ -100,7 +100,7 @@ def test_the_next_photo_is_restored_while_the_last_is_encoded_and_no_further(
     worker.start()
     until(lambda: harness.backend.runs == 2)
     until(lambda: len(worker.active_runs.at(Step.RESTORED)) == 1)
-    until(lambda: worker.active_runs.waiting("local") == 1)  # the fourth one waits: it is let in nowhere
+    until(lambda: len(worker.active_runs.at(Step.READY)) == 1 and harness.queue.all_heard())
     assert harness.backend.runs == 2  # one is being encoded, one waits for that, one is decoded
     until(lambda: harness.states(job) == ["processing"] * 3 + ["queued"] * 2)
     hold.set()

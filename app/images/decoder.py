@@ -11,21 +11,12 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
-import json
-import os
-import select
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from app.errors import Internal, Unavailable, Unprocessable
+from app.errors import Unavailable, Unprocessable
 from app.images.child_answers import (
     ChildDied,
     as_error,
@@ -35,6 +26,7 @@ from app.images.child_answers import (
     read_preview,
     read_pyramid,
 )
+from app.images.child_process import ChildProcess
 from app.images.confinement import Confinement
 from app.images.file_opening import opened_file
 from app.images.header import Header, ImageLimits, undecodable
@@ -44,9 +36,6 @@ from app.images.preview import PREVIEW_SIDE_PIXELS
 from app.images.pyramid import Pyramid
 
 HEADER_TIMEOUT_SECONDS = 5.0
-_START_TIMEOUT_SECONDS = 60.0
-_MAX_ANSWER_BYTES = 64 * 1024
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
 
 
 class Decoder:
@@ -64,14 +53,14 @@ class Decoder:
         self._folder = folder
         self._lock = threading.Lock()
         self._closed = False
-        self._child: _Child | None = None
+        self._child: ChildProcess | None = None
         # One thread makes and serves every child: on Linux a child's death signal is tied to the thread that made it.
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="decoder")
 
     def start(self) -> Confinement:
         """Start the child now, so that the first photo does not wait for it; returns what confines it."""
         child = self._submit(self._warm)
-        assert isinstance(child, _Child)
+        assert isinstance(child, ChildProcess)
         return child.confinement
 
     def decode(
@@ -91,7 +80,7 @@ class Decoder:
 
         Raises:
             RestoreError: those of `decode.decode_file`; `decode_timeout`, `file_missing`, `no_space` (disk full),
-                `shutting_down` or `decoder_unavailable`.
+                `shutting_down`, `decoder_unavailable`, or `decoder_out_of_memory` (somebody killed the child).
         """
         options = {"as_stored": as_stored, "page": page, "keep_partial": keep_partial, "rotate": rotate}
         request = {"do": "decode", "options": options}
@@ -188,6 +177,10 @@ class Decoder:
         child = self._child
         return child.process.pid if child is not None and child.process.poll() is None else None
 
+    def rest(self) -> None:
+        """End the child; the next photo gets a fresh one."""
+        self._submit(self._end_child)
+
     def close(self) -> None:
         """Kill the child; a photo being decoded ends with `shutting_down`."""
         with self._lock:
@@ -203,16 +196,22 @@ class Decoder:
         try:
             return self._thread.submit(work).result()
         except (RuntimeError, concurrent.futures.CancelledError):
-            raise _shutting_down() from None
+            raise shutting_down() from None
 
-    def _warm(self) -> _Child:
+    def _end_child(self) -> None:
+        with self._lock:
+            child, self._child = self._child, None
+        if child is not None:
+            child.end()
+
+    def _warm(self) -> ChildProcess:
         with self._lock:
             if self._closed:
-                raise _shutting_down()
+                raise shutting_down()
             if self._child is None or self._child.process.poll() is not None:
                 if self._child is not None:
                     self._child.end()
-                self._child = _Child(self._limits, self._folder)
+                self._child = ChildProcess(self._limits, self._folder)
             child = self._child
         child.await_ready()
         return child
@@ -241,105 +240,23 @@ class Decoder:
                 "decode_timeout", "Decoding the photo took too long; save it as an ordinary JPEG or PNG and retry."
             ) from None
         except (ChildDied, OSError, ValueError, KeyError, TypeError):
+            killed = child.was_killed()
             child.end()
-            raise (_shutting_down() if self._closed else undecodable()) from None
+            if self._closed:
+                raise shutting_down() from None
+            raise (_out_of_memory() if killed else undecodable()) from None
         finally:
             child.forget()
 
 
-class _Child:
-    """One process with its socket for requests, its pipe for answers and its nameless file.
-
-    `confinement` is known once it is ready.
-    """
-
-    confinement: Confinement
-
-    def __init__(self, limits: ImageLimits, folder: Path | None) -> None:
-        self.file: Any = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by end()
-        root = Path(__file__).resolve().parents[2]
-        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        # Each thread of a library would reserve address space of its own and so eat the memory limit.
-        environment |= {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        self._requests, childs_end = socket.socketpair()  # descriptors can be sent through it
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "app.images.child"],
-            stdin=childs_end.fileno(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=root,
-            env=environment,
-            pass_fds=(self.file.fileno(),),
-            bufsize=0,
-            process_group=0,  # whatever it may have started is killed with it
-        )
-        childs_end.close()
-        assert self.process.stdout is not None
-        self._poll = select.poll()  # not select(): that fails once a busy server holds 1024 descriptors
-        self._poll.register(self.process.stdout, select.POLLIN)
-        self._ready = False
-        self._setup = {"limits": dataclasses.asdict(limits), "fd": self.file.fileno(), "parent": os.getpid()}
-
-    def await_ready(self) -> None:
-        """Wait for the first word of a new child."""
-        if self._ready:
-            return
-        try:
-            self.confinement = Confinement(**self.ask(self._setup, _START_TIMEOUT_SECONDS)["confinement"])
-        except (ChildDied, OSError, ValueError, KeyError, TypeError, TimeoutError):
-            self.end()
-            raise Internal(
-                "decoder_unavailable", "Photos cannot be decoded now; the service's log says more."
-            ) from None
-        self._ready = True
-
-    def ask(self, message: dict[str, Any], timeout_seconds: float, files: Sequence[int] = ()) -> dict[str, Any]:
-        """Send one line with open files, return the answer; raises TimeoutError, or `ChildDied` at a closed pipe."""
-        assert self.process.stdout is not None
-        deadline = time.monotonic() + timeout_seconds
-        socket.send_fds(self._requests, [json.dumps(message).encode() + b"\n"], list(files))
-        line = b""
-        while not line.endswith(b"\n"):
-            if not self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                raise TimeoutError
-            part = os.read(self.process.stdout.fileno(), _MAX_ANSWER_BYTES)
-            line += part
-            if not part or len(line) > _MAX_ANSWER_BYTES:
-                raise ChildDied
-        answer = json.loads(line)
-        if not isinstance(answer, dict):
-            raise ChildDied
-        return answer
-
-    def put(self, blocks: Sequence[bytes]) -> None:
-        """Write blocks one after another from the start of the file, for the child to read."""
-        position = 0
-        for block in blocks:
-            view = memoryview(block)
-            while view:
-                written = os.pwrite(self.file.fileno(), view, position)
-                position, view = position + written, view[written:]
-
-    def forget(self) -> None:
-        """Give the pixels' disk space back."""
-        if not self.file.closed:
-            self.file.truncate(0)
-
-    def kill(self) -> None:
-        """Kill the process with its group."""
-        if self.process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-
-    def end(self) -> None:
-        """Kill the process, reap it and close everything; safe to call again."""
-        self.kill()
-        self.process.wait()
-        self._requests.close()
-        for stream in (self.process.stdout, self.file):
-            if stream is not None:
-                stream.close()
+def _out_of_memory() -> Unavailable:
+    return Unavailable(
+        "decoder_out_of_memory",
+        "The system ended the decoder while it read this photo, most likely because memory ran out; "
+        "try again later or with a smaller photo.",
+    )
 
 
-def _shutting_down() -> Unavailable:
+def shutting_down() -> Unavailable:
+    """`shutting_down`: what ends with the process."""
     return Unavailable("shutting_down", "The service is shutting down; try again in a minute.", retry_after_seconds=60)

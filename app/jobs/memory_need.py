@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Iterable
 
 from app.errors import TooLarge
 from app.images import LARGE_PIXELS
@@ -22,7 +23,7 @@ PROCESS_BYTES = 900 * 1024 * 1024  # measured: 568 MB loaded, and 312 MB of Real
 TILES_BYTES, TILES_BYTES_PER_COLUMN = 32 * 1024 * 1024, 10 * 1024
 TILES_FROM_FILE_BYTES = 256 * 1024 * 1024  # more from a file: a process for it, and rows of the decoder
 WHOLE_BYTES_PER_PIXEL = 14  # of a file that is decoded whole before it is cut into tiles
-PHOTOS_AT_ONCE = 3  # one decoded ahead, one restored, one encoded
+PHOTOS_AT_ONCE = 3  # of one owner: one decoded ahead, one restored, one encoded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +92,17 @@ def has_room_for_tiles(attempt: Attempt, scale: float, budget_bytes: int) -> boo
 
 def must_be_alone(attempt: Attempt, budget_bytes: int) -> bool:
     """Whether there is no room for as many such photos as may be in work at once, each with its tiles."""
-    scale = float(json.loads(attempt.options_json).get("scale", 4.0))
-    return PHOTOS_AT_ONCE * _need_with_tiles(attempt, scale) > budget_bytes - PROCESS_BYTES
+    return PHOTOS_AT_ONCE * attempt_bytes(attempt) > budget_bytes - PROCESS_BYTES
+
+
+def fit_together(need_bytes: Iterable[int], budget_bytes: int) -> bool:
+    """Whether photos that need so much, each as `attempt_bytes` says, can be in work at once."""
+    return sum(need_bytes) <= budget_bytes - PROCESS_BYTES
+
+
+def attempt_bytes(attempt: Attempt) -> int:
+    """What an attempt's photo takes beside the process itself, with its tiles."""
+    return _need_with_tiles(attempt, float(json.loads(attempt.options_json).get("scale", 4.0)))
 
 
 def _need_with_tiles(attempt: Attempt, scale: float) -> int:

@@ -83,14 +83,15 @@ class ResultWriter:
         if not progress(1.0, Stage.ENCODING):
             return None
         with self._storage.scratch(finished.attempt.id) as temporary, self._cut(finished) as keep_tiles:
-            result = self.encode(finished, temporary)
+            wanted = functools.partial(progress, 1.0, Stage.ENCODING)
+            for_room = not finished.paid  # which has its own patience
+            result = self._with_retries(lambda: self.encode(finished, temporary), wanted, for_room=for_room)
             if not progress(1.0, Stage.ENCODING):
                 return None
             name = self._storage.name_of_run(result.name, finished.token)
-            wanted = functools.partial(progress, 1.0, Stage.ENCODING)
             result = self._keep_faces(finished, dataclasses.replace(result, name=name), wanted)
             result = self._keep_damage(finished, result, wanted)
-            self._with_retries(lambda: self._storage.publish(temporary, name), wanted)
+            self._with_retries(lambda: self._storage.publish(temporary, name), wanted, for_room=for_room)
             keep_tiles(name)
         return result
 
@@ -140,7 +141,7 @@ class ResultWriter:
     def _publish_beside(self, temporary: Path, result: Result, kind: Beside, wanted: Callable[[], bool]) -> Result:
         """Publish what lies beside a result, whose row will say how many bytes that has."""
         size = temporary.stat().st_size
-        self._with_retries(lambda: self._storage.publish_beside(temporary, result.name, kind), wanted)
+        self._with_retries(lambda: self._storage.publish_beside(temporary, result.name, kind), wanted, for_room=False)
         return dataclasses.replace(result, beside_bytes=result.beside_bytes + size)
 
     def encode(self, finished: Finished, temporary: Path) -> Result:

@@ -10,7 +10,7 @@ from app.store import Attempt
 
 log = logging.getLogger(__name__)
 
-DECODER_UNAVAILABLE = "decoder_unavailable"  # the code of a decoder that cannot be started
+DECODER_TROUBLE = ("decoder_unavailable", "decoder_out_of_memory")  # it cannot be started, or somebody killed it
 INTERNAL = (
     "internal_error",
     "The restoration failed for a reason of ours; try again, and tell the operator if it stays.",
@@ -23,7 +23,7 @@ _OUT_OF_MEMORY = (
 
 def may_fare_better_alone(error: Exception) -> bool:
     """What a photo may have met only for its neighbours' or another process's sake."""
-    return isinstance(error, MemoryError) or (isinstance(error, RestoreError) and error.code == DECODER_UNAVAILABLE)
+    return isinstance(error, MemoryError) or (isinstance(error, RestoreError) and error.code in DECODER_TROUBLE)
 
 
 def is_passing(error: Exception) -> bool:

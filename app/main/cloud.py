@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from app.images import Decoder
+from app.images import Decoder, DecoderPool
 from app.settings import Settings
 from app.storage import Storage, new_id
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from app.backends.siliconflow.backend import SiliconFlowBackend
 
 
-def open_cloud(settings: Settings, decoder: Decoder, storage: Storage) -> SiliconFlowBackend | None:
+def open_cloud(settings: Settings, decoder: Decoder | DecoderPool, storage: Storage) -> SiliconFlowBackend | None:
     """The backend with its breaker; None without a key, and then nothing of it is imported."""
     key = settings.siliconflow_api_key.get_secret_value()
     if not key:

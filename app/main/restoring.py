@@ -17,7 +17,7 @@ from app.backends.siliconflow import NAME as CLOUD
 from app.backends.siliconflow import describe_siliconflow
 from app.errors import RestoreError
 from app.exit_codes import EXIT_CARD_LOST, EXIT_HUNG
-from app.images import Decoder
+from app.images import Decoder, DecoderPool
 from app.jobs.runner import Runner
 from app.jobs.tile_cutting import HandOver, TileCutter
 from app.main.cloud import open_cloud
@@ -50,6 +50,7 @@ class Restoring:
         on_hang: called when a restoration hangs; the process should end.
         here, cloud: whether this machine's own networks restore, and whether it asks the provider.
         warm: whatever else should be warmed beside the decoder.
+        decoder: decodes the photos; None: one of its own. It is started and closed here either way.
         hand_over_tiles: takes the tiles of large results; None where this process serves no viewers.
     """
 
@@ -65,6 +66,7 @@ class Restoring:
         here: bool = True,
         cloud: bool = True,
         warm: Callable[[], None] = lambda: None,
+        decoder: DecoderPool | None = None,
         hand_over_tiles: HandOver | None = None,
     ) -> None:
         settings = infrastructure.settings
@@ -80,7 +82,7 @@ class Restoring:
         self._idle_watch: SupervisedThread | None = None
         self._weights_watch: PeriodicThread | None = None
         self._waiting: Sequence[str] = ()
-        self.decoder = Decoder(infrastructure.limits.image)
+        self.decoder = decoder or Decoder(infrastructure.limits.image)
         memory_bytes = budget_bytes()
         self.runner = self._make_runner(memory_bytes)
         self.worker = self._make_worker(on_hang, cloud=cloud)

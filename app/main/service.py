@@ -27,6 +27,7 @@ from app.api.workers_catalog import WorkersCatalog
 from app.backends.protocol import Backend
 from app.errors import RestoreError
 from app.images import Decoder, DecoderPool
+from app.images.decoder_pool import IDLE_SECONDS
 from app.jobs.deletion import Deletion
 from app.jobs.lease_keeper import LeaseKeeper, LeaseTimes
 from app.jobs.own_masks import MaskSubmission
@@ -41,9 +42,11 @@ from app.main.queue import open_queue
 from app.main.restoring import Describe, Restoring
 from app.main.users import Users, upload_places
 from app.main.webhooks import open_webhook_delivery, webhook_addresses_of
+from app.metrics import Metrics
 from app.process_names import own_process_name
 from app.queue import LocalQueue, Queue
 from app.settings import Settings
+from app.threads import PeriodicThread
 from app.worker import WorkerHealth
 
 if TYPE_CHECKING:
@@ -72,6 +75,7 @@ class Service:
         self._rate_limits = RateLimits(settings.rate_limit, cluster.open_windows(settings.broker_url))
         self._inspectors = DecoderPool(limits_of(settings).image)
         base = self._base = open_infrastructure(settings, lease_times)
+        self._idle_decoders = _make_idle_watch(self._inspectors, base.metrics)
         self._users = Users(settings, self._rate_limits, base.metrics)
         self._webhooks = open_webhook_delivery(settings, base.store, base.metrics)
         self._model_downloads = open_model_downloads(settings) if restores else None
@@ -90,7 +94,8 @@ class Service:
                 describe=describe,
                 warm_up=warm_up,
                 on_hang=on_hang,
-                warm=self._warm_inspectors,
+                warm=self._warm_scanner,
+                decoder=self._inspectors,
                 hand_over_tiles=self._pyramids.hand_over,
             )
             self.loaded = self.restoring.loaded
@@ -113,6 +118,7 @@ class Service:
         self._users.start(context.store)
         context.job_events.start(context.events)
         context.pyramids.start()
+        self._idle_decoders.start()
         waiting = self._take_back() if self.restoring is not None else []
         context.janitor.start()
         context.lease_keeper.start()
@@ -158,6 +164,7 @@ class Service:
         if self.restoring is not None:
             await asyncio.to_thread(self.restoring.close)
         await asyncio.to_thread(context.reblender.close)
+        await asyncio.to_thread(self._idle_decoders.stop)
         await asyncio.to_thread(context.inspectors.close)
         await context.pyramids.close()
         await asyncio.to_thread(context.pools.shutdown)
@@ -253,13 +260,21 @@ class Service:
             scan=None if self._scanner is None else self._scanner.scan,
         )
 
-    def _warm_inspectors(self) -> None:
+    def _warm_scanner(self) -> None:
         if self._scanner is not None:
             self._scanner.away()  # the first look also finds out its limit
+
+    def _warm_inspectors(self) -> None:
+        self._warm_scanner()
         try:
             self._inspectors.start()
         except RestoreError as error:  # the first photo tries again
             log.warning("the decoder could not be started: %s", error.detail)
+
+
+def _make_idle_watch(inspectors: DecoderPool, metrics: Metrics) -> PeriodicThread:
+    trouble, told = "decoders that are not needed stay", metrics.thread_restarted
+    return PeriodicThread("idle-decoders", inspectors.end_idle, IDLE_SECONDS / 2, trouble=trouble, on_restart=told)
 
 
 def _nothing() -> None:

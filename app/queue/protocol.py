@@ -16,6 +16,10 @@ class Consumer(Protocol):
         """The next attempt id; None when none came in time, or when `wake` ended the wait."""
         ...
 
+    def put(self, attempt_id: str) -> None:
+        """Add a wake-up for this consumer alone. Never blocks."""
+        ...
+
     def wake(self, waiters: int) -> None:
         """End the waits of that many `receive` calls, now or when they come, without an id: for a stop."""
         ...

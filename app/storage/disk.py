@@ -228,12 +228,9 @@ class DiskStorage:
 
 
 def _publish(temporary: Path, final: Path) -> None:
-    try:
-        with translate_disk_full():
-            atomic_files.publish(temporary, final)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    """Where that fails the scratch file stays until its block ends, since it may be published once there is room."""
+    with translate_disk_full():
+        atomic_files.publish(temporary, final)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -29,12 +29,17 @@ _WATCHED = (Step.RESTORING, Step.FINISHING)  # decoding has its own limit, which
 
 @dataclasses.dataclass
 class Run:
-    """One run of an attempt in a lane. `token` is its claim; `heartbeat_at` is monotonic seconds."""
+    """One run of an attempt in a lane. `token` is its claim; `heartbeat_at` is monotonic seconds.
+
+    `need_bytes` is the memory it takes at least; 0 where the lane does not judge by that.
+    """
 
     attempt_id: str
+    owner: str
     token: str
     lane: str
     alone: bool
+    need_bytes: int
     step: Step
     heartbeat_at: float
 
@@ -57,7 +62,9 @@ class ActiveRuns:
         self._rooms_made = 0  # how often a place became free
         self._waiting: Counter[str] = Counter()
 
-    def admit(self, attempt_id: str, lane: str, has_room: HasRoom, *, alone: bool) -> str | None:
+    def admit(
+        self, attempt_id: str, lane: str, has_room: HasRoom, *, alone: bool, owner: str = "", need_bytes: int = 0
+    ) -> str | None:
         """Wait for room in the lane (until nothing is active when `alone`); the new run's token, None once closed."""
         with self._moved:
             self._want_to_be_alone += alone
@@ -70,7 +77,8 @@ class ActiveRuns:
             if not self._open:
                 return None
             token = new_id()
-            self._runs[token] = Run(attempt_id, token, lane, alone, Step.PREPARING, self._clock())
+            now = self._clock()
+            self._runs[token] = Run(attempt_id, owner, token, lane, alone, need_bytes, Step.PREPARING, now)
             return token
 
     def move(self, token: str, step: Step) -> None:
@@ -82,12 +90,12 @@ class ActiveRuns:
                 self._rooms_made += step is Step.RESTORING
             self._moved.notify_all()
 
-    def take_over(self, token: str, attempt_id: str) -> None:
+    def take_over(self, token: str, attempt_id: str, owner: str) -> None:
         """The run holds another attempt than the one it was admitted for."""
         with self._moved:
             run = self._runs.get(token)
             if run is not None:
-                run.attempt_id = attempt_id
+                run.attempt_id, run.owner = attempt_id, owner
 
     def tokens(self) -> set[str]:
         """The tokens of all runs."""

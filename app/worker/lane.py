@@ -97,18 +97,35 @@ class Lane:
 
     def _choose(self) -> str | None:
         """Whose turn it is, whichever wake-up came: no other thread of this lane has it."""
-        lane = self._filter
         with self._choosing:
+            left_out = self._owners_left_out()
+            if left_out is None:
+                return None
             try:
-                waiting = self._context.store.queued_ids(1 + len(self._chosen), only=lane.only, but=lane.but)
+                attempt_id = self._next_but(left_out)
             except RestoreError as error:
                 self._reading_failed(error)
                 return None
             self._cannot_read = False
-            attempt_id = next((one for one in waiting if one not in self._chosen), None)
             if attempt_id is not None:
                 self._chosen.add(attempt_id)
             return attempt_id
+
+    def _next_but(self, left_out: Collection[str]) -> str | None:
+        """The next one whose owner is not left out: the first of each owner come before anybody's second."""
+        store, lane = self._context.store, self._filter
+        waiting = store.queued_ids(1 + len(self._chosen) + len(left_out), only=lane.only, but=lane.but)
+        for attempt_id in waiting:
+            if attempt_id in self._chosen:
+                continue
+            attempt = store.attempt(attempt_id) if left_out else None
+            if attempt is None or attempt.owner not in left_out:
+                return attempt_id
+        return None
+
+    def _owners_left_out(self) -> Collection[str] | None:
+        """Owners whose photos cannot be taken now; None: nobody's can. A lane that says so wakes itself later."""
+        return ()
 
     def _rescan(self) -> None:
         """No wake-up came: settle what the store refused, and wake for waiting rows whose wake-ups were lost."""
@@ -146,7 +163,7 @@ class Lane:
             only, but = self._filter.only, self._filter.but
             claimed = context.store.claim_next(token, context.wall(), only=only, but=but)
             if claimed is not None:
-                context.active_runs.take_over(token, claimed.id)
+                context.active_runs.take_over(token, claimed.id, claimed.owner)
             return claimed
 
         return context.runner.prepare(attempt.id, token, context.wall(), tries=attempt.tries, or_claim=claim_next)

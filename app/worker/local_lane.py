@@ -1,6 +1,7 @@
 """The lane of this machine's own networks: one thread restores, and two beside it decode the next and encode the last.
 
-At most three of its photos are in memory.
+An owner has one photo decoded ahead, and a second owner another one where memory allows, so that nobody's photo waits
+behind more than the one in work and those of owners whose turn it is. At most four photos are in memory.
 """
 
 from __future__ import annotations
@@ -8,25 +9,27 @@ from __future__ import annotations
 import functools
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from app.errors import RestoreError
-from app.jobs.memory_need import must_be_alone
+from app.jobs.memory_need import attempt_bytes, fit_together, must_be_alone
 from app.jobs.prepared import Prepared
 from app.jobs.result_writing import Finished
 from app.worker.active_runs import Run, Step
 from app.worker.lane import Lane, LaneFilter, WorkerContext, lower_priority
+from app.worker.ready_photos import ReadyPhotos
 
-LOCAL_ATTEMPTS = 3  # decoded ahead, restored, encoded behind
+LOCAL_ATTEMPTS = 3  # of one owner: decoded ahead, restored, encoded behind
+_MOST_AHEAD = 2  # of two owners
 _AHEAD = (Step.PREPARING, Step.READY)
 
 
 class LocalLane(Lane):
-    """At most one attempt ahead of the one being restored, and one behind it."""
+    """At most one attempt of each of two owners ahead of the one being restored, and one behind it."""
 
     def __init__(self, name: str, context: WorkerContext, lane_filter: LaneFilter) -> None:
         super().__init__(name, context, lane_filter)
-        self._ready: queue.Queue[Prepared | None] = queue.Queue()
+        self._ready = ReadyPhotos()
         self._done: queue.Queue[Finished | None] = queue.Queue()
         loops = {
             "prepare": (self._prepare_loop, (Step.PREPARING,)),
@@ -40,7 +43,7 @@ class LocalLane(Lane):
     def end(self) -> None:
         """Wake every thread; those that take from a queue end when they take None."""
         super().end()
-        self._ready.put(None)
+        self._ready.close()
         self._done.put(None)
 
     def _prepare_loop(self, stop: threading.Event) -> None:
@@ -52,7 +55,11 @@ class LocalLane(Lane):
         if attempt is None:
             return
         alone = attempt.tries > 0 or must_be_alone(attempt, self._context.memory_bytes)
-        token = active_runs.admit(attempt_id, self.name, _has_room, alone=alone)
+        need_bytes = attempt_bytes(attempt)
+        has_room = functools.partial(self._has_room, attempt.owner, need_bytes)
+        token = active_runs.admit(
+            attempt_id, self.name, has_room, alone=alone, owner=attempt.owner, need_bytes=need_bytes
+        )
         if token is None:
             return
         try:
@@ -60,6 +67,7 @@ class LocalLane(Lane):
         except RestoreError:
             active_runs.leave(token)
             raise
+        self._look_again(attempt_id)
         if prepared is None:
             active_runs.leave(token)
             return
@@ -70,7 +78,7 @@ class LocalLane(Lane):
 
     def _restore_loop(self, _stop: threading.Event) -> None:
         lower_priority()
-        while (prepared := self._ready.get()) is not None:
+        while (prepared := self._ready.take()) is not None:
             finished = self._restore_one(prepared)
             del prepared  # its pixels are not needed while the last photo is encoded
             if finished is not None and self._context.active_runs.wait_finishing(finished.token):
@@ -80,6 +88,7 @@ class LocalLane(Lane):
     def _restore_one(self, prepared: Prepared) -> Finished | None:
         token, context = prepared.token, self._context
         context.active_runs.move(token, Step.RESTORING)
+        self._look_again(prepared.attempt.id)
         finished = None
         if context.draining:
             context.runner.give_back(prepared.attempt.id, token)
@@ -104,7 +113,20 @@ class LocalLane(Lane):
             del finished
             self._context.active_runs.leave(token)
 
+    def _look_again(self, attempt_id: str) -> None:
+        """A place ahead became free or may be left: the wake-ups of whoever waits for it may be spent already."""
+        self._consumer.put(attempt_id)
 
-def _has_room(runs: Sequence[Run]) -> bool:
-    """One photo may be decoded ahead."""
-    return not any(run.step in _AHEAD for run in runs)
+    def _owners_left_out(self) -> Collection[str] | None:
+        """Whoever has a photo decoded ahead; None once two have."""
+        ahead = self._context.active_runs.at(*_AHEAD, lane=self.name)
+        return None if len(ahead) >= _MOST_AHEAD else {run.owner for run in ahead}
+
+    def _has_room(self, owner: str, need_bytes: int, runs: Sequence[Run]) -> bool:
+        """One photo of an owner may be decoded ahead, and a second owner's if it fits beside all that is in work."""
+        ahead = [run for run in runs if run.step in _AHEAD]
+        if not ahead:
+            return True
+        if len(ahead) >= _MOST_AHEAD or owner in {run.owner for run in ahead}:
+            return False
+        return fit_together([need_bytes, *(run.need_bytes for run in runs)], self._context.memory_bytes)

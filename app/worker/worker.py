@@ -55,8 +55,9 @@ class WorkerHealth:
 class Worker:
     """Drains the queue of waiting attempts, in lanes that do not wait for each other.
 
-    The local lane holds at most three photos: decoded, restoring, being encoded. Each backend of `waiting` has a lane
-    with as many threads, and so as many photos, as its number says; the local lane serves all other backends.
+    The local lane holds at most four photos: two of different owners decoded, one restoring, one being encoded. Each
+    backend of `waiting` has a lane with as many threads, and so as many photos, as its number says; the local lane
+    serves all other backends.
 
     An attempt whose last run crashed runs alone, with nothing of any lane beside it, so that a photo that kills the
     process never takes a neighbour with it: a second and a third crash are its own.
@@ -65,6 +66,7 @@ class Worker:
         waiting: the backends with a lane of their own, and how many photos each of these holds.
         restores_here: whether there is a local lane.
         is_shared: other processes serve the same rows, so that the local lane takes this machine's backend alone.
+        memory_bytes: what this process may use; None: what its limits say.
 
     `on_hang` is called, after the stacks were dumped, when a restoration or an encoding gave no sign of life for
     `hang_timeout_seconds`, and when a lane's thread died of `DeviceLost` or `end_without_card` was called, which
@@ -88,12 +90,14 @@ class Worker:
         wall: Callable[[], float] = time.time,
         rescan_seconds: float = RESCAN_SECONDS,
         stop_grace_seconds: float = STOP_GRACE_SECONDS,
+        memory_bytes: int | None = None,
     ) -> None:
         self._runner, self._store, self._metrics = runner, store, metrics
         self._hang_timeout, self._on_hang = hang_timeout_seconds, on_hang
         self._clock, self._stop_grace = clock, stop_grace_seconds
         self.active_runs = ActiveRuns(clock)
         self._context = WorkerContext(runner, store, metrics, self.active_runs, queue, clock, wall, rescan_seconds)
+        self._context.memory_bytes = self._context.memory_bytes if memory_bytes is None else memory_bytes
         self._context.on_device_lost = self.end_without_card
         self._hung = False
         self.card_lost = False

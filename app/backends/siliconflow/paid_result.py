@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 30.0
 _BEAT_SECONDS = 0.5
 # The store's trouble, a full disk, a decoder that cannot be started: not what is wrong with the result itself.
-_MAY_PASS = ("provider_unavailable", "provider_timeout", "storage_full", "no_space", "decoder_unavailable")
+_DECODER = ("decoder_unavailable", "decoder_out_of_memory")
+_MAY_PASS = ("provider_unavailable", "provider_timeout", "storage_full", "no_space", *_DECODER)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,168 @@
+"""Owners in turn: nobody's photo waits behind more than the one in work, however much another owner has sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from app.errors import Unprocessable
+from app.images import Decoder
+from app.jobs.memory_need import PROCESS_BYTES
+from app.store import Job
+from app.worker import Worker
+from app.worker.active_runs import Step
+from app.worker.ready_photos import ReadyPhotos
+from tests.harness import Gate, Harness, photo_bytes, until
+
+Make = Callable[..., tuple[Harness, Worker]]
+LOUD, QUIET, THIRD = "loud", "quiet", "third"
+
+
+@pytest.fixture
+def make(tmp_path: Path, decoder: Decoder) -> Iterator[Make]:
+    made: list[tuple[Harness, Worker]] = []
+
+    def build(decode: Any = None, memory_bytes: int | None = None) -> tuple[Harness, Worker]:
+        harness = Harness(tmp_path, None, decode or decoder)
+        harness.open()
+        parts = (harness.runner, harness.store, harness.metrics, harness.queue)
+        # No rescan: every photo must be woken for.
+        worker = Worker(*parts, rescan_seconds=60.0, stop_grace_seconds=5.0, memory_bytes=memory_bytes)
+        made.append((harness, worker))
+        return harness, worker
+
+    yield build
+    for harness, worker in made:
+        if isinstance(harness.backend.on_tile, Gate):
+            harness.backend.on_tile.opened.set()
+        worker.stop()
+        harness.store.close()
+
+
+def submit(harness: Harness, owner: str, photos: int = 1) -> Job:
+    uploads = [harness.upload(photo_bytes(seed=number)) for number in range(photos)]
+    job = harness.store.add_job(owner, uploads, '{"scale": 2}', "local", 1000, time.time())
+    for attempt in job.attempts:
+        harness.queue.publish(attempt.id)
+    return job
+
+
+def follow(harness: Harness, worker: Worker, gate: Gate) -> list[str]:
+    """The owners of the photos in the order in which their restorations began; the first is held by the gate."""
+    began: list[str] = []
+
+    def on_tile(number: int) -> None:
+        if number == 0:
+            (run,) = worker.active_runs.at(Step.RESTORING)
+            began.append(run.owner)
+        if len(began) == 1:
+            gate(number)
+
+    harness.backend.on_tile = on_tile
+    return began
+
+
+def ended(harness: Harness) -> bool:
+    counts = harness.store.counts()
+    return counts.queued == 0 and counts.processing == 0
+
+
+def ahead(worker: Worker) -> list[str]:
+    return [run.owner for run in worker.active_runs.at(Step.READY)]
+
+
+def test_another_owners_photo_passes_the_one_that_is_ready_and_all_that_wait(make: Make) -> None:
+    harness, worker = make()
+    gate = Gate()
+    began = follow(harness, worker, gate)
+    worker.start()
+    submit(harness, LOUD, 6)
+    until(gate.reached.is_set)
+    until(lambda: ahead(worker) == [LOUD])
+    submit(harness, QUIET, 2)
+    until(lambda: ahead(worker) == [LOUD, QUIET])
+    submit(harness, THIRD, 1)
+    gate.opened.set()
+    until(lambda: ended(harness))
+    assert began[:4] == [LOUD, QUIET, THIRD, LOUD]
+    assert sorted(began[4:6]) == [LOUD, QUIET]
+    assert began[6:] == [LOUD] * 3
+
+
+def test_one_photo_of_an_owner_and_two_in_all_are_ahead(make: Make) -> None:
+    harness, worker = make()
+    gate = Gate()
+    follow(harness, worker, gate)
+    worker.start()
+    jobs = [submit(harness, LOUD, 5)]
+    until(lambda: ahead(worker) == [LOUD])
+    jobs += [submit(harness, owner, 2) for owner in (QUIET, THIRD)]
+    until(lambda: len(ahead(worker)) == 2)
+    harness.queue.publish(jobs[0].attempts[4].id)
+    until(lambda: harness.queue.all_heard())
+    assert (ahead(worker), harness.store.counts().processing) == ([LOUD, QUIET], 3)
+    gate.opened.set()
+    until(lambda: ended(harness))
+
+
+def test_without_memory_for_two_the_second_owner_waits_for_the_place_and_is_next(make: Make) -> None:
+    harness, worker = make(memory_bytes=PROCESS_BYTES + 10**9)
+    gate = Gate()
+    began = follow(harness, worker, gate)
+    submit(harness, LOUD, 4)
+    encoding = worker.active_runs.admit("e" * 32, "local", lambda _: True, alone=False, owner=THIRD, need_bytes=10**9)
+    assert encoding is not None
+    worker.active_runs.move(encoding, Step.FINISHING)
+    worker.start()
+    until(gate.reached.is_set)
+    until(lambda: ahead(worker) == [LOUD])
+    submit(harness, QUIET, 1)
+    until(lambda: worker.active_runs.waiting("local") == 1)
+    assert ahead(worker) == [LOUD]
+    worker.active_runs.leave(encoding)
+    until(lambda: ahead(worker) == [LOUD, QUIET])
+    gate.opened.set()
+    until(lambda: ended(harness))
+    assert began[:2] == [LOUD, QUIET]
+
+
+def test_photos_that_fail_while_they_are_decoded_leave_nobody_asleep(make: Make) -> None:
+    """Their wake-ups were spent while an owner had one ahead already."""
+
+    class Failing:
+        def decode(self, *_: object, **__: object) -> None:
+            raise Unprocessable("undecodable_image", "Broken.")
+
+    harness, worker = make(Failing())
+    worker.start()
+    jobs = [submit(harness, owner, 5) for owner in (LOUD, QUIET)]
+    until(lambda: ended(harness), 10.0)
+    assert {attempt.error_code for job in jobs for attempt in harness.store.job(job.owner, job.id).attempts} == {
+        "undecodable_image"
+    }
+
+
+def test_the_owner_served_least_recently_is_next() -> None:
+    ready = ReadyPhotos()
+
+    def photo(owner: str) -> Any:
+        return SimpleNamespace(attempt=SimpleNamespace(owner=owner))
+
+    for owner in (LOUD, QUIET):
+        ready.put(photo(owner))
+    taken = []
+    for coming in (LOUD, QUIET, THIRD, LOUD):
+        found = ready.take()
+        assert found is not None
+        taken.append(found.attempt.owner)
+        ready.put(photo(coming))
+    assert taken == [LOUD, QUIET, LOUD, THIRD]
+    ready.close()
+    last = [ready.take(), ready.take(), ready.take()]
+    assert [found.attempt.owner for found in last[:2] if found] == [QUIET, LOUD]
+    assert last[2] is None
