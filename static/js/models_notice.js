@@ -5,7 +5,7 @@ import { button, el, find } from "./dom.js";
 import { bytes, percent } from "./format.js";
 import { activeDownloads, shareDone } from "./models_text.js";
 import { withCommand } from "./shell_command.js";
-import { installAdvice, text, textOf, warningText } from "./text.js";
+import { installAdvice, isMissing, text, warningText } from "./text.js";
 
 const STORAGE_KEY = "neural-image-restore.notice";
 
@@ -32,7 +32,7 @@ export function noticeRows(config, state) {
   const rows = [];
   if (embedded) rows.push({ words: text("notice.embedded"), set: "default" });
   if (faces && (faces.model === null || faces.detector === null)) rows.push({ words: text("notice.faces"), set: "faces" });
-  const others = notes.filter(({ code }) => textOf("missing", code, {}) === null).map((note) => ({ words: warningText({ ...note, kind: note.code }) }));
+  const others = notes.map((note) => ({ ...note, kind: note.code })).filter((note) => !isMissing(note)).map((note) => ({ words: warningText(note) }));
   if (state?.downloads.allowed) return [...rows, ...others];
   const advice = rows.length && installAdvice();
   return [...rows.map(({ words }) => ({ words })), ...others, ...(advice ? [{ words: advice }] : [])];

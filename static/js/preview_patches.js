@@ -4,7 +4,7 @@
 import { button, el, find, oncePerFrame, setAttribute, setText } from "./dom.js";
 import { watchGestures } from "./gestures.js";
 import { withCommand } from "./shell_command.js";
-import { warningText, text } from "./text.js";
+import { warningTexts, text } from "./text.js";
 import { Viewport } from "./viewport.js";
 
 const PAN_PIXELS = 40;
@@ -53,7 +53,7 @@ export class PreviewPatches {
     this.#fill(key, image);
     setText(this.#rows.get(key).note, note);
     const told = [...find("preview-warnings").children].map((one) => one.dataset.words);
-    const fresh = warnings.map(warningText).filter((words) => !told.includes(words));
+    const fresh = warningTexts(warnings).filter((words) => !told.includes(words));
     find("preview-warnings").append(...fresh.map((words) => el("li", { data: { words } }, withCommand(words))));
   }
 

@@ -44,8 +44,18 @@ export const installAdvice = () => (installing && textOf("install", installing.w
 export const errorText = ({ code, message }) => missingText(code) ?? textOf("error", code) ?? message;
 
 /** A warning or note likewise, by exactly what it says; an older service tells no kind. */
-export const warningText = ({ kind, message, values }) =>
-  ofWorker(missingText(kind, values) ?? textOf("warning", kind, values), values) ?? message;
+export const warningText = (warning) => warningTexts([warning]).join(" ");
+
+/** Several, and once after them what to do about the models that are missing. */
+export function warningTexts(warnings) {
+  const words = warnings.map(({ kind, message, values }) =>
+    ofWorker(textOf("missing", kind, values) ?? textOf("warning", kind, values), values) ?? message);
+  const advice = warnings.some(isMissing) && installAdvice();
+  return advice ? [...words, advice] : words;
+}
+
+/** Whether a warning says that a model is missing. */
+export const isMissing = ({ kind, values }) => textOf("missing", kind, values) !== null;
 
 /** A reason of health likewise. */
 export const reasonText = ({ code, message, values }) =>
