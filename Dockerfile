@@ -42,7 +42,7 @@ COPY --from=packages /opt/venv /opt/venv
 WORKDIR /srv/restore
 COPY app ./app
 COPY static ./static
-COPY weights/nir-embedded-x4.safetensors ./weights/
+COPY weights/nir-*.safetensors ./weights/
 COPY requirements.txt constraints.txt ./
 
 # Everything that is written lies in /data, /weights or /tmp, so the root may be read-only.

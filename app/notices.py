@@ -41,6 +41,8 @@ class NoticeKind(enum.StrEnum):
     REFERENCE_FACE_STRENGTH = "reference_face_strength"
     REFERENCE_FACES_DEPTH = "reference_faces_depth"
     RESTORED_LOCALLY = "restored_locally"
+    MUCH_DAMAGE = "much_damage"
+    DAMAGE_NOT_KEPT = "damage_not_kept"
     # the photo's pixels and colours
     CUT_OFF = "cut_off"
     CUT_OFF_DETAIL = "cut_off_detail"

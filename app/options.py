@@ -62,6 +62,14 @@ class ColorCorrection(enum.StrEnum):
     AUTO = "auto"  # where the photo's statistics say that it is faded
 
 
+class Repair(enum.StrEnum):
+    """Whether scratches, cracks, dust and stains are found and filled."""
+
+    OFF = "off"
+    AUTO = "auto"  # what is surely damage
+    STRONG = "strong"  # also what may be: finds more, and takes some detail for damage
+
+
 class Fallback(enum.StrEnum):
     """Who restores a photo when its backend cannot be used just now."""
 
@@ -106,6 +114,7 @@ FIELDS: dict[str, Field] = {
         str, "network that restores faces; empty: GFPGANv1.3", choices=("GFPGANv1.3", "GFPGANv1.4"), nullable=True
     ),
     "denoise": Field(float, "noise removal of realesr-general-x4v3", low=0.0, high=1.0, nullable=True),
+    "repair": Field(str, "find scratches, cracks and dust and fill them; local only", choices=tuple(Repair)),
     "color_correction": Field(str, "bring faded or yellowed colours back; local only", choices=tuple(ColorCorrection)),
     "color_strength": Field(float, "how much of that: 0 nothing, 1 all", low=0.0, high=1.0),
     "output_format": Field(
@@ -151,6 +160,7 @@ class RestoreOptions:
     face_strength: float = 1.0
     face_model: str | None = None
     denoise: float | None = None
+    repair: str = Repair.OFF.value
     color_correction: str = ColorCorrection.OFF.value
     color_strength: float = 1.0
     output_format: str = "auto"

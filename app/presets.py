@@ -24,6 +24,7 @@ DECIDED = (
     "face_strength",
     "face_model",
     "denoise",
+    "repair",
     "color_correction",
     "color_strength",
 )

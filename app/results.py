@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.images import Picture
+from app.images.damage_layer import DamageLayer
 from app.images.face_layers import FaceLayer
 from app.notices import Notice
 
@@ -33,6 +34,7 @@ class RestorationResult:
         params: facts for the record (device, precision, tile size, ...), JSON-ready.
         faces: one JSON-ready row per face found, from left to right: index, box ([x0, y0, x1, y1] in the photo's own
             pixels), score, size (longer side of the box, pixels), restored, reason (a `FaceReason`), strength.
+        damage: what was found and filled before enlarging; None where `repair` was off.
         face_layers: what was pasted, so that it can be blended again at another strength; one per restored face.
         warnings: what the user must know.
     """
@@ -44,3 +46,4 @@ class RestorationResult:
     faces: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[Notice, ...] = ()
     face_layers: tuple[FaceLayer, ...] = ()
+    damage: DamageLayer | None = None

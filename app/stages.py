@@ -22,6 +22,7 @@ class Stage(enum.StrEnum):
     WAITING = "waiting"  # in the queue
     DECODING = "decoding"
     LOADING = "loading"  # the network
+    REPAIRING = "repairing"  # damage is found and filled
     UPSCALING = "upscaling"
     FACES = "faces"
     PREPARING = "preparing"  # the photo for a provider

@@ -11,11 +11,12 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from app.options import BackendName, Quality, RestoreOptions, output_size
+from app.options import BackendName, Quality, Repair, RestoreOptions, output_size
 from app.stages import Stage
 
 ENSEMBLE_PASSES = 8
 FACE_GIGAMACS, PARSING_GIGAMACS = 198.0, 234.0  # GFPGAN and ParseNet, for one face
+REPAIR_MEGAMACS_PER_PIXEL = 0.0286  # the segmentation network, with the overlap of its tiles
 SMALLEST_PIXELS = 128 * 128  # a smaller photo costs nearly as much
 RECENT_SAMPLES = 6  # the newest ones decide: a machine that is busy today is slow today
 LOADED_BYTES_PER_SECOND = 60e6  # a file to a network that has run once, measured on two cores
@@ -129,6 +130,7 @@ def work_of(machine: Machine, width: int, height: int, options: RestoreOptions, 
         precision="fp32" if is_best else machine.precision,
         ensemble=is_best,
         faces=faces if machine.restores_faces and options.face_enhance else 0.0,
+        searched=options.repair != Repair.OFF,
         parsed=machine.parses_faces and (options.model is not None or quality != Quality.FAST),
     )
 
@@ -144,17 +146,26 @@ def work_done(
     faces: float,
     parsed: bool,
     planes: int = 1,
+    searched: bool = False,
 ) -> Work | None:
     """The work of a photo by what was, or will be, done with it; None where the model is not known.
 
-    `planes` is 2 with transparency that varies, `parsed` says that each face is parsed as well.
+    `planes` is 2 with transparency that varies, `parsed` says that each face is parsed as well,
+    `searched` that damage is looked for.
     """
     cost = machine.models.get(model or "")
     if model is None or cost is None:
         return None
     pixels = max(width * height, SMALLEST_PIXELS) * planes * (ENSEMBLE_PASSES if ensemble else 1)
     each = FACE_GIGAMACS + (PARSING_GIGAMACS if parsed else 0.0)
-    return Work(model, cost.architecture, precision, pixels * cost.megamacs_per_pixel / 1000 + faces * each)
+    gigamacs = pixels * cost.megamacs_per_pixel / 1000 + faces * each
+    gigamacs += width * height * REPAIR_MEGAMACS_PER_PIXEL / 1000 if searched else 0.0
+    return Work(model, cost.architecture, precision, gigamacs)
+
+
+def repair_share(megamacs_per_pixel: float | None) -> float:
+    """Which part of a photo's work is the search for damage, beside a network of this cost (None: not known)."""
+    return REPAIR_MEGAMACS_PER_PIXEL / (REPAIR_MEGAMACS_PER_PIXEL + (megamacs_per_pixel or 1.0))
 
 
 class Pace:

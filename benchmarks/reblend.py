@@ -21,7 +21,7 @@ from app.images import Decoder, ImageLimits, Picture
 from app.images.face_layers import FaceLayer
 from app.jobs.reblending import Reblender
 from app.metrics import Metrics
-from app.storage import DiskStorage, Storage, new_id
+from app.storage import Beside, DiskStorage, Storage, new_id
 from app.store import NewPhoto, Result, SqlStore, Store
 
 OWNER = "bench"
@@ -54,7 +54,7 @@ def _measure(folder: Path, asked: argparse.Namespace) -> None:
         began = time.perf_counter()
         reblender.reblend(attempt_id, dict.fromkeys(range(asked.faces), step / asked.rounds))
         seconds.append(time.perf_counter() - began)
-    with storage.layers(name) as kept:
+    with storage.beside(name, Beside.FACES) as kept:
         layers = kept.stat().st_size / 1e6
     print(f"first call, with the start of the decoding child: {seconds[0]:.2f} s")
     print(
@@ -78,7 +78,7 @@ def _finished(store: Store, storage: Storage, asked: argparse.Namespace) -> tupl
         storage.publish(temporary, name)
     with storage.scratch(attempt.id) as temporary:
         images.keep_layers(temporary, layers, picture, "auto")
-        storage.publish_layers(temporary, name)
+        storage.publish_beside(temporary, name, Beside.FACES)
     rows = tuple({"index": index, "restored": True, "strength": 1.0} for index in range(asked.faces))
     facts = Result(name, written.mime, written.width, written.height, written.bytes_written, "none", 1.0, faces=rows)
     assert store.complete(attempt.id, "run", facts, 1.0)

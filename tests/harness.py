@@ -26,7 +26,7 @@ from app.options import RestoreOptions
 from app.queue import LocalQueue
 from app.results import RestorationResult
 from app.stages import OnProgress, Stage
-from app.storage import DiskStorage, Storage, new_id
+from app.storage import Beside, DiskStorage, Storage, new_id
 from app.store import LEASE_SECONDS, Attempt, Job, NewPhoto, SqlStore
 
 OWNER = "owner"
@@ -161,7 +161,7 @@ def result_file(storage: Storage, result_name: str) -> Path:
 
 def layers_file(storage: Storage, result_name: str) -> Path:
     """The same for the layers of a result's faces."""
-    with storage.layers(result_name) as path:
+    with storage.beside(result_name, Beside.FACES) as path:
         return path
 
 

@@ -91,6 +91,8 @@ def test_options_reach_the_restoration(service: Service) -> None:
         ({"model": "../../etc/passwd"}, 422, "invalid_option"),
         ({"model": "nobody-knows-it"}, 422, "unknown_model"),
         ({"model": "absent"}, 409, "model_not_installed"),
+        ({"repair": "auto"}, 409, "repair_unavailable"),
+        ({"repair": "always"}, 422, "invalid_option"),
         ({"backend": "siliconflow"}, 409, "backend_unavailable"),
     ],
 )

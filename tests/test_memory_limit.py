@@ -13,7 +13,15 @@ import pytest
 
 from app import memory_limit
 from app.errors import TooLarge
-from app.jobs.memory_need import DEEP, EIGHT_BITS, PROCESS_BYTES, check_memory, must_be_alone, need_bytes
+from app.jobs.memory_need import (
+    DEEP,
+    EIGHT_BITS,
+    PROCESS_BYTES,
+    REPAIR_BYTES_PER_PIXEL,
+    check_memory,
+    must_be_alone,
+    need_bytes,
+)
 from app.memory_limit import limit_bytes, limit_left_bytes
 from app.restoration import device_memory
 from tests.harness import Harness
@@ -105,6 +113,13 @@ def test_a_photo_that_may_have_alpha_or_16_bits_needs_more() -> None:
     assert need_bytes(100, 2.0, JPEG) == 100 * (EIGHT_BITS.photo + 4 * EIGHT_BITS.result)
     for mime in ("image/png", "image/tiff", "image/avif", "image/heic", "image/webp", "something/new"):
         assert need_bytes(100, 2.0, mime) == 100 * (DEEP.photo + 4 * DEEP.result)
+
+
+def test_a_photo_that_is_repaired_needs_more() -> None:
+    assert need_bytes(100, 2.0, JPEG, repaired=True) - need_bytes(100, 2.0, JPEG) == 100 * REPAIR_BYTES_PER_PIXEL
+    check_memory(10_000_000, 2.5, JPEG, 2048 * MEGABYTE)
+    with pytest.raises(TooLarge, match=r"the largest scale that fits is 2\.3"):
+        check_memory(10_000_000, 2.5, JPEG, 2048 * MEGABYTE, repaired=True)
 
 
 def test_the_largest_photo_fits_a_usual_machine() -> None:

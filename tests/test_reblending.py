@@ -22,7 +22,7 @@ from app.images import Decoder, ImageLimits, Picture, decode, encode
 from app.images.face_layers import blend_layers, load_layers
 from app.jobs.janitor import Janitor
 from app.jobs.reblending import MAX_WAITING, MOST_TRIES, Reblender
-from app.storage import Storage, first_version, next_version, public_name, related_files
+from app.storage import Beside, Storage, first_version, next_version, public_name, related_files
 from app.storage.names import mark_run
 from app.store import Attempt, NewVersion
 from tests.databases import IMPLEMENTATIONS, needs_postgres
@@ -313,7 +313,7 @@ def test_two_servers_that_blend_one_result_at_once_lose_neither_version(seaweedf
     try:
         attempt = one.restored(photo_bytes(40, 30, kind="PNG"))
         first = one.picture(attempt)
-        with one.storage.layers(attempt.result_name or "") as path:
+        with one.storage.beside(attempt.result_name or "", Beside.FACES) as path:
             layers = load_layers(path)
         both_blended = threading.Barrier(2)
         with ThreadPoolExecutor(2) as threads:
@@ -355,7 +355,7 @@ def test_only_the_first_the_shown_and_the_last_version_are_kept(bench: Bench) ->
     for _ in range(5):
         shown = bench.reblender.reblend(attempt.id, {0: 0.5})
     assert bench.files() == {f"{attempt.id}{end}" for end in (".jpg", "-v5.jpg", "-v6.jpg", ".faces")}
-    assert related_files(shown.result_name or "") == bench.files()
+    assert related_files(shown.result_name or "") == bench.files() | {f"{attempt.id}.damage"}
     gone = bench.store.cancel_or_remove(OWNER, attempt.job_id, 1.0)
     assert all(bench.storage.remove_result(name) for name in gone.results)
     assert bench.files() == set()
@@ -432,7 +432,9 @@ def test_the_layers_are_on_disk_before_the_row_says_that_the_result_is_there(ben
 
 def _finished_without_layers(bench: Bench) -> bool:
     attempts = [attempt for job in bench.store.jobs(OWNER, 9) for attempt in job.attempts]
-    return any(a.result_name is not None and not bench.storage.has_layers(a.result_name) for a in attempts)
+    return any(
+        a.result_name is not None and not bench.storage.has_beside(a.result_name, Beside.FACES) for a in attempts
+    )
 
 
 def test_a_cancelled_run_leaves_no_layers(bench: Bench) -> None:
@@ -534,8 +536,9 @@ def test_names_of_versions_follow_each_other() -> None:
     assert next_version(f"{stem}.tif") == f"{stem}-v2.tif"
     assert next_version(f"{stem}-v9.webp") == f"{stem}-v10.webp"
     assert first_version(f"{stem}-v10.webp") == f"{stem}.webp"
-    assert related_files(f"{stem}.png") == {f"{stem}.png", f"{stem}.faces"}
-    assert related_files(f"{stem}-v2.png") == {f"{stem}.png", f"{stem}-v2.png", f"{stem}.faces"}
+    beside = {f"{stem}.faces", f"{stem}.damage"}
+    assert related_files(f"{stem}.png") == {f"{stem}.png", *beside}
+    assert related_files(f"{stem}-v2.png") == {f"{stem}.png", f"{stem}-v2.png", *beside}
     assert f"{stem}-v3.png" in related_files(f"{stem}-v4.png")
     marked = mark_run(f"{stem}.png", "0123456789abcdef")
     assert (marked, next_version(marked)) == (f"{stem}.01234567.png", f"{stem}.01234567-v2.png")
@@ -543,7 +546,7 @@ def test_names_of_versions_follow_each_other() -> None:
     assert third == f"{stem}.01234567-v3.ffffffff.png"
     assert next_version(third) == f"{stem}.01234567-v4.png"
     assert (first_version(third), public_name(third)) == (marked, f"{stem}-v3.png")
-    assert related_files(third) == {marked, third, f"{stem}.01234567.faces"}
+    assert related_files(third) == {marked, third, *(name.replace(".", ".01234567.") for name in beside)}
     for bad in (f"{stem}-v1.png", f"{stem}-v02.png", f"{stem}-v.png", f"{stem}-v1234567.png", f"{stem}.faces", "x"):
         with pytest.raises(NotFound):
             next_version(bad)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import resource
 import signal
@@ -22,6 +23,7 @@ from app.errors import NotFound, Unavailable
 from app.storage import (
     ID_PATTERN,
     LABEL_LIMIT_CHARACTERS,
+    Beside,
     DiskStorage,
     Storage,
     clean_label,
@@ -230,8 +232,8 @@ def test_every_name_becomes_a_label(name: str) -> None:
 
 @given(st.one_of(st.text(max_size=40), st.text(string.hexdigits + "./", min_size=30, max_size=36)))
 def test_no_name_leads_out_of_the_folders(name: str) -> None:
-    storage = STORAGE
-    for lend in (storage.upload, storage.result, storage.layers, storage.scratch):
+    storage, faces = STORAGE, functools.partial(STORAGE.beside, kind=Beside.FACES)
+    for lend in (storage.upload, storage.result, faces, storage.mask, storage.scratch):
         with contextlib.suppress(NotFound), lend(name) as path:
             assert path.parent.name == ".scratch"  # nothing else is kept there
     with contextlib.suppress(NotFound), storage.open_upload(name) as writer:

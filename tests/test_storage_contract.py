@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import NotFound
-from app.storage import DiskStorage, FoundFile, Storage, new_id, next_version, public_name
+from app.storage import Beside, DiskStorage, FoundFile, Storage, new_id, next_version, public_name
 from tests.s3_servers import open_storage
 
 IMPLEMENTATIONS: dict[str, Callable[[Path, pytest.FixtureRequest], Storage]] = {
@@ -46,10 +46,23 @@ def put_result(storage: Storage, content: bytes = b"result", name: str = "") -> 
     return name
 
 
-def put_layers(storage: Storage, name: str) -> None:
-    with storage.scratch(name[:32]) as temporary:
-        temporary.write_bytes(b"layers")
-        storage.publish_layers(temporary, name)
+def put_beside(storage: Storage, name: str, *kinds: Beside) -> None:
+    for kind in kinds or Beside:
+        with storage.scratch(name[:32]) as temporary:
+            temporary.write_bytes(kind.encode())
+            storage.publish_beside(temporary, name, kind)
+
+
+def put_mask(storage: Storage, content: bytes = b"mask") -> str:
+    attempt_id = new_id()
+    with storage.scratch(attempt_id) as temporary:
+        temporary.write_bytes(content)
+        storage.keep_mask(temporary, attempt_id)
+    return attempt_id
+
+
+def has_beside(storage: Storage, name: str) -> set[Beside]:
+    return {kind for kind in Beside if storage.has_beside(name, kind)}
 
 
 def listed(storage: Storage) -> tuple[set[str], set[str], set[str]]:
@@ -97,14 +110,17 @@ def test_a_result_is_kept_under_its_name_and_replaced_whole(storage: Storage) ->
     assert listed(storage) == (set(), {name}, set())
 
 
-def test_a_copy_has_the_same_bytes_and_layers_and_outlives_what_it_was_copied_from(storage: Storage) -> None:
+def test_a_copy_has_the_same_bytes_and_outlives_what_it_was_copied_from_with_all_beside_it(storage: Storage) -> None:
     plain, layered = put_result(storage, b"plain"), put_result(storage, b"layered")
-    put_layers(storage, layered)
+    put_beside(storage, layered)
     for name in (plain, layered):
         copy = f"{new_id()}.png"
         storage.copy_result(name, copy)
-        assert storage.has_layers(copy) is (name == layered)
         storage.remove_result(name)
+        assert has_beside(storage, copy) == (set(Beside) if name == layered else set())
+        for kind in has_beside(storage, copy):
+            with storage.beside(copy, kind) as path:
+                assert path.read_bytes() == kind.encode()
         with storage.result(copy) as path:
             assert path.read_bytes() == (b"plain" if name == plain else b"layered")
     for bad in (plain, *BAD_RESULTS):
@@ -129,14 +145,17 @@ def test_what_is_not_kept_is_not_found(storage: Storage) -> None:
     photo_id, name = new_id(), f"{new_id()}.png"
     assert not storage.has_upload(photo_id)
     assert not storage.has_result(name)
-    assert not storage.has_layers(name)
+    assert not has_beside(storage, name)
+    assert not storage.remove_mask(photo_id)
     assert not storage.remove_upload(photo_id)
     assert not storage.remove_result(name)
     assert not storage.remove_version(name)
     for lend, missing, code in (
         (storage.upload, photo_id, "photo_not_found"),
         (storage.result, name, "result_not_found"),
-        (storage.layers, name, "result_not_found"),
+        (lambda name: storage.beside(name, Beside.FACES), name, "result_not_found"),
+        (lambda name: storage.beside(name, Beside.DAMAGE), name, "result_not_found"),
+        (storage.mask, photo_id, "mask_missing"),
     ):
         with pytest.raises(NotFound) as refused, lend(missing):
             pass
@@ -155,9 +174,14 @@ def test_only_our_own_ids_name_an_upload(storage: Storage, bad: str) -> None:
     for call in (storage.has_upload, storage.open_upload, storage.remove_upload, storage.open_original):
         with pytest.raises(NotFound):
             call(bad)
-    for lend in (storage.upload, storage.scratch):
+    for lend in (storage.upload, storage.scratch, storage.mask):
         with pytest.raises(NotFound), lend(bad):
             pass
+    with storage.scratch(new_id()) as temporary:
+        temporary.write_bytes(b"x")
+        for write in (storage.remove_mask, lambda name: storage.keep_mask(temporary, name)):
+            with pytest.raises(NotFound):
+                write(bad)
 
 
 @pytest.mark.parametrize("bad", BAD_RESULTS)
@@ -166,7 +190,8 @@ def test_only_our_own_names_name_a_result(storage: Storage, bad: str) -> None:
         temporary.write_bytes(b"x")
         for call in (
             storage.has_result,
-            storage.has_layers,
+            lambda name: storage.has_beside(name, Beside.FACES),
+            lambda name: storage.publish_beside(temporary, name, Beside.DAMAGE),
             storage.remove_result,
             storage.open_result,
             lambda name: storage.publish(temporary, name),
@@ -184,12 +209,12 @@ def test_only_what_the_lists_name_can_be_removed(storage: Storage, bad: str) -> 
         storage.remove_found(FoundFile(bad, 0.0))
 
 
-def test_removing_a_result_takes_its_versions_and_layers_along(storage: Storage) -> None:
+def test_removing_a_result_takes_its_versions_and_all_beside_it_along(storage: Storage) -> None:
     attempt_id, other = new_id(), put_result(storage)
     for name in (f"{attempt_id}.jpg", f"{attempt_id}-v2.jpg", f"{attempt_id}-v3.jpg"):
         put_result(storage, name=name)
-    put_layers(storage, f"{attempt_id}.jpg")
-    assert storage.has_layers(f"{attempt_id}-v3.jpg")
+    put_beside(storage, f"{attempt_id}.jpg")
+    assert has_beside(storage, f"{attempt_id}-v3.jpg") == set(Beside)
     assert storage.remove_version(f"{attempt_id}-v2.jpg")
     assert storage.has_result(f"{attempt_id}.jpg")
     assert storage.remove_result(f"{attempt_id}-v3.jpg")
@@ -216,14 +241,14 @@ def test_a_run_publishes_under_a_name_of_its_own_address_and_takes_only_its_own_
     assert names == [storage.name_of_run(f"{attempt_id}.png", run) for run in (first, late)]
     assert {public_name(name) for name in names} == {f"{attempt_id}.png"}
     put_result(storage, b"first", names[0])
-    put_layers(storage, names[0])
+    put_beside(storage, names[0])
     if names[1] != names[0]:
         put_result(storage, b"late", names[1])
-        put_layers(storage, names[1])
+        put_beside(storage, names[1])
         assert storage.remove_result(names[1])
     with storage.result(names[0]) as path:
         assert path.read_bytes() == b"first"
-    assert storage.has_layers(names[0])
+    assert has_beside(storage, names[0]) == set(Beside)
     with pytest.raises(NotFound):
         storage.name_of_run("x.png", first)
 
@@ -231,14 +256,14 @@ def test_a_run_publishes_under_a_name_of_its_own_address_and_takes_only_its_own_
 def test_versions_between_the_first_and_the_shown_one_go(storage: Storage) -> None:
     shown = storage.name_of_run(f"{new_id()}.jpg", new_id())
     put_result(storage, name=shown)
-    put_layers(storage, shown)
+    put_beside(storage, shown)
     names = [shown]
     for _ in range(4):
         names.append(put_result(storage, name=storage.name_of_run(next_version(names[-1]), new_id())))
         storage.remove_versions_before(names[-2])  # as is done when the next one is shown
         kept = {names[0], *names[-2:]}
         assert {name for name in names if storage.has_result(name)} == kept
-    assert storage.has_layers(names[-1])
+    assert has_beside(storage, names[-1]) == set(Beside)
     assert storage.remove_result(names[-1])
     assert listed(storage)[1] == set()
 
@@ -282,13 +307,15 @@ def test_an_upload_heals_one_of_the_same_bytes_whose_file_is_gone(storage: Stora
 def test_what_is_listed_can_be_removed(storage: Storage) -> None:
     name = put_result(storage)
     put_upload(storage)
-    put_layers(storage, name)
+    put_beside(storage, name)
+    put_mask(storage)
     writer = storage.open_upload(new_id())
     writer.write(b"part")
     with storage.scratch(new_id()) as temporary:
         temporary.write_bytes(b"part")
-        found = [*storage.iter_uploads(), *storage.iter_results(), *storage.iter_parts()]
-        assert len(found) == 5
+        kept = (storage.iter_uploads(), storage.iter_masks(), storage.iter_results(), storage.iter_parts())
+        found = [file for files in kept for file in files]
+        assert len(found) == 7
         assert all(file.modified_at > 1.6e9 for file in found)
         parts = {file.name for file in storage.iter_parts()}
         assert len(parts) == 2
@@ -316,6 +343,18 @@ def test_many_threads_may_use_it_at_once(storage: Storage) -> None:
         thread.join()
     assert listed(storage)[0] == set(done)
     assert len(done) == 80
+
+
+def test_a_mask_is_kept_under_its_attempt_and_apart_from_uploads_and_results(storage: Storage) -> None:
+    attempt_id = put_mask(storage, b"bits")
+    put_upload(storage)
+    with storage.mask(attempt_id) as path:
+        assert path.read_bytes() == b"bits"
+    assert [file.name for file in storage.iter_masks()] == [f"{attempt_id}.mask"]
+    assert attempt_id not in " ".join(listed(storage)[0] | listed(storage)[1])
+    assert storage.remove_mask(attempt_id)
+    assert not storage.remove_mask(attempt_id)
+    assert not list(storage.iter_masks())
 
 
 def test_free_disk_is_a_plain_answer(storage: Storage) -> None:

@@ -20,6 +20,7 @@ from app.restoration.models.table import TABLE
 from app.stages import Stage
 from app.store import Attempt, AttemptStatus
 from app.time_estimate import (
+    REPAIR_MEGAMACS_PER_PIXEL,
     TILING_SECONDS,
     Machine,
     Pace,
@@ -27,6 +28,7 @@ from app.time_estimate import (
     Work,
     estimate,
     machine_of,
+    repair_share,
     seconds_left,
     work_of,
 )
@@ -70,6 +72,20 @@ def finished(service: Service) -> Attempt:
     attempt: Attempt = service.context.store.recent_completed()[0]
     facts = {"precision": "bf16", "ensemble": False, "planes": 1, "faces": None}
     return dataclasses.replace(attempt, photo_width=1000, photo_height=1000, seconds=2.0, model="small", params=facts)
+
+
+def test_a_search_for_damage_is_work_of_its_own(finished: Attempt) -> None:
+    works = [work_of(MACHINE, 1000, 1000, dataclasses.replace(PLAIN, repair=mode)) for mode in ("off", "auto")]
+    assert works[0] is not None
+    assert works[1] is not None
+    more = works[1].gigamacs - works[0].gigamacs
+    assert more == pytest.approx(1000 * REPAIR_MEGAMACS_PER_PIXEL)
+    assert repair_share(1.0) == pytest.approx(more / works[1].gigamacs)
+    for own_mask, expected in ((False, works[1]), (True, works[0])):
+        repaired = dataclasses.replace(finished, params={**finished.params, "repair": {"own_mask": own_mask}})
+        sample = sample_of(MACHINE, repaired)
+        assert sample is not None
+        assert sample.work == expected
 
 
 def seconds(options: RestoreOptions, pace: Pace = NOTHING_RAN, side: int = 1000, faces: float = 0.0) -> float:

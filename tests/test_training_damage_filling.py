@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from app.restoration.repair.inpainting_network import WIDTHS, make_inpainting
+from app.restoration.repair.segmentation_network import make_segmentation
 from training.damage.fill_samples import LARGEST_SHARE, FillSamples, library_fill, make_fill_sample, wide_part
-from training.damage.inpainting import WIDTHS, make_inpainting
 from training.damage.inpainting_task import InpaintingTask, PooledPsnr, correct, fill_loss
 from training.damage.samples import crop
-from training.damage.segmentation import make_segmentation
 from training.damage.trainer import Trainer, train
 from training.photos import is_held_out
 

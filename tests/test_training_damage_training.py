@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
+from app.restoration.repair.segmentation_network import MULTIPLE, WIDTHS, make_segmentation, probabilities
 from tests.test_imports import ROOT
 from training.damage.finder import Finder
 from training.damage.losses import clean_price, dice_loss, segmentation_loss
 from training.damage.metrics import Agreement, agreement
-from training.damage.segmentation import MULTIPLE, WIDTHS, make_segmentation, probabilities
 from training.damage.segmentation_task import SegmentationTask
 from training.damage.trainer import Batch, Trainer, averaged_network, train
 from training.photos import is_held_out

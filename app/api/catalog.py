@@ -17,7 +17,7 @@ from typing import Any
 from app.errors import Conflict, Unavailable, Unprocessable
 from app.health_reasons import HealthReason
 from app.notices import say
-from app.options import BackendName, Fallback, RestoreOptions
+from app.options import BackendName, Fallback, Repair, RestoreOptions
 
 LOCAL_BACKEND = {
     "name": BackendName.LOCAL.value,
@@ -37,6 +37,7 @@ _OFFERED = (
     "partner_models",
     "face_models",
     "faces",
+    "repair",
     "qualities",
     "default_model",
     "default_quality",
@@ -173,7 +174,7 @@ class Catalog:
 
         Raises:
             Unavailable: `backend_failed`; `no_model` when nothing at all is installed; `provider_unavailable`.
-            Conflict: `backend_unavailable`; `model_not_installed`.
+            Conflict: `backend_unavailable`; `model_not_installed`; `repair_unavailable`.
             Unprocessable: `unknown_model`.
         """
         self._check_backend(options.backend)
@@ -182,6 +183,7 @@ class Catalog:
             self.require_loaded()
             if backend == BackendName.LOCAL:
                 self._check_model(options.model)
+                self._check_repair(options.repair)
         return backend
 
     def _in_place_of(self, options: RestoreOptions) -> str:
@@ -220,6 +222,16 @@ class Catalog:
         remedy = f"Model '{name}' is not installed; run: python3 run.py models download {rows[name]['file']}"
         raise Conflict("model_not_installed", str(rows[name].get("note") or remedy))
 
+    def _check_repair(self, mode: str) -> None:
+        if mode == Repair.OFF or any(_repairs(self.description(age)) for age in (KEPT_SECONDS, LOOK_AGAIN_SECONDS)):
+            return
+        why = "Damage cannot be repaired here, since the network that finds it is not installed"
+        raise Conflict("repair_unavailable", f"{why}; set repair to off.")
+
 
 def _installed(models: list[dict[str, Any]], name: str | None) -> bool:
     return any(row["installed"] and name in (None, row["name"]) for row in models)
+
+
+def _repairs(described: Mapping[str, Any]) -> bool:
+    return bool((described.get("repair") or {}).get("available"))

@@ -28,6 +28,7 @@ from app.images import DecoderPool, ImageLimits
 from app.jobs.deletion import Deletion
 from app.jobs.janitor import Janitor
 from app.jobs.lease_keeper import LeaseKeeper
+from app.jobs.own_masks import MaskSubmission
 from app.jobs.previewing import Previewer
 from app.jobs.reblending import Reblender
 from app.jobs.submission import Submission, SubmissionLimits
@@ -113,6 +114,7 @@ class AppContext:
     admission: Admission
     reblender: Reblender
     submission: Submission
+    masks: MaskSubmission
     deletion: Deletion
     connections: Connections
     uploads: Connections

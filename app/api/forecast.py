@@ -183,6 +183,7 @@ def sample_of(machine: Machine, attempt: Attempt) -> Sample | None:
         planes=int(attempt.params.get("planes", 1)),
         faces=_restored_faces(attempt),
         parsed=machine.parses_faces and _is_parsed(attempt.params),
+        searched=not (attempt.params.get("repair") or {}).get("own_mask", True),
     )
     return None if work is None else Sample(work, attempt.seconds)
 

@@ -31,10 +31,11 @@ RunInThread = Callable[[Callable[[], None]], Awaitable[None]]
 
 @dataclasses.dataclass(frozen=True)
 class UploadLimits:
-    """How many files a request may carry, and how large each may be."""
+    """How many files a request may carry, how large each may be, and in which fields they come."""
 
     max_files: int
     max_file_bytes: int
+    file_fields: frozenset[str] = FILE_FIELDS
 
 
 @dataclasses.dataclass
@@ -63,6 +64,12 @@ class MultipartForm:
         self._value = bytearray()
         self._ended = False
         self._parser = self._new_parser(content_type)
+
+    @property
+    def wanted(self) -> str:
+        """The fields for files, in words."""
+        names = ("file", "files") if self._limits.file_fields is FILE_FIELDS else sorted(self._limits.file_fields)
+        return " or ".join(f"'{name}'" for name in names)
 
     def _new_parser(self, content_type: str) -> MultipartParser:
         _, parameters = parse_options_header(content_type)
@@ -135,13 +142,11 @@ class MultipartForm:
         self._name = _text(parameters.get(b"name", b""))
         if not self._name:
             raise _bad("a part has no name")
-        if self._name in FILE_FIELDS:
+        if self._name in self._limits.file_fields:
             self._begin_file(parameters.get(b"filename", b""))
         elif b"filename" in parameters:
-            raise Unprocessable(
-                "unknown_file_field",
-                f"Send files in the field 'file' or 'files', not '{clean_label(self._name)[:40]}'.",
-            )
+            name = clean_label(self._name)[:40]
+            raise Unprocessable("unknown_file_field", f"Send files in the field {self.wanted}, not '{name}'.")
         else:
             self._begin_field()
 

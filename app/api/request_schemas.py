@@ -8,15 +8,24 @@ from app.options import BOOLEAN_WORDS, FIELDS, Field
 from app.presets import PresetName
 
 
-def upload_form(field: str, most: int, *, options: bool = True, more: dict[str, Any] | None = None) -> dict[str, Any]:
+def upload_form(
+    field: str,
+    most: int,
+    *,
+    options: bool = True,
+    more: dict[str, Any] | None = None,
+    bare: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """OpenAPI text of an upload form: the file field and, where they belong, every option with its bounds.
 
-    `more`: fields that stand in the place of what a job has beside its options.
+    `more`: fields that stand in the place of what a job has beside its options. `bare`: the only ones beside the file.
     """
     binary = {"type": "string", "format": "binary", "minLength": 1}
     files = binary if most == 1 else {"type": "array", "items": binary, "minItems": 1, "maxItems": most}
     beside = _BESIDE if more is None else {name: {"anyOf": [row, _EMPTY]} for name, row in more.items()}
     properties: dict[str, Any] = {field: files, **({**_written_options(), **beside} if options else {})}
+    if bare is not None:
+        properties = {field: files, **bare}
     return _body({"multipart/form-data": _closed(properties, required=[field])})
 
 

@@ -118,6 +118,7 @@ class AttemptShape(Shape):
     ended_at: float | None
     result: FullResultShape | None
     error: FailureShape | None
+    damage_url: str | None
 
 
 class WebhookShape(Shape):

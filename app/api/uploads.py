@@ -12,7 +12,7 @@ from app.api.fair_use import note_accepted
 from app.api.job_origin import with_webhook
 from app.api.json_bodies import PRESET_FIELD, options_of
 from app.api.middleware.request_context import close_after_answer
-from app.api.multipart_form import MultipartForm, UploadedFile, UploadLimits, receive_form
+from app.api.multipart_form import FILE_FIELDS, MultipartForm, UploadedFile, UploadLimits, receive_form
 from app.errors import RestoreError, TooManyRequests, Unprocessable
 from app.jobs.idempotency import AcceptedJob, Submit, digest_of, submit_once
 from app.jobs.submission import Upload
@@ -23,8 +23,8 @@ from app.store import Job, JobOrigin, Photo
 UPLOAD_RETRY_SECONDS = 2
 
 
-async def receive(request: Request, most: int) -> MultipartForm:
-    """Read a whole upload form of at most `most` files; on any error nothing is kept.
+async def receive(request: Request, most: int, file_fields: frozenset[str] = FILE_FIELDS) -> MultipartForm:
+    """Read a whole upload form of at most `most` files, in these fields; on any error nothing is kept.
 
     Raises `TooManyRequests` `too_many_uploads` before a byte is read, when the owner sends too many at once.
     """
@@ -37,12 +37,10 @@ async def receive(request: Request, most: int) -> MultipartForm:
                 f"{context.limits.uploads_limit} of your uploads are under way; send this again when one has ended.",
                 retry_after_seconds=UPLOAD_RETRY_SECONDS,
             )
-        return await _receive(request, context, most)
+        return await _receive(request, context, UploadLimits(most, context.limits.max_file_bytes, file_fields))
 
 
-async def _receive(request: Request, context: AppContext, most: int) -> MultipartForm:
-    limits = UploadLimits(most, context.limits.max_file_bytes)
-
+async def _receive(request: Request, context: AppContext, limits: UploadLimits) -> MultipartForm:
     def open_upload() -> UploadWriter:
         return context.storage.open_upload(new_id())
 
@@ -73,7 +71,7 @@ def submit_form(
             note_accepted(context, job)
             return job, position
 
-        return _submit_once(context, owner, key, lambda: digest_of(target, form.fields, photos), submit)
+        return submit_under_key(context, owner, key, lambda: digest_of(target, form.fields, photos), submit)
     finally:
         form.abort()  # what was not committed
 
@@ -108,13 +106,7 @@ def restore_photo(
         note_accepted(context, job)
         return job, position
 
-    return _submit_once(
-        context,
-        owner,
-        key,
-        lambda: digest_of(target, _asked_of(fields, origin)),
-        submit,
-    )
+    return submit_under_key(context, owner, key, lambda: digest_of(target, _asked_of(fields, origin)), submit)
 
 
 def _asked_of(fields: Mapping[str, object], origin: JobOrigin) -> dict[str, str]:
@@ -125,14 +117,15 @@ def _asked_of(fields: Mapping[str, object], origin: JobOrigin) -> dict[str, str]
 
 
 def only_upload(form: MultipartForm) -> Upload:
-    """The one photo of a form that is not kept. Raises `Unprocessable` `no_file` or `empty_file`."""
+    """The one file of a form that is not kept. Raises `Unprocessable` `no_file` or `empty_file`."""
     (file,) = _photos_of(form)
     return _upload_of(file)
 
 
-def _submit_once(
+def submit_under_key(
     context: AppContext, owner: str, key: str | None, digest: Callable[[], str], submit: Submit
 ) -> AcceptedJob:
+    """See `submit_once`; a refusal says when to come back."""
     try:
         return submit_once(context.store, owner, key, digest, context.wall(), submit)
     except RestoreError as error:
@@ -144,7 +137,7 @@ def _photos_of(form: MultipartForm) -> list[UploadedFile]:
     """The files that were really chosen; a browser sends one empty nameless part for an untouched file field."""
     files = [file for file in form.files if file.bytes or file.named]
     if not files:
-        raise Unprocessable("no_file", "No photo was sent; put it into the form field 'file' (or 'files').")
+        raise Unprocessable("no_file", f"No file was sent; put it into the form field {form.wanted}.")
     return files
 
 

@@ -146,7 +146,15 @@ def attempt_view(attempt: Attempt, usual_json: str = "{}") -> dict[str, Any]:
         if completed
         else None,
         "error": error_view(attempt) if attempt.status is AttemptStatus.FAILED else None,
+        "damage_url": _damage_url(attempt),
     }
+
+
+def _damage_url(attempt: Attempt) -> str | None:
+    """The address of what was found damaged, where it is kept."""
+    report = attempt.params.get("repair")
+    kept = isinstance(report, Mapping) and report.get("kept")
+    return f"/api/v1/jobs/{attempt.job_id}/damage?attempt={attempt.id}" if kept else None
 
 
 def photo_view(photo: Photo, retention_seconds: float) -> dict[str, Any]:

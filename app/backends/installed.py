@@ -9,6 +9,7 @@ from app.options import RestoreOptions
 from app.restoration.faces import FaceModels
 from app.restoration.models.registry import ModelRegistry
 from app.restoration.models.table import QUALITY_MODELS, ModelRow
+from app.restoration.models.weights import INPAINTING_FILE, SEGMENTATION_FILE
 from app.restoration.setup import Setup
 
 
@@ -47,3 +48,16 @@ def describe_qualities(setup: Setup) -> list[dict[str, str | None]]:
         model = setup.choose(RestoreOptions(quality=quality))[0].name
         rows.append({"quality": quality, "model": model, "stands_in_for": None if model == meant else meant})
     return rows
+
+
+def describe_repair(setup: Setup) -> dict[str, Any]:
+    """Whether damage can be repaired here, from which probability on, and whether a network fills wide holes."""
+    from app.restoration.repair.mask import FACE_THRESHOLDS, THRESHOLDS  # the networks stay where they are
+
+    found, fills = (setup.registry.path(file).is_file() for file in (SEGMENTATION_FILE, INPAINTING_FILE))
+    return {
+        "available": found,
+        "inpainting": found and fills,
+        "thresholds": {mode.value: threshold for mode, threshold in THRESHOLDS.items()},
+        "face_thresholds": {mode.value: threshold for mode, threshold in FACE_THRESHOLDS.items()},
+    }

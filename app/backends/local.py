@@ -14,13 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from app.backends.device_turns import DeviceTurns
-from app.backends.installed import describe_faces, describe_model, describe_partners, describe_qualities
+from app.backends.installed import (
+    describe_faces,
+    describe_model,
+    describe_partners,
+    describe_qualities,
+    describe_repair,
+)
 from app.backends.patch_restoring import PatchRestoring
+from app.backends.photo_repair import Mask
 from app.errors import Cancelled, OutOfMemory, RestoreError
 from app.health_reasons import NO_MODEL, HealthReason
 from app.images import Picture
 from app.notices import NoticeKind, Sentence, say
-from app.options import BackendName, ColorCorrection, EngineName, RestoreOptions
+from app.options import BackendName, EngineName, RestoreOptions
 from app.restoration import device as devices
 from app.restoration.device import DTYPES, Choice, profile_of
 from app.restoration.device_errors import answers, first_line, is_out_of_memory, raise_if_lost
@@ -94,21 +101,21 @@ class LocalBackend(PatchRestoring):
             return warm_up(self._restorer)
 
     def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
-        """Restore one picture; see `Backend`. Faded colours come first, since networks and faces look at them.
+        """Restore one picture; see `Backend`.
 
         Raises:
             DeviceLost: the card computes no more in this process.
         """
-        facts: dict[str, Any] = {"engine": self._engine}
-        if options.color_correction == ColorCorrection.AUTO:
-            from app.restoration.colour_correction import correct_and_describe  # whoever does not ask never loads it
+        return self._in_turn(picture, options, on_progress)
 
-            picture, facts["color_correction"] = correct_and_describe(picture, options.color_strength)
+    def _in_turn(
+        self, picture: Picture, options: RestoreOptions, on_progress: OnProgress, mask: Mask | None = None
+    ) -> RestorationResult:
         with self._turns.photo() as turn:
             self._choose_again()
-            result = self._restored(picture, options, turn.paced(on_progress))
+            result = self._in_order(picture, options, turn.paced(on_progress), mask)
         own_seconds = max(0.0, result.seconds - turn.lent_seconds)
-        return dataclasses.replace(result, params={**facts, **result.params}, seconds=own_seconds)
+        return dataclasses.replace(result, params={"engine": self._engine, **result.params}, seconds=own_seconds)
 
     def result_facts(self, options: RestoreOptions) -> dict[str, Any] | None:
         """See `Repeatable`; None when the options cannot be served. Hashes a weight file once."""
@@ -249,6 +256,7 @@ class LocalBackend(PatchRestoring):
             "models": models,
             "partner_models": describe_partners(setup.registry),
             **describe_faces(setup.face_models, notes),
+            "repair": describe_repair(setup),
             "problems": problems,
             "notes": notes,
         }

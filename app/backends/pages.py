@@ -58,7 +58,7 @@ def restore_pages(
         restored = backend.restore(picture, options, share)
         encoder.add(restored.picture)
         faces = tuple({**face, "page": index} for face in restored.faces)
-        results.append(dataclasses.replace(restored, picture=first, faces=faces, face_layers=()))
+        results.append(dataclasses.replace(restored, picture=first, faces=faces, face_layers=(), damage=None))
         del picture, restored
     return _together(results, notes), encoder.finish()
 
@@ -87,7 +87,17 @@ def _together(results: list[RestorationResult], notes: list[Notice]) -> Restorat
     return dataclasses.replace(
         results[0],
         seconds=sum(result.seconds for result in results),
-        params={**results[0].params, "pages": len(results)},
+        params={**results[0].params, **_repair_of_all(results), "pages": len(results)},
         faces=tuple({**face, "index": number} for number, face in enumerate(faces)),
         warnings=tuple(dict.fromkeys(warnings)),
     )
+
+
+def _repair_of_all(results: list[RestorationResult]) -> dict[str, Any]:
+    """What was filled of all pages together, and the share of each; nothing where none was repaired."""
+    reports = [result.params["repair"] for result in results if "repair" in result.params]
+    if not reports:
+        return {}
+    shares = [report["share"] for report in reports]
+    together = {"share": round(sum(shares) / len(shares), 6), "regions": sum(report["regions"] for report in reports)}
+    return {"repair": {**reports[0], **together, "share_in_faces": None, "page_shares": shares}}

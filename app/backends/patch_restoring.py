@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import abc
-import contextlib
 import dataclasses
 
-from app.backends.device_turns import Beat, DeviceTurns
+from app.backends.device_turns import Beat
+from app.backends.photo_repair import PhotoRepair
 from app.errors import Cancelled
 from app.images import Box, Overview, PatchWindow
 from app.options import ColorCorrection, RestoreOptions
-from app.restoration.pipeline import PhotoRestorer
 from app.results import RestorationResult
 from app.stages import IsWanted, Stage, always_wanted
 
 
-class PatchRestoring(abc.ABC):
+class PatchRestoring(PhotoRepair):
     """What a backend on one device adds to be `Previewing`; the child class has the device and the restorer."""
-
-    _turns: DeviceTurns
-    _restorer: PhotoRestorer
 
     def restore_patch(
         self, patch: PatchWindow, options: RestoreOptions, wait_seconds: float, is_wanted: IsWanted = always_wanted
     ) -> RestorationResult:
         """See `Previewing`."""
-        if options.color_correction == ColorCorrection.AUTO:
-            from app.restoration.colour_correction import correct_window  # whoever does not ask never loads it
-
-            window = correct_window(patch.overview.small, patch.window, options.color_strength)
-            patch = dataclasses.replace(patch, window=window)
 
         def work(beat: Beat) -> RestorationResult:
             def step(fraction: float, stage: Stage) -> bool:
@@ -37,8 +27,12 @@ class PatchRestoring(abc.ABC):
                     raise Cancelled  # at once: the photo in between, or the preview, is not wanted any more
                 return True
 
+            repaired, rest = self._repaired(patch.window, options, step)
+            ready = patch if repaired is None else dataclasses.replace(patch, window=repaired.picture)
+            ready = _with_colours(ready, options)
             with self._watched():
-                return self._restorer.restore_patch(patch, options, step)
+                result = self._restorer.restore_patch(ready, options, rest)
+            return result if repaired is None else repaired.told_by(result)
 
         return self._turns.preview(work, wait_seconds, is_wanted)
 
@@ -53,6 +47,11 @@ class PatchRestoring(abc.ABC):
 
         return self._turns.preview(work, wait_seconds, is_wanted) if options.face_enhance else []
 
-    @abc.abstractmethod
-    def _watched(self) -> contextlib.AbstractContextManager[None]:
-        """Work on this thread's card; raises `DeviceLost` when the card was lost at it."""
+
+def _with_colours(patch: PatchWindow, options: RestoreOptions) -> PatchWindow:
+    """The patch with the correction of the whole photo, where that is asked for."""
+    if options.color_correction != ColorCorrection.AUTO:
+        return patch
+    from app.restoration.colour_correction import correct_window  # whoever does not ask never loads it
+
+    return dataclasses.replace(patch, window=correct_window(patch.overview.small, patch.window, options.color_strength))

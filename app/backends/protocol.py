@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from app.images import Box, Overview, PatchWindow, Picture
 from app.options import RestoreOptions
 from app.results import RestorationResult
@@ -78,4 +81,26 @@ class Repeatable(Protocol):
 
     def result_facts(self, options: RestoreOptions) -> Mapping[str, Any] | None:
         """What, besides photo and options, decides the bytes of a result, JSON-ready; None: they differ each time."""
+        ...
+
+
+@runtime_checkable
+class Repairing(Protocol):
+    """A backend that finds damage and fills it before it restores."""
+
+    def restore_with_mask(
+        self, picture: Picture, mask: NDArray[np.bool_], options: RestoreOptions, on_progress: OnProgress
+    ) -> RestorationResult:
+        """As `restore` does, where `mask`, (H, W) of the upright, turned photo, is filled instead of what is found.
+
+        `options.repair` is auto or strong.
+        """
+        ...
+
+    def damage_share(self, picture: Picture, wait_seconds: float) -> float:
+        """Which part of a small photo, 0 to 1, `auto` would fill; blocks until its turn has come and it is done.
+
+        Raises:
+            Conflict: `repair_unavailable` without the network. Unavailable: `preview_busy` as `restore_patch` does.
+        """
         ...

@@ -41,7 +41,7 @@ from app.main.limits import limits_of
 from app.main.local_backend import open_backend
 from app.options import EngineName, RestoreOptions
 from app.restoration.models import weights
-from app.restoration.models.weights import Verdict
+from app.restoration.models.weights import SEGMENTATION_FILE, Verdict
 from app.settings import Settings
 
 Check = Callable[[Settings], Iterator[CheckResult]]
@@ -154,6 +154,7 @@ def check_restoration(settings: Settings) -> Iterator[CheckResult]:
     word = WARNING if facts["precision_is_slow"] else FINE
     yield CheckResult(word, "precision", f"{facts['precision']} ({facts['precision_reason']})")
     yield check_faces(facts["faces"])
+    yield check_repair(facts["repair"])
     yield check_golden(backend)
 
 
@@ -164,6 +165,14 @@ def check_faces(faces: Mapping[str, Any]) -> CheckResult:
     edge = "with a segmentation mask by parsenet" if faces["parsing"] else "with a plain soft edge"
     text = f"{faces['model']}, found by {faces['detector']}, {edge}"
     return CheckResult(WARNING if faces["notes"] else FINE, "faces", ". ".join([text, *faces["notes"]]))
+
+
+def check_repair(repair: Mapping[str, Any]) -> CheckResult:
+    """Whether damage on old prints can be repaired, and what fills wide holes."""
+    if not repair["available"]:
+        return CheckResult(WARNING, "repair", f"{SEGMENTATION_FILE} is not there, so repair is not offered")
+    wide = "a network" if repair["inpainting"] else "the library"
+    return CheckResult(FINE, "repair", f"damage is found, and {wide} fills wide holes")
 
 
 def check_golden(backend: LocalBackend) -> CheckResult:

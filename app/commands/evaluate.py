@@ -88,7 +88,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_shared(group: argparse._ArgumentGroup) -> None:
-    for name in ("scale", "face_strength", "denoise", "prompt", "output_quality"):
+    for name in ("scale", "face_strength", "denoise", "repair", "prompt", "output_quality"):
         group.add_argument(f"--{name.replace('_', '-')}", help=FIELDS[name].help)
     group.add_argument("--output-format", default="png", help="png (default), tiff, webp, jpg, avif, or auto")
 
@@ -137,7 +137,7 @@ def make_task(asked: argparse.Namespace, settings: Settings) -> tuple[Task, tupl
     """
     inputs = asked.inputs or Path("test_inputs").absolute()
     output = asked.output or Path("test_results").absolute()
-    names = ("scale", "face_strength", "denoise", "prompt", "output_quality", "output_format")
+    names = ("scale", "face_strength", "denoise", "repair", "prompt", "output_quality", "output_format")
     shared = {name: getattr(asked, name) for name in names}
     columns = make_columns(Asked(asked.model, asked.quality, asked.backend, asked.faces), shared)
     made = _degradation(asked, columns[0].options.scale)

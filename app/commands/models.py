@@ -17,7 +17,7 @@ from app.errors import RestoreError
 from app.exit_codes import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from app.model_downloads import fetch_weights
 from app.restoration.models import weights
-from app.restoration.models.weights import EMBEDDED, MANIFEST, Verdict, WeightFile
+from app.restoration.models.weights import EMBEDDED, MANIFEST, REPAIR_FILES, Verdict, WeightFile
 from app.settings import MEGABYTE, Settings
 
 _WORDS = {
@@ -119,6 +119,10 @@ def _show(folder: Path) -> None:
         verdict = _WORDS[weights.verify(weights.path_of(folder, row.file))]
         size = f"{row.bytes / MEGABYTE:.1f}"
         table.add_row(row.file, size, verdict, "yes" if row.default else "", row.purpose, escape(row.licence))
+    for file, purpose in zip(REPAIR_FILES, ("finds damage", "fills wide damage"), strict=True):
+        path = weights.path_of(folder, file)
+        size, there = (f"{path.stat().st_size / MEGABYTE:.1f}", "yes") if path.is_file() else ("", "no")
+        table.add_row(file, size, there, "", f"{purpose}, ships with the project", EMBEDDED.licence)
     for path in _own_files(folder):
         size = f"{path.stat().st_size / MEGABYTE:.1f}"
         table.add_row(escape(path.name), size, _WORDS[Verdict.UNKNOWN], "", "your own file", "unknown")
@@ -169,5 +173,5 @@ def _convert(folder: Path, names: Sequence[str], *, allow_unverified: bool) -> i
 
 
 def _own_files(folder: Path) -> list[Path]:
-    known = {row.file for row in (*MANIFEST, EMBEDDED)}
+    known = {*REPAIR_FILES, *(row.file for row in (*MANIFEST, EMBEDDED))}
     return [path for path in weights.files_in(folder) if path.name not in known]

@@ -149,7 +149,8 @@ def provide_weights(settings: Settings, *, download: bool) -> None:
 
 def what_runs(folder: Path) -> str:
     """What restores with the files that are there, as far as that is known before they are opened."""
-    known = {Path(row.file).stem for row in (*weights.MANIFEST, weights.EMBEDDED)}
+    files_of_ours = (*(row.file for row in (*weights.MANIFEST, weights.EMBEDDED)), *weights.REPAIR_FILES)
+    known = {Path(file).stem for file in files_of_ours}
     own = [path.stem for path in weights.files_in(folder) if path.stem not in known]
     files = {row.name: weights.path_of(folder, row.file) for row in TABLE}
 

@@ -39,6 +39,11 @@ class DecoderPool:
         with self._borrowed() as decoder:
             return decoder.read_header(path)
 
+    def decode(self, path: Path, *, as_stored: bool = False) -> Picture:
+        """See `Decoder.decode`."""
+        with self._borrowed() as decoder:
+            return decoder.decode(path, as_stored=as_stored)
+
     def preview(
         self,
         path: Path,

@@ -45,6 +45,7 @@ class Deletion:
 
     def _remove_files(self, gone: Removal) -> tuple[int, int]:
         uploads = _remove_each(gone.uploads, self._storage.remove_upload)
+        _remove_each(gone.masks, self._storage.remove_mask)
         return uploads, _remove_each(gone.results, self._storage.remove_result)
 
 

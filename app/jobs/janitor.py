@@ -101,12 +101,13 @@ class Janitor(PeriodicThread):
         """
         limit = now - max(self._retention, GRACE_SECONDS)
         uploads, results = _older(self._storage.iter_uploads(), limit), _older(self._storage.iter_results(), limit)
-        parts = _older(self._storage.iter_parts(), limit)
+        masks, parts = _older(self._storage.iter_masks(), limit), _older(self._storage.iter_parts(), limit)
         photo_ids = self._store.known_photo_ids()
         names = {name for newest in self._store.known_result_names() for name in related_files(newest)}
-        active = self._store.active_ids()
+        active, mask_ids = self._store.active_ids(), self._store.known_mask_ids()
         orphans = [file for file in uploads if file.name not in photo_ids]
         orphans += [file for file in results if file.name not in names and file.name[:32] not in active]
+        orphans += [file for file in masks if file.name[:32] not in mask_ids]
         return self._remove_all(orphans + parts)
 
     def _remove_all(self, files: Iterable[FoundFile]) -> int:

@@ -13,6 +13,7 @@ import math
 
 from app.errors import TooLarge
 from app.images import LARGE_PIXELS
+from app.options import Repair
 from app.store import Attempt
 
 PROCESS_BYTES = 900 * 1024 * 1024  # measured: 568 MB loaded, and 312 MB of RealESRGAN_x4plus at work
@@ -34,6 +35,7 @@ class BytesPerPixel:
 
 EIGHT_BITS = BytesPerPixel(photo=40, result=12)  # measured as PNG: 30 and 7
 DEEP = BytesPerPixel(photo=54, result=18)  # measured with alpha and 16 bits: 53 and 17.9
+REPAIR_BYTES_PER_PIXEL = 12  # of the photo: its filled copy, probabilities and masks
 _ALWAYS_EIGHT_BITS = frozenset(("image/jpeg", "image/bmp"))
 
 
@@ -42,19 +44,20 @@ def bytes_per_pixel(mime: str) -> BytesPerPixel:
     return EIGHT_BITS if mime in _ALWAYS_EIGHT_BITS else DEEP
 
 
-def need_bytes(pixels: int, scale: float, mime: str) -> int:
-    """What a photo of so many pixels takes beside the process itself."""
+def need_bytes(pixels: int, scale: float, mime: str, *, repaired: bool = False) -> int:
+    """What a photo of so many pixels takes beside the process itself; `repaired` where damage is to be filled."""
     each = bytes_per_pixel(mime)
-    return int(pixels * (each.photo + scale * scale * each.result))
+    return int(pixels * (each.photo + scale * scale * each.result + (REPAIR_BYTES_PER_PIXEL if repaired else 0)))
 
 
-def check_memory(pixels: int, scale: float, mime: str, budget_bytes: int) -> None:
+def check_memory(pixels: int, scale: float, mime: str, budget_bytes: int, *, repaired: bool = False) -> None:
     """Raises `TooLarge` `memory_too_small`, with what would fit, for a photo that can never be restored here."""
     room = budget_bytes - PROCESS_BYTES
-    if need_bytes(pixels, scale, mime) <= room:
+    if need_bytes(pixels, scale, mime, repaired=repaired) <= room:
         return
     each = bytes_per_pixel(mime)
-    most = max(0.0, (room - pixels * each.photo) / each.result)  # pixels of the result
+    photo_bytes = need_bytes(pixels, 0.0, mime, repaired=repaired)
+    most = max(0.0, (room - photo_bytes) / each.result)  # pixels of the result
     fits = math.floor(10 * math.sqrt(most / pixels)) / 10
     remedy = f"the largest scale that fits is {fits:g}" if fits >= 1 else "make the photo smaller first"
     raise TooLarge(
@@ -66,7 +69,8 @@ def check_memory(pixels: int, scale: float, mime: str, budget_bytes: int) -> Non
 
 def check_attempt_memory(attempt: Attempt, scale: float, budget_bytes: int) -> None:
     """`check_memory` of an attempt's photo."""
-    check_memory(attempt.photo_width * attempt.photo_height, scale, attempt.photo_mime, budget_bytes)
+    pixels, repaired = attempt.photo_width * attempt.photo_height, _is_repaired(attempt)
+    check_memory(pixels, scale, attempt.photo_mime, budget_bytes, repaired=repaired)
 
 
 def tiles_bytes(width: int, height: int) -> int:
@@ -94,4 +98,9 @@ def must_be_alone(attempt: Attempt, budget_bytes: int) -> bool:
 def _need_with_tiles(attempt: Attempt, scale: float) -> int:
     width, height = attempt.photo_width, attempt.photo_height
     longer, shorter = round(scale * max(width, height)), round(scale * min(width, height))  # it may be turned
-    return need_bytes(width * height, scale, attempt.photo_mime) + tiles_bytes(longer, shorter)
+    need = need_bytes(width * height, scale, attempt.photo_mime, repaired=_is_repaired(attempt))
+    return need + tiles_bytes(longer, shorter)
+
+
+def _is_repaired(attempt: Attempt) -> bool:
+    return bool(json.loads(attempt.options_json).get("repair", Repair.OFF) != Repair.OFF)

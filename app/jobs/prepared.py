@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from app.images import Picture
+from app.images.drawn_mask import Mask
 from app.options import RestoreOptions
 from app.store import Attempt
 
@@ -31,3 +32,4 @@ class Prepared:
     options: RestoreOptions
     picture: Picture
     cache_key: str | None = None
+    mask: Mask | None = None  # (H, W) bool that the attempt came with

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from app.backends.protocol import Backend, Previewing
+from app.backends.protocol import Backend, Previewing, Repairing
 from app.errors import Unavailable, Unprocessable
 from app.images import (
     PATCH_SIDE_PIXELS,
@@ -25,11 +25,14 @@ from app.images import (
     patch_at,
 )
 from app.notices import Notice
-from app.options import BackendName, Partial, Quality, RestoreOptions
+from app.options import BackendName, Partial, Quality, Repair, RestoreOptions
 from app.stages import IsWanted, always_wanted
 
 TURN_SECONDS = 60.0  # how long a patch waits for its turn
+# Of a photo's pixels: below it a few marks are more often a star, a hair or a wire than damage.
+SUGGESTED_SHARE = 0.004
 _MARGIN_PIXELS = 64  # covers what the networks of the table see around a patch
+_REPAIR_MARGIN_PIXELS = 224  # what the search for damage sees
 _LONGEST_WINDOW_PIXELS = 2048
 _LONGEST_PATCH_PIXELS = 8 * PATCH_SIDE_PIXELS
 
@@ -144,7 +147,8 @@ class Previewer:
         frames = self._backend().find_faces(overview, options, TURN_SECONDS, is_wanted)
         chosen_by, (x, y) = _place_of(overview, frames, place)
         at = patch_at(x, y, overview.width, overview.height)
-        around = _window_around(at, frames, overview)
+        margin = _MARGIN_PIXELS if options.repair == Repair.OFF else _REPAIR_MARGIN_PIXELS
+        around = _window_around(at, frames, overview, margin)
         window = self._reader.window(path, around, keep_partial=keep_partial, rotate=options.rotate)
         inner = Box(at.left - around.left, at.top - around.top, at.right - around.left, at.bottom - around.top)
         patch = PatchWindow(window, around, inner, overview)
@@ -165,6 +169,14 @@ class Previewer:
         return PreviewedPatch(
             quality, done.model, picture.width, picture.height, round(done.seconds, 2), jpeg, done.warnings
         )
+
+    def damage_share(self, path: Path) -> float:
+        """Which part of a photo, 0 to 1, looks damaged where it is made small. Raises as `Repairing.damage_share`."""
+        overview = self._reader.overview(path, keep_partial=True, rotate=0)
+        backend: object = self._backends.get(BackendName.LOCAL)
+        if not isinstance(backend, Repairing):
+            raise previews_elsewhere()
+        return backend.damage_share(overview.small, TURN_SECONDS)
 
     def _backend(self) -> Previewing:
         backend: object = self._backends.get(BackendName.LOCAL)
@@ -192,9 +204,9 @@ def _place_of(
     return ChosenBy.DETAIL, detailed_place(overview)
 
 
-def _window_around(at: Box, frames: Sequence[Box], overview: Overview) -> Box:
+def _window_around(at: Box, frames: Sequence[Box], overview: Overview, margin_pixels: int) -> Box:
     """The patch with its context, and every face that reaches into it, whole where that stays within bounds."""
-    margin = functools.partial(Box.grown, margin=_MARGIN_PIXELS, width=overview.width, height=overview.height)
+    margin = functools.partial(Box.grown, margin=margin_pixels, width=overview.width, height=overview.height)
     window = margin(at)
     for frame in frames:
         joined = window.joined(frame).grown(0, overview.width, overview.height)

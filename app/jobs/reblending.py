@@ -22,7 +22,7 @@ from app.images import Encoded, Picture
 from app.images.face_layers import FaceLayer, blend_layers, load_layers
 from app.metrics import Metrics
 from app.options import RestoreOptions
-from app.storage import Storage, first_version, new_id, next_version, translate_disk_full
+from app.storage import Beside, Storage, first_version, new_id, next_version, translate_disk_full
 from app.store import Attempt, AttemptStatus, NewVersion, Store
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class Reblender:
         """Whether the layers of this attempt's faces are kept."""
         if attempt.status is not AttemptStatus.COMPLETED or attempt.result_name is None:
             return False
-        return self._storage.has_layers(attempt.result_name)
+        return self._storage.has_beside(attempt.result_name, Beside.FACES)
 
     def reblend(self, attempt_id: str, strengths: Mapping[int, float]) -> Attempt:
         """Make the next version of a result; faces that are not named keep the strength they have.
@@ -133,7 +133,7 @@ class Reblender:
         assert attempt.result_name is not None
         with contextlib.ExitStack() as lent:
             try:
-                layers = lent.enter_context(self._storage.layers(attempt.result_name))
+                layers = lent.enter_context(self._storage.beside(attempt.result_name, Beside.FACES))
             except NotFound:
                 raise _not_kept() from None
             try:
@@ -200,7 +200,7 @@ class Reblender:
     def _load(self, attempt: Attempt) -> tuple[FaceLayer, ...]:
         assert attempt.result_name is not None
         try:
-            with self._storage.layers(attempt.result_name) as path:
+            with self._storage.beside(attempt.result_name, Beside.FACES) as path:
                 return load_layers(path)
         except (NotFound, FileNotFoundError):
             raise _not_kept() from None

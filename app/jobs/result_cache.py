@@ -40,6 +40,7 @@ LASTING_WARNINGS = frozenset(
         "face_model_missing",
         "face_parsing_missing",
         "model_fallback",
+        "much_damage",
         "options_ignored",
         "provider_colour",
         "provider_depth",
@@ -77,8 +78,8 @@ class ResultCache:
     def key_of(self, attempt: Attempt, options: RestoreOptions) -> str | None:
         """SHA-256 in hex of all that decides the result's bytes; None where they are not the same every time."""
         backend: object = self._backends.get(attempt.backend)
-        if not isinstance(backend, Repeatable):
-            return None
+        if attempt.mask_bytes is not None or not isinstance(backend, Repeatable):
+            return None  # a mask is drawn for one photo, once
         facts, photo = backend.result_facts(options), self._store.results.photo_sha256(attempt.photo_id)
         if facts is None or photo is None:
             return None

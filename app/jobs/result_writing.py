@@ -6,13 +6,14 @@ import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from app import images
 from app.errors import RestoreError
 from app.images import Encoded, Picture
+from app.images.damage_file import save_damage
 from app.jobs.progress import Progress
 from app.jobs.storage_retries import StorageRetries
 from app.jobs.tile_cutting import Keep, TileCutter
@@ -20,7 +21,7 @@ from app.notices import Notice, NoticeKind, notice
 from app.options import RestoreOptions
 from app.results import RestorationResult
 from app.stages import Stage
-from app.storage import Storage, translate_disk_full
+from app.storage import Beside, Storage, translate_disk_full
 from app.store import Attempt, Result
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,10 @@ log = logging.getLogger(__name__)
 FACES_NOT_KEPT = notice(
     NoticeKind.FACES_NOT_KEPT,
     "There was no room to keep the faces, so their strength cannot be changed without restoring again.",
+)
+
+DAMAGE_NOT_KEPT = notice(
+    NoticeKind.DAMAGE_NOT_KEPT, "There was no room to keep what was found damaged, so it cannot be shown or changed."
 )
 
 SURROUNDINGS_NOT_KEPT = notice(
@@ -84,6 +89,7 @@ class ResultWriter:
             name = self._storage.name_of_run(result.name, finished.token)
             wanted = functools.partial(progress, 1.0, Stage.ENCODING)
             result = self._keep_faces(finished, dataclasses.replace(result, name=name), wanted)
+            result = self._keep_damage(finished, result, wanted)
             self._with_retries(lambda: self._storage.publish(temporary, name), wanted)
             keep_tiles(name)
         return result
@@ -111,12 +117,31 @@ class ResultWriter:
         try:
             with self._storage.scratch(finished.attempt.id) as temporary:
                 images.keep_layers(temporary, restored.face_layers, restored.picture, finished.options.output_format)
-                layers_bytes = temporary.stat().st_size
-                self._with_retries(lambda: self._storage.publish_layers(temporary, result.name), wanted)
+                return self._publish_beside(temporary, result, Beside.FACES, wanted)
         except (OSError, RestoreError) as error:
             log.warning("the faces of attempt %s could not be kept: %s", finished.attempt.id, error)
             return dataclasses.replace(result, warnings=(*result.warnings, FACES_NOT_KEPT))
-        return dataclasses.replace(result, beside_bytes=layers_bytes)
+
+    def _keep_damage(self, finished: Finished, result: Result, wanted: Callable[[], bool]) -> Result:
+        """The same for what was found and filled; `kept` in the record says that it can be asked for."""
+        damage, report = finished.restored.damage, result.params.get("repair")
+        if damage is None or not isinstance(report, Mapping):
+            return result
+        try:
+            with self._storage.scratch(finished.attempt.id) as temporary:
+                with translate_disk_full():
+                    save_damage(temporary, damage)
+                result = self._publish_beside(temporary, result, Beside.DAMAGE, wanted)
+        except (OSError, RestoreError) as error:
+            log.warning("the damage of attempt %s could not be kept: %s", finished.attempt.id, error)
+            return dataclasses.replace(result, warnings=(*result.warnings, DAMAGE_NOT_KEPT))
+        return dataclasses.replace(result, params={**result.params, "repair": {**report, "kept": True}})
+
+    def _publish_beside(self, temporary: Path, result: Result, kind: Beside, wanted: Callable[[], bool]) -> Result:
+        """Publish what lies beside a result, whose row will say how many bytes that has."""
+        size = temporary.stat().st_size
+        self._with_retries(lambda: self._storage.publish_beside(temporary, result.name, kind), wanted)
+        return dataclasses.replace(result, beside_bytes=result.beside_bytes + size)
 
     def encode(self, finished: Finished, temporary: Path) -> Result:
         """Write the picture to the temporary file; what its row will say."""

@@ -19,6 +19,7 @@ from app.backends.protocol import Backend, Charging, Receipts
 from app.errors import Cancelled, Conflict, DeviceLost, NotFound, RestoreError, is_exhaustion
 from app.images import PagesEncoder, Picture
 from app.jobs.memory_need import check_attempt_memory
+from app.jobs.own_masks import load_mask, restore_with
 from app.jobs.prepared import PictureDecoder, Prepared
 from app.jobs.progress import Progress
 from app.jobs.receipts import AttemptReceipts
@@ -128,11 +129,12 @@ class Runner:
             wanted = functools.partial(self._store.holds, attempt.id, token)
             picture = self._with_retries(lambda: self._decode(attempt, options, page), wanted)
             images.check_picture(picture, options.output_format, options.scale)
+            mask = self._with_retries(lambda: load_mask(self._storage, attempt, picture), wanted)
         except Exception as error:  # noqa: BLE001 - every failure ends in the row
             self._fail_unless_closed(attempt, token, error)
             return None
         self._metrics.observe_stage("decode", self._clock() - began)
-        return Prepared(attempt, token, options, picture, key)
+        return Prepared(attempt, token, options, picture, key, mask)
 
     def set_waiting(self, prepared: Prepared) -> None:
         """Show an attempt that was decoded ahead as what it is for its owner: waiting for the one before it."""
@@ -186,7 +188,7 @@ class Runner:
         receipts = AttemptReceipts(self._store, attempt, prepared.token)
         backend = self._backend(attempt.backend, receipts)
         if not has_pages(picture, options):
-            restored = backend.restore(picture, options, on_progress)
+            restored = restore_with(backend, picture, options, on_progress, prepared.mask)
             paid = progress.sent or receipts.are_kept
             finished = Finished(attempt, prepared.token, options, restored, picture.notes, paid=paid)
             return dataclasses.replace(finished, fetchable=receipts.are_kept)

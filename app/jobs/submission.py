@@ -15,7 +15,7 @@ from typing import TypeVar
 from app.errors import NotFound, RestoreError, Unprocessable
 from app.images import Header, ImageLimits, check_format, check_pages
 from app.jobs.memory_need import check_memory
-from app.options import BackendName, Pages, RestoreOptions, check_output
+from app.options import BackendName, Pages, Repair, RestoreOptions, check_output
 from app.queue import Queue
 from app.storage import Storage, StoredUpload, UploadWriter
 from app.store import NO_ORIGIN, Job, JobOrigin, NewPhoto, Photo, Store
@@ -216,7 +216,7 @@ class Submission:
         """Refuse what could not be kept after all the work: too many pixels for us, or for the asked format."""
         check_output(width * height, options.scale, self._limits.max_output_megapixels)
         if options.backend == BackendName.LOCAL and (memory_bytes := self._memory_bytes()) is not None:
-            check_memory(width * height, options.scale, mime, memory_bytes)
+            check_memory(width * height, options.scale, mime, memory_bytes, repaired=options.repair != Repair.OFF)
         check_format(options.output_format, width, height, options.scale)
 
     def _drop(self, uploads: Sequence[Upload], stored: Sequence[StoredUpload]) -> None:

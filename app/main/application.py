@@ -21,6 +21,7 @@ from app.api.middleware.access_control import (
 from app.api.middleware.request_context import RequestContextMiddleware
 from app.api.routes import (
     account,
+    damage,
     downloads,
     estimates,
     events,
@@ -44,7 +45,7 @@ from app.settings import Settings
 # What pages of other origins may send, and read of an answer.
 ALLOWED_HEADERS = ("X-API-KEY", "Authorization", "Content-Type", "Prefer", "Idempotency-Key", "Range", "X-Request-ID")
 EXPOSED_HEADERS = (
-    *("Location", "Retry-After", "X-Request-ID", "Content-Disposition", "Preference-Applied"),
+    *(damage.SHARE_HEADER, "Location", "Retry-After", "X-Request-ID", "Content-Disposition", "Preference-Applied"),
     *("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"),
 )
 
@@ -111,6 +112,7 @@ def create_app(
         estimates,
         account,
         previews,
+        damage,
     ):
         app.include_router(room.router)
     app.add_middleware(AccessControlMiddleware, rules=_rules(settings, context), admission=context.admission)
@@ -142,5 +144,7 @@ def _rules(settings: Settings, context: AppContext) -> AccessRules:
             jobs.SIMPLE_SUBMIT: many,
             photos.UPLOAD: one,
             previews.PREVIEW: one,
+            damage.DAMAGE: one,
+            damage.LOOK: one,
         },
     )

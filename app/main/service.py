@@ -29,6 +29,7 @@ from app.errors import RestoreError
 from app.images import LARGE_PIXELS, Decoder, DecoderPool
 from app.jobs.deletion import Deletion
 from app.jobs.lease_keeper import LeaseKeeper, LeaseTimes
+from app.jobs.own_masks import MaskSubmission
 from app.jobs.previewing import Previewer
 from app.jobs.queue_depth import follow_rows
 from app.jobs.reblending import Reblender
@@ -219,6 +220,7 @@ class Service:
             job_events=JobEvents(),
             reblender=Reblender(store, storage, Decoder(result_limits_of(limits)), metrics),
             submission=self._make_submission(base, queue, catalog),
+            masks=MaskSubmission(storage, self._inspectors),
             deletion=Deletion(store, storage),
             admission=Admission(storage, limits.queue_limit, count_queued, time.monotonic),
             connections=Connections(),

@@ -5,18 +5,22 @@ Nothing of a photo is kept here; one `Setup` serves all photos.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.errors import Unavailable
 from app.notices import Notice, NoticeKind, notice
-from app.options import Quality, RestoreOptions
+from app.options import Quality, Repair, RestoreOptions
 from app.restoration import device as devices
 from app.restoration.device_memory import release_memory
 from app.restoration.faces import FaceModels
 from app.restoration.models.registry import ModelRegistry
 from app.restoration.models.table import EMBEDDED_MODEL, QUALITY_MODELS, TABLE, ModelRow, find_installed
-from app.restoration.models.weights import known_sha256
+from app.restoration.models.weights import REPAIR_FILES, SEGMENTATION_FILE, known_sha256
+
+if TYPE_CHECKING:
+    from app.restoration.repair.weights import RepairModels
 
 EMBEDDED_RESTORES = (
     f"The small model that ships with the project ({EMBEDDED_MODEL}) restores, since {{wanted}} is not installed; "
@@ -46,6 +50,7 @@ class Setup:
         allow_unverified: bool = False,
         face_detector: str = "auto",
     ) -> None:
+        self._weights_folder = weights_folder
         self.registry = ModelRegistry(weights_folder, allow_unverified=allow_unverified)
         self.device = devices.choose_device(device) if isinstance(device, str) else device
         devices.fix_kernels(self.device.value)
@@ -54,6 +59,13 @@ class Setup:
         self.face_models = FaceModels(self.registry, self.device.value, self.precision.value, face_detector)
         chosen = devices.default_quality_of(self.device.value).value
         self.default_quality = chosen if default_quality == "auto" else default_quality
+
+    @functools.cached_property
+    def repair_models(self) -> RepairModels:
+        """The networks that repair damage; nothing of them is imported before this is asked for."""
+        from app.restoration.repair.weights import RepairModels
+
+        return RepairModels(self._weights_folder, self.device.value, self.precision.value, self.registry)
 
     def release(self) -> None:
         """Forget every loaded network, and give back the memory of the device."""
@@ -98,6 +110,9 @@ class Setup:
         denoise, _ = self.denoise_of(row, options)
         mixed = denoise is not None and row.denoise_partner is not None
         files = [row.file, *([row.denoise_partner] if mixed and row.denoise_partner else [])]
+        if options.repair != Repair.OFF:
+            files += [SEGMENTATION_FILE, *(file for file in REPAIR_FILES[1:] if self.registry.path(file).is_file())]
+            files += self.face_models.detector_files()
         if options.face_enhance:
             files += self.face_models.files(options.face_model, parse=self.parses_faces(options))
         return files

@@ -16,12 +16,15 @@ from app import atomic_files
 from app.errors import NotFound
 from app.storage.disk_upload import DiskUploadWriter, translate_disk_full
 from app.storage.names import (
+    BESIDE_PATTERN,
     ID_PATTERN,
-    LAYERS_PATTERN,
+    MASK_PATTERN,
     RESULT_PATTERN,
+    Beside,
+    beside_name,
     first_version,
-    layers_name,
     mark_run,
+    mask_name,
     related_files,
     version_of,
 )
@@ -59,9 +62,9 @@ class DiskStorage:
         """See `Storage`."""
         return self._result_path(result_name).is_file()
 
-    def has_layers(self, result_name: str) -> bool:
+    def has_beside(self, result_name: str, kind: Beside) -> bool:
         """See `Storage`."""
-        return self._layers_path(result_name).is_file()
+        return self._beside_path(result_name, kind).is_file()
 
     @contextlib.contextmanager
     def upload(self, photo_id: str) -> Iterator[Path]:
@@ -74,9 +77,14 @@ class DiskStorage:
         yield _kept(self._result_path(result_name), "result_not_found")
 
     @contextlib.contextmanager
-    def layers(self, result_name: str) -> Iterator[Path]:
+    def beside(self, result_name: str, kind: Beside) -> Iterator[Path]:
         """See `Storage`. The file itself is lent, so it must not be written to."""
-        yield _kept(self._layers_path(result_name), "result_not_found")
+        yield _kept(self._beside_path(result_name, kind), "result_not_found")
+
+    @contextlib.contextmanager
+    def mask(self, attempt_id: str) -> Iterator[Path]:
+        """See `Storage`. The file itself is lent, so it must not be written to."""
+        yield _kept(self._mask_path(attempt_id), "mask_missing")
 
     def open_original(self, photo_id: str) -> OpenedFile:
         """See `Storage`."""
@@ -112,16 +120,21 @@ class DiskStorage:
         """See `Storage`: sync the file, give it its final name, sync the folder."""
         _publish(temporary, self._result_path(result_name))
 
-    def publish_layers(self, temporary: Path, result_name: str) -> None:
+    def publish_beside(self, temporary: Path, result_name: str, kind: Beside) -> None:
         """See `Storage`."""
-        _publish(temporary, self._layers_path(result_name))
+        _publish(temporary, self._beside_path(result_name, kind))
+
+    def keep_mask(self, temporary: Path, attempt_id: str) -> None:
+        """See `Storage`."""
+        _publish(temporary, self._mask_path(attempt_id))
 
     def copy_result(self, result_name: str, copy_name: str) -> None:
         """See `Storage`: two names of one file, since a result's bytes are never written again."""
         source, target = self._result_path(result_name), self._result_path(copy_name)
         _link(_kept(source, "result_not_found"), target)
-        if self.has_layers(result_name):
-            _link(self._layers_path(result_name), self._layers_path(copy_name))
+        for kind in Beside:
+            if self.has_beside(result_name, kind):
+                _link(self._beside_path(result_name, kind), self._beside_path(copy_name, kind))
 
     def remove_upload(self, photo_id: str) -> bool:
         """See `Storage`."""
@@ -134,6 +147,10 @@ class DiskStorage:
             if (self._results / name).is_file():
                 remove_file(self._results / name)
         return there
+
+    def remove_mask(self, attempt_id: str) -> bool:
+        """See `Storage`."""
+        return remove_file(self._mask_path(attempt_id))
 
     def remove_version(self, result_name: str) -> bool:
         """See `Storage`."""
@@ -172,7 +189,11 @@ class DiskStorage:
     def iter_results(self) -> Iterator[FoundFile]:
         """See `Storage`."""
         yield from found_files(self._results, RESULT_PATTERN)
-        yield from found_files(self._results, LAYERS_PATTERN)
+        yield from found_files(self._results, BESIDE_PATTERN)
+
+    def iter_masks(self) -> Iterator[FoundFile]:
+        """See `Storage`."""
+        return found_files(self._uploads, MASK_PATTERN)
 
     def iter_parts(self) -> Iterator[FoundFile]:
         """See `Storage`."""
@@ -183,7 +204,8 @@ class DiskStorage:
         for folder, pattern in (
             (self._uploads, ID_PATTERN),
             (self._results, RESULT_PATTERN),
-            (self._results, LAYERS_PATTERN),
+            (self._results, BESIDE_PATTERN),
+            (self._uploads, MASK_PATTERN),
         ):
             if pattern.fullmatch(file.name):
                 return remove_file(folder / file.name)
@@ -198,8 +220,11 @@ class DiskStorage:
     def _result_path(self, result_name: str) -> Path:
         return inside(self._results, result_name, RESULT_PATTERN, "result_not_found")
 
-    def _layers_path(self, result_name: str) -> Path:
-        return inside(self._results, layers_name(result_name), LAYERS_PATTERN, "result_not_found")
+    def _beside_path(self, result_name: str, kind: Beside) -> Path:
+        return inside(self._results, beside_name(result_name, kind), BESIDE_PATTERN, "result_not_found")
+
+    def _mask_path(self, attempt_id: str) -> Path:
+        return inside(self._uploads, mask_name(attempt_id), MASK_PATTERN, "mask_missing")
 
 
 def _publish(temporary: Path, final: Path) -> None:

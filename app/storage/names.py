@@ -1,7 +1,8 @@
-"""The names of what is kept: ids, results with their versions and runs, layers, and clients' names made harmless."""
+"""The names of what is kept: ids, results with their versions and runs, what lies beside them, and labels."""
 
 from __future__ import annotations
 
+import enum
 import re
 import secrets
 import unicodedata
@@ -15,10 +16,18 @@ RESULT_PATTERN = re.compile(
     r"(?P<stem>(?P<id>[0-9a-f]{32})(\.[0-9a-f]{8})?)"
     r"(?P<later>-v(?P<version>[2-9]|[1-9][0-9]{1,5})(?P<mark>\.[0-9a-f]{8})?)?\.(?P<ending>jpg|png|webp|tif|avif)"
 )
-LAYERS_PATTERN = re.compile(r"(?P<stem>[0-9a-f]{32}(\.[0-9a-f]{8})?)\.faces")
+BESIDE_PATTERN = re.compile(r"(?P<stem>[0-9a-f]{32}(\.[0-9a-f]{8})?)\.(faces|damage)")
+MASK_PATTERN = re.compile(r"(?P<id>[0-9a-f]{32})\.mask")
 LABEL_LIMIT_CHARACTERS = 120
 
 _SEPARATORS = frozenset('/\\:*?"<>|')
+
+
+class Beside(enum.StrEnum):
+    """What one run keeps beside its result, for all versions of it."""
+
+    FACES = "faces"  # the layers of its faces
+    DAMAGE = "damage"  # what was found and filled in the photo
 
 
 def new_id() -> str:
@@ -43,9 +52,16 @@ def version_of(result_name: str) -> int:
     return int(_parts_of(result_name)["version"] or 1)
 
 
-def layers_name(result_name: str) -> str:
-    """The name of the layers of a result's faces, which belong to all its versions. Raises `NotFound`."""
-    return f"{_parts_of(result_name)['stem']}.faces"
+def beside_name(result_name: str, kind: Beside) -> str:
+    """The name of what is kept beside a result, from that of any version. Raises `NotFound` for a bad name."""
+    return f"{_parts_of(result_name)['stem']}.{kind.value}"
+
+
+def mask_name(attempt_id: str) -> str:
+    """The name of the mask that an attempt came with. Raises `NotFound` `mask_missing` for what is no id."""
+    if not ID_PATTERN.fullmatch(attempt_id):
+        raise NotFound("mask_missing", "There is no such mask; it may have expired.")
+    return f"{attempt_id}.mask"
 
 
 def mark_run(result_name: str, run: str) -> str:
@@ -65,10 +81,10 @@ def related_files(result_name: str) -> frozenset[str]:
     """The names of all files that belong to a result while this is its newest version.
 
     These are the first version, from which every later one is made; this one; the one before, which may still be read
-    by whoever asked for it a moment ago (not where it bears a mark, which is known no more); and the layers of faces.
+    by whoever asked for it a moment ago (not where it bears a mark, which is known no more); and what lies beside.
     """
     found = _parts_of(result_name)
-    names = {first_version(result_name), layers_name(result_name), result_name}
+    names = {first_version(result_name), *(beside_name(result_name, kind) for kind in Beside), result_name}
     before = version_of(result_name) - 1
     known = before > 1 and found["mark"] is None
     return frozenset(names | {f"{found['stem']}-v{before}.{found['ending']}"} if known else names)

@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, Protocol, Self
 
+from app.storage.names import Beside
+
 
 @dataclasses.dataclass(frozen=True)
 class StoredUpload:
@@ -86,7 +88,7 @@ class UploadWriter(Protocol):
 
 
 class Storage(Protocol):
-    """Uploads, results in their versions, and the layers of results' faces. Usable from any thread.
+    """Uploads, the masks of attempts, results in their versions, and what lies beside them. Usable from any thread.
 
     Names are checked by pattern: one that is not of ours raises `NotFound` with the code of the method. A call that
     writes may raise `Unavailable` `storage_full`; any may raise `Unavailable` `storage_unavailable` where the files are
@@ -105,8 +107,8 @@ class Storage(Protocol):
         """Whether this version of a result is kept. Raises `NotFound` `result_not_found` for a bad name."""
         ...
 
-    def has_layers(self, result_name: str) -> bool:
-        """Whether the layers of a result's faces are kept. Raises `NotFound` `result_not_found` for a bad name."""
+    def has_beside(self, result_name: str, kind: Beside) -> bool:
+        """Whether this is kept beside a result. Raises `NotFound` `result_not_found` for a bad name."""
         ...
 
     def upload(self, photo_id: str) -> AbstractContextManager[Path]:
@@ -117,8 +119,12 @@ class Storage(Protocol):
         """Lend one version of a result as a local file. Raises `NotFound` `result_not_found` when it is not kept."""
         ...
 
-    def layers(self, result_name: str) -> AbstractContextManager[Path]:
-        """Lend the layers of a result's faces. Raises `NotFound` `result_not_found` when they are not kept."""
+    def beside(self, result_name: str, kind: Beside) -> AbstractContextManager[Path]:
+        """Lend what is kept beside a result. Raises `NotFound` `result_not_found` when it is not."""
+        ...
+
+    def mask(self, attempt_id: str) -> AbstractContextManager[Path]:
+        """Lend the mask that an attempt came with. Raises `NotFound` `mask_missing` when it is not kept."""
         ...
 
     def open_original(self, photo_id: str) -> OpenedFile:
@@ -172,12 +178,16 @@ class Storage(Protocol):
         """
         ...
 
-    def publish_layers(self, temporary: Path, result_name: str) -> None:
-        """The same for the layers of the faces of this result."""
+    def publish_beside(self, temporary: Path, result_name: str, kind: Beside) -> None:
+        """The same for what is kept beside this result."""
+        ...
+
+    def keep_mask(self, temporary: Path, attempt_id: str) -> None:
+        """The same for the mask of an attempt that is about to get its row. Raises `NotFound` `mask_missing`."""
         ...
 
     def copy_result(self, result_name: str, copy_name: str) -> None:
-        """Keep a result also under the name of another attempt's, and its layers, where there are any, likewise.
+        """Keep a result also under the name of another attempt's, and what lies beside it likewise.
 
         The two are removed one by one. Raises `NotFound` `result_not_found` when it is not kept or a name is bad.
         """
@@ -188,7 +198,11 @@ class Storage(Protocol):
         ...
 
     def remove_result(self, result_name: str) -> bool:
-        """Remove what one run made: a result, its other versions and its layers; False when it was not kept itself."""
+        """Remove what one run made: all versions and what lies beside; False when this one was not kept itself."""
+        ...
+
+    def remove_mask(self, attempt_id: str) -> bool:
+        """Remove the mask of an attempt; False when it was not kept."""
         ...
 
     def remove_version(self, result_name: str) -> bool:
@@ -212,7 +226,11 @@ class Storage(Protocol):
         ...
 
     def iter_results(self) -> Iterator[FoundFile]:
-        """Published results in all their versions, and the layers of their faces."""
+        """Published results in all their versions, and what lies beside them."""
+        ...
+
+    def iter_masks(self) -> Iterator[FoundFile]:
+        """Masks of attempts, each under its attempt's id with `.mask` behind it."""
         ...
 
     def iter_parts(self) -> Iterator[FoundFile]:
@@ -220,5 +238,5 @@ class Storage(Protocol):
         ...
 
     def remove_found(self, file: FoundFile) -> bool:
-        """Remove a file that one of the three lists named; False when it is gone, or is a part that has a writer."""
+        """Remove a file that one of the four lists named; False when it is gone, or is a part that has a writer."""
         ...

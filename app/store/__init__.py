@@ -17,6 +17,7 @@ from app.store.records import (
     Photo,
     PhotoStatus,
     Result,
+    SentMask,
     WebhookState,
     WebhookStatus,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "Removal",
     "Result",
     "Revision",
+    "SentMask",
     "SqlStore",
     "Store",
     "WebhookState",

@@ -87,10 +87,11 @@ def _let_go(connection: Connection, owner: str, job_id: str, now: float) -> Job:
 
 
 def _bytes(connection: Connection, which: ColumnElement[bool]) -> int:
-    """Bytes of the results of these jobs, of what is kept beside them, and of their uploads, each counted once."""
+    """Bytes of the results of these jobs, what lies beside them, their masks and uploads, each counted once."""
     joined = attempts.join(jobs, attempts.c.job_id == jobs.c.id)
-    each = func.coalesce(attempts.c.result_bytes, 0) + func.coalesce(attempts.c.beside_bytes, 0)
-    results = select(func.coalesce(func.sum(each), 0)).select_from(joined).where(which)
+    sizes = (attempts.c.result_bytes, attempts.c.beside_bytes, attempts.c.mask_bytes)
+    each = [func.coalesce(size, 0) for size in sizes]
+    results = select(func.coalesce(func.sum(each[0] + each[1] + each[2]), 0)).select_from(joined).where(which)
     used = select(attempts.c.photo_id).select_from(joined).where(which)
     uploads = select(func.coalesce(func.sum(photos.c.bytes), 0)).where(photos.c.id.in_(used))
     return int(connection.execute(results).scalar_one()) + int(connection.execute(uploads).scalar_one())

@@ -121,13 +121,7 @@ class Store(Protocol):
         ...
 
     def add_job(
-        self,
-        owner: str,
-        photos: Sequence[NewPhoto],
-        options_json: str,
-        backend: str,
-        queue_limit: int,
-        now: float,
+        self, owner: str, photos: Sequence[NewPhoto], options_json: str, backend: str, queue_limit: int, now: float
     ) -> Job:
         """Accept a job, as `submit` does, for callers who do not ask for its place in the queue."""
         ...
@@ -241,6 +235,10 @@ class Store(Protocol):
 
     def known_result_names(self) -> set[str]:
         """Names of all results that a row names, each in its newest version."""
+        ...
+
+    def known_mask_ids(self) -> set[str]:
+        """Ids of the attempts that came with a mask."""
         ...
 
     def active_ids(self) -> set[str]:

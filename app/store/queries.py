@@ -181,6 +181,11 @@ def known_result_names(connection: Connection) -> set[str]:
     return set(connection.execute(select(attempts.c.result_name).where(attempts.c.result_name.is_not(None))).scalars())
 
 
+def known_mask_ids(connection: Connection) -> set[str]:
+    """Attempts that came with a mask."""
+    return set(connection.execute(select(attempts.c.id).where(attempts.c.mask_bytes.is_not(None))).scalars())
+
+
 def active_ids(connection: Connection) -> set[str]:
     """Attempts that have not ended; a file that bears such an id may be about to get its row."""
     return set(connection.execute(select(attempts.c.id).where(attempts.c.status.in_(ACTIVE))).scalars())

@@ -124,7 +124,7 @@ class Attempt:
     result_width: int | None
     result_height: int | None
     result_bytes: int | None
-    beside_bytes: int | None  # kept beside it: the layers of faces, and under a later version the first one
+    beside_bytes: int | None  # kept beside it: layers of faces, damage, and under a later version the first one
     model: str | None
     seconds: float | None
     faces: tuple[Mapping[str, Any], ...]
@@ -132,6 +132,7 @@ class Attempt:
     params: Mapping[str, Any]
     error_code: str | None
     error_message: str | None
+    mask_bytes: int | None = None  # of the mask that came with it, which the storage keeps; None: there is none
 
     @property
     def burned_tries(self) -> int:
@@ -164,6 +165,14 @@ class WebhookState:
 
 
 @dataclasses.dataclass(frozen=True)
+class SentMask:
+    """A mask of damage that is already in the storage, under the id that its attempt will have."""
+
+    attempt_id: str
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
 class JobOrigin:
     """What is kept of the request that submitted a job.
 
@@ -171,11 +180,13 @@ class JobOrigin:
         request_id: its id, which the logs of a run repeat.
         trace: its `traceparent`, under which a run on whatever host opens its spans.
         webhook_url: whom to tell when the job ends.
+        mask: what came with the one photo of the job, to be filled instead of what would be found.
     """
 
     request_id: str | None = None
     trace: str | None = None
     webhook_url: str | None = None
+    mask: SentMask | None = None
 
 
 NO_ORIGIN = JobOrigin()

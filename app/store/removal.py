@@ -25,21 +25,23 @@ class Removal:
         jobs: ids of the jobs that were removed.
         uploads: ids of photos whose files may be removed.
         results: names of results whose files may be removed.
+        masks: ids of attempts whose masks may be removed.
     """
 
     outcome: str
     jobs: tuple[str, ...] = ()
     uploads: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
+    masks: tuple[str, ...] = ()
 
 
 def remove_jobs(connection: Connection, job_ids: Sequence[str]) -> Removal:
     """Delete jobs whose attempts all ended, with the photos that no other attempt uses; the library's photos stay."""
     of_jobs = attempts.c.job_id.in_(job_ids)
-    photo_ids, results = _remove_attempts(connection, of_jobs)
+    photo_ids, gone = _remove_attempts(connection, of_jobs)
     connection.execute(delete(jobs).where(jobs.c.id.in_(job_ids)))
     connection.execute(delete(webhooks).where(webhooks.c.job_id.in_(job_ids)))
-    return Removal("removed", tuple(job_ids), _remove_unused(connection, photo_ids), results)
+    return dataclasses.replace(gone, jobs=tuple(job_ids), uploads=_remove_unused(connection, photo_ids))
 
 
 def remove_attempt(connection: Connection, job_id: str, attempt_id: str) -> Removal:
@@ -47,21 +49,21 @@ def remove_attempt(connection: Connection, job_id: str, attempt_id: str) -> Remo
     others = exists().where(attempts.c.job_id == job_id, attempts.c.id != attempt_id)
     if not connection.execute(select(others)).scalar_one():
         return remove_jobs(connection, [job_id])
-    photo_ids, results = _remove_attempts(connection, attempts.c.id == attempt_id)
-    return Removal("removed", (), _remove_unused(connection, photo_ids), results)
+    photo_ids, gone = _remove_attempts(connection, attempts.c.id == attempt_id)
+    return dataclasses.replace(gone, uploads=_remove_unused(connection, photo_ids))
 
 
 def remove_photo(connection: Connection, photo_id: str) -> Removal:
     """Delete a photo of which no attempt is active, with its attempts and the jobs that are empty without them."""
     of_photo = attempts.c.photo_id == photo_id
     job_ids = sorted(set(connection.execute(select(attempts.c.job_id).where(of_photo)).scalars()))
-    _, results = _remove_attempts(connection, of_photo)
+    _, removed = _remove_attempts(connection, of_photo)
     left = exists().where(attempts.c.job_id == jobs.c.id)
     empty = delete(jobs).where(jobs.c.id.in_(job_ids), ~left).returning(jobs.c.id)
     gone = tuple(connection.execute(empty).scalars())
     connection.execute(delete(webhooks).where(webhooks.c.job_id.in_(gone)))
     connection.execute(delete(library).where(library.c.photo_id == photo_id))
-    return Removal("removed", gone, _remove_unused(connection, [photo_id]), results)
+    return dataclasses.replace(removed, jobs=gone, uploads=_remove_unused(connection, [photo_id]))
 
 
 def expire(connection: Connection, before: float, limit: int) -> Removal:
@@ -97,16 +99,19 @@ def _young(table: Any, before: float) -> ColumnElement[bool]:
     return or_(table.c.status.in_(ACTIVE), table.c.ended_at.is_(None), table.c.ended_at >= before)
 
 
-def _remove_attempts(connection: Connection, which: ColumnElement[bool]) -> tuple[list[str], tuple[str, ...]]:
-    """Delete attempts that have ended; the photos they were of, and the names of their results."""
+def _remove_attempts(connection: Connection, which: ColumnElement[bool]) -> tuple[list[str], Removal]:
+    """Delete attempts that have ended; the photos they were of, and the files that go with them."""
+    told = (attempts.c.id, attempts.c.photo_id, attempts.c.result_name, attempts.c.mask_bytes)
     statement = delete(attempts).where(which, attempts.c.status.not_in(ACTIVE))
-    gone = connection.execute(statement.returning(attempts.c.id, attempts.c.photo_id, attempts.c.result_name)).all()
+    gone = connection.execute(statement.returning(*told)).all()
     photo_ids = sorted({row.photo_id for row in gone})
     own = photos.c.id.in_(photo_ids)
     connection.execute(select(photos.c.id).where(own).order_by(photos.c.id).with_for_update())  # always in this order
     selected = photos.c.selected_attempt_id.in_([row.id for row in gone])
     connection.execute(update(photos).where(own, selected).values(selected_attempt_id=None))
-    return photo_ids, tuple(row.result_name for row in gone if row.result_name is not None)
+    results = tuple(row.result_name for row in gone if row.result_name is not None)
+    masks = tuple(row.id for row in gone if row.mask_bytes is not None)
+    return photo_ids, Removal("removed", results=results, masks=masks)
 
 
 def _remove_unused(connection: Connection, photo_ids: Sequence[str]) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ from app.store.records import Attempt, AttemptStatus, PhotoStatus
 
 log = logging.getLogger(__name__)
 
-VERSION = 7
+VERSION = 8
 ACTIVE = (AttemptStatus.QUEUED.value, AttemptStatus.PROCESSING.value)
 ENDED = tuple(status.value for status in AttemptStatus if status.ended)
 
@@ -137,6 +137,7 @@ attempts = Table(
     Column("status", PlainText(12), nullable=False),
     Column("backend", PlainText(20), nullable=False),
     Column("options_json", PlainText(), nullable=False),
+    Column("mask_bytes", BigInteger),  # see `Attempt`
     Column("progress", Float, nullable=False, default=0.0),
     Column("stage", PlainText(20), nullable=False, default=Stage.WAITING.value),
     Column("worked_seconds", Float),  # of restoring, when `progress` was written

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Sequence
 
 from sqlalchemy import Connection
@@ -33,8 +32,6 @@ from app.store.result_cache import SqlResultRows
 from app.store.sql_library import SqlLibrary
 from app.store.webhooks import SqlWebhooks
 from app.store.workers import SqlWorkers
-
-log = logging.getLogger(__name__)
 
 
 class SqlStore:
@@ -185,6 +182,10 @@ class SqlStore:
     def known_result_names(self) -> set[str]:
         """See `Store`."""
         return self._database.read(queries.known_result_names)
+
+    def known_mask_ids(self) -> set[str]:
+        """See `Store`."""
+        return self._database.read(queries.known_mask_ids)
 
     def active_ids(self) -> set[str]:
         """See `Store`."""

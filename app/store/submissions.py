@@ -64,16 +64,18 @@ def insert_attempts(
     `own`: the options of photos, by their ids, that have others than the job.
     """
     job_id = job_id or secrets.token_hex(16)
+    mask = origin.mask if len(photo_ids) == 1 else None
     connection.execute(insert(jobs).values(id=job_id, owner=owner, created_at=now, options_json=options_json))
     rows = [
         {
-            "id": secrets.token_hex(16),
+            "id": secrets.token_hex(16) if mask is None else mask.attempt_id,
             "job_id": job_id,
             "photo_id": photo_id,
             "position": position,
             "status": AttemptStatus.QUEUED.value,
             "backend": backend,
             "options_json": own.get(photo_id, options_json),
+            "mask_bytes": None if mask is None else mask.bytes,
             "request_id": origin.request_id,
             "trace": origin.trace,
             "created_at": now,

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from training.damage.segmentation import probabilities
+from app.restoration.repair.segmentation_network import probabilities
 
 LOW_SHARE = 0.5  # a mark reaches as far as the probability is over this share of the threshold
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from app.restoration.repair.inpainting_network import WIDTHS, make_inpainting
 from training.damage.fill_samples import FillSample, FillSamples, library_fill, wide_part
-from training.damage.inpainting import WIDTHS, make_inpainting
 from training.damage.samples import Mask
 from training.damage.trainer import Batch, Recipe
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from app.restoration.repair.segmentation_network import WIDTHS, make_segmentation
 from training.damage.finder import Finder
 from training.damage.losses import segmentation_loss
 from training.damage.metrics import Agreement, agreement
 from training.damage.samples import Samples
-from training.damage.segmentation import WIDTHS, make_segmentation
 from training.damage.trainer import Batch, Recipe
 
 CHECKED_SAMPLES = 96

@@ -32,17 +32,25 @@ REFUSED_CLOSE = 4403
 RATE_CLOSE = 4429
 _TILE_PATH = re.compile(r"/api/v1/jobs/[0-9a-f]{32}/tile")
 _LENGTH = re.compile(r"[0-9]{1,18}")
+_JOB_IN_PATH = re.compile(r"/jobs/[0-9a-f]{32}/")
 
 
 @dataclasses.dataclass(frozen=True)
 class AccessRules:
-    """What access is decided by. `submit_limits` maps the path of each upload call to its largest body in bytes."""
+    """What access is decided by.
+
+    `submit_limits` maps the path of each upload call, with `{job_id}` where an id stands, to its largest body in bytes.
+    """
 
     authentication: Authentication
     origins: Origins
     rate_limits: RateLimits
     submit_limits: Mapping[str, int]
     pace: Pace = DEFAULT_PACE
+
+    def submit_limit(self, path: str) -> int | None:
+        """The largest body of an upload call; None for a path that is none."""
+        return self.submit_limits.get(_JOB_IN_PATH.sub("/jobs/{job_id}/", path, count=1))
 
 
 class AccessControlMiddleware:
@@ -127,8 +135,9 @@ class AccessControlMiddleware:
     async def _judge_body(self, scope: Scope, headers: Headers) -> int:
         """The body's limit in bytes, once its announced length and the state of the service allow it."""
         limit = SMALL_BODY_BYTES
-        if scope["method"] == "POST" and scope["path"] in self._rules.submit_limits:
-            limit = self._rules.submit_limits[scope["path"]]
+        upload_limit = self._rules.submit_limit(scope["path"]) if scope["method"] == "POST" else None
+        if upload_limit is not None:
+            limit = upload_limit
             if not headers.get("content-type", "").lower().startswith("multipart/form-data"):
                 raise UnsupportedFormat(
                     "unsupported_media_type", "Send the photo as multipart/form-data, as HTML forms and curl -F do."

@@ -82,16 +82,9 @@ async def preview(request: Request) -> Response:
     as soon as it is done, and should one fail, the problem as the last line.
     """
     context = get_context(request)
-    previewer = context.previewer
-    if previewer is None:
-        raise previews_elsewhere()
-    context.catalog.require_loaded()
-    (await context.rate_limits.hit_preview(get_owner(request))).check()
     opened = contextlib.AsyncExitStack()
     try:
-        if not opened.enter_context(context.previewing.acquire(get_owner(request))):
-            detail = "Another preview of yours is being made; ask again when it has ended."
-            raise TooManyRequests("too_many_previews", detail, retry_after_seconds=AT_ONCE_RETRY_SECONDS)
+        previewer = await preview_turn(request, context, opened)
         form = await uploads.receive(request, 1)
         opened.callback(form.abort)
         prepared = await _while_wanted(request, _prepare, context, previewer, form)
@@ -103,6 +96,24 @@ async def preview(request: Request) -> Response:
         return JSONResponse({**first, "patches": [line async for line in lines]})
     finally:
         await opened.aclose()
+
+
+async def preview_turn(request: Request, context: AppContext, opened: contextlib.AsyncExitStack) -> Previewer:
+    """Who makes previews, once the owner may have one; the place is given back when `opened` closes.
+
+    Raises:
+        Unavailable: `preview_unavailable`, `starting` or `backend_failed`.
+        TooManyRequests: `rate_limited` or `too_many_previews`.
+    """
+    previewer = context.previewer
+    if previewer is None:
+        raise previews_elsewhere()
+    context.catalog.require_loaded()
+    (await context.rate_limits.hit_preview(get_owner(request))).check()
+    if not opened.enter_context(context.previewing.acquire(get_owner(request))):
+        detail = "Another preview of yours is being made; ask again when it has ended."
+        raise TooManyRequests("too_many_previews", detail, retry_after_seconds=AT_ONCE_RETRY_SECONDS)
+    return previewer
 
 
 async def _while_wanted(
@@ -125,7 +136,7 @@ async def _while_wanted(
             return None
 
     try:
-        with _told_when_lost(context):
+        with told_when_lost(context):
             answer = await context.run_preview(work)
     finally:
         gone.cancel()
@@ -183,7 +194,7 @@ async def _told(request: Request, first: dict[str, Any], lines: AsyncIterator[di
 
 
 @contextlib.contextmanager
-def _told_when_lost(context: AppContext) -> Any:
+def told_when_lost(context: AppContext) -> Any:
     """A lost card ends the process, as it does under a photo."""
     try:
         yield

@@ -176,6 +176,7 @@ def _config(context: AppContext) -> dict[str, Any]:
         "models": described.get("models", []),
         "face_models": described.get("face_models", []),
         "faces": described.get("faces"),
+        "repair": described.get("repair", {"available": False}),
         "default_model": described.get("default_model"),
         "default_quality": described.get("default_quality"),
         "qualities": described.get("qualities", []),

@@ -47,7 +47,7 @@ PROVIDER_LOOK_SECONDS = 0.5
 TRACE_HEADER = "x-siliconcloud-trace-id"
 # The provider reports no progress, so the fraction stands still while it works.
 _PREPARED, _SENT, _ANSWERED, _FETCHED = 0.05, 0.1, 0.9, 0.95
-_LOCAL_ONLY = ("quality", "model", "denoise", "color_correction")
+_LOCAL_ONLY = ("quality", "model", "denoise", "repair", "color_correction")
 
 
 @dataclasses.dataclass(frozen=True)

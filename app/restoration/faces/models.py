@@ -71,8 +71,7 @@ class FaceModels:
         if found is None:
             return FaceModelChoice(None, None, parses=False), (self._missing(_restorer_missing, f"{wanted}.pth"),)
         notices = [] if found == wanted else [_other_restorer(wanted, found)]
-        meant = "mobilenet" if self._detector == "mobilenet" else "resnet50"
-        detector = next((name for name in (meant, *DETECTORS) if self._has(DETECTORS[name])), None)
+        meant, detector = self._meant_detector(), self._installed_detector()
         if detector is None:
             notices.append(self._missing(_detector_missing, DETECTORS[meant]))
         elif detector != meant:
@@ -113,6 +112,20 @@ class FaceModels:
         )
         return tools, notices
 
+    def open_detector(self) -> Detect | None:
+        """What finds faces, whether or not they can be restored; None where no detector is installed.
+
+        Raises:
+            Unavailable: `weights_unreadable` for a file that is not what its name says.
+        """
+        name = self._installed_detector()
+        return None if name is None else self._detect(name)
+
+    def detector_files(self) -> list[str]:
+        """The file of what `open_detector` gives."""
+        name = self._installed_detector()
+        return [] if name is None else [DETECTORS[name]]
+
     def files(self, face_model: str | None, *, parse: bool) -> list[str]:
         """The files of what `choose` finds."""
         choice, _ = self.choose(face_model, parse=parse)
@@ -124,6 +137,12 @@ class FaceModels:
         """Every face file, JSON-ready: name, file, bytes, licence, purpose, whether it is there and can be loaded."""
         files = [*(f"{name}.pth" for name in RESTORERS), *DETECTORS.values(), PARSER]
         return [{"name": file.removesuffix(".pth"), **self._registry.describe_file(file)} for file in files]
+
+    def _meant_detector(self) -> str:
+        return "mobilenet" if self._detector == "mobilenet" else "resnet50"
+
+    def _installed_detector(self) -> str | None:
+        return next((name for name in (self._meant_detector(), *DETECTORS) if self._has(DETECTORS[name])), None)
 
     def _has(self, file: str) -> bool:
         return self._registry.load_error(file) is None

@@ -58,7 +58,7 @@ class ModelRegistry:
     def rows(self) -> list[ModelRow]:
         """The table, then files that the user dropped into the folder, by name."""
         official = [row.file for row in (*weights.MANIFEST, weights.EMBEDDED)]
-        known = {*official, *(Path(file).with_suffix(".safetensors").name for file in official)}
+        known = {*weights.REPAIR_FILES, *official, *(Path(file).with_suffix(".safetensors").name for file in official)}
         dropped = [ModelRow(path.stem, path.name) for path in weights.files_in(self._folder) if path.name not in known]
         return [*TABLE, *dropped]
 

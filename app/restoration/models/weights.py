@@ -157,6 +157,10 @@ EMBEDDED = WeightFile(
     "photos, ships with the project; runs when nothing better is installed",
     commercial_use=False,
 )
+# The networks of repair, ours too: a file in the weights folder is taken before the one that ships.
+SEGMENTATION_FILE = "nir-damage-segmentation.safetensors"
+INPAINTING_FILE = "nir-inpainting.safetensors"
+REPAIR_FILES = (SEGMENTATION_FILE, INPAINTING_FILE)
 SHIPPED_FOLDER = Path(__file__).resolve().parents[3] / "weights"
 
 
@@ -177,7 +181,9 @@ def sets_of(file: str) -> list[str]:
 
 
 def path_of(folder: Path, file: str) -> Path:
-    """Where a weight file lies or would lie: in `folder`, or for the embedded one where the project ships it."""
+    """Where a weight file lies or would lie: in `folder`, or where the project ships it."""
+    if file in REPAIR_FILES and not (folder / file).is_file():
+        return SHIPPED_FOLDER / file
     return SHIPPED_FOLDER / file if file == EMBEDDED.file else folder / file
 
 

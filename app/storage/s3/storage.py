@@ -1,7 +1,8 @@
 """Photos and results in a bucket: worked on in local scratch folders, then put under keys that nobody else writes.
 
-`uploads/<photo id>`, `results/<result name>` (each bears the mark of its run) and `shared/<id>.jpg` stand below the
-prefix. A row names an object only once it is there; what a crash leaves is found by the rows, as on disk.
+`uploads/<photo id>`, `masks/<attempt id>.mask`, `results/<result name>` (each bears the mark of its run) and
+`shared/<id>.jpg` stand below the prefix. A row names an object only once it is there; what a crash leaves is found by
+the rows, as on disk.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from app.errors import NotFound, RestoreError
 from app.notices import Sentence
 from app.storage.disk_upload import StagedUploadWriter, translate_disk_full
 from app.storage.names import (
+    BESIDE_PATTERN,
     ID_PATTERN,
-    LAYERS_PATTERN,
+    MASK_PATTERN,
     RESULT_PATTERN,
-    layers_name,
+    Beside,
+    beside_name,
     mark_run,
+    mask_name,
     new_id,
     version_of,
 )
@@ -36,9 +40,9 @@ log = logging.getLogger(__name__)
 
 ADDRESS_SECONDS = 300
 SHARED_SECONDS = 3600  # the provider fetches it within its own time limit; it is removed at the end of the call anyway
-_UPLOADS, _RESULTS, _SHARED = "uploads/", "results/", "shared/"
+_UPLOADS, _MASKS, _RESULTS, _SHARED = "uploads/", "masks/", "results/", "shared/"
 _SHARED_PATTERN = re.compile(r"shared/[0-9a-f]{32}\.jpg")
-_MULTIPART_PATTERN = re.compile(r"multipart:(?P<key>(?:uploads|results)/[0-9a-z.-]{32,80}):(?P<id>.{1,1024})")
+_MULTIPART_PATTERN = re.compile(r"multipart:(?P<key>(?:uploads|masks|results)/[0-9a-z.-]{32,80}):(?P<id>.{1,1024})")
 
 
 class S3UploadWriter(StagedUploadWriter):
@@ -83,9 +87,9 @@ class S3Storage:
         """See `Storage`."""
         return self._bucket.exists(_result_key(result_name))
 
-    def has_layers(self, result_name: str) -> bool:
+    def has_beside(self, result_name: str, kind: Beside) -> bool:
         """See `Storage`."""
-        return self._bucket.exists(_layers_key(result_name))
+        return self._bucket.exists(_beside_key(result_name, kind))
 
     def upload(self, photo_id: str) -> AbstractContextManager[Path]:
         """See `Storage`. The copy that is lent is the borrower's own."""
@@ -95,9 +99,13 @@ class S3Storage:
         """See `Storage`. The copy that is lent is the borrower's own."""
         return self._lend(_result_key(result_name), "result_not_found")
 
-    def layers(self, result_name: str) -> AbstractContextManager[Path]:
+    def beside(self, result_name: str, kind: Beside) -> AbstractContextManager[Path]:
         """See `Storage`. The copy that is lent is the borrower's own."""
-        return self._lend(_layers_key(result_name), "result_not_found")
+        return self._lend(_beside_key(result_name, kind), "result_not_found")
+
+    def mask(self, attempt_id: str) -> AbstractContextManager[Path]:
+        """See `Storage`. The copy that is lent is the borrower's own."""
+        return self._lend(_MASKS + mask_name(attempt_id), "mask_missing")
 
     def open_original(self, photo_id: str) -> OpenedFile:
         """See `Storage`."""
@@ -161,19 +169,24 @@ class S3Storage:
         return mark_run(result_name, run)
 
     def publish(self, temporary: Path, result_name: str) -> None:
-        """See `Storage`."""
-        self._publish(temporary, _result_key(result_name))
+        """See `Storage`. The temporary stays for another try; its `scratch` block removes it."""
+        self._bucket.put_file(temporary, _result_key(result_name))
 
-    def publish_layers(self, temporary: Path, result_name: str) -> None:
+    def publish_beside(self, temporary: Path, result_name: str, kind: Beside) -> None:
         """See `Storage`."""
-        self._publish(temporary, _layers_key(result_name))
+        self._bucket.put_file(temporary, _beside_key(result_name, kind))
+
+    def keep_mask(self, temporary: Path, attempt_id: str) -> None:
+        """See `Storage`."""
+        self._bucket.put_file(temporary, _MASKS + mask_name(attempt_id))
 
     def copy_result(self, result_name: str, copy_name: str) -> None:
         """See `Storage`: the server copies."""
         with _missing_is("result_not_found"):
             self._bucket.copy(_result_key(result_name), _result_key(copy_name))
-        if self.has_layers(result_name):
-            self._bucket.copy(_layers_key(result_name), _layers_key(copy_name))
+        for kind in Beside:
+            if self.has_beside(result_name, kind):
+                self._bucket.copy(_beside_key(result_name, kind), _beside_key(copy_name, kind))
 
     def remove_upload(self, photo_id: str) -> bool:
         """See `Storage`."""
@@ -185,6 +198,10 @@ class S3Storage:
         for name in kept:
             self._bucket.delete(_RESULTS + name)
         return result_name in kept
+
+    def remove_mask(self, attempt_id: str) -> bool:
+        """See `Storage`."""
+        return self._remove(_MASKS + mask_name(attempt_id))
 
     def remove_version(self, result_name: str) -> bool:
         """See `Storage`."""
@@ -212,7 +229,11 @@ class S3Storage:
 
     def iter_results(self) -> Iterator[FoundFile]:
         """See `Storage`."""
-        yield from self._found(_RESULTS, RESULT_PATTERN, LAYERS_PATTERN)
+        return self._found(_RESULTS, RESULT_PATTERN, BESIDE_PATTERN)
+
+    def iter_masks(self) -> Iterator[FoundFile]:
+        """See `Storage`."""
+        return self._found(_MASKS, MASK_PATTERN)
 
     def iter_parts(self) -> Iterator[FoundFile]:
         """See `Storage`: local ones, multipart uploads that nobody ended, and shared pictures."""
@@ -229,8 +250,10 @@ class S3Storage:
         """See `Storage`. The name tells the place."""
         if ID_PATTERN.fullmatch(file.name):
             return self._remove(_UPLOADS + file.name)
-        if RESULT_PATTERN.fullmatch(file.name) or LAYERS_PATTERN.fullmatch(file.name):
+        if RESULT_PATTERN.fullmatch(file.name) or BESIDE_PATTERN.fullmatch(file.name):
             return self._remove(_RESULTS + file.name)
+        if MASK_PATTERN.fullmatch(file.name):
+            return self._remove(_MASKS + file.name)
         if _SHARED_PATTERN.fullmatch(file.name):
             return self._remove(file.name)
         begun = _MULTIPART_PATTERN.fullmatch(file.name)
@@ -252,10 +275,6 @@ class S3Storage:
                 self._bucket.get_file(key, copy)
             yield copy
 
-    def _publish(self, temporary: Path, key: str) -> None:
-        """The temporary stays for another try; its `scratch` block removes it."""
-        self._bucket.put_file(temporary, key)
-
     def _put_shared(self, jpeg: bytes, key: str) -> str | None:
         try:
             self._bucket.put_bytes(jpeg, key)
@@ -272,9 +291,9 @@ class S3Storage:
         return there
 
     def _of_run(self, result_name: str) -> set[str]:
-        """The names of all that one run made: each version, and the layers."""
-        stem = layers_name(result_name).rpartition(".")[0]
-        found = self._found(_RESULTS + stem, RESULT_PATTERN, LAYERS_PATTERN)
+        """The names of all that one run made: each version, and what lies beside."""
+        stem = beside_name(result_name, Beside.FACES).rpartition(".")[0]
+        found = self._found(_RESULTS + stem, RESULT_PATTERN, BESIDE_PATTERN)
         return {file.name for file in found if _stem(file.name) == stem}
 
     def _found(self, start: str, *patterns: re.Pattern[str]) -> Iterator[FoundFile]:
@@ -307,12 +326,12 @@ def _result_key(result_name: str) -> str:
     return _RESULTS + result_name
 
 
-def _layers_key(result_name: str) -> str:
-    return _RESULTS + layers_name(result_name)
+def _beside_key(result_name: str, kind: Beside) -> str:
+    return _RESULTS + beside_name(result_name, kind)
 
 
 def _stem(name: str) -> str:
-    found = RESULT_PATTERN.fullmatch(name) or LAYERS_PATTERN.fullmatch(name)
+    found = RESULT_PATTERN.fullmatch(name) or BESIDE_PATTERN.fullmatch(name)
     return found["stem"] if found else ""
 
 

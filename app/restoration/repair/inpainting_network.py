@@ -7,7 +7,8 @@ two, as in the segmentation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 WIDTHS = (48, 64, 96, 96, 128)  # channels at 1/2 to 1/32 of the sides
 PACKED = 2
+FIRST_OF_LEVEL = re.compile(r"down\.\d+\.first\.weight")  # (width, inputs, 3, 3), in the order of the levels
 
 
 class ResidualBlock(nn.Module):
@@ -75,3 +77,15 @@ def make_inpainting(seed: int, widths: Sequence[int] = WIDTHS) -> FillCorrection
     nn.init.zeros_(network.head.weight)
     nn.init.zeros_(network.head.bias)  # type: ignore[arg-type]
     return network
+
+
+def load_inpainting(state: Mapping[str, Tensor]) -> FillCorrection:
+    """A trained network in fp32 from its tensors by name; its widths are read from them.
+
+    Raises:
+        RuntimeError: names or shapes belong to another network.
+    """
+    widths = [value.shape[0] for name, value in state.items() if FIRST_OF_LEVEL.fullmatch(name)]
+    network = FillCorrection(widths or WIDTHS)
+    network.load_state_dict({name: value.float() for name, value in state.items()})
+    return network.eval()

@@ -6,7 +6,8 @@ size. Plain 3x3 convolutions, batch norm that folds into them, ReLU, nearest enl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from torch.nn import functional
 # Channels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the sides; multiples of 32 run nearly twice as fast on CPUs with AMX.
 WIDTHS = (32, 64, 96, 96, 128)
 PACKED = 2
-MULTIPLE = PACKED * 2 ** (len(WIDTHS) - 1)  # of which the sides must be
+MULTIPLE: int = PACKED * 2 ** (len(WIDTHS) - 1)  # of which the sides must be
+FIRST_OF_LEVEL = re.compile(r"down\.\d+\.layers\.0\.weight")  # (width, inputs, 3, 3), in the order of the levels
 PRIOR_SHARE = 0.02  # of damaged pixels: where the untrained network starts
 
 
@@ -77,6 +79,18 @@ def make_segmentation(seed: int, widths: Sequence[int] = WIDTHS) -> DamageSegmen
         nn.init.normal_(network.head.weight, std=0.01)
     nn.init.constant_(network.head.bias, float(torch.logit(torch.tensor(PRIOR_SHARE))))  # type: ignore[arg-type]
     return network
+
+
+def load_segmentation(state: Mapping[str, Tensor]) -> DamageSegmentation:
+    """A trained network in fp32 from its tensors by name; its widths are read from them.
+
+    Raises:
+        RuntimeError: names or shapes belong to another network.
+    """
+    widths = [value.shape[0] for name, value in state.items() if FIRST_OF_LEVEL.fullmatch(name)]
+    network = DamageSegmentation(widths or WIDTHS)
+    network.load_state_dict({name: value.float() for name, value in state.items()})
+    return network.eval()
 
 
 def probabilities(network: nn.Module, scan: Tensor) -> Tensor:

@@ -1,0 +1,135 @@
+"""Where a photo is damaged: the segmentation network over the whole of it, tile by tile.
+
+Tiles overlap and their probabilities are blended over the overlap, so that no border can be seen. Only one row of
+tiles is in memory beside the result, whatever the photo's size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from app.errors import Cancelled
+from app.images import Pixels
+from app.images.samples import eight_bit
+from app.restoration.repair.segmentation_network import MULTIPLE, probabilities
+from app.stages import OnFraction
+
+TILE_PIXELS = 1024  # the longest side of a tile
+OVERLAP_PIXELS = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class DamageNetwork:
+    """A loaded segmentation network: (N, 3, h, w) RGB in [0, 1] to (N, 1, h, w) logits, where and how it computes."""
+
+    module: nn.Module
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+
+    def __call__(self, window: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(h, w, 3) uint8 RGB to probabilities (h, w) float32 in [0, 1]."""
+        x: Tensor = torch.from_numpy(np.ascontiguousarray(window.transpose(2, 0, 1)))[None].to(self.device)
+        x = x.to(self.dtype).div_(255.0).contiguous(memory_format=torch.channels_last)  # (1, 3, h, w)
+        with torch.inference_mode():
+            found: NDArray[np.float32] = probabilities(self.module, x).cpu().numpy()
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Span:
+    """One tile along one side: where it begins and ends, and how sure it is of each of its pixels (0 to 1)."""
+
+    begin: int
+    end: int
+    weights: NDArray[np.float32]
+
+
+def find_damage(
+    network: DamageNetwork,
+    rgb: Pixels,
+    on_fraction: OnFraction,
+    *,
+    tile: int = TILE_PIXELS,
+    overlap: int = OVERLAP_PIXELS,
+) -> NDArray[np.uint8]:
+    """255 times the probability of damage of each pixel.
+
+    Args:
+        network: the loaded network.
+        rgb: (H, W, 3) uint8 or uint16 RGB, at the photo's own size.
+        on_fraction: told the fraction done after every tile.
+        tile, overlap: of the tiles, in pixels.
+
+    Returns:
+        (H, W) uint8.
+
+    Raises:
+        Cancelled: `on_fraction` said stop.
+    """
+    height, width = rgb.shape[:2]
+    rows, columns = spans(height, tile, overlap), spans(width, tile, overlap)
+    result = np.zeros((height, width), np.uint8)
+    above: NDArray[np.float32] = np.zeros((0, width), np.float32)  # what the last row of tiles left for this one
+    for number, row in enumerate(rows):
+        band = _band(network, rgb, row, columns, _part(on_fraction, number, len(rows)))
+        band[: len(above)] += above
+        until = rows[number + 1].begin if number + 1 < len(rows) else height
+        result[row.begin : until] = np.rint(band[: until - row.begin] * 255.0)
+        above = band[until - row.begin :].copy()
+    return result
+
+
+def _band(
+    network: DamageNetwork, rgb: Pixels, row: _Span, columns: list[_Span], on_fraction: OnFraction
+) -> NDArray[np.float32]:
+    """One row of tiles, weighted: (h, W) float32."""
+    band = np.zeros((row.end - row.begin, rgb.shape[1]), np.float32)
+    for number, column in enumerate(columns):
+        found = network(eight_bit(rgb[row.begin : row.end, column.begin : column.end]))
+        band[:, column.begin : column.end] += found * column.weights * row.weights[:, None]
+        if not on_fraction((number + 1) / len(columns)):
+            raise Cancelled
+    return band
+
+
+def _part(on_fraction: OnFraction, number: int, count: int) -> OnFraction:
+    return lambda fraction: on_fraction((number + fraction) / count)
+
+
+def spans(length: int, tile: int, overlap: int) -> list[_Span]:
+    """Tiles along one side; the weights of all tiles sum to 1 at each pixel.
+
+    They begin at multiples of the network's grid, so that each pools the same pixels as the whole photo would.
+    """
+    count = max(1, math.ceil((length - overlap) / (tile - overlap)))
+    size = min(tile, _on_grid((length + (count - 1) * overlap) / count))
+    last = max(0, _on_grid(length - size))
+    begins = [_on_grid(index * last / max(1, count - 1)) for index in range(count)]
+    return list(_weighted(begins, [min(length, begin + size) for begin in begins]))
+
+
+def _on_grid(place: float) -> int:
+    return math.ceil(place / MULTIPLE) * MULTIPLE
+
+
+def _weighted(begins: Sequence[int], ends: Sequence[int]) -> Iterator[_Span]:
+    for index, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+        weights = np.ones(end - begin, np.float32)
+        if index > 0:
+            shared = ends[index - 1] - begin
+            weights[:shared] = _ramp(shared)
+        if index + 1 < len(begins):
+            shared = end - begins[index + 1]
+            weights[len(weights) - shared :] = 1.0 - _ramp(shared)
+        yield _Span(begin, end, weights)
+
+
+def _ramp(length: int) -> NDArray[np.float32]:
+    return ((np.arange(length, dtype=np.float32) + 0.5) / np.float32(length)).astype(np.float32)

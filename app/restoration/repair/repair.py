@@ -1,0 +1,150 @@
+"""The damage of one photo found, masked and filled, and what is said about it.
+
+It runs at the photo's own size, before colours, enlargement and faces. Where nothing is marked the photo passes as it
+is, the same object.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from app.images import Picture, Pixels
+from app.images.damage_layer import DamageLayer
+from app.images.metadata.edit_history import with_edit
+from app.notices import Notice, NoticeKind, notice
+from app.options import Repair
+from app.restoration.repair.detection import DamageNetwork, find_damage
+from app.restoration.repair.filling import fill
+from app.restoration.repair.inpainting_network import FillCorrection
+from app.restoration.repair.mask import FACE_THRESHOLDS, THRESHOLDS, FaceBox, Mask, count_regions, make_mask, share_in
+from app.results import RestorationResult
+from app.stages import OnFraction
+
+MUCH_SHARE = 0.25
+DETECTION_SHARE = 0.6  # of the time, which paces the progress
+_SHARE_DIGITS = 6
+
+FindFaces = Callable[[Pixels], Sequence[FaceBox]]  # (H, W, 3) RGB to boxes inside the photo
+
+
+@dataclasses.dataclass(frozen=True)
+class RepairNetworks:
+    """What repairs: `inpainting` is None where only the library fills."""
+
+    segmentation: DamageNetwork
+    inpainting: FillCorrection | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class RepairedPhoto:
+    """A repaired photo, what was filled, the facts for the record (JSON-ready), and how long it took."""
+
+    picture: Picture
+    damage: DamageLayer
+    report: dict[str, Any]
+    seconds: float
+
+    def told_by(self, result: RestorationResult) -> RestorationResult:
+        """What was made of the repaired photo, with the damage, its warning and the time."""
+        return dataclasses.replace(
+            result,
+            damage=self.damage,
+            warnings=(*_warnings(self.damage.share), *result.warnings),
+            seconds=self.seconds + result.seconds,
+        )
+
+
+def repair_photo(
+    networks: RepairNetworks,
+    picture: Picture,
+    mode: Repair,
+    *,
+    mask: Mask | None = None,
+    find_faces: FindFaces | None = None,
+    on_fraction: OnFraction = lambda fraction: True,
+) -> RepairedPhoto:
+    """Find damage and fill it.
+
+    Args:
+        networks: what is installed.
+        picture: any decoded photo.
+        mode: auto or strong.
+        mask: (H, W) bool, what to fill; None: what the network finds.
+        find_faces: where the threshold is higher; None: no detector is installed.
+        on_fraction: told the fraction done after every tile and window.
+
+    Returns:
+        The photo, which is the same object where nothing is marked.
+
+    Raises:
+        Cancelled: `on_fraction` said stop.
+    """
+    started = time.monotonic()
+    if mask is not None:
+        damage, begun = _drawn(picture, mask, find_faces), 0.0
+    else:
+        begun = DETECTION_SHARE
+        damage = _found(networks.segmentation, picture, mode, find_faces, lambda f: on_fraction(f * begun))
+    report = _report(damage, mode, is_own=mask is not None, knows_faces=find_faces is not None)
+    if damage.mask.any():
+        rgb = fill(picture.rgb, damage.mask, networks.inpainting, lambda f: on_fraction(begun + f * (1.0 - begun)))
+        picture = dataclasses.replace(picture, rgb=rgb, xmp=with_edit(picture.xmp, _spoken(damage.share)))
+    return RepairedPhoto(picture, damage, report, time.monotonic() - started)
+
+
+def marked_share(networks: RepairNetworks, picture: Picture, on_fraction: OnFraction) -> float:
+    """Which part of a photo, 0 to 1, `auto` would fill; faces are not looked for. Raises `Cancelled`."""
+    probability = find_damage(networks.segmentation, picture.rgb, on_fraction)
+    return float(make_mask(probability, THRESHOLDS[Repair.AUTO]).mean())
+
+
+def _drawn(picture: Picture, mask: Mask, find_faces: FindFaces | None) -> DamageLayer:
+    """The mask that a user drew."""
+    if mask.shape != (picture.height, picture.width):
+        raise ValueError(f"a mask of {mask.shape} for a photo of {picture.rgb.shape}")
+    faces = tuple(find_faces(picture.rgb)) if find_faces is not None and mask.any() else ()
+    return DamageLayer(mask.astype(np.uint8) * np.uint8(255), mask, faces)
+
+
+def _found(
+    network: DamageNetwork, picture: Picture, mode: Repair, find_faces: FindFaces | None, on_fraction: OnFraction
+) -> DamageLayer:
+    """What the network finds; faces are looked for only where there is something to decide."""
+    probability = find_damage(network, picture.rgb, on_fraction)
+    mask = make_mask(probability, THRESHOLDS[mode])
+    faces: tuple[FaceBox, ...] = ()
+    if find_faces is not None and mask.any():
+        faces = tuple(find_faces(picture.rgb))
+    if faces:
+        mask = make_mask(probability, THRESHOLDS[mode], faces, FACE_THRESHOLDS[mode])
+    return DamageLayer(probability, mask, faces)
+
+
+def _report(damage: DamageLayer, mode: Repair, *, is_own: bool, knows_faces: bool) -> dict[str, Any]:
+    return {
+        "mode": mode.value,
+        "share": round(damage.share, _SHARE_DIGITS),
+        "regions": count_regions(damage.mask),
+        "share_in_faces": round(share_in(damage.mask, damage.faces), _SHARE_DIGITS) if knows_faces else None,
+        "threshold": None if is_own else THRESHOLDS[mode],
+        "face_threshold": None if is_own or not knows_faces else FACE_THRESHOLDS[mode],
+        "own_mask": is_own,
+    }
+
+
+def _spoken(share: float) -> str:
+    """For the history that travels in the file."""
+    percent = f"{100 * share:.2g}" if share < 1 else "100"
+    return f"Damage repaired: {percent} % of the photo was filled from its surroundings; what stands there is invented."
+
+
+def _warnings(share: float) -> tuple[Notice, ...]:
+    if share <= MUCH_SHARE:
+        return ()
+    words = "{percent} % of the photo was covered by damage and is invented; look at the mask before you trust it."
+    return (notice(NoticeKind.MUCH_DAMAGE, words, percent=round(100 * share)),)
