@@ -6,6 +6,8 @@ A reason is a `Sentence` of one of these codes, or of the code of the error that
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from app.notices import Sentence
 
@@ -45,3 +47,19 @@ class HealthReason(enum.StrEnum):
 def as_reason(said: str) -> Sentence:
     """A reason as it is, or what has no code as `OTHER`."""
     return said if isinstance(said, Sentence) else Sentence(HealthReason.OTHER, said)
+
+
+def as_causes(said: Iterable[str]) -> list[dict[str, Any]]:
+    """Reasons or notes with their codes and values, JSON-ready."""
+    return [as_reason(one).as_facts() for one in said]
+
+
+def with_causes(said: Any, causes: Any) -> tuple[str, ...]:
+    """Reasons that came as texts, each with its code and values where `causes` (see `as_causes`) tells them.
+
+    Another version may have written both: what does not fit together stays plain text.
+    """
+    texts = tuple(str(one) for one in said) if isinstance(said, Sequence) and not isinstance(said, str) else ()
+    coded = [Sentence.from_facts(cause) for cause in causes] if isinstance(causes, Sequence) else []
+    known = {str(sentence): sentence for sentence in coded if sentence is not None}
+    return tuple(known.get(text, text) for text in texts)

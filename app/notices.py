@@ -113,6 +113,17 @@ class Sentence(str):
         """For JSON."""
         return {"code": self.code, "message": str.__str__(self), "values": dict(self.values)}
 
+    @classmethod
+    def from_facts(cls, facts: Any) -> Sentence | None:
+        """What `as_facts` gave, here or in another version; None for what is no sentence."""
+        if not isinstance(facts, Mapping):
+            return None
+        code, message, values = (facts.get(name) for name in ("code", "message", "values"))
+        if not (isinstance(code, str) and isinstance(message, str) and isinstance(values, Mapping)):
+            return None
+        known = {str(name): value for name, value in values.items() if isinstance(value, str | int | float)}
+        return cls(code, message, known)
+
 
 def say(code: str, template: str, **values: Value) -> Sentence:
     """The sentence of a template with its {names} filled."""
@@ -137,13 +148,10 @@ class Notice:
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> Notice | None:
         """What `as_facts` gave, here or in another version; None for what is no notice."""
-        code, message, kind, values = (facts.get(name) for name in ("code", "message", "kind", "values"))
+        code, message = facts.get("code"), facts.get("message")
         if not isinstance(code, str) or not isinstance(message, str):
             return None
-        if not isinstance(kind, str) or not isinstance(values, dict):
-            return cls(code, message)
-        known = {str(name): value for name, value in values.items() if isinstance(value, str | int | float)}
-        return cls(code, Sentence(kind, message, known))
+        return cls(code, Sentence.from_facts({**facts, "code": facts.get("kind")}) or message)
 
 
 def notices_of(code: str, sentences: Iterable[str]) -> tuple[Notice, ...]:

@@ -44,3 +44,11 @@ class OnProgress(Protocol):
         Returns False to ask the backend to stop; it then raises `errors.Cancelled` within one tile.
         """
         ...
+
+
+IsWanted = Callable[[], bool]  # asked between two steps: False as soon as nobody waits for the answer any more
+
+
+def always_wanted() -> bool:
+    """Of what somebody waits for until it is done."""
+    return True

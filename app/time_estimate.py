@@ -24,6 +24,7 @@ CLOUD_SECONDS = 25.0  # until a provider was measured
 STEADY_PROGRESS = 0.25  # from here on the pace of the run itself is all that counts
 # Seconds to write a megapixel, measured on two cores.
 SAVING_SECONDS = {"jpg": 0.012, "png": 0.015, "tiff": 0.015, "webp": 0.085, "avif": 0.4, "auto": 0.015}
+TILING_SECONDS = 0.02  # a megapixel of a result that is cut into tiles beside its encoding, on the same two cores
 DECODING_SECONDS = 0.03  # a megapixel
 _MEGAPIXEL = 1_000_000
 
@@ -51,6 +52,7 @@ class Machine:
     restores_faces: bool = False
     parses_faces: bool = False
     workers: int = 1
+    tiled_from_pixels: int | None = None  # larger results are cut into tiles while they are saved; None: none is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,10 +224,7 @@ def estimate(
 
     The arguments are those of `work_of`.
     """
-    wide, high = output_size(width, height, options.scale)
-    saving = wide * high / _MEGAPIXEL * SAVING_SECONDS[options.output_format] + (
-        width * height / _MEGAPIXEL * DECODING_SECONDS
-    )
+    saving = _saving_seconds(machine, width, height, options)
     if options.backend != BackendName.LOCAL:
         return Estimate(0.0, pace.cloud_seconds(), saving, None, False)
     work = work_of(machine, width, height, options, faces=faces)
@@ -237,6 +236,15 @@ def estimate(
     is_loaded = (work.model, work.precision) in machine.loaded
     loading = 0.0 if is_loaded else machine.models[work.model].bytes / LOADED_BYTES_PER_SECOND
     return Estimate(loading, seconds, saving, work.model, is_measured)
+
+
+def _saving_seconds(machine: Machine, width: int, height: int, options: RestoreOptions) -> float:
+    """Decoding the photo, and encoding its result and cutting that into tiles."""
+    wide, high = output_size(width, height, options.scale)
+    each = SAVING_SECONDS[options.output_format]
+    if machine.tiled_from_pixels is not None and wide * high > machine.tiled_from_pixels:
+        each += TILING_SECONDS
+    return wide * high / _MEGAPIXEL * each + width * height / _MEGAPIXEL * DECODING_SECONDS
 
 
 def seconds_left(planned: Estimate, stage: str, progress: float, worked_seconds: float | None) -> float:

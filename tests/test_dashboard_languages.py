@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from playwright.sync_api import Browser, Route, expect
@@ -47,6 +48,28 @@ def test_a_german_browser_gets_a_german_page_and_can_choose_another_language(
         expect(seen.open().locator(".drop-lead")).to_have_text("Drop photos here")
 
 
+MISSING_BY_ROLE = """
+async () => {
+  const { learnInstalling, warningText } = await import('./js/text.js');
+  const values = { why: 'get it with: python3 run.py', file: 'x.pth', worker: 'a:1, b:2' };
+  return ['button', 'command', 'by_hand', 'ask'].map((way) => {
+    learnInstalling({ way, command: way === 'command' ? 'python3 run.py models download' : null });
+    return warningText({ kind: 'face_detector_missing', message: 'python3 run.py', values });
+  });
+}
+"""
+# A worker of an earlier version told no codes, or other values.
+OF_OLD_WORKERS = """
+async () => {
+  const { reasonText } = await import('./js/text.js');
+  return [
+    { code: 'other', message: 'a:1: It is hot.', values: {} },
+    { code: 'cpu_instead', message: 'The CPU restores: it is full.', values: {} },
+  ].map(reasonText);
+}
+"""
+
+
 def test_a_refusal_of_the_service_is_said_in_the_language_of_the_page(
     browser: Browser, restoring: Service, tmp_path: Path
 ) -> None:
@@ -72,9 +95,18 @@ def test_a_refusal_of_the_service_is_said_in_the_language_of_the_page(
           return [exact, { ...exact, kind: 'newer' }, { code: 'photo_changed', message: 'As it is.' }].map(warningText);
         }""")
         assert sentences == ["Die Datei hat 1.200 Seiten; nur die erste wurde restauriert.", "x", "As it is."]
+        by_role = page.evaluate(MISSING_BY_ROLE)
+        assert len(set(by_role)) == 4
+        assert [("run.py" in words) for words in by_role] == [False, True, False, False]
+        assert by_role[0] == (
+            "Worker a:1, b:2: Nach Gesichtern wurde nicht gesucht: x.pth fehlt oder ist nicht brauchbar. "
+            "Was fehlt, lässt sich unter „Modelle“ installieren."
+        )
+        assert page.evaluate(OF_OLD_WORKERS) == ["a:1: It is hot.", "The CPU restores: it is full."]
+        page.reload()
         page.route("**/api/v1/status", in_trouble)
         expect(page.locator("#trouble p")).to_have_text(
-            ["Kein Modell ist installiert. Unter „Modelle“ lässt sich eines installieren.", "As it is."]
+            [re.compile("^Kein Modell ist installiert. Dieser Dienst lädt nichts herunter: .* Gewichte.$"), "As it is."]
         )
         assert grave_findings(page) == []
         shoot(page, "trouble-german", tmp_path)

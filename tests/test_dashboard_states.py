@@ -114,7 +114,10 @@ def test_axe_finds_nothing_grave_on_a_phone_and_beside_the_notice(
     with visit(browser, restoring.address, viewport=PHONE, has_touch=True, is_mobile=True) as seen:
         page = seen.open()
         eyes = Eyes(page, tmp_path)
-        expect(page.locator("#notice code").first).to_have_text("python3 run.py models download")
+        expect(page.locator("#notice p")).to_have_count(3)  # what works, faces, and what to do: each once
+        expect(page.locator("#notice p").last).to_contain_text(
+            "the files that are missing into the weights folder by hand"
+        )
         expect(page.locator(".drop-purpose")).to_be_visible()
         eyes.look("state-8-phone-notice")
         page.click("#settings > summary")

@@ -14,13 +14,14 @@ import pytest
 from pydantic import BaseModel
 from starlette.status import WS_1000_NORMAL_CLOSURE
 
-from app.api import schemas
+from app.api import models_schemas, schemas
 from app.api.middleware import access_control
 from app.api.routes import websocket
 from app.error_codes import ERROR_CODES
 from app.images.sniffing import MIME_TYPES
 from app.jobs.previewing import ChosenBy
 from app.main import STATIC_FOLDER
+from app.model_downloads import InstallWay
 from app.options import FIELDS, BackendName, Quality, Repair
 from app.presets import PresetName
 from app.results import FaceReason
@@ -91,6 +92,7 @@ def choices(option: str) -> set[str]:
         ("pages", choices("pages")),
         ("repair", choices("repair")),
         ("preview_place", set(ChosenBy)),
+        ("install", set(InstallWay)),
         ("preset", set(PresetName)),
         ("preset_note", set(PresetName)),
         ("mode", set(re.findall(r'id="mode-(\w+)"', PAGE))),
@@ -99,6 +101,10 @@ def choices(option: str) -> set[str]:
 )
 def test_a_group_of_the_catalog_has_exactly_the_words_of_the_service(group: str, words: Iterable[str]) -> None:
     assert group_of("en", group) == {str(word) for word in words}
+
+
+def test_the_ways_to_a_missing_model_are_those_that_the_api_promises() -> None:
+    assert literal_values(models_schemas.DownloadsAllowedShape, "way") == set(InstallWay)
 
 
 def test_texts_for_errors_are_for_codes_that_the_service_has() -> None:

@@ -130,3 +130,37 @@ def test_the_failure_of_a_preview_is_not_the_photos() -> None:
         assert turn.paced(lambda fraction, stage: True)(0.0, Stage.LOADING)
     asker.join(10)
     assert seen
+
+
+def test_a_preview_that_nobody_waits_for_any_more_stops_wherever_it_is() -> None:
+    """Alone on the device, in a photo's steps, and while it waits; the photo goes on, and the device is free."""
+    turns, left = DeviceTurns(), threading.Event()
+
+    def work(beat: Beat) -> str:
+        steps = 0
+        while beat():
+            steps += 1
+            if steps == 3:
+                left.set()
+            assert steps < 1000
+        raise Cancelled
+
+    def ask(outcomes: list[object], wanted: Callable[[], bool]) -> None:
+        try:
+            outcomes.append(turns.preview(work, 1000.0, wanted))
+        except Cancelled:
+            outcomes.append(Cancelled)
+
+    outcomes: list[object] = []
+    ask(outcomes, lambda: not left.is_set())  # alone
+    left.clear()
+    with turns.photo() as turn:
+        inside = threading.Thread(target=ask, args=(outcomes, lambda: not left.is_set()))
+        inside.start()
+        step = turn.paced(lambda fraction, stage: True)
+        until(lambda: step(0.0, Stage.LOADING) and len(outcomes) == 2)
+        inside.join(10)
+        ask(outcomes, lambda: False)  # its turn never came
+    assert outcomes == [Cancelled] * 3
+    with turns.if_free() as free:
+        assert free

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -387,3 +389,11 @@ def http_breaches(source: str) -> set[str]:
 def test_an_http_suite_does_not_reach_behind_the_service(suite: str) -> None:
     assert not http_breaches((ROOT / "tests" / f"{suite}.py").read_text())
     assert http_breaches("from app.store.queries import count") == {"app.store.queries", "app.store.queries.count"}
+
+
+def test_the_supervisor_loads_nothing_of_the_service() -> None:
+    """It stays beside the service for as long as that runs, and the user waits for both to be loaded."""
+    heavy = ("app.main", "app.api", "fastapi", "sqlalchemy", "numpy", "PIL", "torch")
+    code = f"import sys; import app.commands.serve; print([name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -120,6 +120,7 @@ def test_a_service_that_downloads_nothing_says_why(setting: str, mirror: Weights
         assert setting.upper() in problem["detail"]
         told = service.client.get("/api/v1/models").json()["downloads"]
         assert (told["allowed"], told["reason"]) == (False, problem["detail"])
+        assert told["way"] == ("by_hand" if setting == "offline" else "command")
     assert mirror.ranges == []
 
 
@@ -128,7 +129,9 @@ def test_only_an_operator_installs(mirror: WeightsMirror, tmp_path: Path) -> Non
     with running(tmp_path, key=keys, describe=described, weights_base_url=f"{mirror.address}/good") as service:
         for method in ("POST", "DELETE"):
             assert_problem(service.client.request(method, FREE_DOWNLOAD), 403, "admin_required")
-        assert service.client.get("/api/v1/models").json()["downloads"]["allowed"] is False
+        told = service.client.get("/api/v1/models").json()["downloads"]
+        assert (told["allowed"], told["way"], told["command"]) == (False, "ask", None)
+        assert "run.py" not in told["reason"]
         assert mirror.ranges == []
         operator = {"X-API-KEY": OTHER_KEY}
         assert service.client.get("/api/v1/models", headers=operator).json()["downloads"]["allowed"] is True
@@ -149,6 +152,7 @@ def test_a_server_without_models_says_where_they_are(tmp_path: Path) -> None:
         told = client.get("/api/v1/models").json()
     assert told["models"] == []
     assert "workers" in told["downloads"]["reason"]
+    assert (told["downloads"]["way"], told["downloads"]["command"]) == ("command", "python3 run.py models download")
 
 
 def weight_bytes(name: str, seed: int) -> bytes:

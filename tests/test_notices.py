@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from app.error_codes import ERROR_CODES
 from app.health_reasons import HealthReason, as_reason
 from app.images import Decoder
 from app.notices import Notice, NoticeKind, notice, notices_of, say
@@ -55,9 +56,12 @@ def test_every_code_is_said_somewhere_and_no_notice_goes_without_one() -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_page_has_a_text_for_every_code_with_no_other_values(language: str) -> None:
     texts = catalog(language)
-    wanted = {f"reason.{code}" for code in HealthReason if code is not HealthReason.OTHER}
-    wanted |= set() if language == "en" else {f"warning.{kind}" for kind in NoticeKind}
+    missing = {key.partition(".")[2] for key in texts if key.startswith("missing.")}
+    wanted = {f"reason.{code}" for code in HealthReason if code is not HealthReason.OTHER and code not in missing}
+    wanted |= set() if language == "en" else {f"warning.{kind}" for kind in NoticeKind if kind not in missing}
     assert {key for key in texts if key.startswith(("reason.", "warning."))} == wanted
+    assert missing <= {*HealthReason, *NoticeKind, *ERROR_CODES}
+    wanted |= {f"missing.{code}" for code in missing}
     said = all_said()
     for key in wanted:
         names = said.get(key.partition(".")[2])
@@ -71,11 +75,15 @@ def test_the_search_for_values_sees_them() -> None:
     assert dict(said_values(source)) == {"cut_off": {"a"}, "no_model": None, "damaged": None}
 
 
-def test_no_reason_on_the_page_sends_somebody_to_a_shell_for_a_model() -> None:
-    for language in LANGUAGES:
-        for code in (HealthReason.NO_MODEL, HealthReason.MODEL_STANDS_IN):
-            words = catalog(language)[f"reason.{code}"]
-            assert not {"command", "run.py"} & set(re.findall(r"[\w.]+", str(words)))
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_only_the_text_for_operators_without_the_button_names_a_command(language: str) -> None:
+    """What names a file or a command to get one is in the group of missing models, which leaves what to do to roles."""
+    texts = catalog(language)
+    for code, names in all_said().items():
+        if {"command", "file"} & (names or set()) and code != HealthReason.NO_WORKER:
+            assert f"missing.{code}" in texts
+    named = {key for key, words in texts.items() if re.search(r"\{command\}|run\.py", str(words))}
+    assert named == {"install.command", "reason.no_worker"}
 
 
 def test_a_sentence_is_its_text_and_knows_what_it_says() -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import io
 import json
+import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import pytest
+import uvicorn
 from PIL import Image
 
 from app.backends.local import LocalBackend, open_local_backend
@@ -19,10 +24,12 @@ from app.images import Decoder, ImageLimits, Overview, Picture
 from app.images.decode import decode_file
 from app.images.patches import Box, detailed_place, patch_at
 from app.jobs.previewing import ChosenBy, Previewer
+from app.main import create_app
 from app.options import Quality, RestoreOptions
-from app.stages import Stage
+from app.restoration.pipeline import Restorer
+from app.stages import OnProgress, Stage
 from tests.command_line import MODEL
-from tests.http_service import assert_problem, running
+from tests.http_service import assert_problem, running, settings_for
 
 INSTALLED = [{"quality": quality, "model": "m", "stands_in_for": None} for quality in ("fast", "balanced")]
 
@@ -124,7 +131,7 @@ class Faces:
     def restore_patch(self, *_: Any) -> Any:
         raise AssertionError
 
-    def find_faces(self, overview: Overview, options: RestoreOptions, wait_seconds: float) -> list[Box]:
+    def find_faces(self, overview: Overview, options: RestoreOptions, *_: Any) -> list[Box]:
         return self.frames
 
 
@@ -236,6 +243,66 @@ def test_a_server_that_restores_nothing_says_so(tmp_path: Path) -> None:
     with running(tmp_path) as service:
         service.app.state.context = dataclasses.replace(service.context, previewer=None)
         assert_problem(ask(service, png(textured(40, 30))), 503, "preview_unavailable")
+
+
+def test_whoever_leaves_frees_the_device_at_the_next_step(backend: LocalBackend, tmp_path: Path) -> None:
+    """Over a real connection, since only that can be closed; the steps of the network go on until they are stopped."""
+    steps, stopped = threading.Event(), threading.Event()
+
+    def endless(restorer: Restorer, patch: Any, options: RestoreOptions, on_progress: OnProgress) -> Any:
+        try:
+            while on_progress(0.5, Stage.UPSCALING):
+                steps.set()
+                stopped.wait(0.001)
+        finally:
+            stopped.set()
+
+    photo = {"file": ("photo.png", png(textured(300, 280)))}
+    with served(tmp_path, backend) as url, httpx2.Client(base_url=url, timeout=60) as client:
+        for accept in ("application/x-ndjson", "application/json"):
+            steps.clear()
+            stopped.clear()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Restorer, "restore_patch", endless)
+                asker = threading.Thread(target=ask_and_leave, args=(url, photo, accept, steps))
+                asker.start()
+                asker.join(60)
+                assert steps.is_set()
+                assert stopped.wait(10), accept
+            fields = {"qualities": "fast"}
+            while (answer := client.post("/api/v1/preview", files=photo, data=fields)).status_code == 429:
+                assert answer.json()["code"] == "too_many_previews"  # its place is given back in this moment
+            assert answer.status_code == 200, answer.text
+
+
+def ask_and_leave(url: str, photo: Any, accept: str, begun: threading.Event) -> None:
+    """Ask for a preview, and hang up as soon as it has begun."""
+    host, port = url.removeprefix("http://").split(":")
+    request = httpx2.Request(
+        "POST", f"{url}/api/v1/preview", files=photo, data={"qualities": "fast"}, headers={"Accept": accept}
+    )
+    body = request.read()
+    head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+    with socket.create_connection((host, int(port)), timeout=60) as plain:
+        plain.sendall(f"POST /api/v1/preview HTTP/1.1\r\n{head}\r\n".encode() + body)
+        assert begun.wait(60)
+
+
+@contextlib.contextmanager
+def served(folder: Path, backend: LocalBackend) -> Iterator[str]:
+    """The service on a port of loopback, in a thread; gives its address."""
+    settings = settings_for(folder)
+    app = create_app(settings, backends={"local": backend}, describe=backend.describe)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="on"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        try:
+            assert app.state.service.loaded.wait(60)
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(20)
 
 
 # Ahead of the queue, but never starving it.

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 from app.api.forecast import Estimator, mean_faces, sample_of, simulate_queue
+from app.images import LARGE_PIXELS
+from app.main import create_app
 from app.options import RestoreOptions
 from app.restoration.models.registry import load_module, read_file
 from app.restoration.models.table import TABLE
@@ -18,6 +21,7 @@ from app.stages import Stage
 from app.store import Attempt, AttemptStatus
 from app.time_estimate import (
     REPAIR_MEGAMACS_PER_PIXEL,
+    TILING_SECONDS,
     Machine,
     Pace,
     Sample,
@@ -30,7 +34,7 @@ from app.time_estimate import (
 )
 from benchmarks.random_weights import random_state
 from tests.harness import until
-from tests.http_service import Service, assert_problem, photo, running
+from tests.http_service import BASE_URL, Service, assert_problem, photo, running, settings_for
 
 DESCRIBED: dict[str, Any] = {
     "default_quality": "fast",
@@ -150,6 +154,26 @@ def test_loading_counts_only_for_what_is_not_loaded_and_saving_by_format() -> No
     avif = estimate(MACHINE, NOTHING_RAN, 1000, 1000, RestoreOptions(model="small", output_format="avif"))
     assert avif is not None
     assert avif.saving > 10 * small.saving
+
+
+def test_a_large_result_takes_longer_to_save_where_it_is_cut_into_tiles() -> None:
+    tiling = dataclasses.replace(MACHINE, tiled_from_pixels=16_000_000)
+
+    def saving(machine: Machine, side: int) -> float:
+        plan = estimate(machine, NOTHING_RAN, side, side, PLAIN)
+        assert plan is not None
+        return plan.saving
+
+    assert saving(tiling, 1000) == saving(MACHINE, 1000)  # 16 megapixels are not more than 16
+    assert saving(tiling, 1001) > saving(MACHINE, 1001) + 0.3
+    assert saving(tiling, 5000) == pytest.approx(saving(MACHINE, 5000) + 400 * TILING_SECONDS)
+
+
+def test_the_service_that_restores_counts_its_tiles_and_another_s_are_not_cut(service: Service, tmp_path: Path) -> None:
+    assert service.context.forecast.now()[0].machine.tiled_from_pixels == LARGE_PIXELS
+    elsewhere = create_app(settings_for(tmp_path), restores=False)
+    with TestClient(elsewhere, base_url=BASE_URL):
+        assert elsewhere.state.context.forecast.now()[0].machine.tiled_from_pixels is None
 
 
 def test_nothing_is_said_of_what_nothing_is_known_of() -> None:

@@ -12,10 +12,12 @@ import pytest
 from app.api.catalog import LOCAL_BACKEND, Catalog
 from app.api.workers_catalog import NO_WORKER, POOL_KEPT_SECONDS, WARM_UP_SECONDS, WorkersCatalog
 from app.errors import Conflict, Unavailable, Unprocessable
+from app.health_reasons import HealthReason, as_causes, as_reason
 from app.jobs.worker_pool import backends_of, describe_pool, members_of
 from app.jobs.worker_reports import WarmUp, WorkerReport
 from app.main.cluster import report_of
 from app.memory_limit import budget_bytes
+from app.notices import NoticeKind, say
 from app.options import BackendName, Fallback, RestoreOptions
 from app.store import LIVE_SECONDS, SqlStore
 from app.time_estimate import machine_of
@@ -105,6 +107,32 @@ def test_models_are_the_union_and_the_fastest_worker_gives_what_there_is_only_on
     assert described["notes"] == ["b:2: It is new."]
     assert describe_pool(members_of(pool.store.workers.live())[:1])["problems"] == ["It is hot."]
     assert describe_pool([]) == {}
+
+
+def test_what_workers_say_keeps_its_codes_and_values_on_the_way_to_other_servers(pool: Pool) -> None:
+    """The page translates by them; what an old worker says stays the text that it is."""
+    why = say(HealthReason.CPU_INSTEAD, "The CPU restores: {why}", why="it is full")
+    missing = say(NoticeKind.FACE_MODEL_MISSING, "Faces: {why}", why="gone", file="x.pth")
+    new = report(description(None, "small", problems=[why], notes=[missing, "plain"]), reasons=(why,))
+    pool.says("a:1", new)
+    described = pool.catalog.description()
+    assert as_causes(described["notes"])[0] == missing.as_facts()
+    assert as_causes(described["problems"]) == [why.as_facts()]
+    assert as_reason(described["notes"][1]).code == HealthReason.OTHER
+    old = new.as_facts() | {"description": {**SLOW, "problem_causes": [3, {"code": 1}], "note_causes": "x"}}
+    del old["causes"]
+    pool.store.workers.report("b:2", "b:2", old)
+    pool.later()
+    (mine, other) = map(as_reason, pool.catalog.health().reasons)
+    assert mine.as_facts() == {
+        "code": "cpu_instead",
+        "message": "a:1: The CPU restores: it is full",
+        "values": {"why": "it is full", "worker": "a:1"},
+    }
+    assert (other.code, other.values) == ("worker_trouble", {"worker": "b:2", "reason": str(why)})
+    coded = map(as_reason, pool.catalog.description()["problems"])
+    problems = {reason.code: reason.values.get("worker") for reason in coded}
+    assert problems == {"cpu_instead": "a:1", "worker_trouble": "b:2"}
 
 
 def test_options_are_checked_against_what_live_workers_have(pool: Pool) -> None:

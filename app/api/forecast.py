@@ -84,11 +84,19 @@ class Forecast:
         store, catalog: of the service.
         clock: monotonic seconds.
         cloud_concurrency: how many photos are at a provider at once.
+        tiled_from_pixels: larger results are cut into tiles while they are saved; None: none is.
     """
 
-    def __init__(self, store: Store, catalog: Catalog, clock: Callable[[], float], cloud_concurrency: int = 1) -> None:
+    def __init__(
+        self,
+        store: Store,
+        catalog: Catalog,
+        clock: Callable[[], float],
+        cloud_concurrency: int = 1,
+        tiled_from_pixels: int | None = None,
+    ) -> None:
         self._store, self._catalog, self._clock = store, catalog, clock
-        self._cloud_concurrency = cloud_concurrency
+        self._cloud_concurrency, self._tiled_from_pixels = cloud_concurrency, tiled_from_pixels
         self._lock = threading.Lock()
         self._kept: tuple[float, Estimator, QueueForecast] | None = None
 
@@ -114,7 +122,8 @@ class Forecast:
         return kept[1], kept[2]
 
     def _look(self) -> Estimator:
-        machine = machine_of(self._catalog.description())
+        described = machine_of(self._catalog.description())
+        machine = dataclasses.replace(described, tiled_from_pixels=self._tiled_from_pixels)
         recent = self._store.recent_completed()
         samples = [sample for attempt in recent if (sample := sample_of(machine, attempt)) is not None]
         return Estimator(machine, Pace(machine, samples), mean_faces(recent))

@@ -56,10 +56,12 @@ class ModelSetShape(Shape):
 
 
 class DownloadsAllowedShape(Shape):
-    """Whether the caller may install models here, and if not why."""
+    """Whether the caller may install models here, if not why, and which way they get one instead."""
 
     allowed: bool
     reason: str | None
+    way: Literal["button", "command", "by_hand", "ask"]
+    command: str | None
 
 
 class ModelsShape(Shape):

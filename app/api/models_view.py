@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.api.dependencies import AppContext
-from app.model_downloads import Download, ModelDownloads
+from app.model_downloads import Download, InstallWay, ModelDownloads
 
 SETS = ("default", "faces")
+COMMAND = "python3 run.py models download"
 _TABLES = (("upscaling", "models"), ("partner", "partner_models"), ("faces", "face_models"))
 
 
@@ -25,11 +26,10 @@ def list_models(context: AppContext, *, is_operator: bool) -> dict[str, Any]:
         for kind, table in _TABLES
         for row in described.get(table, ())
     ]
-    refusal = why_no_downloads(context, is_operator=is_operator)
     return {
         "models": rows,
         "sets": [_set(name, rows) for name in SETS],
-        "downloads": {"allowed": refusal is None, "reason": refusal},
+        "downloads": _ways(context, is_operator=is_operator),
         "loading": context.catalog.loading,
         "models_revision": context.catalog.revision(),
     }
@@ -37,11 +37,20 @@ def list_models(context: AppContext, *, is_operator: bool) -> dict[str, Any]:
 
 def why_no_downloads(context: AppContext, *, is_operator: bool) -> str | None:
     """One sentence why this caller cannot install models here; None: they can."""
+    if not is_operator:
+        return "Whoever runs the service can install models."
     if context.model_downloads is None:
-        return "This server holds no models; install them where the workers run: python3 run.py models download"
-    if context.model_downloads.refusal is not None:
-        return context.model_downloads.refusal
-    return None if is_operator else "Whoever runs the service can install models."
+        return f"This server holds no models; install them where the workers run: {COMMAND}"
+    return context.model_downloads.refusal
+
+
+def _ways(context: AppContext, *, is_operator: bool) -> dict[str, Any]:
+    """How this caller gets a missing model; the command is told only to whom it is of use."""
+    refusal = why_no_downloads(context, is_operator=is_operator)
+    way = InstallWay.COMMAND if context.model_downloads is None else context.model_downloads.way
+    way = way if is_operator else InstallWay.ASK
+    command = COMMAND if way is InstallWay.COMMAND else None
+    return {"allowed": refusal is None, "reason": refusal, "way": way.value, "command": command}
 
 
 def show_download(download: Download) -> dict[str, Any]:

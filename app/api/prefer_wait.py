@@ -34,7 +34,7 @@ async def wait_for_end(request: Request, job_id: str, seconds: float) -> Job | N
         NotFound: the job was removed meanwhile.
         Unauthorized: the request's session was signed out meanwhile.
     """
-    gone = asyncio.create_task(_disconnected(request))
+    gone = asyncio.create_task(disconnected(request))
     try:
         async with asyncio.timeout(seconds):
             return await _ended(request, job_id, gone)
@@ -68,6 +68,7 @@ async def _ended(request: Request, job_id: str, gone: asyncio.Task[None]) -> Job
                 raise ClientDisconnect
 
 
-async def _disconnected(request: Request) -> None:
+async def disconnected(request: Request) -> None:
+    """Return once the client has hung up; of a request whose body was read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

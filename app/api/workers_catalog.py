@@ -19,6 +19,7 @@ from app.jobs.worker_pool import (
     describe_pool,
     members_of,
     provider_pause_seconds,
+    reasons_of,
     smallest_memory_bytes,
 )
 from app.notices import say
@@ -123,11 +124,7 @@ class WorkersCatalog(Catalog):
         """The workers as one: `failing` when each of them is, `busy` when one is; reasons bear the worker's name."""
         members = self.members()
         states = [one.report.status for one in members]
-        reasons = tuple(
-            say(HealthReason.WORKER_TROUBLE, "{worker}: {reason}", worker=one.worker.name, reason=str(reason))
-            for one in members
-            for reason in one.report.reasons
-        )
+        reasons = reasons_of(members)
         if states and all(state in ("failing", "stopped") for state in states):
             return WorkerHealth(
                 "failing", reasons or (say(HealthReason.ALL_WORKERS_FAILED, "Every worker has failed."),), 0, None, 0.0

@@ -2,7 +2,8 @@
 
 A step is what a photo tells progress after: a run of a network, or a part of it. A preview goes ahead of whatever
 waits, yet never for long: at most one patch goes between two steps, and after a patch the photos work at least as long
-as it took before the next one may go in. So previews take at most half of the device while photos are there.
+as it took before the next one may go in. So previews take at most half of the device while photos are there. A preview
+that nobody waits for any more stops at its next step.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 from app.errors import Cancelled, Unavailable
-from app.stages import OnProgress, Stage
+from app.stages import IsWanted, OnProgress, Stage, always_wanted
 
 BUSY_RETRY_SECONDS = 10
 _IDLE_SECONDS = 1.0  # without a photo, after which nothing is owed to any
@@ -27,8 +28,8 @@ Beat = Callable[[], bool]  # tells that the work goes on; False: stop
 class _Patch(Generic[Answer]):
     """The work of one preview that waits for its turn, and its answer."""
 
-    def __init__(self, work: Callable[[Beat], Answer]) -> None:
-        self.work = work
+    def __init__(self, work: Callable[[Beat], Answer], is_wanted: IsWanted) -> None:
+        self.work, self.is_wanted = work, is_wanted
         self.began_at: float | None = None
         self.ended = False
         self.answer: Answer | None = None
@@ -37,9 +38,11 @@ class _Patch(Generic[Answer]):
     def run(self, beat: Beat) -> None:
         """Do it, and keep whatever comes of it; raises `Cancelled` when `beat` stopped it."""
         try:
-            self.answer = self.work(beat)
-        except Cancelled:
-            raise
+            self.answer = self.work(lambda: beat() and self.is_wanted())
+        except Cancelled as stopped:
+            if self.is_wanted():
+                raise
+            self.error = stopped
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever asked, not to the photo in between
             self.error = error
         self.ended = True
@@ -111,19 +114,22 @@ class DeviceTurns:
                 with self._moved:
                     self._free()
 
-    def preview(self, work: Callable[[Beat], Answer], wait_seconds: float) -> Answer:
+    def preview(
+        self, work: Callable[[Beat], Answer], wait_seconds: float, is_wanted: IsWanted = always_wanted
+    ) -> Answer:
         """Run `work` on the free device, or have the photo at work run it between two of its steps.
 
         Raises:
-            Unavailable: `preview_busy` when its turn did not come within `wait_seconds`. What `work` raises.
+            Unavailable: `preview_busy` when its turn did not come within `wait_seconds`.
+            Cancelled: it is not wanted any more. What `work` raises.
         """
-        patch = _Patch(work)
+        patch = _Patch(work, is_wanted)
         with self._moved:
             self._waiting.append(patch)
             runs_here = self._await_turn(patch, self._clock() + wait_seconds)
         if runs_here:
             try:
-                patch.run(_go_on)
+                patch.run(always_wanted)
             finally:
                 with self._moved:
                     self._ran(patch)
@@ -154,6 +160,9 @@ class DeviceTurns:
     def _await_turn(self, patch: _Patch[Any], until: float) -> bool:
         """Wait until it has run in a photo's thread (False), or may run in this one, which has the device then."""
         while not patch.ended:
+            if patch.began_at is None and not patch.is_wanted():
+                self._waiting.remove(patch)
+                raise Cancelled
             if patch.began_at is None and self._may_run_here(patch):
                 self._waiting.remove(patch)
                 self._taken, patch.began_at = True, self._clock()
@@ -187,11 +196,6 @@ class DeviceTurns:
     def _free(self) -> None:
         self._taken = False
         self._moved.notify_all()
-
-
-def _go_on() -> bool:
-    """Nobody stops a preview that runs by itself."""
-    return True
 
 
 def _busy() -> Unavailable:

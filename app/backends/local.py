@@ -26,7 +26,7 @@ from app.backends.photo_repair import Mask
 from app.errors import Cancelled, OutOfMemory, RestoreError
 from app.health_reasons import NO_MODEL, HealthReason
 from app.images import Picture
-from app.notices import Sentence, say
+from app.notices import NoticeKind, Sentence, say
 from app.options import BackendName, EngineName, RestoreOptions
 from app.restoration import device as devices
 from app.restoration.device import DTYPES, Choice, profile_of
@@ -226,16 +226,16 @@ class LocalBackend(PatchRestoring):
         setup = self._restorer.setup
         models = [describe_model(setup.registry, row) for row in setup.registry.rows()]
         usable = [row["name"] for row in models if row["installed"]]
-        notes_of_files = [row["note"] for row in models if row["note"] and row["present"]]
-        problems = [say(HealthReason.MODEL_UNREADABLE, "{why}", why=note) for note in notes_of_files]
+        noted = [row for row in models if row["note"] and row["present"]]
+        problems = [say(HealthReason.MODEL_UNREADABLE, "{why}", why=row["note"], file=row["file"]) for row in noted]
         if not usable:
             problems.append(say(HealthReason.NO_MODEL, NO_MODEL))
         wanted = QUALITY_MODELS[setup.default_quality]
         default = setup.choose(RestoreOptions())[0].name if usable else None
         problems += self._device_problems()
-        notes = []
+        notes: list[str] = []
         if default == EMBEDDED_MODEL:
-            notes.append(EMBEDDED_RESTORES.format(wanted=wanted))
+            notes.append(say(NoticeKind.EMBEDDED_MODEL, EMBEDDED_RESTORES, wanted=wanted, found=EMBEDDED_MODEL))
         elif usable and wanted not in usable:
             words = "{wanted} is not installed, so {found} restores; get it with: {command}"
             command = f"python3 run.py models download {wanted}.pth"

@@ -10,19 +10,21 @@ from app.errors import Cancelled
 from app.images import Box, Overview, PatchWindow
 from app.options import ColorCorrection, RestoreOptions
 from app.results import RestorationResult
-from app.stages import Stage
+from app.stages import IsWanted, Stage, always_wanted
 
 
 class PatchRestoring(PhotoRepair):
     """What a backend on one device adds to be `Previewing`; the child class has the device and the restorer."""
 
-    def restore_patch(self, patch: PatchWindow, options: RestoreOptions, wait_seconds: float) -> RestorationResult:
+    def restore_patch(
+        self, patch: PatchWindow, options: RestoreOptions, wait_seconds: float, is_wanted: IsWanted = always_wanted
+    ) -> RestorationResult:
         """See `Previewing`."""
 
         def work(beat: Beat) -> RestorationResult:
             def step(fraction: float, stage: Stage) -> bool:
                 if not beat():
-                    raise Cancelled  # at once: the photo in between is not wanted any more
+                    raise Cancelled  # at once: the photo in between, or the preview, is not wanted any more
                 return True
 
             repaired, rest = self._repaired(patch.window, options, step)
@@ -32,16 +34,18 @@ class PatchRestoring(PhotoRepair):
                 result = self._restorer.restore_patch(ready, options, rest)
             return result if repaired is None else repaired.told_by(result)
 
-        return self._turns.preview(work, wait_seconds)
+        return self._turns.preview(work, wait_seconds, is_wanted)
 
-    def find_faces(self, overview: Overview, options: RestoreOptions, wait_seconds: float) -> list[Box]:
+    def find_faces(
+        self, overview: Overview, options: RestoreOptions, wait_seconds: float, is_wanted: IsWanted = always_wanted
+    ) -> list[Box]:
         """See `Previewing`."""
 
         def work(beat: Beat) -> list[Box]:
             with self._watched():
                 return self._restorer.find_faces(overview, options)
 
-        return self._turns.preview(work, wait_seconds) if options.face_enhance else []
+        return self._turns.preview(work, wait_seconds, is_wanted) if options.face_enhance else []
 
 
 def _with_colours(patch: PatchWindow, options: RestoreOptions) -> PatchWindow:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from app.images import Box, Overview, PatchWindow, Picture
 from app.options import RestoreOptions
 from app.results import RestorationResult
-from app.stages import OnProgress
+from app.stages import IsWanted, OnProgress, always_wanted
 
 
 class Backend(Protocol):
@@ -58,14 +58,19 @@ class Charging(Protocol):
 class Previewing(Protocol):
     """A backend that can restore a patch ahead of the photos that wait, without keeping them waiting for long."""
 
-    def restore_patch(self, patch: PatchWindow, options: RestoreOptions, wait_seconds: float) -> RestorationResult:
+    def restore_patch(
+        self, patch: PatchWindow, options: RestoreOptions, wait_seconds: float, is_wanted: IsWanted = always_wanted
+    ) -> RestorationResult:
         """The patch as the whole run would give it at that place; blocks until its turn has come and it is done.
 
-        Raises `Unavailable` `preview_busy` when its turn did not come within `wait_seconds`; else as `restore` does.
+        Raises `Unavailable` `preview_busy` when its turn did not come within `wait_seconds`, and `Cancelled` at the
+        next step once it is not wanted any more; else as `restore` does.
         """
         ...
 
-    def find_faces(self, overview: Overview, options: RestoreOptions, wait_seconds: float) -> list[Box]:
+    def find_faces(
+        self, overview: Overview, options: RestoreOptions, wait_seconds: float, is_wanted: IsWanted = always_wanted
+    ) -> list[Box]:
         """Where faces would be restored, the largest first, in the photo's pixels; errors as above."""
         ...
 

@@ -9,7 +9,6 @@ import dataclasses
 import http.client
 import os
 import shutil
-import socket
 import sqlite3
 import statistics
 import tempfile
@@ -21,6 +20,7 @@ from sqlalchemy import URL, NullPool, create_engine, make_url
 from sqlalchemy import text as sql
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from app.commands.ports import port_error
 from app.errors import RestoreError
 from app.main.storage import open_storage
 from app.settings import MEGABYTE, Settings
@@ -197,15 +197,3 @@ def _is_ours(host: str, port: int) -> bool:
         return False
     finally:
         connection.close()
-
-
-def port_error(host: str, port: int) -> str | None:
-    """None when a server could listen on `host` and `port` now, else the system's word for why not."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(found[0], socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(found[4])
-    except OSError as error:
-        return error.strerror or "unknown reason"
-    return None

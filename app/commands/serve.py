@@ -15,7 +15,7 @@ from app.commands import models, torch_build
 from app.commands.bootstrap import ROOT
 from app.commands.configure import read_settings
 from app.commands.console import complain, say
-from app.commands.doctor_machine import port_error
+from app.commands.ports import port_error
 from app.commands.supervisor import Supervisor, die_with
 from app.errors import RestoreError
 from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_CARD_LOST, EXIT_FAILED, EXIT_HUNG, EXIT_OK

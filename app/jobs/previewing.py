@@ -26,6 +26,7 @@ from app.images import (
 )
 from app.notices import Notice
 from app.options import BackendName, Partial, Quality, Repair, RestoreOptions
+from app.stages import IsWanted, always_wanted
 
 TURN_SECONDS = 60.0  # how long a patch waits for its turn
 # Of a photo's pixels: below it a few marks are more often a star, a hair or a wire than damage.
@@ -127,6 +128,7 @@ class Previewer:
         options: RestoreOptions,
         place: tuple[int, int] | None,
         asked: Sequence[Quality] = (),
+        is_wanted: IsWanted = always_wanted,
     ) -> PreparedPreview:
         """Choose the place (a face, else where most detail is) unless one is given, and cut the patch out.
 
@@ -135,13 +137,14 @@ class Previewer:
             options: as of a job.
             place: (x, y) of the patch's middle in the upright, turned photo; moved inside where it lies outside.
             asked: the qualities to show.
+            is_wanted: whether somebody still waits for it.
 
         Raises `RestoreError`, as submitting and restoring the photo would.
         """
         variants = self.variants(options, asked)
         keep_partial = options.partial == Partial.KEEP
         overview = self._reader.overview(path, keep_partial=keep_partial, rotate=options.rotate)
-        frames = self._backend().find_faces(overview, options, TURN_SECONDS)
+        frames = self._backend().find_faces(overview, options, TURN_SECONDS, is_wanted)
         chosen_by, (x, y) = _place_of(overview, frames, place)
         at = patch_at(x, y, overview.width, overview.height)
         margin = _MARGIN_PIXELS if options.repair == Repair.OFF else _REPAIR_MARGIN_PIXELS
@@ -152,9 +155,15 @@ class Previewer:
         original = encode_preview(_part(window, inner), PATCH_SIDE_PIXELS + 1)
         return PreparedPreview(patch, at, chosen_by, variants, original)
 
-    def restore(self, prepared: PreparedPreview, quality: Quality | None, options: RestoreOptions) -> PreviewedPatch:
+    def restore(
+        self,
+        prepared: PreparedPreview,
+        quality: Quality | None,
+        options: RestoreOptions,
+        is_wanted: IsWanted = always_wanted,
+    ) -> PreviewedPatch:
         """Restore it in one way. Raises as `Previewing.restore_patch` does."""
-        done = self._backend().restore_patch(prepared.patch, options, TURN_SECONDS)
+        done = self._backend().restore_patch(prepared.patch, options, TURN_SECONDS, is_wanted)
         picture = done.picture
         jpeg = encode_preview(dataclasses.replace(picture, alpha=None), max(_LONGEST_PATCH_PIXELS, picture.width))
         return PreviewedPatch(

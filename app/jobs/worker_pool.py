@@ -10,7 +10,9 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from app.health_reasons import HealthReason, as_reason
 from app.jobs.worker_reports import WorkerReport
+from app.notices import Sentence, say
 from app.options import BackendName
 from app.store import LiveWorker
 
@@ -100,6 +102,19 @@ def provider_pause_seconds(members: Sequence[PoolMember]) -> float | None:
     return soonest if soonest > 0 else None
 
 
+def reasons_of(members: Sequence[PoolMember]) -> tuple[Sentence, ...]:
+    """Why workers are not well, each with its worker's name."""
+    return tuple(_of_worker(one.worker.name, reason) for one in members for reason in one.report.reasons)
+
+
+def _of_worker(worker: str, said: str) -> Sentence:
+    """What one worker says, with the name of the worker in the text and, for pages, among the values."""
+    reason = as_reason(said)
+    if reason.code == HealthReason.OTHER:
+        return say(HealthReason.WORKER_TROUBLE, "{worker}: {reason}", worker=worker, reason=str(reason))
+    return Sentence(reason.code, f"{worker}: {reason}", {**reason.values, "worker": worker})
+
+
 def _slowness(one: PoolMember) -> tuple[bool, float, str]:
     """Seconds for the same work, by the warm-up run of its default model; workers that had none come last."""
     described = one.report.description
@@ -122,11 +137,11 @@ def _united(descriptions: Sequence[Mapping[str, Any]], table: str) -> list[dict[
 
 def _said(described: Sequence[PoolMember], words: str) -> list[str]:
     """The sentences of all, each once; of one worker among several with its name."""
-    by_sentence: dict[str, list[str]] = {}
+    by_sentence: dict[str, list[str]] = {}  # a sentence that others say too keeps the code of the first
     for one in described:
         for sentence in one.report.description.get(words, ()):
-            by_sentence.setdefault(str(sentence), []).append(one.worker.name)
+            by_sentence.setdefault(sentence, []).append(one.worker.name)
     return [
-        sentence if len(names) == len(described) else f"{', '.join(names)}: {sentence}"
+        sentence if len(names) == len(described) else _of_worker(", ".join(names), sentence)
         for sentence, names in by_sentence.items()
     ]

@@ -15,6 +15,7 @@ from typing import Any
 
 from app import __version__
 from app.errors import RestoreError
+from app.health_reasons import as_causes, with_causes
 from app.metrics import Metrics
 from app.store import Store
 from app.threads import PeriodicThread
@@ -22,6 +23,7 @@ from app.threads import PeriodicThread
 log = logging.getLogger(__name__)
 
 REPORT_SECONDS = 5.0
+_SAID = {"problems": "problem_causes", "notes": "note_causes"}  # lists of sentences in a description
 _FAILED_WARM_UP = "The default model could not be run; the worker's log says why."
 
 
@@ -45,7 +47,7 @@ class WorkerReport:
         backends: names of the backends whose attempts it takes.
         backend_rows: what it means to choose each backend (see `Catalog.backends`).
         status: `starting`, `idle`, `busy`, `draining`, `failing` or `stopped`.
-        reasons: plain sentences, empty when all is well.
+        reasons: plain sentences, empty when all is well; those of the house with their codes.
         in_work: attempts that it holds now.
         lanes: how many attempts each of its lanes holds at most.
         memory_limit_bytes: what its process may use in all, by its control groups; None when unknown.
@@ -67,15 +69,25 @@ class WorkerReport:
     provider_pause_seconds: float | None = None
 
     def as_facts(self) -> dict[str, Any]:
-        """The report as the store keeps it."""
-        return dataclasses.asdict(self)
+        """The report as the store keeps it: beside each list of sentences one of their codes and values."""
+        description = dict(self.description)
+        for texts, causes in _SAID.items():
+            description[causes] = as_causes(description.get(texts, ()))
+        facts = dataclasses.asdict(dataclasses.replace(self, description=description))
+        return {**facts, "causes": as_causes(self.reasons)}
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> WorkerReport:
         """A report that this or another version wrote: what is missing has its default, what is unknown is left out."""
         known = {field.name: facts[field.name] for field in dataclasses.fields(cls) if field.name in facts}
-        for name in ("backends", "reasons", "backend_rows"):
+        for name in ("backends", "backend_rows"):
             known[name] = tuple(known.get(name) or ())
+        known["reasons"] = with_causes(known.get("reasons"), facts.get("causes"))
+        known["description"] = dict(known.get("description") or {})
+        for texts, causes in _SAID.items():
+            coded = known["description"].pop(causes, None)
+            if texts in known["description"]:
+                known["description"][texts] = list(with_causes(known["description"][texts], coded))
         warm_up = known.get("warm_up")
         known["warm_up"] = (
             WarmUp(**{key: warm_up.get(key) for key in ("asked_at", "model", "error")}) if warm_up else None

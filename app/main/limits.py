@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from app.api.dependencies import Limits
 from app.backends.protocol import Backend
 from app.images import ImageLimits
-from app.model_downloads import ModelDownloads
+from app.model_downloads import InstallWay, ModelDownloads
 from app.settings import MEGABYTE, Settings
 from app.storage import Storage
 from app.store import Store
@@ -33,12 +33,14 @@ def open_scanner(settings: Settings) -> ClamdScanner | None:
 
 def open_model_downloads(settings: Settings) -> ModelDownloads:
     """What installs models for an operator, or refuses to where the settings say so; nothing is fetched yet."""
-    refusal = None
+    refusal, way = None, InstallWay.BUTTON
     if settings.offline:
         refusal = "OFFLINE is true, so nothing is downloaded; put the file into the weights folder by hand."
+        way = InstallWay.BY_HAND
     elif not settings.allow_model_downloads:
         refusal = "ALLOW_MODEL_DOWNLOADS is false; whoever runs the service installs models by command."
-    return ModelDownloads(settings.weights_folder, settings.weights_base_url, refusal)
+        way = InstallWay.COMMAND
+    return ModelDownloads(settings.weights_folder, settings.weights_base_url, refusal, way)
 
 
 def open_result_cache(

@@ -26,7 +26,7 @@ from app.api.shared_pool import Pools
 from app.api.workers_catalog import WorkersCatalog
 from app.backends.protocol import Backend
 from app.errors import RestoreError
-from app.images import Decoder, DecoderPool
+from app.images import LARGE_PIXELS, Decoder, DecoderPool
 from app.images.decoder_pool import IDLE_SECONDS
 from app.jobs.deletion import Deletion
 from app.jobs.lease_keeper import LeaseKeeper, LeaseTimes
@@ -215,7 +215,13 @@ class Service:
             lease_keeper=keeper,
             janitor=base.make_janitor(),
             catalog=catalog,
-            forecast=Forecast(store, catalog, time.monotonic, settings.siliconflow_concurrency),
+            forecast=Forecast(
+                store,
+                catalog,
+                time.monotonic,
+                settings.siliconflow_concurrency,
+                tiled_from_pixels=None if self.restoring is None else LARGE_PIXELS,
+            ),
             authentication=self._users.authentication,
             rate_limits=self._rate_limits,
             job_events=JobEvents(),

@@ -3,8 +3,17 @@
 The command line and the service fetch in the same way. Nothing here loads a network, so torch is not needed.
 """
 
-from app.model_downloads.downloads import Download, DownloadState, ModelDownloads
+from app.model_downloads.downloads import Download, DownloadState, InstallWay, ModelDownloads
 from app.model_downloads.fetching import OnBytes, fetch_weights, partial_bytes
 from app.restoration.models.weights import WeightFile
 
-__all__ = ["Download", "DownloadState", "ModelDownloads", "OnBytes", "WeightFile", "fetch_weights", "partial_bytes"]
+__all__ = [
+    "Download",
+    "DownloadState",
+    "InstallWay",
+    "ModelDownloads",
+    "OnBytes",
+    "WeightFile",
+    "fetch_weights",
+    "partial_bytes",
+]

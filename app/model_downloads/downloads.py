@@ -42,6 +42,15 @@ class DownloadState(enum.StrEnum):
         return self in (DownloadState.WAITING, DownloadState.RUNNING, DownloadState.CHECKING)
 
 
+class InstallWay(enum.StrEnum):
+    """How somebody gets a model that is missing. Each has a text on the page."""
+
+    BUTTON = "button"  # the caller installs it on the page, or by the API
+    COMMAND = "command"  # the caller runs the service, where a command installs it
+    BY_HAND = "by_hand"  # the same, where nothing is downloaded at all
+    ASK = "ask"  # whoever runs the service installs it
+
+
 @dataclasses.dataclass(frozen=True)
 class Download:
     """One file: its state, the bytes that are here of all, and for a failed one the error's code and sentence."""
@@ -61,6 +70,7 @@ class ModelDownloads:
         folder: the weights folder.
         base_url: mirror, or empty for the origin of each file.
         refusal: why nothing is downloaded here, one sentence; None: downloads are allowed.
+        way: how the operator installs models.
         tries: how often a file is asked for before it has failed; a try that brought bytes does not count.
         pause_seconds: between two tries.
     """
@@ -70,11 +80,12 @@ class ModelDownloads:
         folder: Path,
         base_url: str,
         refusal: str | None = None,
+        way: InstallWay = InstallWay.BUTTON,
         *,
         tries: int = TRIES,
         pause_seconds: float = PAUSE_SECONDS,
     ) -> None:
-        self.refusal = refusal
+        self.refusal, self.way = refusal, way
         self._folder, self._base_url, self._tries, self._pause_seconds = folder, base_url, tries, pause_seconds
         self._lock = threading.Lock()
         self._waiting: collections.deque[WeightFile] = collections.deque()

@@ -132,7 +132,7 @@ class Setup:
         load_error = self.registry.load_error(row.denoise_partner)
         if options.denoise < 1.0 and load_error is not None:
             words = "The denoise setting was ignored: {why}"
-            return None, (notice(NoticeKind.DENOISE_UNAVAILABLE, words, why=load_error),)
+            return None, (notice(NoticeKind.DENOISE_UNAVAILABLE, words, why=load_error, file=row.denoise_partner),)
         return options.denoise, ()
 
 

@@ -5,7 +5,7 @@ import * as api from "./api.js";
 import { withCommand } from "./shell_command.js";
 import { button, el, find } from "./dom.js";
 import { bytes } from "./format.js";
-import { text } from "./text.js";
+import { installAdvice, learnInstalling, text } from "./text.js";
 import { activeDownloads, downloadText, installLabel, isActive, modelState, purposeText, restrictions } from "./models_text.js";
 
 const FAST_POLL_SECONDS = 1;
@@ -41,6 +41,7 @@ export class Models extends EventTarget {
     clearTimeout(this.#timer);
     try {
       this.state = await api.models();
+      learnInstalling(this.state.downloads);
       this.#draw();
       this.dispatchEvent(new Event("change"));
     } catch (problem) {
@@ -109,7 +110,7 @@ export class Models extends EventTarget {
     const focused = document.activeElement?.dataset?.act;
     find("models-body").replaceChildren(...[
       this.#problem && el("p", { class: "models-problem", role: "alert" }, this.#problem),
-      !downloads.allowed && el("p", { class: "muted" }, withCommand(downloads.reason)),
+      !downloads.allowed && el("p", { class: "muted" }, withCommand(installAdvice())),
       loading && el("p", { class: "muted" }, text("models.loading")),
       this.#group(text("models.photos"), models.filter(({ kind }) => kind !== "faces"), "default"),
       this.#group(text("models.faces"), models.filter(({ kind }) => kind === "faces"), "faces"),
@@ -155,7 +156,7 @@ export class Models extends EventTarget {
         el("p", {}, text("models.size", { purpose: purposeText(model), size: bytes(model.bytes) })),
         el("p", { class: "muted" }, text("models.licence", { licence: model.licence })),
         failed && el("p", { class: "models-problem", role: "alert" }, model.download.message),
-        !failed && model.present && model.note && el("p", { class: "models-problem" }, withCommand(model.note))),
+        !failed && model.present && model.note && this.state.downloads.way !== "ask" && el("p", { class: "models-problem" }, withCommand(model.note))),
       el("div", { class: "model-side" },
         el("p", { class: "model-state", data: { tone } }, words),
         isActive(model.download) && !model.installed && el("progress", { max: model.download.of, value: model.download.bytes,

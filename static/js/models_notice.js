@@ -1,11 +1,11 @@
 // The notice above the page: what would give better results, with the button that installs it; dismissed until it
-// says something else. Where nothing can be installed from here it names the command.
+// says something else. To whom cannot install anything here it says what to do instead.
 
 import { button, el, find } from "./dom.js";
 import { bytes, percent } from "./format.js";
 import { activeDownloads, shareDone } from "./models_text.js";
 import { withCommand } from "./shell_command.js";
-import { text } from "./text.js";
+import { installAdvice, isMissing, text, warningText } from "./text.js";
 
 const STORAGE_KEY = "neural-image-restore.notice";
 
@@ -28,16 +28,14 @@ export function drawNotice(config, models) {
 
 /** What is to be said: words, and the set that a button installs. */
 export function noticeRows(config, state) {
-  const { notes = [], embedded_model: embedded = false, faces = null } = config;
-  if (!state?.downloads.allowed) {
-    const known = notes.length ? notes : embedded ? [text("notice.embedded")] : [];
-    return known.map((words) => ({ words }));
-  }
+  const { note_causes: notes = [], embedded_model: embedded = false, faces = null } = config;
   const rows = [];
   if (embedded) rows.push({ words: text("notice.embedded"), set: "default" });
-  if (faces && faces.model === null) rows.push({ words: text("notice.faces"), set: "faces" });
-  const covered = (note) => (embedded && note.includes(config.default_model)) || (faces?.notes ?? []).includes(note);
-  return [...rows, ...notes.filter((note) => !covered(note)).map((words) => ({ words }))];
+  if (faces && (faces.model === null || faces.detector === null)) rows.push({ words: text("notice.faces"), set: "faces" });
+  const others = notes.map((note) => ({ ...note, kind: note.code })).filter((note) => !isMissing(note)).map((note) => ({ words: warningText(note) }));
+  if (state?.downloads.allowed) return [...rows, ...others];
+  const advice = rows.length && installAdvice();
+  return [...rows.map(({ words }) => ({ words })), ...others, ...(advice ? [{ words: advice }] : [])];
 }
 
 function drawRow({ words, set }, models) {

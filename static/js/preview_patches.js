@@ -3,7 +3,8 @@
 
 import { button, el, find, oncePerFrame, setAttribute, setText } from "./dom.js";
 import { watchGestures } from "./gestures.js";
-import { warningText, text } from "./text.js";
+import { withCommand } from "./shell_command.js";
+import { warningTexts, text } from "./text.js";
 import { Viewport } from "./viewport.js";
 
 const PAN_PIXELS = 40;
@@ -51,9 +52,9 @@ export class PreviewPatches {
   show(key, { image, warnings }, note) {
     this.#fill(key, image);
     setText(this.#rows.get(key).note, note);
-    const told = [...find("preview-warnings").children].map((one) => one.textContent);
-    const fresh = warnings.map(warningText).filter((words) => !told.includes(words));
-    find("preview-warnings").append(...fresh.map((words) => el("li", {}, words)));
+    const told = [...find("preview-warnings").children].map((one) => one.dataset.words);
+    const fresh = warningTexts(warnings).filter((words) => !told.includes(words));
+    find("preview-warnings").append(...fresh.map((words) => el("li", { data: { words } }, withCommand(words))));
   }
 
   /** How long the whole photo takes in this quality. */

@@ -22,20 +22,55 @@ export function text(key, values = {}) {
   return form.replace(/\{(\w+)\}/g, (_, name) => (typeof values[name] === "number" ? NUMBER.format(values[name]) : values[name]));
 }
 
-/** The text of a word that the service sends, such as a stage; null for one that this page does not know. */
-export function textOf(group, word, values) {
+/** The text of a word that the service sends, such as a stage; null where this page does not know it, or is not told its values. */
+export function textOf(group, word, values = {}) {
   const key = `${group}.${word}`;
-  return Object.hasOwn(CATALOG, key) ? text(key, values) : null;
+  if (!Object.hasOwn(CATALOG, key)) return null;
+  const named = [...JSON.stringify(CATALOG[key]).matchAll(/\{(\w+)\}/g)];
+  return named.every(([, name]) => Object.hasOwn(values, name)) ? text(key, values) : null;
 }
 
+let installing = null; // how this user gets a missing model, as the service says; null: not known yet
+
+/** Take over the `downloads` of `/api/v1/models`. */
+export function learnInstalling(downloads) {
+  installing = downloads;
+}
+
+/** What this user can do about a missing model: press a button, run a command, or ask whoever runs the service. */
+export const installAdvice = () => (installing && textOf("install", installing.way, installing)) ?? "";
+
 /** What the service reports with a code and an English sentence: in the page's language where there is a text of that code. */
-export const errorText = ({ code, message }) => textOf("error", code) ?? message;
+export const errorText = ({ code, message }) => missingText(code) ?? textOf("error", code) ?? message;
 
-/** A warning of a result likewise, by exactly what it says; an older service tells no kind. */
-export const warningText = ({ kind, message, values }) => (kind ? textOf("warning", kind, values) : null) ?? message;
+/** A warning or note likewise, by exactly what it says; an older service tells no kind. */
+export const warningText = (warning) => warningTexts([warning]).join(" ");
 
-/** A reason of health in the page's own words, which send nobody to a shell where the page can do it. */
-export const reasonText = ({ code, message, values }) => textOf("reason", code, values) ?? textOf("error", code) ?? message;
+/** Several, and once after them what to do about the models that are missing. */
+export function warningTexts(warnings) {
+  const words = warnings.map(({ kind, message, values }) =>
+    ofWorker(textOf("missing", kind, values) ?? textOf("warning", kind, values), values) ?? message);
+  const advice = warnings.some(isMissing) && installAdvice();
+  return advice ? [...words, advice] : words;
+}
+
+/** Whether a warning says that a model is missing. */
+export const isMissing = ({ kind, values }) => textOf("missing", kind, values) !== null;
+
+/** A reason of health likewise. */
+export const reasonText = ({ code, message, values }) =>
+  ofWorker(missingText(code, values) ?? textOf("reason", code, values), values) ?? textOf("error", code) ?? message;
+
+/** That a model is missing, and what this user can do about it: nobody is sent to a shell that they have not got. */
+function missingText(code, values) {
+  const words = textOf("missing", code, values);
+  return words && [words, installAdvice()].filter(Boolean).join(" ");
+}
+
+/** What one worker among several says, with its name. */
+function ofWorker(words, { worker } = {}) {
+  return words && worker && !words.includes(worker) ? text("reason.worker_trouble", { worker, reason: words }) : words;
+}
 
 /** Fill the texts, labels and titles that index.html holds in English. */
 export function fillPage() {

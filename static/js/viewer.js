@@ -13,7 +13,7 @@ import { Faces } from "./faces.js";
 import { factRows } from "./result_facts.js";
 import { sideAddress, tileSource } from "./image_sources.js";
 import { percent } from "./format.js";
-import { text, textOf, warningText } from "./text.js";
+import { text, textOf, warningTexts } from "./text.js";
 import { viewerActs } from "./viewer_keys.js";
 
 const SIDES = ["before", "after"];
@@ -198,7 +198,7 @@ export class Viewer {
     if (!this.damage.isOpen) this.#nameHold();
     find("facts").replaceChildren(...factRows(job, attempt).flatMap(([term, value]) =>
       [el("dt", {}, term), el("dd", {}, value)]));
-    find("warnings").replaceChildren(...result.warnings.map((warning) => el("li", {}, withCommand(warningText(warning)))));
+    find("warnings").replaceChildren(...warningTexts(result.warnings).map((words) => el("li", {}, withCommand(words))));
     find("warnings").hidden = result.warnings.length === 0;
     for (const side of SIDES) this.shown[side] = this.#address(side);
     const { shown } = this;

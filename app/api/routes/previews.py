@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
 import threading
-from collections.abc import AsyncIterator
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from fastapi import APIRouter, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from app.api import request_schemas, schemas, uploads
 from app.api.dependencies import AppContext, get_context, get_owner
 from app.api.json_bodies import options_of
 from app.api.multipart_form import MultipartForm
+from app.api.prefer_wait import disconnected
 from app.api.problems import get_request_id, problem_body
-from app.errors import DeviceLost, RestoreError, TooManyRequests, Unavailable, Unprocessable
+from app.errors import Cancelled, DeviceLost, RestoreError, TooManyRequests, Unavailable, Unprocessable
 from app.jobs.previewing import PreparedPreview, PreviewedPatch, Previewer, previews_elsewhere
-from app.options import Quality
+from app.options import Quality, RestoreOptions
+from app.stages import IsWanted
 
 router = APIRouter()
+Answer = TypeVar("Answer")
+Arguments = ParamSpec("Arguments")
 
 PREVIEW = "/api/v1/preview"
 LINES = "application/x-ndjson"
@@ -81,10 +87,9 @@ async def preview(request: Request) -> Response:
         previewer = await preview_turn(request, context, opened)
         form = await uploads.receive(request, 1)
         opened.callback(form.abort)
-        with told_when_lost(context):
-            prepared = await context.run_preview(_prepare, context, previewer, form)
+        prepared = await _while_wanted(request, _prepare, context, previewer, form)
         form.abort()
-        lines = _lines(request, context, previewer, prepared, opened.pop_all())
+        lines = _lines(request, previewer, prepared, opened.pop_all())
         first = await anext(lines)  # begun, so that its end gives back what was opened, whatever becomes of the answer
         if LINES in request.headers.get("accept", ""):
             return StreamingResponse(_told(request, first, lines), media_type=LINES)
@@ -111,7 +116,36 @@ async def preview_turn(request: Request, context: AppContext, opened: contextlib
     return previewer
 
 
-def _prepare(context: AppContext, previewer: Previewer, form: MultipartForm) -> PreparedPreview:
+async def _while_wanted(
+    request: Request,
+    function: Callable[Concatenate[IsWanted, Arguments], Answer],
+    *args: Arguments.args,
+    **kwargs: Arguments.kwargs,
+) -> Answer:
+    """Run it in a thread as long as the client stays: it is told as soon as that has left, or this task is cancelled.
+
+    Raises `ClientDisconnect` when that stopped it.
+    """
+    context = get_context(request)
+    gone = asyncio.create_task(disconnected(request))
+
+    def work() -> Answer | None:
+        try:
+            return function(lambda: not gone.done(), *args, **kwargs)
+        except Cancelled:  # it ends here, since this task may have ended before
+            return None
+
+    try:
+        with told_when_lost(context):
+            answer = await context.run_preview(work)
+    finally:
+        gone.cancel()
+    if answer is None:
+        raise ClientDisconnect
+    return answer
+
+
+def _prepare(is_wanted: IsWanted, context: AppContext, previewer: Previewer, form: MultipartForm) -> PreparedPreview:
     """Judge options and photo as a submission does, and cut the patch out."""
     fields: dict[str, object] = dict(form.fields)
     own = {name: str(fields.pop(name, "")).strip() for name in _FIELDS}
@@ -119,25 +153,34 @@ def _prepare(context: AppContext, previewer: Previewer, form: MultipartForm) -> 
     form.flush()
     upload = uploads.only_upload(form)
     context.submission.check(upload, options)
-    return previewer.prepare(upload.path, options, _place_of(own["x"], own["y"]), _qualities_of(own["qualities"]))
+    place, qualities = _place_of(own["x"], own["y"]), _qualities_of(own["qualities"])
+    return previewer.prepare(upload.path, options, place, qualities, is_wanted)
 
 
 async def _lines(
-    request: Request,
-    context: AppContext,
-    previewer: Previewer,
-    prepared: PreparedPreview,
-    opened: contextlib.AsyncExitStack,
+    request: Request, previewer: Previewer, prepared: PreparedPreview, opened: contextlib.AsyncExitStack
 ) -> AsyncIterator[dict[str, Any]]:
-    """The place, then each patch; nothing is begun any more once the client has left."""
+    """The place, then each patch; nothing is begun any more once the client has left, and what has begun stops."""
     async with opened:
         yield _place_view(prepared)
         for quality, options in prepared.variants:
             if await request.is_disconnected():
                 return
-            with told_when_lost(context):
-                patch = await context.run_preview(previewer.restore, prepared, quality, options)
+            try:
+                patch = await _while_wanted(request, _restore, previewer, prepared, quality, options)
+            except ClientDisconnect:
+                return
             yield _patch_view(patch)
+
+
+def _restore(
+    is_wanted: IsWanted,
+    previewer: Previewer,
+    prepared: PreparedPreview,
+    quality: Quality | None,
+    options: RestoreOptions,
+) -> PreviewedPatch:
+    return previewer.restore(prepared, quality, options, is_wanted)
 
 
 async def _told(request: Request, first: dict[str, Any], lines: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:

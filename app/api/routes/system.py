@@ -17,6 +17,7 @@ from app.api import schemas
 from app.api.dependencies import AppContext, get_caller, get_context, get_owner, require_admin
 from app.api.health import get_health, get_resources
 from app.errors import DeviceLost, Unavailable
+from app.health_reasons import as_causes
 from app.images import accepted_formats
 from app.images.formats import size_limits
 from app.metrics import CONTENT_TYPE
@@ -181,6 +182,7 @@ def _config(context: AppContext) -> dict[str, Any]:
         "qualities": described.get("qualities", []),
         "problems": described.get("problems", []),
         "notes": described.get("notes", []),
+        "note_causes": as_causes(described.get("notes", ())),
         "models_revision": context.catalog.revision(),
         "embedded_model": described.get("embedded_model", False),
         "webhooks": context.webhook_addresses is not None,

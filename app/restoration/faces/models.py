@@ -69,16 +69,16 @@ class FaceModels:
         wanted = face_model or RESTORERS[0]
         found = next((name for name in (wanted, *RESTORERS) if self._has(f"{name}.pth")), None)
         if found is None:
-            return FaceModelChoice(None, None, parses=False), (_restorer_missing(self._why_not(f"{wanted}.pth")),)
+            return FaceModelChoice(None, None, parses=False), (self._missing(_restorer_missing, f"{wanted}.pth"),)
         notices = [] if found == wanted else [_other_restorer(wanted, found)]
         meant, detector = self._meant_detector(), self._installed_detector()
         if detector is None:
-            notices.append(_detector_missing(self._why_not(DETECTORS[meant])))
+            notices.append(self._missing(_detector_missing, DETECTORS[meant]))
         elif detector != meant:
             notices.append(_other_detector(DETECTORS[meant], DETECTORS[detector]))
         parses = parse and self._has(PARSER)
         if parse and not parses and detector is not None:
-            notices.append(_parser_missing(self._why_not(PARSER)))
+            notices.append(self._missing(_parser_missing, PARSER))
         return FaceModelChoice(found, detector, parses), tuple(notices)
 
     def open(
@@ -147,8 +147,8 @@ class FaceModels:
     def _has(self, file: str) -> bool:
         return self._registry.load_error(file) is None
 
-    def _why_not(self, file: str) -> str:
-        return self._registry.load_error(file) or ""
+    def _missing(self, notice_of: Callable[..., Notice], file: str) -> Notice:
+        return notice_of(why=self._registry.load_error(file) or "", file=file)
 
     def _detect(self, name: str) -> Detect:
         file = DETECTORS[name]
@@ -236,8 +236,10 @@ def _unreadable(file: str) -> Unavailable:
     return Unavailable("weights_unreadable", f"{text} {file}")
 
 
-def _restorer_missing(why: str) -> Notice:
-    return notice(NoticeKind.FACE_MODEL_MISSING, "Faces are upscaled like the rest of the photo: {why}", why=why)
+def _restorer_missing(why: str, file: str) -> Notice:
+    return notice(
+        NoticeKind.FACE_MODEL_MISSING, "Faces are upscaled like the rest of the photo: {why}", why=why, file=file
+    )
 
 
 def _other_restorer(wanted: str, found: str) -> Notice:
@@ -246,8 +248,8 @@ def _other_restorer(wanted: str, found: str) -> Notice:
     return notice(NoticeKind.FACE_MODEL_FALLBACK, words, wanted=wanted, found=found, command=command)
 
 
-def _detector_missing(why: str) -> Notice:
-    return notice(NoticeKind.FACE_DETECTOR_MISSING, "No face was looked for: {why}", why=why)
+def _detector_missing(why: str, file: str) -> Notice:
+    return notice(NoticeKind.FACE_DETECTOR_MISSING, "No face was looked for: {why}", why=why, file=file)
 
 
 def _other_detector(meant: str, found: str) -> Notice:
@@ -256,5 +258,7 @@ def _other_detector(meant: str, found: str) -> Notice:
     return notice(NoticeKind.FACE_DETECTOR_FALLBACK, words, wanted=meant, found=found, command=command)
 
 
-def _parser_missing(why: str) -> Notice:
-    return notice(NoticeKind.FACE_PARSING_MISSING, "Faces were pasted with a plain soft edge: {why}", why=why)
+def _parser_missing(why: str, file: str) -> Notice:
+    return notice(
+        NoticeKind.FACE_PARSING_MISSING, "Faces were pasted with a plain soft edge: {why}", why=why, file=file
+    )
