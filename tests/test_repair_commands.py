@@ -32,6 +32,7 @@ from training.damage.trainer import Task, Trainer
 def test_a_photo_is_repaired_from_the_command_line(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (project / "weights").mkdir()
     put_weights(project / "weights", None, (MODEL,))
     damage_network.install(project / "weights")
     monkeypatch.setenv("WEIGHTS_FOLDER", "weights")

@@ -2,6 +2,9 @@
 
 Tiles overlap and their probabilities are blended over the overlap, so that no border can be seen. Only one row of
 tiles is in memory beside the result, whatever the photo's size.
+
+Tried and left out: a second look at the photo halved. On held-out photos F1 of all kinds fell from 0.69 to 0.62 at a
+threshold of 0.5 (of wide cracks from 0.88 to 0.62), and undamaged photos were marked twice as much.
 """
 
 from __future__ import annotations
