@@ -3,8 +3,8 @@
 A fill that takes up a pale or dark rim shows where the crack was.
 
 A pixel beside the mask belongs to it when it is not what diffusion expects there from further away, by a share of how
-far the damage next to it is from that. On drawn damage, whose masks reach over the rim, it costs about 0.4 dB; on real scans
-it decides whether a filled crack can be seen.
+far the damage next to it is from that. On drawn damage, whose masks reach over the rim, it costs about 0.4 dB; on
+real scans it decides whether a filled crack can be seen.
 """
 
 from __future__ import annotations
