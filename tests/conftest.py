@@ -34,6 +34,14 @@ def no_workers_left() -> Iterator[None]:
     assert not left, f"threads of a worker that nobody stopped: {left}"
 
 
+@pytest.fixture(autouse=True)
+def same_folder_afterwards() -> Iterator[None]:
+    """A command that is run within a test changes to its project's folder, where later tests would find no module."""
+    before = Path.cwd()
+    yield
+    os.chdir(before)
+
+
 def _folder(variable: str, holds: str) -> Path:
     value = os.environ.get(variable, "")
     if not value or not Path(value).is_dir():

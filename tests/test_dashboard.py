@@ -117,7 +117,10 @@ def test_the_page_has_no_inline_script_style_or_handler_and_loads_only_files_bes
         assert (STATIC_FOLDER / name).is_file(), name
     first = {Path(name).name for name in named if name.endswith(".js")}
     assert first == with_imports("main.js", "theme.js", "language.js"), "what is needed is named, for one round trip"
-    assert first | with_imports("viewer.js") == {path.name for path in SCRIPTS}
+    later = set(re.findall(r'import\("\./(\w+\.js)"\)', "".join(path.read_text("utf-8") for path in SCRIPTS)))
+    assert later >= {"viewer.js", "damage_panel.js", "repair_offer.js"}
+    assert not later & first
+    assert first | with_imports(*later) == {path.name for path in SCRIPTS}
     for sheet in SHEETS:
         assert not re.search(r"@import|url\(", sheet.read_text(encoding="utf-8")), sheet.name
 

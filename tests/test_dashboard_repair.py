@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, FilePayload, Page, Route, expect
 
+from app.options import Repair
+from app.restoration.repair.mask import THRESHOLDS
 from tests.browser import PHONE, Eyes, Service, as_file, drop, restoring_service, visit
 from tests.damage_network import install, white_is_damage
 
@@ -119,7 +121,7 @@ def test_a_scratched_photo_is_found_repaired_and_repaired_again_with_a_mask_of_o
         assert not page.evaluate(RED, [60, 81])
         eyes.look("repair-2-found")
         slider = page.locator("#damage-threshold")
-        expect(slider).to_have_value("40")
+        expect(slider).to_have_value(str(100 - round(100 * THRESHOLDS[Repair.AUTO])))
         slider.fill("62")
         assert share_of(page) == told(700)
         assert page.evaluate(RED, [60, 81])

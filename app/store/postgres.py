@@ -41,6 +41,7 @@ POOL_TIMEOUT_SECONDS = 5
 OPEN_PATIENCE_SECONDS = 30.0  # a server that starts beside this process may need as long
 _OPEN_PAUSE_SECONDS = 0.5
 _AGAIN_PAUSE_SECONDS = 0.05
+_TRIES = 4  # of a transaction that meets another one
 _TRUSTED_SECONDS = 0.1  # for so long after its last use a connection is not tested; no server is back so soon
 _IDLE_SINCE = "idle_since"
 _RETRY_SECONDS = 5
@@ -179,18 +180,17 @@ def _ping_idle_connections(engine: Engine, clock: Callable[[], float] = time.mon
 
 
 def _run(engine: Engine, work: Callable[[Connection], Value]) -> Value:
-    """One transaction, and once more when another one was in the way."""
-    try:
-        return _run_once(engine, work)
-    except exc.DBAPIError as error:
-        if _state(error) not in _AGAIN:
-            raise _translate_error(error) from error
-        log.info("another transaction was in the way (%s); trying once more", _state(error))
-        time.sleep(_AGAIN_PAUSE_SECONDS * random.uniform(0.5, 1.5))  # it must come first now, or both meet again
-    try:
-        return _run_once(engine, work)
-    except exc.DBAPIError as error:
-        raise _translate_error(error) from error
+    """One transaction, and again when another one was in the way."""
+    for tries_left in range(_TRIES - 1, -1, -1):
+        try:
+            return _run_once(engine, work)
+        except exc.DBAPIError as error:
+            if _state(error) not in _AGAIN or not tries_left:
+                raise _translate_error(error) from error
+            log.info("another transaction was in the way (%s); trying again", _state(error))
+        pause = _AGAIN_PAUSE_SECONDS * (_TRIES - tries_left)  # longer each time, and never the same for both
+        time.sleep(pause * random.uniform(0.5, 1.5))
+    raise AssertionError("the last try returns or raises")
 
 
 def _run_once(engine: Engine, work: Callable[[Connection], Value]) -> Value:
