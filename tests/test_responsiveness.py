@@ -94,12 +94,19 @@ def test_a_hostile_header_hangs_its_own_decoder_and_nobody_else(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoders, "HEADER_TIMEOUT_SECONDS", 1.0)
-    service.submit()
+    begun, read_header = threading.Event(), decoders.Decoder.read_header
+
+    def told(decoder: decoders.Decoder, path: Path) -> Any:
+        begun.set()
+        return read_header(decoder, path)
+
+    monkeypatch.setattr(decoders.Decoder, "read_header", told)
     (child,) = service.context.inspectors.child_pids
     os.kill(child, signal.SIGSTOP)
     answers: list[Any] = []
     attack = threading.Thread(target=lambda: answers.append(service.client.post("/enhance", files={"files": photo()})))
     attack.start()
+    assert begun.wait(20)  # it has the child that hangs
     answered_at_once(service)
     attack.join(20)
     assert_problem(answers[0], 422, "decode_timeout")
