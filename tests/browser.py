@@ -290,3 +290,18 @@ class Eyes:
             expect(self.page.locator("html")).to_have_attribute("data-theme", theme)
             shoot(self.page, f"{state}-{theme}", self.folder)
             self.found += [f"{state}, {theme}: {line}" for line in grave_findings(self.page)]
+
+
+class Fingers:
+    """Touches the viewer's picture at half its height, as fingers do; places are shares of its width."""
+
+    def __init__(self, page: Page) -> None:
+        stage = page.locator(".stage").bounding_box()
+        assert stage is not None
+        self._left, self._width = stage["x"], stage["width"]
+        self._middle = stage["y"] + stage["height"] / 2
+        self._wire = page.context.new_cdp_session(page)
+
+    def __call__(self, kind: str, *shares: float) -> None:
+        points = [{"x": self._left + share * self._width, "y": self._middle, "id": k} for k, share in enumerate(shares)]
+        self._wire.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})

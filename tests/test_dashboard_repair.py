@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, FilePayload, Page, Route, expect
 
 from app.options import Repair
 from app.restoration.repair.mask import THRESHOLDS
-from tests.browser import PHONE, Eyes, Service, as_file, drop, restoring_service, visit
+from tests.browser import PHONE, Eyes, Fingers, Service, as_file, drop, restoring_service, visit
 from tests.damage_network import install, white_is_damage
 
 WORK_MILLISECONDS = 240_000
@@ -215,17 +215,7 @@ def test_on_a_phone_a_finger_paints_two_zoom_and_the_offer_can_be_declined(
         expect(page.locator(".damage-state")).to_contain_text("0 % of the photo is marked")
         assert not seen.asked("show="), "nothing is asked for that cannot be there"
         page.get_by_role("button", name="Add", exact=True).click()
-        stage = page.locator(".stage").bounding_box()
-        assert stage is not None
-        wire = seen.context.new_cdp_session(page)
-        middle = stage["y"] + stage["height"] / 2
-
-        def touch(kind: str, *shares: float) -> None:
-            points = [
-                {"x": stage["x"] + share * stage["width"], "y": middle, "id": k} for k, share in enumerate(shares)
-            ]
-            wire.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-
+        touch = Fingers(page)
         touch("touchStart", 0.3)
         touch("touchMove", 0.6)
         touch("touchEnd")

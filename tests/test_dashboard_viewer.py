@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from app.main import STATIC_FOLDER
-from tests.browser import PHONE, Service, as_file, drop, faced_service, photo, shoot, visit
+from tests.browser import PHONE, Fingers, Service, as_file, drop, faced_service, photo, shoot, visit
 
 WORK_MILLISECONDS = 240_000
 SAMPLE = (STATIC_FOLDER / "sample.jpg").read_bytes()
@@ -133,17 +133,7 @@ def test_two_fingers_zoom_and_one_slides(browser: Browser, service: Service) -> 
         page = seen.open()
         restore(page, as_file("cat.jpg", SAMPLE))
         look(page)
-        stage = page.locator(".stage").bounding_box()
-        assert stage is not None
-        wire = seen.context.new_cdp_session(page)
-        middle = stage["y"] + stage["height"] / 2
-
-        def touch(kind: str, *shares: float) -> None:
-            points = [
-                {"x": stage["x"] + share * stage["width"], "y": middle, "id": k} for k, share in enumerate(shares)
-            ]
-            wire.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-
+        touch = Fingers(page)
         touch("touchStart", 0.5)
         touch("touchMove", 0.7)
         touch("touchEnd")

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.commands.evaluate import write_report
 from app.evaluation import figures, plots, views
 from app.evaluation.records import Cell, PhotoRow, Report, Trouble, Views, worst_first
+from app.evaluation.report_files import write_report_files
 from app.evaluation.report_html import as_html
 from app.evaluation.report_tables import as_csv, as_json, disarmed
 
@@ -169,7 +169,8 @@ def test_a_page_of_twenty_photos_renders_without_an_error(tmp_path: Path) -> Non
         shown = [cell(name, 20.0 + number, views=pictures(number + 50)) for name in ("one", "two")]
         base = photo(f"photo {number}{HOSTILE}", 1.0, before=pictures(number), truth=pictures(number))
         rows.append(dataclasses.replace(base, cells=(base.cells[0], *shown)))
-    page_file = write_report(report_of(rows), tmp_path)[2]
+    report = report_of(rows)
+    page_file = write_report_files(tmp_path, as_json=as_json(report), as_csv=as_csv(report), as_html=as_html(report))[2]
     with playwright.sync_playwright() as browsers:
         browser = browsers.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for scheme, width in (("light", 1280), ("dark", 390)):

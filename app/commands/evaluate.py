@@ -18,7 +18,6 @@ from types import FrameType
 from rich.markup import escape
 from rich.table import Table
 
-from app.atomic_files import part_beside, publish
 from app.backends.protocol import Backend
 from app.commands import restore
 from app.commands.bootstrap import ROOT
@@ -32,6 +31,7 @@ from app.evaluation.evaluation import Degradation, Evaluation, Task, as_json
 from app.evaluation.inputs import find_photos
 from app.evaluation.machine import describe_machine
 from app.evaluation.records import Report, worst_first
+from app.evaluation.report_files import write_report_files
 from app.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from app.images import Decoder, ImageLimits, read_header
 from app.options import FIELDS, BackendName
@@ -128,7 +128,12 @@ def run(asked: argparse.Namespace) -> int:
         photos=worst_first(evaluation.rows, task.figures[0]),
         interrupted=evaluation.stopped,
     )
-    files = write_report(report, task.output)
+    files = write_report_files(
+        task.output,
+        as_json=report_tables.as_json(report),
+        as_csv=report_tables.as_csv(report),
+        as_html=report_html.as_html(report),
+    )
     show(report)
     say(f"Written to {task.output}: {', '.join(file.name for file in files)} and the results.")
     if evaluation.stopped:
@@ -290,18 +295,3 @@ def show(report: Report) -> None:
         say(f"Note ({count} result{'s' * (count != 1)}): {sentence}")
     for label, column, trouble in report.failures:
         complain(f"Failed: {label}{f' ({column})' if column else ''}: {trouble.message} [{trouble.code}]")
-
-
-def write_report(report: Report, folder: Path) -> list[Path]:
-    """report.json, report.csv (with a byte order mark, so that spreadsheets see UTF-8) and report.html."""
-    written = []
-    for name, text, encoding in (
-        ("report.json", report_tables.as_json(report), "utf-8"),
-        ("report.csv", report_tables.as_csv(report), "utf-8-sig"),
-        ("report.html", report_html.as_html(report), "utf-8"),
-    ):
-        with part_beside(folder / name) as part:
-            part.write_text(text, encoding=encoding, newline="")
-            publish(part, folder / name)
-        written.append(folder / name)
-    return written

@@ -14,7 +14,6 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from app.atomic_files import part_beside, publish
 from app.commands.configure import read_settings
 from app.commands.console import complain, console, say, work_bar
 from app.errors import BadRequest, NotFound, RestoreError
@@ -23,6 +22,7 @@ from app.evaluation.damage.measuring import DamageMeasurement, OnStep, Rgb
 from app.evaluation.damage.report import DamageReport
 from app.evaluation.inputs import Photo, find_photos
 from app.evaluation.machine import describe_machine
+from app.evaluation.report_files import write_report_files
 from app.evaluation.views import as_rgb
 from app.exit_codes import EXIT_OK
 from app.images import Decoder, ImageLimits
@@ -61,7 +61,9 @@ def run(asked: argparse.Namespace) -> int:
         examples=tuple(measured.examples),
     )
     show(made)
-    files = write(made, output)
+    files = write_report_files(
+        output, as_json=report.as_json(made), as_csv=report.as_csv(made), as_html=page.as_html(made)
+    )
     say(f"Written to {output}: {', '.join(file.name for file in files)}.")
     return EXIT_OK
 
@@ -116,18 +118,3 @@ def show(made: DamageReport) -> None:
             table.add_row(*(escape(report.shown(value).replace("_", " ")) for value in row))
         console().print(table)
         say(each.words)
-
-
-def write(made: DamageReport, folder: Path) -> list[Path]:
-    """report.json, report.csv (with a byte order mark, so that spreadsheets see UTF-8) and report.html."""
-    written = []
-    for name, text, encoding in (
-        ("report.json", report.as_json(made), "utf-8"),
-        ("report.csv", report.as_csv(made), "utf-8-sig"),
-        ("report.html", page.as_html(made), "utf-8"),
-    ):
-        with part_beside(folder / name) as part:
-            part.write_text(text, encoding=encoding, newline="")
-            publish(part, folder / name)
-        written.append(folder / name)
-    return written
