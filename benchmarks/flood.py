@@ -1,8 +1,9 @@
 """How long one owner's photos wait while another owner keeps the queue full, with the limits that are on by default.
 
 The quiet owner sends a photo when the last one has ended. `started_at` of a row is its claim, which comes before the
-photo is decoded; the start that counts here is when the row says that the photo is being restored. The flooder keeps as
-many photos waiting as he may have, and sends again when he is told to.
+photo is decoded; the start that counts here is when the first part of a network has run over the photo, since before it
+the photo may still wait for the device. The flooder keeps as many photos waiting as he may have, and sends again when
+he is told to.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ _FLOODERS = 6
 _LONGEST_PAUSE_SECONDS = 1.0  # of a flooder who was refused; he does not wait for as long as he is told
 _SIDE_PIXELS = 256
 _KEYS = {"quiet": "a-key-of-the-quiet-owner", "loud": "a-key-of-the-loud-owner"}
-_NOT_RESTORING = ("waiting", "decoding")
+_NOT_RESTORING = ("waiting", "decoding", "loading")
 _ENDED = ("completed", "failed", "cancelled")
 
 
 class Waits(NamedTuple):
-    """Seconds from the acceptance of one photo: to its claim, until it is restored, to its end; and its restoration."""
+    """Seconds from the acceptance of one photo: to its claim, to its start, to its end; and its restoration alone."""
 
     to_claim: float
     to_start: float
@@ -98,7 +99,7 @@ def _one(client: httpx2.Client, photo: bytes) -> Waits:
     (attempt,) = client.get(f"/api/v1/jobs/{job_id}").raise_for_status().json()["attempts"]
     created_at, claimed_at, ended_at = attempt["created_at"], attempt["started_at"], attempt["ended_at"]
     restoring = attempt["result"]["seconds"]
-    begun_at = min(ended_at - restoring, started_at or ended_at)  # both come late: messages rest, and encoding counts
+    begun_at = started_at or ended_at - restoring  # without a message in between it was as quick as that
     return Waits(claimed_at - created_at, begun_at - created_at, ended_at - created_at, restoring)
 
 

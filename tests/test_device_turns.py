@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.backends.device_turns import Beat, DeviceTurns
+from app.backends.device_turns import SLICE_SECONDS, Beat, DeviceTurns, PhotoTurn
 from app.errors import Cancelled, Unavailable
 from app.stages import Stage
 from tests.harness import until
@@ -69,7 +69,7 @@ def test_a_photo_that_waits_goes_before_every_preview_that_waits() -> None:
         askers = asking(turns, lambda beat: order.append("preview"), 8)
         waiting = threading.Thread(target=photo)
         waiting.start()
-        until(lambda: turns._photos_waiting == 1)
+        until(lambda: turns.photos_waiting == 1)
     waiting.join(10)
     for asker in askers:
         asker.join(10)
@@ -164,3 +164,79 @@ def test_a_preview_that_nobody_waits_for_any_more_stops_wherever_it_is() -> None
     assert outcomes == [Cancelled] * 3
     with turns.if_free() as free:
         assert free
+
+
+class StepwisePhoto:
+    """A photo in a thread of its own that takes a step when the test says so, on a clock that only its steps move."""
+
+    def __init__(self, turns: DeviceTurns, clock: Clock, name: str, log: list[str]) -> None:
+        self._turns, self._clock, self._name, self._log = turns, clock, name, log
+        self._steps, self.is_wanted = threading.Semaphore(0), True
+        self.lent_seconds, self.stopped = 0.0, False
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def step(self) -> None:
+        """Let it work for half a time slice; returns when it has, if it has the device."""
+        before = len(self._log)
+        self._steps.release()
+        until(lambda: len(self._log) > before)
+
+    def _run(self) -> None:
+        try:
+            with self._turns.photo(lambda: self.is_wanted) as turn:
+                paced = turn.paced(lambda fraction, stage: self.is_wanted)
+                for _ in range(3):
+                    self._steps.acquire()
+                    self._clock.now += SLICE_SECONDS / 2
+                    self._log.append(self._name)
+                    if not paced(0.5, Stage.UPSCALING):
+                        raise Cancelled
+                self.lent_seconds = turn.lent_seconds
+        except Cancelled:
+            self.stopped = True
+
+
+def test_a_photo_that_comes_is_next_and_then_both_take_time_slices() -> None:
+    clock, log = Clock(), list[str]()
+    turns = DeviceTurns(clock)
+    first = StepwisePhoto(turns, clock, "first", log)
+    first.step()
+    second = StepwisePhoto(turns, clock, "second", log)
+    until(lambda: turns.photos_waiting == 1)
+    first.step()  # after which the new one has the device at once, however short the slice was
+    for photo in (second, second, first, second):  # two steps are a slice
+        photo.step()
+    for photo in (first, second):
+        photo.thread.join(10)
+    assert log == ["first", "first", "second", "second", "first", "second"]
+    assert (first.lent_seconds, second.lent_seconds) == (SLICE_SECONDS, SLICE_SECONDS / 2)
+
+
+def test_photos_that_stop_while_they_wait_for_the_device_leave_at_once_and_others_keep_it() -> None:
+    """One that stands still between two steps, and one that has not begun."""
+    clock, log = Clock(), list[str]()
+    turns = DeviceTurns(clock)
+    first = StepwisePhoto(turns, clock, "first", log)
+    second = StepwisePhoto(turns, clock, "second", log)
+    until(lambda: turns.photos_waiting == 1)
+    first.step()
+    third = StepwisePhoto(turns, clock, "third", log)
+    until(lambda: turns.photos_waiting == 2)
+    for photo in (first, third):
+        photo.is_wanted = False
+        photo.thread.join(10)
+        assert photo.stopped
+    for _ in range(3):
+        second.step()
+    second.thread.join(10)
+    assert log == ["first", "second", "second", "second"]
+    with turns.if_free() as is_free:
+        assert is_free
+
+
+def test_the_device_is_not_free_while_a_photo_is_about_to_take_it() -> None:
+    turns = DeviceTurns()
+    turns._line.append(PhotoTurn(turns))  # as it is between the end of one turn and the beginning of the next
+    with turns.if_free() as is_free:
+        assert not is_free

@@ -1,4 +1,7 @@
-"""Owners in turn: nobody's photo waits behind more than the one in work, however much another owner has sent."""
+"""Owners in turn: nobody's photo waits behind more than the one in work, however much another owner has sent.
+
+Where the backend shares its device not even behind that one.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import pytest
 
 from app.errors import Unprocessable
 from app.images import Decoder
-from app.jobs.memory_need import PROCESS_BYTES
+from app.jobs.memory_need import NETWORK_BYTES, PROCESS_BYTES, attempt_bytes, need_bytes
 from app.store import Job
 from app.worker import Worker
 from app.worker.active_runs import Step
@@ -52,7 +55,9 @@ def submit(harness: Harness, owner: str, photos: int = 1) -> Job:
     return job
 
 
-def follow(harness: Harness, worker: Worker, gate: Gate) -> list[str]:
+def follow(
+    harness: Harness, worker: Worker, gate: Gate, on_begin: Callable[[str], None] = lambda owner: None
+) -> list[str]:
     """The owners of the photos in the order in which their restorations began; the first is held by the gate."""
     began: list[str] = []
 
@@ -60,6 +65,7 @@ def follow(harness: Harness, worker: Worker, gate: Gate) -> list[str]:
         if number == 0:
             (run,) = worker.active_runs.at(Step.RESTORING)
             began.append(run.owner)
+            on_begin(run.owner)
         if len(began) == 1:
             gate(number)
 
@@ -79,7 +85,7 @@ def ahead(worker: Worker) -> list[str]:
 def test_another_owners_photo_passes_the_one_that_is_ready_and_all_that_wait(make: Make) -> None:
     harness, worker = make()
     gate = Gate()
-    began = follow(harness, worker, gate)
+    began = follow(harness, worker, gate, lambda owner: until(lambda: owner != QUIET or THIRD in ahead(worker) + began))
     worker.start()
     submit(harness, LOUD, 6)
     until(gate.reached.is_set)
@@ -131,6 +137,59 @@ def test_without_memory_for_two_the_second_owner_waits_for_the_place_and_is_next
     assert began[:2] == [LOUD, QUIET]
 
 
+def share_device(harness: Harness, worker: Worker) -> tuple[Gate, list[list[str]]]:
+    """A backend whose photos all stand at the gate after they began; and the owners at work whenever one begins."""
+    gate, together = Gate(), []
+
+    def on_tile(number: int) -> None:
+        if number == 0:
+            together.append(sorted(run.owner for run in worker.active_runs.at(Step.RESTORING)))
+            gate(number)
+
+    harness.backend.shares_device = True
+    harness.backend.on_tile = on_tile
+    return gate, together
+
+
+def at_work(worker: Worker) -> list[str]:
+    return sorted(run.owner for run in worker.active_runs.at(Step.RESTORING))
+
+
+def test_on_a_shared_device_one_other_owners_photo_is_restored_beside_the_one_at_work(make: Make) -> None:
+    harness, worker = make()
+    gate, together = share_device(harness, worker)
+    worker.start()
+    submit(harness, LOUD, 4)
+    until(lambda: (at_work(worker), ahead(worker)) == ([LOUD], [LOUD]))
+    submit(harness, QUIET, 2)
+    until(lambda: at_work(worker) == [LOUD, QUIET])
+    submit(harness, THIRD, 1)
+    until(lambda: len(ahead(worker)) == 2)
+    until(lambda: len(together) == 2)
+    gate.opened.set()
+    until(lambda: ended(harness))
+    assert together[:2] == [[LOUD], [LOUD, QUIET]]
+    assert all(len(owners) == len(set(owners)) <= 2 for owners in together)
+
+
+@pytest.mark.parametrize("lacking_bytes", [0, 1])
+def test_a_photo_is_restored_beside_another_only_where_a_second_network_fits(make: Make, lacking_bytes: int) -> None:
+    photo_bytes_each = need_bytes(24 * 16, 2.0, "image/jpeg")
+    in_memory = PROCESS_BYTES + NETWORK_BYTES + 2 * photo_bytes_each
+    harness, worker = make(memory_bytes=in_memory - lacking_bytes)
+    gate, together = share_device(harness, worker)
+    worker.start()
+    for number, owner in enumerate((LOUD, QUIET, THIRD), 1):
+        (attempt,) = submit(harness, owner).attempts
+        assert attempt_bytes(attempt) == photo_bytes_each
+        until(lambda: len(at_work(worker) + ahead(worker)) == number)  # noqa: B023 - asked at once
+    if not lacking_bytes:
+        until(lambda: len(together) == 2)
+    gate.opened.set()
+    until(lambda: ended(harness))
+    assert together[:2] == ([[LOUD], [QUIET]] if lacking_bytes else [[LOUD], [LOUD, QUIET]])
+
+
 def test_photos_that_fail_while_they_are_decoded_leave_nobody_asleep(make: Make) -> None:
     """Their wake-ups were spent while an owner had one ahead already."""
 
@@ -148,10 +207,10 @@ def test_photos_that_fail_while_they_are_decoded_leave_nobody_asleep(make: Make)
 
 
 def test_the_owner_served_least_recently_is_next() -> None:
-    ready = ReadyPhotos()
+    ready = ReadyPhotos(lambda: False)
 
     def photo(owner: str) -> Any:
-        return SimpleNamespace(attempt=SimpleNamespace(owner=owner))
+        return SimpleNamespace(attempt=SimpleNamespace(owner=owner), token=owner, shares_device=False)
 
     for owner in (LOUD, QUIET):
         ready.put(photo(owner))
@@ -160,9 +219,13 @@ def test_the_owner_served_least_recently_is_next() -> None:
         found = ready.take()
         assert found is not None
         taken.append(found.attempt.owner)
+        ready.passed_on(found.token)
         ready.put(photo(coming))
     assert taken == [LOUD, QUIET, LOUD, THIRD]
     ready.close()
-    last = [ready.take(), ready.take(), ready.take()]
-    assert [found.attempt.owner for found in last[:2] if found] == [QUIET, LOUD]
-    assert last[2] is None
+    for owner in (QUIET, LOUD):
+        last = ready.take()
+        assert last is not None
+        assert last.attempt.owner == owner
+        ready.passed_on(last.token)
+    assert ready.take() is None

@@ -1,9 +1,11 @@
-"""Whose turn it is on the device: photos one after another, and previews, which may go in between two steps of a photo.
+"""Whose turn it is on the device: photos share it in time slices, and previews may go in between two steps of a photo.
 
-A step is what a photo tells progress after: a run of a network, or a part of it. A preview goes ahead of whatever
-waits, yet never for long: at most one patch goes between two steps, and after a patch the photos work at least as long
-as it took before the next one may go in. So previews take at most half of the device while photos are there. A preview
-that nobody waits for any more stops at its next step.
+A step is what a photo tells progress after: a run of a network, or a part of it. A photo that comes while another is at
+work gets the device after that one's next step, and from then on they take turns, so that neither waits for the other's
+end; which photos may be at work together is the caller's business. A preview goes ahead of whatever waits, yet never
+for long: at most one patch goes between two steps, and after a patch the photos work at least as long as it took before
+the next one may go in. So previews take at most half of the device while photos are there. A preview that nobody waits
+for any more stops at its next step.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from app.stages import IsWanted, OnProgress, Stage, always_wanted
 BUSY_RETRY_SECONDS = 10
 _IDLE_SECONDS = 1.0  # without a photo, after which nothing is owed to any
 _LOOK_SECONDS = 0.5
+SLICE_SECONDS = 0.25  # how long a photo works before another one that is at work too gets its turn
 Answer = TypeVar("Answer")
 Beat = Callable[[], bool]  # tells that the work goes on; False: stop
 
@@ -49,23 +52,31 @@ class _Patch(Generic[Answer]):
 
 
 class PhotoTurn:
-    """The turn of a photo. `lent_seconds` is how long it stood still for previews."""
+    """The turns of one photo. `lent_seconds` is how long it stood still for previews and for other photos."""
 
     def __init__(self, turns: DeviceTurns) -> None:
         self._turns = turns
         self.lent_seconds = 0.0
+        self.taken_at: float | None = None  # None while it has not had the device yet
+        self.has_device = False
 
     def paced(self, on_progress: OnProgress) -> OnProgress:
-        """The progress of the photo, which after each step lets one preview in, if one waits and may go.
+        """The progress of the photo, which after each step lets one preview in, and another photo whose turn it is.
 
-        While that runs the photo goes on telling where it stands, so that nobody takes it for hung; when it is asked to
-        stop, the preview steps back and waits again.
+        While these run the photo goes on telling where it stands, so that nobody takes it for hung; when it is asked to
+        stop, it does so without waiting for the device, and the preview steps back and waits again.
         """
 
         def step(fraction: float, stage: Stage) -> bool:
-            goes_on = on_progress(fraction, stage)
-            if goes_on:
-                self.lent_seconds += self._turns.let_one_in(lambda: on_progress(fraction, stage))
+            def beat() -> bool:
+                return on_progress(fraction, stage)
+
+            if not beat():
+                return False
+            self.lent_seconds += self._turns.let_one_in(beat)
+            began_at = self._turns.now()
+            goes_on = self._turns.let_photo_in(self, beat)
+            self.lent_seconds += self._turns.now() - began_at
             return goes_on
 
         return step
@@ -78,35 +89,50 @@ class DeviceTurns:
         self._clock = clock
         self._moved = threading.Condition()
         self._taken = False
-        self._photos_waiting = 0
+        self._line: deque[PhotoTurn] = deque()  # of photos that wait for the device, at its head the next one
         self._waiting: deque[_Patch[Any]] = deque()
         self._owed_seconds = 0.0  # how long photos work before the next preview may go in
         self._looked_at = 0.0
         self._photo_ended_at = float("-inf")
 
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._clock()
+
+    @property
+    def photos_waiting(self) -> int:
+        """How many photos wait for the device, those between two of their turns among them."""
+        return len(self._line)
+
     @contextlib.contextmanager
-    def photo(self) -> Iterator[PhotoTurn]:
-        """The device is a photo's (or a warm-up's) while the block runs; waits for it, before every preview."""
+    def photo(self, is_wanted: IsWanted = always_wanted) -> Iterator[PhotoTurn]:
+        """The device is a photo's (or a warm-up's) while the block runs, in turns with others that use `paced`.
+
+        Waits for it, ahead of every preview. `is_wanted` is asked now and then meanwhile.
+
+        Raises:
+            Cancelled: it is not wanted any more.
+        """
+        turn = PhotoTurn(self)
         with self._moved:
-            self._photos_waiting += 1
-            self._moved.wait_for(lambda: not self._taken)
-            self._photos_waiting -= 1
-            self._taken = True
-            self._looked_at = self._clock()
+            self._line.append(turn)
         try:
-            yield PhotoTurn(self)
+            if not self._await_device(turn, is_wanted):
+                raise Cancelled
+            yield turn
         finally:
             with self._moved:
-                self._count_work()
-                self._photo_ended_at = self._looked_at
-                self._free()
+                if turn.has_device:
+                    self._count_work()
+                    self._photo_ended_at = self._looked_at
+                    self._free()
 
     @contextlib.contextmanager
     def if_free(self) -> Iterator[bool]:
         """The device is the block's if nobody has it just now; else False."""
         with self._moved:
-            has_it = not self._taken
-            self._taken = True
+            has_it = not self._taken and not self._line
+            self._taken = self._taken or has_it
         try:
             yield has_it
         finally:
@@ -157,6 +183,50 @@ class DeviceTurns:
         with self._moved:
             return self._ran(patch)
 
+    def let_photo_in(self, turn: PhotoTurn, beat: Beat) -> bool:
+        """In the thread of the photo at work: wait for its next turn where another one is due; False: stop at once."""
+        with self._moved:
+            if not self._line or not self._is_due(turn):
+                return True
+            self._count_work()
+            turn.has_device = False
+            self._line.append(turn)
+            self._free()
+        return self._await_device(turn, beat)
+
+    def _is_due(self, turn: PhotoTurn) -> bool:
+        """Whether the next photo in the line gets the device now: one that comes at once, else after a time slice."""
+        assert turn.taken_at is not None
+        return self._line[0].taken_at is None or self._clock() - turn.taken_at >= SLICE_SECONDS
+
+    def _await_device(self, turn: PhotoTurn, is_wanted: IsWanted) -> bool:
+        """Wait at the place in the line; False, without the device, when it is not wanted any more."""
+        while not self._take(turn):
+            try:
+                wanted = is_wanted()
+            except BaseException:
+                self._leave_line(turn)
+                raise
+            if not wanted:
+                self._leave_line(turn)
+                return False
+        return True
+
+    def _take(self, turn: PhotoTurn) -> bool:
+        """Take the device if its turn comes within a moment."""
+        with self._moved:
+            if not self._moved.wait_for(lambda: not self._taken and self._line[0] is turn, _LOOK_SECONDS):
+                return False
+            self._line.popleft()
+            self._taken = turn.has_device = True
+            self._looked_at = turn.taken_at = self._clock()
+            return True
+
+    def _leave_line(self, turn: PhotoTurn) -> None:
+        with self._moved:
+            self._line.remove(turn)
+            self._moved.notify_all()
+
     def _await_turn(self, patch: _Patch[Any], until: float) -> bool:
         """Wait until it has run in a photo's thread (False), or may run in this one, which has the device then."""
         while not patch.ended:
@@ -176,7 +246,7 @@ class DeviceTurns:
 
     def _may_run_here(self, patch: _Patch[Any]) -> bool:
         """Whether the device is free, no photo wants it, none did a moment ago, and no other preview came before."""
-        if self._taken or self._photos_waiting or self._waiting[0] is not patch:
+        if self._taken or self._line or self._waiting[0] is not patch:
             return False
         return self._owed_seconds <= 0 or self._clock() - self._photo_ended_at >= _IDLE_SECONDS
 

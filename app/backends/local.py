@@ -36,7 +36,7 @@ from app.restoration.models.table import EMBEDDED_MODEL, QUALITY_MODELS
 from app.restoration.pipeline import PhotoRestorer, Restorer, warm_up
 from app.restoration.setup import EMBEDDED_RESTORES
 from app.results import RestorationResult
-from app.stages import OnProgress
+from app.stages import OnProgress, Stage
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ PACE_SIDE_PIXELS = 192  # about one tile: a smaller picture would cost nearly as
 
 
 class LocalBackend(PatchRestoring):
-    """Restores pictures with the networks in the weights folder; one restoration at a time.
+    """Restores pictures with the networks in the weights folder; several photos take turns on the one device.
 
     A card that fails, or is full, while the default model is loaded leaves the work to the CPU. Where that may pass,
     the card is tried again before a photo, at most once in `CHOOSE_AGAIN_SECONDS`.
@@ -59,6 +59,7 @@ class LocalBackend(PatchRestoring):
     """
 
     name = BackendName.LOCAL.value
+    shares_device = True
 
     def __init__(
         self,
@@ -111,7 +112,7 @@ class LocalBackend(PatchRestoring):
     def _in_turn(
         self, picture: Picture, options: RestoreOptions, on_progress: OnProgress, mask: Mask | None = None
     ) -> RestorationResult:
-        with self._turns.photo() as turn:
+        with self._turns.photo(lambda: on_progress(0.0, Stage.WAITING)) as turn:
             self._choose_again()
             result = self._in_order(picture, options, turn.paced(on_progress), mask)
         own_seconds = max(0.0, result.seconds - turn.lent_seconds)

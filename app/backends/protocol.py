@@ -33,6 +33,13 @@ class Pausing(Protocol):
         ...
 
 
+@runtime_checkable
+class DeviceSharing(Protocol):
+    """A backend with one device, on which photos of several threads take turns step by step."""
+
+    shares_device: bool
+
+
 class Receipts(Protocol):
     """What a provider answered to the calls of one attempt that cost money, in their order; kept beyond a crash."""
 

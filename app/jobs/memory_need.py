@@ -18,6 +18,7 @@ from app.options import Repair
 from app.store import Attempt
 
 PROCESS_BYTES = 900 * 1024 * 1024  # measured: 568 MB loaded, and 312 MB of RealESRGAN_x4plus at work
+NETWORK_BYTES = 332 * 1024 * 1024  # of these the part of the network at work, which a second one takes again
 # Cutting into tiles, from pixels in hand: two rows of tiles of each level. `benchmarks.pyramids` measured 163 MB at
 # 20,000 pixels of width and 339 MB at 40,000, whatever the height.
 TILES_BYTES, TILES_BYTES_PER_COLUMN = 32 * 1024 * 1024, 10 * 1024

@@ -25,7 +25,10 @@ class PictureDecoder(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """An attempt that is claimed by the run `token` and decoded."""
+    """An attempt that is claimed by the run `token` and decoded.
+
+    `shares_device`: its backend restores it in turns with another photo (see `DeviceSharing`).
+    """
 
     attempt: Attempt
     token: str
@@ -33,3 +36,4 @@ class Prepared:
     picture: Picture
     cache_key: str | None = None
     mask: Mask | None = None  # (H, W) bool that the attempt came with
+    shares_device: bool = False

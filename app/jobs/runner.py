@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from app import images
 from app.backends.pages import has_pages, restore_pages
-from app.backends.protocol import Backend, Charging, Receipts
+from app.backends.protocol import Backend, Charging, DeviceSharing, Receipts
 from app.errors import Cancelled, Conflict, DeviceLost, NotFound, RestoreError, is_exhaustion
 from app.images import PagesEncoder, Picture
 from app.jobs.memory_need import check_attempt_memory
@@ -84,8 +84,7 @@ class Runner:
         self._clock, self._wall, self._memory_bytes = clock, wall, memory_bytes
         self._with_retries = StorageRetries(clock, pause)
         self._writer = ResultWriter(storage, self._with_retries, tile_cutter)
-        self._settlement = Settlement()
-        self._sparing = Sparing(clock)
+        self._settlement, self._sparing = Settlement(), Sparing(clock)
 
     def run_attempt(self, attempt_id: str) -> None:
         """All three steps in a row. Does nothing when the attempt does not wait (any more)."""
@@ -134,7 +133,8 @@ class Runner:
             self._fail_unless_closed(attempt, token, error)
             return None
         self._metrics.observe_stage("decode", self._clock() - began)
-        return Prepared(attempt, token, options, picture, key, mask)
+        shares_device = isinstance(self._backends.get(attempt.backend), DeviceSharing)
+        return Prepared(attempt, token, options, picture, key, mask, shares_device)
 
     def set_waiting(self, prepared: Prepared) -> None:
         """Show an attempt that was decoded ahead as what it is for its owner: waiting for the one before it."""

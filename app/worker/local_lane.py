@@ -1,7 +1,8 @@
 """The lane of this machine's own networks: one thread restores, and two beside it decode the next and encode the last.
 
-An owner has one photo decoded ahead, and a second owner another one where memory allows, so that nobody's photo waits
-behind more than the one in work and those of owners whose turn it is. At most four photos are in memory.
+An owner has one photo decoded ahead, and a second owner another one where memory allows. A second thread restores a
+photo of another owner in turns with the one at work, step by step, so that nobody's photo waits for the end of somebody
+else's. At most five photos are in memory.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import threading
 from collections.abc import Collection, Sequence
 
 from app.errors import RestoreError
-from app.jobs.memory_need import attempt_bytes, fit_together, must_be_alone
+from app.jobs.memory_need import NETWORK_BYTES, attempt_bytes, fit_together, must_be_alone
 from app.jobs.prepared import Prepared
 from app.jobs.result_writing import Finished
 from app.worker.active_runs import Run, Step
@@ -22,23 +23,25 @@ from app.worker.ready_photos import ReadyPhotos
 LOCAL_ATTEMPTS = 3  # of one owner: decoded ahead, restored, encoded behind
 _MOST_AHEAD = 2  # of two owners
 _AHEAD = (Step.PREPARING, Step.READY)
+_RESTORERS = ("worker-restore", "worker-restore-beside")
 
 
 class LocalLane(Lane):
-    """At most one attempt of each of two owners ahead of the one being restored, and one behind it."""
+    """At most one attempt of each of two owners ahead of the one or two being restored, and one behind them."""
 
     def __init__(self, name: str, context: WorkerContext, lane_filter: LaneFilter) -> None:
         super().__init__(name, context, lane_filter)
-        self._ready = ReadyPhotos()
+        self._ready = ReadyPhotos(self._fits_beside)
+        self._held: dict[str, str] = {}  # the token of the run that each restoring thread has in hand
         self._done: queue.Queue[Finished | None] = queue.Queue()
-        loops = {
-            "prepare": (self._prepare_loop, (Step.PREPARING,)),
-            "restore": (self._restore_loop, (Step.RESTORING, Step.RESTORED)),
-            "finish": (self._finish_loop, (Step.FINISHING,)),
-        }
-        for word, (loop, steps) in loops.items():
-            runs_of_dead = functools.partial(context.active_runs.at, *steps, lane=name)
-            self.threads.append(self._thread(f"worker-{word}", loop, runs_of_dead))
+        for thread, loop, step in (
+            ("worker-prepare", self._prepare_loop, Step.PREPARING),
+            ("worker-finish", self._finish_loop, Step.FINISHING),
+        ):
+            self.threads.append(self._thread(thread, loop, functools.partial(context.active_runs.at, step, lane=name)))
+        for thread in _RESTORERS:
+            loop = functools.partial(self._restore_loop, thread)
+            self.threads.append(self._thread(thread, loop, functools.partial(self._in_hand, thread)))
 
     def end(self) -> None:
         """Wake every thread; those that take from a queue end when they take None."""
@@ -71,19 +74,23 @@ class LocalLane(Lane):
         if prepared is None:
             active_runs.leave(token)
             return
-        active_runs.move(token, Step.READY)
         if active_runs.at(Step.RESTORING, lane=self.name):
             self._context.runner.set_waiting(prepared)
+        active_runs.move(token, Step.READY)
         self._ready.put(prepared)
 
-    def _restore_loop(self, _stop: threading.Event) -> None:
+    def _restore_loop(self, thread: str, _stop: threading.Event) -> None:
         lower_priority()
         while (prepared := self._ready.take()) is not None:
-            finished = self._restore_one(prepared)
-            del prepared  # its pixels are not needed while the last photo is encoded
-            if finished is not None and self._context.active_runs.wait_finishing(finished.token):
-                self._done.put(finished)
-            del finished
+            token = self._held[thread] = prepared.token
+            try:
+                finished = self._restore_one(prepared)
+                del prepared  # its pixels are not needed while the last photo is encoded
+                if finished is not None and self._context.active_runs.wait_finishing(token):
+                    self._done.put(finished)
+                del finished
+            finally:
+                self._ready.passed_on(token)
 
     def _restore_one(self, prepared: Prepared) -> Finished | None:
         token, context = prepared.token, self._context
@@ -112,6 +119,7 @@ class LocalLane(Lane):
             )
             del finished
             self._context.active_runs.leave(token)
+            self._ready.look_again()
 
     def _look_again(self, attempt_id: str) -> None:
         """A place ahead became free or may be left: the wake-ups of whoever waits for it may be spent already."""
@@ -130,3 +138,13 @@ class LocalLane(Lane):
         if len(ahead) >= _MOST_AHEAD or owner in {run.owner for run in ahead}:
             return False
         return fit_together([need_bytes, *(run.need_bytes for run in runs)], self._context.memory_bytes)
+
+    def _fits_beside(self) -> bool:
+        """Whether there is memory for a second network at work, beside all photos that are in memory."""
+        runs = self._context.active_runs.at(*Step, lane=self.name)
+        return fit_together([NETWORK_BYTES, *(run.need_bytes for run in runs)], self._context.memory_bytes)
+
+    def _in_hand(self, thread: str) -> list[Run]:
+        """The run that a dying thread was restoring; encoding has a thread of its own."""
+        run = self._context.active_runs.run(self._held.get(thread, ""))
+        return [] if run is None or run.step is Step.FINISHING else [run]

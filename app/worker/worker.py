@@ -55,9 +55,9 @@ class WorkerHealth:
 class Worker:
     """Drains the queue of waiting attempts, in lanes that do not wait for each other.
 
-    The local lane holds at most four photos: two of different owners decoded, one restoring, one being encoded. Each
-    backend of `waiting` has a lane with as many threads, and so as many photos, as its number says; the local lane
-    serves all other backends.
+    The local lane holds at most five photos: two of different owners decoded, two of different owners restoring in
+    turns, one being encoded. Each backend of `waiting` has a lane with as many threads, and so as many photos, as its
+    number says; the local lane serves all other backends.
 
     An attempt whose last run crashed runs alone, with nothing of any lane beside it, so that a photo that kills the
     process never takes a neighbour with it: a second and a third crash are its own.

@@ -28,7 +28,7 @@ from app.restoration.models.upsample_conv_fusion import fuse_upsample_convolutio
 
 _BAND_REACH_ROWS = 2
 _ESRGAN_CONTEXT_PIXELS, _ESRGAN_BLEND_PIXELS = 16, 8
-_LAYERS_PER_PART = 16
+_LAYERS_PER_PART = 4  # two convolutions: another photo waits for one part at most
 _TRUNK_SHARE = 0.9  # of ESRGAN's time
 
 Module = TypeVar("Module", bound=nn.Module)
