@@ -107,6 +107,27 @@ def test_the_chip_follows_what_others_send_and_a_waiting_job_says_how_many_are_a
         expect(page.locator(".job-time").first).to_have_text("")
 
 
+COUNTDOWN = """
+async (looks) => {
+  const { RemainingTime } = await import('/js/estimate.js');
+  const remaining = new RemainingTime();
+  const job = { job_id: 'one', status: 'processing' };
+  return looks.map(([now, seconds_left, progress]) => remaining.words({ ...job, seconds_left, progress }, now));
+}
+"""
+
+
+def test_a_countdown_says_that_it_was_wrong_only_when_it_was(browser: Browser, faced: Service) -> None:
+    with visit(browser, faced.address) as seen:
+        page = seen.open()
+        words = page.evaluate(
+            COUNTDOWN, [[0, 0.8, 0.1], [0.4, 0.8, 0.5], [0.7, 0.8, 0.95], [1.7, 0.8, 0.5], [2, 0.8, 0.5]]
+        )
+        assert words == ["about 1 s left"] * 2 + ["nearly done", "about 1 s left", "longer than expected"]
+        words = page.evaluate(COUNTDOWN, [[0, 5, 0.1], [1, 9, 0.2], [9.5, 9, 0.6]])
+        assert words == ["about 5 s left", "longer than expected, about 9 s left", "about 1 s left"]
+
+
 def test_axe_finds_nothing_grave_on_a_phone_and_beside_the_notice(
     browser: Browser, restoring: Service, tmp_path: Path
 ) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.api.forecast import Estimator, mean_faces, sample_of, simulate_queue
+from app.api.forecast import Estimator, mean_faces, sample_of
+from app.api.queue_simulation import QueueForecast, simulate_queue
 from app.images import LARGE_PIXELS
 from app.main import create_app
 from app.options import RestoreOptions
@@ -197,6 +198,10 @@ def estimator(machine: Machine = MACHINE) -> Estimator:
     return Estimator(machine, Pace(machine, []), 0.0)
 
 
+def simulated(attempts: list[Attempt], machine: Machine = MACHINE, cloud_concurrency: int = 1) -> QueueForecast:
+    return simulate_queue(estimator(machine).plan, machine.workers, attempts, cloud_concurrency)
+
+
 def queue_of(finished: Attempt, *changes: dict[str, Any]) -> list[Attempt]:
     return [
         dataclasses.replace(
@@ -209,14 +214,14 @@ def queue_of(finished: Attempt, *changes: dict[str, Any]) -> list[Attempt]:
 def test_everybody_s_photos_ahead_count_and_a_second_machine_halves_them(finished: Attempt) -> None:
     running = {"status": AttemptStatus.PROCESSING, "stage": "upscaling", "progress": 0.5, "worked_seconds": 1.0}
     attempts = queue_of(finished, running, {}, {}, {})
-    one = simulate_queue(estimator(), attempts, 2)
+    one = simulated(attempts)
     plan = estimator().plan(attempts[1])
     assert plan is not None
     assert one.ends["0"] == pytest.approx(1.0 + plan.saving)
     assert one.ends["3"] == pytest.approx(1.0 + 3 * plan.restoring + plan.saving)
-    assert one.free["local"] == pytest.approx(1.0 + 3 * plan.restoring)
-    assert one.free["siliconflow"] == 0.0
-    two = simulate_queue(estimator(dataclasses.replace(MACHINE, workers=2)), attempts, 2)
+    assert one.end_of_new("local", finished.owner, [plan]) == pytest.approx(1.0 + 4 * plan.restoring + plan.saving)
+    assert one.end_of_new("siliconflow", finished.owner, [plan]) == pytest.approx(plan.seconds)
+    two = simulated(attempts, dataclasses.replace(MACHINE, workers=2))
     assert two.ends["3"] == pytest.approx(1.0 + plan.restoring + plan.restoring - 0.0 + plan.saving, abs=1.1)
     assert two.ends["3"] < one.ends["3"]
 
@@ -224,14 +229,14 @@ def test_everybody_s_photos_ahead_count_and_a_second_machine_halves_them(finishe
 def test_what_was_decoded_ahead_waits_for_the_one_in_work(finished: Attempt) -> None:
     ahead = {"status": AttemptStatus.PROCESSING, "stage": "waiting"}
     running = {"status": AttemptStatus.PROCESSING, "stage": "upscaling", "progress": 0.5, "worked_seconds": 5.0}
-    line = simulate_queue(estimator(), queue_of(finished, ahead, running), 1)
+    line = simulated(queue_of(finished, ahead, running))
     assert line.ends["0"] > line.ends["1"] > 5.0
 
 
 def test_a_model_is_loaded_once_for_all_that_wait(finished: Attempt) -> None:
     options = json.dumps({**json.loads(finished.options_json), "model": "large"})
     attempts = queue_of(finished, {"options_json": options}, {"options_json": options})
-    line = simulate_queue(estimator(), attempts, 1)
+    line = simulated(attempts)
     plan = estimator().plan(attempts[0])
     assert plan is not None
     assert line.ends["1"] == pytest.approx(plan.loading + 2 * plan.restoring + plan.saving)
@@ -239,12 +244,46 @@ def test_a_model_is_loaded_once_for_all_that_wait(finished: Attempt) -> None:
 
 def test_a_photo_of_unknown_work_hides_what_comes_after_it_in_its_lane_alone(finished: Attempt) -> None:
     options = json.dumps({**json.loads(finished.options_json), "model": "unknown"})
-    line = simulate_queue(
-        estimator(), queue_of(finished, {}, {"options_json": options}, {}, {"backend": "siliconflow"}), 1
-    )
+    line = simulated(queue_of(finished, {}, {"options_json": options}, {}, {"backend": "siliconflow"}))
     assert set(line.ends) == {"0", "3"}
-    assert line.free["local"] is None
-    assert line.free["siliconflow"] is not None
+    plan = estimator().plan(finished)
+    assert plan is not None
+    assert line.end_of_new("local", finished.owner, [plan]) is None
+    assert line.end_of_new("siliconflow", finished.owner, [plan]) is not None
+
+
+def test_a_photo_of_another_owner_takes_half_of_the_device_and_waits_for_nobody_s_end(finished: Attempt) -> None:
+    long = {"photo_width": 4000, "photo_height": 4000, "owner": "loud"}
+    running = {"status": AttemptStatus.PROCESSING, "stage": "upscaling", "progress": 0.0, **long}
+    attempts = queue_of(finished, running, long, {"owner": "quiet"}, {"owner": "quiet"}, {"owner": "third"})
+    line = simulated(attempts)
+    small, large = (estimator().plan(attempts[number]) for number in (2, 0))
+    assert small is not None
+    assert large is not None
+    each = small.restoring
+    assert line.ends["2"] == pytest.approx(small.loading + 2 * each + small.saving, abs=0.5)
+    assert line.ends["3"] == pytest.approx(line.ends["2"] + 2 * each, abs=0.5)
+    assert line.ends["0"] == pytest.approx(large.seconds + 3 * each, abs=0.5)
+    mine = line.end_of_new("local", "fourth", [small])
+    assert mine == pytest.approx(line.ends["4"], abs=0.5)  # after the third owner, before the second of the quiet one
+    queued_behind = line.end_of_new("local", "loud", [small])
+    assert queued_behind is not None
+    assert queued_behind > 2 * large.restoring
+
+
+def test_the_pace_of_photos_that_share_the_device_is_not_halved_twice(finished: Attempt) -> None:
+    slow = {"status": AttemptStatus.PROCESSING, "stage": "upscaling", "progress": 0.5}
+    measured = dataclasses.replace(
+        estimator(), pace=Pace(MACHINE, [sample for sample in [sample_of(MACHINE, finished)] if sample])
+    )
+    plan = measured.plan(finished)
+    assert plan is not None
+    assert plan.is_measured
+    rows = queue_of(finished, *({**slow, "worked_seconds": plan.restoring, "owner": owner} for owner in ("a", "b")))
+    together = simulate_queue(measured.plan, 1, rows, 1)
+    assert together.ends["0"] == pytest.approx(plan.restoring + plan.saving)
+    alone = simulate_queue(measured.plan, 1, rows[:1], 1)
+    assert alone.ends["0"] == pytest.approx(plan.restoring + plan.saving)
 
 
 def test_samples_leave_out_albums_and_copies_and_count_passes_and_faces(finished: Attempt) -> None:

@@ -6,27 +6,21 @@ One forecast serves all requests of a moment, since each needs the whole queue.
 from __future__ import annotations
 
 import dataclasses
-import heapq
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from app.api.catalog import Catalog
+from app.api.queue_simulation import QueueForecast, simulate_queue
 from app.api.views import options_of
 from app.options import BackendName, Pages, Quality, RestoreOptions
-from app.stages import Stage
-from app.store import Attempt, AttemptStatus, Job, Store
-from app.time_estimate import Estimate, Machine, Pace, Sample, estimate, machine_of, seconds_left, work_done
+from app.store import Attempt, Job, Store
+from app.time_estimate import Estimate, Machine, Pace, Sample, estimate, machine_of, work_done
 
 KEPT_SECONDS = 1.0
 MOST_ATTEMPTS = 500  # beyond that nobody waits for a number of seconds
 _SIDE_OF_A_MEGAPIXEL = 1000
 GUESSED_FACES = 0.5  # of a photo, until photos with faces were seen
-_EARLIEST = {
-    Stage.ENCODING: 0,
-    Stage.WAITING: 2,
-    Stage.DECODING: 2,
-}  # what is being restored: 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,21 +54,6 @@ class Estimator:
                 }
             )
         return rows
-
-
-@dataclasses.dataclass(frozen=True)
-class QueueForecast:
-    """The queue at one moment, in seconds from it.
-
-    Attributes:
-        seen: the attempts that had not ended.
-        ends: when each of them will have; without those for which nothing is known.
-        free: when a photo that came now would begin, by backend; None while nobody can tell.
-    """
-
-    seen: frozenset[str]
-    ends: Mapping[str, float]
-    free: Mapping[str, float | None]
 
 
 class Forecast:
@@ -117,7 +96,8 @@ class Forecast:
             kept = self._kept
             if kept is None or self._clock() - kept[0] > max_age_seconds:
                 estimator = self._look()
-                line = simulate_queue(estimator, self._store.active(MOST_ATTEMPTS), self._cloud_concurrency)
+                rows, workers = self._store.active(MOST_ATTEMPTS), estimator.machine.workers
+                line = simulate_queue(estimator.plan, workers, rows, self._cloud_concurrency)
                 kept = self._kept = (self._clock(), estimator, line)
         return kept[1], kept[2]
 
@@ -127,43 +107,6 @@ class Forecast:
         recent = self._store.recent_completed()
         samples = [sample for attempt in recent if (sample := sample_of(machine, attempt)) is not None]
         return Estimator(machine, Pace(machine, samples), mean_faces(recent))
-
-
-def simulate_queue(estimator: Estimator, active: Sequence[Attempt], cloud_concurrency: int) -> QueueForecast:
-    """Let the attempts that have not ended run in their order, each in the first place of its lane to be free."""
-    places = {
-        BackendName.LOCAL.value: [0.0] * estimator.machine.workers,
-        BackendName.SILICONFLOW.value: [0.0] * cloud_concurrency,
-    }
-    ends: dict[str, float] = {}
-    blind: set[str] = set()  # lanes whose next photos cannot be foretold
-    loaded: set[str | None] = set()
-    for attempt in sorted(active, key=_turn):
-        planned = estimator.plan(attempt)
-        lane = places.get(attempt.backend)
-        if planned is None or lane is None or attempt.backend in blind:
-            blind.add(attempt.backend)
-            continue
-        if planned.model in loaded:
-            planned = dataclasses.replace(planned, loading=0.0)
-        loaded.add(planned.model)
-        left = planned.seconds
-        if attempt.status is AttemptStatus.PROCESSING:
-            left = seconds_left(planned, attempt.stage, attempt.progress, attempt.worked_seconds)
-        saving = min(left, planned.saving)  # while the next one is being restored
-        begins = 0.0 if attempt.stage == Stage.ENCODING else heapq.heappop(lane)
-        ends[attempt.id] = begins + left
-        if attempt.stage != Stage.ENCODING:
-            heapq.heappush(lane, begins + left - saving)
-    seen = frozenset(attempt.id for attempt in active)
-    return QueueForecast(seen, ends, {name: None if name in blind else min(lane) for name, lane in places.items()})
-
-
-def _turn(attempt: Attempt) -> int:
-    """What is being saved or restored comes before what was decoded ahead, and that before what waits in the queue."""
-    if attempt.status is AttemptStatus.QUEUED:
-        return len(_EARLIEST)
-    return next((place for stage, place in _EARLIEST.items() if attempt.stage == stage), 1)
 
 
 def sample_of(machine: Machine, attempt: Attempt) -> Sample | None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import Unavailable
+from app.errors import Cancelled, Unavailable
 from app.images import Box, Overview, PatchWindow, Picture
 from app.notices import Notice, NoticeKind, notice
 from app.options import Quality, RestoreOptions, output_size
@@ -98,6 +98,8 @@ class Restorer:
         """See `PhotoRestorer`. A photo without colours stays without, also where its file keeps it as RGB."""
         photo = dataclasses.replace(picture, grey=picture.is_colourless())
         run = self._prepare(photo, options, on_progress)
+        if not on_progress(0.0, Stage.UPSCALING):  # loading ends here: from now on progress goes by work
+            raise Cancelled
         started = time.monotonic()
         found = find_faces(run.faces, photo.rgb) if run.faces is not None else ()
         share = _share_of_faces(run, found, photo)

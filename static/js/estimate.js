@@ -8,6 +8,7 @@ import { text } from "./text.js";
 
 const ASK_AFTER_MILLISECONDS = 200; // of rest, while somebody chooses
 const LONGER_SHARE = 0.25, LONGER_SECONDS = 3; // an estimate that grows by more than this is told, else the count rests
+const LATE_SECONDS = 1; // after which a countdown at its end says that it was wrong
 const NEARLY_DONE = 0.9;
 const EXAMPLE = { width: 1000, height: 1000 };
 const MOST_SIZES = 50; // that the service takes in one question
@@ -98,9 +99,10 @@ export class RemainingTime {
     if (known.told !== job.seconds_left) this.#take(known, job.seconds_left, now);
     this.#known.set(job.job_id, known);
     const left = known.end - now;
-    if (left < 1) return job.progress < NEARLY_DONE ? text("time.longer") : text("time.nearly_done");
-    if (known.longer) return text("time.longer_left", { time: duration(left) });
-    return text(job.status === "queued" ? "time.about" : "time.left", { time: duration(left) });
+    if (left < 1 && job.progress >= NEARLY_DONE) return text("time.nearly_done");
+    if (left < -LATE_SECONDS) return text("time.longer");
+    if (known.longer && left >= 1) return text("time.longer_left", { time: duration(left) });
+    return text(job.status === "queued" ? "time.about" : "time.left", { time: duration(Math.max(1, left)) });
   }
 
   /** Take a new estimate over: a shorter one at once, a little longer one by resting, a much longer one said as such. */

@@ -10,7 +10,7 @@ from pydantic import WithJsonSchema
 from starlette.responses import JSONResponse, Response
 
 from app.api import request_schemas, schemas
-from app.api.dependencies import AppContext, get_context
+from app.api.dependencies import AppContext, get_context, get_owner
 from app.api.forecast import Estimator
 from app.api.json_bodies import PRESET_FIELD, options_of
 from app.errors import Unprocessable
@@ -43,7 +43,7 @@ class EstimatedResult(schemas.Shape):
 
 
 class EstimateShape(schemas.Shape):
-    """A dry run. `seconds` is the work for all photos, `seconds_ahead` the queue before them, both null while unknown.
+    """A dry run. `seconds` is the work for all photos, `seconds_ahead` what the queue adds, both null while unknown.
 
     `measured`: the model that would run has run here before. `loading_seconds` is part of `seconds`.
     """
@@ -71,19 +71,22 @@ async def estimate_job(
     context = get_context(request)
     sizes = [_size_of(text) for text in size]
     fields = {k: v for k, v in request.query_params.items() if k in FIELDS or k == PRESET_FIELD}
-    return JSONResponse(await context.run(_estimated, context, sizes, fields))
+    return JSONResponse(await context.run(_estimated, context, get_owner(request), sizes, fields))
 
 
-def _estimated(context: AppContext, sizes: Sequence[tuple[int, int]], fields: dict[str, str]) -> dict[str, Any]:
+def _estimated(
+    context: AppContext, owner: str, sizes: Sequence[tuple[int, int]], fields: dict[str, str]
+) -> dict[str, Any]:
     options = options_of(fields, context.catalog)
     for width, height in sizes:
         check_output(width * height, options.scale, context.limits.max_output_megapixels)
     estimator, line = context.forecast.now()
     plans = _plans(estimator, sizes, options)
-    ahead = line.free.get(options.backend)
+    seconds = None if plans is None else _total(plans)
+    end = None if plans is None else line.end_of_new(options.backend, owner, plans)
     return {
-        "seconds": None if plans is None else _total(plans),
-        "seconds_ahead": None if ahead is None else round(ahead, 1),
+        "seconds": seconds,
+        "seconds_ahead": None if end is None or seconds is None else round(max(0.0, end - seconds), 1),
         "loading_seconds": None if plans is None else round(plans[0].loading, 1),
         "measured": plans is not None and all(plan.is_measured for plan in plans),
         "model": plans[0].model if plans else None,
