@@ -1,8 +1,8 @@
 """How long one owner's photos wait while another owner keeps the queue full, with the limits that are on by default.
 
 The quiet owner sends a photo when the last one has ended. `started_at` of a row is its claim, which comes before the
-photo is decoded; the start that counts here is when the first part of a network has run over the photo, since before it
-the photo may still wait for the device. The flooder keeps as many photos waiting as he may have, and sends again when
+photo is decoded; the start that counts here is when a network begins to run over the photo, since before it the photo
+may still wait for the device. The flooder keeps as many photos waiting as he may have, and sends again when
 he is told to.
 """
 
@@ -94,17 +94,13 @@ def _one(client: httpx2.Client, photo: bytes) -> Waits:
             state = json.loads(line.removeprefix("data: ")) if line.startswith("data: {") else {}
             if state.get("status") in _ENDED:
                 break
-            if started_at is None and state.get("status") == "processing" and _has_begun(state):
+            if started_at is None and state.get("status") == "processing" and state["stage"] not in _NOT_RESTORING:
                 started_at = time.time()
     (attempt,) = client.get(f"/api/v1/jobs/{job_id}").raise_for_status().json()["attempts"]
     created_at, claimed_at, ended_at = attempt["created_at"], attempt["started_at"], attempt["ended_at"]
     restoring = attempt["result"]["seconds"]
     begun_at = started_at or ended_at - restoring  # without a message in between it was as quick as that
     return Waits(claimed_at - created_at, begun_at - created_at, ended_at - created_at, restoring)
-
-
-def _has_begun(state: dict[str, Any]) -> bool:
-    return state["stage"] not in _NOT_RESTORING and state["progress"] > 0
 
 
 @contextlib.contextmanager
