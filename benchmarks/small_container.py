@@ -1,7 +1,8 @@
 """Whether the service lives in a small container: real networks and photos of many sizes below a memory limit.
 
-The service runs in a control group of its own (root is needed), as a container runs it. It is sent small photos side by
-side, faces, alpha, 16 bits, the ensemble, the largest result that its own admission takes, and one that is over it.
+The service runs in a control group of its own (root is needed), as a container runs it. Two owners, whose photos share
+the device, send it small photos side by side, faces, alpha, 16 bits, the ensemble, the largest result that its own
+admission takes, and one that is over it.
 Exit status 1 when the kernel killed a process, when an accepted photo does not end as completed, or when the one over
 is not refused with `memory_too_small`.
 
@@ -11,6 +12,7 @@ Run: `python -m benchmarks.small_container --weights FOLDER [--limit-mb 2048] [-
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import sys
@@ -32,6 +34,7 @@ from benchmarks.running_service import RunningService, running_service
 MEGABYTE = 1 << 20
 _SIDE_BY_SIDE = 4
 _LONGEST_SECONDS = 3600.0
+_KEYS = ("a-key-of-the-first-owner", "a-key-of-the-second-owner")
 _FAST = {"model": "realesr-general-x4v3", "face_enhance": "false"}
 
 
@@ -62,6 +65,7 @@ def groups(budget_bytes: int, *, quick: bool) -> Iterator[list[dict[str, Any]]]:
     yield [{"side": 100, "kind": "rgb8", "form": {"quality": "best"}}]
     third = int(largest_side("rgb16", 8.0, budget_bytes) / math.sqrt(3))
     yield [{"side": third, "kind": "rgb16", "form": {**_FAST, "scale": "8"}} for _ in range(3)]
+    yield [{"side": 256, "kind": "rgb8", "form": {"model": "RealESRGAN_x4plus"}} for _ in range(2)]
     for kind in ("jpeg", "rgba16"):
         yield [{"side": largest_side(kind, 8.0, budget_bytes), "kind": kind, "form": {**_FAST, "scale": "8"}}]
     yield [{"side": 1600, "kind": "rgb8", "form": {**_FAST, "scale": "1"}}]
@@ -70,16 +74,18 @@ def groups(budget_bytes: int, *, quick: bool) -> Iterator[list[dict[str, Any]]]:
 def run(weights: Path, limit_mb: int, *, quick: bool) -> dict[str, Any]:
     """Send everything; what became of each photo, and the kernel's word."""
     budget = limit_mb * MEGABYTE
+    settings: dict[str, Any] = {"API_KEY": ",".join(_KEYS), "MAX_OUTPUT_MEGAPIXELS": "400"}
     with (
         tempfile.TemporaryDirectory() as folder,
         control_group(budget) as group,
-        running_service(weights, inside=group.inside, MAX_OUTPUT_MEGAPIXELS="400") as service,
+        running_service(weights, headers={"X-API-KEY": _KEYS[0]}, inside=group.inside, **settings) as service,
     ):
         loaded = group.unreclaimable_bytes()
         rows: list[dict[str, Any]] = []
         for photos in groups(budget, quick=quick):
             with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
-                rows += pool.map(lambda photo: _send(service, Path(folder), photo), photos)
+                keys = itertools.cycle(_KEYS)
+                rows += pool.map(lambda photo, key: _send(service, Path(folder), photo, key), photos, keys)
             print(rows[-len(photos) :], f"kills {group.kills()}", flush=True)
         over = {"side": largest_side("grey8", 8.0, budget) + 1, "kind": "grey8", "form": {**_FAST, "scale": "8"}}
         return {
@@ -88,7 +94,7 @@ def run(weights: Path, limit_mb: int, *, quick: bool) -> dict[str, Any]:
             "peak_mb": group.peak_bytes() // MEGABYTE,
             "kills": group.kills(),
             "photos": rows,
-            "over": _send(service, Path(folder), over),
+            "over": _send(service, Path(folder), over, _KEYS[0]),
         }
 
 
@@ -101,12 +107,12 @@ def faults_of(found: dict[str, Any]) -> list[str]:
     return faults
 
 
-def _send(service: RunningService, folder: Path, photo: dict[str, Any]) -> dict[str, Any]:
+def _send(service: RunningService, folder: Path, photo: dict[str, Any], key: str) -> dict[str, Any]:
     """Send one photo and wait for its end: `completed`, or the code of what went wrong."""
     path = folder / f"{photo['side']}-{photo['kind']}.{suffix_of(photo['kind'])}"
     if not path.exists():
         write_photo(path, photo["side"], photo["kind"])
-    with httpx2.Client(base_url=service.url, timeout=_LONGEST_SECONDS) as client:
+    with httpx2.Client(base_url=service.url, timeout=_LONGEST_SECONDS, headers={"X-API-KEY": key}) as client:
         answer = client.post("/api/v1/enhance", files={"file": (path.name, path.read_bytes())}, data=photo["form"])
         if answer.status_code != 202:
             return {**photo, "end": answer.json()["code"]}
