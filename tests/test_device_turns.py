@@ -169,8 +169,17 @@ def test_a_preview_that_nobody_waits_for_any_more_stops_wherever_it_is() -> None
 class StepwisePhoto:
     """A photo in a thread of its own that takes a step when the test says so, on a clock that only its steps move."""
 
-    def __init__(self, turns: DeviceTurns, clock: Clock, name: str, log: list[str]) -> None:
+    def __init__(
+        self,
+        turns: DeviceTurns,
+        clock: Clock,
+        name: str,
+        log: list[str],
+        step_seconds: float = SLICE_SECONDS / 2,
+        steps: int = 3,
+    ) -> None:
         self._turns, self._clock, self._name, self._log = turns, clock, name, log
+        self._step_seconds, self._count = step_seconds, steps
         self._steps, self.is_wanted = threading.Semaphore(0), True
         self.lent_seconds, self.stopped = 0.0, False
         self.thread = threading.Thread(target=self._run)
@@ -186,9 +195,9 @@ class StepwisePhoto:
         try:
             with self._turns.photo(lambda: self.is_wanted) as turn:
                 paced = turn.paced(lambda fraction, stage: self.is_wanted)
-                for _ in range(3):
+                for _ in range(self._count):
                     self._steps.acquire()
-                    self._clock.now += SLICE_SECONDS / 2
+                    self._clock.now += self._step_seconds
                     self._log.append(self._name)
                     if not paced(0.5, Stage.UPSCALING):
                         raise Cancelled
@@ -211,6 +220,24 @@ def test_a_photo_that_comes_is_next_and_then_both_take_time_slices() -> None:
         photo.thread.join(10)
     assert log == ["first", "first", "second", "second", "first", "second"]
     assert (first.lent_seconds, second.lent_seconds) == (SLICE_SECONDS, SLICE_SECONDS / 2)
+
+
+def test_a_photo_of_long_steps_gets_no_more_of_the_device_than_one_of_short_steps() -> None:
+    clock, log = Clock(), list[str]()
+    turns = DeviceTurns(clock)
+    long = StepwisePhoto(turns, clock, "long", log, 4 * SLICE_SECONDS)
+    long.step()
+    short = StepwisePhoto(turns, clock, "short", log, SLICE_SECONDS, 9)
+    until(lambda: turns.photos_waiting == 1)
+    long.step()
+    for _ in range(4):
+        short.step()
+    long.step()
+    long.thread.join(10)
+    for _ in range(5):
+        short.step()
+    short.thread.join(10)
+    assert log == ["long", "long", *4 * ["short"], "long", *5 * ["short"]]
 
 
 def test_photos_that_stop_while_they_wait_for_the_device_leave_at_once_and_others_keep_it() -> None:

@@ -52,13 +52,25 @@ class _Patch(Generic[Answer]):
 
 
 class PhotoTurn:
-    """The turns of one photo. `lent_seconds` is how long it stood still for previews and for other photos."""
+    """The turns of one photo.
+
+    Attributes:
+        lent_seconds: how long it stood still for previews and for other photos.
+        worked_seconds: how long it had the device in its earlier turns, counted from where the one at work stood when
+            it came.
+        taken_at: when its last turn began, None before the first.
+        has_device: whether it is its turn.
+    """
 
     def __init__(self, turns: DeviceTurns) -> None:
         self._turns = turns
-        self.lent_seconds = 0.0
-        self.taken_at: float | None = None  # None while it has not had the device yet
+        self.lent_seconds = self.worked_seconds = 0.0
+        self.taken_at: float | None = None
         self.has_device = False
+
+    def worked_by(self, now: float) -> float:
+        """`worked_seconds` with the present turn."""
+        return self.worked_seconds + (now - self.taken_at if self.has_device and self.taken_at is not None else 0.0)
 
     def paced(self, on_progress: OnProgress) -> OnProgress:
         """The progress of the photo, which after each step lets one preview in, and another photo whose turn it is.
@@ -89,6 +101,7 @@ class DeviceTurns:
         self._clock = clock
         self._moved = threading.Condition()
         self._taken = False
+        self._at_work: PhotoTurn | None = None
         self._line: deque[PhotoTurn] = deque()  # of photos that wait for the device, at its head the next one
         self._waiting: deque[_Patch[Any]] = deque()
         self._owed_seconds = 0.0  # how long photos work before the next preview may go in
@@ -115,6 +128,8 @@ class DeviceTurns:
         """
         turn = PhotoTurn(self)
         with self._moved:
+            if self._at_work is not None:
+                turn.worked_seconds = self._at_work.worked_by(self._clock())
             self._line.append(turn)
         try:
             if not self._await_device(turn, is_wanted):
@@ -189,15 +204,22 @@ class DeviceTurns:
             if not self._line or not self._is_due(turn):
                 return True
             self._count_work()
+            turn.worked_seconds = turn.worked_by(self._clock())
             turn.has_device = False
             self._line.append(turn)
             self._free()
         return self._await_device(turn, beat)
 
     def _is_due(self, turn: PhotoTurn) -> bool:
-        """Whether the next photo in the line gets the device now: one that comes at once, else after a time slice."""
+        """Whether the next photo in the line gets the device now: one that comes at once, else after a time slice.
+
+        Steps of one photo may take ten times as long as those of the other, so who has worked less goes on.
+        """
         assert turn.taken_at is not None
-        return self._line[0].taken_at is None or self._clock() - turn.taken_at >= SLICE_SECONDS
+        now, other = self._clock(), self._line[0]
+        if other.taken_at is None:
+            return True
+        return now - turn.taken_at >= SLICE_SECONDS and turn.worked_by(now) >= other.worked_seconds
 
     def _await_device(self, turn: PhotoTurn, is_wanted: IsWanted) -> bool:
         """Wait at the place in the line; False, without the device, when it is not wanted any more."""
@@ -219,6 +241,7 @@ class DeviceTurns:
                 return False
             self._line.popleft()
             self._taken = turn.has_device = True
+            self._at_work = turn
             self._looked_at = turn.taken_at = self._clock()
             return True
 
@@ -264,7 +287,7 @@ class DeviceTurns:
         self._looked_at = now
 
     def _free(self) -> None:
-        self._taken = False
+        self._taken, self._at_work = False, None
         self._moved.notify_all()
 
 
