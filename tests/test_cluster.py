@@ -162,7 +162,9 @@ def test_without_its_worker_it_is_not_ready_and_still_takes_jobs(tmp_path: Path)
     with serving(open_app(tmp_path, url, restores=False)) as api:
         health = api.get("/health/ready")
         assert (health.status_code, health.json()["status"]) == (503, "failing")
-        assert health.json()["reasons"] == ["No worker is running, so photos wait; start one: python3 run.py worker"]
+        assert health.json()["reasons"] == [
+            "No worker is running, so photos wait until whoever runs the service starts one: python3 run.py worker"
+        ]
         job = api.post("/api/v1/enhance", files={"file": ("cat.png", photo())})
         assert job.status_code == 202
         assert_problem(api.post("/api/v1/models/warmup"), 503, "no_worker")

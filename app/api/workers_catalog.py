@@ -32,7 +32,7 @@ WARM_UP_SECONDS = 60.0  # a worker hears of it with its next report, loads and r
 LOOK_FOR_WARM_UP_SECONDS = 0.5
 NO_WORKER = say(
     HealthReason.NO_WORKER,
-    "No worker is running, so photos wait; start one: {command}",
+    "No worker is running, so photos wait until whoever runs the service starts one: {command}",
     command="python3 run.py worker",
 )
 _NO_LOCAL_WORKER = "no worker with networks is running; start one: python3 run.py worker"
