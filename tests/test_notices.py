@@ -83,7 +83,7 @@ def test_only_the_text_for_operators_without_the_button_names_a_command(language
         if {"command", "file"} & (names or set()) and code != HealthReason.NO_WORKER:
             assert f"missing.{code}" in texts
     named = {key for key, words in texts.items() if re.search(r"\{command\}|run\.py", str(words))}
-    assert named == {"install.command", "reason.no_worker"}
+    assert named == {"install.command"}
 
 
 def test_a_sentence_is_its_text_and_knows_what_it_says() -> None:

@@ -199,7 +199,7 @@ def test_a_long_tile_tells_how_far_it_is_and_can_be_stopped(model: str, precisio
 
     def on_tile(fraction: float) -> bool:
         told.append(fraction)
-        return len(told) < 16
+        return len(told) < 13
 
     def note(fraction: float) -> bool:
         told.append(fraction)
