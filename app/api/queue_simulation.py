@@ -114,7 +114,7 @@ class QueueForecast:
         for photo, later in zip(mine[1:], plans[1:], strict=True):
             photo.seconds = later.restoring  # the network is loaded once
         lane.waiting = _in_turn([*lane.waiting, *mine])
-        return lane.run()[NEW]
+        return lane.run().get(NEW)
 
 
 def simulate_queue(plan: Plan, workers: int, active: Sequence[Attempt], cloud_concurrency: int) -> QueueForecast:
