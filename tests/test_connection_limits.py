@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from app.api import connection_limits
-from app.api.connection_limits import ConnectionLimits, connections_within, raise_descriptor_limit
+from app.api.connection_limits import ConnectionLimits, connections_within, raise_descriptor_limit, unread_bytes
 from tests.harness import until
 from tests.http_service import free_port, photo
 
@@ -28,6 +28,10 @@ class Connection:
 
     def __init__(self) -> None:
         self.ended = False
+        self.unread = False
+
+    def has_unread_bytes(self) -> bool:
+        return self.unread
 
     def evict(self) -> None:
         self.ended = True
@@ -63,6 +67,29 @@ def test_without_an_idle_connection_the_newcomer_is_refused() -> None:
     limits.release(held[0])
     acquire(limits, "b", 1)
     assert not any(connection.ended for connection in held)
+
+
+def test_a_connection_whose_request_has_come_is_not_ended() -> None:
+    limits = ConnectionLimits(most=2)
+    first, second = acquire(limits, "a", 2)
+    first.unread = True
+    (third,) = acquire(limits, "b", 1)
+    assert (first.ended, second.ended) == (False, True)
+    third.unread = True
+    acquire(limits, "b", 1)
+    assert (first.ended, third.ended) == (True, False)
+
+
+def test_unread_bytes_of_a_socket_are_counted() -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            assert unread_bytes(ours.fileno()) == 0
+            theirs.sendall(b"GET")
+            assert unread_bytes(ours.fileno()) == 3
+        assert ours.recv(10) == b"GET"
+        assert unread_bytes(ours.fileno()) == 0  # the end of a connection is no request
+    assert unread_bytes(ours.fileno()) == 0
 
 
 def test_an_address_takes_places_only_from_itself() -> None:
@@ -118,7 +145,10 @@ def short_of_descriptors(folder: Path, log: Path) -> Iterator[int]:
 
 
 def test_a_flood_of_connections_costs_no_photo_and_says_little(tmp_path: Path) -> None:
-    """The attack: more idle connections than descriptors, held open by the client, while photos are sent."""
+    """The attack: more idle connections than descriptors, held open by the client, while photos are sent.
+
+    Each photo has its own connection: a kept one is idle longest and may be ended in the moment in which it is used.
+    """
     log = tmp_path / "log"
     with short_of_descriptors(tmp_path, log) as port, contextlib.ExitStack() as held:
         client = held.enter_context(httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=10))
@@ -128,7 +158,8 @@ def test_a_flood_of_connections_costs_no_photo_and_says_little(tmp_path: Path) -
                 plain = held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
                 with contextlib.suppress(OSError):
                     plain.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n\r\n")
-            jobs.append(client.post("/enhance", files={"files": photo()}).json()["job_id"])
+            sent = httpx2.post(f"{client.base_url}/enhance", files={"files": photo()}, timeout=10)
+            jobs.append(sent.json()["job_id"])
         for job_id in jobs:
             until(lambda job_id=job_id: client.get(f"/status/{job_id}").json()["status"] == "completed")  # type: ignore[misc]
         began = time.monotonic()

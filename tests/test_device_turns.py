@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.backends.device_turns import SLICE_SECONDS, Beat, DeviceTurns, PhotoTurn
+from app.backends.device_turns import HOLD_SECONDS, SLICE_SECONDS, Beat, DeviceTurns, PhotoTurn
 from app.errors import Cancelled, Unavailable
 from app.stages import Stage
 from tests.harness import until
@@ -188,8 +188,12 @@ class StepwisePhoto:
     def step(self) -> None:
         """Let it work for half a time slice; returns when it has, if it has the device."""
         before = len(self._log)
-        self._steps.release()
+        self.permit()
         until(lambda: len(self._log) > before)
+
+    def permit(self) -> None:
+        """Let it work, whenever it has the device."""
+        self._steps.release()
 
     def _run(self) -> None:
         try:
@@ -267,3 +271,35 @@ def test_the_device_is_not_free_while_a_photo_is_about_to_take_it() -> None:
     turns._line.append(PhotoTurn(turns))  # as it is between the end of one turn and the beginning of the next
     with turns.if_free() as is_free:
         assert not is_free
+
+
+def test_a_photo_at_work_stands_still_while_another_one_is_decoded_and_goes_after_it() -> None:
+    clock, log = Clock(), list[str]()
+    turns = DeviceTurns(clock)
+    first = StepwisePhoto(turns, clock, "first", log, HOLD_SECONDS / 10)
+    with turns.expecting():
+        first.step()
+        first.permit()  # which it does not use now
+    second = StepwisePhoto(turns, clock, "second", log, HOLD_SECONDS / 10, 2)
+    second.step()
+    second.step()  # it is not held itself
+    first.step()
+    for photo in (first, second):
+        photo.thread.join(10)
+    assert log == ["first", "second", "second", "first", "first"]
+    assert first.lent_seconds == pytest.approx(2 * HOLD_SECONDS / 10)
+
+
+def test_a_photo_at_work_stands_still_for_no_longer_than_a_moment() -> None:
+    """While a large photo is decoded, and after one that could not be."""
+    clock, log = Clock(), list[str]()
+    turns = DeviceTurns(clock)
+    only = StepwisePhoto(turns, clock, "only", log, HOLD_SECONDS)
+    with turns.expecting():
+        only.step()
+        only.step()
+    with turns.expecting():
+        pass
+    only.step()
+    only.thread.join(10)
+    assert not only.thread.is_alive()

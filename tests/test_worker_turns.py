@@ -5,6 +5,7 @@ Where the backend shares its device not even behind that one.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -147,6 +148,7 @@ def share_device(harness: Harness, worker: Worker) -> tuple[Gate, list[list[str]
             gate(number)
 
     harness.backend.shares_device = True
+    harness.backend.expecting_photo = contextlib.nullcontext
     harness.backend.on_tile = on_tile
     return gate, together
 
@@ -188,6 +190,31 @@ def test_a_photo_is_restored_beside_another_only_where_a_second_network_fits(mak
     gate.opened.set()
     until(lambda: ended(harness))
     assert together[:2] == ([[LOUD], [QUIET]] if lacking_bytes else [[LOUD], [LOUD, QUIET]])
+
+
+@pytest.mark.parametrize("memory_bytes", [None, PROCESS_BYTES + NETWORK_BYTES])
+def test_the_photo_of_an_owner_who_had_none_is_decoded_in_haste(make: Make, memory_bytes: int | None) -> None:
+    """Where the two will share the device; a second photo of either owner makes nobody stand still."""
+    harness, worker = make(memory_bytes=memory_bytes)
+    gate, _ = share_device(harness, worker)
+    expected: list[list[str]] = []
+
+    @contextlib.contextmanager
+    def expecting() -> Iterator[None]:
+        expected.append(at_work(worker))
+        yield
+
+    harness.backend.expecting_photo = expecting
+    worker.start()
+    submit(harness, LOUD, 3)
+    until(lambda: (at_work(worker), ahead(worker)) == ([LOUD], [LOUD]))
+    submit(harness, QUIET, 2)
+    if memory_bytes is None:
+        until(lambda: (at_work(worker), ahead(worker)) == ([LOUD, QUIET], [LOUD, QUIET]))
+        assert expected == [[LOUD]]
+    gate.opened.set()
+    until(lambda: ended(harness))
+    assert memory_bytes is None or expected == []
 
 
 def test_photos_that_fail_while_they_are_decoded_leave_nobody_asleep(make: Make) -> None:

@@ -22,6 +22,10 @@ WANTED_DESCRIPTORS = 16_384
 class Evictable(Protocol):
     """A connection that can be ended while it is idle."""
 
+    def has_unread_bytes(self) -> bool:
+        """Whether the client has sent what nobody has read yet: a request may be under way that would be lost."""
+        ...
+
     def evict(self) -> None:
         """Close it at once."""
         ...
@@ -79,11 +83,14 @@ class ConnectionLimits:
             self._idle[connection] = None
 
     def _evict(self, address: str | None) -> bool:
-        """End the connection that has been idle longest, of one address or of all; False when none is idle."""
-        idle = (one for one in self._idle if address is None or self._addresses[one] == address)
-        oldest = next(idle, None)
-        if oldest is None:
+        """End the connection that has been idle longest, of one address or of all; False when none is idle.
+
+        One with unread bytes goes only where all have some: its request would be lost without an answer.
+        """
+        idle = [one for one in self._idle if address is None or self._addresses[one] == address]
+        if not idle:
             return False
+        oldest = next((one for one in idle if not one.has_unread_bytes()), idle[0])
         self.release(oldest)
         oldest.evict()
         return True
@@ -96,6 +103,21 @@ class ConnectionLimits:
         except ValueError:
             return False
         return any(parsed in network for network in self._proxies)
+
+
+def unread_bytes(descriptor: int) -> int:
+    """How many bytes have come on a socket that nobody has read; 0 where it is closed or nothing can tell."""
+    if sys.platform == "win32":
+        return 0
+    import fcntl
+    import termios
+
+    count = bytearray(4)
+    try:
+        fcntl.ioctl(descriptor, termios.FIONREAD, count)
+    except (OSError, ValueError):
+        return 0
+    return int.from_bytes(count, sys.byteorder)
 
 
 def raise_descriptor_limit() -> int:

@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from app.api.auth.rate_limits import network_of
-from app.api.connection_limits import ConnectionLimits
+from app.api.connection_limits import ConnectionLimits, unread_bytes
 
 HEAD_SECONDS = 15.0
 HEAD_BYTES = 64 * 1024
@@ -135,6 +135,11 @@ class TimedProtocol(HttpToolsProtocol):
             self.transport.abort()
         else:
             self.transport.close()
+
+    def has_unread_bytes(self) -> bool:
+        """Whether the client's next bytes lie in the socket, to be read in the loop's next turn."""
+        held = self.transport.get_extra_info("socket")
+        return held is not None and unread_bytes(held.fileno()) > 0
 
     def end_counting(self) -> None:
         """Give the connection's place back and end its timers."""

@@ -24,6 +24,8 @@ BUSY_RETRY_SECONDS = 10
 _IDLE_SECONDS = 1.0  # without a photo, after which nothing is owed to any
 _LOOK_SECONDS = 0.5
 SLICE_SECONDS = 0.25  # how long a photo works before another one that is at work too gets its turn
+HOLD_SECONDS = 0.1  # how long at most the photo at work stands still while another one is decoded
+_COMES_WITHIN_SECONDS = 0.02  # from the end of its decoding until it waits for the device
 Answer = TypeVar("Answer")
 Beat = Callable[[], bool]  # tells that the work goes on; False: stop
 
@@ -104,6 +106,7 @@ class DeviceTurns:
         self._at_work: PhotoTurn | None = None
         self._line: deque[PhotoTurn] = deque()  # of photos that wait for the device, at its head the next one
         self._waiting: deque[_Patch[Any]] = deque()
+        self._held_until = float("-inf")
         self._owed_seconds = 0.0  # how long photos work before the next preview may go in
         self._looked_at = 0.0
         self._photo_ended_at = float("-inf")
@@ -128,9 +131,11 @@ class DeviceTurns:
         """
         turn = PhotoTurn(self)
         with self._moved:
+            self._held_until = float("-inf")
             if self._at_work is not None:
                 turn.worked_seconds = self._at_work.worked_by(self._clock())
             self._line.append(turn)
+            self._moved.notify_all()
         try:
             if not self._await_device(turn, is_wanted):
                 raise Cancelled
@@ -141,6 +146,21 @@ class DeviceTurns:
                     self._count_work()
                     self._photo_ended_at = self._looked_at
                     self._free()
+
+    @contextlib.contextmanager
+    def expecting(self) -> Iterator[None]:
+        """While the block decodes another photo, the one at work stands still after its step: they share processors.
+
+        For `HOLD_SECONDS` at most, so that a large photo cannot keep the device idle.
+        """
+        with self._moved:
+            self._held_until = self._clock() + HOLD_SECONDS
+        try:
+            yield
+        finally:
+            with self._moved:
+                self._held_until = min(self._held_until, self._clock() + _COMES_WITHIN_SECONDS)
+                self._moved.notify_all()
 
     @contextlib.contextmanager
     def if_free(self) -> Iterator[bool]:
@@ -201,6 +221,7 @@ class DeviceTurns:
     def let_photo_in(self, turn: PhotoTurn, beat: Beat) -> bool:
         """In the thread of the photo at work: wait for its next turn where another one is due; False: stop at once."""
         with self._moved:
+            self._hold_still()
             if not self._line or not self._is_due(turn):
                 return True
             self._count_work()
@@ -209,6 +230,11 @@ class DeviceTurns:
             self._line.append(turn)
             self._free()
         return self._await_device(turn, beat)
+
+    def _hold_still(self) -> None:
+        """Let the photo that is expected come, and be next."""
+        while not self._line and (left := self._held_until - self._clock()) > 0:
+            self._moved.wait(left)
 
     def _is_due(self, turn: PhotoTurn) -> bool:
         """Whether the next photo in the line gets the device now: one that comes at once, else after a time slice.

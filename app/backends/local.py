@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,11 @@ class LocalBackend(PatchRestoring):
             result = self._in_order(picture, options, turn.paced(on_progress), mask)
         own_seconds = max(0.0, result.seconds - turn.lent_seconds)
         return dataclasses.replace(result, params={"engine": self._engine, **result.params}, seconds=own_seconds)
+
+    def expecting_photo(self) -> AbstractContextManager[None]:
+        """See `DeviceSharing`; a card computes elsewhere than the decoder, so it goes on."""
+        uses_card = profile_of(self._restorer.setup.device.value).released_when_idle
+        return contextlib.nullcontext() if uses_card else self._turns.expecting()
 
     def result_facts(self, options: RestoreOptions) -> dict[str, Any] | None:
         """See `Repeatable`; None when the options cannot be served. Hashes a weight file once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -38,6 +39,10 @@ class DeviceSharing(Protocol):
     """A backend with one device, on which photos of several threads take turns step by step."""
 
     shares_device: bool
+
+    def expecting_photo(self) -> AbstractContextManager[None]:
+        """While the block decodes another owner's photo, the one at work may leave the processor to it for a moment."""
+        ...
 
 
 class Receipts(Protocol):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
+from app.backends.protocol import Backend, DeviceSharing
 from app.images import Picture
 from app.images.drawn_mask import Mask
 from app.options import RestoreOptions
@@ -37,3 +39,9 @@ class Prepared:
     cache_key: str | None = None
     mask: Mask | None = None  # (H, W) bool that the attempt came with
     shares_device: bool = False
+
+
+def expecting_photo(backend: Backend | None) -> AbstractContextManager[None]:
+    """While the block decodes a photo, another one at work on a shared device may make room; see `DeviceSharing`."""
+    sharing: object = backend
+    return sharing.expecting_photo() if isinstance(sharing, DeviceSharing) else nullcontext()

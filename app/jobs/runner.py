@@ -59,8 +59,8 @@ def _not_cancelled() -> bool:
 class Runner:
     """Performs restorations. The steps of one attempt follow each other; steps of different attempts may overlap.
 
-    With `memory_bytes`, what this process may use in all, a photo that can never fit fails before it is decoded: no
-    worker, or only larger ones, may have been there when it was accepted.
+    `backends` has them by name. With `memory_bytes`, what this process may use in all, a photo that can never fit fails
+    before it is decoded: no worker, or only larger ones, may have been there when it was accepted.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Runner:
         tile_cutter: TileCutter | None = None,
     ) -> None:
         self._store, self._storage, self._decoder = store, storage, decoder
-        self._backends, self._metrics, self._tracer, self._cache = backends, metrics, tracer, cache
+        self.backends, self._metrics, self._tracer, self._cache = backends, metrics, tracer, cache
         self._clock, self._wall, self._memory_bytes = clock, wall, memory_bytes
         self._with_retries = StorageRetries(clock, pause)
         self._writer = ResultWriter(storage, self._with_retries, tile_cutter)
@@ -133,7 +133,7 @@ class Runner:
             self._fail_unless_closed(attempt, token, error)
             return None
         self._metrics.observe_stage("decode", self._clock() - began)
-        shares_device = isinstance(self._backends.get(attempt.backend), DeviceSharing)
+        shares_device = isinstance(self.backends.get(attempt.backend), DeviceSharing)
         return Prepared(attempt, token, options, picture, key, mask, shares_device)
 
     def set_waiting(self, prepared: Prepared) -> None:
@@ -292,7 +292,7 @@ class Runner:
             return self._decoder.decode(path, page=page, keep_partial=keep_partial, rotate=options.rotate)
 
     def _backend(self, name: str, receipts: Receipts) -> Backend:
-        backend = self._backends.get(name)
+        backend = self.backends.get(name)
         if backend is None:
             raise Conflict("backend_unavailable", f"The backend '{name}' is not set up here; choose another one.")
         return backend.with_receipts(receipts) if isinstance(backend, Charging) else backend

@@ -28,8 +28,7 @@ log = logging.getLogger(__name__)
 
 _RESCANNED_AT_ONCE = 20
 REFUSED_PAUSE_SECONDS = 1.0  # after the store refused a claim (a full disk, say)
-NICENESS = 10  # added for the working threads, so that a busy machine still answers requests at once
-CLAIMING_NICENESS = 5  # of those that claim and decode, which work little: another owner's photo begins soon
+NICENESS = 10  # added for the working threads, so that a busy machine still answers requests and claims at once
 
 
 @dataclasses.dataclass
@@ -80,7 +79,6 @@ class Lane:
 
     def _listen(self, take: Callable[[str], None], stop: threading.Event) -> None:
         """At each wake-up, or when none comes, take the attempt whose turn it is, until the worker drains."""
-        lower_priority(CLAIMING_NICENESS)
         while not self._context.draining:
             woken = self._consumer.receive(self._context.rescan_seconds)
             if woken is None and not self._context.draining:
@@ -187,8 +185,8 @@ class Lane:
             self._context.on_device_lost()
 
 
-def lower_priority(niceness: int = NICENESS) -> None:
+def lower_priority() -> None:
     """Let request threads go first (Linux knows a priority a thread; pools made by this thread inherit it)."""
     if sys.platform == "linux":
         ours = os.getpriority(os.PRIO_PROCESS, os.getpid())
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, ours + niceness))
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, ours + NICENESS))

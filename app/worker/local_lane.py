@@ -11,11 +11,13 @@ import functools
 import queue
 import threading
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from app.errors import RestoreError
 from app.jobs.memory_need import NETWORK_BYTES, attempt_bytes, fit_together, must_be_alone
-from app.jobs.prepared import Prepared
+from app.jobs.prepared import Prepared, expecting_photo
 from app.jobs.result_writing import Finished
+from app.store import Attempt
 from app.worker.active_runs import Run, Step
 from app.worker.lane import Lane, LaneFilter, WorkerContext, lower_priority
 from app.worker.ready_photos import ReadyPhotos
@@ -54,30 +56,37 @@ class LocalLane(Lane):
 
     def _prepare_one(self, attempt_id: str) -> None:
         """Claim and decode one attempt as soon as there is room for it."""
-        attempt, active_runs = self._mine(attempt_id), self._context.active_runs
+        attempt = self._mine(attempt_id)
         if attempt is None:
             return
+        with self._expected(attempt):
+            prepared = self._admitted(attempt)
+        if prepared is None:
+            return
+        if self._context.active_runs.at(Step.RESTORING, lane=self.name):
+            self._context.runner.set_waiting(prepared)
+        self._context.active_runs.move(prepared.token, Step.READY)
+        self._ready.put(prepared)
+
+    def _admitted(self, attempt: Attempt) -> Prepared | None:
+        """Wait for room, then claim and decode it; None when it failed, or waits no more."""
+        active_runs, need_bytes = self._context.active_runs, attempt_bytes(attempt)
         alone = attempt.tries > 0 or must_be_alone(attempt, self._context.memory_bytes)
-        need_bytes = attempt_bytes(attempt)
         has_room = functools.partial(self._has_room, attempt.owner, need_bytes)
         token = active_runs.admit(
-            attempt_id, self.name, has_room, alone=alone, owner=attempt.owner, need_bytes=need_bytes
+            attempt.id, self.name, has_room, alone=alone, owner=attempt.owner, need_bytes=need_bytes
         )
         if token is None:
-            return
+            return None
         try:
             prepared = self._prepare(attempt, token)
         except RestoreError:
             active_runs.leave(token)
             raise
-        self._look_again(attempt_id)
+        self._look_again(attempt.id)
         if prepared is None:
             active_runs.leave(token)
-            return
-        if active_runs.at(Step.RESTORING, lane=self.name):
-            self._context.runner.set_waiting(prepared)
-        active_runs.move(token, Step.READY)
-        self._ready.put(prepared)
+        return prepared
 
     def _restore_loop(self, thread: str, _stop: threading.Event) -> None:
         lower_priority()
@@ -143,6 +152,17 @@ class LocalLane(Lane):
         """Whether there is memory for a second network at work, beside all photos that are in memory."""
         runs = self._context.active_runs.at(*Step, lane=self.name)
         return fit_together([NETWORK_BYTES, *(run.need_bytes for run in runs)], self._context.memory_bytes)
+
+    def _expected(self, attempt: Attempt) -> AbstractContextManager[None]:
+        """Where it will be at work beside another owner's photo, that one leaves the processor to its decoding.
+
+        An owner who has a photo in work already needs no such haste: it would cost the other's time at every photo.
+        """
+        others = self._context.active_runs.at(*(step for step in Step if step is not Step.PREPARING), lane=self.name)
+        is_new = others and all(run.owner != attempt.owner for run in others)
+        if is_new and self._fits_beside():
+            return expecting_photo(self._context.runner.backends.get(attempt.backend))
+        return nullcontext()
 
     def _in_hand(self, thread: str) -> list[Run]:
         """The run that a dying thread was restoring; encoding has a thread of its own."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from app.errors import RestoreError
 from app.jobs.prepared import Prepared
 from app.worker.active_runs import Run, Step
-from app.worker.lane import Lane, LaneFilter, WorkerContext
+from app.worker.lane import Lane, LaneFilter, WorkerContext, lower_priority
 
 
 class RemoteLane(Lane):
@@ -34,6 +34,7 @@ class RemoteLane(Lane):
         self._ended.set()
 
     def _loop(self, thread: str, stop: threading.Event) -> None:
+        lower_priority()
         self._listen(functools.partial(self._one, thread), stop)
 
     def _one(self, thread: str, attempt_id: str) -> None:
