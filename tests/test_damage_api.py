@@ -204,6 +204,28 @@ def test_a_mask_is_filled_instead_of_what_would_be_found(service: Service) -> No
     assert masks(service)
 
 
+def test_an_own_mask_is_used_again_where_none_is_sent(service: Service) -> None:
+    job = repaired(service)
+    url = f"/api/v1/jobs/{job['job_id']}/damage"
+    without = {"attempt": (None, job["attempts"][0]["id"])}
+    assert job["attempts"][0]["own_mask"] is False
+    assert_problem(service.client.post(url, files=without), 422, "no_file")
+    mask = blank()
+    mask[10:20, 70:76] = 255
+    first = again(service, job, encoded(mask))
+    (attempt,) = first["attempts"]
+    assert attempt["own_mask"] is True
+    kept = len(masks(service))
+    url = f"/api/v1/jobs/{first['job_id']}/damage"
+    answer = service.client.post(url, files={"attempt": (None, attempt["id"])})
+    assert answer.status_code == 202, answer.text
+    done = service.finish(answer.json()["job_id"])
+    assert (grey(service.client.get(done["attempts"][0]["damage_url"]).content) == mask).all()
+    assert (done["options"], len(masks(service))) == (first["options"], kept + 1)
+    assert service.client.delete(f"/api/v1/jobs/{first['job_id']}").status_code == 200
+    assert service.client.get(done["results"][0]["url"]).status_code == 200
+
+
 @pytest.mark.parametrize("repair", ["off", "strong"])
 def test_the_options_stay_and_repair_at_least_auto(service: Service, repair: str) -> None:
     job = repaired(service, repair=repair, scale="2", output_format="webp")

@@ -29,6 +29,15 @@ SCRATCH, FAINT = (slice(40, 44), slice(20, 120)), (slice(80, 83), slice(30, 130)
 RED = """
 ([x, y]) => document.querySelector('.damage-layer').getContext('2d').getImageData(x, y, 1, 1).data[3] > 0
 """
+# Try again a photo that came with a mask, as if it had failed.
+TRY_AGAIN = """
+async ([jobId, id]) => {
+  const { JobActions } = await import("/js/job_actions.js");
+  const pressed = { button: document.createElement("button"), line: document.createElement("p") };
+  const actions = new JobActions({ get: () => null, merge: () => {} });
+  await actions.retry(pressed, jobId, { id, own_mask: true, original_filename: "a.png" });
+}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +197,10 @@ def test_a_scratched_photo_is_found_repaired_and_repaired_again_with_a_mask_of_o
         assert share_of(page) == painted
         expect(slider).to_be_hidden()  # nobody looked for anything
         eyes.look("repair-4-own")
+        page.evaluate(TRY_AGAIN, [newest["job_id"], attempt["id"]])
+        again = jobs_of(repairing)[0]
+        assert again["job_id"] != newest["job_id"]
+        assert again["attempts"][0]["own_mask"] is True
         assert eyes.found == [], "\n".join(eyes.found)
 
 

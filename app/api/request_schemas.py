@@ -15,10 +15,12 @@ def upload_form(
     options: bool = True,
     more: dict[str, Any] | None = None,
     bare: dict[str, Any] | None = None,
+    required: bool = True,
 ) -> dict[str, Any]:
     """OpenAPI text of an upload form: the file field and, where they belong, every option with its bounds.
 
     `more`: fields that stand in the place of what a job has beside its options. `bare`: the only ones beside the file.
+    `required`: whether there has to be a file.
     """
     binary = {"type": "string", "format": "binary", "minLength": 1}
     files = binary if most == 1 else {"type": "array", "items": binary, "minItems": 1, "maxItems": most}
@@ -26,7 +28,7 @@ def upload_form(
     properties: dict[str, Any] = {field: files, **({**_written_options(), **beside} if options else {})}
     if bare is not None:
         properties = {field: files, **bare}
-    return _body({"multipart/form-data": _closed(properties, required=[field])})
+    return _body({"multipart/form-data": _closed(properties, **({"required": [field]} if required else {}))})
 
 
 def option_parameters() -> dict[str, Any]:

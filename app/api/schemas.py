@@ -113,6 +113,7 @@ class AttemptShape(Shape):
     original_bytes: int
     backend: str
     own_options: dict[str, Any]
+    own_mask: bool  # it came with a mask of what to repair
     created_at: float
     started_at: float | None
     ended_at: float | None

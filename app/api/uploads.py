@@ -133,8 +133,13 @@ def submit_under_key(
         raise
 
 
+def has_files(form: MultipartForm) -> bool:
+    """Whether any was really chosen; a browser sends one empty nameless part for an untouched file field."""
+    return any(file.bytes or file.named for file in form.files)
+
+
 def _photos_of(form: MultipartForm) -> list[UploadedFile]:
-    """The files that were really chosen; a browser sends one empty nameless part for an untouched file field."""
+    """The files that were really chosen."""
     files = [file for file in form.files if file.bytes or file.named]
     if not files:
         raise Unprocessable("no_file", f"No file was sent; put it into the form field {form.wanted}.")

@@ -139,6 +139,7 @@ def attempt_view(attempt: Attempt, usual_json: str = "{}") -> dict[str, Any]:
         "original_bytes": attempt.photo_bytes,
         "backend": attempt.backend,
         "own_options": _own_options(attempt.options_json, usual_json),
+        "own_mask": attempt.mask_bytes is not None,
         "created_at": attempt.created_at,
         "started_at": attempt.started_at,
         "ended_at": attempt.ended_at,

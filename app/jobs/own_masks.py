@@ -67,7 +67,16 @@ class MaskSubmission:
             RestoreError: what the decoder and `restore` raise.
         """
         options = options_with_mask(attempt)
-        packed = pack_mask(self._decoded(mask_file, size_of_photo(attempt)))
+        return self._restore(options, pack_mask(self._decoded(mask_file, size_of_photo(attempt))), restore, origin)
+
+    def submit_again(self, attempt: Attempt, restore: Restore, origin: JobOrigin = NO_ORIGIN) -> tuple[Job, int]:
+        """Likewise with the mask that the attempt itself came with. Raises `NotFound` `mask_missing` without one."""
+        with self._storage.mask(attempt.id) as path:
+            packed = path.read_bytes()
+        return self._restore(options_with_mask(attempt), packed, restore, origin)
+
+    def _restore(self, options: RestoreOptions, packed: bytes, restore: Restore, origin: JobOrigin) -> tuple[Job, int]:
+        """Keep the mask under a new attempt's id, then have that attempt accepted."""
         sent = SentMask(new_id(), len(packed))
         with self._storage.scratch(sent.attempt_id) as temporary:
             with translate_disk_full():

@@ -95,6 +95,8 @@ export const damageMap = (jobId, attemptId, which, signal) =>
   fetchImage(`${JOBS}/${jobId}/damage?attempt=${attemptId}&show=${which}`, signal);
 /** Restore a photo again with a mask of what to repair; gives the accepted job. */
 export const repairWith = (jobId, attemptId, mask) => requestJson(`${JOBS}/${jobId}/damage`, { method: "POST", body: formOf({ attempt: attemptId, mask }) });
+/** Likewise with the mask that the attempt came with. */
+export const repairAgain = (jobId, attemptId) => requestJson(`${JOBS}/${jobId}/damage`, { method: "POST", body: formOf({ attempt: attemptId }) });
 /** How much of a photo looks damaged, from a small copy; nothing of it is kept. */
 export const quickLook = (photo, signal) => requestJson("/api/v1/damage", { method: "POST", body: formOf({ file: photo }), signal });
 

@@ -19,15 +19,14 @@ export class JobActions {
     this.jobs = jobs;
   }
 
-  /** Restore a failed or cancelled photo once more with the options it had. */
+  /** Restore a failed or cancelled photo once more with the options it had, and the mask it came with. */
   retry(pressed, jobId, attempt) {
-    return this.again(pressed, jobId, attempt, optionsOf(this.jobs.get(jobId), attempt));
+    return this.#answered(pressed, attempt, () => this.#retry(jobId, attempt));
   }
 
   /** Restore a photo again with these options, turned as it was: from the service's own copy, else by sending that copy once more. Gives the new job. */
   again(pressed, jobId, attempt, options) {
-    return answered(pressed, () => this.#restoreAgain(jobId, attempt, options), {
-      busy: text("job.again_busy"), done: () => text("job.again", { name: attempt.original_filename }) });
+    return this.#answered(pressed, attempt, () => this.#restoreAgain(jobId, attempt, options));
   }
 
   /** Restore all photos of a batch again that have no result yet, each as a job of its own. */
@@ -60,23 +59,35 @@ export class JobActions {
     }, { done: () => text(on ? "job.kept_now" : "job.let_go_now") });
   }
 
-  async #restoreAgain(jobId, attempt, options) {
-    const { rotate = 0 } = optionsOf(this.jobs.get(jobId), attempt);
-    const wanted = Object.fromEntries(Object.entries({ ...options, rotate }).filter(([, value]) => value !== null && value !== ""));
-    const accepted = await this.#restoreStoredPhoto(attempt, wanted) ?? await this.#uploadAgain(jobId, attempt, wanted);
+  #answered(pressed, attempt, act) {
+    return answered(pressed, act, {
+      busy: text("job.again_busy"), done: () => text("job.again", { name: attempt.original_filename }) });
+  }
+
+  async #retry(jobId, attempt) {
+    if (attempt.own_mask) return this.#merged(await api.repairAgain(jobId, attempt.id));
+    return this.#restoreAgain(jobId, attempt, optionsOf(this.jobs.get(jobId), attempt));
+  }
+
+  async #merged(accepted) {
     const job = await api.job(accepted.job_id);
     this.jobs.merge(job);
     return job;
   }
 
+  async #restoreAgain(jobId, attempt, options) {
+    const { rotate = 0 } = optionsOf(this.jobs.get(jobId), attempt);
+    const wanted = Object.fromEntries(Object.entries({ ...options, rotate }).filter(([, value]) => value !== null && value !== ""));
+    return this.#merged(await this.#restoreStoredPhoto(attempt, wanted) ?? await this.#uploadAgain(jobId, attempt, wanted));
+  }
+
   /** One after another, waiting for room where the service asks for it; gives how many were taken. */
   async #retryRest(pressed, jobId) {
-    const job = this.jobs.get(jobId);
     const rest = this.jobs.rest(jobId);
     let taken = 0;
     while (rest.length) {
       try {
-        await this.#restoreAgain(jobId, rest[0], optionsOf(job, rest[0]));
+        await this.#retry(jobId, rest[0]);
         taken += 1;
       } catch (problem) {
         if (problem.retryAfterSeconds && problem.code !== QUOTA_CODE) {

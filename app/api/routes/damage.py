@@ -81,12 +81,13 @@ async def show_damage(
         202: {"model": schemas.RestoreSubmitted},
         **schemas.problems(400, 401, 404, 408, 409, 413, 415, 422, 429, 503),
     },
-    openapi_extra=request_schemas.upload_form("mask", 1, bare=_MORE),
+    openapi_extra=request_schemas.upload_form("mask", 1, bare=_MORE, required=False),
 )
 async def repair_with_mask(request: Request, job_id: JobId) -> Response:
     """One attempt more with the same options, as a job of its own, which fills what the mask marks.
 
-    The mask is an 8-bit grey PNG or WebP of the photo's own size, upright and turned, white where to repair.
+    The mask is an 8-bit grey PNG or WebP of the photo's own size, upright and turned, white where to repair. Without
+    one the attempt's own mask is used again (`own_mask`).
     """
     context, key = get_context(request), check_key(request.headers.get(HEADER))
     job, _ = await get_job(request, job_id)
@@ -142,18 +143,23 @@ def _submit(
         attempt = choose_attempt(job, str(fields.pop(_ATTEMPT, "")) or None)
         _refuse_more(fields)
         form.flush()
-        mask = uploads.only_upload(form)
+        uses_own = attempt.mask_bytes is not None and not uploads.has_files(form)
+        mask = None if uses_own else uploads.only_upload(form)
 
         def submit(job_id: str | None) -> tuple[Job, int]:
             def restore(options: RestoreOptions, origin: JobOrigin) -> tuple[Job, int]:
                 asked = (owner, attempt.photo_id, options, context.wall(), job_id, origin)
                 return context.submission.restore_photo(*asked)
 
-            made, position = context.masks.submit(attempt, mask.path, restore, origin)
+            if mask is None:
+                made, position = context.masks.submit_again(attempt, restore, origin)
+            else:
+                made, position = context.masks.submit(attempt, mask.path, restore, origin)
             note_accepted(context, made)
             return made, position
 
-        return uploads.submit_under_key(context, owner, key, lambda: digest_of(target, form.fields, [mask]), submit)
+        sent = [] if mask is None else [mask]
+        return uploads.submit_under_key(context, owner, key, lambda: digest_of(target, form.fields, sent), submit)
     finally:
         form.abort()
 
