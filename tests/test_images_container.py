@@ -46,6 +46,14 @@ def png(extra: bytes = b"") -> bytes:
     return make.png(make.WIDTH, make.HEIGHT, 8, 2, rows, extra)
 
 
+def with_tables(count: int) -> bytes:
+    """A JPEG that says so often over what its quantization tables are."""
+    data = make.jpeg()
+    start = data.index(b"\xff\xdb")
+    end = data.index(b"\xff\xc0")
+    return data[:start] + data[start:end] * count + data[end:]
+
+
 def deflated(size: int) -> bytes:
     return zlib.compress(NOISE(1000) * (size // 1000))
 
@@ -56,6 +64,7 @@ CROWDED: dict[str, Callable[[], bytes]] = {
     "1,000 texts": lambda: png(make.chunk(b"zTXt", b"Comment\0\0" + deflated(1_000_000)) * 1000),
     "100,000 chunks": lambda: png(make.chunk(b"prVt", b"") * 99_000),
     "130,000 segments": lambda: with_segments(make.jpeg(), segment(0xE5, b"sixteen bytes it") * 130_000),
+    "4,000 tables": lambda: with_tables(4_000),
     "5,000 segments": lambda: with_segments(make.jpeg(), segment(0xFE, b"note") * 5_000),
     "5,000 pieces of EXIF": lambda: with_segments(make.jpeg(), segment(0xE1, b"Exif\0\0" + bytes(400)) * 5_000),
     "7 MB of no segment": lambda: with_segments(make.jpeg(), bytes(7_000_000)),
@@ -81,6 +90,13 @@ def test_a_crowded_file_is_restored_with_a_note(kind: str, tmp_path: Path) -> No
     picture = decoded(tmp_path, CROWDED[kind]())
     assert np.abs(picture.rgb.astype(int) - make.photo()).mean() < 4
     assert any("left out" in sentence for sentence in sentences(picture))
+
+
+def test_tables_that_are_repeated_change_nothing(tmp_path: Path) -> None:
+    expected = decoded(tmp_path, make.jpeg())
+    picture = decoded(tmp_path, CROWDED["4,000 tables"]())
+    np.testing.assert_array_equal(picture.rgb, expected.rgb)
+    assert picture.notes == expected.notes
 
 
 def test_long_texts_do_not_fail_a_png(tmp_path: Path) -> None:

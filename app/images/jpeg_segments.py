@@ -10,6 +10,7 @@ import itertools
 import mmap
 import re
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -29,8 +30,10 @@ _TOLD_BY = _FRAMES | {START_OF_SCAN, _RESTART_INTERVAL}
 _PROGRESSIVE = (0xC2, 0xCA)
 _APP0, _APP1, _APP2, _APP13, _APP14, _COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE
 _MAX_SEGMENTS = 40_000
+_MAX_HEAD_SEGMENTS = 10_000  # before the first scan; 64 KB each, where they carry anything
 _MAX_JUNK_BYTES = 4096
 _MAX_KEPT_SEGMENTS = 400  # a profile takes up to 255
+_MAX_KEPT_TABLES = 64  # of a kind, the last ones: each stands in for an earlier one of its number, and 4 are in use
 _MAX_KEPT_OF_A_KIND = {_APP0: 2, _APP1: 40, _APP2: 256, _APP13: 20, _APP14: 1, _COMMENT: 4}
 _PROFILE_INCOMPLETE = say(NoticeKind.PROFILE_INCOMPLETE, "The photo's colour profile is incomplete and was left out.")
 _PROFILE = b"ICC_PROFILE\0"
@@ -148,12 +151,12 @@ def inspect(data: Data, max_scans: int) -> JpegFile:
         ValueError: there is no frame or no scan, or there are absurdly many segments.
     """
     head: list[Segment] = []
-    for segment in segments(data):
+    for segment in itertools.islice(segments(data), _MAX_HEAD_SEGMENTS):
         head.append(segment)
         if segment.marker == START_OF_SCAN:
             break
     else:
-        raise ValueError("a JPEG without a scan")
+        raise ValueError("a JPEG without a scan, or with more segments before it than any JPEG has")
     if not any(segment.marker in _FRAMES for segment in head):
         raise ValueError("a JPEG without a frame")
     thinned = head if len(head) <= _MAX_KEPT_SEGMENTS else list(_thinned_out(head))
@@ -258,12 +261,15 @@ def _with_one_profile(data: Data, head: list[Segment]) -> tuple[list[Segment], t
 
 
 def _thinned_out(head: list[Segment]) -> Iterator[Segment]:
-    """Tables, frame and scan, and of everything else the first few; `metadata` reads the others itself."""
-    seen: dict[int, int] = {}
+    """Frame and scan, the last tables, and of everything else the first few; `metadata` reads the others itself."""
+    seen: Counter[int] = Counter()
+    total = Counter(segment.marker for segment in head)
     for segment in head:
-        seen[segment.marker] = seen.get(segment.marker, 0) + 1
-        needed = segment.marker in _TABLES or segment.marker in _FRAMES or segment.marker == START_OF_SCAN
-        if needed or seen[segment.marker] <= _MAX_KEPT_OF_A_KIND.get(segment.marker, 0):
+        marker = segment.marker
+        seen[marker] += 1
+        needed = marker in _FRAMES or marker == START_OF_SCAN
+        is_late_table = marker in _TABLES and total[marker] - seen[marker] < _MAX_KEPT_TABLES
+        if needed or is_late_table or seen[marker] <= _MAX_KEPT_OF_A_KIND.get(marker, 0):
             yield segment
 
 
