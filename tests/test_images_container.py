@@ -65,6 +65,7 @@ CROWDED: dict[str, Callable[[], bytes]] = {
     "100,000 chunks": lambda: png(make.chunk(b"prVt", b"") * 99_000),
     "130,000 segments": lambda: with_segments(make.jpeg(), segment(0xE5, b"sixteen bytes it") * 130_000),
     "4,000 tables": lambda: with_tables(4_000),
+    "19,000 tables": lambda: with_tables(19_000),
     "5,000 segments": lambda: with_segments(make.jpeg(), segment(0xFE, b"note") * 5_000),
     "5,000 pieces of EXIF": lambda: with_segments(make.jpeg(), segment(0xE1, b"Exif\0\0" + bytes(400)) * 5_000),
     "7 MB of no segment": lambda: with_segments(make.jpeg(), bytes(7_000_000)),
