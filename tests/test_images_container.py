@@ -16,6 +16,7 @@ from PIL import Image
 from app.errors import RestoreError
 from app.images import ImageLimits, Picture, read_header
 from app.images.decode import decode_file
+from app.images.jpeg_segments import inspect
 from tests import picture_factory as make
 from tests.timing import allowed
 
@@ -93,7 +94,10 @@ def test_a_crowded_file_is_restored_with_a_note(kind: str, tmp_path: Path) -> No
     assert any("left out" in sentence for sentence in sentences(picture))
 
 
-def test_tables_that_are_repeated_change_nothing(tmp_path: Path) -> None:
+def test_tables_that_are_repeated_change_nothing_and_few_are_shown_to_a_plugin(tmp_path: Path) -> None:
+    assert len(inspect(CROWDED["4,000 tables"](), 1000).kept) < 100
+    with pytest.raises(ValueError, match="more segments"):
+        inspect(CROWDED["19,000 tables"](), 1000)
     expected = decoded(tmp_path, make.jpeg())
     picture = decoded(tmp_path, CROWDED["4,000 tables"]())
     np.testing.assert_array_equal(picture.rgb, expected.rgb)
