@@ -46,7 +46,13 @@ FORMATS = ("JPEG", "PNG")
 
 
 class Campaign:
-    """One folder, many lives of the service in it; behind real sockets with `http`."""
+    """One folder, many lives of the service in it; behind real sockets with `http`.
+
+    `serve_http` and `load` are what the service and each of its clients do there.
+    """
+
+    serve_http = staticmethod(serve_http)
+    load = staticmethod(load)
 
     def __init__(self, folder: Path, database_url: str, seed: int, *, http: bool, wrong_order: bool) -> None:
         self._database_url = database_url
@@ -89,35 +95,43 @@ class Campaign:
         with self._life(submitting=False) as (pid, _):
             if self._listening is not None:
                 self._await_rest()
+                self.ask_at_the_end(self._listening.getsockname()[1])
                 os.kill(pid, signal.SIGTERM)
             if _ended(pid, SETTLE_TIMEOUT_SECONDS) not in (0, -signal.SIGTERM):
                 self.faults.append("the last service did not come to rest")
         self._looked_at.clear()
         self.look()
-        with self._database() as database:
-            self._look_at_jobs(database)
+        with self.database() as database:
+            self.look_at_jobs(database)
             self._look_at_uploads(database)
             if database.dialect.name == "sqlite":
                 said = database.exec_driver_sql("PRAGMA integrity_check").scalar_one()
                 self.faults += [] if said == "ok" else [f"the database is damaged: {said}"]
 
+    def ask_at_the_end(self, port: int) -> None:
+        """What the last service is asked, behind real sockets, when nothing is active any more."""
+
+    def note(self, lines: list[str]) -> None:
+        """What the clients of a life said."""
+        self.accepted.update(lines)
+
     def look(self) -> None:
         """Every completed row has its whole file."""
         if self._database_url.startswith("sqlite") and not (self.folder / "data" / "jobs.sqlite3").exists():
             return
-        with self._database() as database:
+        with self.database() as database:
             if not inspect(database).has_table("attempts"):
                 return  # killed before the first table
-            query = "SELECT id, result_name, result_bytes, result_width, result_height FROM attempts"
+            query = "SELECT result_name, result_bytes, result_width, result_height FROM attempts"
             rows = database.exec_driver_sql(f"{query} WHERE status = 'completed'").all()
-        for attempt_id, name, size, width, height in rows:
-            if attempt_id not in self._looked_at:
-                self._looked_at.add(attempt_id)
+        for name, size, width, height in rows:
+            if name not in self._looked_at:
+                self._looked_at.add(name)
                 self._look_at_result(self.folder / "results" / name, size, (width, height))
 
     def summary(self) -> dict[str, Any]:
         """Figures of the campaign, JSON-ready."""
-        with self._database() as database:
+        with self.database() as database:
             counts = database.exec_driver_sql("SELECT status, count(*) FROM attempts GROUP BY status").all()
         return {
             "kills": self.kills,
@@ -139,7 +153,8 @@ class Campaign:
             if not whole:
                 self.faults.append(f"result {path.name} is not what its row says")
 
-    def _look_at_jobs(self, database: Connection) -> None:
+    def look_at_jobs(self, database: Connection) -> None:
+        """No accepted job is lost, and each attempt ended well."""
         known = {row[0] for row in database.exec_driver_sql("SELECT id FROM jobs")}
         self.faults += [f"accepted job {job_id} is lost" for job_id in sorted(self.accepted - known)]
         # On a database that others may use, a start cannot know how the processes before it died, so runs lapse.
@@ -155,7 +170,7 @@ class Campaign:
                 self.faults.append(f"upload {photo_id} is not what was sent")
 
     @contextlib.contextmanager
-    def _database(self) -> Iterator[Connection]:
+    def database(self) -> Iterator[Connection]:
         """Read only, so that the next life finds SQLite's log just as the kill left it."""
         url = self._database_url
         if url.startswith("sqlite"):
@@ -168,7 +183,7 @@ class Campaign:
         deadline = time.monotonic() + SETTLE_TIMEOUT_SECONDS
         query = "SELECT count(*) FROM attempts WHERE status IN ('queued', 'processing')"
         while time.monotonic() < deadline:
-            with self._database() as database:
+            with self.database() as database:
                 if database.exec_driver_sql(query).scalar_one() == 0:
                     return
             time.sleep(0.1)
@@ -186,10 +201,10 @@ class Campaign:
         else:
             port = listening.getsockname()[1]
             pid = _fork(
-                lambda: serve_http(self.folder, self._database_url, listening, point=point, seed=seeds[0]), read
+                lambda: self.serve_http(self.folder, self._database_url, listening, point=point, seed=seeds[0]), read
             )
             if submitting:
-                clients = [_fork(functools.partial(load, port, write, seed), read) for seed in seeds[1:]]
+                clients = [_fork(functools.partial(self.load, port, write, seed), read) for seed in seeds[1:]]
         os.close(write)
         answers = _Answers(read)
         try:
@@ -198,7 +213,7 @@ class Campaign:
             for client in clients:
                 os.kill(client, signal.SIGKILL)
                 os.waitpid(client, 0)
-            self.accepted.update(answers.close())
+            self.note(answers.close())
 
 
 class _Answers:

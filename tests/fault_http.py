@@ -16,7 +16,9 @@ from typing import Any, NoReturn
 
 import uvicorn
 
+from app.backends.protocol import Backend
 from app.main import create_app
+from app.settings import Settings
 from tests.fault_service import LEASE_TIMES, QUEUE_LIMIT, TILE_SECONDS, arm
 from tests.harness import LanczosBackend, photo_bytes
 from tests.http_service import describe, settings_for
@@ -39,6 +41,11 @@ def serve_http(folder: Path, database_url: str, listening: socket.socket, *, poi
         arm(point, countdown=1 + seed % 3)
     settings = settings_for(folder, database_url=database_url, queue_limit=QUEUE_LIMIT)
     backend = LanczosBackend(tile=4, on_tile=lambda _: time.sleep(TILE_SECONDS))
+    run_server(settings, backend, listening)
+
+
+def run_server(settings: Settings, backend: Backend, listening: socket.socket) -> NoReturn:
+    """The real application around a backend under a real server, until a signal ends it."""
     parts: dict[str, Any] = {"backends": {"local": backend}, "describe": describe, "warm_up": lambda: "lanczos"}
     app = create_app(settings, **parts, lease_times=LEASE_TIMES)
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="on", timeout_graceful_shutdown=2))
@@ -59,14 +66,14 @@ def load(port: int, answers: int, seed: int) -> NoReturn:
 def _submit(port: int, answers: int, chance: random.Random) -> None:
     body = b"".join(_part(chance) for _ in range(chance.randint(1, 3))) + f"--{_BOUNDARY}--\r\n".encode()
     headers = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
-    status, said = _call(port, "POST", "/enhance", body, headers)
+    status, said = call(port, "POST", "/enhance", body, headers)
     if status != 202:
         time.sleep(0.02)
         return
     job_id = json.loads(said)["job_id"]
     os.write(answers, f"{job_id}\n".encode())
     if chance.random() < 0.1:
-        _call(port, "DELETE", f"/api/v1/jobs/{job_id}", b"", {})
+        call(port, "DELETE", f"/api/v1/jobs/{job_id}", b"", {})
 
 
 def _part(chance: random.Random) -> bytes:
@@ -75,7 +82,7 @@ def _part(chance: random.Random) -> bytes:
     return head.encode() + content + b"\r\n"
 
 
-def _call(port: int, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+def call(port: int, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_CLIENT_TIMEOUT_SECONDS)
     try:
         connection.request(method, path, body, headers)

@@ -11,7 +11,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,8 +33,10 @@ SUBMITTERS = 2
 LEASE_TIMES = LeaseTimes(lease_seconds=1.0, renew_seconds=0.2, sweep_seconds=0.2, calm_seconds=0.1)
 TILE_SECONDS = 0.002  # so that a kill at a random moment often falls into the middle of a run
 
+Point = tuple[Any, str, str]
+
 # name -> (owner, attribute, whether the kill comes before or after the real call)
-POINTS: dict[str, tuple[Any, str, str]] = {
+POINTS: dict[str, Point] = {
     "upload opened": (disk_upload, "create_locked", "after"),
     "upload half written": (disk_upload, "_write_all", "after"),
     "upload written": (DiskUploadWriter, "commit", "before"),
@@ -134,9 +136,9 @@ def _submit_for_ever(harness: Harness, worker: Worker, answers: int, chance: ran
             harness.store.cancel_or_remove(OWNER, job.id, time.time())
 
 
-def arm(point: str, countdown: int) -> None:
+def arm(point: str, countdown: int, points: Mapping[str, Point] = POINTS) -> None:
     """Patch one function of this process so that its call number `countdown` kills this process."""
-    owner, name, when = POINTS[point]
+    owner, name, when = points[point]
     real = getattr(owner, name)
     left = [1 if point == "recovery not committed" else countdown]
 

@@ -14,9 +14,9 @@ ROOT = Path(__file__).parent.parent
 RANDOM_KILLS = 4
 
 
-def campaign(*arguments: str) -> tuple[int, dict[str, Any]]:
+def campaign(*arguments: str, module: str = "benchmarks.kill9") -> tuple[int, dict[str, Any]]:
     """Run the campaign in its own process (it forks, so it must have one thread)."""
-    command = [sys.executable, "-m", "benchmarks.kill9", *arguments]
+    command = [sys.executable, "-m", module, *arguments]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert ended.stdout, ended.stderr
     return ended.returncode, json.loads(ended.stdout)

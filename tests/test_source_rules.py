@@ -243,6 +243,9 @@ def test_pictures_are_opened_with_named_formats_only() -> None:
 SLEEPS = {
     "browser:_process": "looks whether the process still lives while it waits for it",
     "browser:forget_jobs": "asks a service again and again to remove what ends",
+    "fault_changes:restore": "a slow backend",
+    "fault_changes:change": "a client that tries again",
+    "fault_changes:_change_one": "a client that tries again",
     "fault_http:serve_http": "a slow backend",
     "fault_http:load": "a client that tries again",
     "fault_http:_submit": "a client that tries again",
