@@ -16,7 +16,7 @@ from app.options import Repair, RestoreOptions
 from app.restoration.repair.detection import DamageNetwork
 from app.restoration.repair.repair import RepairNetworks, marked_share, repair_photo
 from app.results import RestorationResult
-from app.stages import OnProgress, Stage
+from app.stages import IsWanted, OnProgress, Stage, always_wanted
 from tests.damage_network import white_is_damage
 from tests.http_service import GatedBackend
 
@@ -43,7 +43,7 @@ class RepairingBackend(GatedBackend):
         """See `Repairing`."""
         return self._repaired(picture, options, on_progress, mask)
 
-    def damage_share(self, picture: Picture, wait_seconds: float) -> float:
+    def damage_share(self, picture: Picture, wait_seconds: float, is_wanted: IsWanted = always_wanted) -> float:
         """See `Repairing`."""
         return marked_share(NETWORKS, picture, lambda fraction: True)
 

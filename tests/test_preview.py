@@ -20,6 +20,7 @@ import uvicorn
 from PIL import Image
 
 from app.backends.local import LocalBackend, open_local_backend
+from app.errors import Cancelled
 from app.images import Decoder, ImageLimits, Overview, Picture
 from app.images.decode import decode_file
 from app.images.patches import Box, detailed_place, patch_at
@@ -27,8 +28,9 @@ from app.jobs.previewing import ChosenBy, Previewer
 from app.main import create_app
 from app.options import Quality, RestoreOptions
 from app.restoration.pipeline import Restorer
-from app.stages import OnProgress, Stage
+from app.stages import IsWanted, OnProgress, Stage
 from tests.command_line import MODEL
+from tests.harness import until
 from tests.http_service import assert_problem, running, settings_for
 
 INSTALLED = [{"quality": quality, "model": "m", "stands_in_for": None} for quality in ("fast", "balanced")]
@@ -275,16 +277,32 @@ def test_whoever_leaves_frees_the_device_at_the_next_step(backend: LocalBackend,
             assert answer.status_code == 200, answer.text
 
 
-def ask_and_leave(url: str, photo: Any, accept: str, begun: threading.Event) -> None:
+def test_whoever_leaves_stops_a_quick_look_at_damage(
+    backend: LocalBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, stopped = threading.Event(), threading.Event()
+
+    def look(picture: Any, wait_seconds: float, is_wanted: IsWanted) -> float:
+        begun.set()
+        until(lambda: not is_wanted())
+        stopped.set()
+        raise Cancelled
+
+    monkeypatch.setattr(backend, "damage_share", look)
+    with served(tmp_path, backend) as url:
+        ask_and_leave(url, {"file": ("photo.png", png(textured(300, 280)))}, "*/*", begun, "/api/v1/damage")
+        assert stopped.wait(10)
+
+
+def ask_and_leave(url: str, photo: Any, accept: str, begun: threading.Event, path: str = "/api/v1/preview") -> None:
     """Ask for a preview, and hang up as soon as it has begun."""
     host, port = url.removeprefix("http://").split(":")
-    request = httpx2.Request(
-        "POST", f"{url}/api/v1/preview", files=photo, data={"qualities": "fast"}, headers={"Accept": accept}
-    )
+    data = {"qualities": "fast"} if path.endswith("preview") else {}
+    request = httpx2.Request("POST", f"{url}{path}", files=photo, data=data, headers={"Accept": accept})
     body = request.read()
     head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
     with socket.create_connection((host, int(port)), timeout=60) as plain:
-        plain.sendall(f"POST /api/v1/preview HTTP/1.1\r\n{head}\r\n".encode() + body)
+        plain.sendall(f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
         assert begun.wait(60)
 
 

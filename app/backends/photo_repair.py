@@ -18,7 +18,7 @@ from app.images import Picture
 from app.options import ColorCorrection, Repair, RestoreOptions
 from app.restoration.pipeline import PhotoRestorer
 from app.results import RestorationResult
-from app.stages import OnProgress, Stage
+from app.stages import IsWanted, OnProgress, Stage, always_wanted
 from app.time_estimate import repair_share
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class PhotoRepair(abc.ABC):
         """See `Repairing`."""
         return self._in_turn(picture, options, on_progress, mask)
 
-    def damage_share(self, picture: Picture, wait_seconds: float) -> float:
+    def damage_share(self, picture: Picture, wait_seconds: float, is_wanted: IsWanted = always_wanted) -> float:
         """See `Repairing`."""
 
         def work(beat: Beat) -> float:
@@ -48,7 +48,7 @@ class PhotoRepair(abc.ABC):
             with self._watched():
                 return marked_share(self._restorer.setup.repair_models.open(), picture, lambda fraction: beat())
 
-        return self._turns.preview(work, wait_seconds)
+        return self._turns.preview(work, wait_seconds, is_wanted)
 
     def _in_order(
         self, picture: Picture, options: RestoreOptions, on_progress: OnProgress, mask: Mask | None

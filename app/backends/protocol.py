@@ -109,10 +109,11 @@ class Repairing(Protocol):
         """
         ...
 
-    def damage_share(self, picture: Picture, wait_seconds: float) -> float:
+    def damage_share(self, picture: Picture, wait_seconds: float, is_wanted: IsWanted = always_wanted) -> float:
         """Which part of a small photo, 0 to 1, `auto` would fill; blocks until its turn has come and it is done.
 
         Raises:
             Conflict: `repair_unavailable` without the network. Unavailable: `preview_busy` as `restore_patch` does.
+            Cancelled: it is not wanted any more.
         """
         ...

@@ -170,13 +170,13 @@ class Previewer:
             quality, done.model, picture.width, picture.height, round(done.seconds, 2), jpeg, done.warnings
         )
 
-    def damage_share(self, path: Path) -> float:
+    def damage_share(self, path: Path, is_wanted: IsWanted = always_wanted) -> float:
         """Which part of a photo, 0 to 1, looks damaged where it is made small. Raises as `Repairing.damage_share`."""
         overview = self._reader.overview(path, keep_partial=True, rotate=0)
         backend: object = self._backends.get(BackendName.LOCAL)
         if not isinstance(backend, Repairing):
             raise previews_elsewhere()
-        return backend.damage_share(overview.small, TURN_SECONDS)
+        return backend.damage_share(overview.small, TURN_SECONDS, is_wanted)
 
     def _backend(self) -> Previewing:
         backend: object = self._backends.get(BackendName.LOCAL)

@@ -20,12 +20,13 @@ from app.api.job_origin import origin_of, with_webhook
 from app.api.multipart_form import MultipartForm
 from app.api.routes.downloads import AttemptChoice
 from app.api.routes.jobs import JobId, accepted, submitted, waited
-from app.api.routes.previews import preview_turn, told_when_lost
+from app.api.routes.previews import preview_turn, while_wanted
 from app.errors import NotFound, Unprocessable
 from app.images.damage_file import DamageMap, read_damage
 from app.jobs.idempotency import HEADER, AcceptedJob, check_key, digest_of
 from app.jobs.previewing import SUGGESTED_SHARE, Previewer
 from app.options import Repair, RestoreOptions
+from app.stages import IsWanted
 from app.storage import Beside
 from app.store import Attempt, Job, JobOrigin
 
@@ -114,8 +115,7 @@ async def look_for_damage(request: Request) -> Response:
         previewer = await preview_turn(request, context, opened)
         form = await uploads.receive(request, 1)
         opened.callback(form.abort)
-        with told_when_lost(context):
-            share = await context.run_preview(_look, context, previewer, form)
+        share = await while_wanted(request, _look, context, previewer, form)
     return JSONResponse({"share": round(share, _SHARE_DIGITS), "suggested": share >= SUGGESTED_SHARE})
 
 
@@ -164,13 +164,13 @@ def _submit(
         form.abort()
 
 
-def _look(context: AppContext, previewer: Previewer, form: MultipartForm) -> float:
+def _look(is_wanted: IsWanted, context: AppContext, previewer: Previewer, form: MultipartForm) -> float:
     """Judge the photo as a submission does, and look at it small."""
     _refuse_more(form.fields)
     form.flush()
     upload = uploads.only_upload(form)
     context.submission.check(upload, RestoreOptions(repair=Repair.AUTO.value, scale=1))
-    return previewer.damage_share(upload.path)
+    return previewer.damage_share(upload.path, is_wanted)
 
 
 def _refuse_more(fields: Mapping[str, Any]) -> None:

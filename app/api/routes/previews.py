@@ -87,7 +87,7 @@ async def preview(request: Request) -> Response:
         previewer = await preview_turn(request, context, opened)
         form = await uploads.receive(request, 1)
         opened.callback(form.abort)
-        prepared = await _while_wanted(request, _prepare, context, previewer, form)
+        prepared = await while_wanted(request, _prepare, context, previewer, form)
         form.abort()
         lines = _lines(request, previewer, prepared, opened.pop_all())
         first = await anext(lines)  # begun, so that its end gives back what was opened, whatever becomes of the answer
@@ -116,7 +116,7 @@ async def preview_turn(request: Request, context: AppContext, opened: contextlib
     return previewer
 
 
-async def _while_wanted(
+async def while_wanted(
     request: Request,
     function: Callable[Concatenate[IsWanted, Arguments], Answer],
     *args: Arguments.args,
@@ -167,7 +167,7 @@ async def _lines(
             if await request.is_disconnected():
                 return
             try:
-                patch = await _while_wanted(request, _restore, previewer, prepared, quality, options)
+                patch = await while_wanted(request, _restore, previewer, prepared, quality, options)
             except ClientDisconnect:
                 return
             yield _patch_view(patch)
