@@ -272,6 +272,9 @@ def test_owners_are_served_in_turn(store: Store) -> None:
     modest, third = submit(store, "modest", 2), submit(store, "third")
     names = {attempt.id: job.owner[0] for job in (greedy, late, modest, third) for attempt in job.attempts}
     assert "".join(names[one] for one in store.queued_ids()) == "gmtgmggg"
+    for left_out, rest in ((["greedy"], "mtm"), (["greedy", "third", "nobody"], "mm"), (["modest"], "gtgggg")):
+        assert "".join(names[one] for one in store.queued_ids(owners_but=left_out)) == rest
+    assert [names[one] for one in store.queued_ids(1, but=("cloud",), owners_but=("greedy",))] == ["m"]
     assert [store.queue_position(job.id) for job in (greedy, modest, third, late)] == [1, 2, 3, 8]
     served, now = "", 1.0
     while waiting := store.queued_ids(1):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import Unprocessable
+from app.errors import DeviceLost, Unprocessable
 from app.images import Decoder
 from app.jobs.memory_need import NETWORK_BYTES, PROCESS_BYTES, attempt_bytes, need_bytes
 from app.store import Job
@@ -172,6 +172,29 @@ def test_on_a_shared_device_one_other_owners_photo_is_restored_beside_the_one_at
     until(lambda: ended(harness))
     assert together[:2] == [[LOUD], [LOUD, QUIET]]
     assert all(len(owners) == len(set(owners)) <= 2 for owners in together)
+
+
+def test_of_two_photos_at_work_only_the_one_that_lost_the_card_burns_a_try(make: Make) -> None:
+    harness, worker = make()
+    gate, _ = share_device(harness, worker)
+    restore = harness.backend.restore
+
+    def lose(*arguments: Any) -> Any:
+        restore(*arguments)
+        raise DeviceLost("cuda:0 is lost")
+
+    harness.backend.restore = lose
+    worker.start()
+    jobs = [submit(harness, LOUD, 2)]
+    until(lambda: at_work(worker) == [LOUD])
+    jobs.append(submit(harness, QUIET, 1))
+    until(lambda: at_work(worker) == [LOUD, QUIET])
+    gate.opened.set()
+    until(lambda: worker.card_lost and worker.active_runs.is_empty())
+    until(lambda: harness.store.counts().processing == 0)
+    rows = [attempt for job in jobs for attempt in harness.store.job(job.owner, job.id).attempts]
+    assert {attempt.status.value for attempt in rows} == {"queued"}
+    assert sorted(attempt.tries for attempt in rows) == [0, 0, 1]
 
 
 @pytest.mark.parametrize("lacking_bytes", [0, 1])

@@ -7,7 +7,7 @@ One call is one transaction: after a return it is committed, after any error not
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import Protocol, Unpack
 
 from app.store.accounts import Accounts
 from app.store.changes import Revision
@@ -15,6 +15,7 @@ from app.store.idempotency import Idempotency
 from app.store.keeping import Keeping
 from app.store.leases import LeaseSweep
 from app.store.queries import Counts
+from app.store.queue_order import WaitingFilter
 from app.store.receipts import ReceiptRows
 from app.store.records import NO_ORIGIN, Attempt, Job, JobOrigin, JobSummary, NewPhoto, NewVersion, Photo, Result
 from app.store.removal import Removal
@@ -205,8 +206,8 @@ class Store(Protocol):
         """1 when the job's first waiting attempt comes next; 0 when none of its attempts waits."""
         ...
 
-    def queued_ids(self, limit: int | None = None, *, only: str | None = None, but: Collection[str] = ()) -> list[str]:
-        """Ids of the waiting attempts in the order of submission: of one backend only, or of all but some."""
+    def queued_ids(self, limit: int | None = None, **which: Unpack[WaitingFilter]) -> list[str]:
+        """Ids of the waiting attempts in the order in which they are served."""
         ...
 
     def revisions(self, job_ids: Collection[str]) -> dict[str, Revision]:

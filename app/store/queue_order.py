@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection
-from typing import Any
+from typing import Any, TypedDict
 
 from sqlalchemy import ColumnElement, Connection, FromClause, Integer, Select, bindparam, func, select
 
@@ -18,6 +18,14 @@ from app.store.schema import attempts, jobs
 _JOBS_TOLD = 256  # as many as there may be live connections
 _CHOICES = 64  # of backends; there are a handful
 _WAITING = attempts.c.status == AttemptStatus.QUEUED.value
+
+
+class WaitingFilter(TypedDict, total=False):
+    """Which waiting attempts: of one backend `only` or of all `but` some, and not of the owners in `owners_but`."""
+
+    only: str | None
+    but: Collection[str]
+    owners_but: Collection[str]
 
 
 def queue_position(connection: Connection, job_id: str) -> int:
@@ -32,11 +40,16 @@ def queue_position(connection: Connection, job_id: str) -> int:
 
 
 def queued_ids(
-    connection: Connection, limit: int | None = None, only: str | None = None, but: Collection[str] = ()
+    connection: Connection,
+    limit: int | None = None,
+    only: str | None = None,
+    but: Collection[str] = (),
+    owners_but: Collection[str] = (),
 ) -> list[str]:
-    """Waiting attempts in the order of their turns, of one backend `only` or of all `but` some."""
-    statement = _ids_in_turn(only, tuple(sorted(but)), limit is not None)
-    return list(connection.execute(statement, {} if limit is None else {"most": limit}).scalars())
+    """Waiting attempts in the order of their turns; see `WaitingFilter`."""
+    statement = _ids_in_turn(only, tuple(sorted(but)), limit is not None, bool(owners_but))
+    given: dict[str, Any] = {"owners": list(owners_but)} if owners_but else {}
+    return list(connection.execute(statement, given if limit is None else {**given, "most": limit}).scalars())
 
 
 def next_untried(connection: Connection, only: str | None, but: Collection[str]) -> str | None:
@@ -66,8 +79,11 @@ def _place_of_job(backend: str) -> Select[Any]:
 
 
 @functools.lru_cache(_CHOICES)
-def _ids_in_turn(only: str | None, but: tuple[str, ...], limited: bool) -> Select[Any]:
-    queue = _in_turn(only, but).subquery()
+def _ids_in_turn(only: str | None, but: tuple[str, ...], limited: bool, of_others: bool) -> Select[Any]:
+    waiting = _in_turn(only, but)
+    if of_others:
+        waiting = waiting.where(jobs.c.owner.not_in(bindparam("owners", expanding=True)))
+    queue = waiting.subquery()
     query = select(queue.c.id).order_by(*_turn_order(queue))
     return query.limit(bindparam("most", type_=Integer)) if limited else query
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from typing import Unpack
 
 from sqlalchemy import Connection
 
@@ -25,6 +26,7 @@ from app.store.protocol import (
     NOTIFIED_A_SWEEP,
 )
 from app.store.queries import Counts
+from app.store.queue_order import WaitingFilter
 from app.store.receipts import SqlReceiptRows
 from app.store.records import NO_ORIGIN, Attempt, Job, JobOrigin, JobSummary, NewPhoto, NewVersion, Result
 from app.store.removal import Removal
@@ -42,7 +44,7 @@ class SqlStore:
         events: hears of every change.
         worker: host and process, written beside each claim for people.
         lease_seconds: how long a claim lasts unless it is renewed.
-        clock: stands in for the database's clock (epoch seconds); None: its own.
+        clock: instead of the database's own (epoch seconds).
     """
 
     def __init__(
@@ -151,9 +153,9 @@ class SqlStore:
         """See `Store`."""
         return self._database.read(lambda connection: queue_order.queue_position(connection, job_id))
 
-    def queued_ids(self, limit: int | None = None, *, only: str | None = None, but: Collection[str] = ()) -> list[str]:
+    def queued_ids(self, limit: int | None = None, **which: Unpack[WaitingFilter]) -> list[str]:
         """See `Store`."""
-        return self._database.read_statement(lambda connection: queue_order.queued_ids(connection, limit, only, but))
+        return self._database.read_statement(lambda connection: queue_order.queued_ids(connection, limit, **which))
 
     def revisions(self, job_ids: Collection[str]) -> dict[str, Revision]:
         """See `Store`."""
@@ -228,8 +230,7 @@ class SqlStore:
 
     def mark_sent(self, attempt_id: str, token: str) -> bool:
         """See `Store`."""
-        changed = self._database.write(lambda connection: leases.mark_sent(connection, attempt_id, token))
-        return self._notify_changed(changed)
+        return self._notify_changed(self._database.write(lambda opened: leases.mark_sent(opened, attempt_id, token)))
 
     def holds(self, attempt_id: str, token: str) -> bool:
         """See `Store`."""

@@ -77,12 +77,20 @@ class Lane:
         """Wake every thread that waits for a wake-up, so that it ends."""
         self._consumer.wake(len(self.threads))
 
-    def _listen(self, take: Callable[[str], None], stop: threading.Event) -> None:
-        """At each wake-up, or when none comes, take the attempt whose turn it is, until the worker drains."""
+    def _listen(self, take: Callable[[str], None], stop: threading.Event, *, alone: bool = False) -> None:
+        """At each wake-up, or when none comes, take the attempt whose turn it is, until the worker drains.
+
+        `alone`: no other thread of the lane does so; one look then answers all wake-ups that are there, and after an
+        attempt it looks again.
+        """
+        if alone:  # what a thread before this one had received died with it
+            self._consumer.wake(1)
         while not self._context.draining:
             woken = self._consumer.receive(self._context.rescan_seconds)
             if woken is None and not self._context.draining:
                 self._rescan()
+            while alone and self._consumer.receive(0) is not None:
+                pass
             attempt_id = None if self._context.draining else self._choose()
             if attempt_id is None:
                 continue
@@ -93,6 +101,8 @@ class Lane:
                 stop.wait(REFUSED_PAUSE_SECONDS)
             finally:
                 self._chosen.discard(attempt_id)
+                if alone:
+                    self._consumer.put(attempt_id)
 
     def _choose(self) -> str | None:
         """Whose turn it is, whichever wake-up came: no other thread of this lane has it."""
@@ -113,14 +123,8 @@ class Lane:
     def _next_but(self, left_out: Collection[str]) -> str | None:
         """The next one whose owner is not left out: the first of each owner come before anybody's second."""
         store, lane = self._context.store, self._filter
-        waiting = store.queued_ids(1 + len(self._chosen) + len(left_out), only=lane.only, but=lane.but)
-        for attempt_id in waiting:
-            if attempt_id in self._chosen:
-                continue
-            attempt = store.attempt(attempt_id) if left_out else None
-            if attempt is None or attempt.owner not in left_out:
-                return attempt_id
-        return None
+        waiting = store.queued_ids(1 + len(self._chosen), only=lane.only, but=lane.but, owners_but=left_out)
+        return next((attempt_id for attempt_id in waiting if attempt_id not in self._chosen), None)
 
     def _owners_left_out(self) -> Collection[str] | None:
         """Owners whose photos cannot be taken now; None: nobody's can. A lane that says so wakes itself later."""

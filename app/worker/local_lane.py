@@ -13,7 +13,7 @@ import threading
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from app.errors import RestoreError
+from app.errors import DeviceLost, RestoreError
 from app.jobs.memory_need import NETWORK_BYTES, attempt_bytes, fit_together, must_be_alone
 from app.jobs.prepared import Prepared, expecting_photo
 from app.jobs.result_writing import Finished
@@ -34,6 +34,7 @@ class LocalLane(Lane):
     def __init__(self, name: str, context: WorkerContext, lane_filter: LaneFilter) -> None:
         super().__init__(name, context, lane_filter)
         self._ready = ReadyPhotos(self._fits_beside)
+        self._losing_device = threading.Lock()
         self._held: dict[str, str] = {}  # the token of the run that each restoring thread has in hand
         self._done: queue.Queue[Finished | None] = queue.Queue()
         for thread, loop, step in (
@@ -52,7 +53,7 @@ class LocalLane(Lane):
         self._done.put(None)
 
     def _prepare_loop(self, stop: threading.Event) -> None:
-        self._listen(self._prepare_one, stop)
+        self._listen(self._prepare_one, stop, alone=True)
 
     def _prepare_one(self, attempt_id: str) -> None:
         """Claim and decode one attempt as soon as there is room for it."""
@@ -83,7 +84,6 @@ class LocalLane(Lane):
         except RestoreError:
             active_runs.leave(token)
             raise
-        self._look_again(attempt.id)
         if prepared is None:
             active_runs.leave(token)
         return prepared
@@ -104,20 +104,31 @@ class LocalLane(Lane):
     def _restore_one(self, prepared: Prepared) -> Finished | None:
         token, context = prepared.token, self._context
         context.active_runs.move(token, Step.RESTORING)
-        self._look_again(prepared.attempt.id)
+        self._consumer.put(prepared.attempt.id)  # a place ahead became free: wake-ups of whoever waits for it are spent
         finished = None
         if context.draining:
             context.runner.give_back(prepared.attempt.id, token)
         else:
-            heartbeat = functools.partial(context.active_runs.heartbeat, token)
-            finished = context.runner.restore(
-                prepared, heartbeat=heartbeat, stop_requested=lambda: context.stop_requested
-            )
+            finished = self._run(prepared)
         if finished is None:
             context.active_runs.leave(token)
         else:
             context.active_runs.move(token, Step.RESTORED)
         return finished
+
+    def _run(self, prepared: Prepared) -> Finished | None:
+        """Run the backend. Only the photo that lost the card burns a try for it, and none is begun after that."""
+        token, context = prepared.token, self._context
+        heartbeat = functools.partial(context.active_runs.heartbeat, token)
+        try:
+            return context.runner.restore(prepared, heartbeat=heartbeat, stop_requested=lambda: context.stop_requested)
+        except DeviceLost:
+            with self._losing_device:
+                is_first, context.draining, context.stop_requested = not context.stop_requested, True, True
+            if is_first:
+                raise
+            context.runner.give_back(prepared.attempt.id, token)
+            return None
 
     def _finish_loop(self, _stop: threading.Event) -> None:
         lower_priority()
@@ -129,10 +140,6 @@ class LocalLane(Lane):
             del finished
             self._context.active_runs.leave(token)
             self._ready.look_again()
-
-    def _look_again(self, attempt_id: str) -> None:
-        """A place ahead became free or may be left: the wake-ups of whoever waits for it may be spent already."""
-        self._consumer.put(attempt_id)
 
     def _owners_left_out(self) -> Collection[str] | None:
         """Whoever has a photo decoded ahead; None once two have."""
