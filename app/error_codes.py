@@ -61,7 +61,8 @@ _TABLE = {
     # options and models
     "invalid_option": ErrorFacts(422, "an option is out of bounds"),
     "unknown_option": ErrorFacts(422, "there is no such option"),
-    "unknown_model": ErrorFacts(422, "there is no such model"),
+    "unknown_model": ErrorFacts(422, "an option names no model that is known"),
+    "model_not_found": ErrorFacts(404, "there is no such model to download"),
     "output_too_large": ErrorFacts(413, "the result would have more than MAX_OUTPUT_MEGAPIXELS"),
     "memory_too_small": ErrorFacts(413, "the result needs more memory than the service has"),
     "model_not_installed": ErrorFacts(409, "the model asked for by name is not installed"),
@@ -143,7 +144,7 @@ _TABLE = {
     "queue_full": ErrorFacts(503, "QUEUE_LIMIT photos wait"),
     "keep_limit_reached": ErrorFacts(507, "KEEP_LIMIT_MB_PER_OWNER of the owner are kept already"),
     "preview_busy": ErrorFacts(503, "the preview's turn did not come in time", 10),
-    "preview_unavailable": ErrorFacts(503, "this server restores nothing itself, so it makes no previews"),
+    "preview_unavailable": ErrorFacts(409, "this server restores nothing itself, so it makes no previews"),
     "preview_local_only": ErrorFacts(422, "previews are made with the local backend only"),
     "reblend_busy": ErrorFacts(503, "too many results are being blended"),
     "storage_full": ErrorFacts(503, "there is too little free disk space"),

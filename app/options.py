@@ -199,7 +199,7 @@ class RestoreOptions:
             if field is None:
                 known = ", ".join(FIELDS)
                 raise Unprocessable("unknown_option", f"There is no option '{name[:40]}'; known options are {known}.")
-            if raw is None or (isinstance(raw, str) and not raw.strip()):
+            if raw is None or raw == "":
                 continue
             values[name] = _convert(name, field, raw)
         return cls(**values)

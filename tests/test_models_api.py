@@ -109,7 +109,7 @@ def test_an_unknown_name_is_refused(service: Service) -> None:
     for name in ("nothing", "nir-embedded-x4", "..%2Fetc"):
         answer = service.client.post(f"/api/v1/models/{name}/download")
         assert answer.status_code in (404, 422), answer.text
-    assert_problem(service.client.post("/api/v1/models/nothing/download"), 422, "unknown_model")
+    assert_problem(service.client.post("/api/v1/models/nothing/download"), 404, "model_not_found")
 
 
 @pytest.mark.parametrize("setting", ["offline", "allow_model_downloads"])

@@ -244,7 +244,7 @@ def test_a_second_preview_at_once_is_refused_and_the_next_is_made(
 def test_a_server_that_restores_nothing_says_so(tmp_path: Path) -> None:
     with running(tmp_path) as service:
         service.app.state.context = dataclasses.replace(service.context, previewer=None)
-        assert_problem(ask(service, png(textured(40, 30))), 503, "preview_unavailable")
+        assert_problem(ask(service, png(textured(40, 30))), 409, "preview_unavailable")
 
 
 def test_whoever_leaves_frees_the_device_at_the_next_step(backend: LocalBackend, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from app.backends.protocol import Backend, Previewing, Repairing
-from app.errors import Unavailable, Unprocessable
+from app.errors import Conflict, Unavailable, Unprocessable
 from app.images import (
     PATCH_SIDE_PIXELS,
     Box,
@@ -185,9 +185,9 @@ class Previewer:
         raise previews_elsewhere()
 
 
-def previews_elsewhere() -> Unavailable:
-    """The error of a server that cannot make previews."""
-    return Unavailable(
+def previews_elsewhere() -> Conflict:
+    """The error of a server that cannot make previews, however often it is asked."""
+    return Conflict(
         "preview_unavailable",
         "Previews are made where photos are restored, which this server leaves to others; send the photo itself.",
     )

@@ -45,13 +45,24 @@ class _EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
+_EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "enum": ["message", "end"]},
+        "id": {"type": "string"},
+        "data": {"type": "string", "description": "the state as JSON, or why the stream ends"},
+        "retry": {"type": "integer"},
+    },
+}
+
+
 @router.get(
     "/api/v1/jobs/{job_id}/events",
     tags=["jobs"],
     summary="A job's state as server-sent events",
     response_class=StreamingResponse,
     responses={
-        200: {"content": {_EventStream.media_type: {"schema": {"type": "string"}}}},
+        200: {"content": {_EventStream.media_type: {"schema": _EVENT}}},
         204: {"description": "the job has ended, and the client knows"},
         **schemas.problems(401, 404, 429),
     },

@@ -13,7 +13,7 @@ from app.api.json_bodies import read_object
 from app.api.models_schemas import DownloadsShape, ModelsShape
 from app.api.models_view import list_models, show_download, why_no_downloads
 from app.api.request_schemas import object_body
-from app.errors import Conflict, Forbidden, Unprocessable
+from app.errors import Conflict, Forbidden, NotFound, Unprocessable
 from app.model_downloads import Download, ModelDownloads, WeightFile
 
 router = APIRouter(tags=["models"])
@@ -88,7 +88,7 @@ def _operate(request: Request) -> tuple[AppContext, ModelDownloads]:
 def _find(downloads: ModelDownloads, name: str) -> list[WeightFile]:
     rows = downloads.find(name)
     if not rows:
-        raise Unprocessable("unknown_model", "There is no such model to download; GET /api/v1/models names them.")
+        raise NotFound("model_not_found", "There is no such model to download; GET /api/v1/models names them.")
     return rows
 
 
