@@ -53,6 +53,7 @@ class DamageKind(StrEnum):
     BORDER = "border"
     PERCOLATION_CRACK = "percolation_crack"  # kept out of training
     LINT = "lint"  # kept out of training
+    DEBRIS = "debris"
 
 
 Draw = Callable[[Print, Rng], list[Layer]]
@@ -195,6 +196,24 @@ def _fibre(canvas: Print, rng: Rng, shortest: float, longest: float) -> Stroke:
     return Stroke(path, np.full(len(path), rng.uniform(0.4, 1.3), np.float32))
 
 
+def draw_debris(canvas: Print, rng: Rng) -> list[Layer]:
+    """Small heaps of crumbs and curled threads, as dirt gathers in an album."""
+    shape = (canvas.height * SUPERSAMPLING, canvas.width * SUPERSAMPLING)
+    crumbs, threads = np.zeros(shape, np.uint8), list[Stroke]()
+    for _ in range(rng.integers(1, 9)):
+        heap, spread = place(canvas, rng), canvas.side * rng.uniform(0.01, 0.08)
+        largest = rng.uniform(1.0, 4.5)
+        for _ in range(int(np.exp(rng.uniform(math.log(3), math.log(40))))):
+            corners = _blob(heap + rng.normal(0.0, spread, 2), rng.uniform(0.5, largest), rng) * SUPERSAMPLING
+            cv2.fillPoly(crumbs, [np.rint(corners).astype(np.int32)], int(rng.integers(120, 256)))
+        for _ in range(rng.integers(0, 12)):
+            start = (heap + rng.normal(0.0, spread, 2)).astype(np.float32)
+            path = curve(start, rng.uniform(0.0, 2 * math.pi), rng.uniform(4.0, 30.0), 9.0, rng, 1.5)
+            threads.append(Stroke(path, tapered(len(path), float(rng.uniform(0.6, 2.6)), rng)))
+    coverage = np.maximum(reduced(crumbs), rasterize(threads, canvas.shape))
+    return [Layer(coverage * np.float32(rng.uniform(0.6, 1.0)), bare_color(canvas, rng))]
+
+
 def draw_hair(canvas: Print, rng: Rng) -> list[Layer]:
     """One to three hairs on the scanner's glass or the negative: thin, smooth, curled, alone."""
     fibres = [_fibre(canvas, rng, 0.1 * canvas.side, 0.8 * canvas.side) for _ in range(rng.integers(1, 4))]
@@ -308,17 +327,19 @@ TRAINED: dict[DamageKind, Draw] = {
     DamageKind.STAIN: draw_stain,
     DamageKind.CORNER: draw_corner,
     DamageKind.BORDER: draw_border,
+    DamageKind.DEBRIS: draw_debris,
 }
 SHARES: dict[DamageKind, float] = {  # in training; what is small or faint is learned last, and so shown oftener
-    DamageKind.SCRATCH: 0.14,
-    DamageKind.CRACK: 0.13,
-    DamageKind.WIDE_CRACK: 0.09,
-    DamageKind.CREASE: 0.07,
-    DamageKind.DUST: 0.18,
+    DamageKind.SCRATCH: 0.13,
+    DamageKind.CRACK: 0.12,
+    DamageKind.WIDE_CRACK: 0.08,
+    DamageKind.CREASE: 0.06,
+    DamageKind.DUST: 0.16,
     DamageKind.HAIR: 0.06,
-    DamageKind.SPECKLE: 0.11,
-    DamageKind.BLOTCH: 0.08,
-    DamageKind.STAIN: 0.07,
-    DamageKind.CORNER: 0.04,
+    DamageKind.SPECKLE: 0.10,
+    DamageKind.BLOTCH: 0.07,
+    DamageKind.STAIN: 0.06,
+    DamageKind.CORNER: 0.03,
     DamageKind.BORDER: 0.03,
+    DamageKind.DEBRIS: 0.10,
 }

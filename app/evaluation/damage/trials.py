@@ -15,11 +15,12 @@ from app.evaluation.damage.scans import Sample, crop, scan_sample
 SEED = 4242  # no training draws from it
 SIDE = 320
 HOLES_SIDE = 256
+_HOLES = 13  # the number of their samples
 KINDS = {**TRAINED, **HELD_OUT}
 GROUPS: dict[str, tuple[DamageKind, ...]] = {
     "thin": (DamageKind.SCRATCH, DamageKind.HAIR),
     "cracks": (DamageKind.CRACK, DamageKind.PERCOLATION_CRACK),
-    "dust": (DamageKind.DUST, DamageKind.SPECKLE, DamageKind.LINT),
+    "dust": (DamageKind.DUST, DamageKind.SPECKLE, DamageKind.LINT, DamageKind.DEBRIS),
     "thin, cracks and dust": (
         DamageKind.SCRATCH,
         DamageKind.HAIR,
@@ -28,6 +29,7 @@ GROUPS: dict[str, tuple[DamageKind, ...]] = {
         DamageKind.DUST,
         DamageKind.SPECKLE,
         DamageKind.LINT,
+        DamageKind.DEBRIS,
     ),
     "wide": (DamageKind.WIDE_CRACK,),
     "blotches": (DamageKind.BLOTCH, DamageKind.STAIN),
@@ -41,7 +43,7 @@ GROUPS: dict[str, tuple[DamageKind, ...]] = {
 def damaged_samples(photos: Sequence[NDArray[np.uint8]], kind: DamageKind, count: int) -> Iterator[Sample]:
     """Photos, (H, W, 3) uint8, under one kind of damage; equal calls give equal samples."""
     for index in range(count):
-        rng = np.random.default_rng([SEED, list(KINDS).index(kind), index])
+        rng = np.random.default_rng([SEED, list(DamageKind).index(kind), index])
         picture = crop(photos[int(rng.integers(len(photos)))], SIDE, rng)
         yield scan_sample(picture, [KINDS[kind]], rng)
 
@@ -49,6 +51,6 @@ def damaged_samples(photos: Sequence[NDArray[np.uint8]], kind: DamageKind, count
 def hole_samples(photos: Sequence[NDArray[np.uint8]], count: int) -> Iterator[FillSample]:
     """Holes in photos, (H, W, 3) uint8, without grain around them; equal calls give equal samples."""
     for index in range(count):
-        rng = np.random.default_rng([SEED, len(KINDS), index])
+        rng = np.random.default_rng([SEED, _HOLES, index])
         picture = crop(photos[int(rng.integers(len(photos)))], HOLES_SIDE, rng)
         yield make_fill_sample(picture, rng, with_grain=False)
