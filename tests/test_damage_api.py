@@ -446,7 +446,7 @@ def test_a_quick_look_is_refused_as_a_preview_is(service: Service, tmp_path: Pat
     with service.context.previewing.acquire("local"):
         assert_problem(service.client.post(path, files={"file": scratched()}), 429, "too_many_previews")
     with running(tmp_path, describe=describe_repair) as plain:  # whose backend repairs nothing
-        assert plain.client.post(path, files={"file": scratched()}).status_code == 503
+        assert plain.client.post(path, files={"file": scratched()}).status_code == 409
 
 
 def test_the_config_says_whether_repair_is_offered(service: Service) -> None:

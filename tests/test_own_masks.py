@@ -340,7 +340,7 @@ def test_a_worker_of_another_host_fills_what_a_mask_marks(
         with Image.open(io.BytesIO(api.get(again["results"][0]["url"]).content)) as image:
             assert (np.asarray(image.convert("L"))[SCRATCH] == 255).all()
         assert not list(tmp_path.rglob("*.mask"))  # of the local folders
-        assert api.post("/api/v1/damage", files=files).status_code == 503
+        assert api.post("/api/v1/damage", files=files).status_code == 409
         api.delete(f"/api/v1/photos/{job['attempts'][0]['photo_id']}")
         left = seaweedfs.client().list_objects_v2(Bucket=BUCKET, Prefix="masks/").get("Contents", ())
         assert [row["Key"] for row in left] == []
