@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,6 +195,16 @@ def test_bad_options_are_refused_and_start_nothing(request_of: Any, status: int,
     photo_id = uploaded(service)
     assert_problem(service.client.post(f"{PHOTOS}/{photo_id}/restore", **request_of), status, code)
     assert shown(service, photo_id)["attempts"] == []
+
+
+def test_null_stands_for_the_default_as_the_description_says(service: Service) -> None:
+    page = service.client.get("/openapi.json").json()
+    content = page["paths"]["/api/v1/photos/{photo_id}/restore"]["post"]["requestBody"]["content"]
+    described = content["application/json"]["schema"]["properties"]
+    names = {name for name, schema in described.items() if '"null"' in json.dumps(schema)}
+    assert names == set(described) - {"webhook_url"}
+    photo_id = uploaded(service)
+    assert service.client.post(f"{PHOTOS}/{photo_id}/restore", json=dict.fromkeys(names)).status_code == 202
 
 
 def test_a_result_over_the_limit_is_refused(tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ def _closed(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 _EMPTY = {"type": "string", "enum": [""]}
-_PRESET_HELP = "a kind of photo, which fills in the options that are not given, as /api/v1/config tells"
-_PRESET = {"preset": {"description": _PRESET_HELP, "type": "string", "enum": [*PresetName, ""]}}
+_PRESET_HELP = "a kind of photo, which fills in options that are not given, as /api/v1/config tells"
+_PRESET: dict[str, Any] = {"preset": {"description": _PRESET_HELP, "type": "string", "enum": [*PresetName, ""]}}
 _WEBHOOK = {"webhook_url": {"type": "string", "description": "https address to tell when the job ends"}}
 _PHOTO_OPTIONS_HELP = 'options of single photos: a JSON list with one object a photo, such as [{"rotate": 90}, {}]'
 _BESIDE = {**_WEBHOOK, "photo_options": {"type": "string", "description": _PHOTO_OPTIONS_HELP}}
@@ -74,7 +74,8 @@ def _json_options() -> dict[str, Any]:
         name: {"description": option.help, "anyOf": [_typed(option), *_as_text(option), {"type": "null"}]}
         for name, option in FIELDS.items()
     }
-    return {**values, **_PRESET, **_WEBHOOK}
+    written = _PRESET["preset"]
+    return {**values, "preset": {**written, "type": ["string", "null"], "enum": [*written["enum"], None]}, **_WEBHOOK}
 
 
 def _written_options() -> dict[str, Any]:
