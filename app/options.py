@@ -232,7 +232,7 @@ def _convert(name: str, field: Field, raw: object) -> object:
             raise _invalid(name, "must be plain text, without control characters or halves of characters")
         return raw.strip()
     if field.kind is bool:
-        word = raw if isinstance(raw, bool) else BOOLEAN_WORDS.get(str(raw).strip().lower())
+        word = BOOLEAN_WORDS.get(raw.strip().lower()) if isinstance(raw, str) else raw
         if not isinstance(word, bool):
             raise _invalid(name, "must be true or false")
         return word

@@ -175,6 +175,7 @@ FORM = {"content-type": "application/x-www-form-urlencoded"}
     [
         ({"json": {"scale": 9}}, 422, "invalid_option"),
         ({"json": {"scale": [2]}}, 422, "invalid_option"),
+        ({"json": {"face_enhance": 0}}, 422, "invalid_option"),
         ({"json": {"size": 2}}, 422, "unknown_option"),
         ({"json": {"<script>": 2}}, 422, "unknown_option"),
         ({"json": [1]}, 400, "bad_json"),
