@@ -214,6 +214,10 @@ class RestoreOptions:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
 
+# A number as text: without blanks, Python's 1_000 and other scripts' digits.
+NUMBER_PATTERN = r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?"
+
+
 def is_plain_text(text: str) -> bool:
     """Whether a text can be stored, sent and shown everywhere: no NUL or other control, no lone surrogate."""
     return all(unicodedata.category(character) not in ("Cc", "Cs") or character in _LAYOUT for character in text)
@@ -241,6 +245,8 @@ def _convert(name: str, field: Field, raw: object) -> object:
 
 def _number(name: str, kind: type, raw: object) -> int | float:
     if isinstance(raw, bool) or not isinstance(raw, int | float | str):
+        raise _invalid(name, "must be a number")
+    if isinstance(raw, str) and not re.fullmatch(NUMBER_PATTERN, raw):
         raise _invalid(name, "must be a number")
     try:
         value = float(raw)

@@ -84,6 +84,8 @@ def test_options_reach_the_restoration(service: Service) -> None:
     [
         ({"scale": "9"}, 422, "invalid_option"),
         ({"scale": "nan"}, 422, "invalid_option"),
+        ({"scale": "\u0664"}, 422, "invalid_option"),
+        ({"seed": "1_000"}, 422, "invalid_option"),
         ({"color_strength": "\u00a0"}, 422, "invalid_option"),
         ({"quality": "superb"}, 422, "invalid_option"),
         ({"prompt": "x" * 801}, 422, "invalid_option"),

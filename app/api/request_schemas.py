@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.options import BOOLEAN_WORDS, FIELDS, Field
+from app.options import BOOLEAN_WORDS, FIELDS, NUMBER_PATTERN, Field
 from app.presets import PresetName
 
 
@@ -70,10 +70,10 @@ _BESIDE = {**_WEBHOOK, "photo_options": {"type": "string", "description": _PHOTO
 
 def _json_options() -> dict[str, Any]:
     """Every option as a JSON value: its own type, the same as text, or null for the default; and whom to tell."""
-    values = {
-        name: {"description": option.help, "anyOf": [_typed(option), *_as_text(option), {"type": "null"}]}
-        for name, option in FIELDS.items()
-    }
+    values = {}
+    for name, option in FIELDS.items():
+        kinds = [_typed(option), *_as_text(option), *_number_as_text(option), {"type": "null"}]
+        values[name] = {"description": option.help, "anyOf": kinds}
     written = _PRESET["preset"]
     return {**values, "preset": {**written, "type": ["string", "null"], "enum": [*written["enum"], None]}, **_WEBHOOK}
 
@@ -96,6 +96,11 @@ def _typed(option: Field) -> dict[str, Any]:
         "enum": option.choices and list(option.choices),
     }
     return {"type": kind, **{key: value for key, value in facts.items() if value is not None}}
+
+
+def _number_as_text(option: Field) -> list[dict[str, Any]]:
+    """In JSON a number may be a text too, whose bounds no schema can say."""
+    return [{"type": "string", "pattern": f"^{NUMBER_PATTERN}$"}] if option.kind in (int, float) else []
 
 
 def _as_text(option: Field) -> list[dict[str, Any]]:
