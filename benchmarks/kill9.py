@@ -65,6 +65,16 @@ class Campaign:
         self._listening: socket.socket | None = listen() if http else None
         self.working_lives = 0
 
+    def run(self, rounds: list[str | None]) -> None:
+        """Lives that end at these points (None: at a random moment), shuffled, and then one that ends well."""
+        self.chance.shuffle(rounds)
+        for point in rounds:
+            if point is None:
+                self.kill_at_random()
+            else:
+                self.kill_at(point)
+        self.settle()
+
     def kill_at_random(self) -> None:
         """One life that ends at a random moment: in its start, or after it took some jobs."""
         with self._life(submitting=True) as (pid, answers):
@@ -282,13 +292,7 @@ def main() -> int:
         points = {"all": points_of(url), "none": []}.get(asked.points, [asked.points])
         campaign = Campaign(Path(folder), url, asked.seed, http=asked.http, wrong_order=asked.wrong_order)
         rounds = [*points, *[None] * asked.kills]
-        campaign.chance.shuffle(rounds)
-        for point in rounds:
-            if point is None:
-                campaign.kill_at_random()
-            else:
-                campaign.kill_at(point)
-        campaign.settle()
+        campaign.run(rounds)
         summary = {**campaign.summary(), "seconds": round(time.monotonic() - began, 1)}
     print(json.dumps(summary))
     return 1 if campaign.faults else 0

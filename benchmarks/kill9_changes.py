@@ -84,13 +84,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="kill9-changes-") as folder:
         campaign = ChangeCampaign(Path(folder), asked.seed)
         rounds = [*list(POINTS) * asked.rounds, *[None] * asked.kills]
-        campaign.chance.shuffle(rounds)
-        for point in rounds:
-            if point is None:
-                campaign.kill_at_random()
-            else:
-                campaign.kill_at(point)
-        campaign.settle()
+        campaign.run(rounds)
         print(json.dumps({**campaign.summary(), "looked_for": campaign.looked_for}))
     return 1 if campaign.faults else 0
 
