@@ -19,7 +19,7 @@ def celery_queue(url: str, name: str = "") -> Iterator[CeleryQueue]:
     queue = CeleryQueue(make_celery(url), lambda _: BackendName.LOCAL, lambda attempt_id, _: lost.append(attempt_id))
 
     def hold(attempt_id: str) -> bool:
-        queue.deliver(attempt_id)
+        queue.deliver(attempt_id, BackendName.LOCAL)
         return True
 
     receiver = CeleryReceiver(queue.celery, name or f"{secrets.token_hex(4)}@test", [QueueName.GPU], 1, hold)

@@ -113,7 +113,7 @@ def serve(
             load = (harness, worker, answers, random.Random(seed + number))
             threading.Thread(target=_submit_for_ever, args=load, daemon=True).start()
         threading.Event().wait()  # until somebody kills us
-    while harness.store.active_ids():
+    while harness.store.named_files.active_ids():
         time.sleep(0.02)
     worker.drain(5.0)
     harness.close()

@@ -25,6 +25,7 @@ from app.notices import Notice
 from app.options import RestoreOptions
 from app.queue import LocalQueue
 from app.queue.local import LocalConsumer
+from app.queue.protocol import serves_all
 from app.results import RestorationResult
 from app.stages import OnProgress, Stage
 from app.storage import Beside, DiskStorage, Storage, new_id
@@ -114,9 +115,9 @@ class HeardQueue(LocalQueue):
         super().__init__()
         self._heard: list[HeardConsumer] = []
 
-    def open_consumer(self) -> LocalConsumer:
+    def open_consumer(self, serves: Callable[[str], bool] = serves_all) -> LocalConsumer:
         self._heard.append(HeardConsumer())
-        self._consumers = (*self._consumers, self._heard[-1])
+        self._consumers = (*self._consumers, (self._heard[-1], serves))
         return self._heard[-1]
 
     def all_heard(self) -> bool:

@@ -342,18 +342,21 @@ def test_rows_that_cannot_be_read_are_told_once_and_taken_when_they_can_be_again
 ) -> None:
     harness, worker = make(provider)
     asked: list[str] = []
-    readable = harness.store.queued_ids
+    names = "waiting", "queued_ids"  # what a wake-up reads, and a rescan
+    readable = {name: getattr(harness.store, name) for name in names}
 
-    def refuse(*_: object, only: str | None = None, **__: object) -> list[str]:
+    def refuse(*_: object, only: str | None = None, **__: object) -> list[Any]:
         asked.append(only or "local")
         raise Unavailable("database_unavailable", "The job database cannot be reached.")
 
-    monkeypatch.setattr(harness.store, "queued_ids", refuse)
+    for name in names:
+        monkeypatch.setattr(harness.store, name, refuse)
     worker.start()
     job = submit(harness, worker, "local")
     until(lambda: asked.count("local") > 4 and asked.count(CLOUD) > 4)
     told = [record.message for record in caplog.records if "could not be read" in record.message]
     assert len(told) == 2  # of each lane one
-    monkeypatch.setattr(harness.store, "queued_ids", readable)
+    for name, read in readable.items():
+        monkeypatch.setattr(harness.store, name, read)
     until(lambda: harness.ended(job))
     assert harness.states(job) == ["completed"]

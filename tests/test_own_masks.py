@@ -110,7 +110,7 @@ def test_an_attempt_has_the_id_under_which_its_mask_is_kept(store: Store) -> Non
     assert job.attempts[0].mask_bytes is None
     attempt = masked(store, job)
     assert attempt.mask_bytes == MASK_BYTES
-    assert store.known_mask_ids() == {attempt.id}
+    assert store.named_files.mask_ids() == {attempt.id}
     assert store.claim(attempt.id, "t", 130.0) == store.attempt(attempt.id)
     assert store.crashed(attempt.id, "t", 131.0)
     again = store.claim(attempt.id, "u", 132.0)
@@ -124,7 +124,7 @@ def test_a_mask_goes_with_its_row_and_not_before(store: Store, how: str) -> None
     finish(store, first(job))
     attempt = masked(store, job)
     assert store.cancel_or_remove(ME, attempt.job_id, 125.0).masks == ()  # cancelled: the row stays
-    assert store.known_mask_ids() == {attempt.id}
+    assert store.named_files.mask_ids() == {attempt.id}
     if how == "job":
         gone = store.cancel_or_remove(ME, attempt.job_id, 130.0)
     elif how == "attempt":
@@ -134,7 +134,7 @@ def test_a_mask_goes_with_its_row_and_not_before(store: Store, how: str) -> None
     else:
         gone = store.expire(1_000.0)
     assert gone.masks == (attempt.id,)
-    assert store.known_mask_ids() == set()
+    assert store.named_files.mask_ids() == set()
 
 
 def test_a_mask_counts_towards_what_may_be_kept(store: Store) -> None:

@@ -346,7 +346,7 @@ class PhotosModel(RuleBasedStateMachine):
             assert said == {key: (each.status, each.version) for key, each in self.of_photo(photo_id).items()}
             assert photo.busy is self.busy(photo_id)
             assert sum(a.status.value in ACTIVE for a in photo.attempts) <= 1
-        assert self.store.known_photo_ids() == set(self.photos)
+        assert self.store.named_files.photo_ids() == set(self.photos)
 
     @invariant()
     def lists_hold_the_library_newest_first(self) -> None:

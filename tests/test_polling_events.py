@@ -171,12 +171,12 @@ class Ended:
 def test_a_sign_out_at_another_server_is_told_of_once(store: SqlStore) -> None:
     ended = Ended(store)
     ended.watch.tick(0.0, 10.0)
-    store.end_session("one", 8e12)
+    store.accounts.end_session("one", 8e12)
     ended.watch.tick(SESSIONS_SECONDS / 2, 10.0)
     assert ended.told == []  # not with every look
     ended.watch.tick(SESSIONS_SECONDS, 10.0)
-    store.end_session("two", 5.0)  # of a cookie that is too old already
-    store.end_session("three", 9e12)
+    store.accounts.end_session("two", 5.0)  # of a cookie that is too old already
+    store.accounts.end_session("three", 9e12)
     ended.watch.tick(SESSIONS_SECONDS * 2, 10.0)
     ended.watch.tick(SESSIONS_SECONDS * 3, 10.0)
     assert ended.told == [{"one"}, {"three"}]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -91,3 +93,18 @@ def test_wake_ends_that_many_waits_without_an_id(queue: Queue) -> None:
     queue.publish("a")
     assert [consumer.receive(LONG_SECONDS) for _ in range(3)] == [None, None, "a"]
     assert other.receive(LONG_SECONDS) == "a"
+
+
+def test_a_wake_up_of_a_known_backend_goes_to_those_who_serve_it(queue: Queue) -> None:
+    local, cloud = (queue.open_consumer(functools.partial(operator.eq, name)) for name in ("local", "siliconflow"))
+    queue.publish("a", "local")
+    queue.publish("b", "local")
+    assert [local.receive(LONG_SECONDS) for _ in range(2)] == ["a", "b"]
+    assert (local.receive(SOON_SECONDS), cloud.receive(SOON_SECONDS)) == (None, None)
+
+
+def test_a_wake_up_of_an_unknown_backend_goes_to_all() -> None:
+    queue = LocalQueue()
+    local, cloud = queue.open_consumer(), queue.open_consumer(lambda _: False)
+    queue.publish("a")
+    assert (local.receive(LONG_SECONDS), cloud.receive(LONG_SECONDS)) == ("a", "a")

@@ -80,9 +80,9 @@ def test_a_completed_row_carries_all_facts_of_its_result(store: SqlStore, file: 
     assert (done.ended_at, done.progress, done.claim) == (130.0, 1.0, None)
     assert photo_status(file) == "ready"
     assert store.seconds_per_megapixel() == pytest.approx(4.0)
-    assert store.known_result_names() == {f"{attempt_id}.png"}
-    assert store.known_photo_ids() == {done.photo_id}
-    assert store.active_ids() == set()
+    assert store.named_files.result_names() == {f"{attempt_id}.png"}
+    assert store.named_files.photo_ids() == {done.photo_id}
+    assert store.named_files.active_ids() == set()
 
 
 def test_a_failed_cancelled_or_returned_attempt_puts_the_photo_back(store: SqlStore, file: Path) -> None:

@@ -225,7 +225,7 @@ def test_cancelling_is_immediate_for_waiting_and_running_and_spares_the_ended(st
     assert gone.results == (f"{first(job)}.png",)
     with pytest.raises(NotFound):
         store.job(ME, job.id)
-    assert store.known_photo_ids() == set()
+    assert store.named_files.photo_ids() == set()
 
 
 def test_a_long_list_sums_up_jobs_of_many_photos(store: Store) -> None:
@@ -382,12 +382,12 @@ def test_the_library_shows_each_owner_its_photos_from_the_newest_in_pages(store:
 
 def test_a_photo_in_work_is_not_removed_and_one_at_rest_takes_its_files_along(store: Store) -> None:
     kept, _ = store.library.add(ME, photo(), 100.0)
-    assert kept.id in store.known_photo_ids()
+    assert kept.id in store.named_files.photo_ids()
     with pytest.raises(NotFound):
         store.library.remove("other", kept.id)
     removal = store.library.remove(ME, kept.id)
     assert removal.uploads == (kept.id,)
-    assert kept.id not in store.known_photo_ids()
+    assert kept.id not in store.named_files.photo_ids()
     job = add(store)
     with pytest.raises(Conflict):
         store.library.remove(ME, job.attempts[0].photo_id)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.events import LocalEvents
+from app.stages import Stage
 from app.storage import new_id
 from app.store import Attempt, AttemptStatus, SqlStore, Store
 from tests.databases import IMPLEMENTATIONS, Clock
@@ -197,6 +198,39 @@ def test_whose_turn_it_is_hangs_on_the_clock_of_the_database_alone(store: Store,
     clock.now += 1
     assert store.claim(others.attempts[0].id, "b", WALL + behind) is not None
     assert store.queued_ids() == [mine.attempts[1].id, others.attempts[1].id]
+
+
+def test_the_one_that_was_read_as_the_next_is_taken_unless_it_is_gone_or_was_tried(store: Store) -> None:
+    ids = [first(add(store)) for _ in range(3)]
+    assert [attempt.id for attempt in store.waiting(2)] == ids[:2]
+    taken = store.claim_next("a", WALL, first=ids[1], stage=Stage.WAITING)
+    assert taken is not None
+    assert (taken.id, taken.stage, taken.claim) == (ids[1], Stage.WAITING, "a")
+    assert taken == row(store, ids[1])
+    other = store.claim_next("b", WALL, first=ids[1])
+    assert other is not None
+    assert (other.id, other.stage) == (ids[0], Stage.DECODING)
+    store.crashed(ids[0], "b", WALL)  # it waits again, and must run alone
+    last = store.claim_next("c", WALL, first=ids[0])
+    assert last is not None
+    assert last.id == ids[2]
+
+
+def test_an_owners_turn_is_over_whatever_became_of_its_run(store: Store, clock: Clock) -> None:
+    mine, others = add(store, photos=2, owner="mine"), add(store, photos=2, owner="others")
+    assert store.queued_ids(1) == [mine.attempts[0].id]
+    store.claim(mine.attempts[0].id, "a", WALL)
+    store.give_back(mine.attempts[0].id, "a", WALL)
+    assert store.queued_ids(1) == [others.attempts[0].id]
+    store.accounts.forget_usage(clock.now + 1.0)  # whoever was not served for long is as one who never was
+    assert store.queued_ids(1) == [mine.attempts[0].id]
+
+
+def test_those_that_wait_are_told_from_the_others_with_their_backends(store: Store) -> None:
+    ids = [store.add_job("me", [photo()], "{}", name, 99, 1.0).attempts[0].id for name in ("cloud", "local", "local")]
+    store.claim(ids[1], "a", WALL)
+    assert store.waiting_among([*ids, "0" * 32]) == {ids[0]: "cloud", ids[2]: "local"}
+    assert store.waiting_among([]) == {}
 
 
 def test_the_next_untried_attempt_is_taken_in_order_and_by_backend(store: Store) -> None:

@@ -35,7 +35,6 @@ class Row:
     tries: int = 0
     lapses: int = 0
     token: str | None = None
-    claimed_at: float | None = None
     leased_until: float = 0.0
     ended_at: float | None = None
 
@@ -54,6 +53,7 @@ class StoreModel(RuleBasedStateMachine):
         self.store = SqlStore(self.address(), events, clock=self.clock, lease_seconds=LEASE_SECONDS)
         self.store.open()
         self.rows: dict[str, Row] = {}  # in the order of submission
+        self.served_at: dict[str, float] = {}  # by owner
         self.now = 0.0
         self.heard: set[str] = set()
         events.subscribe(self.heard.add)
@@ -80,8 +80,7 @@ class StoreModel(RuleBasedStateMachine):
         for number, attempt in enumerate(self.status_of("queued")):
             owner = self.rows[attempt].owner
             turns[owner] += 1
-            served = max((row.claimed_at or 0.0 for row in self.rows.values() if row.owner == owner), default=0.0)
-            places.append((turns[owner], served, number, attempt))
+            places.append((turns[owner], self.served_at.get(owner, 0.0), number, attempt))
         return [attempt for *_, attempt in sorted(places)]
 
     @rule(target=jobs, owner=st.sampled_from(OWNERS), number=st.integers(1, 4))
@@ -113,7 +112,8 @@ class StoreModel(RuleBasedStateMachine):
 
     def claimed(self, attempt_id: str, token: str) -> None:
         row = self.rows[attempt_id]
-        row.status, row.tries, row.token, row.claimed_at = "processing", row.tries + 1, token, self.clock.now
+        row.status, row.tries, row.token = "processing", row.tries + 1, token
+        self.served_at[row.owner] = self.clock.now  # whatever becomes of the run
         row.leased_until = self.clock.now + LEASE_SECONDS
 
     @rule(run=runs)
@@ -135,7 +135,7 @@ class StoreModel(RuleBasedStateMachine):
         elif how == "fail" or (how == "crashed" and row.tries - row.lapses >= MAX_TRIES):
             row.status, row.ended_at = "failed", self.now
         elif how != "report":
-            row.status, row.tries, row.claimed_at = "queued", row.tries - (how == "give_back"), None
+            row.status, row.tries = "queued", row.tries - (how == "give_back")
 
     def do(self, how: str, attempt_id: str, token: str) -> bool:
         now, store = self.tick(), self.store
@@ -177,7 +177,6 @@ class StoreModel(RuleBasedStateMachine):
 
     def cut_short(self, row: Row, *, over: bool) -> None:
         row.status = "failed" if over else "queued"
-        row.claimed_at = row.claimed_at if over else None
         row.ended_at = self.now if over else None
 
     @rule(target=runs)
@@ -248,9 +247,9 @@ class StoreModel(RuleBasedStateMachine):
         counts = dataclasses.asdict(self.store.counts())
         assert 0 <= counts.pop("read_ahead") <= counts["processing"]
         assert counts == {word: len(self.status_of(word)) for word in counts}
-        assert self.store.active_ids() == set(self.status_of("queued", "processing"))
-        assert self.store.known_photo_ids() == {row.photo for row in self.rows.values()}
-        assert self.store.known_result_names() == set(self.results(self.rows))
+        assert self.store.named_files.active_ids() == set(self.status_of("queued", "processing"))
+        assert self.store.named_files.photo_ids() == {row.photo for row in self.rows.values()}
+        assert self.store.named_files.result_names() == set(self.results(self.rows))
         query = "SELECT id, status FROM photos"
         said = self.store._database.read(lambda connection: connection.exec_driver_sql(query).all())
         words = {"processing": "processing", "completed": "ready"}

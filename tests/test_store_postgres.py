@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection, create_engine, func, select, text, update
 
 from app.errors import Conflict, Internal, NotFound, Unavailable
-from app.store import SqlStore, migration, photo_transitions, postgres, queue_order
+from app.store import SqlStore, migration, photo_transitions, postgres
 from app.store.locks import AdvisoryLock, hold
 from app.store.postgres import PostgresDatabase
 from app.store.schema import VERSION, attempts, photos
@@ -128,7 +128,7 @@ def test_a_single_statement_needs_neither_a_transaction_nor_a_ping(
     store: SqlStore, database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pings: list[object] = []
-    engine = database._opened()[0]
+    engine = database._opened().shared
     ping = engine.dialect.do_ping
 
     def counted(connection: Any) -> bool:
@@ -204,8 +204,8 @@ def test_the_next_attempt_is_another_one_while_the_first_is_about_to_be_claimed(
     ids = [first(add(store)) for _ in range(2)]
 
     def work(connection: Connection) -> None:
-        assert queue_order.next_untried(connection, None, ()) == ids[0]
-        claimed = store.claim_next("t", 1.0)
+        connection.execute(select(attempts.c.id).where(attempts.c.id == ids[0]).with_for_update())
+        claimed = store.claim_next("t", 1.0, first=ids[0])
         assert claimed is not None
         assert claimed.id == ids[1]
         assert store.claim_next("u", 1.0) is None
@@ -217,7 +217,7 @@ def test_a_row_that_is_written_twice_is_an_error_the_second_time(store: SqlStore
     twice = photo()
     with pytest.raises(Exception, match="duplicate key"):
         store.add_job(ME, [photo(), twice, twice], "{}", "local", 100, 1.0)
-    assert store.known_photo_ids() == set()
+    assert store.named_files.photo_ids() == set()
     assert store.jobs(ME, 9) == []
 
 

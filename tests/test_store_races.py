@@ -154,7 +154,7 @@ def test_users_runs_sweeps_and_the_janitor_at_once_leave_the_rows_whole(stores: 
     assert (store.counts().queued, store.counts().processing, store.jobs(ME, 1000)) == (0, 0, [])
     for row in store.library.photos(ME, 100) + store.library.photos(ME, 100, archived=True):
         store.library.remove(ME, row.id)
-    assert store.known_photo_ids() == set()
+    assert store.named_files.photo_ids() == set()
 
 
 def _move(store: Store, chance: random.Random, kept: list[str]) -> None:

@@ -212,7 +212,7 @@ def test_signing_out_ends_a_session_on_the_server_also_after_a_restart(place: Pl
     assert with_cookie(place, ended, "/api/v1/session", "DELETE").status_code == 204
     assert_problem(with_cookie(place, ended), 401, "key_required")
     assert with_cookie(place, other).status_code == 200
-    assert len(place.service.context.store.ended_sessions(time.time())) >= 1
+    assert len(place.service.context.store.accounts.ended_sessions(time.time())) >= 1
 
 
 @pytest.mark.parametrize("forged", ["jwt-", "jwt-e30", "jwt-W10.x.y", "jwt-!!.a.b"])

@@ -148,15 +148,15 @@ def test_a_store_that_refuses_claims_for_a_while_loses_nothing(
 ) -> None:
     monkeypatch.setattr("app.worker.lane.REFUSED_PAUSE_SECONDS", 0.01)
     harness, worker = make()
-    claim, refusals = SqlStore.claim, [1, 2, 3]
+    claim_next, refusals = SqlStore.claim_next, [1, 2, 3]
 
-    def refuse(store: SqlStore, attempt_id: str, token: str, now: float, **guard: Any) -> Attempt | None:
+    def refuse(store: SqlStore, token: str, now: float, **which: Any) -> Attempt | None:
         if refusals:
             refusals.pop()
             raise Unavailable("storage_full", "Full.")
-        return claim(store, attempt_id, token, now, **guard)
+        return claim_next(store, token, now, **which)
 
-    monkeypatch.setattr(SqlStore, "claim", refuse)
+    monkeypatch.setattr(SqlStore, "claim_next", refuse)
     worker.start()
     job = submit(harness, worker)
     until(lambda: harness.ended(job))
@@ -250,7 +250,7 @@ def test_a_lost_card_gives_its_photo_back_with_a_try_burned_and_ends_the_process
     assert b'restore_attempts_ended_total{status="crashed"} 1.0' in harness.metrics.render()
 
 
-@pytest.mark.parametrize("step", ["prepare", "finish"])
+@pytest.mark.parametrize("step", ["decode", "finish"])
 def test_a_death_while_decoding_or_encoding_is_settled_too(
     make: Make, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -259,7 +259,7 @@ def test_a_death_while_decoding_or_encoding_is_settled_too(
     deaths = [1]
 
     def dying(*arguments: Any, **named: Any) -> Any:
-        done = real(*arguments, **named) if step == "prepare" else None
+        done = real(*arguments, **named) if step == "decode" else None
         if deaths:
             deaths.pop()
             raise KeyboardInterrupt

@@ -7,6 +7,7 @@ empty costs nothing but speed. redis is imported only where it is set up.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import queue
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 CHANNEL = "neural-image-restore:jobs"
 MOST_JOBS_A_HINT = 64  # of a move of the queue, which every server sees by itself
+REST_SECONDS = 0.1  # after a hint; what changes meanwhile is told in the next one
+_PATIENCE_SECONDS = 0.2
 _WAITING_HINTS = 1000
 _TIMEOUT_SECONDS = 2.0
 _AGAIN_SECONDS = 2.0
@@ -34,18 +37,21 @@ class RedisHints:
 
     Args:
         url: address of the Redis server.
-        on_hint: hears the ids of jobs that another process changed.
+        on_hint: hears the ids of jobs that another process changed; None: this process only tells.
         again_seconds: the pause before a server that is away is tried again.
     """
 
     def __init__(
-        self, url: str, on_hint: Callable[[Iterable[str]], None], *, again_seconds: float = _AGAIN_SECONDS
+        self, url: str, on_hint: Callable[[Iterable[str]], None] | None, *, again_seconds: float = _AGAIN_SECONDS
     ) -> None:
-        self._url, self._on_hint, self._again_seconds = url, on_hint, again_seconds
+        self._url, self._again_seconds = url, again_seconds
         self._name = secrets.token_hex(8)
         self._waiting: queue.Queue[list[str]] = queue.Queue(_WAITING_HINTS)
         self._away = False
-        self._threads = [SupervisedThread("hints-out", self._send_loop), SupervisedThread("hints-in", self._hear_loop)]
+        self._threads = [SupervisedThread("hints-out", self._send_loop)]
+        if on_hint is not None:
+            hear = functools.partial(self._hear_loop, on_hint)
+            self._threads.append(SupervisedThread("hints-in", hear))
 
     def start(self) -> None:
         """Start the threads."""
@@ -67,27 +73,39 @@ class RedisHints:
     def _send_loop(self, stop: threading.Event) -> None:
         client = self._connect()
         while not stop.is_set():
-            try:
-                job_ids = self._waiting.get(timeout=0.2)
-            except queue.Empty:
-                continue
-            self._try(stop, lambda: client.publish(CHANNEL, json.dumps({"from": self._name, "jobs": job_ids})))  # noqa: B023
+            job_ids = self._next_hint()
+            if job_ids:
+                self._try(stop, functools.partial(self._tell, client, job_ids))
+                stop.wait(REST_SECONDS)
         client.close()
 
-    def _hear_loop(self, stop: threading.Event) -> None:
+    def _next_hint(self) -> list[str]:
+        """All that waits to be told, each job once; nothing when nothing comes."""
+        found: dict[str, None] = {}
+        with contextlib.suppress(queue.Empty):
+            found.update(dict.fromkeys(self._waiting.get(timeout=_PATIENCE_SECONDS)))
+            while len(found) < MOST_JOBS_A_HINT:
+                found.update(dict.fromkeys(self._waiting.get_nowait()))
+        return list(found)
+
+    def _tell(self, client: Redis, job_ids: list[str]) -> None:
+        client.publish(CHANNEL, json.dumps({"from": self._name, "jobs": job_ids}))
+        self._away = False
+
+    def _hear_loop(self, on_hint: Callable[[Iterable[str]], None], stop: threading.Event) -> None:
         client = self._connect()
         while not stop.is_set():
-            self._try(stop, lambda: self._hear(client, stop))
+            self._try(stop, lambda: self._hear(client, on_hint, stop))
         client.close()
 
-    def _hear(self, client: Redis, stop: threading.Event) -> None:
+    def _hear(self, client: Redis, on_hint: Callable[[Iterable[str]], None], stop: threading.Event) -> None:
         with client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
             channel.subscribe(CHANNEL)
             self._away = False
             while not stop.is_set():
-                message = channel.get_message(timeout=0.2)
+                message = channel.get_message(timeout=_PATIENCE_SECONDS)
                 if message is not None:
-                    self._on_hint(self._jobs_of(message["data"]))
+                    on_hint(self._jobs_of(message["data"]))
 
     def _jobs_of(self, data: Any) -> list[str]:
         """The jobs of another process's hint; none for our own, and for what is none."""

@@ -56,7 +56,7 @@ class ChangeWatch(PeriodicThread):
         """Look once; `monotonic` and `now` are monotonic and epoch seconds. Raises `Unavailable` without a store."""
         self._look()
         if self._forget is not None and monotonic >= self._next_sessions:
-            ended = self._store.ended_sessions(now)
+            ended = self._store.accounts.ended_sessions(now)
             if ended - self._known:
                 self._forget(ended - self._known)
             self._known = ended

@@ -102,9 +102,9 @@ class Janitor(PeriodicThread):
         limit = now - max(self._retention, GRACE_SECONDS)
         uploads, results = _older(self._storage.iter_uploads(), limit), _older(self._storage.iter_results(), limit)
         masks, parts = _older(self._storage.iter_masks(), limit), _older(self._storage.iter_parts(), limit)
-        photo_ids = self._store.known_photo_ids()
-        names = {name for newest in self._store.known_result_names() for name in related_files(newest)}
-        active, mask_ids = self._store.active_ids(), self._store.known_mask_ids()
+        photo_ids = self._store.named_files.photo_ids()
+        names = {name for newest in self._store.named_files.result_names() for name in related_files(newest)}
+        active, mask_ids = self._store.named_files.active_ids(), self._store.named_files.mask_ids()
         orphans = [file for file in uploads if file.name not in photo_ids]
         orphans += [file for file in results if file.name not in names and file.name[:32] not in active]
         orphans += [file for file in masks if file.name[:32] not in mask_ids]

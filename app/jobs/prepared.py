@@ -29,13 +29,15 @@ class PictureDecoder(Protocol):
 class Prepared:
     """An attempt that is claimed by the run `token` and decoded.
 
-    `shares_device`: its backend restores it in turns with another photo (see `DeviceSharing`).
+    `claimed_at` is in monotonic seconds; `shares_device`: its backend restores it in turns with another photo (see
+    `DeviceSharing`).
     """
 
     attempt: Attempt
     token: str
     options: RestoreOptions
     picture: Picture
+    claimed_at: float
     cache_key: str | None = None
     mask: Mask | None = None  # (H, W) bool that the attempt came with
     shares_device: bool = False

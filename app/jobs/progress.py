@@ -5,6 +5,7 @@ It also carries the way back: whether the run was asked to stop or has lost its 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -15,7 +16,7 @@ from app.store import Store
 log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 0.5
-CLAIM_INTERVAL_SECONDS = 0.1  # the row is not asked oftener whether the claim still stands; strips come faster
+CLAIM_INTERVAL_SECONDS = 0.25  # the row is not asked oftener whether the claim still stands; strips come faster
 _NOT_RESTORING = (Stage.WAITING, Stage.DECODING, Stage.LOADING, Stage.ENCODING)
 
 
@@ -56,6 +57,16 @@ class Progress:
             self.claim_lost = not self._report(fraction, stage)
         except RestoreError as error:  # the store will be asked again; a full disk does not stop a restoration
             log.warning("progress could not be written: %s", error.detail)
+        return not self.claim_lost
+
+    def may_begin(self, claimed_at: float) -> bool:
+        """False: the run was asked to stop, or has lost its claim since it made it, some time ago (monotonic)."""
+        self._heartbeat()
+        self.stop_seen, self._held_at = self._stop_requested(), claimed_at
+        if self.stop_seen:
+            return False
+        with contextlib.suppress(RestoreError):  # the backend's first word asks again
+            self.claim_lost = not self._still_holds(self._clock())
         return not self.claim_lost
 
     def _report(self, fraction: float, stage: Stage) -> bool:

@@ -48,7 +48,7 @@ SHUTTING_DOWN = "shutting_down"  # the code of a decoder that was closed
 
 
 def _noop() -> None:
-    """The beat of a caller that watches no heartbeat, and the other attempt of one that wants this very one."""
+    """The beat of a caller that watches no heartbeat."""
 
 
 def _not_cancelled() -> bool:
@@ -92,24 +92,16 @@ class Runner:
         if prepared is not None and (finished := self.restore(prepared)) is not None:
             self.finish(finished)
 
-    def prepare(
-        self,
-        attempt_id: str,
-        token: str,
-        now: float,
-        *,
-        tries: int | None = None,
-        or_claim: Callable[[], Attempt | None] = _noop,
-    ) -> Prepared | None:
-        """Claim the attempt for the run `token` and decode its photo.
+    def prepare(self, attempt_id: str, token: str, now: float) -> Prepared | None:
+        """Claim the attempt for the run `token` and decode its photo; None when it does not wait, or it failed.
 
-        With `tries`, only when it was tried that often so far. `or_claim` is asked for another attempt, claimed by the
-        same run, when this one does not wait any more. None when there is none, or it failed. Raises `Unavailable` when
-        the store cannot take the claim.
+        Raises `Unavailable` when the store cannot take the claim.
         """
-        attempt = self._store.claim(attempt_id, token, now, tries=tries) or or_claim()
-        if attempt is None:
-            return None
+        attempt = self._store.claim(attempt_id, token, now)
+        return None if attempt is None else self.decode(attempt, token, now)
+
+    def decode(self, attempt: Attempt, token: str, now: float) -> Prepared | None:
+        """Decode the photo of an attempt that the run `token` has claimed; None when it failed."""
         self._tracer.record("queued", attempt.created_at, now, parent=parent_of(attempt), attempt=attempt.id)
         with run_scope(self._tracer, attempt, "decode"):
             return self._decoded(attempt, token)
@@ -134,7 +126,7 @@ class Runner:
             return None
         self._metrics.observe_stage("decode", self._clock() - began)
         shares_device = isinstance(self.backends.get(attempt.backend), DeviceSharing)
-        return Prepared(attempt, token, options, picture, key, mask, shares_device)
+        return Prepared(attempt, token, options, picture, began, key, mask, shares_device)
 
     def set_waiting(self, prepared: Prepared) -> None:
         """Show an attempt that was decoded ahead as what it is for its owner: waiting for the one before it."""
@@ -167,7 +159,7 @@ class Runner:
         progress = Progress(self._store, attempt.id, token, self._clock, heartbeat, stop_requested)
         began = self._clock()
         try:
-            if not progress(0.0, Stage.LOADING):
+            if not progress.may_begin(prepared.claimed_at):
                 raise Cancelled
             with stage_spans(self._tracer, progress) as on_progress:
                 done = self._restored(prepared, progress, on_progress)
@@ -285,10 +277,12 @@ class Runner:
         return self._settlement.tokens()
 
     def _decode(self, attempt: Attempt, options: RestoreOptions, page: int | None) -> Picture:
-        if not self._storage.has_upload(attempt.photo_id):
-            raise NotFound("photo_missing", "The uploaded photo is gone; upload it again.")
-        with self._storage.upload(attempt.photo_id) as path:
-            keep_partial = options.partial == Partial.KEEP
+        keep_partial = options.partial == Partial.KEEP
+        with contextlib.ExitStack() as stack:
+            try:
+                path = stack.enter_context(self._storage.upload(attempt.photo_id))
+            except NotFound as error:
+                raise NotFound("photo_missing", "The uploaded photo is gone; upload it again.") from error
             return self._decoder.decode(path, page=page, keep_partial=keep_partial, rotate=options.rotate)
 
     def _backend(self, name: str, receipts: Receipts) -> Backend:

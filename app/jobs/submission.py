@@ -235,7 +235,7 @@ class Submission:
 
     def _wake(self, job: Job) -> None:
         for attempt in job.attempts:
-            self._queue.publish(attempt.id)
+            self._queue.publish(attempt.id, attempt.backend)
 
 
 def _check_each(uploads: Sequence[Upload], check: Callable[[Upload], Answer]) -> list[Answer]:

@@ -42,7 +42,7 @@ class AttemptRuns:
         times = lease_times or LeaseTimes()
         self._settings, self._times = settings, times
         self._backends: dict[str, Backend] = {}
-        base = self._base = open_infrastructure(settings, times)
+        base = self._base = open_infrastructure(settings, times, serves=False)
         self._store, self._storage = base.store, base.storage
         self._decoder = Decoder(base.limits.image)
         cache = open_result_cache(settings, base.store, base.storage, self._backends)

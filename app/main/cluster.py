@@ -47,9 +47,12 @@ class ClusterLinks:
 
 
 def open_events(
-    database_url: str, broker_url: str, look: Callable[[Collection[str]], Mapping[str, Revision]]
+    database_url: str, broker_url: str, look: Callable[[Collection[str]], Mapping[str, Revision]], *, serves: bool
 ) -> tuple[Events, RedisHints | None]:
-    """Events for a database of one process or of several, and the hints that go with them; `look` asks the store."""
+    """Events for a database of one process or of several, and the hints that go with them.
+
+    `look` asks the store. Only a process that `serves` HTTP has somebody who wants to hear what others change.
+    """
     if not is_shared(database_url):
         return LocalEvents(), None
     from app.events.polling import PollingEvents
@@ -58,7 +61,7 @@ def open_events(
         return PollingEvents(look), None
     from app.events.redis_hints import RedisHints
 
-    hints = RedisHints(broker_url, lambda job_ids: events.hear(job_ids))
+    hints = RedisHints(broker_url, (lambda job_ids: events.hear(job_ids)) if serves else None)
     events = PollingEvents(look, hints)
     return events, hints
 

@@ -61,10 +61,13 @@ class Infrastructure:
         )
 
 
-def open_infrastructure(settings: Settings, lease_times: LeaseTimes | None = None) -> Infrastructure:
-    """Build the parts; nothing is connected or started yet."""
+def open_infrastructure(
+    settings: Settings, lease_times: LeaseTimes | None = None, *, serves: bool = True
+) -> Infrastructure:
+    """Build the parts, of a process that `serves` HTTP or does not; nothing is connected or started yet."""
     times, tracer = lease_times or LeaseTimes(), open_tracer(settings)
-    events, hints = cluster.open_events(settings.database_url, settings.broker_url, lambda ids: rows.revisions(ids))
+    urls = settings.database_url, settings.broker_url
+    events, hints = cluster.open_events(*urls, lambda ids: rows.revisions(ids), serves=serves)
     rows = SqlStore(settings.database_url, events, worker=str(own_process_name()), lease_seconds=times.lease_seconds)
     return Infrastructure(
         settings,

@@ -39,7 +39,7 @@ class Users:
 
     def start(self, store: Store) -> None:
         """Learn which sessions have ended, and begin to fetch the issuer's keys. The store is open."""
-        self.authentication.sessions.forget(store.ended_sessions(time.time()))
+        self.authentication.sessions.forget(store.accounts.ended_sessions(time.time()))
         if self._key_set is not None:
             self._key_set.start()
 

@@ -59,7 +59,7 @@ class WorkerService:
     ) -> None:
         from app.queue.celery_receiver import CeleryReceiver  # a process without a broker does without Celery
 
-        base = self._base = open_infrastructure(settings, lease_times)
+        base = self._base = open_infrastructure(settings, lease_times, serves=False)
         queue = open_queue(settings.broker_url, base.store, base.metrics)
         assert queue is not None, "the role was checked"
         self._queue, self._after_death = queue, after_death

@@ -15,6 +15,7 @@ from celery import Celery
 
 from app.queue.local import LocalConsumer, LocalQueue
 from app.queue.names import queue_of
+from app.queue.protocol import serves_all
 
 TASK = "restore"
 WAITING_MESSAGES = 10_000  # beyond that the workers find the rows by themselves
@@ -56,7 +57,8 @@ class CeleryQueue:
 
     Args:
         celery: the application, as `make_celery` makes it.
-        route: gives the backend of an attempt, None for one that is gone; it may read the store.
+        route: gives the backend of an attempt where `publish` was not told, None for one that is gone; it may read the
+            store.
         on_failure: told of a wake-up that could not be sent, in the sending thread.
     """
 
@@ -65,29 +67,29 @@ class CeleryQueue:
     ) -> None:
         self.celery, self._route, self._on_failure = celery, route, on_failure
         self.arrivals = LocalQueue()
-        self._outgoing: queue.Queue[str | None] = queue.Queue(WAITING_MESSAGES)
+        self._outgoing: queue.Queue[tuple[str, str | None] | None] = queue.Queue(WAITING_MESSAGES)
         self._thread = threading.Thread(target=self._send_all, name="celery-sender", daemon=True)
         self._starting = threading.Lock()
         self._is_started = False
 
-    def publish(self, attempt_id: str) -> None:
+    def publish(self, attempt_id: str, backend: str | None = None) -> None:
         """See `Queue`. Sent by a thread of its own, which never keeps a caller waiting."""
         with self._starting:
             if not self._is_started:
                 self._is_started = True
                 self._thread.start()
         try:
-            self._outgoing.put_nowait(attempt_id)
+            self._outgoing.put_nowait((attempt_id, backend))
         except queue.Full as error:
             self._on_failure(attempt_id, error)
 
-    def open_consumer(self) -> LocalConsumer:
+    def open_consumer(self, serves: Callable[[str], bool] = serves_all) -> LocalConsumer:
         """See `Queue`."""
-        return self.arrivals.open_consumer()
+        return self.arrivals.open_consumer(serves)
 
-    def deliver(self, attempt_id: str) -> None:
+    def deliver(self, attempt_id: str, backend: str | None = None) -> None:
         """A message came to the Celery worker of this process: wake its consumers."""
-        self.arrivals.publish(attempt_id)
+        self.arrivals.publish(attempt_id, backend)
 
     def close(self) -> None:
         """Send what waits, for a moment, and end the thread. Harmless when nothing was ever sent."""
@@ -101,14 +103,14 @@ class CeleryQueue:
         self._thread.join(CLOSE_SECONDS)
 
     def _send_all(self) -> None:
-        while (attempt_id := self._outgoing.get()) is not None:
+        while (outgoing := self._outgoing.get()) is not None:
+            attempt_id, backend = outgoing
             try:
-                self._send(attempt_id)
+                self._send(attempt_id, backend or self._route(attempt_id))
             except Exception as error:  # noqa: BLE001 - whatever a client of Redis raises, the row is found anyway
                 self._on_failure(attempt_id, error)
 
-    def _send(self, attempt_id: str) -> None:
-        backend = self._route(attempt_id)
+    def _send(self, attempt_id: str, backend: str | None) -> None:
         if backend is not None:
             options: dict[str, Any] = {"queue": queue_of(backend).value, "retry": False}
             self.celery.send_task(TASK, args=[attempt_id], **options)

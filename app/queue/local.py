@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import queue
+from collections.abc import Callable
+
+from app.queue.protocol import serves_all
 
 
 class LocalConsumer:
@@ -32,15 +35,17 @@ class LocalQueue:
     """Gives every wake-up to every consumer of this process; see `Queue`."""
 
     def __init__(self) -> None:
-        self._consumers: tuple[LocalConsumer, ...] = ()  # replaced whole, so that publishing needs no lock
+        # Replaced whole, so that publishing needs no lock.
+        self._consumers: tuple[tuple[LocalConsumer, Callable[[str], bool]], ...] = ()
 
-    def publish(self, attempt_id: str) -> None:
+    def publish(self, attempt_id: str, backend: str | None = None) -> None:
         """See `Queue`."""
-        for consumer in self._consumers:
-            consumer.put(attempt_id)
+        for consumer, serves in self._consumers:
+            if backend is None or serves(backend):
+                consumer.put(attempt_id)
 
-    def open_consumer(self) -> LocalConsumer:
+    def open_consumer(self, serves: Callable[[str], bool] = serves_all) -> LocalConsumer:
         """See `Queue`."""
         consumer = LocalConsumer()
-        self._consumers = (*self._consumers, consumer)
+        self._consumers = (*self._consumers, (consumer, serves))
         return consumer

@@ -6,7 +6,13 @@ queue is silent. The contract suite is `tests/test_queue_contract.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
+
+
+def serves_all(_backend: str) -> bool:
+    """What a consumer serves unless it says otherwise."""
+    return True
 
 
 class Consumer(Protocol):
@@ -28,13 +34,13 @@ class Consumer(Protocol):
 class Queue(Protocol):
     """Wake-ups from those who accept attempts to those who run them. Usable from any thread."""
 
-    def publish(self, attempt_id: str) -> None:
+    def publish(self, attempt_id: str, backend: str | None = None) -> None:
         """Say, after the commit of its row, that an attempt waits. Never blocks and never raises.
 
-        Every consumer that is open gets the wake-up; one that does not serve the attempt's backend ignores it.
+        Every consumer that is open gets the wake-up, but one that is known not to serve the attempt's `backend`.
         """
         ...
 
-    def open_consumer(self) -> Consumer:
-        """A receiving end for what is published from now on."""
+    def open_consumer(self, serves: Callable[[str], bool] = serves_all) -> Consumer:
+        """A receiving end for what is published from now on; `serves` says for which backends."""
         ...

@@ -15,7 +15,9 @@ from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.errors import TooManyRequests
+from app.store import changes
 from app.store.database import Database
+from app.store.queue_order import forget_turns
 from app.store.records import AttemptStatus
 from app.store.schema import attempts, jobs, usage
 
@@ -38,7 +40,15 @@ class Accounts(Protocol):
         ...
 
     def forget_usage(self, before: float) -> None:
-        """Remove the counts of the days that ended before a time."""
+        """Remove the counts of the days that ended before a time, and whose turn it was before it."""
+        ...
+
+    def end_session(self, session_id: str, until: float) -> None:
+        """Remember that a sign-in was ended, until a time (epoch seconds) at which its cookie is too old."""
+        ...
+
+    def ended_sessions(self, now: float) -> set[str]:
+        """The sign-ins that were ended and whose cookies are not too old yet."""
         ...
 
 
@@ -59,7 +69,21 @@ class SqlAccounts:
 
     def forget_usage(self, before: float) -> None:
         """See `Accounts`."""
-        self._database.write(lambda connection: connection.execute(delete(usage).where(usage.c.day < day_of(before))))
+
+        def write(connection: Connection) -> None:
+            connection.execute(delete(usage).where(usage.c.day < day_of(before)))
+            forget_turns(connection, before)
+
+        self._database.write(write)
+
+    def end_session(self, session_id: str, until: float) -> None:
+        """See `Accounts`."""
+        now = self._database.now()
+        self._database.write(lambda connection: changes.end_session(connection, session_id, until, now))
+
+    def ended_sessions(self, now: float) -> set[str]:
+        """See `Accounts`."""
+        return self._database.read(lambda connection: changes.find_ended_sessions(connection, now))
 
 
 def count_waiting(connection: Connection, owner: str) -> int:

@@ -61,6 +61,10 @@ class Database(Protocol):
         """Run a work that changes rows, and commit it."""
         ...
 
+    def write_statement(self, work: Callable[[Connection], Value]) -> Value:
+        """The same for a work of one statement, which is a transaction by itself: none is opened for it."""
+        ...
+
     def write_grouped(self, work: Callable[[Connection], Value]) -> Value:
         """The same, for a work that may share its commit with others; it raises a `RestoreError` before it writes."""
         ...

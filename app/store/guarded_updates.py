@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, update
+from sqlalchemy import BindParameter, ColumnElement, Connection, and_, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from app.store.records import AttemptStatus, PhotoStatus
 from app.store.schema import ENDED, attempts, photos, storable
@@ -13,7 +15,7 @@ from app.store.webhooks import make_due
 LONGEST_MESSAGE_CHARACTERS = 1000
 
 
-def held_by(attempt_id: str, token: str) -> ColumnElement[bool]:
+def held_by(attempt_id: str | BindParameter[str], token: str | BindParameter[str]) -> ColumnElement[bool]:
     """The guard of every move of a run: the row is still processing, and by this very run."""
     return and_(
         attempts.c.id == attempt_id,
@@ -28,6 +30,14 @@ def update_attempt(connection: Connection, guard: ColumnElement[bool], **values:
     statement = moved.returning(attempts.c.job_id, attempts.c.photo_id)
     row = connection.execute(statement).one_or_none()
     if row is not None and values.get("status") in ENDED:
+        make_due(connection, row.job_id)
+    return row
+
+
+def end_attempt(connection: Connection, statement: ReturningUpdate[Any], given: Mapping[str, Any]) -> Any:
+    """Execute an UPDATE that ends an attempt and was built before; the row's job and photo when it moved, else None."""
+    row = connection.execute(statement, given).one_or_none()
+    if row is not None:
         make_due(connection, row.job_id)
     return row
 

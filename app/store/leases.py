@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, case, or_, select, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from app.stages import Stage
 from app.store.guarded_updates import failed_values, held_by, release_photo, update_attempt
-from app.store.records import AttemptStatus, PhotoStatus
-from app.store.schema import attempts, photos
+from app.store.records import Attempt, AttemptStatus, PhotoStatus
+from app.store.schema import OF_PHOTO, attempt_of, attempts, photos
 
 CRASHED = "worker_crashed"
 CRASHED_MESSAGE = (
@@ -51,15 +52,6 @@ _RUNNING = attempts.c.status == AttemptStatus.PROCESSING.value
 
 
 @dataclasses.dataclass(frozen=True)
-class Lease:
-    """What a claim writes beside its token: who runs, from and until when (epoch seconds by the database's clock)."""
-
-    worker: str
-    begins: ColumnElement[float]
-    until: ColumnElement[float]
-
-
-@dataclasses.dataclass(frozen=True)
 class LeaseSweep:
     """What a sweep found: the ids of runs whose lease had run out, and of waiting attempts to notify workers of."""
 
@@ -67,30 +59,66 @@ class LeaseSweep:
     to_notify: tuple[str, ...] = ()
 
 
-def claim(
-    connection: Connection, attempt_id: str, token: str, lease: Lease, now: float, tries: int | None = None
-) -> str | None:
-    """Queued -> processing, one try more; the photo remembers what it was. With `tries`, only after that many."""
-    guard = and_(attempts.c.id == attempt_id, _WAITING)
-    row = update_attempt(
-        connection,
-        guard if tries is None else and_(guard, attempts.c.tries == tries),
-        status=AttemptStatus.PROCESSING.value,
-        claim=token,
-        worker=lease.worker,
-        lease_until=lease.until,
-        claimed_at=lease.begins,
-        tries=attempts.c.tries + 1,
-        started_at=now,
-        progress=0.0,
-        worked_seconds=None,
-        stage=Stage.DECODING.value,
-    )
+class Claims:
+    """Claims of one process, whose statements are built once: they are executed for every photo.
+
+    Args:
+        worker: who runs, written beside each claim.
+        now: the database's clock.
+        lease_seconds: how long a claim lasts.
+    """
+
+    def __init__(self, worker: str, now: ColumnElement[float], lease_seconds: float) -> None:
+        self.lease_until = now + lease_seconds
+        waits = and_(attempts.c.id == bindparam("wanted"), _WAITING)
+        untried = select(attempts.c.id).where(waits, attempts.c.tries == 0)
+        free = untried.with_for_update(skip_locked=True).scalar_subquery()
+        values: dict[str, Any] = {
+            "status": AttemptStatus.PROCESSING.value,
+            "claim": bindparam("token"),
+            "worker": worker,
+            "lease_until": self.lease_until,
+            "claimed_at": now,
+            "tries": attempts.c.tries + 1,
+            "started_at": bindparam("now"),
+            "progress": 0.0,
+            "worked_seconds": None,
+            "stage": bindparam("stage"),
+            "revision": attempts.c.revision + 1,
+        }
+        claimed = update(attempts).values(values).returning(attempts)
+        self._of_any, self._of_free = claimed.where(waits), claimed.where(attempts.c.id == free)
+        self._after_tries = claimed.where(waits, attempts.c.tries == bindparam("tried"))
+
+    def take(
+        self, connection: Connection, attempt_id: str, run: Mapping[str, Any], tries: int | None = None
+    ) -> Attempt | None:
+        """Queued -> processing, one try more; the photo remembers what it was. With `tries`, only after that many.
+
+        `run` has its `token`, its first `stage`, and `now` (epoch seconds).
+        """
+        if tries is None:
+            return _claim(connection, self._of_any, {**run, "wanted": attempt_id})
+        return _claim(connection, self._after_tries, {**run, "wanted": attempt_id, "tried": tries})
+
+    def take_free(self, connection: Connection, attempt_id: str, run: Mapping[str, Any]) -> Attempt | None:
+        """The same for one that was never tried; None at once when another transaction is about to change it."""
+        return _claim(connection, self._of_free, {**run, "wanted": attempt_id})
+
+
+def _claim(connection: Connection, statement: ReturningUpdate[Any], run: Mapping[str, Any]) -> Attempt | None:
+    row = connection.execute(statement, run).one_or_none()
     if row is None:
         return None
-    took = update(photos).where(photos.c.id == row.photo_id, photos.c.status != PhotoStatus.PROCESSING.value)
-    connection.execute(took.values(status_before=photos.c.status, status=PhotoStatus.PROCESSING.value))
-    return str(row.job_id)
+    return attempt_of(row, connection.execute(_photo_processing(), {"wanted": row.photo_id}).one())
+
+
+@functools.cache
+def _photo_processing() -> ReturningUpdate[Any]:
+    is_so = photos.c.status == PhotoStatus.PROCESSING.value
+    before = case((is_so, photos.c.status_before), else_=photos.c.status)
+    taken = update(photos).where(photos.c.id == bindparam("wanted"))
+    return taken.values(status_before=before, status=PhotoStatus.PROCESSING.value).returning(*OF_PHOTO)
 
 
 def renew(connection: Connection, tokens: Collection[str], until: ColumnElement[float]) -> set[str]:
@@ -104,8 +132,18 @@ def report_progress(
 ) -> str | None:
     """Write how far a run is, while it holds its claim."""
     news = {"progress": min(1.0, max(0.0, fraction)), "stage": stage[:20], "worked_seconds": worked_seconds}
-    row = update_attempt(connection, held_by(attempt_id, token), **news)
-    return None if row is None else str(row.job_id)
+    run = {"wanted": attempt_id, "token": token}
+    values = {f"new_{name}": value for name, value in news.items()}
+    job_id: str | None = connection.execute(_reported(), {**run, **values}).scalar_one_or_none()
+    return job_id
+
+
+@functools.cache
+def _reported() -> ReturningUpdate[Any]:
+    """Built once: it is the statement that is executed most."""
+    held = update(attempts).where(held_by(bindparam("wanted"), bindparam("token")))
+    values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in ("progress", "stage", "worked_seconds")}
+    return held.values(**values, revision=attempts.c.revision + 1).returning(attempts.c.job_id)
 
 
 def mark_sent(connection: Connection, attempt_id: str, token: str) -> str | None:

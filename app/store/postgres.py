@@ -24,13 +24,13 @@ from sqlalchemy import (
     exc,
     extract,
     func,
-    literal,
     make_url,
 )
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.errors import Internal, RestoreError, Unavailable
+from app.store.clock import clock_reading
 from app.store.locks import AdvisoryLock, hold
 from app.store.migration import migrate
 
@@ -70,12 +70,14 @@ class PostgresDatabase:
     exclusive = False
 
     def __init__(self, database_url: str, clock: Callable[[], float] | None = None) -> None:
-        self._url, self._clock = make_url(database_url).set(drivername="postgresql+psycopg"), clock
-        self._engines: tuple[Engine, Engine] | None = None  # for all, and for heartbeats
+        self._url = make_url(database_url).set(drivername="postgresql+psycopg")
+        servers: ColumnElement[float] = cast(extract("epoch", func.clock_timestamp()), Float)
+        self._now = servers if clock is None else clock_reading(clock)
+        self._engines: _Engines | None = None
 
     def open(self) -> None:
         """Connect and migrate, waiting for a server that is just starting; see `Database`."""
-        self._engines = _make_engine(self._url, POOL_CONNECTIONS), _make_engine(self._url, 1)
+        self._engines = _Engines(_make_engine(self._url, POOL_CONNECTIONS), _make_engine(self._url, 1))
         give_up_at = time.monotonic() + OPEN_PATIENCE_SECONDS
         while True:
             try:
@@ -94,28 +96,29 @@ class PostgresDatabase:
     def close(self) -> None:
         """See `Database`."""
         engines, self._engines = self._engines, None
-        for engine in engines or ():
-            engine.dispose()
+        if engines is not None:
+            engines.shared.dispose()
+            engines.apart.dispose()
 
     def now(self) -> ColumnElement[float]:
         """See `Database`."""
-        if self._clock is not None:
-            return literal(self._clock(), Float)
-        return cast(extract("epoch", func.clock_timestamp()), Float)
+        return self._now
 
     def read(self, work: Callable[[Connection], Value]) -> Value:
         """See `Database`."""
-        shared, _ = self._opened()
-        return _run(shared.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True), work)
+        return _run(self._opened().reading, work)
 
     def read_statement(self, work: Callable[[Connection], Value]) -> Value:
         """See `Database`."""
-        shared, _ = self._opened()
-        return _run(shared.execution_options(isolation_level="AUTOCOMMIT", postgresql_readonly=True), work)
+        return _run(self._opened().statement_reading, work)
 
     def write(self, work: Callable[[Connection], Value]) -> Value:
         """See `Database`."""
-        return _run(self._opened()[0], work)
+        return _run(self._opened().shared, work)
+
+    def write_statement(self, work: Callable[[Connection], Value]) -> Value:
+        """See `Database`."""
+        return _run(self._opened().statement_writing, work)
 
     def write_grouped(self, work: Callable[[Connection], Value]) -> Value:
         """See `Database`; not grouped, since one error would undo the transaction for all, and commits overlap here."""
@@ -123,16 +126,29 @@ class PostgresDatabase:
 
     def write_apart(self, work: Callable[[Connection], Value]) -> Value:
         """See `Database`."""
-        return _run(self._opened()[1], work)
+        return _run(self._opened().apart, work)
 
     def _migrate(self, connection: Connection) -> None:
         hold(connection, AdvisoryLock.MIGRATION)
         migrate(connection, self.now())
 
-    def _opened(self) -> tuple[Engine, Engine]:
+    def _opened(self) -> _Engines:
         if self._engines is None:
             raise Unavailable("store_closed", "The service is stopping; try again in a minute.")
         return self._engines
+
+
+class _Engines:
+    """One pool for all and one for heartbeats, and views of the first that begin transactions in other ways.
+
+    The views are made once: making one costs as much as a short statement.
+    """
+
+    def __init__(self, shared: Engine, apart: Engine) -> None:
+        self.shared, self.apart = shared, apart
+        self.reading = shared.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        self.statement_reading = shared.execution_options(isolation_level="AUTOCOMMIT", postgresql_readonly=True)
+        self.statement_writing = shared.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def _make_engine(url: URL, connections: int) -> Engine:

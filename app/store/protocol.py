@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol, Unpack
 
+from app.stages import Stage
 from app.store.accounts import Accounts
 from app.store.changes import Revision
 from app.store.idempotency import Idempotency
 from app.store.keeping import Keeping
 from app.store.leases import LeaseSweep
+from app.store.named_files import NamedFiles
 from app.store.queries import Counts
 from app.store.queue_order import WaitingFilter
 from app.store.receipts import ReceiptRows
@@ -92,6 +94,11 @@ class Store(Protocol):
     @property
     def receipts(self) -> ReceiptRows:
         """What providers answered to calls that cost money."""
+
+    @property
+    def named_files(self) -> NamedFiles:
+        """Which files the rows name."""
+        ...
 
     @property
     def accounts(self) -> Accounts:
@@ -210,6 +217,14 @@ class Store(Protocol):
         """Ids of the waiting attempts in the order in which they are served."""
         ...
 
+    def waiting(self, limit: int, **which: Unpack[WaitingFilter]) -> list[Attempt]:
+        """The first ones of `queued_ids`, whole."""
+        ...
+
+    def waiting_among(self, attempt_ids: Collection[str]) -> dict[str, str]:
+        """Those of some attempts that wait, with their backends; a cheap read."""
+        ...
+
     def revisions(self, job_ids: Collection[str]) -> dict[str, Revision]:
         """A number of sorts for each of the jobs that is there, which any change of it raises, its place included."""
         ...
@@ -230,24 +245,10 @@ class Store(Protocol):
         """The last completed attempts of all owners, newest first."""
         ...
 
-    def known_photo_ids(self) -> set[str]:
-        """Ids of all photos that have a row."""
-        ...
-
-    def known_result_names(self) -> set[str]:
-        """Names of all results that a row names, each in its newest version."""
-        ...
-
-    def known_mask_ids(self) -> set[str]:
-        """Ids of the attempts that came with a mask."""
-        ...
-
-    def active_ids(self) -> set[str]:
-        """Ids of the attempts that have not ended."""
-        ...
-
-    def claim(self, attempt_id: str, token: str, now: float, *, tries: int | None = None) -> Attempt | None:
-        """Take a waiting attempt for the run named by `token`; None when it does not wait (any more).
+    def claim(
+        self, attempt_id: str, token: str, now: float, *, tries: int | None = None, stage: Stage = Stage.DECODING
+    ) -> Attempt | None:
+        """Take a waiting attempt for the run named by `token`, at its first stage; None when it waits no more.
 
         With `tries`, only when it was tried that often so far: whether a run must be alone hangs on it, and another
         process may have tried it since it was read. The claim is a lease: unless renewed it ends after a while.
@@ -255,11 +256,19 @@ class Store(Protocol):
         ...
 
     def claim_next(
-        self, token: str, now: float, *, only: str | None = None, but: Collection[str] = ()
+        self,
+        token: str,
+        now: float,
+        *,
+        first: str | None = None,
+        only: str | None = None,
+        but: Collection[str] = (),
+        stage: Stage = Stage.DECODING,
     ) -> Attempt | None:
         """Take the next attempt in the order of `queued_ids` that was never tried, of one backend only or all but some.
 
-        Processes that do so at once get different attempts, without waiting for each other. None when none waits.
+        `first` is tried before: it was read as the next a moment ago. Processes that do so at once get different
+        attempts, without waiting for each other. None when none waits.
         """
         ...
 
@@ -332,14 +341,6 @@ class Store(Protocol):
         """Cancel what is active, remove what ended, of a job or of one attempt; remove the named files afterwards.
 
         Raises `NotFound` `job_not_found` or `attempt_not_found`."""
-        ...
-
-    def end_session(self, session_id: str, until: float) -> None:
-        """Remember that a sign-in was ended, until a time (epoch seconds) at which its cookie is too old."""
-        ...
-
-    def ended_sessions(self, now: float) -> set[str]:
-        """The sign-ins that were ended and whose cookies are not too old yet."""
         ...
 
     def expire(self, before: float, limit: int = EXPIRED_JOBS_A_PASS) -> Removal:

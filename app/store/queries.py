@@ -10,7 +10,7 @@ import functools
 import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Unpack
 
 from sqlalchemy import (
     BigInteger,
@@ -30,8 +30,9 @@ from app.errors import NotFound
 from app.options import BackendName
 from app.stages import Stage
 from app.store import queue_order
+from app.store.queue_order import WaitingFilter
 from app.store.records import Attempt, AttemptStatus, Job, JobSummary, WebhookState, WebhookStatus
-from app.store.schema import ACTIVE, attempt_of, attempts, jobs, photos, select_attempts, webhooks
+from app.store.schema import attempt_of, attempts, jobs, photos, select_attempts, webhooks
 
 RECENT_ATTEMPTS = 20
 _RESULT_NAME = re.compile(r"[0-9a-f]{32}(?:-v(?P<version>[2-9]|[1-9][0-9]{1,5}))?\.[a-z]{3,4}")
@@ -125,6 +126,22 @@ def find_attempt(connection: Connection, attempt_id: str) -> Attempt | None:
     return None if row is None else attempt_of(row)
 
 
+def waiting(connection: Connection, limit: int, **which: Unpack[WaitingFilter]) -> list[Attempt]:
+    """The first waiting attempts in the order of their turns.
+
+    Two statements: joined into one they are planned badly, and ask for the order once a row (90 ms instead of 1).
+    """
+    ids = queue_order.queued_ids(connection, limit, **which)
+    rows = {row.id: row for row in connection.execute(_attempts_by_ids(), {"wanted": ids})} if ids else {}
+    return [attempt_of(rows[attempt_id]) for attempt_id in ids if attempt_id in rows]
+
+
+@functools.cache
+def _attempts_by_ids() -> Select[Any]:
+    wanted = attempts.c.id.in_(bindparam("wanted", expanding=True))
+    return select_attempts().where(wanted, attempts.c.status == AttemptStatus.QUEUED.value)
+
+
 @functools.cache
 def _attempt_by_id() -> Select[Any]:
     return select_attempts().where(attempts.c.id == bindparam("wanted"))
@@ -169,26 +186,6 @@ def _counting(of_one_owner: bool) -> Select[Any]:
     if of_one_owner:
         query = query.join(jobs, jobs.c.id == attempts.c.job_id).where(jobs.c.owner == bindparam("owner"))
     return query
-
-
-def known_photo_ids(connection: Connection) -> set[str]:
-    """Ids that a row names: their files are no orphans."""
-    return set(connection.execute(select(photos.c.id)).scalars())
-
-
-def known_result_names(connection: Connection) -> set[str]:
-    """Results that a row names."""
-    return set(connection.execute(select(attempts.c.result_name).where(attempts.c.result_name.is_not(None))).scalars())
-
-
-def known_mask_ids(connection: Connection) -> set[str]:
-    """Attempts that came with a mask."""
-    return set(connection.execute(select(attempts.c.id).where(attempts.c.mask_bytes.is_not(None))).scalars())
-
-
-def active_ids(connection: Connection) -> set[str]:
-    """Attempts that have not ended; a file that bears such an id may be about to get its row."""
-    return set(connection.execute(select(attempts.c.id).where(attempts.c.status.in_(ACTIVE))).scalars())
 
 
 def seconds_per_photo(connection: Connection) -> float | None:

@@ -7,16 +7,18 @@ building one costs more than SQLite's answer.
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any, TypedDict
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Integer, Select, bindparam, func, select
+from sqlalchemy import ColumnElement, Connection, FromClause, Insert, Integer, Select, bindparam, delete, func, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from app.store.records import AttemptStatus
-from app.store.schema import attempts, jobs
+from app.store.schema import attempts, jobs, turns
 
 _JOBS_TOLD = 256  # as many as there may be live connections
 _CHOICES = 64  # of backends; there are a handful
+_CANDIDATES = 16  # of one claim: more processes are hardly in the middle of one at once
 _WAITING = attempts.c.status == AttemptStatus.QUEUED.value
 
 
@@ -52,12 +54,27 @@ def queued_ids(
     return list(connection.execute(statement, given if limit is None else {**given, "most": limit}).scalars())
 
 
-def next_untried(connection: Connection, only: str | None, but: Collection[str]) -> str | None:
-    """Of those waiting attempts that were never tried, the one whose owner's turn it is; it is locked.
+def candidates(connection: Connection, first: str | None, only: str | None, but: Collection[str]) -> Iterator[str]:
+    """What may be claimed: `first`, then, in the order of their turns, waiting attempts that were never tried."""
+    if first is not None:
+        yield first
+    untried = connection.execute(_untried_in_turn(only, tuple(sorted(but))), {"most": _CANDIDATES})
+    yield from untried.scalars().all()
 
-    One that another transaction is about to claim is passed over.
-    """
-    return connection.execute(_untried_in_turn(only, tuple(sorted(but)))).scalar_one_or_none()
+
+def waiting_among(connection: Connection, attempt_ids: Collection[str]) -> dict[str, str]:
+    """Those of some attempts that wait, with their backends."""
+    return {row.id: row.backend for row in connection.execute(_waiting_among(), {"wanted": list(attempt_ids)})}
+
+
+def took_turn(connection: Connection, owner: str, at: ColumnElement[float]) -> None:
+    """The owner was served at a time by the database's clock."""
+    connection.execute(_served(connection.dialect.name, at), {"wanted": owner})
+
+
+def forget_turns(connection: Connection, before: float) -> None:
+    """Remove the turns of owners who were not served since a time."""
+    connection.execute(delete(turns).where(turns.c.served_at < before))
 
 
 def waiting_jobs(connection: Connection, limit: int = _JOBS_TOLD) -> list[str]:
@@ -91,9 +108,21 @@ def _ids_in_turn(only: str | None, but: tuple[str, ...], limited: bool, of_other
 @functools.lru_cache(_CHOICES)
 def _untried_in_turn(only: str | None, but: tuple[str, ...]) -> Select[Any]:
     queue = _in_turn(only, but).subquery()
-    query = select(attempts.c.id).join_from(attempts, queue, queue.c.id == attempts.c.id)
-    query = query.where(_WAITING, attempts.c.tries == 0).order_by(*_turn_order(queue)).limit(1)
-    return query.with_for_update(skip_locked=True, of=attempts)
+    query = select(queue.c.id).where(queue.c.tries == 0).order_by(*_turn_order(queue))
+    return query.limit(bindparam("most", type_=Integer))
+
+
+@functools.lru_cache(_CHOICES)
+def _served(dialect_name: str, at: ColumnElement[float]) -> Insert:
+    upsert = (postgresql.insert if dialect_name == "postgresql" else sqlite.insert)(turns)
+    served = upsert.values(owner=bindparam("wanted"), served_at=at)
+    return served.on_conflict_do_update(index_elements=[turns.c.owner], set_={"served_at": at})
+
+
+@functools.cache
+def _waiting_among() -> Select[Any]:
+    wanted = attempts.c.id.in_(bindparam("wanted", expanding=True))
+    return select(attempts.c.id, attempts.c.backend).where(wanted, _WAITING)
 
 
 @functools.cache
@@ -114,12 +143,10 @@ def _in_turn(only: str | None, but: tuple[str, ...]) -> Select[Any]:
     """Waiting attempts, each with its place in its owner's own queue and the time when its owner was served last.
 
     That time is the database's: with those of hosts, owners served by one whose clock is ahead would wait for longer.
+    All of this hangs on how many wait, never on how many there were.
     """
     chosen = [attempts.c.backend == only] if only is not None else []
     chosen += [attempts.c.backend.not_in(but)] if but else []
-    claimed_at = func.coalesce(attempts.c.claimed_at, attempts.c.started_at)  # of an earlier version: no claimed_at
-    started = select(jobs.c.owner, func.max(claimed_at).label("at"))
-    served = started.join_from(attempts, jobs, jobs.c.id == attempts.c.job_id).group_by(jobs.c.owner).subquery()
     turn = func.row_number().over(partition_by=jobs.c.owner, order_by=attempts.c.number)
     return (
         select(
@@ -127,9 +154,10 @@ def _in_turn(only: str | None, but: tuple[str, ...]) -> Select[Any]:
             attempts.c.job_id,
             attempts.c.number,
             turn.label("turn"),
-            func.coalesce(served.c.at, 0.0).label("served_at"),
+            attempts.c.tries,
+            func.coalesce(turns.c.served_at, 0.0).label("served_at"),
         )
         .join_from(attempts, jobs, jobs.c.id == attempts.c.job_id)
-        .outerjoin(served, served.c.owner == jobs.c.owner)
+        .outerjoin(turns, turns.c.owner == jobs.c.owner)
         .where(_WAITING, *chosen)
     )

@@ -39,7 +39,7 @@ from app.store.records import Attempt, AttemptStatus, PhotoStatus
 
 log = logging.getLogger(__name__)
 
-VERSION = 8
+VERSION = 9
 ACTIVE = (AttemptStatus.QUEUED.value, AttemptStatus.PROCESSING.value)
 ENDED = tuple(status.value for status in AttemptStatus if status.ended)
 
@@ -147,7 +147,7 @@ attempts = Table(
     Column("claim", PlainText(32)),
     Column("worker", PlainText()),  # host and process of the run, for people
     Column("lease_until", Float),  # of the claim, by the database's clock; None: of a version without leases
-    Column("claimed_at", Float),  # when its run began, by the database's clock; orders the turns of owners
+    Column("claimed_at", Float),  # when its run began, by the database's clock; earlier versions order turns by it
     Column("notified_at", Float),  # when a sweep last saw it wait, by the database's clock
     Column("sent", Boolean, nullable=False, default=False, server_default=false()),  # money may be spent: never rerun
     Column("receipts_json", PlainText(), nullable=False, default="[]", server_default="[]"),  # see `receipts`
@@ -233,6 +233,15 @@ webhooks = Table(
     Index("webhooks_by_time", "status", "next_at"),
 )
 
+# When an attempt of each owner was claimed last, by the database's clock: whose turn it is next. To read it from the
+# attempts would be to read all of them at every claim.
+turns = Table(
+    "turns",
+    metadata,
+    Column("owner", PlainText(64), primary_key=True),
+    Column("served_at", Float, nullable=False),
+)
+
 # Photos accepted from each owner on each day (UTC), where a day's are limited.
 usage = Table(
     "usage",
@@ -253,27 +262,29 @@ _FACTS_AS_JSON: dict[str, tuple[str, type[list[Any]] | type[dict[str, Any]]]] = 
 }
 
 
+OF_PHOTO = (  # what `Attempt` needs of the photo
+    photos.c.owner,
+    photos.c.name.label("original_filename"),
+    photos.c.mime.label("photo_mime"),
+    photos.c.bytes.label("photo_bytes"),
+    photos.c.width.label("photo_width"),
+    photos.c.height.label("photo_height"),
+)
+
+
 @functools.cache
 def select_attempts() -> Select[Any]:
     """Attempts joined with what `Attempt` needs of the photo, in the order of submission."""
     return (
-        select(
-            attempts,
-            photos.c.owner,
-            photos.c.name.label("original_filename"),
-            photos.c.mime.label("photo_mime"),
-            photos.c.bytes.label("photo_bytes"),
-            photos.c.width.label("photo_width"),
-            photos.c.height.label("photo_height"),
-        )
+        select(attempts, *OF_PHOTO)
         .join_from(attempts, photos, attempts.c.photo_id == photos.c.id)
         .order_by(attempts.c.number)
     )
 
 
-def attempt_of(row: Row[Any]) -> Attempt:
-    """One row of `select_attempts` as a record."""
-    values: dict[str, Any] = dict(row._mapping)
+def attempt_of(*rows: Row[Any]) -> Attempt:
+    """One row of `select_attempts` as a record; or a row of attempts and one of `OF_PHOTO`."""
+    values: dict[str, Any] = {name: value for row in rows for name, value in row._mapping.items()}
     del (
         values["number"],
         values["notified_at"],
@@ -283,7 +294,7 @@ def attempt_of(row: Row[Any]) -> Attempt:
         values["from_cache"],
     )
     for column, (field, kind) in _FACTS_AS_JSON.items():
-        facts = _facts(values.pop(column), kind, row.id)
+        facts = _facts(values.pop(column), kind, values["id"])
         values[field] = tuple(facts) if isinstance(facts, list) else facts
     values["warnings"] = tuple(filter(None, map(Notice.from_facts, values["warnings"])))
     values["status"] = AttemptStatus(values["status"])

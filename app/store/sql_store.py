@@ -9,14 +9,16 @@ from sqlalchemy import Connection
 
 from app.errors import RestoreError
 from app.events import Events, LocalEvents
+from app.stages import Stage
 from app.store import changes, leases, photo_transitions, queries, queue_order, removal, submissions, transitions
 from app.store.accounts import SqlAccounts
 from app.store.changes import Revision
 from app.store.database import open_database_at
 from app.store.idempotency import SqlIdempotency
 from app.store.keeping import SqlKeeping
-from app.store.leases import Lease, LeaseSweep
+from app.store.leases import Claims, LeaseSweep
 from app.store.locks import AdvisoryLock, try_hold
+from app.store.named_files import SqlNamedFiles
 from app.store.protocol import (
     EXPIRED_JOBS_A_PASS,
     FORGOTTEN_SECONDS,
@@ -57,12 +59,13 @@ class SqlStore:
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._database = open_database_at(database_url, clock)
-        self._worker, self._lease_seconds = worker, lease_seconds
+        self._claims = Claims(worker, self._database.now(), lease_seconds)
         self._events = events = events or LocalEvents()
         self.library, self.keeping = SqlLibrary(self._database, events), SqlKeeping(self._database, events)
         self.results, self.webhooks = SqlResultRows(self._database), SqlWebhooks(self._database)
         self.idempotency, self.accounts = SqlIdempotency(self._database), SqlAccounts(self._database)
         self.workers, self.receipts = SqlWorkers(self._database), SqlReceiptRows(self._database, events)
+        self.named_files = SqlNamedFiles(self._database)
 
     def open(self) -> None:
         """See `Store`."""
@@ -157,6 +160,14 @@ class SqlStore:
         """See `Store`."""
         return self._database.read_statement(lambda connection: queue_order.queued_ids(connection, limit, **which))
 
+    def waiting(self, limit: int, **which: Unpack[WaitingFilter]) -> list[Attempt]:
+        """See `Store`."""
+        return self._database.read_statement(lambda connection: queries.waiting(connection, limit, **which))
+
+    def waiting_among(self, attempt_ids: Collection[str]) -> dict[str, str]:
+        """See `Store`."""
+        return self._database.read_statement(lambda connection: queue_order.waiting_among(connection, attempt_ids))
+
     def revisions(self, job_ids: Collection[str]) -> dict[str, Revision]:
         """See `Store`."""
         return self._database.read_statement(lambda connection: changes.revisions(connection, job_ids))
@@ -177,60 +188,54 @@ class SqlStore:
         """See `Store`."""
         return self._database.read(queries.recent_completed)
 
-    def known_photo_ids(self) -> set[str]:
-        """See `Store`."""
-        return self._database.read(queries.known_photo_ids)
-
-    def known_result_names(self) -> set[str]:
-        """See `Store`."""
-        return self._database.read(queries.known_result_names)
-
-    def known_mask_ids(self) -> set[str]:
-        """See `Store`."""
-        return self._database.read(queries.known_mask_ids)
-
-    def active_ids(self) -> set[str]:
-        """See `Store`."""
-        return self._database.read(queries.active_ids)
-
     # The moves of one run. False means that the run does not hold its claim any more, and nothing was changed.
 
-    def claim(self, attempt_id: str, token: str, now: float, *, tries: int | None = None) -> Attempt | None:
-        """See `Store`."""
-
-        def write(connection: Connection) -> Attempt | None:
-            changed = leases.claim(connection, attempt_id, token, self._lease(), now, tries)
-            return None if changed is None else queries.find_attempt(connection, attempt_id)
-
-        return self._notify_claimed(self._database.write(write))
-
-    def claim_next(
-        self, token: str, now: float, *, only: str | None = None, but: Collection[str] = ()
+    def claim(
+        self, attempt_id: str, token: str, now: float, *, tries: int | None = None, stage: Stage = Stage.DECODING
     ) -> Attempt | None:
         """See `Store`."""
+        run = {"token": token, "now": now, "stage": stage.value}
+        taken = self._database.write(lambda connection: self._claims.take(connection, attempt_id, run, tries))
+        return self._took_turn(taken)
+
+    def claim_next(
+        self,
+        token: str,
+        now: float,
+        *,
+        first: str | None = None,
+        only: str | None = None,
+        but: Collection[str] = (),
+        stage: Stage = Stage.DECODING,
+    ) -> Attempt | None:
+        """See `Store`."""
+        run = {"token": token, "now": now, "stage": stage.value}
 
         def write(connection: Connection) -> Attempt | None:
-            attempt_id = queue_order.next_untried(connection, only, but)
-            if attempt_id is None or leases.claim(connection, attempt_id, token, self._lease(), now) is None:
-                return None
-            return queries.find_attempt(connection, attempt_id)
+            candidates = queue_order.candidates(connection, first, only, but)
+            tried = (self._claims.take_free(connection, attempt_id, run) for attempt_id in candidates)
+            return next((attempt for attempt in tried if attempt is not None), None)
 
-        return self._notify_claimed(self._database.write(write))
+        return self._took_turn(self._database.write(write))
 
     def renew_leases(self, tokens: Collection[str]) -> set[str]:
         """See `Store`."""
-        return self._database.write_apart(lambda connection: leases.renew(connection, tokens, self._lease().until))
+        until = self._claims.lease_until
+        return self._database.write_apart(lambda connection: leases.renew(connection, tokens, until))
 
     def report_progress(
         self, attempt_id: str, token: str, fraction: float, stage: str, worked_seconds: float | None = None
     ) -> bool:
         """See `Store`."""
         news = (attempt_id, token, fraction, stage, worked_seconds)
-        return self._notify_changed(self._database.write(lambda connection: leases.report_progress(connection, *news)))
+        return self._notify_changed(
+            self._database.write_statement(lambda connection: leases.report_progress(connection, *news))
+        )
 
     def mark_sent(self, attempt_id: str, token: str) -> bool:
         """See `Store`."""
-        return self._notify_changed(self._database.write(lambda opened: leases.mark_sent(opened, attempt_id, token)))
+        sent = self._database.write_statement(lambda connection: leases.mark_sent(connection, attempt_id, token))
+        return self._notify_changed(sent)
 
     def holds(self, attempt_id: str, token: str) -> bool:
         """See `Store`."""
@@ -311,28 +316,18 @@ class SqlStore:
         self._notify_changed(job_id, queue_moved=done.outcome == "cancelled")
         return done
 
-    def end_session(self, session_id: str, until: float) -> None:
-        """See `Store`."""
-        now = self._database.now()
-        self._database.write(lambda connection: changes.end_session(connection, session_id, until, now))
-
-    def ended_sessions(self, now: float) -> set[str]:
-        """See `Store`."""
-        return self._database.read(lambda connection: changes.find_ended_sessions(connection, now))
-
     def expire(self, before: float, limit: int = EXPIRED_JOBS_A_PASS) -> Removal:
         """See `Store`."""
         gone = self._database.write(lambda connection: removal.expire(connection, before, limit))
         self._events.publish(gone.jobs)
         return gone
 
-    def _lease(self) -> Lease:
-        """What a claim made now is written with."""
-        now = self._database.now()
-        return Lease(self._worker, now, now + self._lease_seconds)
-
-    def _notify_claimed(self, attempt: Attempt | None) -> Attempt | None:
-        self._notify_changed(None if attempt is None else attempt.job_id, queue_moved=True)
+    def _took_turn(self, attempt: Attempt | None) -> Attempt | None:
+        """After the commit, since claims of one owner's photos would wait for each other's."""
+        if attempt is not None:
+            at = self._database.now()
+            self._database.write_statement(lambda connection: queue_order.took_turn(connection, attempt.owner, at))
+            self._notify_changed(attempt.job_id, queue_moved=True)
         return attempt
 
     def _notify_changed(self, changed: str | None, *, queue_moved: bool = False) -> bool:

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import ColumnElement, Connection, Engine, Float, create_engine, exc, literal, make_url
+from sqlalchemy import ColumnElement, Connection, Engine, create_engine, exc, make_url
 from sqlalchemy.pool import StaticPool
 
 from app.errors import Conflict, Internal, RestoreError, Unavailable
+from app.store.clock import clock_reading
 from app.store.group_commit import GroupCommit
 from app.store.migration import migrate
 
@@ -46,7 +47,7 @@ class SqliteDatabase:
 
     def __init__(self, database_url: str, clock: Callable[[], float] | None = None) -> None:
         url = make_url(database_url)
-        self._url, self._clock = url, clock or time.time
+        self._url, self._now = url, clock_reading(clock or time.time)
         self._grouped: GroupCommit[Any] = GroupCommit(self.writing)
         self._path = None if url.database in (None, "", ":memory:") else Path(str(url.database)).absolute()
         self._lock = threading.RLock()
@@ -82,7 +83,7 @@ class SqliteDatabase:
 
     def now(self) -> ColumnElement[float]:
         """See `Database`."""
-        return literal(self._clock(), Float)
+        return self._now
 
     def read(self, work: Callable[[Connection], Value]) -> Value:
         """See `Database`."""
@@ -98,6 +99,10 @@ class SqliteDatabase:
         """See `Database`."""
         with self.writing() as connection:
             return work(connection)
+
+    def write_statement(self, work: Callable[[Connection], Value]) -> Value:
+        """See `Database`."""
+        return self.read_statement(work)
 
     def write_grouped(self, work: Callable[[Connection], Value]) -> Value:
         """See `Database`."""

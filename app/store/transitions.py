@@ -6,13 +6,22 @@ connection and return the ids of the jobs they changed, or None.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, update
+from sqlalchemy import Connection, Update, and_, bindparam, func, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from app.stages import Stage
 from app.store.accounts import refund
-from app.store.guarded_updates import failed_values, held_by, release_photo, restore_photo_status, update_attempt
+from app.store.guarded_updates import (
+    end_attempt,
+    failed_values,
+    held_by,
+    release_photo,
+    restore_photo_status,
+    update_attempt,
+)
 from app.store.records import AttemptStatus, NewVersion, PhotoStatus, Result
 from app.store.schema import ACTIVE, as_json, attempts, photos
 from app.store.webhooks import make_due
@@ -20,37 +29,52 @@ from app.store.webhooks import make_due
 
 def complete(connection: Connection, attempt_id: str, token: str, result: Result, now: float) -> str | None:
     """Processing -> completed, with the facts of the result; the photo is ready. What the result cache gave is free."""
-    row = update_attempt(
-        connection,
-        held_by(attempt_id, token),
-        status=AttemptStatus.COMPLETED.value,
-        claim=None,
-        lease_until=None,
-        receipts_json="[]",
-        progress=1.0,
-        stage=Stage.DONE.value,
-        ended_at=now,
-        result_name=result.name,
-        result_mime=result.mime,
-        result_width=result.width,
-        result_height=result.height,
-        result_bytes=result.bytes,
-        beside_bytes=result.beside_bytes,
-        model=result.model,
-        seconds=result.seconds,
-        faces_json=as_json(result.faces),
-        warnings_json=as_json(tuple(notice.as_facts() for notice in result.warnings)),
-        params_json=as_json(result.params),
-        cache_key=result.cache_key,
-        from_cache=result.from_cache,
-    )
+    facts = {
+        "ended_at": now,
+        "result_name": result.name,
+        "result_mime": result.mime,
+        "result_width": result.width,
+        "result_height": result.height,
+        "result_bytes": result.bytes,
+        "beside_bytes": result.beside_bytes,
+        "model": result.model,
+        "seconds": result.seconds,
+        "faces_json": as_json(result.faces),
+        "warnings_json": as_json(tuple(notice.as_facts() for notice in result.warnings)),
+        "params_json": as_json(result.params),
+        "cache_key": result.cache_key,
+        "from_cache": result.from_cache,
+    }
+    given = {"wanted": attempt_id, "token": token, **{f"new_{name}": value for name, value in facts.items()}}
+    row = end_attempt(connection, _completed(tuple(facts)), given)
     if row is None:
         return None
     if result.from_cache:
         refund(connection, attempt_id)
-    ready = update(photos).where(photos.c.id == row.photo_id)
-    connection.execute(ready.values(status=PhotoStatus.READY.value, status_before=None))
+    connection.execute(_photo_ready(), {"wanted": row.photo_id})
     return str(row.job_id)
+
+
+@functools.cache
+def _completed(facts: tuple[str, ...]) -> ReturningUpdate[Any]:
+    values: dict[str, Any] = {
+        "status": AttemptStatus.COMPLETED.value,
+        "claim": None,
+        "lease_until": None,
+        "receipts_json": "[]",
+        "progress": 1.0,
+        "stage": Stage.DONE.value,
+        "revision": attempts.c.revision + 1,
+        **{name: bindparam(f"new_{name}") for name in facts},
+    }
+    held = update(attempts).where(held_by(bindparam("wanted"), bindparam("token")))
+    return held.values(values).returning(attempts.c.job_id, attempts.c.photo_id)
+
+
+@functools.cache
+def _photo_ready() -> Update:
+    ready = update(photos).where(photos.c.id == bindparam("wanted"))
+    return ready.values(status=PhotoStatus.READY.value, status_before=None)
 
 
 def fail(connection: Connection, attempt_id: str, token: str, code: str, message: str, now: float) -> str | None:

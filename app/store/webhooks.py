@@ -7,11 +7,12 @@ middle is followed by another. Times are those of the database's clock.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import secrets
 from collections.abc import Collection
-from typing import Protocol
+from typing import Any, Protocol
 
-from sqlalchemy import Connection, and_, exists, insert, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, exists, insert, select, update
 
 from app.store.database import Database
 from app.store.records import WebhookStatus
@@ -117,8 +118,14 @@ def make_due(connection: Connection, job_id: str) -> None:
 
     The row is locked first: of two attempts that end at once, the later one then sees the end of the other.
     """
-    own = and_(webhooks.c.job_id == job_id, webhooks.c.status == WebhookStatus.WAITING.value)
-    if connection.execute(select(webhooks.c.job_id).where(own).with_for_update()).one_or_none() is None:
+    if connection.execute(_locked(), {"wanted": job_id}).one_or_none() is None:
         return
+    own = and_(webhooks.c.job_id == job_id, webhooks.c.status == WebhookStatus.WAITING.value)
     active = exists().where(attempts.c.job_id == job_id, attempts.c.status.in_(ACTIVE))
     connection.execute(update(webhooks).where(own, ~active).values(status=WebhookStatus.PENDING.value))
+
+
+@functools.cache
+def _locked() -> Select[Any]:
+    waits = and_(webhooks.c.job_id == bindparam("wanted"), webhooks.c.status == WebhookStatus.WAITING.value)
+    return select(webhooks.c.job_id).where(waits).with_for_update()

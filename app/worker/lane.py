@@ -20,7 +20,8 @@ from app.jobs.runner import Runner
 from app.memory_limit import budget_bytes
 from app.metrics import Metrics
 from app.queue import Queue
-from app.store import Attempt, AttemptStatus, Store
+from app.stages import Stage
+from app.store import Attempt, Store
 from app.threads import SupervisedThread
 from app.worker.active_runs import ActiveRuns, Run
 
@@ -68,8 +69,9 @@ class Lane:
         self.name = name
         self.threads: list[SupervisedThread] = []
         self._context, self._filter = context, lane_filter
-        self._consumer = context.queue.open_consumer()
+        self._consumer = context.queue.open_consumer(lane_filter)
         self._chosen: set[str] = set()
+        self._others_wait = False  # of another owner than the one that was chosen
         self._choosing = threading.Lock()
         self._cannot_read, self._telling = False, threading.Lock()
 
@@ -77,11 +79,11 @@ class Lane:
         """Wake every thread that waits for a wake-up, so that it ends."""
         self._consumer.wake(len(self.threads))
 
-    def _listen(self, take: Callable[[str], None], stop: threading.Event, *, alone: bool = False) -> None:
+    def _listen(self, take: Callable[[Attempt], None], stop: threading.Event, *, alone: bool = False) -> None:
         """At each wake-up, or when none comes, take the attempt whose turn it is, until the worker drains.
 
         `alone`: no other thread of the lane does so; one look then answers all wake-ups that are there, and after an
-        attempt it looks again.
+        attempt it looks again if it can take another one, of another owner perhaps.
         """
         if alone:  # what a thread before this one had received died with it
             self._consumer.wake(1)
@@ -91,40 +93,41 @@ class Lane:
                 self._rescan()
             while alone and self._consumer.receive(0) is not None:
                 pass
-            attempt_id = None if self._context.draining else self._choose()
-            if attempt_id is None:
+            attempt = None if self._context.draining else self._choose()
+            if attempt is None:
                 continue
             try:
-                take(attempt_id)
+                take(attempt)
             except RestoreError as error:  # the row still waits, and a rescan finds it
                 log.warning("an attempt could not be claimed: %s", error.detail)
                 stop.wait(REFUSED_PAUSE_SECONDS)
             finally:
-                self._chosen.discard(attempt_id)
-                if alone:
-                    self._consumer.put(attempt_id)
+                self._chosen.discard(attempt.id)
+                if alone and (self._others_wait or not self._owners_left_out()):
+                    self._consumer.put(attempt.id)
 
-    def _choose(self) -> str | None:
+    def _choose(self) -> Attempt | None:
         """Whose turn it is, whichever wake-up came: no other thread of this lane has it."""
         with self._choosing:
             left_out = self._owners_left_out()
             if left_out is None:
                 return None
             try:
-                attempt_id = self._next_but(left_out)
+                attempt = self._next_but(left_out)
             except RestoreError as error:
                 self._reading_failed(error)
                 return None
             self._cannot_read = False
-            if attempt_id is not None:
-                self._chosen.add(attempt_id)
-            return attempt_id
+            if attempt is not None:
+                self._chosen.add(attempt.id)
+            return attempt
 
-    def _next_but(self, left_out: Collection[str]) -> str | None:
+    def _next_but(self, left_out: Collection[str]) -> Attempt | None:
         """The next one whose owner is not left out: the first of each owner come before anybody's second."""
         store, lane = self._context.store, self._filter
-        waiting = store.queued_ids(1 + len(self._chosen), only=lane.only, but=lane.but, owners_but=left_out)
-        return next((attempt_id for attempt_id in waiting if attempt_id not in self._chosen), None)
+        waiting = store.waiting(2 + len(self._chosen), only=lane.only, but=lane.but, owners_but=left_out)
+        self._others_wait = len({attempt.owner for attempt in waiting}) > 1
+        return next((attempt for attempt in waiting if attempt.id not in self._chosen), None)
 
     def _owners_left_out(self) -> Collection[str] | None:
         """Owners whose photos cannot be taken now; None: nobody's can. A lane that says so wakes itself later."""
@@ -140,7 +143,7 @@ class Lane:
             self._reading_failed(error)
             return
         for attempt_id in waiting[1:]:  # for the first this thread is awake
-            self._context.queue.publish(attempt_id)
+            self._context.queue.publish(attempt_id, lane.only)
 
     def _reading_failed(self, error: RestoreError) -> None:
         """Say so once, not at each wake-up of each thread until the store is back."""
@@ -149,27 +152,25 @@ class Lane:
         if not told:
             log.warning("the waiting attempts could not be read: %s", error.detail)
 
-    def _mine(self, attempt_id: str) -> Attempt | None:
-        """The attempt, if it waits and belongs to this lane."""
-        attempt = self._context.store.attempt(attempt_id)
-        if attempt is None or attempt.status is not AttemptStatus.QUEUED or not self._filter(attempt.backend):
-            return None
-        return attempt
-
     def _prepare(self, attempt: Attempt, token: str) -> Prepared | None:
         """Claim and decode it; when another process took it first, the next one that waits and need not be alone."""
-        context = self._context
+        now = self._context.wall()
+        claimed = self._claim(attempt, token, now)
+        return None if claimed is None else self._context.runner.decode(claimed, token, now)
 
-        def claim_next() -> Attempt | None:
-            if attempt.tries > 0:
-                return None
-            only, but = self._filter.only, self._filter.but
-            claimed = context.store.claim_next(token, context.wall(), only=only, but=but)
-            if claimed is not None:
-                context.active_runs.take_over(token, claimed.id, claimed.owner)
-            return claimed
+    def _claim(self, attempt: Attempt, token: str, now: float) -> Attempt | None:
+        store, lane = self._context.store, self._filter
+        stage = self._first_stage()
+        if attempt.tries > 0:
+            return store.claim(attempt.id, token, now, tries=attempt.tries, stage=stage)
+        claimed = store.claim_next(token, now, first=attempt.id, only=lane.only, but=lane.but, stage=stage)
+        if claimed is not None and claimed.id != attempt.id:
+            self._context.active_runs.take_over(token, claimed.id, claimed.owner)
+        return claimed
 
-        return context.runner.prepare(attempt.id, token, context.wall(), tries=attempt.tries, or_claim=claim_next)
+    def _first_stage(self) -> Stage:
+        """What the owner of an attempt sees when it was claimed."""
+        return Stage.DECODING
 
     def _thread(
         self, name: str, loop: Callable[[threading.Event], None], runs_of_dead: Callable[[], Collection[Run]]

@@ -17,6 +17,7 @@ from app.errors import DeviceLost, RestoreError
 from app.jobs.memory_need import NETWORK_BYTES, attempt_bytes, fit_together, must_be_alone
 from app.jobs.prepared import Prepared, expecting_photo
 from app.jobs.result_writing import Finished
+from app.stages import Stage
 from app.store import Attempt
 from app.worker.active_runs import Run, Step
 from app.worker.lane import Lane, LaneFilter, WorkerContext, lower_priority
@@ -55,16 +56,13 @@ class LocalLane(Lane):
     def _prepare_loop(self, stop: threading.Event) -> None:
         self._listen(self._prepare_one, stop, alone=True)
 
-    def _prepare_one(self, attempt_id: str) -> None:
+    def _prepare_one(self, attempt: Attempt) -> None:
         """Claim and decode one attempt as soon as there is room for it."""
-        attempt = self._mine(attempt_id)
-        if attempt is None:
-            return
         with self._expected(attempt):
             prepared = self._admitted(attempt)
         if prepared is None:
             return
-        if self._context.active_runs.at(Step.RESTORING, lane=self.name):
+        if prepared.attempt.stage != self._first_stage() == Stage.WAITING:
             self._context.runner.set_waiting(prepared)
         self._context.active_runs.move(prepared.token, Step.READY)
         self._ready.put(prepared)
@@ -145,6 +143,10 @@ class LocalLane(Lane):
         """Whoever has a photo decoded ahead; None once two have."""
         ahead = self._context.active_runs.at(*_AHEAD, lane=self.name)
         return None if len(ahead) >= _MOST_AHEAD else {run.owner for run in ahead}
+
+    def _first_stage(self) -> Stage:
+        """What is decoded ahead waits, for its owner, for the one that is being restored."""
+        return Stage.WAITING if self._context.active_runs.at(Step.RESTORING, lane=self.name) else Stage.DECODING
 
     def _has_room(self, owner: str, need_bytes: int, runs: Sequence[Run]) -> bool:
         """One photo of an owner may be decoded ahead, and a second owner's if it fits beside all that is in work."""

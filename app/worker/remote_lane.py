@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from app.errors import RestoreError
 from app.jobs.prepared import Prepared
+from app.store import Attempt
 from app.worker.active_runs import Run, Step
 from app.worker.lane import Lane, LaneFilter, WorkerContext, lower_priority
 
@@ -37,12 +38,10 @@ class RemoteLane(Lane):
         lower_priority()
         self._listen(functools.partial(self._one, thread), stop)
 
-    def _one(self, thread: str, attempt_id: str) -> None:
+    def _one(self, thread: str, attempt: Attempt) -> None:
         """One attempt through all three steps. When the thread dies of it, `_in_hand` still names the run."""
-        attempt, active_runs = self._mine(attempt_id), self._context.active_runs
-        if attempt is None:
-            return
-        token = active_runs.admit(attempt_id, self.name, self._has_room, alone=attempt.tries > 0)
+        active_runs = self._context.active_runs
+        token = active_runs.admit(attempt.id, self.name, self._has_room, alone=attempt.tries > 0)
         if token is None:
             return
         self._held[thread] = token

@@ -65,7 +65,7 @@ async def sign_out(request: Request) -> Response:
     if session is not None:
         authentication.sessions.forget([session.id])
         context.job_events.wake_all()  # who waits in this session ends now
-        await context.run(context.store.end_session, session.id, context.wall() + SESSION_SECONDS)
+        await context.run(context.store.accounts.end_session, session.id, context.wall() + SESSION_SECONDS)
     answer = Response(status_code=204)
     answer.delete_cookie(COOKIE_NAME, path="/", httponly=True, samesite="strict")
     return answer

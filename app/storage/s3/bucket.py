@@ -25,6 +25,7 @@ MEGABYTE = 1024 * 1024
 COPY_CHUNK_BYTES = MEGABYTE
 FAILURE_REMEMBERED_SECONDS = 30.0
 _SINGLE_PUT_BYTES = 64 * MEGABYTE
+_AT_ONCE_BYTES = MEGABYTE
 _TRANSFER = TransferConfig(
     multipart_threshold=_SINGLE_PUT_BYTES,
     multipart_chunksize=16 * MEGABYTE,
@@ -106,6 +107,9 @@ class Bucket:
 
     def put_file(self, path: Path, key: str) -> None:
         """Keep a file under a key, in the place of an object that has it; large ones go in parts."""
+        if path.stat().st_size <= _AT_ONCE_BYTES:  # what hands out parts costs more than such a file itself
+            self.put_bytes(path.read_bytes(), key)
+            return
         with self._calling(to_bucket=True), create_transfer_manager(self._client, _TRANSFER) as manager:
             manager.upload(str(path), self._name, self._prefix + key).result()
 
