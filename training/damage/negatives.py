@@ -1,8 +1,8 @@
 """Hard negatives: undamaged things that look like damage, drawn into the scene before the print is made of it.
 
-Wires, twigs, hair, whiskers, jewellery, collars, bows, rain, stars, window frames, lace, and the white frame of a
-print. They get the scene's blur and the print's tone and grain, as real ones do; damage gets neither.
-`negative_pages` has writing.
+Wires, twigs, hair, whiskers, jewellery, collars, hems, bows, rain, stars, window frames, lace, the patches of a coat,
+and the white frame of a print. They get the scene's blur and the print's tone and grain, as real ones do; damage gets
+neither. `negative_pages` has writing.
 """
 
 from __future__ import annotations
@@ -262,6 +262,40 @@ def draw_lace(picture: Unit, rng: Rng) -> Unit:
     return _over(picture, (threads * patch).astype(np.float32), scene_color(picture, rng, light=rng.random() < 0.75))
 
 
+def draw_mosaic(picture: Unit, rng: Rng) -> Unit:
+    """A giraffe's coat, a shell, leaf veins, dry mud, tiles or masonry: closed cells, inside a soft outline."""
+    height, width = _size(picture)
+    seeds = np.ones((height, width), np.uint8)
+    count = int(np.exp(rng.uniform(math.log(20), math.log(300))))
+    seeds[rng.integers(0, height, count), rng.integers(0, width, count)] = 0
+    _, cells = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    labels = np.asarray(cells, dtype=np.float32)
+    seams = (cv2.dilate(labels, np.ones((3, 3), np.uint8)) != labels).astype(np.float32)
+    thickness = float(rng.uniform(0.6, 2.6))
+    soft = np.asarray(cv2.GaussianBlur(seams, (0, 0), thickness), dtype=np.float32) * np.float32(2.0 * thickness)
+    lines = np.clip((soft - rng.uniform(0.2, 0.5)) * 4.0, 0.0, 1.0)
+    patch = np.clip((smooth_noise((height, width), 0.5 * width, rng) - rng.uniform(-0.8, 0.7)) * 5.0, 0.0, 1.0)
+    within = (lines * patch).astype(np.float32) * np.float32(rng.uniform(0.4, 1.0))
+    return _over(picture, within, scene_color(picture, rng, light=rng.random() < 0.65))
+
+
+def draw_hems(picture: Unit, rng: Rng) -> Unit:
+    """One to four bright bands with a soft shade, single or as the two sides of a neckline: hems, straps, piping."""
+    for _ in range(rng.integers(1, 5)):
+        start, angle = _point(picture, rng), rng.uniform(0.0, 2 * math.pi)
+        length = picture.shape[1] * rng.uniform(0.1, 0.6)
+        width = float(rng.uniform(3.0, 11.0))
+        sides = (angle, angle + rng.uniform(0.4, 1.3)) if rng.random() < 0.5 else (angle,)
+        strokes = []
+        for side in sides:
+            path = curve(start, side, length * rng.uniform(0.7, 1.2), float(rng.uniform(0.0, 1.0)), rng)
+            strokes.append(Stroke(path, np.full(len(path), width, np.float32)))
+        shading = 0.07 * smooth_noise(_size(picture), float(rng.uniform(10.0, 60.0)), rng)[:, :, None]
+        color = scene_color(picture, rng, light=rng.random() < 0.85) + shading
+        picture = _over(picture, rasterize(strokes, _size(picture)), clipped(color))
+    return picture
+
+
 def draw_white_frame(picture: Unit, rng: Rng) -> Unit:
     """The straight frame of a print on some of its sides: white, cream or black, sometimes with a thin line."""
     height, width = _size(picture)
@@ -294,5 +328,9 @@ SCENES: tuple[DrawScene, ...] = (  # twice: what a first network marked most
     draw_stars,
     draw_frames,
     draw_lace,
+    draw_mosaic,
+    draw_mosaic,
+    draw_hems,
+    draw_hems,
     draw_white_frame,
 )
