@@ -58,14 +58,24 @@ class PostgresServer:
         return str(self.folder / "data")
 
     def start(self) -> None:
-        """Start, and wait until it answers."""
+        """Start, and wait until it answers.
+
+        After SIGKILL a new server ends at once while children of the old one still live, so it is started again.
+        """
+        until(self._is_up)
+
+    def _is_up(self) -> bool:
+        if self._process is None or self._process.poll() is not None:
+            self._spawn()
+        return self._answers()
+
+    def _spawn(self) -> None:
         settings = [word for setting in _SETTINGS for word in ("-c", setting)]
         command = [str(self._programs / "postgres"), "-D", self._data, "-k", str(self.folder), *settings]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, cwd="/", preexec_fn=ends_with_us(signal.SIGQUIT), **self._as_user
             )
-        until(self._answers)
 
     def stop(self) -> None:
         """End it at once, its children too, without a last word to the clients."""
