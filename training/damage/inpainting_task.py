@@ -60,8 +60,8 @@ class InpaintingTask:
     recipe = Recipe(
         steps=4_000,
         batch=8,
-        side=192,
-        learning_rate=8e-4,
+        side=160,
+        learning_rate=4e-4,
         widths=WIDTHS,
         warm_up_steps=150,
         ema_decay=0.998,
