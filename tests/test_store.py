@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, event
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -291,3 +292,29 @@ def test_a_power_cut_burns_no_try_however_often_it_comes(store: Store) -> None:
     attempt = store.attempt(attempt_id)
     assert attempt is not None
     assert (attempt.status, attempt.tries, attempt.claim) == (AttemptStatus.QUEUED, 0, None)
+
+
+def test_whose_turn_it_is_is_read_from_what_waits_alone(store: SqlStore, file: Path) -> None:
+    """It was read from all attempts that ever were, which took 1 ms of an empty history and 40 of 80,000 attempts."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        asked.append((statement, parameters))
+
+    add(store)
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        store.queued_ids(1, only="local")
+        store.waiting(2, only="local", owners_but=["another"])
+        assert store.claim_next("t", 1.0, only="local") is not None
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        steps = [
+            row[-1]
+            for statement, parameters in asked
+            if statement.startswith(("SELECT", "UPDATE"))
+            for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        ]
+    assert any("SEARCH attempts USING" in step for step in steps)
+    assert not [step for step in steps if step.startswith(("SCAN attempts", "SCAN jobs"))]
