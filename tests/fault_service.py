@@ -24,7 +24,7 @@ from app.jobs.result_writing import Finished
 from app.jobs.runner import Runner
 from app.storage import DiskStorage, disk_upload
 from app.storage.disk_upload import DiskUploadWriter
-from app.store import SqlStore, leases, submissions, transitions
+from app.store import SqlStore, leases, queue_order, submissions, transitions
 from app.worker import Worker
 from tests.harness import OWNER, Harness, LanczosBackend, photo_bytes
 
@@ -47,8 +47,9 @@ POINTS: dict[str, Point] = {
     "rows committed, not answered": (SqlStore, "submit", "after"),
     "recovery not committed": (leases, "recover", "after"),
     "lease sweep not committed": (leases, "end_lapsed", "after"),
-    "claim not committed": (leases, "claim", "after"),
-    "claimed": (SqlStore, "claim", "after"),
+    "claim not committed": (leases.Claims, "take_free", "after"),
+    "claimed, its turn not written": (queue_order, "took_turn", "before"),
+    "claimed": (SqlStore, "claim_next", "after"),
     "decoding": (Decoder, "decode", "before"),
     "decoded": (Decoder, "decode", "after"),
     "restoring": (Runner, "restore", "before"),
