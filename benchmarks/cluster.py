@@ -3,8 +3,8 @@
 - submit: milliseconds until the 202 of an API server with PostgreSQL and S3, and of the whole service with SQLite and
   folders, one after the other in turn;
 - start: milliseconds from the 202 until an idle worker has claimed the photo, by its row;
-- workers: photos a second of 1, 2 and 8 workers around a stand-in that takes 100 ms for each. Eight ask for more
-  processor time than a small machine has, so `--stand-in-seconds 1` shows how the code scales where it is no limit.
+- workers: photos a second of 1, 2 and 8 workers around a stand-in that takes 100 ms for each. Eight keep two cores
+  busy; `--stand-in-seconds 1` shows how the code scales where the processor is no limit.
 
 Every part is a real server on loopback, see `benchmarks.cluster_servers`. Run: `python -m benchmarks.cluster
 [--only submit|start|workers] [--stand-in-seconds 1]`. Prints one line of JSON for each.

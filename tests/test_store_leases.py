@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from app.errors import Unavailable
 from app.events import LocalEvents
 from app.stages import Stage
 from app.storage import new_id
@@ -224,6 +225,22 @@ def test_an_owners_turn_is_over_whatever_became_of_its_run(store: Store, clock: 
     assert store.queued_ids(1) == [others.attempts[0].id]
     store.accounts.forget_usage(clock.now + 1.0)  # whoever was not served for long is as one who never was
     assert store.queued_ids(1) == [mine.attempts[0].id]
+
+
+@pytest.mark.parametrize("how", ["by id", "next"])
+def test_a_claim_stands_though_its_turn_could_not_be_written(
+    store: Store, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Raised, the error would say that nothing was claimed, and the row would stay in work with nobody at it."""
+
+    def refuse(*_: object) -> None:
+        raise Unavailable("storage_full", "Full.")
+
+    attempt_id = first(add(store))
+    monkeypatch.setattr("app.store.queue_order.took_turn", refuse)
+    claimed = store.claim(attempt_id, "a", WALL) if how == "by id" else store.claim_next("a", WALL)
+    assert claimed is not None
+    assert (claimed.id, row(store, attempt_id).claim) == (attempt_id, "a")
 
 
 def test_those_that_wait_are_told_from_the_others_with_their_backends(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Sequence
 from typing import Unpack
 
@@ -323,10 +324,14 @@ class SqlStore:
         return gone
 
     def _took_turn(self, attempt: Attempt | None) -> Attempt | None:
-        """After the commit, since claims of one owner's photos would wait for each other's."""
+        """After the commit, since claims of one owner's photos would wait for each other's.
+
+        The claim stands, whatever becomes of this: an error here would leave a row in work that nobody works at.
+        """
         if attempt is not None:
-            at = self._database.now()
-            self._database.write_statement(lambda connection: queue_order.took_turn(connection, attempt.owner, at))
+            owner, at = attempt.owner, self._database.now()
+            with contextlib.suppress(RestoreError):
+                self._database.write_statement(lambda connection: queue_order.took_turn(connection, owner, at))
             self._notify_changed(attempt.job_id, queue_moved=True)
         return attempt
 
