@@ -12,7 +12,8 @@ from PIL import Image
 from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from tests.browser import DESKTOP, Service, as_file, drop, faced_service, grave_findings, photo, shoot, visit
-from tests.cut_proxy import cut_proxy
+from tests.cut_proxy import CutProxy, cut_proxy
+from tests.harness import until
 from tests.token_issuer import AUDIENCE, ISSUER, SECRET, claims
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -155,6 +156,16 @@ def test_a_reload_in_the_middle_of_a_job_loses_nothing(browser: Browser, service
         assert not page.locator("input[name=face_enhance]").is_checked()
 
 
+def wait_for_cut(page: Page, proxy: CutProxy) -> None:
+    """A card may be shown as in progress before the page's WebSocket is open."""
+
+    def is_cut() -> bool:
+        page.wait_for_timeout(20)  # lets the browser's events come in, as a plain sleep would not
+        return proxy.sockets_cut > 0
+
+    until(is_cut)
+
+
 def test_a_cut_websocket_falls_back_to_asking_and_a_lost_service_is_found_again(
     browser: Browser, service: Service
 ) -> None:
@@ -165,7 +176,7 @@ def test_a_cut_websocket_falls_back_to_asking_and_a_lost_service_is_found_again(
         page.click("#restore")
         expect(page.locator(".card[data-status=processing]")).to_be_visible()
         proxy.cut_now(only_sockets=True)
-        assert proxy.sockets_cut >= 1
+        wait_for_cut(page, proxy)
         asked_before = len([r for r in seen.requests if re.search(r"/api/v1/jobs/[0-9a-f]{32}$", r.url)])
         wait_restored(page, 1)
         asked = len([r for r in seen.requests if re.search(r"/api/v1/jobs/[0-9a-f]{32}$", r.url)])
