@@ -16,6 +16,7 @@ from app.evaluation.damage.kinds import SHARES, TRAINED, DamageKind
 from app.evaluation.damage.layers import Layer, Stroke, paste, rasterize
 from app.evaluation.damage.scans import VISIBLE_CONTRAST, apply_damage, contrast, crop, scan_sample
 from training.damage.negative_pages import PAGES, draw_caption
+from training.damage.negative_patterns import PATTERNS
 from training.damage.negatives import SCENES, DrawScene
 from training.damage.samples import UNDAMAGED_SHARE, Samples, draw_scene, make_damaged, make_undamaged
 
@@ -72,7 +73,7 @@ def test_the_kinds_kept_out_are_not_trained_and_all_the_others_are() -> None:
     assert sum(SHARES.values()) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("draw", [*SCENES, draw_caption, *PAGES], ids=lambda draw: draw.__name__)
+@pytest.mark.parametrize("draw", [*SCENES, *PATTERNS, draw_caption, *PAGES], ids=lambda draw: draw.__name__)
 def test_a_hard_negative_changes_the_scene_and_marks_nothing(draw: DrawScene) -> None:
     changed = 0
     for seed in range(6):
@@ -91,10 +92,10 @@ def test_a_hard_negative_changes_the_scene_and_marks_nothing(draw: DrawScene) ->
 
 def test_samples_are_damaged_and_undamaged_as_they_say() -> None:
     for seed in range(20):
-        undamaged = make_undamaged(a_scene(seed), np.random.default_rng([seed, 4]))
+        undamaged = make_undamaged(a_scene(seed), np.random.default_rng([seed, 4]), SIDE)
         assert not undamaged.mask.any()
         assert not undamaged.unsure.any()
-    damaged = [make_damaged(a_scene(seed), np.random.default_rng([seed, 5])) for seed in range(20)]
+    damaged = [make_damaged(a_scene(seed), np.random.default_rng([seed, 5]), SIDE) for seed in range(20)]
     assert np.mean([sample.mask.any() for sample in damaged]) > 0.8
     assert not any((sample.mask & sample.unsure).any() for sample in damaged)
 

@@ -1,12 +1,15 @@
 """The optimizers: Muon (orthogonalized momentum, arXiv:2502.16982) with Adam beside it, and AdamW alone.
 
 A training of some thousand steps stays far from convergence, where Muon gains more a step than Adam alone; see the
-model card for the figures. But it orthogonalizes in bf16, which a CPU without bf16 emulates: there it took 0.9 of the
-1.6 s of a step of the damage segmentation, for a gain of 2 % of the loss, so AdamW trains the damage networks.
+model card for the figures. It orthogonalizes in bf16, which a CPU without bf16 emulates: there it took 0.9 of the 1.6 s
+of a step of the damage segmentation, for a gain of 2 % of the loss. On a CPU that computes in bf16 it takes 14 ms of 98
+instead of 4 of 86; from equal weights, 1,500 steps then ended at a loss of 0.290 instead of 0.293.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from enum import StrEnum
 from typing import Any, Protocol
 
 import torch
@@ -94,6 +97,19 @@ class MuonWithAdam:
         """See `Optimizer`."""
         self._adam.load_state_dict(state["adam"])
         self._muon.load_state_dict(state["muon"])
+
+
+class OptimizerName(StrEnum):
+    """The optimizers by name."""
+
+    ADAMW = "adamw"
+    MUON = "muon"
+
+
+OPTIMIZERS: Mapping[OptimizerName, Callable[[nn.Module, float], Optimizer]] = {
+    OptimizerName.ADAMW: AdamW,
+    OptimizerName.MUON: MuonWithAdam,
+}
 
 
 def _matrix(weight: Tensor) -> Tensor:

@@ -28,7 +28,8 @@ from app.restoration.device import choose_device, choose_precision
 from training.damage import sheets
 from training.damage.finder import Finder
 from training.damage.negative_pages import draw_line_drawing, draw_page
-from training.damage.negatives import draw_collars, draw_jewellery, draw_lace
+from training.damage.negative_patterns import draw_lace
+from training.damage.negatives import draw_collars, draw_jewellery
 from training.damage.segmentation_task import SegmentationTask
 from training.damage.trainer import averaged_network
 from training.photos import read_rgb, scikit_photos, split

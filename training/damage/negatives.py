@@ -1,8 +1,8 @@
 """Hard negatives: undamaged things that look like damage, drawn into the scene before the print is made of it.
 
-Wires, twigs, hair, whiskers, jewellery, collars, hems, bows, rain, stars, window frames, lace, the patches of a coat,
-and the white frame of a print. They get the scene's blur and the print's tone and grain, as real ones do; damage gets
-neither. `negative_pages` has writing.
+Wires, twigs, hair, whiskers, jewellery, collars, hems, bows, rain, stars, window frames and the white frame of a print.
+They get the scene's blur and the print's tone and grain, as real ones do; damage gets neither. `negative_patterns` has
+what repeats, `negative_pages` writing.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def scene_color(picture: Unit, rng: Rng, light: bool) -> NDArray[np.float32]:
     return clipped(color + (level - color.mean()))
 
 
-def _over(picture: Unit, coverage: Plane, color: NDArray[np.float32]) -> Unit:
+def over(picture: Unit, coverage: Plane, color: NDArray[np.float32]) -> Unit:
+    """A picture, (H, W, 3) float32 in [0, 1], under a colour, (3,) or (H, W, 3), by its coverage, (H, W) in [0, 1]."""
     return np.asarray(picture + coverage[:, :, None] * (color - picture), dtype=np.float32)
 
 
@@ -68,7 +69,7 @@ def draw_wires(picture: Unit, rng: Rng) -> Unit:
         path = middle + aside * offset + along * position * 1.5 * max(height, width)
         path[:, 1] += sag * (1.0 - position[:, 0] ** 2)
         strokes.append(Stroke(path.astype(np.float32), np.full(40, thickness, np.float32)))
-    return _over(picture, rasterize(strokes, (height, width)), scene_color(picture, rng, rng.random() < 0.35))
+    return over(picture, rasterize(strokes, (height, width)), scene_color(picture, rng, rng.random() < 0.35))
 
 
 def draw_twigs(picture: Unit, rng: Rng) -> Unit:
@@ -79,7 +80,7 @@ def draw_twigs(picture: Unit, rng: Rng) -> Unit:
         angle = -math.pi / 2 + rng.normal(0.0, 0.8)
         _grow(strokes, root, angle, 0.35 * min(_size(picture)), float(rng.uniform(2.0, 9.0)), rng)
         root = root + rng.normal(0.0, 30.0, 2).astype(np.float32)
-    return _over(picture, rasterize(strokes, _size(picture)), scene_color(picture, rng, rng.random() < 0.2))
+    return over(picture, rasterize(strokes, _size(picture)), scene_color(picture, rng, rng.random() < 0.2))
 
 
 def _grow(strokes: list[Stroke], start: Points, angle: float, length: float, width: float, rng: Rng) -> None:
@@ -104,7 +105,7 @@ def draw_strands(picture: Unit, rng: Rng) -> Unit:
             path = path + rng.normal(0.0, spread, 2).astype(np.float32)
             strokes.append(Stroke(path, np.full(len(path), rng.uniform(0.4, 1.4), np.float32)))
         coverage = rasterize(strokes, _size(picture)) * np.float32(rng.uniform(0.4, 1.0))
-        picture = _over(picture, coverage, clipped(color + shade))
+        picture = over(picture, coverage, clipped(color + shade))
     return picture
 
 
@@ -117,7 +118,7 @@ def draw_whiskers(picture: Unit, rng: Rng) -> Unit:
             start = middle + rng.normal(0.0, 4.0, 2).astype(np.float32)
             path = curve(start, angle + side + rng.normal(0.0, 0.3), length * rng.uniform(0.6, 1.2), 0.4, rng)
             strokes.append(Stroke(path, np.linspace(rng.uniform(0.8, 2.0), 0.3, len(path), dtype=np.float32)))
-    return _over(picture, rasterize(strokes, _size(picture)), scene_color(picture, rng, rng.random() < 0.7))
+    return over(picture, rasterize(strokes, _size(picture)), scene_color(picture, rng, rng.random() < 0.7))
 
 
 def _ball(picture: Unit, middle: Points, radius: float, color: NDArray[np.float32], rng: Rng, shine: float) -> Unit:
@@ -174,7 +175,7 @@ def draw_collars(picture: Unit, rng: Rng) -> Unit:
         cv2.fillPoly(canvas, [np.rint(corners * SUPERSAMPLING).astype(np.int32)], 255)
         shading = 0.06 * smooth_noise(_size(picture), float(rng.uniform(20.0, 80.0)), rng)[:, :, None]
         color = scene_color(picture, rng, light=rng.random() < 0.85) + shading
-        picture = _over(picture, reduced(canvas), clipped(color))
+        picture = over(picture, reduced(canvas), clipped(color))
     return picture
 
 
@@ -201,7 +202,7 @@ def draw_bows(picture: Unit, rng: Rng) -> Unit:
         shade = pleats - rng.uniform(0.05, 0.4) * np.exp(-4.0 * distance)
         color = scene_color(picture, rng, light=rng.random() < 0.85) + shade[:, :, None]
         coverage = np.clip((edge - distance) * radius + 0.5, 0.0, 1.0).astype(np.float32)
-        picture = _over(picture, coverage, clipped(color))
+        picture = over(picture, coverage, clipped(color))
     return picture
 
 
@@ -215,7 +216,7 @@ def draw_rain(picture: Unit, rng: Rng) -> Unit:
         path = np.stack([start, start + along * length * rng.uniform(0.5, 1.3)]).astype(np.float32)
         strokes.append(Stroke(path, np.full(2, rng.uniform(0.4, 1.6), np.float32)))
     coverage = rasterize(strokes, _size(picture)) * np.float32(rng.uniform(0.2, 0.8))
-    return _over(picture, coverage, scene_color(picture, rng, light=True))
+    return over(picture, coverage, scene_color(picture, rng, light=True))
 
 
 def draw_stars(picture: Unit, rng: Rng) -> Unit:
@@ -245,38 +246,7 @@ def draw_frames(picture: Unit, rng: Rng) -> Unit:
             ends = [middle + aside * step * index - along * reach, middle + aside * step * index + along * reach]
             strokes.append(Stroke(np.stack(ends).astype(np.float32), np.full(2, thickness, np.float32)))
     coverage = rasterize(strokes, (height, width)) * np.float32(rng.uniform(0.5, 1.0))
-    return _over(picture, coverage, scene_color(picture, rng, light=rng.random() < 0.6))
-
-
-def draw_lace(picture: Unit, rng: Rng) -> Unit:
-    """A patch of lace, net or embroidery: a small pattern over and over, inside a soft outline."""
-    height, width = _size(picture)
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    turn, step = rng.uniform(0.0, math.pi), rng.uniform(4.0, 14.0)
-    warp = rng.uniform(0.0, 3.0) * smooth_noise((height, width), 60.0, rng)
-    u = (x * math.cos(turn) + y * math.sin(turn) + warp) * (2 * math.pi / step)
-    v = (-x * math.sin(turn) + y * math.cos(turn) + warp) * (2 * math.pi / (step * rng.uniform(0.7, 1.5)))
-    pattern = np.cos(u) + np.cos(v) + rng.uniform(0.0, 0.8) * np.cos(2 * u) * np.cos(2 * v)
-    threads = np.clip((pattern - rng.uniform(-0.8, 0.9)) * 2.0, 0.0, 1.0)
-    patch = np.clip((smooth_noise((height, width), 0.4 * width, rng) - rng.uniform(-0.3, 0.9)) * 6.0, 0.0, 1.0)
-    return _over(picture, (threads * patch).astype(np.float32), scene_color(picture, rng, light=rng.random() < 0.75))
-
-
-def draw_mosaic(picture: Unit, rng: Rng) -> Unit:
-    """A giraffe's coat, a shell, leaf veins, dry mud, tiles or masonry: closed cells, inside a soft outline."""
-    height, width = _size(picture)
-    seeds = np.ones((height, width), np.uint8)
-    count = int(np.exp(rng.uniform(math.log(20), math.log(300))))
-    seeds[rng.integers(0, height, count), rng.integers(0, width, count)] = 0
-    _, cells = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    labels = np.asarray(cells, dtype=np.float32)
-    seams = (cv2.dilate(labels, np.ones((3, 3), np.uint8)) != labels).astype(np.float32)
-    thickness = float(rng.uniform(0.6, 2.6))
-    soft = np.asarray(cv2.GaussianBlur(seams, (0, 0), thickness), dtype=np.float32) * np.float32(2.0 * thickness)
-    lines = np.clip((soft - rng.uniform(0.2, 0.5)) * 4.0, 0.0, 1.0)
-    patch = np.clip((smooth_noise((height, width), 0.5 * width, rng) - rng.uniform(-0.8, 0.7)) * 5.0, 0.0, 1.0)
-    within = (lines * patch).astype(np.float32) * np.float32(rng.uniform(0.4, 1.0))
-    return _over(picture, within, scene_color(picture, rng, light=rng.random() < 0.65))
+    return over(picture, coverage, scene_color(picture, rng, light=rng.random() < 0.6))
 
 
 def draw_hems(picture: Unit, rng: Rng) -> Unit:
@@ -292,7 +262,7 @@ def draw_hems(picture: Unit, rng: Rng) -> Unit:
             strokes.append(Stroke(path, np.full(len(path), width, np.float32)))
         shading = 0.07 * smooth_noise(_size(picture), float(rng.uniform(10.0, 60.0)), rng)[:, :, None]
         color = scene_color(picture, rng, light=rng.random() < 0.85) + shading
-        picture = _over(picture, rasterize(strokes, _size(picture)), clipped(color))
+        picture = over(picture, rasterize(strokes, _size(picture)), clipped(color))
     return picture
 
 
@@ -327,9 +297,6 @@ SCENES: tuple[DrawScene, ...] = (  # twice: what a first network marked most
     draw_rain,
     draw_stars,
     draw_frames,
-    draw_lace,
-    draw_mosaic,
-    draw_mosaic,
     draw_hems,
     draw_hems,
     draw_white_frame,

@@ -6,6 +6,7 @@ with any number of loaders.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from app.evaluation.damage.kinds import SHARES, TRAINED, DamageKind
 from app.evaluation.damage.layers import Rng, Unit, clipped
 from app.evaluation.damage.scans import Sample, crop, scan_sample
 from training.damage.negative_pages import PAGES, draw_caption
+from training.damage.negative_patterns import PATTERNS
 from training.damage.negatives import SCENES
 from training.photos import read_rgb
 
@@ -27,24 +29,27 @@ UNDAMAGED_SHARE = 0.45
 PAGE_SHARE = 0.18  # of the undamaged
 PLAIN_SHARE = 0.4  # of the undamaged: photos with nothing drawn on them
 SCENE_SHARE = 0.4  # of the damaged: with a hard negative beside the damage
+FINE_SHARE = 0.15  # of the scans, which resolve more than the print holds, as scans of many megapixels do
+FINEST = 2.6  # times at most
+
+_NEGATIVES = (*SCENES, *PATTERNS, draw_caption)
 
 
 def draw_scene(picture: Unit, rng: Rng) -> Unit:
     """One or two hard negatives in a picture, (H, W, 3) float32 in [0, 1] to the same."""
     for _ in range(rng.choice([1, 1, 2])):
-        draw = (*SCENES, draw_caption)[rng.integers(len(SCENES) + 1)]
-        picture = draw(picture, rng)
+        picture = _NEGATIVES[rng.integers(len(_NEGATIVES))](picture, rng)
     return clipped(picture)
 
 
-def make_undamaged(picture: Unit, rng: Rng) -> Sample:
-    """A plain photo, one with hard negatives, or a page."""
+def make_undamaged(picture: Unit, rng: Rng, side: int) -> Sample:
+    """A plain photo, one with hard negatives, or a page, scanned to `side` pixels."""
     way = rng.random()
     if way < PAGE_SHARE:
         picture = clipped(PAGES[rng.integers(len(PAGES))](picture, rng))
     elif way < 1.0 - PLAIN_SHARE:
         picture = draw_scene(picture, rng)
-    return scan_sample(picture, (), rng)
+    return scan_sample(picture, (), rng, side)
 
 
 def choose_kinds(rng: Rng) -> list[DamageKind]:
@@ -55,11 +60,11 @@ def choose_kinds(rng: Rng) -> list[DamageKind]:
     return [list(SHARES)[index] for index in chosen]
 
 
-def make_damaged(picture: Unit, rng: Rng) -> Sample:
-    """A photo, sometimes with a hard negative in the scene, under one to four kinds of damage."""
+def make_damaged(picture: Unit, rng: Rng, side: int) -> Sample:
+    """A photo, sometimes with a hard negative in the scene, under one to four kinds of damage; see `make_undamaged`."""
     if rng.random() < SCENE_SHARE:
         picture = draw_scene(picture, rng)
-    return scan_sample(picture, [TRAINED[kind] for kind in choose_kinds(rng)], rng)
+    return scan_sample(picture, [TRAINED[kind] for kind in choose_kinds(rng)], rng, side)
 
 
 class Samples(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -75,8 +80,10 @@ class Samples(Dataset[tuple[Tensor, Tensor, Tensor]]):
             cv2.setNumThreads(1)
             self._photos = [read_rgb(path) for path in self._paths]
         rng = np.random.default_rng([self._seed, index])
-        picture = crop(self._photos[rng.integers(len(self._photos))], self._side, rng)
-        return make_undamaged(picture, rng) if rng.random() < UNDAMAGED_SHARE else make_damaged(picture, rng)
+        finer = float(np.exp(rng.uniform(0.0, math.log(FINEST)))) if rng.random() < FINE_SHARE else 1.0
+        picture = crop(self._photos[rng.integers(len(self._photos))], round(self._side / finer), rng)
+        make = make_undamaged if rng.random() < UNDAMAGED_SHARE else make_damaged
+        return make(picture, rng, self._side)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """See `sample`."""

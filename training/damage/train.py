@@ -15,6 +15,7 @@ from app.restoration.device import choose_device, choose_precision
 from training.damage.inpainting_task import InpaintingTask
 from training.damage.segmentation_task import SegmentationTask
 from training.damage.trainer import PRECISIONS, Task, train
+from training.optimizer import OptimizerName
 
 TASKS: dict[str, Callable[[], Task]] = {"segmentation": SegmentationTask, "inpainting": InpaintingTask}
 
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int)
     parser.add_argument("--side", type=int, help="of a training crop, in pixels; a multiple of 32")
     parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--optimizer", type=OptimizerName, choices=tuple(OptimizerName))
     parser.add_argument("--seed", type=int, help="of the samples; another one where earlier weights are trained on")
     parser.add_argument("--start-from", type=Path, help="an exported network whose weights are trained on")
     parser.add_argument("--device", default="auto")
@@ -41,7 +43,7 @@ def main() -> None:
     precision = choose_precision(asked.precision, device).value
     precision = "bf16" if precision == "fp16" else precision  # a gradient leaves the range of fp16
     task = TASKS[asked.task]()
-    changes = {name: getattr(asked, name) for name in ("steps", "batch", "side", "learning_rate", "seed")}
+    changes = {name: getattr(asked, name) for name in ("steps", "batch", "side", "learning_rate", "optimizer", "seed")}
     recipe = dataclasses.replace(task.recipe, **{name: value for name, value in changes.items() if value is not None})
     out = asked.out or Path("training_runs") / asked.task
     train(task, asked.photos, out, recipe, device, precision, asked.check_every, asked.loaders, asked.start_from)

@@ -1,4 +1,4 @@
-"""Training of either network: AdamW, warm-up and cosine, averaged weights, checkpoints to go on from, a log.
+"""Training of either network: AdamW or Muon, warm-up and cosine, averaged weights, checkpoints to go on from, a log.
 
 What is learned is a `Task`: a network, samples, a loss and figures. A batch hangs on its step alone, so a resumed
 training sees what an uninterrupted one sees.
@@ -10,6 +10,7 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from training import checkpoints, run_log
 from training.averaging import exponential_mean
-from training.optimizer import AdamW
+from training.optimizer import OPTIMIZERS, OptimizerName
 from training.photos import split
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -49,6 +50,7 @@ class Recipe:
     ema_decay: float = 0.999
     clip_norm: float = 1.0
     seed: int = 20261125
+    optimizer: OptimizerName = OptimizerName.ADAMW
     started_from: str = ""  # the training whose weights this one began with
 
     def rate(self, step: int) -> float:
@@ -88,7 +90,7 @@ class Trainer:
         self.network = task.make_network(recipe.seed, recipe.widths).to(device).to(memory_format=torch.channels_last)
         mean = exponential_mean(recipe.ema_decay)
         self.average = AveragedModel(self.network, multi_avg_fn=mean, use_buffers=True).eval()
-        self.optimizer = AdamW(self.network, recipe.learning_rate)
+        self.optimizer = OPTIMIZERS[recipe.optimizer](self.network, recipe.learning_rate)
         self.step = 0
         self.seconds = 0.0
 
@@ -172,9 +174,15 @@ def train(
     return trainer
 
 
+def _give_way(_: int) -> None:
+    """Loaders run where the network leaves a core free: two of them, 139 ms a step instead of 162 on two cores."""
+    os.nice(19)
+
+
 def _batches(samples: Dataset[Any], recipe: Recipe, first_step: int, loaders: int) -> Iterator[Batch]:
     """Every batch from a step to the last one."""
-    ahead: dict[str, Any] = {"prefetch_factor": 6, "multiprocessing_context": "spawn"} if loaders else {}
+    ahead: dict[str, Any] = {"prefetch_factor": 6, "multiprocessing_context": "spawn", "worker_init_fn": _give_way}
     numbers = range(first_step * recipe.batch, recipe.steps * recipe.batch)
-    loader: DataLoader[Batch] = DataLoader(samples, recipe.batch, sampler=numbers, num_workers=loaders, **ahead)
+    many = ahead if loaders else {}
+    loader: DataLoader[Batch] = DataLoader(samples, recipe.batch, sampler=numbers, num_workers=loaders, **many)
     return iter(loader)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from app.evaluation.damage.ageing import choose_scan, make_print
 from app.evaluation.damage.kinds import Draw
-from app.evaluation.damage.layers import Layer, Rng, Unit, paste
+from app.evaluation.damage.layers import Layer, Rng, Unit, clipped, paste
 
 VISIBLE_CONTRAST = 0.06  # of the range, in the channel that differs most
 NATIVE_SHARE = 0.3  # of the crops, which are not scaled and so stay sharp
@@ -65,14 +65,30 @@ def apply_damage(undamaged: Unit, layers: Sequence[Layer]) -> tuple[Unit, Mask]:
     return np.where(drawn[:, :, None], damaged, undamaged), drawn
 
 
-def scan_sample(scene: Unit, draws: Sequence[Draw], rng: Rng) -> Sample:
-    """Age, damage and scan a picture, (H, W, 3) float32 RGB in [0, 1]; no draws: an undamaged print."""
+def scan_sample(scene: Unit, draws: Sequence[Draw], rng: Rng, side: int | None = None) -> Sample:
+    """Age, damage and scan a picture.
+
+    Args:
+        scene: (H, W, 3) float32 RGB in [0, 1].
+        draws: the damage; none: an undamaged print.
+        rng: decides everything else.
+        side: of the scan, in pixels, where the scanner resolves more of the square print than it holds; None: as the
+            scene.
+    """
     undamaged, canvas = make_print(scene, rng)
     damaged, drawn = apply_damage(undamaged, [layer for draw in draws for layer in draw(canvas, rng)])
     scan = choose_scan(rng)
     clean, seen = scan.see(undamaged), scan.see(damaged)
+    if side not in (None, len(scene)):
+        clean, seen = _enlarged(clean, side), _enlarged(seen, side)
+        drawn = _enlarged(drawn.astype(np.float32), side) > 0.5
     difference = contrast(clean, seen)
     return Sample(scan.store(seen, rng), clean, difference, drawn & (difference <= VISIBLE_CONTRAST))
+
+
+def _enlarged(picture: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """Values in [0, 1], of (s, s) or (s, s, 3), at (side, side)."""
+    return clipped(np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_CUBIC), dtype=np.float32))
 
 
 def crop(photo: NDArray[np.uint8], side: int, rng: Rng) -> Unit:
