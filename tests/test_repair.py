@@ -109,6 +109,44 @@ def test_finding_stops_within_a_tile() -> None:
     assert len(told) == 2
 
 
+class ThinLight(torch.nn.Module):
+    """Light lines of up to five pixels are damage, as narrow as those that a network is trained on."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        padded = torch.nn.functional.pad(x.mean(dim=1, keepdim=True), (5, 5, 0, 0), mode="replicate")
+        opened = -torch.nn.functional.max_pool2d(-padded, (1, 6), 1)
+        opened = torch.nn.functional.max_pool2d(opened, (1, 6), 1)
+        return 100 * (x.mean(dim=1, keepdim=True) - opened - 0.3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("size", [(601, 443), (443, 601), (600, 300)])
+def test_wide_damage_on_a_large_photo_is_found_and_thin_one_still(size: tuple[int, int], dtype: type) -> None:
+    rgb: NDArray[Any] = np.full((*size, 3), np.iinfo(dtype).max // 4, dtype)
+    rgb[:, 100:110] = rgb[:, 200:202] = np.iinfo(dtype).max
+    at_its_size = find_damage(DamageNetwork(ThinLight()), rgb, always) > 128
+    assert not at_its_size[:, 95:115].any()
+    assert at_its_size[:, 200:202].all()
+    reduced = find_damage(DamageNetwork(ThinLight()), rgb, always, large=250) > 128
+    assert reduced[:, 101:109].all()
+    assert reduced[:, 200:202].all()
+    assert not reduced[:, :97].any()
+    assert not reduced[:, 114:196].any()
+    assert not reduced[:, 206:].any()
+
+
+def test_a_large_photo_is_told_as_one_piece_of_work() -> None:
+    told: list[float] = []
+
+    def tell(fraction: float) -> bool:
+        told.append(fraction)
+        return True
+
+    find_damage(NETWORKS.segmentation, photo(400, 300), tell, tile=128, overlap=32, large=130)
+    assert told == sorted(told)
+    assert told[-1] == pytest.approx(1.0)
+
+
 class Brightness(torch.nn.Module):
     """A network for what has nothing to do with one."""
 
