@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -65,6 +66,29 @@ def test_every_kind_can_be_seen_and_leaves_most_of_the_print(kind: DamageKind) -
     assert np.mean([share > 0 for share in shares]) > 0.6
     assert 0.0005 < np.mean(shares) < 0.4
     assert max(shares) < 0.8
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_scan_without_damage_has_the_same_noise_and_compression(seed: int) -> None:
+    without = scan_sample(a_scene(seed), (), np.random.default_rng([seed, 6]), with_undamaged=True)
+    np.testing.assert_array_equal(without.undamaged, without.scan)
+    draws = [KINDS[DamageKind.CRACK]]
+    sample = scan_sample(a_scene(seed), draws, np.random.default_rng([seed, 6]), with_undamaged=True)
+    np.testing.assert_array_equal(sample.scan, scan_sample(a_scene(seed), draws, np.random.default_rng([seed, 6])).scan)
+    assert sample.undamaged is not None
+    far = cv2.dilate((sample.contrast > 0).astype(np.uint8), np.ones((49, 49), np.uint8)) == 0  # over blocks of 16
+    np.testing.assert_array_equal(sample.undamaged[far], sample.scan[far])
+    assert not np.array_equal(sample.undamaged, sample.scan)
+
+
+@pytest.mark.parametrize("kind", [DamageKind.CRACK, DamageKind.STAIN, DamageKind.BORDER])
+def test_a_scan_may_resolve_more_than_the_print_holds(kind: DamageKind) -> None:
+    sample = scan_sample(a_scene(1), [KINDS[kind]], np.random.default_rng(7), 2 * SIDE + 5)
+    assert sample.scan.shape == (2 * SIDE + 5, 2 * SIDE + 5, 3) == sample.clean.shape
+    assert sample.mask.shape == sample.unsure.shape == sample.scan.shape[:2]
+    assert sample.mask.any()
+    as_is = scan_sample(a_scene(1), [KINDS[kind]], np.random.default_rng(7))
+    assert sample.mask.mean() == pytest.approx(as_is.mask.mean(), rel=0.35)
 
 
 def test_the_kinds_kept_out_are_not_trained_and_all_the_others_are() -> None:

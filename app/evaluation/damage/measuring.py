@@ -96,7 +96,8 @@ class DamageMeasurement:
         covered = with_halo(sample.scan, marked)
         filled = _filled(sample.scan, covered, self._networks.inpainting)
         self._count_outside(sample.scan, filled, covered)
-        clean = np.asarray(np.rint(np.clip(sample.clean, 0.0, 1.0) * 255.0), dtype=np.uint8)
+        clean = sample.undamaged
+        assert clean is not None  # `damaged_samples` keeps it
         both = {"before": sample.scan, "after": filled}
         everywhere, drawn = np.ones_like(marked), _grown(sample.mask)
         self.repaired.setdefault(kind, PooledPsnr()).add(both, clean, everywhere)

@@ -139,7 +139,10 @@ def _repaired(measured: DamageMeasurement) -> FigureTable:
     for name, each in pooled.items():
         figures = each.decibels()
         rows.append((name, *(figures.get(key, math.nan) for key in ("before", "after")), gain(figures)))
-    words = "The damaged scan and the repaired one (auto) against the clean one: PSNR, pooled over whole pictures."
+    words = (
+        "The damaged scan and the repaired one (auto) against the scan of the same print without damage, with the same "
+        "noise and compression: PSNR, pooled over whole pictures."
+    )
     return FigureTable(
         "repaired", "Found and filled", words, ("damage", "before_db", "after_db", "gain_db"), tuple(rows)
     )

@@ -5,6 +5,7 @@ Everything hangs on the random generator that is handed in.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -29,13 +30,15 @@ class Sample:
 
     `scan` is (H, W, 3) uint8 RGB; `clean` is what the same scanner makes of the undamaged print, without noise,
     (H, W, 3) float32 in [0, 1]; `contrast` (H, W) float32 in [0, 1] is how far the damage differs from it; `unsure`
-    (H, W) is damage drawn where it cannot be seen, which counts neither as damage nor as none.
+    (H, W) is damage drawn where it cannot be seen, which counts neither as damage nor as none. `undamaged`, (H, W, 3)
+    uint8, is the scan with the same noise and the same compression that the print would have given without damage.
     """
 
     scan: NDArray[np.uint8]
     clean: Unit
     contrast: NDArray[np.float32]
     unsure: Mask
+    undamaged: NDArray[np.uint8] | None = None
 
     @property
     def mask(self) -> Mask:
@@ -65,7 +68,9 @@ def apply_damage(undamaged: Unit, layers: Sequence[Layer]) -> tuple[Unit, Mask]:
     return np.where(drawn[:, :, None], damaged, undamaged), drawn
 
 
-def scan_sample(scene: Unit, draws: Sequence[Draw], rng: Rng, side: int | None = None) -> Sample:
+def scan_sample(
+    scene: Unit, draws: Sequence[Draw], rng: Rng, side: int | None = None, *, with_undamaged: bool = False
+) -> Sample:
     """Age, damage and scan a picture.
 
     Args:
@@ -74,6 +79,7 @@ def scan_sample(scene: Unit, draws: Sequence[Draw], rng: Rng, side: int | None =
         rng: decides everything else.
         side: of the scan, in pixels, where the scanner resolves more of the square print than it holds; None: as the
             scene.
+        with_undamaged: keep the scan without damage too.
     """
     undamaged, canvas = make_print(scene, rng)
     damaged, drawn = apply_damage(undamaged, [layer for draw in draws for layer in draw(canvas, rng)])
@@ -83,7 +89,9 @@ def scan_sample(scene: Unit, draws: Sequence[Draw], rng: Rng, side: int | None =
         clean, seen = _enlarged(clean, side), _enlarged(seen, side)
         drawn = _enlarged(drawn.astype(np.float32), side) > 0.5
     difference = contrast(clean, seen)
-    return Sample(scan.store(seen, rng), clean, difference, drawn & (difference <= VISIBLE_CONTRAST))
+    unsure = drawn & (difference <= VISIBLE_CONTRAST)
+    kept = scan.store(clean, copy.deepcopy(rng)) if with_undamaged else None
+    return Sample(scan.store(seen, rng), clean, difference, unsure, kept)
 
 
 def _enlarged(picture: NDArray[np.float32], side: int) -> NDArray[np.float32]:

@@ -45,7 +45,7 @@ def damaged_samples(photos: Sequence[NDArray[np.uint8]], kind: DamageKind, count
     for index in range(count):
         rng = np.random.default_rng([SEED, list(DamageKind).index(kind), index])
         picture = crop(photos[int(rng.integers(len(photos)))], SIDE, rng)
-        yield scan_sample(picture, [KINDS[kind]], rng)
+        yield scan_sample(picture, [KINDS[kind]], rng, with_undamaged=True)
 
 
 def hole_samples(photos: Sequence[NDArray[np.uint8]], count: int) -> Iterator[FillSample]:
