@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from app.errors import Cancelled
 from app.images import Picture
-from app.images.damage_layer import DamageLayer
+from app.images.damage_layer import DamageLayer, damage_reduction
 from app.images.metadata import xmp_parsing
 from app.images.metadata.edit_history import MEDIA_MANAGEMENT, RESOURCE_EVENT
 from app.jobs.memory_need import REPAIR_BYTES_PER_PIXEL
@@ -127,12 +127,26 @@ def test_wide_damage_on_a_large_photo_is_found_and_thin_one_still(size: tuple[in
     at_its_size = find_damage(DamageNetwork(ThinLight()), rgb, always) > 128
     assert not at_its_size[:, 95:115].any()
     assert at_its_size[:, 200:202].all()
-    reduced = find_damage(DamageNetwork(ThinLight()), rgb, always, large=250) > 128
+    reduced = find_damage(DamageNetwork(ThinLight()), rgb, always, reduction=3) > 128
     assert reduced[:, 101:109].all()
     assert reduced[:, 200:202].all()
     assert not reduced[:, :97].any()
     assert not reduced[:, 114:196].any()
     assert not reduced[:, 206:].any()
+
+
+def test_a_photo_is_looked_at_again_reduced_to_what_the_network_knows() -> None:
+    sizes = [(10, 20), (1400, 900), (900, 1401), (3500, 2400), (12000, 9000)]
+    assert [damage_reduction(*size) for size in sizes] == [1, 1, 2, 3, 9]
+
+
+def test_a_part_of_a_large_photo_is_searched_as_the_whole() -> None:
+    rgb = np.full((100, 300, 3), 60, np.uint8)
+    rgb[:, 100:110] = 255
+    networks = RepairNetworks(DamageNetwork(ThinLight()))
+    part = Picture(rgb)
+    assert repair_photo(networks, part, Repair.AUTO).damage.share == 0
+    assert repair_photo(networks, part, Repair.AUTO, reduction=3).damage.share > 0.02
 
 
 def test_a_large_photo_is_told_as_one_piece_of_work() -> None:
@@ -142,7 +156,7 @@ def test_a_large_photo_is_told_as_one_piece_of_work() -> None:
         told.append(fraction)
         return True
 
-    find_damage(NETWORKS.segmentation, photo(400, 300), tell, tile=128, overlap=32, large=130)
+    find_damage(NETWORKS.segmentation, photo(400, 300), tell, tile=128, overlap=32, reduction=4)
     assert told == sorted(told)
     assert told[-1] == pytest.approx(1.0)
 

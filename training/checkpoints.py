@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,11 +36,16 @@ def save(trainer: Resumable, path: Path) -> None:
         "optimizer": trainer.optimizer.state_dict(),
         "step": trainer.step,
         "seconds": trainer.seconds,
-        "recipe": dataclasses.asdict(trainer.recipe),
+        "recipe": {name: _plain(value) for name, value in dataclasses.asdict(trainer.recipe).items()},
     }
     aside = path.with_suffix(".part")
     torch.save(state, aside)
     aside.replace(path)
+
+
+def _plain(value: object) -> object:
+    """A name of an enum as its string: only plain values are read back from a file."""
+    return value.value if isinstance(value, StrEnum) else value
 
 
 def resume(trainer: Resumable, path: Path, device: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from app.backends.device_turns import Beat
 from app.backends.photo_repair import PhotoRepair
 from app.errors import Cancelled
 from app.images import Box, Overview, PatchWindow
+from app.images.damage_layer import damage_reduction
 from app.options import ColorCorrection, RestoreOptions
 from app.results import RestorationResult
 from app.stages import IsWanted, Stage, always_wanted
@@ -27,7 +28,8 @@ class PatchRestoring(PhotoRepair):
                     raise Cancelled  # at once: the photo in between, or the preview, is not wanted any more
                 return True
 
-            repaired, rest = self._repaired(patch.window, options, step)
+            reduction = damage_reduction(patch.overview.width, patch.overview.height)
+            repaired, rest = self._repaired(patch.window, options, step, reduction=reduction)
             ready = patch if repaired is None else dataclasses.replace(patch, window=repaired.picture)
             ready = _with_colours(ready, options)
             with self._watched():

@@ -67,9 +67,17 @@ class PhotoRepair(abc.ABC):
         return result if repaired is None else repaired.told_by(result)
 
     def _repaired(
-        self, picture: Picture, options: RestoreOptions, on_progress: OnProgress, mask: Mask | None = None
+        self,
+        picture: Picture,
+        options: RestoreOptions,
+        on_progress: OnProgress,
+        mask: Mask | None = None,
+        reduction: int | None = None,
     ) -> tuple[RepairedPhoto | None, OnProgress]:
-        """The repaired photo, None where none is asked for, and the progress of what is left to do."""
+        """The repaired photo, None where none is asked for, and the progress of what is left to do.
+
+        `reduction` is that of the whole photo, where `picture` is a part of it.
+        """
         if options.repair == Repair.OFF:
             return None, on_progress
         from app.restoration.repair.repair import repair_photo
@@ -86,6 +94,7 @@ class PhotoRepair(abc.ABC):
                 mask=mask,
                 find_faces=find_faces_with(setup.face_models.open_detector()),
                 on_fraction=lambda fraction: on_progress(fraction * share, Stage.REPAIRING),
+                reduction=reduction,
             )
         return repaired, lambda fraction, stage: on_progress(share + fraction * (1.0 - share), stage)
 

@@ -24,6 +24,7 @@ from app.images import (
     encode_preview,
     patch_at,
 )
+from app.images.damage_layer import damage_reduction
 from app.notices import Notice
 from app.options import BackendName, Partial, Quality, Repair, RestoreOptions
 from app.stages import IsWanted, always_wanted
@@ -32,7 +33,7 @@ TURN_SECONDS = 60.0  # how long a patch waits for its turn
 # Of a photo's pixels: of 39 undamaged pictures one is over it, with the weights that ship, and both real scans are.
 SUGGESTED_SHARE = 0.008
 _MARGIN_PIXELS = 64  # covers what the networks of the table see around a patch
-_REPAIR_MARGIN_PIXELS = 224  # what the search for damage sees
+_REPAIR_MARGIN_PIXELS = 224  # what the search for damage sees, in pixels of what it looks at
 _LONGEST_WINDOW_PIXELS = 2048
 _LONGEST_PATCH_PIXELS = 8 * PATCH_SIDE_PIXELS
 
@@ -147,8 +148,7 @@ class Previewer:
         frames = self._backend().find_faces(overview, options, TURN_SECONDS, is_wanted)
         chosen_by, (x, y) = _place_of(overview, frames, place)
         at = patch_at(x, y, overview.width, overview.height)
-        margin = _MARGIN_PIXELS if options.repair == Repair.OFF else _REPAIR_MARGIN_PIXELS
-        around = _window_around(at, frames, overview, margin)
+        around = _window_around(at, frames, overview, _margin(options, overview))
         window = self._reader.window(path, around, keep_partial=keep_partial, rotate=options.rotate)
         inner = Box(at.left - around.left, at.top - around.top, at.right - around.left, at.bottom - around.top)
         patch = PatchWindow(window, around, inner, overview)
@@ -202,6 +202,12 @@ def _place_of(
         face = frames[0]
         return ChosenBy.FACE, ((face.left + face.right) / 2, (face.top + face.bottom) / 2)
     return ChosenBy.DETAIL, detailed_place(overview)
+
+
+def _margin(options: RestoreOptions, overview: Overview) -> int:
+    if options.repair == Repair.OFF:
+        return _MARGIN_PIXELS
+    return _REPAIR_MARGIN_PIXELS * damage_reduction(overview.width, overview.height)
 
 
 def _window_around(at: Box, frames: Sequence[Box], overview: Overview, margin_pixels: int) -> Box:

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 
 from app.errors import Cancelled
 from app.images import Pixels
+from app.images.damage_layer import damage_reduction
 from app.images.samples import eight_bit
 from app.restoration.repair.segmentation_network import MULTIPLE, probabilities
 from app.stages import OnFraction
 
 TILE_PIXELS = 1024  # the longest side of a tile
 OVERLAP_PIXELS = 128
-LARGE_PIXELS = 1400  # the longest side that is looked at at its own size alone, and of a reduced photo
 _BAND_ROWS = 64  # of a reduced photo, made and enlarged again at once
 
 
@@ -65,7 +65,7 @@ def find_damage(
     *,
     tile: int = TILE_PIXELS,
     overlap: int = OVERLAP_PIXELS,
-    large: int = LARGE_PIXELS,
+    reduction: int | None = None,
 ) -> NDArray[np.uint8]:
     """255 times the probability of damage of each pixel.
 
@@ -74,7 +74,8 @@ def find_damage(
         rgb: (H, W, 3) uint8 or uint16 RGB, at the photo's own size.
         on_fraction: told the fraction done after every tile.
         tile, overlap: of the tiles, in pixels.
-        large: a longer side, in pixels, is also looked at reduced to this.
+        reduction: how many times reduced it is looked at once more; 1: not; None: as its size asks. For a part of a
+            photo it is that of the whole.
 
     Returns:
         (H, W) uint8.
@@ -82,7 +83,7 @@ def find_damage(
     Raises:
         Cancelled: `on_fraction` said stop.
     """
-    factor = math.ceil(max(rgb.shape[:2]) / large)
+    factor = damage_reduction(rgb.shape[1], rgb.shape[0]) if reduction is None else reduction
     if factor == 1:
         return _look(network, rgb, on_fraction, tile, overlap)
     share = 1.0 / (1 + factor**2)

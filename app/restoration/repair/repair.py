@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.images import Picture, Pixels
 from app.images.damage_layer import DamageLayer
@@ -68,6 +69,7 @@ def repair_photo(
     mask: Mask | None = None,
     find_faces: FindFaces | None = None,
     on_fraction: OnFraction = lambda fraction: True,
+    reduction: int | None = None,
 ) -> RepairedPhoto:
     """Find damage and fill it.
 
@@ -78,6 +80,7 @@ def repair_photo(
         mask: (H, W) bool, what to fill; None: what the network finds.
         find_faces: where the threshold is higher; None: no detector is installed.
         on_fraction: told the fraction done after every tile and window.
+        reduction: of the whole photo, where `picture` is a part of it; see `find_damage`.
 
     Returns:
         The photo, which is the same object where nothing is marked.
@@ -90,7 +93,10 @@ def repair_photo(
         damage, begun = _drawn(picture, mask, find_faces), 0.0
     else:
         begun = DETECTION_SHARE
-        damage = _found(networks.segmentation, picture, mode, find_faces, lambda f: on_fraction(f * begun))
+        probability = find_damage(
+            networks.segmentation, picture.rgb, lambda f: on_fraction(f * begun), reduction=reduction
+        )
+        damage = _marked(probability, picture, mode, find_faces)
     report = _report(damage, mode, is_own=mask is not None, knows_faces=find_faces is not None)
     if damage.mask.any():
         rgb = fill(picture.rgb, damage.mask, networks.inpainting, lambda f: on_fraction(begun + f * (1.0 - begun)))
@@ -112,11 +118,10 @@ def _drawn(picture: Picture, mask: Mask, find_faces: FindFaces | None) -> Damage
     return DamageLayer(mask.astype(np.uint8) * np.uint8(255), mask, faces)
 
 
-def _found(
-    network: DamageNetwork, picture: Picture, mode: Repair, find_faces: FindFaces | None, on_fraction: OnFraction
+def _marked(
+    probability: NDArray[np.uint8], picture: Picture, mode: Repair, find_faces: FindFaces | None
 ) -> DamageLayer:
-    """What the network finds; faces are looked for only where there is something to decide."""
-    probability = find_damage(network, picture.rgb, on_fraction)
+    """What is filled of what was found; faces are looked for only where there is something to decide."""
     mask = make_mask(probability, THRESHOLDS[mode])
     faces: tuple[FaceBox, ...] = ()
     if find_faces is not None and mask.any():
