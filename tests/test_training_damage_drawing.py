@@ -16,6 +16,7 @@ from app.evaluation.damage.held_out_kinds import HELD_OUT
 from app.evaluation.damage.kinds import SHARES, TRAINED, DamageKind
 from app.evaluation.damage.layers import Layer, Stroke, paste, rasterize
 from app.evaluation.damage.scans import VISIBLE_CONTRAST, apply_damage, contrast, crop, scan_sample
+from training.damage.negative_faces import draw_faces
 from training.damage.negative_pages import PAGES, draw_caption
 from training.damage.negative_patterns import PATTERNS
 from training.damage.negatives import SCENES, DrawScene
@@ -97,7 +98,7 @@ def test_the_kinds_kept_out_are_not_trained_and_all_the_others_are() -> None:
     assert sum(SHARES.values()) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("draw", [*SCENES, *PATTERNS, draw_caption, *PAGES], ids=lambda draw: draw.__name__)
+@pytest.mark.parametrize("draw", [*SCENES, *PATTERNS, draw_faces, draw_caption, *PAGES], ids=lambda draw: draw.__name__)
 def test_a_hard_negative_changes_the_scene_and_marks_nothing(draw: DrawScene) -> None:
     changed = 0
     for seed in range(6):

@@ -2,7 +2,7 @@
 
 Wires, twigs, hair, whiskers, jewellery, collars, hems, bows, rain, stars, window frames and the white frame of a print.
 They get the scene's blur and the print's tone and grain, as real ones do; damage gets neither. `negative_patterns` has
-what repeats, `negative_pages` writing.
+what repeats, `negative_faces` faces, `negative_pages` writing.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from app.evaluation.damage.kinds import SHARES, TRAINED, DamageKind
 from app.evaluation.damage.layers import Rng, Unit, clipped
 from app.evaluation.damage.scans import Sample, crop, scan_sample
+from training.damage.negative_faces import draw_faces
 from training.damage.negative_pages import PAGES, draw_caption
 from training.damage.negative_patterns import PATTERNS
 from training.damage.negatives import SCENES
@@ -30,9 +31,9 @@ PAGE_SHARE = 0.18  # of the undamaged
 PLAIN_SHARE = 0.4  # of the undamaged: photos with nothing drawn on them
 SCENE_SHARE = 0.4  # of the damaged: with a hard negative beside the damage
 FINE_SHARE = 0.15  # of the scans, which resolve more than the print holds, as scans of many megapixels do
-FINEST = 2.6  # times at most
+FINEST = 1.8  # times at most
 
-_NEGATIVES = (*SCENES, *PATTERNS, draw_caption)
+_NEGATIVES = (*SCENES, *PATTERNS, draw_caption, draw_faces, draw_faces, draw_faces)
 
 
 def draw_scene(picture: Unit, rng: Rng) -> Unit:
