@@ -6,17 +6,16 @@ It is kept beside the result, so that the page can show it, move the threshold a
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import numpy as np
 from numpy.typing import NDArray
 
-LARGE_PIXELS = 1400  # the longest side that is searched for damage at its own size alone, and of a reduced photo
+SEARCHED_PIXELS = 1200  # about the longer side of what is searched for damage; smaller photos are at their own size
 
 
 def damage_reduction(width: int, height: int) -> int:
-    """How many times reduced a photo of this size is searched for damage once more; 1: it is not."""
-    return max(1, math.ceil(max(width, height) / LARGE_PIXELS))
+    """How many times reduced a photo of this size is searched for damage."""
+    return max(1, round(max(width, height) / SEARCHED_PIXELS))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
