@@ -38,7 +38,7 @@ SAMPLES_A_KIND = 24
 DRAWN_A_KIND = 12
 SHEET_ROWS = 6
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.94, 0.975)
+THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.94, 0.98)
 CONTRASTS = (VISIBLE_CONTRAST, 0.12, 0.25, 1.0)  # borders of the classes by which recall is told apart
 
 ByThreshold = dict[float, Agreement]
