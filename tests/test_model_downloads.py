@@ -222,7 +222,7 @@ def test_a_cancelled_download_keeps_its_bytes_and_goes_on_with_them(
     mirror.halfway.wait(10)
     assert state_of(downloads, OTHER.file) is DownloadState.WAITING
     downloads.cancel([OTHER])
-    until(lambda: downloads.partial_bytes(ROW.file) >= len(BODY) // 2)
+    until(lambda: downloads.partial_bytes(ROW.file) >= len(BODY) // 4)  # the last of it may still be in a buffer
     assert [one.state for one in downloads.cancel([ROW])] == [DownloadState.CANCELLED]
     with pytest.raises(NotFound) as caught:
         downloads.cancel([ROW])
