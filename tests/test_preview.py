@@ -22,6 +22,7 @@ from PIL import Image
 from app.backends.local import LocalBackend, open_local_backend
 from app.errors import Cancelled
 from app.images import Decoder, ImageLimits, Overview, Picture
+from app.images.damage_layer import DamageLayer
 from app.images.decode import decode_file
 from app.images.patches import Box, detailed_place, patch_at
 from app.jobs.previewing import ChosenBy, Previewer
@@ -148,6 +149,44 @@ def test_a_face_is_chosen_and_its_whole_frame_comes_along(decoder: Decoder, tmp_
     assert window.joined(face) == window
     with Image.open(io.BytesIO(prepared.original)) as original:
         assert original.size == (256, 256)
+
+
+@pytest.mark.parametrize(("repair", "margin"), [("off", 64), ("auto", 2 * 224)])
+def test_a_patch_to_repair_comes_with_what_the_search_sees(
+    repair: str, margin: int, decoder: Decoder, tmp_path: Path
+) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(png(textured(2600, 300)))
+    prepared = previewer_of(Faces(), decoder).prepare(path, RestoreOptions(rotate=0, repair=repair), (1300, 150))
+    assert prepared.patch.at.width == 256 + 2 * margin
+
+
+def test_what_comes_along_is_limited_however_large_the_photo(decoder: Decoder, tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(png(np.zeros((300, 12000, 3), np.uint8)))
+    prepared = previewer_of(Faces(), decoder).prepare(path, RestoreOptions(rotate=0, repair="auto"), (6000, 150))
+    assert prepared.patch.at.width == 2048
+
+
+def test_a_patch_is_searched_for_damage_as_its_photo_is(
+    backend: LocalBackend, decoder: Decoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from app.restoration.repair import repair
+
+    asked: list[int | None] = []
+
+    def noted(*given: Any, **named: Any) -> Any:
+        asked.append(named["reduction"])
+        nothing = DamageLayer(np.zeros((1, 1), np.uint8), np.zeros((1, 1), np.bool_))
+        return repair.RepairedPhoto(given[1], nothing, {}, 0.0)
+
+    monkeypatch.setattr(repair, "repair_photo", noted)
+    path = tmp_path / "photo.png"
+    path.write_bytes(png(textured(2600, 300)))
+    options = RestoreOptions(model=MODEL.removesuffix(".pth"), scale=1.0, face_enhance=False, repair="auto")
+    prepared = previewer_of(backend, decoder).prepare(path, options, (1300, 150))
+    backend.restore_patch(prepared.patch, options, 1)
+    assert asked == [2]
 
 
 def test_only_what_is_installed_is_shown_and_beside_a_named_model_what_is_asked_for() -> None:

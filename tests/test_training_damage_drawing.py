@@ -58,11 +58,12 @@ def test_every_kind_can_be_seen_and_leaves_most_of_the_print(kind: DamageKind) -
     shares = []
     for seed in range(12):
         rng = np.random.default_rng([seed, 2])
-        sample = scan_sample(a_scene(seed), [KINDS[kind]], rng)
+        sample = scan_sample(a_scene(seed), [KINDS[kind]], rng, with_undamaged=True)
+        assert sample.undamaged is not None
         shares.append(float(sample.mask.mean()))
-        off = np.abs(sample.scan / 255.0 - sample.clean).max(axis=2)
-        if sample.mask.sum() > 40:  # noise and JPEG come on top of the damage, so single pixels may differ
-            assert np.median(off[sample.mask]) > 0.5 * VISIBLE_CONTRAST
+        off = np.abs(sample.scan / 255.0 - sample.undamaged / 255.0).max(axis=2)
+        if sample.mask.sum() > 40:  # JPEG comes on top of the damage, so single pixels may differ
+            assert np.median(off[sample.mask]) > 0.4 * VISIBLE_CONTRAST
             assert np.median(off[~sample.mask]) < 0.7 * np.median(off[sample.mask])
     assert np.mean([share > 0 for share in shares]) > 0.6
     assert 0.0005 < np.mean(shares) < 0.4
@@ -85,7 +86,7 @@ def test_the_scan_without_damage_has_the_same_noise_and_compression(seed: int) -
 @pytest.mark.parametrize("kind", [DamageKind.CRACK, DamageKind.STAIN, DamageKind.BORDER])
 def test_a_scan_may_resolve_more_than_the_print_holds(kind: DamageKind) -> None:
     sample = scan_sample(a_scene(1), [KINDS[kind]], np.random.default_rng(7), 2 * SIDE + 5)
-    assert sample.scan.shape == (2 * SIDE + 5, 2 * SIDE + 5, 3) == sample.clean.shape
+    assert sample.scan.shape == (2 * SIDE + 5, 2 * SIDE + 5, 3)
     assert sample.mask.shape == sample.unsure.shape == sample.scan.shape[:2]
     assert sample.mask.any()
     as_is = scan_sample(a_scene(1), [KINDS[kind]], np.random.default_rng(7))

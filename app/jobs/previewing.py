@@ -207,7 +207,8 @@ def _place_of(
 def _margin(options: RestoreOptions, overview: Overview) -> int:
     if options.repair == Repair.OFF:
         return _MARGIN_PIXELS
-    return _REPAIR_MARGIN_PIXELS * damage_reduction(overview.width, overview.height)
+    wanted = _REPAIR_MARGIN_PIXELS * damage_reduction(overview.width, overview.height)
+    return min(wanted, (_LONGEST_WINDOW_PIXELS - PATCH_SIDE_PIXELS) // 2)
 
 
 def _window_around(at: Box, frames: Sequence[Box], overview: Overview, margin_pixels: int) -> Box:

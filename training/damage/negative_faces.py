@@ -25,6 +25,7 @@ from app.evaluation.damage.layers import (
     reduced,
     smooth_noise,
 )
+from training.damage.negative_patterns import ellipse
 from training.damage.negatives import over
 
 _EYES = ((-0.33, -0.12), (0.33, -0.12))  # x and y on a face whose height is 2, its middle the origin
@@ -51,9 +52,9 @@ class _Face:
     def ovals(self, shape: tuple[int, int], places: Sequence[Place], sides: Place) -> Plane:
         """Coverage (H, W) float32 in [0, 1] of filled ellipses; their half axes are shares of half the height."""
         canvas = np.zeros((shape[0] * SUPERSAMPLING, shape[1] * SUPERSAMPLING), np.uint8)
-        axes = [max(1, round(side * self.half * SUPERSAMPLING)) for side in sides]
-        for x, y in self.at(places) * SUPERSAMPLING:
-            cv2.ellipse(canvas, (round(x), round(y)), axes, math.degrees(self.turn), 0.0, 360.0, 255, -1)
+        axes = (sides[0] * self.half, sides[1] * self.half)
+        for middle in self.at(places):
+            ellipse(canvas, middle, axes, math.degrees(self.turn), 360.0, 255, -1)
         return reduced(canvas)
 
     def stroke(self, places: Sequence[Place], width: float) -> Stroke:

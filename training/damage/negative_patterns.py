@@ -68,14 +68,14 @@ def draw_spots(picture: Unit, rng: Rng) -> Unit:
         sides = (size, size * rng.uniform(0.6, 1.0))
         thickness = max(1, round(rim * size * SUPERSAMPLING)) if is_ring else -1
         arc = 360.0 if not is_ring or rng.random() < 0.7 else float(rng.uniform(180.0, 330.0))  # some rings are open
-        _ellipse(canvas, middle, sides, float(rng.uniform(0.0, 360.0)), arc, 255, thickness)
+        ellipse(canvas, middle, sides, float(rng.uniform(0.0, 360.0)), arc, 255, thickness)
         if has_dot:
-            _ellipse(canvas, middle, (0.3 * size, 0.3 * size), 0.0, 360.0, 255, -1)
+            ellipse(canvas, middle, (0.3 * size, 0.3 * size), 0.0, 360.0, 255, -1)
     coverage = reduced(canvas) * _patch((height, width), rng) * np.float32(rng.uniform(0.4, 1.0))
     return over(picture, coverage, scene_color(picture, rng, light=rng.random() < 0.4))
 
 
-def _ellipse(
+def ellipse(
     canvas: NDArray[np.uint8],
     middle: NDArray[np.float64],
     sides: tuple[float, float],
@@ -84,7 +84,11 @@ def _ellipse(
     value: int,
     thickness: int,
 ) -> None:
-    """An arc of an ellipse, or all of it, on a canvas that is `SUPERSAMPLING` times larger, in place; degrees."""
+    """An arc of an ellipse, or all of it, on a canvas (H, W) that is `SUPERSAMPLING` times larger, in place.
+
+    `middle` (2,) and the half axes are in pixels of the picture, `turn` and `arc` in degrees; `thickness` is that of
+    the line in pixels of the canvas, -1: filled.
+    """
     center = (round(float(middle[0]) * SUPERSAMPLING), round(float(middle[1]) * SUPERSAMPLING))
     axes = (max(1, round(sides[0] * SUPERSAMPLING)), max(1, round(sides[1] * SUPERSAMPLING)))
     cv2.ellipse(canvas, center, axes, turn, 0.0, arc, value, thickness)
@@ -106,7 +110,7 @@ def draw_glints(picture: Unit, rng: Rng) -> Unit:
     size, tall = step * rng.uniform(0.08, 0.3), rng.uniform(0.4, 1.0)
     for middle in np.stack([x[inside], y[inside]], axis=1):
         each = size * rng.uniform(0.6, 1.3)
-        _ellipse(canvas, middle, (each, each * tall), math.degrees(turn), 360.0, int(rng.integers(120, 256)), -1)
+        ellipse(canvas, middle, (each, each * tall), math.degrees(turn), 360.0, int(rng.integers(120, 256)), -1)
     coverage = reduced(canvas) * _patch((height, width), rng) * np.float32(rng.uniform(0.5, 1.0))
     return over(picture, coverage, scene_color(picture, rng, light=rng.random() < 0.6))
 

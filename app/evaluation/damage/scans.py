@@ -28,14 +28,13 @@ Mask = NDArray[np.bool_]
 class Sample:
     """One scan and what is known of it.
 
-    `scan` is (H, W, 3) uint8 RGB; `clean` is what the same scanner makes of the undamaged print, without noise,
-    (H, W, 3) float32 in [0, 1]; `contrast` (H, W) float32 in [0, 1] is how far the damage differs from it; `unsure`
-    (H, W) is damage drawn where it cannot be seen, which counts neither as damage nor as none. `undamaged`, (H, W, 3)
-    uint8, is the scan with the same noise and the same compression that the print would have given without damage.
+    `scan` is (H, W, 3) uint8 RGB; `contrast` (H, W) float32 in [0, 1] is how far the damage differs from what the
+    scanner would have seen without it, before noise; `unsure` (H, W) is damage drawn where it cannot be seen, which
+    counts neither as damage nor as none. `undamaged`, (H, W, 3) uint8, is the scan with the same noise and the same
+    compression that the print would have given without damage; None where it was not asked for.
     """
 
     scan: NDArray[np.uint8]
-    clean: Unit
     contrast: NDArray[np.float32]
     unsure: Mask
     undamaged: NDArray[np.uint8] | None = None
@@ -91,7 +90,7 @@ def scan_sample(
     difference = contrast(clean, seen)
     unsure = drawn & (difference <= VISIBLE_CONTRAST)
     kept = scan.store(clean, copy.deepcopy(rng)) if with_undamaged else None
-    return Sample(scan.store(seen, rng), clean, difference, unsure, kept)
+    return Sample(scan.store(seen, rng), difference, unsure, kept)
 
 
 def _enlarged(picture: NDArray[np.float32], side: int) -> NDArray[np.float32]:
