@@ -20,7 +20,6 @@ from app.images import Decoder, ImageLimits, Picture
 from app.images.damage_layer import DamageLayer
 from app.options import Quality, Repair, RestoreOptions
 from app.restoration.repair.repair import repair_photo
-from app.restoration.repair.weights import find_faces_with
 from app.restoration.setup import Setup
 
 Rgb = NDArray[np.uint8]  # (H, W, 3)
@@ -71,8 +70,8 @@ def marked(rgb: Rgb, damage: DamageLayer) -> Rgb:
 
 def _repaired(setup: Setup, picture: Picture, mode: str) -> list[Rgb]:
     """As it is, marked, filled: at the photo's own size, without any network that enlarges."""
-    find_faces = find_faces_with(setup.face_models.open_detector())
-    repaired = repair_photo(setup.repair_models.open(), picture, Repair(mode), find_faces=find_faces)
+    detect = setup.face_models.open_detector()
+    repaired = repair_photo(setup.repair_models.open(), picture, Repair(mode), detect=detect)
     print(f"repaired in {repaired.seconds:.2f} s: {repaired.report}")
     rgb = as_rgb(picture)
     return [rgb, marked(rgb, repaired.damage), as_rgb(repaired.picture)]

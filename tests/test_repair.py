@@ -19,6 +19,7 @@ from app.images.metadata.edit_history import MEDIA_MANAGEMENT, RESOURCE_EVENT
 from app.jobs.memory_need import REPAIR_BYTES_PER_PIXEL
 from app.notices import NoticeKind
 from app.options import Repair
+from app.restoration.faces.detection import DetectedFace
 from app.restoration.repair.detection import DamageNetwork, find_damage, spans
 from app.restoration.repair.mask import LOW_SHARE, THRESHOLDS, count_regions, make_mask, share_in
 from app.restoration.repair.repair import RepairedPhoto, RepairNetworks, marked_share, repair_photo
@@ -267,7 +268,7 @@ def test_a_scratch_is_filled_and_nothing_else_changes(dtype: type) -> None:
 
 def test_where_nothing_is_marked_the_photo_is_the_same_object() -> None:
     picture = Picture(photo(), xmp=b"untouched")
-    done = repair_photo(NETWORKS, picture, Repair.STRONG, find_faces=lambda rgb: pytest.fail("nothing to decide"))
+    done = repair_photo(NETWORKS, picture, Repair.STRONG, detect=lambda rgb: pytest.fail("nothing to decide"))
     assert done.picture is picture
     assert done.report["share"] == 0
     assert not done.damage.mask.any()
@@ -294,11 +295,11 @@ def test_an_empty_drawn_mask_changes_nothing() -> None:
 def test_faces_are_said_and_their_boxes_kept() -> None:
     asked: list[tuple[int, ...]] = []
 
-    def find_faces(rgb: NDArray[Any]) -> list[tuple[int, int, int, int]]:
+    def detect(rgb: NDArray[Any]) -> list[DetectedFace]:
         asked.append(rgb.shape)
-        return [(60, 0, 100, 40)]
+        return [DetectedFace((60.4, -3.0, 99.5, 39.7), 1.0, np.full((5, 2), 80.0))]
 
-    done = repair_photo(NETWORKS, Picture(scratched()), Repair.AUTO, find_faces=find_faces)
+    done = repair_photo(NETWORKS, Picture(scratched()), Repair.AUTO, detect=detect)
     assert asked == [(120, 160, 3)]
     assert done.damage.faces == ((60, 0, 100, 40),)
     assert done.report["share_in_faces"] == pytest.approx(90 / 1600)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import cv2
@@ -16,11 +17,13 @@ from app.evaluation.damage.held_out_kinds import HELD_OUT
 from app.evaluation.damage.kinds import SHARES, TRAINED, DamageKind
 from app.evaluation.damage.layers import Layer, Stroke, paste, rasterize
 from app.evaluation.damage.scans import VISIBLE_CONTRAST, apply_damage, contrast, crop, scan_sample
+from training.damage.faces import LARGEST_FACTOR, LIST, Face, crop_face, names, read_faces
 from training.damage.negative_faces import draw_faces
 from training.damage.negative_pages import PAGES, draw_caption
 from training.damage.negative_patterns import PATTERNS
 from training.damage.negatives import SCENES, DrawScene
 from training.damage.samples import UNDAMAGED_SHARE, Samples, draw_scene, make_damaged, make_undamaged
+from training.photos import is_held_out
 
 SIDE = 128
 KINDS = {**TRAINED, **HELD_OUT}
@@ -144,6 +147,44 @@ def test_about_as_many_samples_are_undamaged_as_the_recipe_says(folder: Path) ->
     samples = Samples(sorted(folder.glob("*.png")), 64, 3)
     undamaged = np.mean([not samples[index][1].any() for index in range(150)])
     assert UNDAMAGED_SHARE - 0.1 < undamaged < UNDAMAGED_SHARE + 0.2  # some drawn damage cannot be seen
+
+
+def test_known_faces_are_read_for_the_photos_there_are_and_held_out_ones_are_never_shown() -> None:
+    paths = [Path("15011.jpg"), Path("other.png"), Path("230063.jpg")]
+    known = read_faces(names(paths))
+    assert {number for number, _ in known} == {0, 2}
+    assert all(paths[number].stem == face.photo for number, face in known)
+    with LIST.open() as file:
+        assert not any(is_held_out(Path(line.split(",")[0])) for line in file.readlines()[1:])
+
+
+@pytest.mark.parametrize(("x", "y"), [(95, 75), (2, 3), (188, 147)])
+def test_a_crop_around_a_face_holds_its_middle(x: int, y: int) -> None:
+    photo = np.zeros((150, 190, 3), np.uint8)
+    photo[max(0, y - 3) : y + 4, max(0, x - 3) : x + 4] = 255
+    for seed in range(30):
+        square = crop_face(photo, Face("photo", x, y, 40), 64, np.random.default_rng(seed))
+        assert square.shape == (64, 64, 3)
+        assert square.dtype == np.float32
+        assert 0.0 <= square.min() <= square.max() <= 1.0
+        assert square.max() > 0.4
+        rows = np.flatnonzero(square.max(axis=(1, 2)) > 0.4)
+        assert len(rows) <= math.ceil(8 * max(LARGEST_FACTOR, 64 / 150)) + 2
+
+
+def test_samples_show_known_faces(tmp_path: Path) -> None:
+    Image.fromarray(a_photo(1)).save(tmp_path / "15011.png")  # a photo that the list knows
+    samples, seen = Samples([tmp_path / "15011.png"], 64, 3), list[Face]()
+
+    def note(photo: np.ndarray, face: Face, side: int, rng: np.random.Generator) -> np.ndarray:
+        seen.append(face)
+        return crop_face(photo, face, side, rng)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.damage.samples.crop_face", note)
+        for number in range(100):
+            samples.sample(number)
+    assert 2 <= len(seen) <= 20
 
 
 def test_layers_are_pasted_in_order_by_their_coverage() -> None:

@@ -20,7 +20,7 @@ from training.damage.export import export
 from training.damage.finder import Finder
 from training.damage.losses import SPECK_WEIGHT, clean_price, dice_loss, segmentation_loss, speck_weight
 from training.damage.segmentation_task import SegmentationTask
-from training.damage.trainer import Batch, Trainer, averaged_network, train
+from training.damage.trainer import Batch, Trainer, averaged_network, train, widened
 from training.photos import is_held_out
 
 TASK = SegmentationTask()
@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 def test_the_network_is_small_and_fully_convolutional() -> None:
     network = make_segmentation(1).eval()
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    assert 0.5e6 < parameters < 1.3e6
+    assert 0.5e6 < parameters < 1.4e6
     assert min(WIDTHS) >= 16
     with torch.inference_mode():
         for height, width in ((MULTIPLE, MULTIPLE), (2 * MULTIPLE, 3 * MULTIPLE)):
@@ -49,6 +49,32 @@ def test_the_network_is_small_and_fully_convolutional() -> None:
         found = probabilities(network, torch.rand(1, 3, 45, 71))
     assert found.shape == (45, 71)
     assert found.mean() < 0.1, "an untrained network starts near the share of damage"
+
+
+def test_a_picture_and_its_mirror_image_are_found_damaged_alike() -> None:
+    network = make_segmentation(2, TINY.widths).eval()
+    torch.nn.init.normal_(network.head.weight, std=0.5)
+    scan = torch.rand(1, 3, MULTIPLE, 2 * MULTIPLE)
+    with torch.inference_mode():
+        found, mirrored = probabilities(network, scan), probabilities(network, scan.flip(3))
+        once = probabilities(network, scan, mirrors=((),)), probabilities(network, scan.flip(3), mirrors=((),))
+    torch.testing.assert_close(found.flip(1), mirrored)
+    assert (once[0].flip(1) - once[1]).abs().max() > 0.05  # the network itself has a left and a right
+
+
+def test_a_widened_network_computes_what_the_narrower_one_does() -> None:
+    widths = (16, 12, 24, 20, 8)
+    narrow, wide = make_segmentation(1, (8, 12, 16, 20, 8)).eval(), make_segmentation(2, widths).eval()
+    scan = torch.rand(1, 3, MULTIPLE, MULTIPLE)
+    with torch.no_grad():
+        for buffer in narrow.buffers():
+            buffer.add_((0.5 * torch.rand(buffer.shape)).to(buffer.dtype))  # as a training leaves them
+        torch.nn.init.normal_(narrow.head.weight, std=0.5)
+        assert (narrow(scan) - wide(scan)).abs().max() > 0.5
+        wide.load_state_dict(widened(narrow.state_dict(), wide.state_dict()))
+        torch.testing.assert_close(narrow(scan), wide(scan))
+    grown = wide.state_dict()["down.2.layers.0.weight"]
+    assert (grown[16:].abs().amax(dim=(1, 2, 3)) > 0.0).all()  # new channels can learn
 
 
 def test_equal_seeds_give_equal_networks_and_leave_torch_s_own_seed_alone() -> None:

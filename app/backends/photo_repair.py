@@ -81,7 +81,6 @@ class PhotoRepair(abc.ABC):
         if options.repair == Repair.OFF:
             return None, on_progress
         from app.restoration.repair.repair import repair_photo
-        from app.restoration.repair.weights import find_faces_with
 
         setup = self._restorer.setup
         share = repair_share(setup.registry.cost(setup.choose(options)[0])[1])
@@ -92,7 +91,7 @@ class PhotoRepair(abc.ABC):
                 picture,
                 Repair(options.repair),
                 mask=mask,
-                find_faces=find_faces_with(setup.face_models.open_detector()),
+                detect=setup.face_models.open_detector(),
                 on_fraction=lambda fraction: on_progress(fraction * share, Stage.REPAIRING),
                 reduction=reduction,
             )

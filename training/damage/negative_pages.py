@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from app.evaluation.damage.layers import Plane, Rng, Stroke, Unit, clipped, curve, rasterize, smooth_noise, wander
+from training.damage.negative_drawings import draw_flat_drawing
 from training.damage.negatives import scene_color
 
 _LETTERS = np.array(list(string.ascii_letters + string.digits + "     .,;:-!?'"))
@@ -110,4 +111,4 @@ def _hatching(shape: tuple[int, int], rng: Rng) -> Plane:
     return clipped((wave - 0.4) * 2.0 * area)
 
 
-PAGES = (draw_page, draw_line_drawing)
+PAGES = (draw_page, draw_line_drawing, draw_flat_drawing)

@@ -20,16 +20,18 @@ from torch.utils.data import Dataset
 from app.evaluation.damage.kinds import SHARES, TRAINED, DamageKind
 from app.evaluation.damage.layers import Rng, Unit, clipped
 from app.evaluation.damage.scans import Sample, crop, scan_sample
+from training.damage.faces import Face, crop_face, names, read_faces
 from training.damage.negative_faces import draw_faces
 from training.damage.negative_pages import PAGES, draw_caption
 from training.damage.negative_patterns import PATTERNS
 from training.damage.negatives import SCENES
 from training.photos import read_rgb
 
-UNDAMAGED_SHARE = 0.45
-PAGE_SHARE = 0.18  # of the undamaged
+UNDAMAGED_SHARE = 0.4
+PAGE_SHARE = 0.2  # of the undamaged
 PLAIN_SHARE = 0.4  # of the undamaged: photos with nothing drawn on them
 SCENE_SHARE = 0.4  # of the damaged: with a hard negative beside the damage
+FACE_SHARE = 0.08  # of the crops: around a known face
 FINE_SHARE = 0.15  # of the scans, which resolve more than the print holds, as scans of many megapixels do
 FINEST = 1.8  # times at most
 
@@ -74,6 +76,7 @@ class Samples(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def __init__(self, paths: Sequence[Path], side: int, seed: int) -> None:
         self._paths, self._side, self._seed = list(paths), side, seed
         self._photos: list[NDArray[np.uint8]] = []
+        self._faces: list[tuple[int, Face]] = read_faces(names(paths))
 
     def sample(self, index: int) -> Sample:
         """The sample of this number; equal seeds and numbers give equal samples."""
@@ -82,9 +85,16 @@ class Samples(Dataset[tuple[Tensor, Tensor, Tensor]]):
             self._photos = [read_rgb(path) for path in self._paths]
         rng = np.random.default_rng([self._seed, index])
         finer = float(np.exp(rng.uniform(0.0, math.log(FINEST)))) if rng.random() < FINE_SHARE else 1.0
-        picture = crop(self._photos[rng.integers(len(self._photos))], round(self._side / finer), rng)
+        picture = self._crop(round(self._side / finer), rng)
         make = make_undamaged if rng.random() < UNDAMAGED_SHARE else make_damaged
         return make(picture, rng, self._side)
+
+    def _crop(self, side: int, rng: Rng) -> Unit:
+        """A square of a photo, (side, side, 3) float32 in [0, 1], now and then one around a face."""
+        if self._faces and rng.random() < FACE_SHARE:
+            number, face = self._faces[rng.integers(len(self._faces))]
+            return crop_face(self._photos[number], face, side, rng)
+        return crop(self._photos[rng.integers(len(self._photos))], side, rng)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """See `sample`."""

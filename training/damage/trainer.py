@@ -115,15 +115,36 @@ class Trainer:
         self.recipe = dataclasses.replace(self.recipe, started_from=before.get("started_from", ""))
 
     def start_from(self, path: Path) -> None:
-        """Begin at step 0 with the weights of an exported network of the same shape (`training.damage.export`)."""
+        """Begin at step 0 with the weights of an exported network, as wide or narrower (`training.damage.export`)."""
         with safe_open(path, framework="pt") as file:
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
             facts = file.metadata() or {}
         for network in (self.network, self.average.module):
-            network.load_state_dict(weights)
+            network.load_state_dict(widened(weights, network.state_dict()))
         before = json.loads(facts.get("recipe", "{}")).get("started_from", "")
         steps = f"{facts.get('steps', '?')} steps, {facts.get('hours', '?')} h"
         self.recipe = dataclasses.replace(self.recipe, started_from=f"{before} + {steps}" if before else steps)
+
+
+def widened(weights: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a narrower network within those of a wider one, which then computes the same.
+
+    Args:
+        weights: of the narrower network, by name.
+        fresh: of the wider one, untrained, by the same names.
+
+    Returns:
+        Tensors of the shapes of `fresh`. New channels keep their untrained weights, and nothing that was there reads
+        them yet (Net2Net, arXiv:1511.05641, without its copies).
+    """
+    grown = {}
+    for name, old in weights.items():
+        new = fresh[name].clone()
+        if new.dim() == 4:  # (outputs, inputs, 3, 3)
+            new[: old.shape[0], old.shape[1] :] = 0.0
+        new[tuple(slice(length) for length in old.shape)] = old
+        grown[name] = new
+    return grown
 
 
 def averaged_network(task: Task, checkpoint: Path, device: str = "cpu") -> nn.Module:

@@ -35,6 +35,7 @@ from app.evaluation.damage.layers import (
     uneven,
     wander,
 )
+from app.evaluation.damage.mould import draw_mould
 
 
 class DamageKind(StrEnum):
@@ -54,6 +55,7 @@ class DamageKind(StrEnum):
     PERCOLATION_CRACK = "percolation_crack"  # kept out of training
     LINT = "lint"  # kept out of training
     DEBRIS = "debris"
+    MOULD = "mould"
 
 
 Draw = Callable[[Print, Rng], list[Layer]]
@@ -328,18 +330,20 @@ TRAINED: dict[DamageKind, Draw] = {
     DamageKind.CORNER: draw_corner,
     DamageKind.BORDER: draw_border,
     DamageKind.DEBRIS: draw_debris,
+    DamageKind.MOULD: draw_mould,
 }
 SHARES: dict[DamageKind, float] = {  # in training; what is small or faint is learned last, and so shown oftener
-    DamageKind.SCRATCH: 0.13,
-    DamageKind.CRACK: 0.12,
+    DamageKind.SCRATCH: 0.14,
+    DamageKind.CRACK: 0.11,
     DamageKind.WIDE_CRACK: 0.08,
     DamageKind.CREASE: 0.06,
-    DamageKind.DUST: 0.16,
-    DamageKind.HAIR: 0.06,
-    DamageKind.SPECKLE: 0.10,
-    DamageKind.BLOTCH: 0.07,
-    DamageKind.STAIN: 0.06,
+    DamageKind.DUST: 0.15,
+    DamageKind.HAIR: 0.05,
+    DamageKind.SPECKLE: 0.09,
+    DamageKind.BLOTCH: 0.06,
+    DamageKind.STAIN: 0.05,
     DamageKind.CORNER: 0.03,
     DamageKind.BORDER: 0.03,
-    DamageKind.DEBRIS: 0.10,
+    DamageKind.DEBRIS: 0.08,
+    DamageKind.MOULD: 0.07,
 }

@@ -32,7 +32,7 @@ GROUPS: dict[str, tuple[DamageKind, ...]] = {
         DamageKind.DEBRIS,
     ),
     "wide": (DamageKind.WIDE_CRACK,),
-    "blotches": (DamageKind.BLOTCH, DamageKind.STAIN),
+    "blotches": (DamageKind.BLOTCH, DamageKind.STAIN, DamageKind.MOULD),
     "crease": (DamageKind.CREASE,),
     "corners and borders": (DamageKind.CORNER, DamageKind.BORDER),
     "kept out of training": tuple(HELD_OUT),

@@ -8,30 +8,38 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.images import Picture, Pixels
+from app.images import Picture
 from app.images.damage_layer import DamageLayer
 from app.images.metadata.edit_history import with_edit
 from app.notices import Notice, NoticeKind, notice
 from app.options import Repair
+from app.restoration.faces.detection import Detect, DetectedFace
 from app.restoration.repair.detection import DamageNetwork, find_damage
+from app.restoration.repair.facial_features import box_of, without_features
 from app.restoration.repair.filling import fill
 from app.restoration.repair.halo import with_halo
 from app.restoration.repair.inpainting_network import FillCorrection
-from app.restoration.repair.mask import FACE_THRESHOLDS, THRESHOLDS, FaceBox, Mask, count_regions, make_mask, share_in
+from app.restoration.repair.mask import (
+    FACE_THRESHOLDS,
+    LOW_SHARE,
+    THRESHOLDS,
+    FaceBox,
+    Mask,
+    count_regions,
+    make_mask,
+    share_in,
+)
 from app.results import RestorationResult
 from app.stages import OnFraction
 
 MUCH_SHARE = 0.25
 DETECTION_SHARE = 0.6  # of the time, which paces the progress
 _SHARE_DIGITS = 6
-
-FindFaces = Callable[[Pixels], Sequence[FaceBox]]  # (H, W, 3) RGB to boxes inside the photo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +75,7 @@ def repair_photo(
     mode: Repair,
     *,
     mask: Mask | None = None,
-    find_faces: FindFaces | None = None,
+    detect: Detect | None = None,
     on_fraction: OnFraction = lambda fraction: True,
     reduction: int | None = None,
 ) -> RepairedPhoto:
@@ -78,7 +86,7 @@ def repair_photo(
         picture: any decoded photo.
         mode: auto or strong.
         mask: (H, W) bool, what to fill; None: what the network finds.
-        find_faces: where the threshold is higher; None: no detector is installed.
+        detect: finds the faces, where the threshold is higher and features are left alone; None: none is installed.
         on_fraction: told the fraction done after every tile and window.
         reduction: of the whole photo, where `picture` is a part of it; see `find_damage`.
 
@@ -90,14 +98,14 @@ def repair_photo(
     """
     started = time.monotonic()
     if mask is not None:
-        damage, begun = _drawn(picture, mask, find_faces), 0.0
+        damage, begun = _drawn(picture, mask, detect), 0.0
     else:
         begun = DETECTION_SHARE
         probability = find_damage(
             networks.segmentation, picture.rgb, lambda f: on_fraction(f * begun), reduction=reduction
         )
-        damage = _marked(probability, picture, mode, find_faces)
-    report = _report(damage, mode, is_own=mask is not None, knows_faces=find_faces is not None)
+        damage = _marked(probability, picture, mode, detect)
+    report = _report(damage, mode, is_own=mask is not None, knows_faces=detect is not None)
     if damage.mask.any():
         rgb = fill(picture.rgb, damage.mask, networks.inpainting, lambda f: on_fraction(begun + f * (1.0 - begun)))
         picture = dataclasses.replace(picture, rgb=rgb, xmp=with_edit(picture.xmp, _spoken(damage.share)))
@@ -110,25 +118,27 @@ def marked_share(networks: RepairNetworks, picture: Picture, on_fraction: OnFrac
     return float(make_mask(probability, THRESHOLDS[Repair.AUTO]).mean())
 
 
-def _drawn(picture: Picture, mask: Mask, find_faces: FindFaces | None) -> DamageLayer:
+def _drawn(picture: Picture, mask: Mask, detect: Detect | None) -> DamageLayer:
     """The mask that a user drew."""
     if mask.shape != (picture.height, picture.width):
         raise ValueError(f"a mask of {mask.shape} for a photo of {picture.rgb.shape}")
-    faces = tuple(find_faces(picture.rgb)) if find_faces is not None and mask.any() else ()
+    faces = _boxes(picture, detect(picture.rgb)) if detect is not None and mask.any() else ()
     return DamageLayer(mask.astype(np.uint8) * np.uint8(255), mask, faces)
 
 
-def _marked(
-    probability: NDArray[np.uint8], picture: Picture, mode: Repair, find_faces: FindFaces | None
-) -> DamageLayer:
+def _marked(probability: NDArray[np.uint8], picture: Picture, mode: Repair, detect: Detect | None) -> DamageLayer:
     """What is filled of what was found; faces are looked for only where there is something to decide."""
     mask = make_mask(probability, THRESHOLDS[mode])
-    faces: tuple[FaceBox, ...] = ()
-    if find_faces is not None and mask.any():
-        faces = tuple(find_faces(picture.rgb))
-    if faces:
+    found = detect(picture.rgb) if detect is not None and mask.any() else []
+    faces = _boxes(picture, found)
+    if found:
+        probability = without_features(probability, found, LOW_SHARE * FACE_THRESHOLDS[mode])
         mask = make_mask(probability, THRESHOLDS[mode], faces, FACE_THRESHOLDS[mode])
     return DamageLayer(probability, with_halo(picture.rgb, mask), faces)
+
+
+def _boxes(picture: Picture, faces: list[DetectedFace]) -> tuple[FaceBox, ...]:
+    return tuple(box_of(face, picture.height, picture.width) for face in faces)
 
 
 def _report(damage: DamageLayer, mode: Repair, *, is_own: bool, knows_faces: bool) -> dict[str, Any]:

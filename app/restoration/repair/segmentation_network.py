@@ -14,17 +14,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 # Channels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the sides; multiples of 32 run nearly twice as fast on CPUs with AMX.
-WIDTHS = (32, 64, 96, 96, 128)
+WIDTHS = (64, 64, 96, 96, 128)
 PACKED = 2
 MULTIPLE: int = PACKED * 2 ** (len(WIDTHS) - 1)  # of which the sides must be
 FIRST_OF_LEVEL = re.compile(r"down\.\d+\.layers\.0\.weight")  # (width, inputs, 3, 3), in the order of the levels
+MIRRORS: tuple[tuple[int, ...], ...] = ((), (3,))  # of a picture: as it is, and left for right
 PRIOR_SHARE = 0.02  # of damaged pixels: where the untrained network starts
 
 
 class Block(nn.Module):
     """A number of 3x3 convolutions with batch norm and ReLU, around them a shortcut where the widths agree."""
 
-    def __init__(self, inputs: int, outputs: int, dilation: int = 1, count: int = 2) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, dilation: int = 1, count: int = 2, *, may_shortcut: bool = True
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for index in range(count):
@@ -33,7 +36,7 @@ class Block(nn.Module):
             layers.append(nn.BatchNorm2d(outputs))
             layers.append(nn.ReLU(inplace=True))
         self.layers = nn.Sequential(*layers[:-1])
-        self.has_shortcut = inputs == outputs
+        self.has_shortcut = may_shortcut and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, h, w) to (N, outputs, h, w)."""
@@ -48,7 +51,9 @@ class DamageSegmentation(nn.Module):
         super().__init__()
         packed = 3 * PACKED**2
         inputs = (packed, *widths[:-1])
-        self.down = nn.ModuleList(Block(before, width) for before, width in zip(inputs, widths, strict=True))
+        # None around the second level, which had none when the first was half as wide: so it could be widened.
+        levels = enumerate(zip(inputs, widths, strict=True))
+        self.down = nn.ModuleList(Block(*pair, may_shortcut=level != 1) for level, pair in levels)
         self.context = Block(widths[-1], widths[-1], dilation=2, count=1)
         pairs = list(zip(widths[1:], widths[:-1], strict=True))[::-1]
         self.narrow = nn.ModuleList(nn.Conv2d(deep, shallow, 1) for deep, shallow in pairs)
@@ -93,10 +98,15 @@ def load_segmentation(state: Mapping[str, Tensor]) -> DamageSegmentation:
     return network.eval()
 
 
-def probabilities(network: nn.Module, scan: Tensor) -> Tensor:
-    """Damage probability of one picture of any size: (1, 3, H, W) float in [0, 1] to (H, W) fp32 in [0, 1]."""
+def probabilities(network: nn.Module, scan: Tensor, mirrors: Sequence[tuple[int, ...]] = MIRRORS) -> Tensor:
+    """Damage probability of one picture of any size: (1, 3, H, W) float in [0, 1] to (H, W) fp32 in [0, 1].
+
+    It is looked at as it is and mirrored along each of `mirrors`, dimensions of the scan, and the logits are averaged.
+    """
     height, width = scan.shape[-2:]
     padding = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
     padded = functional.pad(scan, padding, mode="replicate")
-    logits: Tensor = network(padded)
-    return logits[0, 0, :height, :width].float().sigmoid()
+    logits = torch.zeros(padded.shape[-2:], dtype=torch.float32, device=padded.device)  # (H', W')
+    for dimensions in mirrors:
+        logits += network(padded.flip(dimensions)).flip(dimensions)[0, 0].float()
+    return (logits / len(mirrors))[:height, :width].sigmoid()

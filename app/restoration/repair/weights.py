@@ -7,7 +7,6 @@ the weights folder is taken in place of the one that ships.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,17 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from app.errors import Conflict, Unavailable
-from app.images import Pixels
 from app.restoration.device import DTYPES
 from app.restoration.device_errors import is_device_error, load_with_room
-from app.restoration.faces.detection import Detect, fuse_batch_norms
+from app.restoration.faces.detection import fuse_batch_norms
 from app.restoration.models.registry import ModelRegistry
 from app.restoration.models.tensor_files import read_tensors
 from app.restoration.models.weights import INPAINTING_FILE, SEGMENTATION_FILE, path_of
 from app.restoration.repair.detection import DamageNetwork
 from app.restoration.repair.inpainting_network import load_inpainting
-from app.restoration.repair.mask import FaceBox
-from app.restoration.repair.repair import FindFaces, RepairNetworks
+from app.restoration.repair.repair import RepairNetworks
 from app.restoration.repair.segmentation_network import load_segmentation
 
 log = logging.getLogger(__name__)
@@ -100,24 +97,6 @@ def repair_unavailable() -> Conflict:
     """What is said where the network that finds damage is not there."""
     why = f"Nothing can be repaired, since {SEGMENTATION_FILE} is not there"
     return Conflict("repair_unavailable", f"{why}; set repair to off, or take it from the project's own files.")
-
-
-def find_faces_with(detect: Detect | None) -> FindFaces | None:
-    """Faces as boxes of whole pixels inside the photo; None where no detector is installed."""
-    if detect is None:
-        return None
-
-    def find(rgb: Pixels) -> list[FaceBox]:
-        height, width = rgb.shape[:2]
-        return [_inside(face.box, width, height) for face in detect(rgb)]
-
-    return find
-
-
-def _inside(box: tuple[float, float, float, float], width: int, height: int) -> FaceBox:
-    x0, y0, x1, y1 = box
-    left, top = max(0, math.floor(x0)), max(0, math.floor(y0))
-    return left, top, min(width, math.ceil(x1)), min(height, math.ceil(y1))
 
 
 def _state_of(path: Path) -> tuple[str, int, int] | None:
