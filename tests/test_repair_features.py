@@ -41,24 +41,32 @@ def probability(*blocks: tuple[int, int, int, int]) -> NDArray[np.uint8]:
     ids=["left eye", "right eye", "brow", "nose", "mouth"],
 )
 def test_a_mark_in_a_feature_is_left_alone(block: tuple[int, int, int, int]) -> None:
-    assert not without_features(probability(block), [face()], 0.5).any()
+    assert not without_features(probability(block), [face()]).any()
 
 
 def test_a_crack_through_an_eye_and_a_speck_on_the_cheek_stay() -> None:
     marked = probability((78, 20, 82, 180), (60, 100, 66, 106))
-    assert without_features(marked, [face()], 0.5) is marked  # the same object, nothing is copied
+    assert without_features(marked, [face()]) is marked  # the same object, nothing is copied
 
 
 def test_only_the_mark_in_the_feature_goes() -> None:
     both = probability((75, 70, 85, 80), (60, 100, 66, 106))
-    kept = without_features(both, [face()], 0.5)
+    kept = without_features(both, [face()])
     assert np.array_equal(kept, probability((60, 100, 66, 106)))
     assert both[75, 80] == 240  # what was found is not changed
 
 
-def test_what_a_threshold_does_not_reach_is_not_looked_at() -> None:
-    marked = probability((75, 70, 85, 80))
-    assert without_features(marked, [face()], 0.95) is marked
+def test_what_no_threshold_reaches_is_not_looked_at() -> None:
+    faint = np.minimum(probability((75, 70, 85, 80)), 20)
+    assert without_features(faint, [face()]) is faint
+
+
+def test_an_eye_in_the_soft_rim_of_a_crack_is_told_apart_from_it() -> None:
+    marked = probability((78, 73, 86, 78), (60, 20, 66, 180))
+    soft = np.where((np.arange(200)[:, None] > 70) & (np.arange(200) < 95) & (np.arange(200) > 60), 40, 0)
+    kept = without_features(np.maximum(marked, soft).astype(np.uint8), [face()])
+    assert not kept[73:78, 78:86].any()  # at a level over the soft rim it lies by itself
+    assert (kept[20:180, 60:66] == 240).all()
 
 
 @pytest.mark.parametrize("turn", [0.0, 0.4, math.pi / 2, math.pi, -2.0])
@@ -66,7 +74,7 @@ def test_features_turn_with_the_face(turn: float) -> None:
     turned = face(turn=turn)
     x, y = turned.landmarks[0]
     block = (round(x) - 6, round(y) - 2, round(x) + 6, round(y) + 3)
-    assert not without_features(probability(block), [turned], 0.5).any()
+    assert not without_features(probability(block), [turned]).any()
     eye, _, _, mouth = features_of(turned)
     assert (eye.x - x) * math.sin(turn) - (eye.y - y) * math.cos(turn) == pytest.approx(0.1 * EYES_APART)  # up
     assert mouth.along == pytest.approx(0.62 * EYES_APART)
@@ -79,8 +87,8 @@ def test_a_profile_has_features_of_some_size() -> None:
 
 def test_a_face_at_the_border_is_cut() -> None:
     marked = probability((0, 0, 8, 6))
-    assert not without_features(marked, [face(22.0, 18.0)], 0.5).any()
-    assert without_features(marked, [face(-300.0, -300.0)], 0.5) is marked
+    assert not without_features(marked, [face(22.0, 18.0)]).any()
+    assert without_features(marked, [face(-300.0, -300.0)]) is marked
 
 
 def test_a_light_in_an_eye_is_not_filled_and_a_speck_on_the_cheek_is() -> None:

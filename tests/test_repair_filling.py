@@ -92,6 +92,19 @@ def test_small_photos_and_photos_that_are_all_hole(shape: tuple[int, int]) -> No
     np.testing.assert_array_equal(fill(photo, one), photo)
 
 
+@pytest.mark.parametrize("where", [np.s_[:90, :90], np.s_[:, :100], np.s_[:120, :], np.s_[30:190, 40:250]])
+def test_a_hole_larger_than_a_window_is_filled_from_its_rim(
+    where: tuple[slice, slice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "WINDOW_PIXELS", 48)
+    monkeypatch.setattr(windows, "MARGIN_PIXELS", 8)
+    photo, mask = np.full((200, 260, 3), 230, np.uint8), np.zeros((200, 260), np.bool_)
+    mask[where] = True
+    spoiled = np.where(mask[:, :, None], np.uint8(0), photo)
+    assert (fill(spoiled, mask, with_grain=False) == 230).all()
+    assert (fill(photo, np.ones_like(mask), with_grain=False) == 128).all()  # nothing is known anywhere
+
+
 def test_no_border_between_windows_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     photo, mask = a_photo(200, 260), np.zeros((200, 260), np.bool_)
     mask[90:106, 5:255] = mask[10:190, 120:132] = True

@@ -34,7 +34,7 @@ class PatchRestoring(PhotoRepair):
             ready = _with_colours(ready, options)
             with self._watched():
                 result = self._restorer.restore_patch(ready, options, rest)
-            return result if repaired is None else repaired.told_by(result)
+            return result if repaired is None else repaired.told_by(result, is_whole=False)
 
         return self._turns.preview(work, wait_seconds, is_wanted)
 

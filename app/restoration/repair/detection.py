@@ -11,7 +11,9 @@ photos at their own size beside the reduced one: with a network trained on such 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import logging
 import math
 from collections.abc import Iterator, Sequence
 
@@ -21,15 +23,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from app.errors import Cancelled
+from app.errors import Cancelled, OutOfMemory
 from app.images import Pixels
 from app.images.damage_layer import damage_reduction
 from app.images.samples import eight_bit
+from app.restoration.device_errors import is_out_of_memory
+from app.restoration.device_memory import release_memory
 from app.restoration.repair.segmentation_network import MULTIPLE, probabilities
 from app.stages import OnFraction
 
+log = logging.getLogger(__name__)
+
+NO_ROOM = "The device has too little memory to repair the photo; free some, or set repair to off."
 TILE_PIXELS = 1024  # the longest side of a tile
 OVERLAP_PIXELS = 128
+_SMALLEST_TILE = 256  # when memory runs out
 _BAND_ROWS = 64  # of a reduced photo, made and enlarged at once
 
 
@@ -47,6 +55,9 @@ class DamageNetwork:
         x = x.to(self.dtype).div_(255.0).contiguous(memory_format=torch.channels_last)  # (1, 3, h, w)
         with torch.inference_mode():
             found: NDArray[np.float32] = probabilities(self.module, x).cpu().numpy()
+            if not np.isfinite(found).all():
+                log.warning("a tile was not finite in %s; it is searched again in fp32", self.dtype)
+                found = probabilities(copy.deepcopy(self.module).float(), x.float()).cpu().numpy()
         return found
 
 
@@ -83,12 +94,24 @@ def find_damage(
 
     Raises:
         Cancelled: `on_fraction` said stop.
+        OutOfMemory: not even the smallest tile fits the device; it is halved until then.
     """
     factor = damage_reduction(rgb.shape[1], rgb.shape[0]) if reduction is None else reduction
-    if factor == 1:
-        return _look(network, rgb, on_fraction, tile, overlap)
-    reduced = _look(network, _reduced(rgb, factor), on_fraction, tile, overlap)
-    return _enlarged(reduced, factor, rgb.shape[0], rgb.shape[1])
+    searched = rgb if factor == 1 else _reduced(rgb, factor)
+    while True:
+        try:
+            found = _look(network, searched, on_fraction, tile, min(overlap, tile // 4))
+            break
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            log.warning("out of memory while damage was looked for in tiles of %d pixels", tile)
+        # Outside the handler, whose traceback would keep the tensors alive.
+        release_memory(network.device)
+        if tile <= _SMALLEST_TILE:
+            raise OutOfMemory("out_of_memory", NO_ROOM)
+        tile //= 2
+    return found if factor == 1 else _enlarged(found, factor, rgb.shape[0], rgb.shape[1])
 
 
 def _reduced(rgb: Pixels, factor: int) -> NDArray[np.uint8]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from app.restoration.faces.detection import DetectedFace
 from app.restoration.repair.mask import FaceBox
 
+FEATURE_LEVELS = (0.1, 0.25, 0.5)  # what a mark may reach down to, at any threshold that a user chooses
 INSIDE_SHARE = 0.8  # of a region: what lies to this part inside a feature belongs to it
 # Half axes along and across the line between the eyes, in distances between the eyes, measured on photos from the
 # front; in profile the eyes come together, so the distance counts at least as this share of the box.
@@ -69,21 +70,20 @@ def box_of(face: DetectedFace, height: int, width: int) -> FaceBox:
     return max(0, math.floor(x0)), max(0, math.floor(y0)), min(width, math.ceil(x1)), min(height, math.ceil(y1))
 
 
-def without_features(
-    probability: NDArray[np.uint8], faces: Sequence[DetectedFace], threshold: float
-) -> NDArray[np.uint8]:
-    """Probabilities, (H, W), 255 times; zero where a region over the threshold, 0 to 1, belongs to a feature.
+def without_features(probability: NDArray[np.uint8], faces: Sequence[DetectedFace]) -> NDArray[np.uint8]:
+    """Probabilities, (H, W), 255 times; zero where a region over one of the levels belongs to a feature.
 
     Without such a region the same object.
     """
     spared = probability
     for ellipse in (ellipse for face in faces for ellipse in features_of(face)):
         box = ellipse.bounds(probability.shape[0], probability.shape[1], reach=2.0)
-        window = (slice(box[1], box[3]), slice(box[0], box[2]))
-        belonging = _belonging(probability[window], ellipse.covers(box), threshold)
-        if belonging.any():
-            spared = probability.copy() if spared is probability else spared
-            spared[window][belonging] = 0
+        window, inside = (slice(box[1], box[3]), slice(box[0], box[2])), ellipse.covers(box)
+        for level in FEATURE_LEVELS:
+            belonging = _belonging(spared[window], inside, level)
+            if belonging.any():
+                spared = probability.copy() if spared is probability else spared
+                spared[window][belonging] = 0
     return spared
 
 

@@ -2,11 +2,15 @@
 
 Diffusion fills everything; where a hole is wide the inpainting network, if there is one, corrects what diffusion says.
 Windows go from top left to bottom right, and each takes what is filled already for known, so that no border between
-two can be seen. Time goes by the area around the holes. Outside the mask not one bit changes: the fill takes up the
-values of the hole's edge, and the grain fades in from there, so nothing outside needs to be feathered.
+two can be seen; one that sees nothing but hole waits until its neighbours are filled. Time goes by the area around the
+holes. Outside the mask not one bit changes: the fill takes up the values of the hole's edge, and the grain fades in
+from there, so nothing outside needs to be feathered.
 """
 
 from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -14,8 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from app.errors import Cancelled
+from app.errors import Cancelled, OutOfMemory
 from app.images import Pixels
+from app.restoration.device_errors import is_out_of_memory
+from app.restoration.repair.detection import NO_ROOM
 from app.restoration.repair.diffusion_inpainting import Mask, Plane, diffusion_fill
 from app.restoration.repair.grain import grain_for
 from app.restoration.repair.inpainting_network import MULTIPLE, FillCorrection
@@ -52,7 +58,7 @@ def fill(
     filled, open_holes = rgb.copy(), mask.copy()
     windows = list(windows_of(mask))
     passes = 1.0 if not with_grain else _FILLING_SHARE
-    for number, (inner, outer) in enumerate(windows):
+    for number, (inner, outer) in enumerate(_from_the_rim(windows, open_holes)):
         _write(filled, inner, outer, mask, _smooth(filled[outer], open_holes[outer], network))
         open_holes[inner] = False
         _go_on(on_fraction, passes * (number + 1) / len(windows))
@@ -63,6 +69,19 @@ def fill(
         _write(filled, inner, outer, mask, plane + grain)
         _go_on(on_fraction, passes + (1.0 - passes) * (number + 1) / len(windows))
     return filled
+
+
+def _from_the_rim(windows: Sequence[tuple[Window, Window]], open_holes: Mask) -> Iterator[tuple[Window, Window]]:
+    """The windows, those that are all hole last; what whoever takes them has filled is no hole any more."""
+    waiting, put_off = deque(windows), 0
+    while waiting:
+        window = waiting.popleft()
+        if open_holes[window[1]].all() and put_off < len(waiting):
+            waiting.append(window)
+            put_off += 1
+            continue
+        put_off = 0
+        yield window
 
 
 def wide_part(hole: Mask) -> Mask:
@@ -94,7 +113,13 @@ def _smooth(pixels: Pixels, hole: Mask, network: FillCorrection | None) -> Plane
         return plane
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * WIDE_PIXELS + 1,) * 2)
     share = cv2.GaussianBlur(cv2.dilate(wide.astype(np.float32), disc), (0, 0), WIDE_PIXELS / 3)[:, :, None]
-    return np.asarray(plane + share * (correct(network, plane, hole) - plane), dtype=np.float32)
+    try:
+        corrected = correct(network, plane, hole)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise OutOfMemory("out_of_memory", NO_ROOM) from None  # without the traceback, which keeps tensors alive
+        raise
+    return np.asarray(plane + share * (corrected - plane), dtype=np.float32)
 
 
 def _plane(pixels: Pixels, hole: Mask | None = None) -> Plane:

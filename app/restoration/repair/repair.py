@@ -20,13 +20,12 @@ from app.notices import Notice, NoticeKind, notice
 from app.options import Repair
 from app.restoration.faces.detection import Detect, DetectedFace
 from app.restoration.repair.detection import DamageNetwork, find_damage
-from app.restoration.repair.facial_features import box_of, without_features
+from app.restoration.repair.facial_features import FEATURE_LEVELS, box_of, without_features
 from app.restoration.repair.filling import fill
 from app.restoration.repair.halo import with_halo
 from app.restoration.repair.inpainting_network import FillCorrection
 from app.restoration.repair.mask import (
     FACE_THRESHOLDS,
-    LOW_SHARE,
     THRESHOLDS,
     FaceBox,
     Mask,
@@ -59,12 +58,12 @@ class RepairedPhoto:
     report: dict[str, Any]
     seconds: float
 
-    def told_by(self, result: RestorationResult) -> RestorationResult:
-        """What was made of the repaired photo, with the damage, its warning and the time."""
+    def told_by(self, result: RestorationResult, *, is_whole: bool = True) -> RestorationResult:
+        """What was made of the repaired photo, with the damage, the time and, where it is not a part, its warning."""
         return dataclasses.replace(
             result,
             damage=self.damage,
-            warnings=(*_warnings(self.damage.share), *result.warnings),
+            warnings=(*(_warnings(self.damage.share) if is_whole else ()), *result.warnings),
             seconds=self.seconds + result.seconds,
         )
 
@@ -114,7 +113,7 @@ def repair_photo(
 
 def marked_share(networks: RepairNetworks, picture: Picture, on_fraction: OnFraction) -> float:
     """Which part of a photo, 0 to 1, `auto` would fill; faces are not looked for. Raises `Cancelled`."""
-    probability = find_damage(networks.segmentation, picture.rgb, on_fraction)
+    probability = _seen_part(find_damage(networks.segmentation, picture.rgb, on_fraction), picture)
     return float(make_mask(probability, THRESHOLDS[Repair.AUTO]).mean())
 
 
@@ -127,14 +126,20 @@ def _drawn(picture: Picture, mask: Mask, detect: Detect | None) -> DamageLayer:
 
 
 def _marked(probability: NDArray[np.uint8], picture: Picture, mode: Repair, detect: Detect | None) -> DamageLayer:
-    """What is filled of what was found; faces are looked for only where there is something to decide."""
-    mask = make_mask(probability, THRESHOLDS[mode])
-    found = detect(picture.rgb) if detect is not None and mask.any() else []
+    """What is filled of what was found; faces are looked for where this or a lower threshold would mark something."""
+    probability = _seen_part(probability, picture)
+    found = detect(picture.rgb) if detect is not None and (probability > 255 * FEATURE_LEVELS[0]).any() else []
     faces = _boxes(picture, found)
-    if found:
-        probability = without_features(probability, found, LOW_SHARE * FACE_THRESHOLDS[mode])
-        mask = make_mask(probability, THRESHOLDS[mode], faces, FACE_THRESHOLDS[mode])
+    probability = without_features(probability, found)
+    mask = make_mask(probability, THRESHOLDS[mode], faces, FACE_THRESHOLDS[mode])
     return DamageLayer(probability, with_halo(picture.rgb, mask), faces)
+
+
+def _seen_part(probability: NDArray[np.uint8], picture: Picture) -> NDArray[np.uint8]:
+    """0 where the photo is fully transparent: what is hidden there is often black, which looks like a torn border."""
+    if picture.alpha is None:
+        return probability
+    return np.asarray(np.where(picture.alpha == 0, 0, probability), dtype=np.uint8)
 
 
 def _boxes(picture: Picture, faces: list[DetectedFace]) -> tuple[FaceBox, ...]:
@@ -156,8 +161,10 @@ def _report(damage: DamageLayer, mode: Repair, *, is_own: bool, knows_faces: boo
 
 def _spoken(share: float) -> str:
     """For the history that travels in the file."""
-    percent = f"{100 * share:.2g}" if share < 1 else "100"
-    return f"Damage repaired: {percent} % of the photo was filled from its surroundings; what stands there is invented."
+    percent = 100.0 * share
+    digits = 2 if percent < 1 else 1 if percent < 10 else 0
+    words = "Less than 0.01" if percent < 0.01 else f"{percent:.{digits}f}"
+    return f"Damage repaired: {words} % of the photo was filled from its surroundings; what stands there is invented."
 
 
 def _warnings(share: float) -> tuple[Notice, ...]:
