@@ -18,6 +18,7 @@ from app.errors import TooLarge, Unprocessable
 
 PROMPT_LIMIT_CHARACTERS = 800
 _LAYOUT = "\n\r\t"  # the control characters that a text may hold
+SEARCHED_PIXELS = 1200  # about the longer side of what is searched for damage; smaller photos are at their own size
 MODEL_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -274,6 +275,11 @@ def _check(name: str, field: Field, value: object) -> None:
         if field.step is not None and value % field.step:
             steps = range(int(field.low), int(field.high) + 1, field.step)
             raise _invalid(name, f"must be one of {', '.join(map(str, steps))}")
+
+
+def damage_reduction(width: int, height: int) -> int:
+    """How many times reduced a photo of this size, in pixels, is searched for damage."""
+    return max(1, round(max(width, height) / SEARCHED_PIXELS))
 
 
 def output_size(width: int, height: int, scale: float, rotate: int = 0) -> tuple[int, int]:

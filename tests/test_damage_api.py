@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import zlib
 from collections.abc import Iterator
@@ -15,7 +16,9 @@ from PIL import Image
 from app.api import schemas
 from app.api.routes.damage import DamageLook
 from app.backends.local import open_local_backend
+from app.jobs.own_masks import options_with_mask
 from app.jobs.previewing import SUGGESTED_SHARE
+from app.options import RestoreOptions
 from app.storage import Beside
 from tests import damage_network
 from tests.http_service import KEY, OTHER_KEY, Service, assert_problem, describe, running
@@ -413,13 +416,28 @@ def test_masks_are_for_this_machine_and_for_one_page(tmp_path: Path) -> None:
         assert_problem(send(service, job, encoded(blank())), 422, "mask_local_only")
 
 
-def test_a_mask_of_a_tiff_with_all_pages_is_refused(service: Service) -> None:
-    pages = [Image.fromarray(blank(90)) for _ in range(2)]
+def test_a_photo_that_ran_here_in_the_provider_s_place_can_be_repaired_with_a_mask(service: Service) -> None:
+    attempt = service.context.store.attempt(repaired(service, repair="off")["attempts"][0]["id"])
+    asked = RestoreOptions(backend="siliconflow", fallback="local", scale=1)
+    options = options_with_mask(dataclasses.replace(attempt, options_json=asked.to_json()))
+    assert (options.backend, options.repair) == ("local", "auto")
+
+
+def tiff_of(pages: int) -> bytes:
+    pictures = [Image.fromarray(blank(90)) for _ in range(pages)]
     target = io.BytesIO()
-    pages[0].save(target, "TIFF", save_all=True, append_images=pages[1:])
-    job = repaired(service, target.getvalue(), pages="all", output_format="tiff", repair="off")
+    pictures[0].save(target, "TIFF", save_all=True, append_images=pictures[1:])
+    return target.getvalue()
+
+
+def test_a_mask_of_a_tiff_with_all_pages_is_refused_where_it_has_several(service: Service) -> None:
+    job = repaired(service, tiff_of(2), pages="all", output_format="tiff", repair="off")
     assert job["status"] == "completed", job
     assert_problem(send(service, job, encoded(blank())), 422, "mask_one_page")
+    single = repaired(service, tiff_of(1), pages="all", output_format="tiff", repair="off")
+    done = again(service, single, encoded(blank(255)))
+    assert done["status"] == "completed"
+    assert service.context.store.attempt(done["attempts"][-1]["id"]).params["repair"]["own_mask"]
 
 
 # The quick look.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser
 
+from app.restoration.repair.halo import REACH_PIXELS
 from app.restoration.repair.mask import make_mask
 from tests.browser import Service, visit
 
@@ -54,6 +55,16 @@ async ([width, height, probability, threshold, faces, faceThreshold, moved]) => 
   mask.moveThreshold(moved);
   const file = await writeGreyPng(2 * width - 1, 2 * height - 1, (row, y) => mask.rowInto(row, y, 2));
   return btoa(String.fromCharCode(...new Uint8Array(await file.arrayBuffer())));
+}
+"""
+# What stays marked at another threshold of what was found at one.
+KEPT = """
+async ([width, height, probability, found, threshold, moved]) => {
+  const { DamageMask } = await import('./js/damage_mask.js');
+  const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const mask = new DamageMask(width, height, { found: bytes(found), probability: bytes(probability), threshold });
+  mask.moveThreshold(moved);
+  return Array.from({ length: width * height }, (_, at) => Number(mask.has(at)));
 }
 """
 # A photo over 16 megapixels: how it is made small, what is marked then, and the file that is sent.
@@ -130,6 +141,20 @@ def test_a_mask_keeps_count_through_strokes_thresholds_and_undo(browser: Browser
                 wanted[:] = False
             assert (np.asarray(drawn) == 255 * wanted).all()
             assert moved_to == 0.5 or wanted.any()
+
+
+def test_an_island_keeps_its_rim_when_the_threshold_moves(browser: Browser, service: Service) -> None:
+    height, width = 40, 60
+    probability, found = np.zeros((height, width), np.uint8), np.zeros((height, width), np.uint8)
+    probability[20, 10:50] = 255  # a crack and a speck, which a higher threshold leaves out
+    probability[5, 5] = 140
+    found[16:25, 6:54] = found[3:8, 3:8] = 1
+    with visit(browser, service.address) as seen:
+        arguments = [width, height, packed(probability.tobytes()), packed(found.tobytes()), 0.5, 0.9]
+        kept = np.array(seen.open().evaluate(KEPT, arguments), np.bool_).reshape(height, width)
+    wanted = np.zeros((height, width), np.bool_)
+    wanted[20 - REACH_PIXELS : 21 + REACH_PIXELS, 10 - REACH_PIXELS : 50 + REACH_PIXELS] = True
+    assert np.array_equal(kept, wanted)
 
 
 def test_grey_pictures_are_read_exactly_and_others_refused(browser: Browser, service: Service) -> None:

@@ -80,6 +80,8 @@ def test_everything_is_measured_and_equal_runs_give_equal_figures(
     assert run.ssim["all"].means()[WITHOUT_GRAIN] > run.ssim["all"].means()[NOTHING]
     assert run.undamaged[Repair.AUTO]["one"] == 0.0
     assert run.undamaged[Repair.AUTO]["white<b>"] == pytest.approx(400 / (140 * 196), rel=0.3)
+    assert run.filled[Repair.AUTO]["one"] == 0.0
+    assert run.filled[Repair.AUTO]["white<b>"] >= run.undamaged[Repair.AUTO]["white<b>"]
     assert {example.kind for example in run.examples} == set(KINDS)
     again = measured(networks)
     assert report.as_json(made(again)) == report.as_json(made(run))

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from app.errors import Cancelled
 from app.images import Picture
-from app.images.damage_layer import DamageLayer, damage_reduction
+from app.images.damage_layer import DamageLayer
 from app.images.metadata import xmp_parsing
 from app.images.metadata.edit_history import MEDIA_MANAGEMENT, RESOURCE_EVENT
 from app.jobs.memory_need import REPAIR_BYTES_PER_PIXEL
 from app.notices import NoticeKind
-from app.options import Repair
+from app.options import Repair, damage_reduction
 from app.restoration.faces.detection import DetectedFace
 from app.restoration.repair.detection import DamageNetwork, find_damage, spans
 from app.restoration.repair.mask import LOW_SHARE, THRESHOLDS, count_regions, make_mask, share_in

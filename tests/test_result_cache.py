@@ -11,6 +11,7 @@ import pytest
 
 from app.backends.local import open_local_backend
 from app.images import Picture
+from app.jobs.result_cache import code_version
 from app.notices import Notice
 from app.options import RestoreOptions
 from app.results import RestorationResult
@@ -201,3 +202,20 @@ def test_the_local_backend_names_the_files_that_run(fast_weights: Path) -> None:
     assert list(facts["files"]) == ["realesr-general-x4v3.pth"]
     assert len(facts["files"]["realesr-general-x4v3.pth"]) == 64
     assert backend.result_facts(RestoreOptions(model="no-such-model")) is None
+
+
+@pytest.mark.parametrize("name", ["restoring.py", "coefficients.safetensors"])
+def test_the_code_and_what_lies_beside_it_have_a_version(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.__file__", str(tmp_path / "__init__.py"))
+    (tmp_path / name).write_bytes(b"1")
+    (tmp_path / "notes.txt").write_bytes(b"1")
+    first = code_version()
+    (tmp_path / "notes.txt").write_bytes(b"2")
+    assert code_version() == first
+    (tmp_path / name).write_bytes(b"2")
+    second = code_version()
+    assert second != first
+    monkeypatch.setattr("app.jobs.result_cache.metadata.version", lambda library: "9.9")
+    assert code_version() not in (first, second)

@@ -21,7 +21,8 @@ from app.restoration.models.table import TABLE
 from app.stages import Stage
 from app.store import Attempt, AttemptStatus
 from app.time_estimate import (
-    REPAIR_MEGAMACS_PER_PIXEL,
+    FILL_MEGAMACS_PER_PIXEL,
+    SEARCH_MEGAMACS_PER_PIXEL,
     TILING_SECONDS,
     Machine,
     Pace,
@@ -29,6 +30,7 @@ from app.time_estimate import (
     Work,
     estimate,
     machine_of,
+    repair_megamacs_per_pixel,
     repair_share,
     seconds_left,
     work_of,
@@ -80,13 +82,18 @@ def test_a_search_for_damage_is_work_of_its_own(finished: Attempt) -> None:
     assert works[0] is not None
     assert works[1] is not None
     more = works[1].gigamacs - works[0].gigamacs
-    assert more == pytest.approx(1000 * REPAIR_MEGAMACS_PER_PIXEL)
-    assert repair_share(1.0) == pytest.approx(more / works[1].gigamacs)
+    assert more == pytest.approx(1000 * (SEARCH_MEGAMACS_PER_PIXEL + FILL_MEGAMACS_PER_PIXEL))
+    assert repair_share(1.0, 1000, 1000) == pytest.approx(more / works[1].gigamacs)
     for own_mask, expected in ((False, works[1]), (True, works[0])):
         repaired = dataclasses.replace(finished, params={**finished.params, "repair": {"own_mask": own_mask}})
         sample = sample_of(MACHINE, repaired)
         assert sample is not None
         assert sample.work == expected
+
+
+def test_a_large_photo_is_searched_reduced() -> None:
+    small, large = (repair_megamacs_per_pixel(side, side) for side in (1200, 4800))
+    assert small - large == pytest.approx(SEARCH_MEGAMACS_PER_PIXEL * 15 / 16)
 
 
 def seconds(options: RestoreOptions, pace: Pace = NOTHING_RAN, side: int = 1000, faces: float = 0.0) -> float:

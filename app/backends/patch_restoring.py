@@ -8,8 +8,7 @@ from app.backends.device_turns import Beat
 from app.backends.photo_repair import PhotoRepair
 from app.errors import Cancelled
 from app.images import Box, Overview, PatchWindow
-from app.images.damage_layer import damage_reduction
-from app.options import ColorCorrection, RestoreOptions
+from app.options import ColorCorrection, RestoreOptions, damage_reduction
 from app.results import RestorationResult
 from app.stages import IsWanted, Stage, always_wanted
 

@@ -83,7 +83,8 @@ class PhotoRepair(abc.ABC):
         from app.restoration.repair.repair import repair_photo
 
         setup = self._restorer.setup
-        share = repair_share(setup.registry.cost(setup.choose(options)[0])[1])
+        cost = setup.registry.cost(setup.choose(options)[0])[1]
+        share = repair_share(cost, picture.width, picture.height)
         with self._watched():
             on_progress(0.0, Stage.LOADING)
             repaired = repair_photo(

@@ -10,13 +10,6 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-SEARCHED_PIXELS = 1200  # about the longer side of what is searched for damage; smaller photos are at their own size
-
-
-def damage_reduction(width: int, height: int) -> int:
-    """How many times reduced a photo of this size is searched for damage."""
-    return max(1, round(max(width, height) / SEARCHED_PIXELS))
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DamageLayer:

@@ -21,7 +21,7 @@ from app.options import BackendName, Pages, Repair, RestoreOptions, output_size
 from app.results import RestorationResult
 from app.stages import OnProgress
 from app.storage import Storage, new_id, translate_disk_full
-from app.store import NO_ORIGIN, Attempt, Job, JobOrigin, SentMask
+from app.store import NO_ORIGIN, Attempt, AttemptStatus, Job, JobOrigin, SentMask, may_be_committed
 
 MASK_FORMATS = frozenset(("PNG", "WEBP"))
 
@@ -82,12 +82,18 @@ class MaskSubmission:
             with translate_disk_full():
                 temporary.write_bytes(packed)
             self._storage.keep_mask(temporary, sent.attempt_id)
+        is_named = False
         try:
-            return restore(options, dataclasses.replace(origin, mask=sent))
-        except BaseException:
-            with contextlib.suppress(OSError, RestoreError):  # the janitor finds it as an orphan
-                self._storage.remove_mask(sent.attempt_id)
+            job, position = restore(options, dataclasses.replace(origin, mask=sent))
+            is_named = job.attempts[0].id == sent.attempt_id  # else the job was made before, with a mask of its own
+            return job, position
+        except BaseException as error:
+            is_named = may_be_committed(error)  # the row may be there; if it is not, the janitor finds an orphan
             raise
+        finally:
+            if not is_named:
+                with contextlib.suppress(OSError, RestoreError):  # the janitor finds it as an orphan
+                    self._storage.remove_mask(sent.attempt_id)
 
     def _decoded(self, mask_file: Path, photo: tuple[int, int]) -> Mask:
         """The marked pixels, (H, W) bool. The size is judged before a pixel is decoded."""
@@ -103,15 +109,21 @@ class MaskSubmission:
 def options_with_mask(attempt: Attempt) -> RestoreOptions:
     """The options of an attempt that is made again with a mask. Raises `Unprocessable`, see `MaskSubmission.submit`."""
     options = RestoreOptions.from_json(attempt.options_json)
-    if options.backend != BackendName.LOCAL:
+    if attempt.backend != BackendName.LOCAL:  # where it ran, which may be here though another one was asked for
         raise Unprocessable(
             "mask_local_only", "Only this machine fills what a mask marks; restore the photo with the backend local."
         )
-    if options.pages == Pages.ALL and attempt.photo_mime == MIME_TYPES["TIFF"]:
+    if options.pages == Pages.ALL and attempt.photo_mime == MIME_TYPES["TIFF"] and _pages_of(attempt) > 1:
         raise Unprocessable(
             "mask_one_page", "A mask belongs to one page, and this photo was restored with all; restore the first one."
         )
-    return options if options.repair != Repair.OFF else dataclasses.replace(options, repair=Repair.AUTO.value)
+    repair = options.repair if options.repair != Repair.OFF else Repair.AUTO.value
+    return dataclasses.replace(options, backend=BackendName.LOCAL.value, pages=Pages.FIRST.value, repair=repair)
+
+
+def _pages_of(attempt: Attempt) -> int:
+    """How many pages were restored; of one that has not ended nothing is known, which may be several."""
+    return int(attempt.params.get("pages", 1 if attempt.status is AttemptStatus.COMPLETED else 2))
 
 
 def size_of_photo(attempt: Attempt) -> tuple[int, int]:

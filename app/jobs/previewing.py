@@ -24,9 +24,8 @@ from app.images import (
     encode_preview,
     patch_at,
 )
-from app.images.damage_layer import damage_reduction
 from app.notices import Notice
-from app.options import BackendName, Partial, Quality, Repair, RestoreOptions
+from app.options import BackendName, Partial, Quality, Repair, RestoreOptions, damage_reduction
 from app.stages import IsWanted, always_wanted
 
 TURN_SECONDS = 60.0  # how long a patch waits for its turn

@@ -6,12 +6,14 @@ shared and nothing must be counted; a cached result ends with its row.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
 
 import app
@@ -24,6 +26,9 @@ from app.storage import Storage
 from app.store import Attempt, Result, Store
 
 log = logging.getLogger(__name__)
+
+_DECIDING_SUFFIXES = frozenset((".py", ".safetensors"))  # the code and the coefficients that lie beside it
+_COMPUTING_LIBRARIES = ("numpy", "opencv-python-headless", "pillow-heif", "scikit-image", "scipy", "torch")
 
 # Warnings that the same photo, options and networks give every time. All others may be of the day (a full disk, a
 # provider in trouble), and a result with one of them is never given again.
@@ -125,9 +130,15 @@ class ResultCache:
 
 
 def code_version() -> str:
-    """SHA-256 in hex over the project's own sources, so that no change of them ever gives an old result."""
+    """SHA-256 in hex over the project's own sources and coefficients, and the versions of the libraries that compute.
+
+    So that no change of either ever gives an old result.
+    """
     digest = hashlib.sha256()
     folder = Path(app.__file__).parent
-    for path in sorted(folder.rglob("*.py")):
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in _DECIDING_SUFFIXES):
         digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    for name in _COMPUTING_LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            digest.update(f"{name}=={metadata.version(name)}\0".encode())
     return digest.hexdigest()

@@ -2,7 +2,7 @@
 // pixels becomes one, and the worst of them counts, so that no thin scratch is lost.
 
 import * as api from "./api.js";
-import { DamageMask } from "./damage_mask.js";
+import { DamageMask, RIM_PIXELS } from "./damage_mask.js";
 import { readGreyPng, writeGreyPng } from "./grey_png.js";
 
 const MOST_PIXELS = 16e6;
@@ -11,7 +11,10 @@ const NOTHING_KEPT_STATUS = 404;
 /** How many pixels of a photo's side become one. */
 export const reductionOf = (width, height) => Math.max(1, Math.ceil(Math.sqrt((width * height) / MOST_PIXELS)));
 
-/** The mask of an attempt as it was used, and `factor`, how many times smaller its sides are than the photo's. */
+/**
+ * The mask of an attempt as it was used, `factor`, how many times smaller its sides are than the photo's, and whether
+ * something was filled of which the mask was not kept.
+ */
 export async function loadDamage(jobId, attempt, signal) {
   const { original_width: width, original_height: height } = attempt;
   const factor = reductionOf(width, height), report = attempt.result.params?.repair;
@@ -21,7 +24,8 @@ export async function loadDamage(jobId, attempt, signal) {
   if (found) for (let at = 0; at < found.length; at += 1) found[at] = found[at] ? 1 : 0;
   const faces = (report?.faces ?? []).map((box) => box.map((side) => side / factor));
   const facts = { found, probability, faces, threshold: report?.threshold ?? 0.5, faceThreshold: report?.face_threshold };
-  return { factor, mask: new DamageMask(reduced.width, reduced.height, facts) };
+  const mask = new DamageMask(reduced.width, reduced.height, { ...facts, rim: Math.ceil(RIM_PIXELS / factor) });
+  return { factor, mask, isLost: !found && report?.share > 0 };
 }
 
 /** The mask as a file of the photo's own size. */

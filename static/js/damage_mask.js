@@ -2,6 +2,7 @@
 // away, with undo. Pure arithmetic on arrays; a rectangle here has left, top, right and bottom, the last two exclusive.
 
 const LOW_SHARE = 0.5; // as in the service: a mark reaches as far as half the threshold
+export const RIM_PIXELS = 3; // as in the service: how far the rim of damage reaches
 const TILE_PIXELS = 64; // what undo keeps of a stroke are squares of this side
 const MOST_KEPT_BYTES = 32e6;
 
@@ -35,6 +36,28 @@ export function markIslands(probability, width, threshold, out, inFace = null, f
   }
 }
 
+/** Let what is marked in `out` grow into `found`, by so many pixels: the rim that was filled with an island stays its own. */
+function growInto(out, found, width, pixels) {
+  let edge = [];
+  for (let at = 0; at < out.length; at += 1) if (out[at]) edge.push(at);
+  for (let step = 0; step < pixels; step += 1) {
+    const next = [];
+    for (const here of edge) {
+      const column = here % width;
+      const first = column > 0 ? -1 : 0, last = column < width - 1 ? 1 : 0;
+      for (let row = here - width; row <= here + width; row += width) {
+        if (row < 0 || row >= out.length) continue;
+        for (let at = row + first; at <= row + last; at += 1) {
+          if (out[at] || !found[at]) continue;
+          out[at] = 1;
+          next.push(at);
+        }
+      }
+    }
+    edge = next;
+  }
+}
+
 export class DamageMask {
   #base; // what is marked without the brush
   #over = null; // room for what is over another threshold
@@ -48,10 +71,10 @@ export class DamageMask {
   /**
    * `found` is the mask that was used (0 or 1 a pixel) and `probability` what it was made from, at `threshold`, inside
    * the rectangles `faces` ([left, top, right, bottom]) at `faceThreshold`; without a probability the threshold cannot be
-   * moved, without either everything is painted by hand.
+   * moved, without either everything is painted by hand. `rim` is how many pixels the used mask reaches beyond its islands.
    */
-  constructor(width, height, { found = null, probability = null, threshold = 0.5, faces = [], faceThreshold = null } = {}) {
-    Object.assign(this, { width, height, probability, threshold, foundAt: threshold, faceThreshold: faceThreshold ?? threshold });
+  constructor(width, height, { found = null, probability = null, threshold = 0.5, faces = [], faceThreshold = null, rim = RIM_PIXELS } = {}) {
+    Object.assign(this, { width, height, probability, threshold, rim, foundAt: threshold, faceThreshold: faceThreshold ?? threshold });
     if (probability && faces.length) this.#inFace = this.#rectangles(faces);
     this.found = found ?? new Uint8Array(width * height);
     this.#edits = new Uint8Array(width * height);
@@ -93,6 +116,7 @@ export class DamageMask {
     else {
       this.#over ??= new Uint8Array(this.found.length);
       markIslands(this.probability, this.width, threshold, this.#over, this.#inFace, this.#faceThresholdAt(threshold));
+      growInto(this.#over, this.found, this.width, this.rim);
       this.#base = this.#over;
     }
     this.#recount();

@@ -19,6 +19,7 @@ export class DamagePanel {
   #mask = null;
   #of = null; // the job and the attempt of the mask
   #factor = 1;
+  #isLost = false; // what was filled was not kept
   #layer = new DamageLayer();
   #section = find("damage");
   #loading = null;
@@ -45,10 +46,10 @@ export class DamagePanel {
     this.#controls(false);
     setText(this.state, text("damage.loading"));
     try {
-      const { mask, factor } = await loadDamage(job.job_id, attempt, loading.signal);
+      const { mask, factor, isLost } = await loadDamage(job.job_id, attempt, loading.signal);
       if (loading.signal.aborted) return;
       Object.assign(this, { repairs });
-      [this.#mask, this.#factor, this.#of] = [mask, factor, { job, attempt }];
+      [this.#mask, this.#factor, this.#isLost, this.#of] = [mask, factor, isLost, { job, attempt }];
       this.#begin();
     } catch (problem) {
       if (loading.signal.aborted) return;
@@ -179,16 +180,23 @@ export class DamagePanel {
 
   #tell() {
     const mask = this.#mask, { attempt } = this.#of;
-    setText(this.state, text("damage.share", { share: shareWords(mask.share) }));
+    const share = this.#isLost && !mask.isChanged ? attempt.result.params.repair.share : mask.share;
+    setText(this.state, text("damage.share", { share: shareWords(share) }));
     setAttribute(this.threshold, "aria-valuetext", `${this.thresholdValue.textContent}, ${this.state.textContent}`);
     this.undo.disabled = !mask.canUndo;
     this.redo.disabled = !mask.canRedo;
     this.reset.disabled = this.send.disabled = !mask.isChanged;
     const size_ = size(mask.width, mask.height);
     setText(this.note, [
-      mask.isChanged ? text("damage.honest") : text(attempt.result.params?.repair && mask.count ? "damage.unchanged" : "damage.nothing"),
+      text(this.#words(mask, attempt)),
       mask.share > MUCH && text("damage.much"), this.#factor > 1 && text("damage.reduced", { size: size_ }),
     ].filter(Boolean).join(" "));
+  }
+
+  #words(mask, attempt) {
+    if (this.#isLost) return "damage.lost";
+    if (mask.isChanged) return "damage.honest";
+    return attempt.result.params?.repair && mask.count ? "damage.unchanged" : "damage.nothing";
   }
 
   #undo() {

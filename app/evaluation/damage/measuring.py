@@ -63,6 +63,7 @@ class DamageMeasurement:
         self.repaired_all, self.repaired_where_drawn = PooledPsnr(), PooledPsnr()
         self.changed_outside = 0  # pixels; more than none is a fault
         self.undamaged: dict[Repair, dict[str, float]] = {mode: {} for mode in THRESHOLDS}  # photo -> share marked
+        self.filled: dict[Repair, dict[str, float]] = {mode: {} for mode in THRESHOLDS}  # the same with the rims
         self.examples: list[Example] = []
 
     def run(self) -> None:
@@ -80,7 +81,9 @@ class DamageMeasurement:
             self._say(0.8 + 0.2 * number / len(self._photos), f"looking for damage in {name}, which has none")
             probability = find_damage(self._networks.segmentation, photo, lambda fraction: True)
             for mode, threshold in THRESHOLDS.items():
-                self.undamaged[mode][name] = float(make_mask(probability, threshold).mean())
+                marked = make_mask(probability, threshold)
+                self.undamaged[mode][name] = float(marked.mean())
+                self.filled[mode][name] = float(with_halo(photo, marked).mean())
 
     def _say(self, share: float, words: str) -> None:
         if not self._on_step(share, words):

@@ -154,7 +154,11 @@ def _undamaged(measured: DamageMeasurement) -> FigureTable:
         worst = max(shares, key=lambda name: shares[name])
         mean = sum(shares.values()) / len(shares)
         untouched = sum(share == 0.0 for share in shares.values())
-        rows.append((mode.value, 100 * mean, 100 * shares[worst], worst, untouched))
-    words = "What is marked on the photos as they are. A photo without marks comes back byte for byte."
-    columns = ("repair", "mean_percent", "worst_percent", "worst", "untouched_photos")
+        filled = 100 * sum(measured.filled[mode].values()) / len(shares)
+        rows.append((mode.value, 100 * mean, 100 * shares[worst], worst, untouched, filled))
+    words = (
+        "What is marked on the photos as they are, and what is filled, which takes the rims of marks along. A photo "
+        "without marks comes back byte for byte."
+    )
+    columns = ("repair", "mean_percent", "worst_percent", "worst", "untouched_photos", "mean_filled_percent")
     return FigureTable("undamaged", "Undamaged photos", words, columns, tuple(rows))

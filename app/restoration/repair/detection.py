@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from app.errors import Cancelled, OutOfMemory
 from app.images import Pixels
-from app.images.damage_layer import damage_reduction
 from app.images.samples import eight_bit
+from app.options import damage_reduction
 from app.restoration.device_errors import is_out_of_memory
 from app.restoration.device_memory import release_memory
 from app.restoration.repair.segmentation_network import MULTIPLE, probabilities
