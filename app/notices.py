@@ -50,6 +50,7 @@ class NoticeKind(enum.StrEnum):
     DAMAGED = "damaged"
     DAMAGED_DETAIL = "damaged_detail"
     DAMAGED_ROWS = "damaged_rows"
+    PALETTE_DAMAGED = "palette_damaged"
     END_MARK_MISSING = "end_mark_missing"
     DEPTH_LOST = "depth_lost"
     EMPTY_TRANSPARENCY = "empty_transparency"

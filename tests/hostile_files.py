@@ -49,6 +49,13 @@ def png_with_bad_sum() -> bytes:
     return bytes(data)
 
 
+def png_with_impossible_header() -> bytes:
+    """A PNG whose header says 3 bits a channel, which the checksum contradicts too."""
+    data = bytearray(make.KINDS["png rgb"]())
+    data[24] = 3
+    return bytes(data)
+
+
 def png_with_bad_pixels() -> bytes:
     """A PNG whose packed pixels are overwritten in the middle."""
     data = bytearray(make.KINDS["png rgb"]())
@@ -160,7 +167,7 @@ HOSTILE: dict[str, HostileCase] = {
     "png header cut": _broken(lambda: make.KINDS["png rgb"]()[:25], "cut.png"),
     "png cut": _broken(lambda: half("png rgb"), "cut.png", "decode"),
     "png 16 bit cut": _broken(lambda: half("png16 rgb"), "cut16.png", "decode"),
-    "png header sum wrong": _broken(png_with_bad_sum, "sum.png"),
+    "png header impossible": _broken(png_with_impossible_header, "header.png"),
     "png with rows missing": _broken(png_lying, "rows.png", "decode"),
     "png pixels overwritten": _broken(png_with_bad_pixels, "holes.png", "decode"),
     "jpeg scan bomb": HostileCase(lambda: scan_bomb(500), "scans.jpg", 422, "too_many_scans"),
@@ -200,6 +207,7 @@ ODD_BUT_GOOD: dict[str, make.Maker] = {
     "jpeg with a broken profile": lambda: make.jpeg(icc_profile=b"no profile" * 30),
     "jpeg with a profile for cmyk": lambda: make.jpeg(icc_profile=make.matrix_profile(make.P3, 2.2, b"CMYK")),
     "png with a broken profile": lambda: make.saved(make.rgb_image(), "PNG", icc_profile=b"no profile" * 30),
+    "png with a wrong sum of its header": png_with_bad_sum,
     "png with a text bomb": lambda: png_with_bomb(b"zTXt", b"Comment\0\0"),
     "png with a profile bomb": lambda: png_with_bomb(b"iCCP", b"icc\0\0"),
     "png frames without end": lambda: make.saved(

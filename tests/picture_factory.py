@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from app.images import Picture, colour
+from app.images.metadata import exif, exif_writing
 
 WIDTH, HEIGHT = 24, 16
 P3 = [(0.680, 0.320), (0.265, 0.690), (0.150, 0.060)]
@@ -123,16 +124,29 @@ def tiff(array: NDArray[Any], **options: Any) -> bytes:
 
 def exif_block(orientation: int = 1, *, gps: bool = False, order: str = "<", thumbnail: bytes = b"") -> bytes:
     """An EXIF block with maker, orientation, pixel sizes, and if asked GPS and a thumbnail."""
-    exif = Image.Exif()
-    exif.endian = order
-    exif[0x010F] = "Camera Works"
-    exif[0x0112] = orientation
-    exif[0x8769] = {0x9003: "2020:01:02 03:04:05", 0xA002: WIDTH, 0xA003: HEIGHT, 0x927C: b"maker note"}
+    block = Image.Exif()
+    block.endian = order
+    block[0x010F] = "Camera Works"
+    block[0x0112] = orientation
+    block[0x8769] = {0x9003: "2020:01:02 03:04:05", 0xA002: WIDTH, 0xA003: HEIGHT, 0x927C: b"maker note"}
     if gps:
-        exif[0x8825] = {1: "N", 2: (48.0, 51.0, 29.5), 3: "E", 4: (2.0, 17.0, 40.0)}
-    data = exif.tobytes()
+        block[0x8825] = {1: "N", 2: (48.0, 51.0, 29.5), 3: "E", 4: (2.0, 17.0, 40.0)}
+    data = block.tobytes()
     data = data.removeprefix(b"Exif\0\0")
     return _with_thumbnail(data, thumbnail, order) if thumbnail else data
+
+
+def exif_of(main: dict[int, int | str], photo: dict[int, int] | None = None, index: str = "") -> bytes:
+    """An EXIF block of IFD0 and, if they are given, of the Exif directory and the interoperability index."""
+    block = exif.Exif()
+    for tag, value in main.items():
+        block.main[tag] = (
+            exif.Value(exif.ASCII, value.encode() + b"\0") if isinstance(value, str) else block.shorts(value)
+        )
+    block.photo |= {tag: block.shorts(number) for tag, number in (photo or {}).items()}
+    if index:
+        block.interop |= {1: exif.Value(exif.ASCII, index.encode() + b"\0"), 2: exif.Value(exif.UNDEFINED, b"0100")}
+    return exif_writing.serialized(block) or b""
 
 
 def _with_thumbnail(block: bytes, thumbnail: bytes, order: str) -> bytes:

@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from PIL import Image
 
 from app.errors import RestoreError
 from app.images import ImageLimits, Picture, read_header
-from app.images.decode import decode_file
+from app.images.decode import DecodeOptions, decode_file
+from app.images.decode.channels import turn
 from app.images.jpeg_segments import inspect
+from app.images.metadata import exif, exif_writing
 from tests import picture_factory as make
 from tests.timing import allowed
 
@@ -204,3 +207,65 @@ def test_jpegs_of_other_kinds_are_refused_by_their_kind(position: int, value: in
     with pytest.raises(RestoreError, match=word) as caught:
         read_header(tmp_path / "photo", LIMITS)
     assert caught.value.code == "unsupported_depth"
+
+
+# EXIF that the plugin of an AVIF cannot read, or not write anew.
+
+
+def avif_with(block: bytes, orientation: int, **options: Any) -> bytes:
+    """An AVIF with a block, which its encoder does not touch, beside boxes that turn it."""
+    silent = make.exif_of({0x010F: "x" * 200})
+    said = exif.parse(silent)
+    said.main[0x0112] = said.shorts(orientation)
+    data = make.saved(make.rgb_image(), "AVIF", quality=95, exif=exif_writing.serialized(said), **options)
+    start = data.index(b"\0\0\0\x06Exif\0\0") + 4  # the payload: a count of bytes to pass over, and the mark
+    length = len(silent) + 6
+    assert data[start:].startswith(b"Exif\0\0II*\0")
+    return data[:start] + (b"Exif\0\0" + block).ljust(length, b"\0")[:length] + data[start + length :]
+
+
+def odd_resolution(kind: int, data: bytes) -> bytes:
+    block = exif.parse(make.exif_of({0x010F: "Camera Works"}))
+    block.main[0x011A] = exif.Value(kind, data)
+    return exif_writing.serialized(block) or b""
+
+
+ODD_EXIF = {
+    "no mark": b"XXXX" + make.exif_of({0x010F: "Camera Works"})[4:],
+    "the head of a JPEG segment before it": b"\xff\xe1\x01\x00Exif\0\0" + make.exif_of({0x010F: "Camera Works"}),
+    "a text for a resolution": odd_resolution(exif.ASCII, b"300 dpi\0"),
+    "a resolution that is no number": odd_resolution(exif.DOUBLE, struct.pack("<d", float("nan"))),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_EXIF)
+@pytest.mark.parametrize("orientation", [1, 3, 6, 7])
+def test_no_exif_fails_an_avif(kind: str, orientation: int, tmp_path: Path) -> None:
+    xmp = make.XMP.replace(b"tiff:Orientation", b"tiff:Nothing")
+    picture = decoded(tmp_path, avif_with(ODD_EXIF[kind], orientation, xmp=xmp))
+    header = read_header(tmp_path / "photo", LIMITS)
+    expected = turn(make.photo(), orientation)
+    assert (header.width, header.height) == (picture.width, picture.height)
+    assert picture.rgb.shape == expected.shape
+    assert np.abs(picture.rgb.astype(int) - expected).mean() < 6
+    is_left_out = orientation != 1 or "resolution" not in kind  # the plugin writes it anew where it has to add a turn
+    assert sentences(picture) == ["Data beside the photo's pixels is broken and was left out."] * is_left_out
+    assert b"Grandmother" in (picture.xmp or b"")
+
+
+def test_an_avif_that_is_cut_off_too_keeps_what_is_there(tmp_path: Path) -> None:
+    data = avif_with(ODD_EXIF["no mark"], 6)
+    (tmp_path / "photo").write_bytes(data[:-20])
+    with pytest.raises(RestoreError, match="cut off"):
+        decode_file(tmp_path / "photo", LIMITS)
+    picture = decode_file(tmp_path / "photo", LIMITS, DecodeOptions(keep_partial=True))
+    assert (picture.width, picture.height) == (make.HEIGHT, make.WIDTH)
+    assert any("broken" in sentence for sentence in sentences(picture))
+
+
+def test_a_broken_avif_with_exif_is_still_refused(tmp_path: Path) -> None:
+    data = avif_with(ODD_EXIF["no mark"], 6)
+    (tmp_path / "photo").write_bytes(data.replace(b"av1C", b"xxxx"))
+    with pytest.raises(RestoreError) as caught:
+        decode_file(tmp_path / "photo", LIMITS)
+    assert caught.value.code == "undecodable_image"

@@ -17,10 +17,12 @@ from isal import isal_zlib
 from PIL import Image, ImageCms
 
 from app.errors import RestoreError
-from app.images import ImageLimits, Picture, choose_format, deflate, encode, encode_preview
+from app.images import ImageLimits, Picture, choose_format, deflate, encode, encode_preview, fit_layers, samples
 from app.images.colour import srgb_profile
-from app.images.decode import decode_file
-from app.images.file_preview import preview_file
+from app.images.decode import DecodeOptions, decode_file
+from app.images.face_layers import FaceLayer
+from app.images.file_preview import preview_file, preview_part
+from app.images.srgb_table import rgb_to_srgb, to_srgb
 from tests import picture_factory as make
 
 LIMITS = ImageLimits()
@@ -315,3 +317,45 @@ def test_a_disk_that_is_full_a_few_bytes_too_early_fails_the_result_and_leaves_n
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert not (tmp_path / "cut").exists()
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("name", FORMATS)
+def test_greys_with_a_grey_profile_look_the_same(name: str, alpha: bool, deep: bool, tmp_path: Path) -> None:
+    source = make.tagged(picture(deep=deep, alpha=alpha, grey=True), make.grey_gamma_18())
+    result = through(tmp_path, source, name, 100)
+    assert not any("profile" in note.message for note in result.notes)
+    with Image.open(tmp_path / "result") as image:
+        profile = image.info.get("icc_profile")
+        # Pillow opens a PNG of grey with alpha of 16 bits as colours.
+        is_grey = image.mode in ("L", "LA", "I;16") or (name == "png" and deep and alpha)
+    assert profile == (make.grey_gamma_18() if is_grey else None)
+    expected, shown = rgb_to_srgb(samples.eight_bit(source.rgb), source), to_srgb(result)
+    opaque = slice(230, None)
+    assert np.abs(shown[:, opaque].astype(int) - expected[:, opaque]).mean() < 3
+    untouched = samples.eight_bit(source.rgb)[:, opaque].astype(int)
+    assert np.abs(untouched - expected[:, opaque]).mean() > 6
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("name", FORMATS)
+def test_face_layers_of_greys_are_those_of_the_file(name: str, alpha: bool, deep: bool, tmp_path: Path) -> None:
+    source = make.tagged(picture(deep=deep, alpha=alpha, grey=True), make.grey_gamma_18())
+    part = source.rgb[10:40, 230:270]
+    fitted = fit_layers([FaceLayer(0, 230, 10, part, part, np.zeros(part.shape[:2], np.uint8))], source, name)
+    encode(source, tmp_path / "result", name, 100, "keep")
+    stored = decode_file(tmp_path / "result", LIMITS, DecodeOptions(as_stored=True))
+    if stored.rgb.dtype == fitted[0].before.dtype:  # a TIFF of grey with alpha is rounded when it is written
+        difference = np.abs(stored.rgb[10:40, 230:270].astype(int) - fitted[0].before)
+        assert difference.mean() < (2 if stored.rgb.dtype == np.uint8 else 1)
+
+
+def test_a_part_of_a_grey_result_is_shown_in_the_colours_of_its_profile(tmp_path: Path) -> None:
+    source = make.tagged(picture(deep=True, grey=True), make.grey_gamma_18())
+    encode(source, tmp_path / "result", "png", 95, "keep")
+    part: Any = np.ascontiguousarray(source.rgb[:60, :90])
+    with Image.open(io.BytesIO(preview_part(part, tmp_path / "result", 400))) as image:
+        shown = np.asarray(image).astype(int)
+    assert np.abs(shown - rgb_to_srgb(samples.eight_bit(part), source)).mean() < 3

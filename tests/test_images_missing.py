@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.errors import RestoreError
-from app.images import Decoder, ImageLimits, Picture
+from app.images import Decoder, ImageLimits, Picture, read_header
 from app.images.decode import DecodeOptions, decode_file
 from tests import picture_factory as make
 
@@ -84,14 +84,13 @@ def test_a_jpeg_without_its_end_is_whole(kind: str, tmp_path: Path) -> None:
     assert sentences(decoded(tmp_path, data[:-1])) == sentences(picture)
 
 
-@pytest.mark.parametrize("end", ["cut", "ended", "zeros"])
+@pytest.mark.parametrize("end", ["cut", "zeros"])
 @pytest.mark.parametrize("kind", [kind for kind in JPEGS if kind != "progressive"])
 def test_missing_rows_of_a_jpeg_are_counted_exactly(kind: str, end: str, tmp_path: Path) -> None:
     data = JPEGS[kind]()
     whole = decoded(tmp_path, data)
-    start = data.index(b"\xff\xda") + 40
-    tail = {"cut": b"", "ended": b"\xff\xd9", "zeros": bytes(4096)}[end]
-    for length in range(start, len(data) - 40, (len(data) - start) // 14):  # before the last block, see `looks_cut`
+    tail = {"cut": b"", "zeros": bytes(4096)}[end]
+    for length in cuts(data):
         cut = data[:length].rstrip(b"\0") + tail
         detail = assert_refused(tmp_path, cut)
         picture = decoded(tmp_path, cut, keep=True)
@@ -102,6 +101,67 @@ def test_missing_rows_of_a_jpeg_are_counted_exactly(kind: str, end: str, tmp_pat
             abs(said_percent(detail) - share) <= 9 * 100 / HEIGHT
         )  # a row of blocks, where the cut fell into its last
         assert said_percent(sentences(picture)[0]) == said_percent(detail)
+
+
+def cuts(data: bytes) -> range:
+    """Lengths at which coded data is cut off: before the last block, see `looks_cut`."""
+    start = data.index(b"\xff\xda") + 40
+    return range(start, len(data) - 40, (len(data) - start) // 14)
+
+
+DAMAGED = "The file is damaged: some pixels of the photo are missing or wrong."
+
+
+@pytest.mark.parametrize("kind", [kind for kind in JPEGS if kind != "progressive"])
+def test_a_jpeg_that_lacks_bits_and_has_its_end_mark_is_damaged(kind: str, tmp_path: Path) -> None:
+    """Nothing says where bits were lost, so no share of the rows is named, and nobody is asked for the whole file."""
+    data = JPEGS[kind]()
+    for length in cuts(data):
+        detail = assert_refused(tmp_path, data[:length] + b"\xff\xd9")
+        assert detail.startswith(DAMAGED[:-1])
+        assert "whole file" not in detail
+        assert sentences(decoded(tmp_path, data[:length] + b"\xff\xd9", keep=True)) == [DAMAGED]
+
+
+@pytest.mark.parametrize("kind", ["baseline", "subsampled", "grey", "cmyk"])
+def test_a_jpeg_that_is_damaged_in_the_middle_is_not_cut_off(kind: str, tmp_path: Path) -> None:
+    data = JPEGS[kind]()
+    middle = (data.index(b"\xff\xda") + len(data)) // 2
+    damaged = data[:middle] + bytes(256) + data[middle + 256 :]
+    assert assert_refused(tmp_path, damaged).startswith(DAMAGED[:-1])
+    assert sentences(decoded(tmp_path, damaged, keep=True)) == [DAMAGED]
+
+
+def test_a_progressive_jpeg_that_lacks_a_scan_and_has_its_end_mark_is_damaged(tmp_path: Path) -> None:
+    data = JPEGS["progressive"]()
+    scans = [found.start() for found in re.finditer(b"\xff\xda", data)]
+    (note,) = sentences(decoded(tmp_path, data[: scans[4]] + b"\xff\xd9"))
+    assert note == "The file is damaged: the fine detail of all of the photo's rows is missing."
+
+
+def with_sector(data: bytes, sector: bytes) -> bytes:
+    """A JPEG one of whose sectors holds something else, from the middle of its coded data on."""
+    at = (data.index(b"\xff\xda") + len(data)) // 2 // 512 * 512
+    return data[:at] + sector + data[at + len(sector) :]
+
+
+def test_a_lost_sector_that_the_decoder_gets_over_is_told(tmp_path: Path) -> None:
+    """Too many bits are left behind it, and restart markers lead back: the decoder misses nothing."""
+    photo = Image.fromarray(make.photo(480, 360))
+    data = make.saved(photo, "JPEG", quality=97, restart_marker_rows=1)
+    picture = decoded(tmp_path, with_sector(data, bytes(512)))
+    assert sentences(picture) == [DAMAGED]
+    # Other damage that leaves all bits there cannot be seen.
+    assert decoded(tmp_path, with_sector(data, b"\x11" * 512)).notes == ()
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_long_zeros_that_flat_colours_are_coded_as_are_no_damage(progressive: bool, tmp_path: Path) -> None:
+    pixels = np.full((1200, 2000, 3), 250, np.uint8)
+    pixels[500:596, 900:1020] = make.photo(WIDTH, HEIGHT)
+    data = make.saved(Image.fromarray(pixels), "JPEG", quality=90, optimize=True, progressive=progressive)
+    assert bytes(1024) in data
+    assert decoded(tmp_path, data).notes == ()
 
 
 def test_a_jpeg_that_is_cut_at_a_restart_marker_is_not_whole(tmp_path: Path) -> None:
@@ -169,6 +229,82 @@ def test_a_png_without_its_last_bytes_or_with_wrong_sums_is_whole(kind: str, tmp
         picture = decoded(tmp_path, odd)
         np.testing.assert_array_equal(picture.rgb, whole.rgb)
         assert picture.notes == ()
+
+
+def with_wrong_sum(data: bytes, name: bytes) -> bytes:
+    """A PNG whose first chunk of a name has another checksum."""
+    at = data.index(name)
+    end = at + 4 + int.from_bytes(data[at - 4 : at], "big")
+    return data[:end] + bytes(value ^ 0xA5 for value in data[end : end + 4]) + data[end + 4 :]
+
+
+@pytest.mark.parametrize("name", [b"IHDR", b"IEND"])
+@pytest.mark.parametrize("kind", PNGS)
+def test_a_png_whose_header_or_end_has_a_wrong_sum_is_whole(kind: str, name: bytes, tmp_path: Path) -> None:
+    data = PNGS[kind]()
+    wrong = with_wrong_sum(data, name)
+    picture = decoded(tmp_path, wrong)
+    np.testing.assert_array_equal(picture.rgb, decoded(tmp_path, data).rgb)
+    assert picture.rgb.dtype == decoded(tmp_path, data).rgb.dtype
+    assert picture.notes == ()
+    (tmp_path / "photo").write_bytes(wrong)
+    header = read_header(tmp_path / "photo", LIMITS)
+    assert (header.width, header.height) == (WIDTH, HEIGHT)
+
+
+def test_a_palette_with_a_wrong_sum_is_used_and_told(tmp_path: Path) -> None:
+    data = PNGS["palette"]()
+    damaged = with_wrong_sum(data, b"PLTE")
+    doubt = "The checksum of the photo's palette is wrong; some of its colours may be wrong too."
+    picture = decoded(tmp_path, damaged)
+    np.testing.assert_array_equal(picture.rgb, decoded(tmp_path, data).rgb)
+    assert sentences(picture) == [doubt]
+    kept = sentences(decoded(tmp_path, damaged[: len(data) * 3 // 4], keep=True))  # packed again
+    assert len(kept) == 2
+    assert doubt in kept
+
+
+def test_a_suggested_palette_with_a_wrong_sum_says_nothing_of_the_colours(tmp_path: Path) -> None:
+    data = PNGS["rgb"]()
+    palette = with_wrong_sum(make.chunk(b"PLTE", bytes(range(48))), b"PLTE")
+    picture = decoded(tmp_path, data[:33] + palette + data[33:])
+    np.testing.assert_array_equal(picture.rgb, make.photo(WIDTH, HEIGHT))
+    assert picture.notes == ()
+
+
+def with_header(data: bytes, **changed: int) -> bytes:
+    """A PNG with another header, under the checksum of the one it had."""
+    fields = dict(zip(HEADER, struct.unpack(">IIBBBBB", data[16:29]), strict=True)) | changed
+    return data[:16] + struct.pack(">IIBBBBB", *fields.values()) + data[29:]
+
+
+HEADER = ("width", "height", "depth", "kind", "compression", "filters", "interlaced")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"width": WIDTH - 8},
+        {"width": WIDTH + 8},
+        {"height": HEIGHT - 16},
+        {"height": HEIGHT + 16},
+        {"depth": 16},
+        {"kind": 0},
+        {"kind": 6},
+        {"interlaced": 1},
+    ],
+)
+def test_a_damaged_header_that_the_pixels_contradict_is_refused(changed: dict[str, int], tmp_path: Path) -> None:
+    for kind in ("rgb", "palette"):
+        data = PNGS[kind]()
+        if changed.get("kind") == 0 and kind == "palette":
+            continue  # grey of as many bits: only the palette, which is there, speaks against it
+        assert_refused(tmp_path, with_header(data, **changed))
+
+
+@pytest.mark.parametrize("changed", [{"depth": 3}, {"kind": 1}, {"compression": 1}, {"filters": 2}, {"width": 0}])
+def test_a_header_that_no_png_can_have_is_refused(changed: dict[str, int], tmp_path: Path) -> None:
+    assert_refused(tmp_path, with_header(PNGS["rgb"](), **changed))
 
 
 def test_a_png_with_wrong_pixels_says_so(tmp_path: Path) -> None:

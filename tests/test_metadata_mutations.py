@@ -68,7 +68,7 @@ def mutants(good: bytes, count: int) -> Iterator[bytes]:
 def upright_exif(data: bytes) -> bytes | None:
     block = exif.parse(data)
     exif_rules.drop_odd_resolution(block)
-    exif_rules.make_upright(block, exif.orientation(data), 24, 16)
+    exif_rules.make_upright(block, exif.stated_orientation(data) or 1, 24, 16)
     exif_rules.dpi(block)
     exif_rules.drop_unmovable_note(block)
     return exif_writing.serialized(block)

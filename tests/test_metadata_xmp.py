@@ -317,3 +317,11 @@ def test_a_packet_survives_each_format(output_format: str, tmp_path: Path) -> No
     encode(Picture(make.photo(), xmp=packet(body)), tmp_path / "result", output_format, 90, "keep")
     again = decode_file(tmp_path / "result", LIMITS)
     assert reread(again.xmp).properties[xmp.DC, "title"].first_text() == "Am See & Ufer äöü"
+
+
+@pytest.mark.parametrize("encoding", ["no-such-thing", "rot13", "utf-7", "idna"])
+def test_an_encoding_that_nobody_reads_costs_the_packet_and_not_the_photo(encoding: str, tmp_path: Path) -> None:
+    data = f'<?xml version="1.0" encoding="{encoding}"?>'.encode() + packet("<dc:title>Lake</dc:title>")
+    photo = decoded(tmp_path, make.jpeg(xmp=data))
+    assert photo.xmp is None
+    assert ["XMP" in note.message for note in photo.notes] == [True]

@@ -25,6 +25,9 @@ KINDS = [
     if FORMATS[name].deep or not deep
 ]
 
+# On white in numbers of another curve is not on white in sRGB.
+GREY_KINDS = [(name, alpha, deep) for name, grey, alpha, deep in KINDS if grey and not (alpha and name == "jpg")]
+
 
 def picture(width: int, height: int, *, grey: bool, alpha: bool, deep: bool, **facts: Any) -> Picture:
     """Slow ramps in both directions, and a soft edge of transparency."""
@@ -71,6 +74,16 @@ def test_a_preview_has_the_colours_of_the_results_profile(name: str, tmp_path: P
     np.testing.assert_allclose(found, expected, atol=12)
     untagged = seen(encode_preview(dataclasses.replace(source, srgb_table=None), 60))
     assert np.abs(untagged - expected).max() > 40
+
+
+@pytest.mark.parametrize(("name", "alpha", "deep"), GREY_KINDS)
+def test_a_preview_has_the_greys_of_the_results_profile(name: str, alpha: bool, deep: bool, tmp_path: Path) -> None:
+    source = make.tagged(picture(60, 40, grey=True, alpha=alpha, deep=deep), make.grey_gamma_18())
+    encode(source, tmp_path / "result", name, 100, "keep")
+    found, expected = seen(preview_result(tmp_path / "result", 60)), seen(encode_preview(source, 60))
+    assert np.abs(found - expected).mean() < 2
+    untagged = seen(encode_preview(dataclasses.replace(source, srgb_table=None), 60))
+    assert np.abs(untagged - expected).mean() > 2
 
 
 @pytest.mark.parametrize("deep", [False, True])

@@ -53,11 +53,18 @@ class Container:
     notes: tuple[str, ...] = ()
     parts: PngFile | JpegFile | WebpFile | BoxFile | None = None
 
-    def bare(self) -> BinaryIO | None:
-        """A copy with nothing but what the pixels need, for when a plugin fails; None where no such copy is known."""
-        if self.data is None or not isinstance(self.parts, PngFile | JpegFile):
+    def bare(self) -> Container | None:
+        """The file as a copy without what may fail a plugin beside the pixels, and a note; None where none is known."""
+        parts, bare = self.parts, b""
+        if self.data is not None and isinstance(parts, PngFile | JpegFile):
+            bare = parts.bare(self.data)
+        elif self.data is not None and isinstance(parts, BoxFile):
+            parts = parts.bare()
+            bare = b"" if parts is None else parts.filled(self.data, 0)
+        if not bare:
             return None
-        return io.BytesIO(self.parts.bare(self.data))
+        notes = (*self.notes, LEFT_OUT_NOTE)
+        return dataclasses.replace(self, file=io.BytesIO(bare), parts=parts, notes=notes)
 
     def close(self) -> None:
         """Unmap the file."""

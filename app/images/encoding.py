@@ -107,7 +107,9 @@ def encode(picture: Picture, file: Path, output_format: str, quality: int, metad
 def carried_metadata(picture: Picture, name: str, metadata: str) -> Metadata:
     """What of a picture's metadata a file of the format `name` carries under a policy, and notes on the rest."""
     source = Metadata(picture.exif, picture.xmp, picture.dpi, iptc=picture.iptc, texts=picture.texts)
-    return fitted(for_result(source, picture.width, picture.height, metadata, FORMATS[name].mime), name)
+    own_space = keeps_own_space(picture, name)
+    mime = FORMATS[name].mime
+    return fitted(for_result(source, picture.width, picture.height, metadata, mime, own_space=own_space), name)
 
 
 def _losses(picture: Picture, name: str, output_format: str) -> list[str]:
@@ -143,6 +145,18 @@ def fitting_profile(picture: Picture) -> bytes | None:
     return picture.icc_profile if profile_space(picture.icc_profile) == _space(picture) else None
 
 
+def keeps_own_space(picture: Picture, name: str) -> bool:
+    """Whether a file of the format `name` carries a profile that names another space than sRGB."""
+    has_profile = fitting_profile(picture) is not None and not greys_become_srgb(picture, name)
+    return has_profile and picture.srgb_table is not None
+
+
+def greys_become_srgb(picture: Picture, name: str) -> bool:
+    """Whether a format holds these greys as colours only, to which their profile does not belong: WebP always does."""
+    as_colours = name == "webp" or (name == "avif" and picture.alpha is not None)
+    return as_colours and picture.grey and fitting_profile(picture) is not None
+
+
 def _space(picture: Picture) -> str:
     return "GRAY" if picture.grey else "RGB"
 
@@ -151,8 +165,7 @@ def _write_lossy(
     file: BinaryIO, picture: Picture, name: str, quality: int, carried: Metadata, icc_profile: bytes | None
 ) -> None:
     pixels = samples.whole(picture, alpha=name != "jpg")
-    if name == "webp" and picture.grey and icc_profile:
-        # WebP holds RGB only, so a grey profile would not fit; the greys are brought to sRGB instead.
+    if greys_become_srgb(picture, name):
         greys = pixels if pixels.ndim == 2 else pixels[..., 0]
         greys[...] = greys_to_srgb(greys, picture.srgb_table)
         icc_profile = None

@@ -9,6 +9,7 @@ from app.images.decode import DecodeOptions, decode_file
 from app.images.header import ImageLimits, open_picture
 from app.images.picture import Picture, Pixels
 from app.images.preview import PREVIEW_SIDE_PIXELS, encode_preview
+from app.images.srgb_table import profile_space
 
 _ANY_RESULT = ImageLimits(max_input_megapixels=10_000.0, max_side_pixels=1 << 20)
 
@@ -25,7 +26,8 @@ def preview_file(path: Path, limits: ImageLimits, max_side: int = PREVIEW_SIDE_P
 def preview_part(rgb: Pixels, result: Path, max_side: int) -> bytes:
     """JPEG bytes of a part of a result, (h, w, 3) RGB in the colours of the result's profile; no pixel is decoded."""
     profile = read_profile(result)
-    table = colour.srgb_table(profile, grey=False)
+    grey = profile is not None and profile_space(profile) == "GRAY"
+    table = colour.srgb_table(profile, grey=grey)
     return encode_preview(Picture(rgb, icc_profile=profile, srgb_table=table), max_side)
 
 

@@ -19,15 +19,14 @@ from app.errors import RestoreError, TooLarge, Unprocessable
 from app.images import riff_chunks
 from app.images.address_space import lacks_memory
 from app.images.bmp_header import read_masked, without_masks
-from app.images.container import LEFT_OUT_NOTE, Container, inspect
+from app.images.container import Container, inspect
 from app.images.jpeg_segments import JpegFile, Scans
-from app.images.metadata import exif
+from app.images.orientation import photo_orientation, stands_on_its_side, webp_orientation
 from app.images.png_chunks import MAX_PROFILE_BYTES
 from app.images.sniffing import HEAD_BYTES, MIME_TYPES, sniff
 from app.images.tiff_metadata import metadata_image
 from app.images.tiff_pages import TiffPages, read_pages
 
-_SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
 # Pillow brings greys of 2 and 4 bits to the full range, but leaves the transparent one as it stands in the file.
 _STEPS_OF_RAW_MODE = {"L;2": 85, "L;4": 17}
 
@@ -99,7 +98,7 @@ def _picture_header(file: BinaryIO, limits: ImageLimits) -> Header:
     with open_picture(file, limits, whole=False) as photo:
         name = format_name(photo.image)
         width, height = photo.image.size
-        if _orientation(photo.image) in _SWAPPING_ORIENTATIONS:
+        if stands_on_its_side(photo_orientation(photo.image, photo.container)):
             width, height = height, width
         return Header(name, MIME_TYPES[name], width, height)
 
@@ -111,14 +110,14 @@ def _webp_header(file: BinaryIO, limits: ImageLimits) -> Header:
             width, height = riff_chunks.webp_size(data)
             _check_size(width, height, limits)
             found = riff_chunks.inspect(data)
-            block = found.metadata(data, b"EXIF")
+            orientation = webp_orientation(found, data)
     except RestoreError:
         raise
     except Exception as error:  # what does not hold together
         raise undecodable("WEBP") from error
     if not found.has_picture:
         raise undecodable("WEBP")
-    if block is not None and exif.orientation(block) in _SWAPPING_ORIENTATIONS:
+    if stands_on_its_side(orientation):
         width, height = height, width
     return Header("WEBP", MIME_TYPES["WEBP"], width, height)
 
@@ -230,8 +229,7 @@ def _open(container: Container, name: str) -> OpenedPhoto:
         bare = container.bare()
         if bare is None:
             raise
-        bare_container = dataclasses.replace(container, file=bare, notes=(*container.notes, LEFT_OUT_NOTE))
-        return OpenedPhoto(open_plugin(bare, name), bare_container)
+        return OpenedPhoto(open_plugin(bare.file, name), bare)
 
 
 def open_plugin(file: BinaryIO, name: str) -> Image.Image:
@@ -292,12 +290,3 @@ def _check_scans(scans: Scans, limits: ImageLimits) -> None:
             "too_many_scans",
             f"This JPEG has more than {limits.max_jpeg_scans} scans; save it as an ordinary JPEG and retry.",
         )
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation without decoding pixels (Pillow's `getexif` would decode a PNG to look behind its data).
-
-    TIFF and HEIC need none: Pillow and libheif already give their size as it is when upright.
-    """
-    block = image.info.get("exif")
-    return exif.orientation(block) if isinstance(block, bytes) else 1

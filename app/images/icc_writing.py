@@ -8,17 +8,25 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
-from app.images.primaries import WIDE_PRIMARIES, Primaries
+from app.images.primaries import ADOBE_PRIMARIES, WIDE_PRIMARIES, Primaries
 
 # The sRGB curve as a parametric curve of type 3: gamma, and a, b, c, d of the specification.
 _SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
-_FULL_CURVE, _GENERAL_CURVE = 3, 4
+_POWER_CURVE, _FULL_CURVE, _GENERAL_CURVE = 0, 3, 4
+_ADOBE_GAMMA = 563 / 256
 
 
 @functools.cache
 def wide_profile() -> bytes:
     """The working space for colours that sRGB would clip."""
     return matrix_profile(WIDE_PRIMARIES, "BT.2020 primaries with the sRGB curve")
+
+
+@functools.cache
+def adobe_rgb_profile() -> bytes:
+    """What cameras call Adobe RGB, for photos that name it and bring no profile."""
+    curve = _parametric(_POWER_CURVE, _ADOBE_GAMMA)
+    return _assemble(ADOBE_PRIMARIES, "Compatible with Adobe RGB (1998)", curve)
 
 
 def matrix_profile(primaries: Primaries, name: str) -> bytes:

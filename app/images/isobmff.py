@@ -1,8 +1,8 @@
 """The boxes of AVIF and HEIF files (ISO/IEC 14496-12 and 23008-12), read only as far as the plugins keep them silent.
 
-That is: what the numbers of the main picture mean, how deep they are, which maps lie beside it, and whether its data is
-all there. The entries that are looked at are bounded all together, since tables within tables multiply; what cannot be
-understood counts as not said.
+That is: what the numbers of the main picture mean, how deep they are, whether a box turns it, which maps lie beside it,
+and whether its data is all there. The entries that are looked at are bounded all together, since tables within tables
+multiply; what cannot be understood counts as not said.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ _MAX_ENTRIES = 20_000  # of all tables together; a photo of 100 megapixels in sm
 _MAX_MISSING_BYTES = 64 * 1024 * 1024
 _CONTAINERS = {b"meta": 4, b"iprp": 0, b"ipco": 0}
 _GAIN_MAP_ITEM = b"tmap"
+_EXIF_ITEM, _NO_ITEM = b"Exif", b"free"  # the latter is a type that no reader knows, so it passes the item over
+_TURNS = (b"irot", b"imir")
 _GAIN_MAP = b"hdrgainmap"
 _DEPTH_MAPS = (b"urn:mpeg:hevc:2015:auxid:2", b"urn:mpeg:mpegb:cicp:systems:auxiliary:depth")
 
@@ -45,6 +47,9 @@ class BoxFile:
         gain_map: a map for HDR displays lies beside the picture.
         depth_map: a map of distances lies beside it.
         end: where the coded data of the items ends; beyond the end of the file when the file is cut off.
+        is_turned: a box says how the main picture is turned or mirrored, if only that it is not.
+        exif_types: where in the file the types of its EXIF items stand.
+        without_exif: copies of the file shall have no EXIF.
     """
 
     code_points: tuple[int, int] | None = None
@@ -53,20 +58,35 @@ class BoxFile:
     gain_map: bool = False
     depth_map: bool = False
     end: int = 0
+    is_turned: bool = False
+    exif_types: tuple[int, ...] = ()
+    without_exif: bool = False
+
+    def bare(self) -> BoxFile | None:
+        """The same file, of which copies have no EXIF; None where it has none, or copies lack it already."""
+        return dataclasses.replace(self, without_exif=True) if self.exif_types and not self.without_exif else None
 
     def is_cut(self, size: int) -> bool:
         """Whether coded data lies beyond the end of a file of this size."""
         return self.end > size
 
     def filled(self, data: Data, filler: int) -> bytes:
-        """The file, with one byte in the place of all that are missing.
+        """A copy of the file, with one byte in the place of all that are missing.
+
+        EXIF that it shall not have stays in it, as an item of a type that is passed over: no offset changes so.
 
         Raises:
             ValueError: absurdly many are missing.
         """
         if self.end - len(data) > _MAX_MISSING_BYTES:
             raise ValueError("far more is missing than is there")
-        return data[:] + bytes([filler]) * (self.end - len(data))
+        whole = data[:] + bytes([filler]) * (self.end - len(data))
+        if not self.without_exif:
+            return whole
+        copy = bytearray(whole)
+        for position in self.exif_types:
+            copy[position : position + len(_NO_ITEM)] = _NO_ITEM
+        return bytes(copy)
 
 
 def inspect(data: Data) -> BoxFile:
@@ -101,6 +121,7 @@ class _Reader:
         self._left, self._entries_left = _MAX_BOXES, _MAX_ENTRIES
         self._primary = 0
         self._items: dict[int, bytes] = {}
+        self._exif_types: list[int] = []
         self._properties: list[Box] = []
         self._owned: dict[int, list[int]] = {}
         self._references: list[tuple[bytes, int, list[int]]] = []
@@ -125,6 +146,7 @@ class _Reader:
     def facts(self) -> BoxFile:
         """What was read, for the main picture."""
         mine = self._properties_of(self._primary)
+        is_turned = any(box.name in _TURNS for box in mine)
         if self._items.get(self._primary) == b"grid":  # what is not said of the whole is said of its tiles
             tiles = [to for kind, source, to in self._references if kind == b"dimg" and source == self._primary]
             mine += self._properties_of(tiles[0][0]) if tiles and tiles[0] else []
@@ -137,6 +159,8 @@ class _Reader:
             _GAIN_MAP_ITEM in self._items.values() or any(_GAIN_MAP in text for text in maps),
             any(text.startswith(_DEPTH_MAPS) for text in maps),
             self._end,
+            is_turned,
+            tuple(self._exif_types),
         )
 
     def _properties_of(self, item: int) -> list[Box]:
@@ -177,6 +201,8 @@ class _Reader:
                 identity = struct.unpack_from(">I" if wide else ">H", self._data, entry.start + 4)[0]
                 kind = entry.start + (10 if wide else 8)
                 self._items[identity] = self._data[kind : kind + 4]
+                if self._items[identity] == _EXIF_ITEM:
+                    self._exif_types.append(kind)
 
     def _associations(self, box: Box) -> None:
         version, wide_index = self._data[box.start], self._data[box.start + 3] & 1

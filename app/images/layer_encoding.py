@@ -14,7 +14,7 @@ import cv2
 
 from app.errors import Unprocessable
 from app.images import samples
-from app.images.encoding import choose_format
+from app.images.encoding import choose_format, greys_become_srgb
 from app.images.face_layers import MAX_FILE_BYTES, MAX_LAYERS, FaceLayer, save_layers
 from app.images.formats import FORMATS
 from app.images.picture import Picture, Pixels
@@ -62,7 +62,7 @@ def _written(pixels: Pixels, layer: FaceLayer, picture: Picture, name: str) -> P
     if name == "jpg" and picture.alpha is not None:
         alpha = picture.alpha[layer.top : layer.top + layer.height, layer.left : layer.left + layer.width]
         pixels = samples.on_white(samples.eight_bit(pixels), samples.eight_bit(alpha))
-    if name == "webp" and picture.grey and picture.icc_profile:  # see `encode`: such greys are brought to sRGB
+    if greys_become_srgb(picture, name):
         pixels = greys_to_srgb(samples.eight_bit(pixels), picture.srgb_table)
     return pixels
 

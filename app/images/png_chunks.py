@@ -27,6 +27,9 @@ MIN_CHUNK_BYTES = 12
 _NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # bits of each kind of colours
+_PALETTE_KIND = 3
+_MAX_SIDE = 0x7FFFFFFF
 _LENGTHS = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4, b"pHYs": 9, b"acTL": 8}
 _TRANSPARENCY_LENGTHS = {0: 2, 2: 6}
 # Pillow puts texts beside its own facts under their keyword, and would take these for its own.
@@ -52,6 +55,9 @@ _MANY_LEFT_OUT = say(
 )
 _DAMAGED = "The photo's {part} data is damaged (its checksum is wrong) and was left out."
 _TOO_SHORT = "The photo's {part} data is damaged (it is too short) and was left out."
+_PALETTE_DAMAGED = say(
+    NoticeKind.PALETTE_DAMAGED, "The checksum of the photo's palette is wrong; some of its colours may be wrong too."
+)
 Data = mmap.mmap | bytes
 
 
@@ -69,7 +75,34 @@ class Chunk:
 
     def is_intact(self, data: Data) -> bool:
         """Whether its checksum fits."""
-        return zlib.crc32(data[self.start + 4 : self.end - 4]) == int.from_bytes(data[self.end - 4 : self.end], "big")
+        return self._sum(data) == data[self.end - 4 : self.end]
+
+    def needs_repair(self, data: Data) -> bool:
+        """Whether it is one that no plugin reads with a wrong checksum and no photo does without; pixels are not."""
+        is_needed = self.name[:1].isupper() and self.name != b"IDAT" and self.end <= len(data)
+        return is_needed and not self.is_intact(data) and (self.name != b"IHDR" or self._is_header(data))
+
+    def content(self, data: Data) -> bytes:
+        """The whole chunk, with its checksum made right where it needs that."""
+        whole = data[self.start : self.end]
+        return whole[:-4] + self._sum(data) if self.needs_repair(data) else whole
+
+    def _sum(self, data: Data) -> bytes:
+        return zlib.crc32(data[self.start + 4 : self.end - 4]).to_bytes(4, "big")
+
+    def _is_header(self, data: Data) -> bool:
+        """Whether it says what the header of a PNG can say."""
+        body = self.body(data)
+        if len(body) != 13:
+            return False
+        width, height, depth, kind, compression, filters, interlaced = struct.unpack(">IIBBBBB", body)
+        return (
+            0 < width <= _MAX_SIDE
+            and 0 < height <= _MAX_SIDE
+            and depth in _DEPTHS.get(kind, ())
+            and (compression, filters) == (0, 0)
+            and interlaced <= 1
+        )
 
 
 @dataclasses.dataclass
@@ -78,10 +111,11 @@ class PngFile:
 
     Attributes:
         kept: the chunks that a plugin may see.
-        is_plain: these are all chunks of the file.
+        is_plain: these are all chunks of the file, as they stand in it.
         encoding: what the colour chunks say; None when they say nothing, or a profile decides.
         notes: what was left out.
         frames: pictures of an animation, or 1.
+        is_header_doubtful: its checksum is wrong, so that only the pixels can tell whether it is right.
     """
 
     kept: list[Chunk]
@@ -89,15 +123,16 @@ class PngFile:
     encoding: ColourEncoding | None
     notes: tuple[str, ...]
     frames: int
+    is_header_doubtful: bool = False
 
     def cleaned(self, data: Data) -> bytes:
         """A PNG of the kept chunks."""
-        return SIGNATURE + b"".join(data[chunk.start : chunk.end] for chunk in self.kept)
+        return SIGNATURE + b"".join(chunk.content(data) for chunk in self.kept)
 
     def bare(self, data: Data) -> bytes:
         """A PNG of nothing but what the pixels need."""
         needed = (chunk for chunk in self.kept if chunk.name in _NEEDED)
-        return SIGNATURE + b"".join(data[chunk.start : chunk.end] for chunk in needed)
+        return SIGNATURE + b"".join(chunk.content(data) for chunk in needed)
 
 
 def chunks(data: Data) -> Iterator[Chunk]:
@@ -133,7 +168,9 @@ def inspect(data: Data, *, whole: bool) -> PngFile:
             kept.append(chunk)
         else:
             dropped += 1
-    return PngFile(kept, dropped == 0, judge.encoding(), tuple(judge.notes), judge.frames)
+    is_plain = dropped == 0 and not judge.repaired
+    header = b"IHDR" in judge.repaired
+    return PngFile(kept, is_plain, judge.encoding(), tuple(judge.notes), judge.frames, header)
 
 
 class _Judge:
@@ -146,6 +183,7 @@ class _Judge:
         self._critical: set[bytes] = set()
         self._text_budget = _MAX_TEXTS_BYTES
         self._colour: dict[bytes, bytes] = {}
+        self.repaired: set[bytes] = set()
         self.notes: list[str] = []
         self.frames = 1
 
@@ -156,6 +194,10 @@ class _Judge:
         if chunk.name in self._critical or len(self._critical) == _MAX_CRITICAL:
             return False
         self._critical.add(chunk.name)
+        if chunk.needs_repair(self._data):
+            self.repaired.add(chunk.name)
+            if chunk.name == b"PLTE" and self._kind == _PALETTE_KIND:
+                self.notes.append(_PALETTE_DAMAGED)
         return True
 
     def keeps(self, chunk: Chunk) -> bool:

@@ -76,6 +76,7 @@ def srgb_values(light: Light) -> Light:
 
 SRGB_PRIMARIES = Primaries((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
 P3_PRIMARIES = Primaries((0.680, 0.320), (0.265, 0.690), (0.150, 0.060))
+ADOBE_PRIMARIES = Primaries((0.64, 0.33), (0.21, 0.71), (0.15, 0.06))
 WIDE_PRIMARIES = Primaries((0.708, 0.292), (0.170, 0.797), (0.131, 0.046))
 # Code points of ITU-T H.273, table 2.
 BY_CODE = {

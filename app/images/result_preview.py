@@ -22,6 +22,7 @@ from app.images.header import quiet_pillow, undecodable
 from app.images.picture import Picture
 from app.images.preview import encode_preview
 from app.images.riff_chunks import webp_size
+from app.images.srgb_table import profile_space
 
 _FORMATS = ("JPEG", "PNG", "TIFF", "AVIF")
 _WEBP_HEAD_BYTES, _FIRST_CHUNK = 64, 12
@@ -69,7 +70,9 @@ def preview_result(path: Path, max_side: int) -> bytes:
 def _preview(small: NDArray[np.uint8], profile: bytes | None, max_side: int) -> bytes:
     """JPEG bytes of (h, w, 1 to 4) uint8: grey or RGB, and maybe alpha."""
     alpha = small[..., -1].copy() if small.shape[2] in (2, 4) else None
-    pixels = small[..., 0] if small.shape[2] < 3 else small[..., :3]
+    # Pillow opens a PNG of grey with alpha of 16 bits as colours.
+    is_grey = small.shape[2] < 3 or (profile is not None and profile_space(profile) == "GRAY")
+    pixels = small[..., 0] if is_grey else small[..., :3]
     plain = colour.normalize_color(np.ascontiguousarray(pixels), "L" if pixels.ndim == 2 else "RGB", profile)
     rgb: Any = plain.pixels if plain.pixels.ndim == 3 else np.repeat(plain.pixels[..., None], 3, axis=2)
     table = colour.srgb_table(plain.icc_profile, grey=False)

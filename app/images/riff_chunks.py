@@ -46,6 +46,7 @@ class WebpFile:
         size: the length of the file.
         lacks_pixels: the data of the first picture reaches beyond the file.
         lacks_metadata: the header speaks of metadata that is not there.
+        flags: what the header says of the file; 0 for a file that begins with its picture.
     """
 
     is_whole: bool
@@ -53,6 +54,7 @@ class WebpFile:
     size: int
     lacks_pixels: bool
     lacks_metadata: bool
+    flags: int = 0
 
     @property
     def has_picture(self) -> bool:
@@ -60,8 +62,15 @@ class WebpFile:
         return any(chunk.name in _PIXELS for chunk in self.kept)
 
     def metadata(self, data: Data, name: bytes) -> bytes | None:
-        """The body of a whole metadata chunk, EXIF or XMP."""
+        """The body of a whole metadata chunk, `EXIF` or `XMP `, whether or not the header speaks of it."""
         return next((data[chunk.start + 8 : chunk.end] for chunk in self.kept if chunk.name == name), None)
+
+    def shown_metadata(self, data: Data, name: bytes) -> bytes | None:
+        """The same of a chunk that the file's header speaks of; for libwebp, and so for browsers, no other is there."""
+        end = _claimed_bytes(data)
+        chunk = next((chunk for chunk in self.kept if chunk.name == name and chunk.end <= end), None)
+        is_shown = chunk is not None and self.flags & _METADATA[name]
+        return data[chunk.start + 8 : chunk.end] if chunk is not None and is_shown else None
 
     def closed(self, data: Data, filler: int) -> bytes:
         """A still WebP of the first picture alone, what is missing of it filled with one byte.
@@ -110,12 +119,17 @@ def inspect(data: Data) -> WebpFile:
             kept.append(chunk)
         found = found or name in _PIXELS
         position = chunk.end + length % 2
-    claimed = 8 + int.from_bytes(data[4:8], "little")
     lacks_pixels = not found or any(chunk.end > size for chunk in kept)
     flags = data[kept[0].start + 8] if kept and kept[0].name == b"VP8X" and size > kept[0].start + 8 else 0
     names = {chunk.name for chunk in kept}
     lacks_metadata = any(flags & flag and name not in names for name, flag in _METADATA.items())
-    return WebpFile(claimed <= size and position <= size + 1, kept, size, lacks_pixels, lacks_metadata)
+    is_whole = _claimed_bytes(data) <= size and position <= size + 1
+    return WebpFile(is_whole, kept, size, lacks_pixels, lacks_metadata, flags)
+
+
+def _claimed_bytes(data: Data) -> int:
+    """How long the file should be."""
+    return 8 + int.from_bytes(data[4:8], "little")
 
 
 def _chunk_bytes(data: Data, chunk: Chunk, fill: _Fill) -> bytes:

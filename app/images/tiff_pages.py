@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
+from app.images.metadata import exif_tags
+from app.images.orientation import MAX_PACKET_BYTES, UPRIGHT, stands_on_its_side, stated_orientation
 from app.images.sniffing import raw_photo
 from app.images.tiff_directories import Directory, TiffReader
 
@@ -26,22 +28,17 @@ _LARGEST_SIZES = 16
 
 @dataclasses.dataclass(frozen=True)
 class TiffPage:
-    """One photo of a TIFF: its directory, and its size in pixels as it is stored."""
+    """One photo of a TIFF: its directory, its size in pixels as it is stored, and its EXIF orientation, 1 to 8."""
 
     directory: Directory
     width: int
     height: int
-
-    @property
-    def orientation(self) -> int:
-        """EXIF orientation, 1 to 8."""
-        value = self.directory.number(ORIENTATION, 1)
-        return value if 1 <= value <= 8 else 1
+    orientation: int = UPRIGHT
 
     @property
     def upright_size(self) -> tuple[int, int]:
         """Width and height once upright."""
-        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
+        return (self.height, self.width) if stands_on_its_side(self.orientation) else (self.width, self.height)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +68,20 @@ def read_pages(file: BinaryIO) -> TiffPages:
         photos = [max(pages, key=lambda page: page.width * page.height)]
     if not photos:
         raise ValueError("the TIFF holds no photo")
-    return TiffPages(tuple(photos), reader.complete)
+    return TiffPages(tuple(_with_orientations(photos)), reader.complete)
+
+
+def _with_orientations(photos: Sequence[TiffPage]) -> Iterator[TiffPage]:
+    """Of a page without the tag its XMP says it; all pages together may have no more of it than one large packet."""
+    left = MAX_PACKET_BYTES
+    for page in photos:
+        value = page.directory.number(ORIENTATION, UPRIGHT)
+        orientation = value if 1 <= value <= 8 else UPRIGHT
+        entry = None if ORIENTATION in page.directory.entries else page.directory.entries.get(exif_tags.XMP)
+        if entry is not None and entry.size <= left:
+            left -= entry.size
+            orientation = stated_orientation([], [page.directory.block(exif_tags.XMP)])
+        yield dataclasses.replace(page, orientation=orientation)
 
 
 def _family(directory: Directory) -> Iterator[Directory]:

@@ -6,22 +6,27 @@ appended change exactly the pixels for which the file has no bits of its own.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.images.decode.missing import WHOLE_WITHOUT_END, Completed, Missing
-from app.images.jpeg_segments import Scans, scans
+from app.images.decode.missing import WHOLE_WITHOUT_END, Completed, Fault, Missing
+from app.images.jpeg_segments import Data, JpegFile, Scans, scans
 
 _END = b"\xff\xd9"
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 _MIN_ZERO_TAIL = 16  # zeros at the end of a file are no coded data, but room that was never written
+_LOST_SECTOR = bytes(512)
+_WRITTEN = re.compile(rb"[^\0]")
 _FILLER_BYTES = 96
 _RESTARTS = 64
 _MAX_INTERVAL_BYTES = 1 << 20
+_FILLER_GREY = 128
 _MISSING_GREYS = {"L": (128,), "RGB": (128, 128, 128), "CMYK": (127, 127, 127, 127)}
 
 
@@ -38,12 +43,66 @@ def looks_cut(image: Image.Image) -> bool:
     )
 
 
+def is_filler(pixel: NDArray[np.uint8]) -> bool:
+    """Whether a pixel (C,) is of the grey that stands for missing data, in whatever colours libtiff gives."""
+    return bool((abs(pixel.astype(np.int16) - _FILLER_GREY) <= 1).all())
+
+
+def lost_sectors(jpeg: JpegFile, data: Data) -> bool:
+    """Whether whole sectors of a file's coded pixels are zero, as where a disk or a card lost them.
+
+    The decoder finds its way again behind them, so that no bits need be missing. Flat colours may be coded as long runs
+    of zeros too, but these do not begin and end at the borders of sectors.
+    """
+    end = jpeg.scans.end
+    position = data.find(_LOST_SECTOR, jpeg.kept[-1].end, end)
+    while position >= 0:
+        written = _WRITTEN.search(data, position, end)
+        stop = written.start() if written else end
+        if position % len(_LOST_SECTOR) == 0 and stop % len(_LOST_SECTOR) == 0:
+            return True
+        position = data.find(_LOST_SECTOR, stop, end)
+    return False
+
+
 def complete(data: bytes) -> Completed | None:
     """Close a JPEG and find out what is missing; None where nothing can be decoded at all.
 
     Raises:
         Exception: whatever Pillow throws at a file that is more than cut off.
     """
+    closed = _close(data, _decoded)
+    if closed is None:
+        return None
+    missing = _missing(closed)
+    if missing is not None:
+        return Completed(closed.data, missing)
+    if not closed.found.is_ended:
+        return Completed(closed.data, None, (WHOLE_WITHOUT_END,))
+    coarse = Missing(closed.height, 0, Fault.DAMAGED, only_detail=True).note()
+    return Completed(closed.data, None, () if closed.found.is_complete else (coarse,))
+
+
+def rows_there(data: bytes, decode: Callable[[bytes], NDArray[np.uint8]]) -> int:
+    """How many rows of a stream that `decode` makes (H, W, C) pixels of have bits of their own: the first ones.
+
+    Raises what `decode` raises.
+    """
+    closed = _close(data, decode)
+    return 0 if closed is None else closed.first
+
+
+@dataclasses.dataclass(frozen=True)
+class _Closed:
+    """A stream with its end mark, its scans, its rows, and the first of these that lacks bits (or the height)."""
+
+    data: bytes
+    found: Scans
+    height: int
+    first: int
+
+
+def _close(data: bytes, decode: Callable[[bytes], NDArray[np.uint8]]) -> _Closed | None:
     found = scans(data)
     if not found.is_ended:
         data = _without_room(data)
@@ -52,18 +111,19 @@ def complete(data: bytes) -> Completed | None:
         return None
     body = data[: found.end].rstrip(b"\xff")  # half a marker, or bytes that fill up before one
     closed = body + _END
-    pixels = _decoded(closed)
-    first = min(_first_difference(pixels, _decoded(body + tail + _END)) for tail in _tails(body, found))
-    missing = _missing(found, first, len(pixels))
-    if missing is None:
-        is_coarse = found.is_ended and not found.is_complete
-        coarse = Missing(len(pixels), 0, only_detail=True).note()
-        return Completed(closed, None, (coarse,) if is_coarse else () if found.is_ended else (WHOLE_WITHOUT_END,))
-    return Completed(closed, missing)
+    pixels = decode(closed)
+    first = min(_first_difference(pixels, decode(body + tail + _END)) for tail in _tails(body, found))
+    return _Closed(closed, found, len(pixels), first)
 
 
-def _missing(found: Scans, first: int, height: int) -> Missing | None:
-    """The rows that are missing, or lack detail; scans that are not there at all leave every row without it."""
+def _missing(closed: _Closed) -> Missing | None:
+    """The rows that are missing, or lack detail; scans that are not there at all leave every row without it.
+
+    Where the stream has its end mark its bits were lost further up, and nobody knows which rows are right.
+    """
+    found, first, height = closed.found, closed.first, closed.height
+    if first < height and found.is_ended:
+        return Missing(height, None, Fault.DAMAGED)
     if found.starts_picture and first < height:
         return Missing(height, first)
     if first < height or not (found.is_complete or found.is_ended):

@@ -30,7 +30,8 @@ def looks_cut(image: Image.Image) -> bool:
 def complete(png: PngFile, data: Data) -> Completed | None:
     """Inflate what is there and pack it again with right checksums; None where not even a row is there.
 
-    Wrong checksums of the chunks do not matter: what inflates and meets the checksum of the whole is right.
+    Wrong checksums of the chunks do not matter: what inflates to the size of the photo and meets the checksum of the
+    whole is right.
     """
     width, height, depth, kind, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
     sizes = list(_row_sizes(width, height, depth * _SAMPLES[kind], interlaced=bool(interlaced)))
@@ -65,7 +66,8 @@ def _inflated(png: PngFile, data: Data, expected: int) -> tuple[bytearray, Fault
             rest = inflater.unconsumed_tail
         while not inflater.eof and rest:  # the end mark of the data, and nothing more
             if inflater.decompress(rest, _PIECE_BYTES):
-                return pixels, None  # more pixels than the photo has: whatever they are, its own are there
+                # More pixels than the photo has: its own are there, unless its size is what is wrong.
+                return pixels, Fault.DAMAGED if png.is_header_doubtful else None
             rest = inflater.unconsumed_tail
     except zlib.error:
         return pixels, Fault.DAMAGED
@@ -103,7 +105,7 @@ def _packed(png: PngFile, data: Data, pixels: bytearray) -> bytes:
         if index == names.index(b"IDAT"):
             parts.append(_chunk(b"IDAT", zlib.compress(pixels, _FAST)))
         elif chunk.name not in (b"IDAT", b"IEND"):
-            parts.append(data[chunk.start : chunk.end])
+            parts.append(chunk.content(data))
     return b"".join((*parts, _chunk(b"IEND", b"")))
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from app.errors import RestoreError
 from app.images.address_space import lacks_memory
 from app.images.decode import cut_bmp, cut_filled, cut_jpeg, cut_png
-from app.images.decode.missing import Completed, Missing
+from app.images.decode.missing import Completed, Fault, Missing
 from app.images.header import OpenedPhoto, format_name, open_plugin, undecodable
 from app.images.isobmff import BoxFile
 from app.images.jpeg_segments import JpegFile
@@ -53,7 +53,7 @@ def load_pixels(photo: OpenedPhoto, *, keep_partial: bool) -> Loaded:
             raise
     else:
         if not _looks_cut(photo):
-            return Loaded(photo.image, photo.container.file)
+            return Loaded(photo.image, photo.container.file, notes=_doubts(photo))
         completed = _complete(photo)
         if completed is None:
             raise undecodable(format_name(photo.image))
@@ -87,10 +87,18 @@ def _looks_cut(photo: OpenedPhoto) -> bool:
     if isinstance(parts, BoxFile):
         return data is not None and parts.is_cut(len(data))
     if isinstance(parts, PngFile):
-        return cut_png.looks_cut(photo.image)
+        return parts.is_header_doubtful or cut_png.looks_cut(photo.image)
     if isinstance(parts, JpegFile):
         return not (parts.scans.is_complete and parts.scans.is_ended) or cut_jpeg.looks_cut(photo.image)
     return False
+
+
+def _doubts(photo: OpenedPhoto) -> tuple[str, ...]:
+    """The note for a photo that decodes as if it were whole, though its file has lost a part."""
+    parts, data = photo.container.parts, photo.container.data
+    if isinstance(parts, JpegFile) and data is not None and cut_jpeg.lost_sectors(parts, data):
+        return (Missing(photo.image.height, None, Fault.DAMAGED).note(),)
+    return ()
 
 
 def _complete(photo: OpenedPhoto) -> Completed | None:

@@ -11,6 +11,10 @@ from app.notices import NoticeKind, Sentence, say
 WHOLE_WITHOUT_END = say(NoticeKind.END_MARK_MISSING, "The file lacks its end mark; all pixels of the photo are there.")
 
 
+class MissingPixels(Exception):
+    """A part of a photo (a strip or tile, say) is not in the file, or not whole."""
+
+
 class Fault(enum.StrEnum):
     """Why pixels are missing."""
 
@@ -54,9 +58,10 @@ class Missing:
 
     def refusal(self) -> Unprocessable:
         """The error for a photo that must be whole."""
+        better = "the whole file" if self.fault is Fault.CUT_OFF else "an intact copy of the file"
         return Unprocessable(
             "undecodable_image",
-            f"{self._sentence()}. Send the whole file, or ask with partial=keep for what is there.",
+            f"{self._sentence()}. Send {better}, or ask with partial=keep for what is there.",
         )
 
     def _sentence(self) -> str:

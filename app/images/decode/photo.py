@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -27,9 +27,11 @@ from app.images.decode.loading import complete_deep, load_pixels
 from app.images.decode.missing import Missing
 from app.images.decode.tiff import read_channels
 from app.images.header import ImageLimits, OpenedPhoto, format_name, open_pages, open_picture
+from app.images.icc_writing import adobe_rgb_profile
 from app.images.isobmff import BoxFile
 from app.images.metadata import collecting
 from app.images.metadata.rewriting import Metadata
+from app.images.orientation import photo_orientation
 from app.images.picture import NormalizedColor, Picture, Pixels
 from app.notices import PHOTO_CHANGED, NoticeKind, notices_of, say
 
@@ -72,7 +74,8 @@ def decode_file(path: Path, limits: ImageLimits, options: DecodeOptions = _DEFAU
         if photo.image.format == "TIFF":
             return _decode_page(photo, file, limits, options)
         loaded, channels = _load_channels(photo, options)
-        source = collecting.collect(photo.image, file, _size(channels), rotate=options.rotate)
+        orientation = photo_orientation(photo.image, photo.container)
+        source = collecting.collect(photo.image, file, _size(channels), orientation=orientation, rotate=options.rotate)
         picture = _picture(dataclasses.replace(photo, image=loaded), channels, source, options)
         # The further pictures of a JPEG are told apart from previews, depth and gain maps by its container.
         frames = 1 if format_name(photo.image) == "JPEG" else getattr(photo.image, "n_frames", 1)
@@ -85,7 +88,9 @@ def _decode_page(photo: OpenedPhoto, file: BinaryIO, limits: ImageLimits, option
     channels = read_channels(page, limits, photo.image.info.get("icc_profile"), keep_partial=options.keep_partial)
     # A first photo that is not in the first directory is described there all the same.
     directories = (page.directory.position,) if options.page else (page.directory.position, None)
-    source = collecting.collect(photo.image, file, _size(channels), directories, rotate=options.rotate)
+    source = collecting.collect(
+        photo.image, file, _size(channels), directories, orientation=page.orientation, rotate=options.rotate
+    )
     picture = dataclasses.replace(_picture(photo, channels, source, options), pages=len(pages.photos))
     if options.page is not None or (picture.pages == 1 and pages.complete):
         return picture
@@ -160,7 +165,9 @@ def _picture(photo: OpenedPhoto, channels: Channels, source: Metadata, options: 
         channels = dataclasses.replace(channels, alpha=None, notes=(*channels.notes, _EMPTY_ALPHA))
     if options.shrink_to is not None:
         channels = _shrunk(channels, options.shrink_to)
-    normalized = _normalize(channels, image.info.get("icc_profile"), container.encoding, options)
+    profile = image.info.get("icc_profile")
+    embedded = profile if isinstance(profile, bytes) and profile else None
+    normalized = _normalize(channels, _Colours(embedded, container.encoding, source.adobe_rgb), options)
     grey = normalized.pixels.ndim == 2
     pixels = turn(normalized.pixels, source.orientation)
     rgb: Any = np.repeat(pixels[..., None], 3, axis=2) if grey else pixels
@@ -199,16 +206,24 @@ def _shrunk(channels: Channels, side: int) -> Channels:
     return dataclasses.replace(channels, colour=smaller(channels.colour), alpha=alpha)
 
 
-def _normalize(
-    channels: Channels, icc_profile: object, encoding: ColourEncoding | None, options: DecodeOptions
-) -> NormalizedColor:
+class _Colours(NamedTuple):
+    """What a file says of its colours: by a profile, by its format's own means, and by the EXIF of a camera."""
+
+    profile: bytes | None
+    encoding: ColourEncoding | None
+    adobe_rgb: bool
+
+
+def _normalize(channels: Channels, stated: _Colours, options: DecodeOptions) -> NormalizedColor:
     """Colours for the network, by what the file says of them; results of our own keep their numbers and profile."""
-    profile = icc_profile if isinstance(icc_profile, bytes) and icc_profile else None
+    profile = stated.profile
     plain = channels.mode in ("L", "RGB")
     if options.as_stored and plain:
         return NormalizedColor(channels.colour, profile)
-    if encoding is not None and plain:
-        return colour_encoding.to_srgb(channels.colour, encoding)
+    if stated.encoding is not None and plain:
+        return colour_encoding.to_srgb(channels.colour, stated.encoding)
+    if profile is None and plain and stated.adobe_rgb:
+        profile = adobe_rgb_profile()
     if channels.colour.dtype == np.uint8:
         return colour.normalize_color(channels.colour.view(np.uint8), channels.mode, profile)
     return colour.normalize_deep(channels.colour, channels.mode, profile)

@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.errors import Unprocessable
 from app.images import alpha as alpha_channel
 from app.images import samples
 from app.images.decode.channels import DEPTH_LOST, Channels
-from app.images.decode.missing import Fault, Missing
+from app.images.decode.missing import Completed, Fault, Missing, MissingPixels
 from app.images.decode.tiff_layout import (
     CIELAB,
     CMYK,
@@ -31,8 +30,9 @@ from app.images.decode.tiff_layout import (
     read_layout,
     unsupported,
 )
+from app.images.decode.tiff_old_jpeg import whole_jpeg
 from app.images.decode.tiff_samples import scale_band, storage, to_whole, unpack
-from app.images.decode.tiff_segments import MissingPixels, Segments
+from app.images.decode.tiff_segments import Segments
 from app.images.decode.tiff_ycbcr import block_layout, to_rgb
 from app.images.header import ImageLimits
 from app.images.tiff_directories import Directory
@@ -40,7 +40,7 @@ from app.images.tiff_pages import TiffPage
 from app.notices import NoticeKind, say
 
 _ASSOCIATED, _UNASSOCIATED = 1, 2
-_COLOUR_MAP, _INK_SET, _JPEG_START, _JPEG_BYTES = 320, 332, 513, 514
+_COLOUR_MAP, _INK_SET = 320, 332
 _CMYK_INKS = 1
 _MEBIBYTE = 1 << 20
 _MEMORY_SHARE = 3  # the samples as stored, as scaled, and as a picture stand in memory at once
@@ -62,17 +62,18 @@ def read_channels(
     layout = read_layout(page)
     _check_memory(layout, limits)
     if layout.compression == OLD_JPEG:
-        return Channels(_old_jpeg(page.directory, layout), "RGB" if layout.colours == 3 else "L")
+        first = Segments(page.directory, layout).first_bytes()
+        inside = whole_jpeg(page.directory, layout, first, limits.max_jpeg_scans)
+        if inside is not None:
+            return _of_whole_jpeg(inside, layout, keep_partial=keep_partial)
+        layout = dataclasses.replace(layout, bits=8)  # it holds no other depth, and some writers do not say it
     keep_partial = keep_partial and layout.format == UNSIGNED  # the range of others hangs on all of their values
-    try:
-        if layout.photometric == YCBCR and layout.compression != JPEG:
-            blocks, missing = _gather(page.directory, block_layout(page.directory, layout), keep_partial=keep_partial)
-            channels = Channels(to_rgb(blocks, page.directory, layout), "RGB")
-        else:
-            values, missing = _gather(page.directory, layout, keep_partial=keep_partial)
-            channels = _channels(to_whole(values, layout), page.directory, layout, icc_profile)
-    except MissingPixels:
-        raise Missing(layout.height, None).refusal() from None
+    if layout.photometric == YCBCR and layout.compression not in (JPEG, OLD_JPEG):
+        blocks, missing = _gather(page.directory, block_layout(page.directory, layout), keep_partial=keep_partial)
+        channels = Channels(to_rgb(blocks, page.directory, layout), "RGB")
+    else:
+        values, missing = _gather(page.directory, layout, keep_partial=keep_partial)
+        channels = _channels(to_whole(values, layout), page.directory, layout, icc_profile)
     if missing is None:
         return channels
     return dataclasses.replace(channels, notes=(*channels.notes, missing.note()))
@@ -86,7 +87,7 @@ def _check_memory(layout: Layout, limits: ImageLimits) -> None:
 
 
 def _gather(tags: Directory, layout: Layout, *, keep_partial: bool) -> tuple[NDArray[Any], Missing | None]:
-    """(H, W, C) all samples of a page, in the type of `storage`, and what is missing. Raises `MissingPixels`."""
+    """(H, W, C) all samples of a page, in the type of `storage`, and what is missing, where that may be."""
     segments = Segments(tags, layout)
     page: NDArray[Any] = np.zeros((layout.height, layout.width, layout.samples), storage(layout))
     is_there = np.ones(layout.height, np.bool_)
@@ -95,16 +96,17 @@ def _gather(tags: Directory, layout: Layout, *, keep_partial: bool) -> tuple[NDA
             _place(page, _samples_of(segments, batch, tags), batch, layout)
         except MissingPixels:
             if not keep_partial:
-                raise
+                raise Missing(layout.height, None, segments.fault()).refusal() from None
             for index in batch:
                 _place_what_is_there(page, segments, index, tags, is_there)
-    return page, _missing(is_there)
+    page = to_rgb(page, tags, layout, (1, 1)) if segments.give_ycbcr else page
+    return page, None if is_there.all() else _missing(is_there, segments)
 
 
 def _samples_of(segments: Segments, batch: range, tags: Directory) -> NDArray[Any]:
     """(rows, W, C) the samples of a batch, scaled. Raises `MissingPixels`."""
     layout = segments.layout
-    if layout.compression in (JPEG, *FAX):
+    if layout.compression in (JPEG, OLD_JPEG, *FAX):
         return scale_band(segments.samples_of(batch), layout)
     return scale_band(unpack(segments.bytes_of(batch), layout, tags.reader.order), layout)
 
@@ -130,13 +132,16 @@ def _place_what_is_there(
     is_there[top + len(found) : top + len(target)] = False
 
 
-def _missing(is_there: NDArray[np.bool_]) -> Missing | None:
-    """Of (H,) rows that are there or not: None for all, else the first that is not, where all behind it are not too."""
-    if is_there.all():
-        return None
-    first = int(is_there.argmin())
-    is_cut = not is_there[first:].any()
-    return Missing(len(is_there), first if is_cut else None, Fault.CUT_OFF if is_cut else Fault.DAMAGED)
+def _missing(is_there: NDArray[np.bool_], segments: Segments) -> Missing:
+    """Of (H,) rows, some not there: the first that is not, where all behind it are not too and those before are right.
+
+    Damage to a JPEG spoils rows that have bits of their own as well.
+    """
+    first, fault = int(is_there.argmin()), segments.fault()
+    is_known = not is_there[first:].any()
+    if fault is Fault.DAMAGED and segments.layout.compression in (JPEG, OLD_JPEG):
+        is_known = False
+    return Missing(len(is_there), first if is_known else None, fault)
 
 
 def _place(page: NDArray[Any], values: NDArray[Any], batch: range, layout: Layout) -> None:
@@ -248,20 +253,13 @@ def _cmyk(
     return Channels(rgb, "RGB", alpha, notes)
 
 
-def _old_jpeg(tags: Directory, layout: Layout) -> NDArray[np.uint8]:
-    """The old way of JPEG in TIFF, where a whole JPEG file stands inside."""
-    start, length = tags.number(_JPEG_START, 0), tags.number(_JPEG_BYTES, 0)
-    data = tags.reader.bytes_at(start, length or tags.reader.size) if start else b""
-    if not data.startswith(b"\xff\xd8"):
-        segments = Segments(tags, layout)
-        data = segments.data(0) if segments.expected == 1 else b""
-    if not data.startswith(b"\xff\xd8"):
-        raise Unprocessable(
-            "unsupported_compression",
-            "This TIFF is compressed with old-style JPEG, which cannot be read; save it with LZW or without "
-            "compression.",
-        )
-    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-        if image.size != (layout.width, layout.height):
-            raise ValueError("the JPEG inside has another size than the page")
-        return np.asarray(image.convert("RGB" if layout.colours == 3 else "L")).copy()
+def _of_whole_jpeg(inside: Completed, layout: Layout, *, keep_partial: bool) -> Channels:
+    """The pixels of a JPEG that is the page; one that lacks some is refused, unless `keep_partial`."""
+    notes = inside.notes
+    if inside.missing is not None:
+        if not keep_partial:
+            raise inside.missing.refusal()
+        notes = (*notes, inside.missing.note())
+    mode = "RGB" if layout.colours == 3 else "L"
+    with Image.open(io.BytesIO(inside.data), formats=("JPEG",)) as image:
+        return Channels(np.asarray(image.convert(mode)).copy(), mode, notes=notes)

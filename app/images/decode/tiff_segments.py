@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,37 +11,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.images import deflate
+from app.images.decode import cut_jpeg
 from app.images.decode import tiff_wrapping as wrapping
+from app.images.decode.missing import Fault, MissingPixels
+from app.images.decode.tiff_jpeg import JpegSegments
 from app.images.decode.tiff_layout import (
     BLACK_IS_ZERO,
-    CMYK,
-    COLOURS,
     DEFLATE,
-    EXTRA_SAMPLES,
     FAX,
     JPEG,
     NO_COMPRESSION,
-    RGB,
-    YCBCR,
+    OLD_JPEG,
     Layout,
     unsupported,
 )
-from app.images.decode.tiff_ycbcr import SUBSAMPLING, subsampling
+from app.images.decode.tiff_old_jpeg import OldJpegSegments, read_shared
 from app.images.tiff_directories import Directory
-from app.images.tiff_pages import PHOTOMETRIC
 
 _STRIP_OFFSETS, _STRIP_COUNTS, _TILE_OFFSETS, _TILE_COUNTS = 273, 279, 324, 325
-_FAX_OPTIONS, _FAX4_OPTIONS, _JPEG_TABLES = 292, 293, 347
-_JPEG_BITS = 8
-_UNASSOCIATED_ALPHA = 2
+_FAX_OPTIONS, _FAX4_OPTIONS = 292, 293
+_JPEGS = (JPEG, OLD_JPEG)
 _BATCH_BYTES = 16 << 20
 _MAX_REPEATS = 4
 _MAX_WASTE = 4  # tiles may reach over the edges of the page, but not by more than this many times its size
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)).reshape(256, 8)[:, ::-1]).tobytes()
-
-
-class MissingPixels(Exception):
-    """A strip or tile is not in the file, or not whole."""
 
 
 class Segments:
@@ -49,6 +43,7 @@ class Segments:
     def __init__(self, tags: Directory, layout: Layout) -> None:
         self._tags, self.layout = tags, layout
         names = (_TILE_OFFSETS, _TILE_COUNTS) if _TILE_OFFSETS in tags.entries else (_STRIP_OFFSETS, _STRIP_COUNTS)
+        self._names = names
         self.offsets = tags.array(names[0]).astype(np.int64)
         counts = tags.array(names[1]).astype(np.int64)
         if layout.across * layout.segment_width * layout.down * layout.segment_height > (
@@ -58,7 +53,9 @@ class Segments:
         self.expected = layout.across * layout.down * layout.planes
         if self.offsets.size > self.expected:
             self.offsets = self.offsets[: self.expected]
+        self._stated = counts[: self.offsets.size].tolist()
         self.counts = self._counts(counts)
+        self._grey: tuple[bytes, int] | None = None  # the last segment that ends in grey and is whole, with its rows
         self._bytes_left = _MAX_REPEATS * tags.reader.size + _BATCH_BYTES
 
     def _counts(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -83,9 +80,29 @@ class Segments:
         data = self._tags.reader.bytes_at(int(self.offsets[index]), count)
         if not data or (needed is not None and len(data) < needed):
             raise MissingPixels
-        if self.layout.reversed_bits and self.layout.compression not in (JPEG, *FAX):
+        if self.layout.reversed_bits and self.layout.compression not in (*_JPEGS, *FAX):
             data = data.translate(_REVERSED)
         return data
+
+    def first_bytes(self) -> bytes:
+        """The bytes of the first segment, or nothing where they are not in the file."""
+        with contextlib.suppress(MissingPixels):
+            return self.data(0)
+        return b""
+
+    def fault(self) -> Fault:
+        """Why segments are missing: the file ends before one does, or else they are damaged."""
+        entry = self._tags.entries.get(self._names[0])
+        is_cut = entry is not None and entry.position + entry.size > self._tags.reader.size
+        is_cut = is_cut or any(self._is_cut(index) for index in range(self.offsets.size))
+        return Fault.CUT_OFF if is_cut else Fault.DAMAGED
+
+    def _is_cut(self, index: int) -> bool:
+        """Whether a segment reaches beyond the end of the file."""
+        count = self._stated[index] if index < len(self._stated) else 0
+        if self.layout.compression == NO_COMPRESSION:
+            count = self.layout.segment_rows(index) * self.layout.row_bytes
+        return int(self.offsets[index]) + max(count, 1) > self._tags.reader.size
 
     def batches(self) -> Iterator[range]:
         """Runs of segments of one plane that are decoded together, about 16 MiB at a time."""
@@ -112,6 +129,8 @@ class Segments:
     def rows_there(self, index: int) -> NDArray[np.uint8]:
         """(rows, row_bytes) the whole rows that are left of a segment that is not whole; none for most compressions."""
         layout = self.layout
+        if layout.compression in _JPEGS:
+            return self._jpeg_rows_there(index)
         most = layout.segment_rows(index) * layout.row_bytes
         data = b""
         if layout.compression in (NO_COMPRESSION, *DEFLATE):
@@ -123,22 +142,55 @@ class Segments:
 
     def samples_of(self, batch: range) -> NDArray[np.uint8]:
         """(rows, W, C) the samples of a batch whose compression gives samples: fax (0 and 1) and JPEG (8 bits)."""
-        layout, tags = self.layout, self._tags
-        rows = [layout.segment_rows(index) for index in batch]
+        rows = [self.layout.segment_rows(index) for index in batch]
         data = [self.data(index) for index in batch]
-        samples = layout.samples_together
-        page = wrapping.page_tags(layout.segment_width, sum(rows), samples, layout.compression, 1, rows[0])
-        if layout.compression in FAX:
-            if layout.bits != 1 or samples != 1:
-                raise unsupported(f"{FAX[layout.compression]} data that is not black and white")
-            page |= {258: wrapping.shorts(1), 266: wrapping.shorts(2 if layout.reversed_bits else 1)}
-            page |= {tag: wrapping.longs(tags.number(tag, 0)) for tag in (_FAX_OPTIONS, _FAX4_OPTIONS)}
-            return _decoded(page, data)[..., None].astype(np.uint8)
-        if layout.bits != _JPEG_BITS:
-            raise unsupported(f"JPEG data of {layout.bits} bits")
-        page |= _jpeg_tags(tags, layout)
-        values = _decoded(page, data)
-        return values[..., None] if values.ndim == 2 else values
+        return self._fax(data, rows) if self.layout.compression in FAX else self._jpegs(batch, data, rows)
+
+    def _fax(self, data: list[bytes], rows: list[int]) -> NDArray[np.uint8]:
+        layout = self.layout
+        if layout.bits != 1 or layout.samples_together != 1:
+            raise unsupported(f"{FAX[layout.compression]} data that is not black and white")
+        page = wrapping.page_tags(layout.segment_width, sum(rows), 1, layout.compression, BLACK_IS_ZERO, rows[0])
+        page |= {258: wrapping.shorts(1), 266: wrapping.shorts(2 if layout.reversed_bits else 1)}
+        page |= {tag: wrapping.longs(self._tags.number(tag, 0)) for tag in (_FAX_OPTIONS, _FAX4_OPTIONS)}
+        return _decoded(page, data)[..., None].astype(np.uint8)
+
+    @property
+    def give_ycbcr(self) -> bool:
+        """Whether the samples, once they were read, are YCbCr to which the page gives a meaning of its own."""
+        return self.layout.compression == OLD_JPEG and self._jpeg.gives_ycbcr
+
+    @functools.cached_property
+    def _jpeg(self) -> JpegSegments | OldJpegSegments:
+        if self.layout.compression == OLD_JPEG:
+            return read_shared(self._tags, self.layout, self.first_bytes())
+        return JpegSegments(self._tags, self.layout)
+
+    def _jpegs(self, batch: range, data: list[bytes], rows: list[int]) -> NDArray[np.uint8]:
+        """As `samples_of`. A decoder fills up with grey what bits are missing for, and is silent about it."""
+        streams = [self._jpeg.stream(each, count) for each, count in zip(data, rows, strict=True)]
+        values = self._jpeg.decoded(streams, rows)
+        bottom = 0
+        for index, stream, count in zip(batch, streams, rows, strict=True):
+            bottom += count
+            is_doubtful = self._is_cut(index) or cut_jpeg.is_filler(values[bottom - 1, -1])
+            if is_doubtful and (stream, count) != self._grey:  # empty tiles are all the same
+                if self._whole_rows(stream, count) < count:
+                    raise MissingPixels
+                self._grey = (stream, count)
+        return values
+
+    def _whole_rows(self, stream: bytes, rows: int) -> int:
+        """How many of its first rows a segment has bits for."""
+        return cut_jpeg.rows_there(stream, lambda tried: self._jpeg.decoded([tried], [rows]))
+
+    def _jpeg_rows_there(self, index: int) -> NDArray[np.uint8]:
+        row_bytes, rows = self.layout.row_bytes, self.layout.segment_rows(index)
+        with contextlib.suppress(MissingPixels):
+            stream = self._jpeg.stream(self.data(index), rows)
+            there = self._whole_rows(stream, rows)
+            return self._jpeg.decoded([stream], [rows])[:there].reshape(there, row_bytes)
+        return np.empty((0, row_bytes), np.uint8)
 
 
 def _inflated(data: bytes, needed: int) -> bytes:
@@ -150,25 +202,6 @@ def _inflated(data: bytes, needed: int) -> bytes:
     if len(plain) < needed:
         raise MissingPixels
     return plain
-
-
-def _jpeg_tags(tags: Directory, layout: Layout) -> dict[int, Any]:
-    """What libtiff must know to decode JPEG segments: the tables they share, and how their colours are stored."""
-    if layout.separate and layout.photometric == YCBCR:
-        raise unsupported("JPEG data of YCbCr colours in separate planes")
-    samples, grey = layout.samples_together, layout.samples_together < COLOURS[RGB]
-    colours = BLACK_IS_ZERO if grey else layout.photometric if layout.photometric in (YCBCR, CMYK) else RGB
-    page: dict[int, Any] = {PHOTOMETRIC: wrapping.shorts(colours)}
-    if samples > COLOURS[colours]:
-        if colours == CMYK or samples > COLOURS[colours] + 1:
-            raise unsupported(f"JPEG data of {samples} channels")
-        page[EXTRA_SAMPLES] = wrapping.shorts(_UNASSOCIATED_ALPHA)  # so that Pillow gives the channel whatever it is
-    if colours == YCBCR:
-        page[SUBSAMPLING] = wrapping.shorts(*subsampling(tags))
-    tables = tags.block(_JPEG_TABLES)
-    if tables:
-        page[_JPEG_TABLES] = wrapping.undefined(tables)
-    return page
 
 
 def _decoded(page: dict[int, Any], data: list[bytes]) -> NDArray[np.uint8]:

@@ -16,6 +16,8 @@ _COEFFICIENTS, _REFERENCE = 529, 532
 _RATIONAL = 5
 _DEPTHS = (8, 16)
 _LUMA = (0.299, 0.587, 0.114)
+_JPEG_RANGES = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0)
+_SAME_RANGE, _SAME_WEIGHT = 0.5, 0.002
 _NO_PREDICTOR = 1
 
 
@@ -45,9 +47,16 @@ def block_layout(tags: Directory, layout: Layout) -> Layout:
     )
 
 
-def to_rgb(blocks: NDArray[Any], tags: Directory, layout: Layout) -> NDArray[Any]:
-    """(rows, columns, samples of a block) to (H, W, 3) RGB of the same type."""
-    across, down = subsampling(tags)
+def differs_from_jpeg(tags: Directory) -> bool:
+    """Whether the page gives its YCbCr another meaning than a JPEG file does: another range, or other weights."""
+    ranges = np.subtract(_fractions(tags, _REFERENCE, _JPEG_RANGES), _JPEG_RANGES)
+    weights = np.subtract(_fractions(tags, _COEFFICIENTS, _LUMA), _LUMA)
+    return bool(np.abs(ranges).max() > _SAME_RANGE or np.abs(weights).max() > _SAME_WEIGHT)
+
+
+def to_rgb(blocks: NDArray[Any], tags: Directory, layout: Layout, block: tuple[int, int] | None = None) -> NDArray[Any]:
+    """(rows, columns, samples of a block) to (H, W, 3) RGB of the same type; `block` overrules what the page says."""
+    across, down = block or subsampling(tags)
     rgb: NDArray[Any] = np.empty((layout.height, layout.width, 3), blocks.dtype)
     for row, line in enumerate(blocks):
         luma = line[:, :-2].reshape(-1, down, across).transpose(1, 0, 2).reshape(down, -1)  # (down, W)
@@ -78,14 +87,18 @@ def _converted(luma: NDArray[Any], differences: NDArray[Any], tags: Directory) -
 
 
 def _fractions(tags: Directory, tag: int, default: tuple[float, ...]) -> tuple[float, ...]:
-    """The fractions of a tag, or the default where it is missing or says nothing usable."""
+    """The fractions (or whole numbers, as old writers put them) of a tag; the default where they are not usable."""
     entry = tags.entries.get(tag)
-    if entry is None or entry.type != _RATIONAL or entry.count != len(default):
+    if entry is None or entry.count != len(default):
         return default
-    parts = np.frombuffer(tags.block(tag), f"{tags.reader.order}u4").astype(np.float64)
-    if parts.size != 2 * len(default) or not parts[1::2].all():
+    if entry.type == _RATIONAL:
+        parts = np.frombuffer(tags.block(tag), f"{tags.reader.order}u4").astype(np.float64)
+        found = parts[::2] / parts[1::2] if parts[1::2].all() else parts[:0]
+    else:
+        found = tags.array(tag).astype(np.float64)
+    values = tuple(float(value) for value in found)
+    if len(values) != len(default) or not np.isfinite(found).all():
         return default
-    values = tuple(float(value) for value in parts[::2] / parts[1::2])
     pairs = zip(values[::2], values[1::2], strict=False)
     usable = all(values) if tag == _COEFFICIENTS else all(white > black for black, white in pairs)
     return values if usable else default

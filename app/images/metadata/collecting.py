@@ -12,8 +12,10 @@ from typing import BinaryIO
 
 from PIL import Image
 
+from app.images import riff_chunks
 from app.images.metadata import (
     exif,
+    exif_colour,
     exif_rules,
     exif_writing,
     iptc,
@@ -59,7 +61,6 @@ class _Raw:
     notes: list[str] = dataclasses.field(default_factory=list)
     directories: tuple[int | None, ...] = (None,)
     dpi: tuple[float, float] | None = None
-    orientation: int = 1
 
 
 def collect(
@@ -68,6 +69,7 @@ def collect(
     size: tuple[int, int],
     directories: tuple[int | None, ...] = (None,),
     *,
+    orientation: int = 1,
     rotate: int = 0,
 ) -> Metadata:
     """Gather the metadata of a photo.
@@ -78,6 +80,7 @@ def collect(
         size: width and height in pixels of what was decoded, before `orientation` is applied to it.
         directories: of a TIFF, offsets of the directories that describe the photo (None: the file's first one); a later
             one says what the ones before it do not.
+        orientation: of the stored pixels, 1 to 8, as the header check found it (`orientation.photo_orientation`).
         rotate: degrees clockwise that the upright picture is turned; the orientation that is returned includes them.
     """
     raw = _Raw(directories=directories)
@@ -85,8 +88,8 @@ def collect(
         _read(raw, image, file)
     except Exception:  # noqa: BLE001 - metadata never fails a photo, whatever a reader of it throws
         raw.notes.append(_partly_broken("metadata"))
-    drawn = turned_orientation(_drawn_orientation(image, raw.orientation), rotate)
-    orientation = raw.orientation = turned_orientation(raw.orientation, rotate)
+    drawn = turned_orientation(_drawn_orientation(image, orientation), rotate)
+    orientation = turned_orientation(orientation, rotate)
     block = _joined_exif(raw)
     turned = size if orientation < 5 else size[::-1]
     packet = _upright_xmp(raw, drawn, turned)
@@ -105,6 +108,7 @@ def collect(
         notes=tuple(dict.fromkeys(raw.notes)),
         iptc=data_sets,
         texts=tuple(raw.texts),
+        adobe_rgb=block is not None and exif_colour.is_adobe_rgb(block),
     )
 
 
@@ -147,8 +151,6 @@ def _add_exif(raw: _Raw, data: exif.Buffer, first_directory: int | None = None) 
 
 
 def _add_blocks(raw: _Raw, blocks: list[bytes]) -> None:
-    """Add EXIF blocks; the first one's orientation counts, as the header check has it."""
-    raw.orientation = exif.orientation(blocks[0]) if blocks else 1
     for block in blocks[:_MAX_BLOCKS]:
         _add_exif(raw, block)
 
@@ -172,7 +174,7 @@ def _read_jpeg(raw: _Raw, data: exif.Buffer) -> None:
 
 def _read_png(raw: _Raw, data: exif.Buffer) -> None:
     blocks = png_text.read_chunks(data)
-    _add_blocks(raw, blocks.exif)
+    _add_blocks(raw, blocks.exif_blocks)
     raw.packets += blocks.xmp[:_MAX_BLOCKS]
     if blocks.photoshop.startswith(b"8BIM"):
         _read_resources(raw, blocks.photoshop)
@@ -191,9 +193,6 @@ def _read_png(raw: _Raw, data: exif.Buffer) -> None:
 def _read_tiff(raw: _Raw, data: exif.Buffer) -> None:
     for offset in dict.fromkeys(exif.first_directory(data) if one is None else one for one in raw.directories):
         _add_exif(raw, data, offset)
-    stated = raw.blocks[0].main.get(tags.ORIENTATION) if raw.blocks else None
-    numbers = stated.integers(raw.blocks[0].order) if stated else ()
-    raw.orientation = numbers[0] if numbers and 1 <= numbers[0] <= 8 else 1
     for block in raw.blocks:
         _read_embedded(raw, block)
         # Its width and height are of this file's pixels; other numbers that are not known describe its kind of file.
@@ -206,8 +205,16 @@ def _read_tiff(raw: _Raw, data: exif.Buffer) -> None:
             raw.notes.append(say(NoticeKind.TIFF_TAGS_LEFT_OUT, _TIFF_TAGS, tags=names + more))
 
 
+def _read_webp(raw: _Raw, data: exif.Buffer) -> None:
+    """Also what the file's header does not speak of; its plugin would pass that over in silence."""
+    webp = riff_chunks.inspect(data)
+    block, packet = (webp.metadata(data, name) for name in (b"EXIF", b"XMP "))
+    _add_blocks(raw, [block] if block else [])
+    raw.packets += [packet] if packet else []
+
+
 def _read_info(raw: _Raw, image: Image.Image) -> None:
-    """WebP, AVIF and HEIC: their readers give the blocks; of a BMP the resolution."""
+    """AVIF and HEIC: their readers give the blocks; of a BMP the resolution."""
     block, packet = image.info.get("exif"), image.info.get("xmp")
     if isinstance(block, bytes) and block:
         _add_blocks(raw, [block])
@@ -223,6 +230,7 @@ _READERS: dict[str, Callable[[_Raw, exif.Buffer], None]] = {
     "MPO": _read_jpeg,
     "PNG": _read_png,
     "TIFF": _read_tiff,
+    "WEBP": _read_webp,
 }
 
 

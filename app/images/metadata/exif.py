@@ -249,8 +249,11 @@ def _narrowed(value: Value, order: str) -> Value:
     return Value(LONG, struct.pack(f"{order}{len(numbers)}I", *numbers))
 
 
-def orientation(data: bytes) -> int:
-    """The orientation, 1 to 8; 1 when there is none or the block is broken. Reads IFD0 only, up to that entry."""
+def stated_orientation(data: bytes) -> int | None:
+    """The orientation, 1 to 8, where the block states one; 1 for a number that means none. Reads IFD0 only.
+
+    None where the tag is missing, or the block or the entry cannot be read.
+    """
     try:
         reader = _Reader(data, MAX_BLOCK_BYTES)
         for entry in reader.entries(reader.first_directory):
@@ -259,7 +262,7 @@ def orientation(data: bytes) -> int:
                 return value[0] if value and 1 <= value[0] <= 8 else 1
     except ValueError:
         pass
-    return 1
+    return None
 
 
 def first_directory(data: Buffer) -> int:

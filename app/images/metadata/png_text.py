@@ -32,7 +32,8 @@ class PngBlocks:
     """What a PNG carries beside its picture.
 
     Attributes:
-        exif: each eXIf chunk or raw profile, from its TIFF header on. xmp: each packet.
+        exif: each eXIf chunk, from its TIFF header on. xmp: each packet.
+        exif_profiles: likewise each raw profile of EXIF, which counts after the chunks that are made for it.
         photoshop: Photoshop resources, or a bare IPTC block.
         texts: (keyword, text). too_large: keywords of texts that are larger than is read.
         dpi: pixels per inch in x and y.
@@ -41,6 +42,7 @@ class PngBlocks:
     """
 
     exif: list[bytes] = dataclasses.field(default_factory=list)
+    exif_profiles: list[bytes] = dataclasses.field(default_factory=list)
     xmp: list[bytes] = dataclasses.field(default_factory=list)
     photoshop: bytes = b""
     texts: list[tuple[str, str]] = dataclasses.field(default_factory=list)
@@ -48,6 +50,11 @@ class PngBlocks:
     dpi: tuple[float, float] | None = None
     signed: bool = False
     complete: bool = True
+
+    @property
+    def exif_blocks(self) -> list[bytes]:
+        """All EXIF, what counts more first."""
+        return self.exif + self.exif_profiles
 
 
 def read_chunks(data: Buffer) -> PngBlocks:
@@ -152,13 +159,13 @@ def _sort_profile(found: PngBlocks, kind: str, text: bytes) -> None:
         found.complete = False
         return
     if kind in ("exif", "app1") and block.startswith(b"Exif\0\0"):
-        found.exif.append(block.removeprefix(b"Exif\0\0"))
+        found.exif_profiles.append(block.removeprefix(b"Exif\0\0"))
     elif kind == "app1" and block.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
         found.xmp.append(block.partition(b"\0")[2])
     elif kind == "xmp":
         found.xmp.append(block)
     elif kind == "exif":
-        found.exif.append(block)
+        found.exif_profiles.append(block)
     elif kind in ("iptc", "8bim"):
         found.photoshop = found.photoshop or block
 

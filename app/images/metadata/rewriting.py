@@ -6,8 +6,18 @@ Metadata never fails a photo: what cannot be understood, or has no place in the 
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
-from app.images.metadata import exif, exif_rules, exif_writing, iptc, xmp_parsing, xmp_rules, xmp_writing
+from app.images.metadata import (
+    exif,
+    exif_colour,
+    exif_rules,
+    exif_writing,
+    iptc,
+    xmp_parsing,
+    xmp_rules,
+    xmp_writing,
+)
 from app.images.metadata.place import is_place_property, tells_place
 from app.notices import NoticeKind, say
 
@@ -25,6 +35,7 @@ class Metadata:
         orientation: what the source's pixels still have, 1 to 8.
         texts: keyword and text of a PNG's text chunks; a JPEG's comment has the keyword Comment.
         notes: what had to be left out, in sentences.
+        adobe_rgb: the camera says that numbers without a profile mean Adobe RGB.
     """
 
     exif: bytes | None = None
@@ -34,9 +45,12 @@ class Metadata:
     notes: tuple[str, ...] = ()
     iptc: bytes | None = None
     texts: tuple[tuple[str, str], ...] = ()
+    adobe_rgb: bool = False
 
 
-def for_result(source: Metadata, width: int, height: int, policy: str, mime: str) -> Metadata:
+def for_result(
+    source: Metadata, width: int, height: int, policy: str, mime: str, *, own_space: bool = False
+) -> Metadata:
     """What a result may carry.
 
     Args:
@@ -45,15 +59,17 @@ def for_result(source: Metadata, width: int, height: int, policy: str, mime: str
         policy: keep, strip_gps (EXIF, XMP, IPTC and texts are built again from what is known, without the place) or
             strip (nothing but the resolution).
         mime: the result's MIME type.
+        own_space: its numbers mean a space other than sRGB, which a profile in the file names.
     """
     if policy == "strip":
         return Metadata(dpi=source.dpi)
     notes: list[str] = []
     lost: list[str] = []
     anywhere = policy != "strip_gps"
+    form = _Form(width, height, mime, own_space)
     result = Metadata(
-        exif=_exif(source.exif, width, height, anywhere, notes, lost),
-        xmp=_xmp(source.xmp, (width, height, mime), anywhere, notes, lost),
+        exif=_exif(source.exif, form, anywhere, notes, lost),
+        xmp=_xmp(source.xmp, form, anywhere, notes, lost),
         dpi=source.dpi,
         iptc=source.iptc if anywhere else _iptc_without_place(source.iptc, lost),
         texts=source.texts if anywhere else _texts_without_place(source.texts, lost),
@@ -63,9 +79,16 @@ def for_result(source: Metadata, width: int, height: int, policy: str, mime: str
     return dataclasses.replace(result, notes=tuple(notes))
 
 
-def _exif(
-    data: bytes | None, width: int, height: int, anywhere: bool, notes: list[str], lost: list[str]
-) -> bytes | None:
+class _Form(NamedTuple):
+    """What a result is: its size in pixels, its MIME type, and whether it keeps a space of its own."""
+
+    width: int
+    height: int
+    mime: str
+    own_space: bool
+
+
+def _exif(data: bytes | None, form: _Form, anywhere: bool, notes: list[str], lost: list[str]) -> bytes | None:
     if not data:
         return None
     try:
@@ -73,15 +96,14 @@ def _exif(
     except ValueError:
         notes.append(say(NoticeKind.METADATA_BROKEN, _BROKEN, part="EXIF"))
         return None
-    exif_rules.set_sizes(block, width, height)
+    exif_rules.set_sizes(block, form.width, form.height)
+    exif_colour.set_colour_space(block, own_space=form.own_space)
     if not anywhere:
         lost += exif_rules.without_place(block)
     return exif_writing.serialized(block)
 
 
-def _xmp(
-    data: bytes | None, form: tuple[int, int, str], anywhere: bool, notes: list[str], lost: list[str]
-) -> bytes | None:
+def _xmp(data: bytes | None, form: _Form, anywhere: bool, notes: list[str], lost: list[str]) -> bytes | None:
     if not data:
         return None
     try:
@@ -89,7 +111,8 @@ def _xmp(
     except ValueError:
         notes.append(say(NoticeKind.METADATA_BROKEN, _BROKEN, part="XMP"))
         return None
-    xmp_rules.fit(packet, *form)
+    xmp_rules.fit(packet, form.width, form.height, form.mime)
+    xmp_rules.set_colour_space(packet, own_space=form.own_space)
     if not anywhere and xmp_rules.without_place(packet):
         lost.append("XMP that is unknown or tells the place in its texts")
     return xmp_writing.serialized(packet)

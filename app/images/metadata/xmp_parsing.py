@@ -10,7 +10,7 @@ from app.images.metadata.xmp import RDF, XML, Name, Packet, Value
 
 MAX_PACKET_BYTES = 4 * 1024 * 1024
 _MAX_DEPTH = 64
-_MAX_NODES = 100_000
+MAX_NODES = 100_000
 _ARRAYS = frozenset({(RDF, "Bag"), (RDF, "Seq"), (RDF, "Alt")})
 _DESCRIPTION: Name = (RDF, "Description")
 _VALUE: Name = (RDF, "value")
@@ -20,11 +20,12 @@ _SEPARATOR = "\x01"  # cannot stand in XML
 _SYNTAX = frozenset({"about", "ID", "nodeID", "parseType", "resource", "datatype", "bagID", "aboutEach"})
 
 
-def parse(data: bytes) -> Packet:
+def parse(data: bytes, max_nodes: int = MAX_NODES) -> Packet:
     """The properties of a packet; bytes around the XML (padding, zeros) are passed over.
 
     Raises:
-        ValueError: it is not XML, has a document type or entities of its own, or is too large or too deep.
+        ValueError: it is not XML, has a document type or entities of its own, is too large or too deep, or has more
+            elements and attributes than `max_nodes`.
     """
     if len(data) > MAX_PACKET_BYTES:
         raise ValueError("an XMP packet that is too large")
@@ -34,10 +35,10 @@ def parse(data: bytes) -> Packet:
     start, stop = data.find(b"<"), data.rfind(b">")
     if start < 0:
         raise ValueError("no XMP packet")
-    tree = _TreeBuilder("utf-8" if wide else None)
+    tree = _TreeBuilder("utf-8" if wide else None, max_nodes)
     try:
         tree.parser.Parse(data[start : stop + 1], True)
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError) as error:  # the latter of an encoding that does not exist
         raise ValueError(f"broken XML: {error}") from None
     packet = Packet(prefixes=tree.prefixes)
     for rdf in _found(tree.root, (RDF, "RDF")):
@@ -63,11 +64,11 @@ def _split(name: str) -> Name:
 class _TreeBuilder:
     """Expat's handlers; `root` stands above the document's own root."""
 
-    def __init__(self, encoding: str | None) -> None:
+    def __init__(self, encoding: str | None, max_nodes: int) -> None:
         self.root = _Element(("", ""), {})
         self.prefixes: dict[str, str] = {}
         self._open = [self.root]
-        self._nodes = 0
+        self._nodes_left = max_nodes
         self.parser = expat.ParserCreate(encoding, _SEPARATOR)
         self.parser.buffer_text = True
         self.parser.StartElementHandler = self._start
@@ -81,8 +82,8 @@ class _TreeBuilder:
         raise ValueError("a document type in XMP")
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
-        self._nodes += 1 + len(attributes)
-        if len(self._open) > _MAX_DEPTH or self._nodes > _MAX_NODES:
+        self._nodes_left -= 1 + len(attributes)
+        if len(self._open) > _MAX_DEPTH or self._nodes_left < 0:
             raise ValueError("XMP too deep or too large")
         element = _Element(_split(name), {_split(key): value for key, value in attributes.items()})
         self._open[-1].children.append(element)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app.images.metadata import regions
+from app.images.metadata.exif_colour import SRGB, UNCALIBRATED
 from app.images.metadata.place import is_place_property, tells_place
 from app.images.metadata.xmp import (
     DC,
@@ -53,6 +54,7 @@ _ABOUT_THE_FILE: frozenset[Name] = frozenset(
 )
 _WIDTHS: frozenset[Name] = frozenset({(TIFF, "ImageWidth"), (EXIF, "PixelXDimension")})
 _HEIGHTS: frozenset[Name] = frozenset({(TIFF, "ImageLength"), (EXIF, "PixelYDimension")})
+_COLOUR_SPACE: Name = (EXIF, "ColorSpace")  # as EXIF numbers it
 _WIDE_OF_PANORAMA = (
     "FullPanoWidthPixels",
     "CroppedAreaLeftPixels",
@@ -130,6 +132,12 @@ def fit(packet: Packet, width: int, height: int, mime: str) -> None:
     if (DC, "format") in packet.properties:
         packet.properties[DC, "format"] = Value(mime)
     regions.set_sizes(packet, width, height)
+
+
+def set_colour_space(packet: Packet, *, own_space: bool) -> None:
+    """Put right what a packet says: sRGB, or beside the profile of another space none that it could name."""
+    if _COLOUR_SPACE in packet.properties:
+        packet.properties[_COLOUR_SPACE] = Value(str(UNCALIBRATED if own_space else SRGB))
 
 
 def _scale_panorama(packet: Packet, width: int, height: int) -> None:
