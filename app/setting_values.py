@@ -12,10 +12,23 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 MIN_KEY_CHARACTERS = 16
+MOST_PORT = 65_535
+ORIGIN_PATTERN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?/?", re.IGNORECASE)
+HOST_PATTERN = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*")
+# An address by its parts. What is wrong with the host or the port is found in them; other addresses have neither.
+_REST = r"(?P<host>\[[^\]/?#]*\]|[^:/?#]*)(?::(?P<port>[^/?#]*))?(?:[/?#].*)?"
+_ADDRESS = re.compile(rf"[^:/?#]+://(?:[^:/?#]*(?::(?P<password>[^/?#]*))?@)?{_REST}", re.DOTALL)
+# SQLAlchemy takes every sign but @ in a password.
+_DATABASE = re.compile(rf"[^:/?#]+://(?:[^:/]*(?::(?P<password>[^@]*))?@)?{_REST}", re.DOTALL)
+_NO_ADDRESSES = frozenset(("jwt_issuer", "jwt_audience", "jwt_admin_claim"))  # words that only look like them
 _KEY_PATTERN = re.compile(r"(?:(?P<name>[^:]*):)?(?:(?P<role>user|admin):)?(?P<key>[^:]*)")
 _KEY_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 # Settings of one form: what they must match when they are not empty, and the sentence for what does not.
 _FORMS = {
+    "rate_limit": (
+        r"(?i)\s*(0|[1-9][0-9]{0,8}\s*(/|per)\s*([1-9][0-9]{0,3}\s*)?(second|minute|hour|day|month|year)s?)\s*",
+        "RATE_LIMIT must be like 600/minute, 10/second, or 0 for no limit",
+    ),
     "jwt_admin_claim": (r"[^=]+=.+", "JWT_ADMIN_CLAIM must be claim=value, such as realm_access.roles=restore-admin"),
     "clamd_url": (
         r"tcp://(\[[0-9a-f:]+\]|[A-Za-z0-9._-]+):[1-9][0-9]{0,4}|(unix://)?/[^\s\0?#]{1,100}",
@@ -55,6 +68,45 @@ def check_form(name: str, value: str) -> None:
         raise ValueError(sentence)
 
 
+def check_addresses(name: str, value: object) -> None:
+    """Raises ValueError for an address among the values of the setting `name` that nothing can be reached at.
+
+    That is a port that does not exist, or brackets around what is no IPv6 address. What is no address passes.
+    """
+    if name in _NO_ADDRESSES:
+        return
+    for one in value if isinstance(value, tuple) else (value,):
+        found = _parts_of(name, one) if isinstance(one, str) else None
+        if found is not None:
+            _check_host(name, found["host"])
+            _check_port(name, found["port"])
+
+
+def password_in(name: str, address: str) -> str:
+    """The password in the address of the setting `name`, as it stands there; empty when there is none."""
+    found = _parts_of(name, address)
+    return (found["password"] or "") if found is not None else ""
+
+
+def _parts_of(name: str, address: str) -> re.Match[str] | None:
+    return (_DATABASE if name == "database_url" else _ADDRESS).fullmatch(address)
+
+
+def _check_host(name: str, host: str) -> None:
+    if host.startswith("["):
+        try:
+            ipaddress.IPv6Address(host[1:-1])
+        except ValueError:
+            sentence = f"{name.upper()} has no IPv6 address in its brackets; write one as in [::1]"
+            raise ValueError(sentence) from None
+
+
+def _check_port(name: str, port: str | None) -> None:
+    """An empty one means the usual one."""
+    if port and not (port.isascii() and port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= MOST_PORT):
+        raise ValueError(f"{name.upper()} has a port that does not exist; ports are 1 to {MOST_PORT}")
+
+
 def check_networks(name: str, values: Sequence[str]) -> None:
     """Raises ValueError unless the values of the setting `name` are addresses or networks, or * for any."""
     for value in values:
@@ -89,13 +141,13 @@ def check_keys(keys: Sequence[ApiKey]) -> None:
 
 def check_secure_address(name: str, value: str) -> None:
     """Raises ValueError unless the setting `name` is a whole address, https or of this machine, without a user."""
-    address = urlsplit(value)
-    safe = address.scheme == "https" or (address.scheme == "http" and is_loopback_host(address.hostname or ""))
     try:
-        whole = bool(address.hostname) and address.port != 0 and value.isascii() and value.isprintable()
-    except ValueError:  # a port that is no number
-        whole = False
-    if not (safe and whole) or "@" in address.netloc:
+        address = urlsplit(value)
+        safe = address.scheme == "https" or (address.scheme == "http" and is_loopback_host(address.hostname or ""))
+    except ValueError:  # brackets that hold no IPv6 address
+        safe = False
+    whole = safe and bool(address.hostname) and value.isascii() and value.isprintable()
+    if not whole or "@" in address.netloc:
         raise ValueError(f"{name} must be a whole address that begins with https://, without a user name")
 
 

@@ -6,10 +6,9 @@ values handed down by `main`.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import (
@@ -22,24 +21,30 @@ from pydantic_settings import (
 
 from app.options import EngineName
 from app.setting_values import (
+    HOST_PATTERN,
+    ORIGIN_PATTERN,
     ApiKey,
+    check_addresses,
     check_form,
     check_keys,
     check_networks,
     check_secure_address,
     is_loopback_host,
+    password_in,
     split_key,
     usual_file_megabytes,
 )
+from app.siliconflow_settings import SiliconFlowSettings
 
 SECRETS_FOLDER = Path("/run/secrets")  # where Docker, Podman and Kubernetes mount secrets as files
 MEGABYTE = 1024 * 1024
 MIN_SECRET_BYTES = 32
-_ORIGIN_PATTERN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?/?", re.IGNORECASE)
-_HOST_PATTERN = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*")
+MOST_MEGABYTES = 1_000_000_000  # a petabyte: its bytes are a whole number in JSON too
+MOST_RETENTION_MINUTES = 52_560_000  # a hundred years
+MOST_INTERVAL_MINUTES = 44_640  # a month: within what threads can wait on every platform
 
 
-class Settings(BaseSettings):
+class Settings(SiliconFlowSettings):
     """The service's settings. Read from the environment, then `.env`, then files named as settings in `SECRETS_FOLDER`.
 
     Unknown names in `.env` are refused; other files among the secrets are not ours.
@@ -51,6 +56,7 @@ class Settings(BaseSettings):
         extra="forbid",
         env_ignore_empty=True,
         hide_input_in_errors=True,  # else a mistyped key stands in the trace
+        allow_inf_nan=False,  # of any setting: JSON has neither, and no thread can wait for ever
     )
 
     # who may use it
@@ -68,8 +74,8 @@ class Settings(BaseSettings):
         default=SecretStr(""), description="signs session cookies; the same on all servers"
     )
     host: str = Field(default="127.0.0.1", description="address to listen on")
-    port: int = Field(default=8001, ge=0, le=65535, description="port of the API")
-    dashboard_port: int = Field(default=8091, ge=0, le=65535, description="port of the dashboard")
+    port: int = Field(default=8001, ge=1, le=65535, description="port of the API")
+    dashboard_port: int = Field(default=8091, ge=1, le=65535, description="port of the dashboard")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Host names that requests may carry besides loopback; empty with a key set: any"
     )
@@ -102,7 +108,9 @@ class Settings(BaseSettings):
         default=300, ge=10, le=86_400, description="silence after which a restoration counts as hung"
     )
     drain_seconds: float = Field(default=30, ge=0, le=3600, description="how long SIGTERM waits for the running photo")
-    min_free_disk_mb: int = Field(default=512, ge=0, description="free disk below which uploads are refused")
+    min_free_disk_mb: int = Field(
+        default=512, ge=0, le=MOST_MEGABYTES, description="free disk below which uploads are refused"
+    )
 
     clamd_url: str = Field(
         default="", description="clamd that scans every upload: tcp://host:port or a socket's path; empty: no scan"
@@ -138,9 +146,14 @@ class Settings(BaseSettings):
     result_delivery: Literal["stream", "redirect"] = Field(
         default="stream", description="redirect: results are fetched from the S3 server by signed addresses"
     )
-    retention_minutes: float = Field(default=60, gt=0)
-    keep_limit_mb_per_owner: int = Field(default=2048, ge=0, description="of jobs kept past that; 0: none")
-    janitor_interval_minutes: float = Field(default=30, gt=0)
+    retention_minutes: float = Field(default=60, gt=0, le=MOST_RETENTION_MINUTES)
+    keep_limit_mb_per_owner: int = Field(
+        default=2048, ge=0, le=MOST_MEGABYTES, description="of jobs kept past that; 0: none"
+    )
+    storage_limit_mb_per_owner: int = Field(
+        default=0, ge=0, le=MOST_MEGABYTES, description="of all photos and results of one key or user; 0: no limit"
+    )
+    janitor_interval_minutes: float = Field(default=30, gt=0, le=MOST_INTERVAL_MINUTES)
 
     # the networks
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
@@ -160,24 +173,6 @@ class Settings(BaseSettings):
     offline: bool = Field(default=False, description="download nothing")
     allow_model_downloads: bool = Field(default=True, description="operators may install models through the API")
     allow_unverified_weights: bool = False
-
-    # the cloud backend
-    siliconflow_api_key: SecretStr = SecretStr("")
-    siliconflow_api_url: str = "https://api.siliconflow.com/v1/images/generations"
-    siliconflow_model: str = "Qwen/Qwen-Image-Edit"
-    siliconflow_timeout: float = Field(default=120, gt=0, le=3600, description="seconds")
-    siliconflow_concurrency: int = Field(default=2, ge=1, le=16, description="photos at SiliconFlow at once")
-    siliconflow_result_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(
-            "*.siliconflow.cn",
-            "*.siliconflow.com",
-            "sc-maas.oss-cn-shanghai.aliyuncs.com",
-            "sc-maas.oss-cn-beijing.aliyuncs.com",
-            "sf-maas-prod.oss-cn-shanghai.aliyuncs.com",
-            "sf-maas-sgp-ap-southeast-1.oss-ap-southeast-1.aliyuncs.com",
-        ),
-        description="hosts that results may be fetched from; *.name means every host below name",
-    )
 
     # webhooks
     webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
@@ -223,14 +218,6 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("siliconflow_api_key")
-    @classmethod
-    def _one_word(cls, value: SecretStr) -> SecretStr:
-        key = value.get_secret_value().strip()
-        if not key.isascii() or any(not "!" <= character <= "~" for character in key):
-            raise ValueError("SILICONFLOW_API_KEY must be one word of plain letters, digits and signs")
-        return SecretStr(key)
-
     @field_validator("siliconflow_api_url", "jwt_jwks_url")
     @classmethod
     def _safe_to_rely_on(cls, value: str, field: ValidationInfo) -> str:
@@ -247,7 +234,9 @@ class Settings(BaseSettings):
             raise ValueError(f"{name} must have at least {MIN_SECRET_BYTES} bytes; make one: openssl rand -hex 32")
         return value
 
-    @field_validator("jwt_admin_claim", "clamd_url", "broker_url", "storage_url", "otel_exporter_otlp_endpoint")
+    @field_validator(
+        "rate_limit", "jwt_admin_claim", "clamd_url", "broker_url", "storage_url", "otel_exporter_otlp_endpoint"
+    )
     @classmethod
     def _has_its_form(cls, value: str, field: ValidationInfo) -> str:
         check_form(str(field.field_name), value)
@@ -262,17 +251,9 @@ class Settings(BaseSettings):
     @field_validator("s3_endpoint_url", "s3_public_endpoint_url")
     @classmethod
     def _is_an_origin(cls, value: str) -> str:
-        if value and not _ORIGIN_PATTERN.fullmatch(value):
+        if value and not ORIGIN_PATTERN.fullmatch(value):
             raise ValueError("an S3 endpoint must be scheme and host with an optional port, as https://s3.example.com")
         return value.rstrip("/")
-
-    @field_validator("siliconflow_result_hosts")
-    @classmethod
-    def _are_host_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        hosts = tuple(host.lower() for host in value)
-        if not all(_HOST_PATTERN.fullmatch(host) for host in hosts):
-            raise ValueError("SILICONFLOW_RESULT_HOSTS must be host names such as s3.example.com or *.example.com")
-        return hosts
 
     @field_validator("webhook_secrets")
     @classmethod
@@ -285,10 +266,16 @@ class Settings(BaseSettings):
     @classmethod
     def _are_hosts_or_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         hosts = tuple(host.lower().rstrip("/") for host in value)
-        if not all(_HOST_PATTERN.fullmatch(host) or _ORIGIN_PATTERN.fullmatch(host) for host in hosts):
+        if not all(HOST_PATTERN.fullmatch(host) or ORIGIN_PATTERN.fullmatch(host) for host in hosts):
             names = "hooks.example.com or *.example.com, or origins of your own network such as http://10.0.0.5:8080"
             raise ValueError(f"WEBHOOK_HOSTS must be host names such as {names}")
         return hosts
+
+    @field_validator("*")
+    @classmethod
+    def _can_be_reached(cls, value: object, field: ValidationInfo) -> object:
+        check_addresses(str(field.field_name), value)
+        return value
 
     @model_validator(mode="after")
     def _can_redirect(self) -> Self:
@@ -340,7 +327,7 @@ class Settings(BaseSettings):
         """What must not stand in any log: keys, secrets, and the passwords of the database and of Redis."""
         others = self.siliconflow_api_key, self.jwt_secret, self.session_secret, *self.webhook_secrets
         keys = [*(entry.key for entry in self.keys), *(secret.get_secret_value() for secret in others)]
-        passwords = [unquote(urlsplit(url).password or "") for url in (self.database_url, self.broker_url)]
+        passwords = [unquote(password_in(name, getattr(self, name))) for name in ("database_url", "broker_url")]
         return tuple(secret for secret in (*keys, *passwords) if secret)
 
     @property

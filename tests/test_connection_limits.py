@@ -15,7 +15,15 @@ import httpx2
 import pytest
 
 from app.api import connection_limits
-from app.api.connection_limits import ConnectionLimits, connections_within, raise_descriptor_limit, unread_bytes
+from app.api.connection_limits import (
+    FILES_OF_ARCHIVE,
+    ConnectionLimits,
+    archives_within,
+    connections_within,
+    descriptor_limit,
+    raise_descriptor_limit,
+    unread_bytes,
+)
 from tests.harness import until
 from tests.http_service import free_port, photo
 
@@ -108,14 +116,19 @@ def test_a_named_proxy_has_no_limit_of_its_own(proxies: tuple[str, ...], held: i
 
 
 def test_descriptors_are_left_for_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [connections_within(number) for number in (64, 256, 1024, 20_000)] == [16, 32, 416, 1024]
+    assert [connections_within(number) for number in (64, 256, 1024, 20_000)] == [16, 16, 316, 1024]
+    assert [archives_within(number) for number in (64, 256, 1024, 4096, 20_000)] == [1, 1, 1, 5, 16]
+    for number in (1024, 4096, 20_000):  # each connection may send a file of its own, besides those of archives
+        held = 2 * connections_within(number) + FILES_OF_ARCHIVE * archives_within(number)
+        assert held <= number - connection_limits.DESCRIPTORS_KEPT_FOR_WORK
     limit = [256, 1024]
     monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(limit))
     monkeypatch.setattr(resource, "setrlimit", lambda _, both: limit.__setitem__(slice(None), both))
-    assert raise_descriptor_limit() == 1024
+    assert descriptor_limit() == 256
+    assert raise_descriptor_limit() == descriptor_limit() == 1024
     assert limit == [1024, 1024]
     limit[:] = [resource.RLIM_INFINITY, resource.RLIM_INFINITY]
-    assert raise_descriptor_limit() == connection_limits.WANTED_DESCRIPTORS
+    assert raise_descriptor_limit() == descriptor_limit() == connection_limits.WANTED_DESCRIPTORS
 
 
 _SERVE = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import http.server
 import importlib
 import io
 import json
@@ -13,6 +14,8 @@ import shlex
 import shutil
 import stat
 import subprocess
+import threading
+import urllib.error
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +25,7 @@ import pytest
 from app.commands.dispatch import make_parser
 from app.metrics import Metrics
 from app.settings import Settings
+from tests.http_service import KEY
 
 ROOT = Path(__file__).resolve().parents[1]
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
@@ -129,7 +133,51 @@ def test_only_names_that_exist_are_set_and_run(compose: dict[str, Any]) -> None:
     assert re.search(r"^ARG WITH_CLUSTER=0$", dockerfile, re.M)
     assert "locks/cluster.txt; fi" in dockerfile
     compile(compose["services"]["bucket"]["command"][0], "bucket", "exec")
-    compile(compose["services"]["api-1"]["healthcheck"]["test"][3], "health", "exec")
+
+
+def asked_by(code: str, text: str, folder: Path, status: int = 200) -> tuple[str, str | None]:
+    """The address and the key that a health check asks with where the secret holds this text; raises as it does."""
+    (folder / "api_key").write_text(text, encoding="utf-8")
+    asked: list[tuple[str, str | None]] = []
+
+    class Server(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers["X-API-KEY"]))
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Server) as server:
+        serving = threading.Thread(target=server.serve_forever, daemon=True)
+        serving.start()
+        here = code.replace("/run/secrets/api_key", str(folder / "api_key"))
+        here = here.replace("127.0.0.1:8001", f"127.0.0.1:{server.server_address[1]}")
+        try:
+            exec(compile(here, "health", "exec"), {})
+        finally:
+            server.shutdown()
+            serving.join()
+    return asked[0]
+
+
+@pytest.mark.parametrize("more", ["", f",ops:admin:{KEY[::-1]}", "\n"])
+@pytest.mark.parametrize("entry", [KEY, f"kay:{KEY}", f"kay:user:{KEY}", f" kay:admin:{KEY} ", f",,{KEY}"])
+def test_an_api_server_is_asked_with_a_key_that_it_takes(
+    entry: str, more: str, compose: dict[str, Any], tmp_path: Path
+) -> None:
+    code = compose["services"]["api-1"]["healthcheck"]["test"][3]
+    assert asked_by(code, entry + more, tmp_path) == ("/health/ready", KEY)
+    assert KEY in [taken.key for taken in Settings.model_validate({"API_KEY": entry + more}).keys]
+
+
+def test_an_api_server_without_keys_is_asked_whether_it_lives(compose: dict[str, Any], tmp_path: Path) -> None:
+    code = compose["services"]["api-1"]["healthcheck"]["test"][3]
+    assert asked_by(code, "\n", tmp_path) == ("/health/live", "")
+    with pytest.raises(urllib.error.HTTPError):
+        asked_by(code, KEY, tmp_path, status=503)
 
 
 def test_the_servers_are_those_of_nginx(compose: dict[str, Any]) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, exc
 
 from app.errors import Unavailable
+from app.storage import new_id
 from app.store.group_commit import GroupCommit
 from app.store.sqlite import SqliteDatabase
 from tests.harness import until
@@ -21,7 +23,7 @@ def database(tmp_path: Path) -> SqliteDatabase:
     database = SqliteDatabase(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
     database.open()
     with database.writing() as connection:
-        connection.exec_driver_sql("CREATE TABLE notes (word TEXT)")
+        connection.exec_driver_sql("CREATE TABLE notes (word TEXT UNIQUE)")
     return database
 
 
@@ -58,18 +60,24 @@ def run_together(database: SqliteDatabase, jobs: list[str]) -> tuple[list[object
         def write(connection: Connection) -> str:
             if word.startswith("bad"):
                 raise Unavailable("queue_full", "No.")
-            return note(connection, word)
+            if word.startswith("wrong"):
+                raise ValueError(note(connection, "of nobody"))
+            if word == "broken":
+                raise exc.OperationalError("INSERT", None, sqlite3.OperationalError("disk I/O error"))
+            return note(connection, new_id() if word == "anew" else word)
 
         try:
             return gathering.run(write)
-        except Unavailable as error:
+        except (Unavailable, ValueError, exc.DBAPIError) as error:
             return error
 
     with ThreadPoolExecutor(len(jobs)) as pool:
         first = pool.submit(work, jobs[0])
         assert counting.begun.wait(10)
-        rest = [pool.submit(work, word) for word in jobs[1:]]
-        until(lambda: len(gathering._waiting) == len(jobs) - 1)
+        rest = []
+        for word in jobs[1:]:  # one by one, so that they are written in this order
+            rest.append(pool.submit(work, word))
+            until(lambda: len(gathering._waiting) == len(rest))
         counting.go.set()
         outcomes = [first.result(), *(future.result() for future in rest)]
     return outcomes, counting.count
@@ -88,6 +96,30 @@ def test_a_refused_one_leaves_nothing_and_harms_nobody(database: SqliteDatabase)
     outcomes, _ = run_together(database, ["first", "bad", "good", "bad too", "last"])
     assert [isinstance(outcome, Unavailable) for outcome in outcomes] == [False, True, False, True, False]
     assert words(database) == ["first", "good", "last"]
+    database.close()
+
+
+def test_one_that_breaks_a_constraint_or_breaks_down_fails_alone(database: SqliteDatabase) -> None:
+    said = ["first", "good", "first", "bad", "wrong", "wrong too", "last"]
+    outcomes, _ = run_together(database, said)
+    kinds = [outcome if isinstance(outcome, str) else type(outcome) for outcome in outcomes]
+    assert kinds == ["first", "good", exc.IntegrityError, Unavailable, ValueError, ValueError, "last"]
+    assert words(database) == ["first", "good", "last"]
+    database.close()
+
+
+def test_what_was_done_before_the_fault_of_another_is_done_again(database: SqliteDatabase) -> None:
+    """What it gave at first was undone: an id, say, under which there is nothing."""
+    outcomes, _ = run_together(database, ["first", "anew", "wrong"])
+    assert outcomes[1] in words(database)
+    database.close()
+
+
+def test_a_fault_of_the_database_undoes_all_that_came_together(database: SqliteDatabase) -> None:
+    """As on a full disk, where none of the others would fare better."""
+    outcomes, transactions = run_together(database, ["first", "good", "broken", "last"])
+    assert [type(outcome) for outcome in outcomes] == [str, *[exc.OperationalError] * 3]
+    assert (words(database), transactions) == (["first"], 2)
     database.close()
 
 

@@ -8,15 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import Unavailable
+from app.errors import Conflict, Unavailable
 from app.jobs.lease_keeper import LeaseKeeper, LeaseTimes
+from app.jobs.unserved_backends import LONGEST_GAP_SECONDS, UNSERVED_SECONDS
+from app.jobs.worker_reports import WorkerReport
 from app.metrics import Metrics
 from app.queue import LocalQueue
-from app.store import AttemptStatus, SqlStore
+from app.store import AttemptStatus, HeldKey, SqlStore
+from app.store.idempotency import CRASHED_SECONDS
 from app.worker import Worker
 from tests.databases import Clock
 from tests.harness import Gate, Harness, until
-from tests.test_store_contract import add, first
+from tests.test_store_contract import ME, add, first, photo
 
 TIMES = LeaseTimes(lease_seconds=60.0, renew_seconds=15.0, sweep_seconds=20.0, calm_seconds=30.0)
 
@@ -107,6 +110,73 @@ def test_a_claim_that_was_lost_is_told_to_the_log(keeping: Keeping, caplog: pyte
         keeping.store.crashed(attempt_id, "token", 2.0)
         keeping.tick(15.0)
     assert "token lost its claim" in caplog.text
+
+
+def test_a_submission_that_is_being_taken_is_not_taken_over(keeping: Keeping) -> None:
+    begun = keeping.store.idempotency.begin(ME, "k", "d", 1.0)
+    with keeping.keeper.keys_in_work.holding(HeldKey(ME, "k", begun.job_id)):
+        for _ in range(20):
+            keeping.tick(15.0)
+            with pytest.raises(Conflict):
+                keeping.store.idempotency.begin(ME, "k", "d", 1.0)
+    keeping.tick(CRASHED_SECONDS)  # its thread is gone
+    assert keeping.store.idempotency.begin(ME, "k", "d", 1.0).job_id == begun.job_id
+
+
+GPU, CLOUD = WorkerReport(("local",)), WorkerReport(("siliconflow",))
+
+
+def look(keeping: Keeping, seconds: float, *workers: WorkerReport) -> None:
+    """Let time pass in steps of the keeper, in which these workers live."""
+    for _ in range(int(seconds / 15.0)):
+        for number, report in enumerate(workers):
+            keeping.store.workers.report(f"{number}", "host", report.as_facts())
+        keeping.tick(15.0)
+
+
+def waits_for_cloud(keeping: Keeping) -> str:
+    return keeping.store.add_job(ME, [photo()], "{}", "siliconflow", 9, 1.0).attempts[0].id
+
+
+def test_what_no_live_worker_serves_for_long_fails(keeping: Keeping) -> None:
+    """The operator took the provider's key out of the workers while photos waited."""
+    lost, kept = waits_for_cloud(keeping), first(add(keeping.store))
+    look(keeping, UNSERVED_SECONDS, GPU)
+    assert status(keeping, lost) is AttemptStatus.QUEUED  # nobody looked in the calm before the first sweep
+    look(keeping, 75.0, GPU)
+    found = keeping.store.attempt(lost)
+    assert found is not None
+    assert (found.status, found.error_code, found.ended_at) == (AttemptStatus.FAILED, "backend_unavailable", 1.0)
+    assert status(keeping, kept) is AttemptStatus.QUEUED
+    assert b'restore_attempts_ended_total{status="failed"} 1.0' in keeping.metrics.render()
+
+
+@pytest.mark.parametrize("between", [(GPU, CLOUD), (), (GPU, WorkerReport())], ids=["served", "none lives", "unknown"])
+def test_the_time_without_a_backend_begins_anew(keeping: Keeping, between: tuple[WorkerReport, ...]) -> None:
+    waiting = waits_for_cloud(keeping)
+    look(keeping, UNSERVED_SECONDS - 60.0, GPU)
+    keeping.clock.now += 60.0  # the reports of before are old
+    keeping.store.workers.forget("1")
+    look(keeping, 60.0, *between)
+    keeping.store.workers.forget("1")
+    look(keeping, UNSERVED_SECONDS - 60.0, GPU)
+    assert status(keeping, waiting) is AttemptStatus.QUEUED
+    look(keeping, 150.0, GPU)
+    assert status(keeping, waiting) is AttemptStatus.FAILED
+
+
+def test_while_no_worker_lives_everything_waits(keeping: Keeping) -> None:
+    waiting = waits_for_cloud(keeping)
+    look(keeping, 3 * UNSERVED_SECONDS)
+    assert status(keeping, waiting) is AttemptStatus.QUEUED
+
+
+def test_a_process_that_slept_has_not_seen_a_backend_missing(keeping: Keeping) -> None:
+    waiting = waits_for_cloud(keeping)
+    look(keeping, 60.0, GPU)
+    keeping.clock.now += UNSERVED_SECONDS
+    look(keeping, UNSERVED_SECONDS - LONGEST_GAP_SECONDS - 60.0, GPU)
+    assert status(keeping, waiting) is AttemptStatus.QUEUED
 
 
 def test_a_run_whose_lease_was_lost_stops_and_its_result_is_dropped(tmp_path: Path) -> None:

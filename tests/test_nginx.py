@@ -7,6 +7,7 @@ import http.server
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -21,21 +22,24 @@ import httpx2
 import pytest
 from websockets.sync.client import connect
 
+from app.api.middleware.access_control import AccessRules
 from app.api.prefer_wait import LONGEST_WAIT_SECONDS
-from app.api.routes import jobs, photos
+from app.api.routes import damage, jobs, photos, previews
+from app.main import create_app
 from app.main.serving import KEEP_ALIVE_SECONDS
 from app.setting_values import usual_file_megabytes
 from app.settings import Settings
 from tests import nginx
 from tests.databases import needs_postgres
 from tests.harness import until
-from tests.http_service import KEY, assert_problem, photo
+from tests.http_service import KEY, assert_problem, photo, settings_for
 from tests.postgres_server import shared_server
 from tests.s3_servers import BUCKET, S3Server, free_ports
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = nginx.CONFIGURATION.read_text(encoding="utf-8")
 MEGABYTE = 1024 * 1024
+MASK_OF_NO_JOB = damage.DAMAGE.format(job_id="0" * 32)
 
 
 def seconds_of(directive: str) -> int:
@@ -56,10 +60,32 @@ def test_the_numbers_fit_those_of_the_service() -> None:
     fields = Settings.model_fields
     largest = usual_file_megabytes(alone=False) * fields["max_batch_size"].default
     assert f"client_max_body_size    {largest + 2}m;" in TEXT
-    (uploads,) = [line.split()[2] for line in TEXT.splitlines() if "enhance/batch" in line]
-    assert set(uploads.strip("^/$()").split("|")) == {
-        path.lstrip("/") for path in (jobs.SIMPLE_SUBMIT, jobs.SUBMIT, jobs.SUBMIT_BATCH, photos.UPLOAD)
-    }
+
+
+def location_of(path: str) -> str:
+    """What the configuration says of an address: the block of the first pattern that finds it, as Nginx chooses."""
+    blocks = re.findall(r"\n( +)location ~ (\S+) \{\n(.*?)\n\1\}", TEXT, re.DOTALL)
+    return next((block for _, pattern, block in blocks if re.search(pattern, path)), "")
+
+
+def takes_a_file(call: dict[str, Any]) -> bool:
+    """Whether the body of a call is anything but a few fields."""
+    kinds = set(call.get("requestBody", {}).get("content", ()))
+    return bool(kinds - {"application/json", "application/x-www-form-urlencoded"})
+
+
+def test_every_call_that_takes_a_file_is_an_upload_and_no_other(tmp_path: Path) -> None:
+    app = create_app(settings_for(tmp_path))
+    calls = [(path, call) for path, methods in app.openapi()["paths"].items() for call in methods.values()]
+    uploads = {path for path, call in calls if takes_a_file(call)}
+    assert uploads >= {jobs.SIMPLE_SUBMIT, jobs.SUBMIT_BATCH, photos.UPLOAD, previews.PREVIEW, damage.DAMAGE}
+    layers = [layer.kwargs.get("rules") for layer in app.user_middleware]
+    (rules,) = [found for found in layers if isinstance(found, AccessRules)]
+    assert set(rules.submit_limits) == uploads  # all that may send more than a few fields
+    for path, _ in calls:
+        block = location_of(re.sub(r"\{\w+\}", "0" * 32, path))
+        assert ("proxy_request_buffering off;" in block) is (path in uploads), path
+        assert ("client_max_body_size" in block) is (path in uploads), path
 
 
 class Echo(http.server.BaseHTTPRequestHandler):
@@ -173,16 +199,17 @@ def refused_early(address: tuple[str, int], head: str, most_bytes: int) -> tuple
     raise AssertionError("nothing was answered")
 
 
-def upload_head(length: int, *more: str) -> str:
-    lines = ["POST /api/v1/enhance HTTP/1.1", "Host: localhost", "Content-Type: multipart/form-data; boundary=b", *more]
+def upload_head(length: int, *more: str, path: str = jobs.SUBMIT) -> str:
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", "Content-Type: multipart/form-data; boundary=b", *more]
     return "\n".join([*lines, f"Content-Length: {length}", "", ""])
 
 
 def test_uploads_are_judged_before_their_body_is_here(cluster: Cluster) -> None:
     place = ("127.0.0.1", cluster.port)
-    answer, sent = refused_early(place, upload_head(9 * MEGABYTE), 2 * MEGABYTE)
-    assert b" 401 " in answer.split(b"\r\n")[0]
-    assert sent < MEGABYTE
+    for path in (jobs.SUBMIT, previews.PREVIEW, damage.LOOK, MASK_OF_NO_JOB):
+        answer, sent = refused_early(place, upload_head(9 * MEGABYTE, path=path), 2 * MEGABYTE)
+        assert b" 401 " in answer.split(b"\r\n")[0], path
+        assert sent < MEGABYTE
     answer, sent = refused_early(place, upload_head(400 * MEGABYTE, f"X-API-KEY: {KEY}"), 2 * MEGABYTE)
     assert b" 413 " in answer.split(b"\r\n")[0]
     assert sent < MEGABYTE
@@ -196,6 +223,8 @@ def test_what_nginx_refuses_itself_is_a_problem_too(cluster: Cluster) -> None:
         large = client.post("/api/v1/photos/x/restore", content=b"x" * (2 * MEGABYTE))
         assert large.headers["content-type"] == "application/problem+json"
         assert (large.status_code, large.json()["code"]) == (413, "body_too_large")
+        mask = client.post(MASK_OF_NO_JOB, files={"mask": b"x" * (2 * MEGABYTE)})
+        assert_problem(mask, 404, "job_not_found")  # the service says so, whose limit is another
         assert client.get("/metrics").status_code == 404
         assert "1." not in client.get("/").headers["server"]
         page = client.get("/")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from starlette.testclient import TestClient
 
-from app.errors import InsufficientStorage, RestoreError, Unprocessable
+from app.errors import InsufficientStorage, RestoreError, Unavailable, Unprocessable
 from app.images import DecoderPool, ImageLimits
 from app.images.damage_file import DamageMap, read_damage, save_damage
 from app.images.damage_layer import DamageLayer
@@ -238,6 +238,35 @@ def test_where_the_attempt_is_refused_its_mask_is_not_kept(bench: Harness, decod
         MaskSubmission(bench.storage, decoders).submit(ended, bench.folder / "mask.png", refuse)
     assert len(list(bench.storage.iter_masks())) == 1
     assert bench.scratch_files() == []
+
+
+def test_a_mask_whose_attempt_may_be_there_is_kept(bench: Harness, decoders: DecoderPool) -> None:
+    """The database committed, and its answer was lost."""
+    before = submit(bench, decoders)
+    bench.store.cancel_or_remove(OWNER, before.job_id, time.time())
+    ended = now_of(bench, before)
+
+    def lose(options: RestoreOptions, origin: JobOrigin) -> tuple[Job, int]:
+        asked = (OWNER, before.photo_id, options.to_json(), "local", 9, time.time())
+        bench.store.restore_photo(*asked, origin=origin)
+        raise Unavailable("database_unavailable", "Gone.")
+
+    with pytest.raises(Unavailable):
+        MaskSubmission(bench.storage, decoders).submit(ended, bench.folder / "mask.png", lose)
+    (attempt_id,) = bench.store.queued_ids()
+    bench.runner.run_attempt(attempt_id)
+    done = bench.store.attempt(attempt_id)
+    assert done is not None
+    assert done.status.value == "completed"
+
+
+def test_a_mask_whose_attempt_was_made_before_goes(bench: Harness, decoders: DecoderPool) -> None:
+    made = submit(bench, decoders)
+    job = bench.store.job(OWNER, made.job_id)
+    masks = MaskSubmission(bench.storage, decoders)
+    again, _ = masks.submit(made, bench.folder / "mask.png", lambda *_: (job, 1))
+    assert again == job
+    assert [file.name[:32] for file in bench.storage.iter_masks()] == [made.id]
 
 
 def test_a_mask_of_another_size_is_refused_before_a_pixel_is_decoded(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from app.options import is_plain_text
+from tests.databases import IMPLEMENTATIONS
 from tests.http_service import Service, assert_problem, photo, running
 
 ODD = {
@@ -62,6 +63,22 @@ def test_an_odd_name_of_an_attempt_or_a_file_is_unknown(service: Service) -> Non
         assert_problem(answer, 422, "no_attempt")
     for path in ("/processed/%00", "/processed/%ed%a0%80.png", "/status/%00"):
         assert service.client.get(path).status_code == 404
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_an_odd_id_or_cursor_is_unknown_whatever_the_database(tmp_path: Path, name: str) -> None:
+    """PostgreSQL takes no NUL at all, wherever one could come to a query."""
+    with running(tmp_path, database_url=IMPLEMENTATIONS[name](tmp_path)) as service:
+        job_id = service.submit()
+        service.finish(job_id)
+        for odd in ("%00", "%ed%a0%80", f"{job_id}%00"):
+            for path in ("jobs?before=", "photos?before=", "results?before=", "photos/", "jobs/", "batch/"):
+                assert service.client.get(f"/api/v1/{path}{odd}").status_code == 404
+            for path in ("result?attempt=", "preview?attempt=", "tile?attempt=", "damage?attempt="):
+                assert service.client.get(f"/api/v1/jobs/{job_id}/{path}{odd}").status_code == 404
+            assert service.client.get(f"/api/v1/jobs/{job_id}/faces/{odd}/0/before").status_code == 404
+            assert service.client.delete(f"/api/v1/jobs/{job_id}/attempts/{odd}").status_code == 404
+            assert service.client.delete(f"/api/v1/photos/{odd}").status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import dataclasses
@@ -19,6 +20,8 @@ import pytest
 import uvicorn
 from PIL import Image
 
+from app.api.connections import Connections
+from app.api.dependencies import MOST_PREVIEWS
 from app.backends.local import LocalBackend, open_local_backend
 from app.errors import Cancelled
 from app.images import Decoder, ImageLimits, Overview, Picture
@@ -32,7 +35,7 @@ from app.restoration.pipeline import Restorer
 from app.stages import IsWanted, OnProgress, Stage
 from tests.command_line import MODEL
 from tests.harness import until
-from tests.http_service import assert_problem, running, settings_for
+from tests.http_service import Service, assert_problem, running, settings_for
 
 INSTALLED = [{"quality": quality, "model": "m", "stands_in_for": None} for quality in ("fast", "balanced")]
 
@@ -278,6 +281,83 @@ def test_a_second_preview_at_once_is_refused_and_the_next_is_made(
         assert int(refused.headers["retry-after"]) > 0
         assert [answer.status_code for answer in answers] == [200]
         assert ask(service, data, qualities="fast").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/api/v1/preview", "/api/v1/damage"])
+def test_a_photo_that_comes_slowly_takes_no_place(path: str, backend: LocalBackend, tmp_path: Path) -> None:
+    with running(tmp_path, backend=backend, describe=described(backend)) as service:
+        service.context.previewing, data = Connections(most=1, most_of_one=1), png(textured(300, 280))
+        with slow_upload(service, path, data) as slow:
+            assert service.context.previewing.total == 0
+            assert ask(service, data, qualities="fast").status_code == 200
+            with service.context.previewing.acquire("somebody else"):  # while the photo is on its way
+                slow.go_on.set()
+                slow.thread.join(20)
+        start, body = slow.sent[0], json.loads(slow.sent[1]["body"])
+        assert (start["status"], body["code"]) == (503, "previews_full")
+        assert service.uploads() == []
+        assert service.context.previewing.total == 0
+
+
+@pytest.mark.parametrize("path", ["/api/v1/preview", "/api/v1/damage"])
+def test_where_others_have_all_places_nobody_is_told_of_a_preview_of_theirs(
+    path: str, backend: LocalBackend, tmp_path: Path
+) -> None:
+    with running(tmp_path, backend=backend, describe=described(backend)) as service:
+        files = {"file": ("photo.png", png(textured(300, 280)))}
+        with contextlib.ExitStack() as places:
+            for number in range(MOST_PREVIEWS):
+                assert places.enter_context(service.context.previewing.acquire(f"owner {number}"))
+            refused = service.client.post(path, files=files)
+            assert "yours" not in assert_problem(refused, 503, "previews_full")["detail"]
+            assert int(refused.headers["retry-after"]) > 0
+        with service.context.previewing.acquire("local"):
+            assert "yours" in assert_problem(service.client.post(path, files=files), 429, "too_many_previews")["detail"]
+
+
+@dataclasses.dataclass
+class SlowUpload:
+    """A photo on its way: its last byte comes once `go_on` is set. `sent` is what the service answers."""
+
+    thread: threading.Thread
+    go_on: threading.Event
+    sent: list[Any]
+
+
+@contextlib.contextmanager
+def slow_upload(service: Service, path: str, data: bytes) -> Iterator[SlowUpload]:
+    """Over ASGI, since there the parts of a body can be held; the block runs while all but a byte has been received."""
+    asked = service.client.build_request("POST", path, files={"file": ("photo.png", data)})
+    body, go_on, sent = asked.read(), threading.Event(), list[Any]()
+    scope = {
+        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
+        "headers": [(name.lower(), value) for name, value in asked.headers.raw], "client": ("127.0.0.1", 1),
+        "server": ("localhost", 8001), "scheme": "http", "http_version": "1.1", "root_path": "",
+        "asgi": {"version": "3.0"},
+    }  # fmt: skip
+
+    async def scenario() -> None:
+        parts = iter([(body[:-1], True), (body[-1:], False)])
+
+        async def receive() -> dict[str, Any]:
+            part, more = next(parts, (b"", None))
+            if not more:
+                await asyncio.to_thread(go_on.wait, 20)
+            return {"type": "http.disconnect" if more is None else "http.request", "body": part, "more_body": more}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await service.app(scope, receive, send)
+
+    thread = threading.Thread(target=service.client.portal.call, args=(scenario,))  # type: ignore[union-attr]
+    thread.start()
+    try:
+        until(lambda: service.context.uploads.total == 1)
+        yield SlowUpload(thread, go_on, sent)
+    finally:
+        go_on.set()
+        thread.join(20)
 
 
 def test_a_server_that_restores_nothing_says_so(tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.errors import Conflict, NotFound, Unavailable, Unprocessable
+from app.errors import Conflict, NotFound, TooManyRequests, Unavailable, Unprocessable
 from app.images import Decoder, ImageLimits, Picture, decode, encode
 from app.images.face_layers import blend_layers, load_layers
 from app.jobs.janitor import Janitor
-from app.jobs.reblending import MAX_WAITING, MOST_TRIES, Reblender
+from app.jobs.reblending import MAX_WAITING, MAX_WAITING_OF_ONE, MOST_TRIES, Reblender
 from app.storage import Beside, Storage, first_version, next_version, public_name, related_files
 from app.storage.names import mark_run
 from app.store import Attempt, NewVersion
@@ -468,24 +468,44 @@ def test_the_janitor_keeps_what_belongs_to_a_row_and_takes_what_a_crash_left(ben
     assert bench.files() == set()
 
 
-def test_too_many_at_once_are_told_to_come_back(bench: Bench) -> None:
-    attempt = bench.restored()
-    go = threading.Event()
-    decoder = bench.reblender._decoder
-    held = decoder.decode
+@pytest.fixture
+def held(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Blends wait until this is set."""
+    go, decoder = threading.Event(), bench.reblender._decoder
+    decode = decoder.decode
 
     def slowly(path: Path, *, as_stored: bool) -> Picture:
-        go.wait(20)
-        return held(path, as_stored=as_stored)
+        assert go.wait(20)
+        return decode(path, as_stored=as_stored)
 
-    decoder.decode = slowly  # type: ignore[method-assign]
-    futures = [bench.reblender.submit(attempt.id, {0: 0.5}) for _ in range(MAX_WAITING)]
+    monkeypatch.setattr(decoder, "decode", slowly)
+    return go
+
+
+def test_one_owner_has_its_share_of_the_places_and_leaves_the_others_theirs(
+    bench: Bench, held: threading.Event
+) -> None:
+    attempt = bench.restored()
+    futures = [bench.reblender.submit("greedy", attempt.id, {0: 0.5}) for _ in range(MAX_WAITING_OF_ONE)]
+    with pytest.raises(TooManyRequests) as caught:
+        bench.reblender.submit("greedy", attempt.id, {0: 0.5})
+    assert (caught.value.code, bool(caught.value.retry_after_seconds)) == ("too_many_reblends", True)
+    futures.append(bench.reblender.submit("modest", attempt.id, {0: 0.5}))
+    held.set()
+    assert [future.result(30).version for future in futures] == list(range(2, len(futures) + 2))
+    assert bench.reblender.submit("greedy", attempt.id, {0: 0.5}).result(30).version == len(futures) + 2
+
+
+def test_too_many_at_once_are_told_to_come_back(bench: Bench, held: threading.Event) -> None:
+    attempt = bench.restored()
+    owners = [f"owner {number // MAX_WAITING_OF_ONE}" for number in range(MAX_WAITING)]
+    futures = [bench.reblender.submit(owner, attempt.id, {0: 0.5}) for owner in owners]
     with pytest.raises(Unavailable) as caught:
-        bench.reblender.submit(attempt.id, {0: 0.5})
+        bench.reblender.submit("another", attempt.id, {0: 0.5})
     assert (caught.value.code, bool(caught.value.retry_after_seconds)) == ("reblend_busy", True)
-    go.set()
+    held.set()
     assert [future.result(30).version for future in futures] == list(range(2, MAX_WAITING + 2))
-    assert bench.reblender.submit(attempt.id, {0: 0.5}).result(30).version == MAX_WAITING + 2
+    assert bench.reblender.submit("another", attempt.id, {0: 0.5}).result(30).version == MAX_WAITING + 2
 
 
 @pytest.mark.parametrize("moment", ["encoded", "published"])

@@ -19,7 +19,7 @@ from app.main.storage import open_storage
 from app.queue.names import QueueName, queue_of
 from app.store import LiveWorker, SqlStore
 from tests.databases import IMPLEMENTATIONS, needs_postgres
-from tests.http_service import settings_for
+from tests.http_service import free_port, settings_for
 
 ROOT = Path(__file__).resolve().parents[1]
 BROKER = "redis://127.0.0.1:1/0"
@@ -98,7 +98,7 @@ def test_an_api_server_loads_no_torch_and_celery_only_for_a_broker() -> None:
 
 def test_a_worker_of_the_cloud_loads_no_torch() -> None:
     code = (
-        "from pathlib import Path; from tests.http_service import settings_for; "
+        "from pathlib import Path; from tests.http_service import free_port, settings_for; "
         "from app.main.worker_service import WorkerService; from app.queue.names import QueueName; "
         f"settings = settings_for(Path('/nowhere'), siliconflow_api_key='k', **{SHARED!r}); "
         "lanes = WorkerService(settings, [QueueName.CLOUD]).restoring.worker.lanes; "
@@ -115,8 +115,8 @@ def test_a_command_refuses_with_a_sentence_and_is_not_started_again(word: str, t
         **os.environ,
         "DATABASE_URL": f"sqlite:///{tmp_path}/jobs.sqlite3",
         "BROKER_URL": BROKER,
-        "PORT": "0",
-        "DASHBOARD_PORT": "0",
+        "PORT": str(free_port()),
+        "DASHBOARD_PORT": str(free_port()),
     }
     command = [sys.executable, "-m", "app.commands", word]
     told = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60)

@@ -38,6 +38,7 @@ from app.settings import Settings
 from tests.command_line import MODEL, files_below, put_photo, run, size_of
 from tests.databases import needs_postgres
 from tests.harness import until
+from tests.http_service import free_port
 from tests.postgres_server import shared_server
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -360,7 +361,7 @@ def test_serve_says_which_port_is_taken(
         other.bind(("127.0.0.1", 0))
         other.listen()
         monkeypatch.setenv("DASHBOARD_PORT", str(other.getsockname()[1]))
-        monkeypatch.setenv("PORT", "0")
+        monkeypatch.setenv("PORT", str(free_port()))
         assert run(project, "serve", "--no-download") == 1
     assert "choose another DASHBOARD_PORT" in capsys.readouterr().err
 
@@ -430,8 +431,8 @@ def test_the_banner_says_where_on_what_and_why(monkeypatch: pytest.MonkeyPatch, 
 def test_the_doctor_finds_a_network_that_restores_nothing(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("PORT", "0")
-    monkeypatch.setenv("DASHBOARD_PORT", "0")
+    monkeypatch.setenv("PORT", str(free_port()))
+    monkeypatch.setenv("DASHBOARD_PORT", str(free_port()))
     shrunk = os.environ["WEIGHTS_FOLDER"]
     put_noise(Path(shrunk), project / "noise")
     monkeypatch.setenv("WEIGHTS_FOLDER", str(project / "noise"))
@@ -458,8 +459,8 @@ def test_the_doctor_is_content_with_real_weights(
     project: Path, real_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WEIGHTS_FOLDER", str(real_weights))
-    monkeypatch.setenv("PORT", "0")
-    monkeypatch.setenv("DASHBOARD_PORT", "0")
+    monkeypatch.setenv("PORT", str(free_port()))
+    monkeypatch.setenv("DASHBOARD_PORT", str(free_port()))
     assert run(project, "doctor") == 0
     said = capsys.readouterr().out
     for what in ("python", "packages", "weights", "device", "precision", "golden image", "disk", "database", "ports"):
@@ -521,7 +522,7 @@ def test_the_doctor_tells_our_own_service_from_a_strange_one(project: Path, monk
         other.bind(("127.0.0.1", 0))
         other.listen()
         monkeypatch.setenv("PORT", str(other.getsockname()[1]))
-        monkeypatch.setenv("DASHBOARD_PORT", "0")
+        monkeypatch.setenv("DASHBOARD_PORT", str(free_port()))
         monkeypatch.setattr("app.commands.doctor_machine._ASK_TIMEOUT_SECONDS", 0.2)
         first, second = doctor_machine.check_ports(Settings())
     assert first.word == BAD

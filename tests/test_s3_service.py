@@ -61,7 +61,11 @@ def test_a_kept_job_stays_in_the_bucket_until_it_is_let_go(
     assert keys(seaweedfs, tmp_path) == before
     assert service.client.get(finished["results"][0]["url"]).status_code == 200
     service.client.delete(keep)
-    assert service.context.janitor.sweep(after).jobs == 1
+    janitor, later = service.context.janitor, after + service.context.storage.grace_seconds()
+    assert janitor.sweep(after).jobs == 1
+    assert keys(seaweedfs, tmp_path) == sorted([*before, "janitor/unnamed.json"]), "somebody may be reading"
+    assert service.client.get(finished["results"][0]["url"]).status_code == 404
+    assert [janitor.sweep(later).orphans for _ in range(2)] == [3, 0]
     assert keys(seaweedfs, tmp_path) == []
 
 

@@ -5,9 +5,12 @@ Every test talks to a real server on loopback.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
+import functools
 import hashlib
+import io
 import secrets
 import socket
 import subprocess
@@ -16,21 +19,24 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.api.archives import archive_response
 from app.errors import NotFound, Unavailable
 from app.images import Picture
 from app.jobs.deletion import Deletion
 from app.jobs.janitor import GRACE_SECONDS, Janitor
 from app.jobs.storage_retries import INTERVAL_SECONDS, PATIENCE_SECONDS, StorageRetries
 from app.storage import FoundFile, Storage, new_id
-from app.store import AttemptStatus
+from app.store import AttemptStatus, Job, Result
 from tests.harness import OWNER, Harness, LanczosBackend
 from tests.s3_servers import BUCKET, S3Server, SeaweedFS, free_ports, open_storage, running
+from tests.test_keeping import gathered
 
 CONTENT = hashlib.shake_256(b"content").digest(3_000_000)
 QUICK: dict[str, Any] = {"read_timeout_seconds": 0.5, "connect_timeout_seconds": 0.5}
@@ -296,6 +302,44 @@ def test_an_object_that_goes_while_it_is_read_is_no_short_file(seaweedfs: S3Serv
             file.read()
 
 
+def test_what_was_read_of_an_object_is_held_no_more(seaweedfs: S3Server, tmp_path: Path) -> None:
+    storage = open_storage(seaweedfs, tmp_path)
+    photo_id = put(storage, CONTENT)
+    with storage.open_original(photo_id).file as file:
+        assert file.read(1_400_000) == CONTENT[:1_400_000]
+        storage.remove_upload(photo_id)
+        file.seek(0)
+        with pytest.raises(OSError, match="removed"):
+            file.read(10)
+
+
+def noting(bucket: Any, call: Callable[..., Any], name: str, called: list[str], *args: Any) -> Any:
+    """A call of a bucket, whose name is noted."""
+    called.append(name)
+    return call(bucket, *args)
+
+
+def test_an_archive_asks_for_lengths_at_once_and_for_each_object_at_its_turn(
+    server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from app.storage.s3.bucket import Bucket
+
+    harness = Harness(tmp_path, storage=open_storage(server, tmp_path))
+    harness.open()
+    jobs = [complete(harness, now=1000.0 + number) for number in range(3)]
+    called: list[str] = []
+    for name in ("start", "facts", "stream"):
+        noted = functools.partialmethod(noting, getattr(Bucket, name), name, called)
+        monkeypatch.setattr(Bucket, name, noted)
+    answer = archive_response(harness.storage, jobs, "a.zip")
+    assert called == ["facts"] * 3
+    whole = asyncio.run(gathered(aiter(answer.body_iterator)))
+    assert called == ["facts"] * 3 + ["stream"] * 3
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        assert [archive.read(name) for name in archive.namelist()] == [CONTENT] * 3
+    harness.close()
+
+
 def test_half_an_upload_is_never_visible(server: S3Server, tmp_path: Path) -> None:
     with cutting(server, 1_000_000, of_client=True) as proxy:
         storage = open_storage(server, tmp_path, endpoint_url=proxy.url, attempts=1)
@@ -401,8 +445,102 @@ def test_the_janitor_finds_what_a_crash_left_by_the_rows_and_its_age(harness: Ha
     swept = keeping.sweep((shown.ended_at or now) + GRACE_SECONDS - 1)
     assert swept.jobs == swept.orphans == 0
     swept = keeping.sweep((shown.ended_at or now) + GRACE_SECONDS + 30)
-    assert (swept.jobs, swept.uploads, swept.results, swept.orphans) == (1, 1, 1, 3)
+    assert (swept.jobs, swept.uploads, swept.results, swept.orphans) == (1, 0, 0, 0)
+    swept = keeping.sweep((shown.ended_at or now) + GRACE_SECONDS + 30 + harness.storage.grace_seconds())
+    assert (swept.jobs, swept.orphans) == (0, 5)
     assert [*harness.storage.iter_uploads(), *harness.storage.iter_results(), *harness.storage.iter_parts()] == []
+
+
+def complete(harness: Harness, now: float) -> Job:
+    """A job whose result of three megabytes was kept just now, with rows that say it ended at a time."""
+    job = harness.submit(now=now)
+    (attempt,) = job.attempts
+    name = harness.storage.name_of_run(f"{attempt.id}.png", new_id())
+    put_result(harness.storage, name, CONTENT)
+    harness.store.claim(attempt.id, "t", now)
+    harness.store.complete(attempt.id, "t", Result(name, "image/png", 1, 1, len(CONTENT), "m", 1.0), now)
+    return harness.store.job(OWNER, job.id)
+
+
+def result_of(job: Job) -> str:
+    name = job.attempts[0].result_name
+    assert name is not None
+    return name
+
+
+HOUR = 3600.0
+
+
+def sweep(harness: Harness, now: float, retention: float = HOUR) -> tuple[int, int]:
+    """What one pass of a janitor removed, jobs and files; each pass is made by another process."""
+    done = Janitor(harness.store, harness.storage, harness.metrics, retention_seconds=retention).sweep(now)
+    assert done.uploads == done.results == 0
+    return done.jobs, done.orphans
+
+
+@pytest.mark.parametrize("kept", [0.0, 100 * HOUR])
+def test_what_expires_in_the_middle_of_a_download_stays_until_that_is_over(harness: Harness, kept: float) -> None:
+    """Also of a job that was kept long past its time, whose objects are far older than the retention by then."""
+    job = complete(harness, time.time())
+    expiry = time.time() + HOUR + 5 + kept
+    opened = harness.storage.open_result(result_of(job))
+    archive = aiter(archive_response(harness.storage, [job], "a.zip").body_iterator)
+    with opened.file as file:
+        begun = file.read(1_500_000)
+        assert sweep(harness, expiry) == (1, 0)
+        with pytest.raises(NotFound):
+            harness.store.job(OWNER, job.id)
+        grace = harness.storage.grace_seconds()
+        assert sweep(harness, expiry + grace / 2) == sweep(harness, expiry + grace - 1) == (0, 0)
+        assert begun + file.read() == CONTENT
+    assert len(asyncio.run(gathered(archive))) > len(CONTENT)
+    assert sweep(harness, expiry + grace) == (0, 2)
+    assert sweep(harness, expiry + grace + 1) == (0, 0)
+    assert harness.storage.unnamed_since() == {}
+    assert [*harness.storage.iter_uploads(), *harness.storage.iter_results()] == []
+
+
+def test_objects_younger_than_the_retention_go_with_their_expired_rows_all_the_same(harness: Harness) -> None:
+    """A version of a result that was made shortly before the job expired, say."""
+    complete(harness, time.time() - 11 * HOUR)
+    now, grace = time.time(), harness.storage.grace_seconds()
+    assert sweep(harness, now, 10 * HOUR) == (1, 0)
+    assert sweep(harness, now + grace / 2, 10 * HOUR) == (0, 0)
+    assert sweep(harness, now + grace, 10 * HOUR) == (0, 2)
+
+
+@pytest.mark.parametrize("noted", [b"", b"[]", b"{", b'{"a": null}', b"\xff"])
+def test_a_note_that_cannot_be_read_only_makes_objects_wait_anew(
+    seaweedfs: S3Server, tmp_path: Path, noted: bytes
+) -> None:
+    prefix = f"{new_id()}/"
+    harness = Harness(tmp_path, storage=open_storage(seaweedfs, tmp_path, prefix=prefix))
+    harness.open()
+    complete(harness, time.time())
+    expiry, grace = time.time() + HOUR + 5, harness.storage.grace_seconds()
+    assert sweep(harness, expiry) == (1, 0)
+    seaweedfs.client().put_object(Bucket=BUCKET, Key=f"{prefix}janitor/unnamed.json", Body=noted)
+    assert sweep(harness, expiry + grace) == (0, 0)
+    assert sweep(harness, expiry + 2 * grace) == (0, 2)
+    harness.close()
+
+
+def test_objects_noted_by_a_clock_that_was_ahead_wait_from_now_on(harness: Harness) -> None:
+    complete(harness, time.time())
+    expiry, grace = time.time() + HOUR + 5, harness.storage.grace_seconds()
+    assert sweep(harness, expiry) == (1, 0)
+    harness.storage.note_unnamed(dict.fromkeys(harness.storage.unnamed_since(), expiry + 1e6))
+    assert sweep(harness, expiry + 10) == (0, 0)
+    assert sweep(harness, expiry + 10 + grace) == (0, 2)
+
+
+def test_what_a_user_removes_goes_at_once_and_cuts_a_download_with_an_error(harness: Harness) -> None:
+    job = complete(harness, time.time())
+    archive = aiter(archive_response(harness.storage, [job], "a.zip").body_iterator)
+    Deletion(harness.store, harness.storage).cancel_or_remove(OWNER, job.id, time.time())
+    assert [*harness.storage.iter_uploads(), *harness.storage.iter_results()] == []
+    with pytest.raises(OSError, match="removed"):
+        asyncio.run(gathered(archive))
 
 
 def test_removing_a_job_while_the_server_is_away_leaves_orphans_and_no_error(
@@ -417,7 +555,8 @@ def test_removing_a_job_while_the_server_is_away_leaves_orphans_and_no_error(
     own_server.start()
     own_server.wait_until_it_takes()
     janitor = Janitor(harness.store, harness.storage, harness.metrics, retention_seconds=60.0)
-    assert janitor.sweep(time.time() + GRACE_SECONDS + 60).orphans == 2
+    found = time.time() + GRACE_SECONDS + 60
+    assert [janitor.sweep(found + wait).orphans for wait in (0.0, harness.storage.grace_seconds())] == [0, 2]
     harness.close()
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import itertools
+import json
+import math
 import re
 from pathlib import Path
 from typing import get_args
@@ -11,10 +15,11 @@ import pytest
 from pydantic import ValidationError
 
 from app import settings
+from app.api.auth.rate_limits import parse_rate
 from app.commands import configure
 from app.exit_codes import EXIT_BAD_SETTINGS
 from app.options import Quality
-from app.settings import Settings
+from app.settings import MEGABYTE, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 KEY = "0123456789abcdef0123456789abcdef"
@@ -216,6 +221,7 @@ def test_keys_of_an_issuer_come_by_https_or_from_this_machine(address: str, monk
     [
         ("PORT", "65536"),
         ("PORT", "-1"),
+        ("PORT", "0"),
         ("DASHBOARD_PORT", "http"),
         ("MAX_FILE_SIZE_MB", "0"),
         ("MAX_FILE_SIZE_MB", "nan"),
@@ -229,7 +235,9 @@ def test_keys_of_an_issuer_come_by_https_or_from_this_machine(address: str, monk
         ("DRAIN_SECONDS", "-1"),
         ("MIN_FREE_DISK_MB", "-1"),
         ("RETENTION_MINUTES", "0"),
+        ("RETENTION_MINUTES", "52560001"),
         ("JANITOR_INTERVAL_MINUTES", "0"),
+        ("JANITOR_INTERVAL_MINUTES", "44641"),
         ("DEVICE", "gpu"),
         ("DEVICE", "cuda:"),
         ("PRECISION", "int8"),
@@ -246,6 +254,135 @@ def test_a_value_out_of_bounds_is_refused(name: str, value: str, monkeypatch: py
     monkeypatch.setenv(name, value)
     with pytest.raises(ValidationError):
         Settings()
+
+
+# The rules that hold for every setting of a kind, whatever its name: a new one is held to them by itself.
+
+
+def numbers(kind: type[float] | type[int]) -> list[str]:
+    """The fields that hold a number of this kind, or none."""
+    return [
+        name
+        for name, field in Settings.model_fields.items()
+        if kind in (get_args(field.annotation) or (field.annotation,))
+    ]
+
+
+def bounds(name: str) -> tuple[float, float]:
+    """The least and the largest value that a number may have, as its field says; infinite where it says nothing."""
+    low, high = -math.inf, math.inf
+    for rule in Settings.model_fields[name].metadata:
+        low = max(low, getattr(rule, "ge", low), getattr(rule, "gt", low))
+        high = min(high, getattr(rule, "le", high), getattr(rule, "lt", high))
+    return low, high
+
+
+def test_the_search_for_numbers_finds_them() -> None:
+    assert {"retention_minutes", "janitor_interval_minutes", "max_file_size_mb"} <= set(numbers(float))
+    assert {"port", "min_free_disk_mb", "storage_limit_mb_per_owner"} <= set(numbers(int))
+
+
+@pytest.mark.parametrize("word", ["inf", "-inf", "Infinity", "nan", "1e400", "1" + "0" * 30])
+@pytest.mark.parametrize("name", [*numbers(float), *numbers(int)])
+def test_no_number_is_infinite_or_none_or_beyond_all_use(name: str, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name.upper(), word)
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+@pytest.mark.parametrize("name", [*numbers(float), *numbers(int)])
+def test_every_number_has_two_bounds_that_are_whole_in_json(name: str) -> None:
+    low, high = bounds(name)
+    assert 0 <= low < high
+    assert high * (MEGABYTE if "_mb" in name else 1) < 2**53
+
+
+def test_the_longest_times_are_within_what_threads_and_dates_take() -> None:
+    assert bounds("janitor_interval_minutes")[1] * 60 < 2**32 / 1000  # what Windows waits for at most
+    assert datetime.datetime.fromtimestamp(bounds("retention_minutes")[1] * 60 + 2e9, datetime.UTC).year < 2200
+    longest = Settings(retention_minutes=bounds("retention_minutes")[1])
+    assert json.loads(json.dumps(longest.retention_minutes * 60)) == longest.retention_minutes * 60
+
+
+def test_what_is_not_finite_is_refused_in_plain_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RETENTION_MINUTES", "inf")
+    with pytest.raises(SystemExit):
+        configure.read_settings()
+    assert "RETENTION_MINUTES: Input should be a finite number" in capsys.readouterr().err
+
+
+PLACES = ("h.example", "10.0.0.5", "[::1]")
+ADDRESSES = ("tcp://{}", "redis://:word@{}/0", "https://{}", "http://{}/v1/x", "postgresql+psycopg://me:word@{}/jobs")
+WORDS = {
+    "jwt_issuer",
+    "jwt_audience",
+    "jwt_admin_claim",
+    "siliconflow_model",
+    "host",
+    "device",
+    "s3_region",
+}  # no addresses
+
+
+def addresses() -> list[tuple[str, str]]:
+    """Each setting of text or texts that takes an address with a port, and the form that it takes."""
+    found = []
+    texts = [name for name, field in Settings.model_fields.items() if field.annotation in (str, tuple[str, ...])]
+    for name, form in itertools.product(sorted(set(texts) - WORDS), ADDRESSES):
+        with contextlib.suppress(ValidationError):
+            with_address(name, form.format("10.0.0.5:8443"))
+            found.append((name, form))
+    return found
+
+
+def with_address(name: str, address: str) -> Settings:
+    """Settings with this address, and what some of them need beside it."""
+    beside = {"jwt_issuer": "x", "jwt_audience": "x"} if name == "jwt_jwks_url" else {}
+    return Settings.model_validate({**beside, name: address, "_env_file": None})
+
+
+def test_the_search_for_addresses_finds_them() -> None:
+    assert {name for name, _ in addresses()} >= {
+        "broker_url", "clamd_url", "cors_origins", "database_url", "jwt_jwks_url", "otel_exporter_otlp_endpoint",
+        "s3_endpoint_url", "s3_public_endpoint_url", "siliconflow_api_url", "webhook_hosts", "weights_base_url",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "form"), addresses())
+def test_every_port_of_an_address_exists(name: str, form: str) -> None:
+    for port in ("1", "65535"):
+        with_address(name, form.format(f"10.0.0.5:{port}"))
+    for place, port in itertools.product(PLACES, ("0", "65536", "99999", "99999999999999999999", "-1", "x", "8 0")):
+        with pytest.raises(ValidationError, match=r"ports are 1 to 65535|must be"):
+            with_address(name, form.format(f"{place}:{port}"))
+
+
+@pytest.mark.parametrize(("name", "form"), addresses())
+def test_brackets_of_an_address_hold_one(name: str, form: str) -> None:
+    with_address(name, form.format("[fd00::5]:8443"))
+    for place in ("[:::1]", "[1:2]", "[]", "[fd00::5"):
+        with pytest.raises(ValidationError, match=r"as in \[::1\]|must be|ports are"):
+            with_address(name, form.format(f"{place}:8443"))
+
+
+@pytest.mark.parametrize("address", ["postgresql+psycopg://me:pa/ss:99999@db/jobs", "sqlite:///data/a@b:99999.sqlite3"])
+def test_a_password_and_a_path_are_no_ports(address: str) -> None:
+    found = Settings(database_url=address)
+    assert found.secrets == (("pa/ss:99999",) if "pa" in address.partition("@")[0] else ())
+
+
+@pytest.mark.parametrize("rate", ["0", "600/minute", "10/second", "5 per 2 hours", "1000/DAY"])
+def test_rates_that_the_service_can_count_are_taken(rate: str) -> None:
+    assert Settings(rate_limit=rate).rate_limit == rate
+    parse_rate(rate)
+
+
+@pytest.mark.parametrize("rate", ["often", "0/minute", "-5/minute", "1.5/minute", "10/fortnight", "inf/minute", "10"])
+def test_a_rate_that_lets_nobody_in_or_says_nothing_is_refused(rate: str) -> None:
+    with pytest.raises(ValidationError, match="RATE_LIMIT must be like"):
+        Settings(rate_limit=rate)
 
 
 def test_the_default_quality_may_be_every_quality_there_is() -> None:

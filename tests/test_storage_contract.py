@@ -281,6 +281,28 @@ def test_a_large_file_is_read_from_any_place_to_its_end(storage: Storage) -> Non
         assert file.read() == b""
 
 
+def test_what_is_opened_among_many_is_the_same_file(storage: Storage) -> None:
+    content = hashlib.shake_256(b"many").digest(1_500_000)
+    for kept in (content, content[:3000], b""):
+        opened = storage.open_result(put_result(storage, kept), prefetch=False)
+        with opened.file as file:
+            assert (opened.size, file.tell()) == (len(kept), 0)
+            assert opened.modified_at > 1.6e9
+            assert b"".join(iter(lambda: file.read(262_144), b"")) == kept
+    with pytest.raises(NotFound) as refused:
+        storage.open_result(f"{new_id()}.png", prefetch=False)
+    assert refused.value.code == "result_not_found"
+
+
+def test_what_waits_for_its_readers_is_noted_where_it_has_to_wait(storage: Storage) -> None:
+    assert storage.unnamed_since() == {}
+    name = put_result(storage)
+    for noted in ({name: 1_000_000.5, new_id(): 3.0}, {name: 7.0}, {}):
+        storage.note_unnamed(noted)
+        assert storage.unnamed_since() == (noted if storage.grace_seconds() > 0 else {})
+    assert listed(storage) == (set(), {name}, set())
+
+
 def test_an_empty_file_is_no_error(storage: Storage) -> None:
     with storage.open_original(put_upload(storage, b"")).file as file:
         assert file.read() == b""

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection, create_engine, func, select, text, update
 
 from app.errors import Conflict, Internal, NotFound, Unavailable
-from app.store import SqlStore, migration, photo_transitions, postgres
+from app.store import SqlStore, may_be_committed, migration, photo_transitions, postgres
 from app.store.locks import AdvisoryLock, hold
 from app.store.postgres import PostgresDatabase
 from app.store.schema import VERSION, attempts, photos
@@ -376,6 +376,22 @@ def test_a_server_that_dies_within_a_transaction_leaves_nothing_of_it(server: Po
     server.start()
     assert store.jobs(ME, 9) == []
     store.close()
+
+
+def test_a_commit_whose_answer_was_lost_is_told_as_one_that_may_stand(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(dialect: Any, connection: Any) -> None:
+        connection.commit()
+        raise dialect.loaded_dbapi.OperationalError("server closed the connection unexpectedly")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sqlalchemy.dialects.postgresql.psycopg.PGDialect_psycopg.do_commit", lose)
+        with pytest.raises(Unavailable) as refused:
+            add(store)
+    assert may_be_committed(refused.value)
+    (job,) = store.jobs(ME, 9)
+    assert store.queued_ids() == [first(job)]
 
 
 # Opening.

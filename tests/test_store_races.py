@@ -78,6 +78,25 @@ def test_of_two_tabs_that_restore_one_photo_one_is_told_that_it_is_busy(stores: 
         stores[0].cancel_or_remove(ME, job.id, 2.0)
 
 
+def test_one_submission_that_two_servers_take_at_once_is_one_job(stores: Stores) -> None:
+    """A frozen one that was taken over wakes up: both hear of the same job, whichever made it."""
+    kept, _ = stores[0].library.add(ME, photo(), 1.0)
+    for number in range(10):
+        submits: list[Callable[[], object]] = [
+            functools.partial(store.submit, ME, [photo()], "{}", "local", 99, 1.0, job_id=f"{number:032}")
+            for store in (*stores, *stores)
+        ]
+        restores: list[Callable[[], object]] = [
+            functools.partial(store.restore_photo, ME, kept.id, "{}", "local", 99, 1.0, job_id=f"a{number:031}")
+            for store in (*stores, *stores)
+        ]
+        outcomes = [*at_once(submits), *at_once(restores)]
+        jobs = [outcome[0] for outcome in outcomes if isinstance(outcome, tuple)]
+        assert [job.id for job in jobs] == [f"{number:032}"] * 4 + [f"a{number:031}"] * 4
+        assert len({job.attempts[0].id for job in jobs}) == 2
+        stores[0].cancel_or_remove(ME, jobs[-1].id, 2.0)
+
+
 def test_of_two_jobs_that_fit_one_by_one_only_one_is_kept(stores: Stores) -> None:
     """Without the lock both processes add up what neither has kept yet."""
     for _ in range(10):

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from app.store import LIVE_SECONDS, SqlStore, Store
+from app.events import LocalEvents
+from app.store import LIVE_SECONDS, AttemptStatus, JobOrigin, SqlStore, Store, WebhookStatus
 from app.store.workers import GONE_SECONDS
 from tests.databases import IMPLEMENTATIONS, Clock
+from tests.test_store_contract import ME, add, first, photo
 
 
 @pytest.fixture
@@ -18,9 +20,14 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture
+def events() -> LocalEvents:
+    return LocalEvents()
+
+
 @pytest.fixture(params=IMPLEMENTATIONS)
-def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Store]:
-    opened = SqlStore(IMPLEMENTATIONS[request.param](tmp_path), clock=clock)
+def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock, events: LocalEvents) -> Iterator[Store]:
+    opened = SqlStore(IMPLEMENTATIONS[request.param](tmp_path), events, clock=clock)
     opened.open()
     yield opened
     opened.close()
@@ -102,3 +109,29 @@ def test_workers_of_one_name_may_report_at_once(store: Store) -> None:
         thread.join()
     assert not failed
     assert names(store) == ["same"]
+
+
+def test_what_waits_for_a_backend_that_nobody_serves_fails_and_frees_its_places(
+    store: Store, events: LocalEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.store.workers.FAILED_A_SWEEP", 2)
+    origin = JobOrigin(webhook_url="https://example.org/")
+    asked = ("{}", "siliconflow", 9, 1.0)
+    cloud, _ = store.submit(ME, [photo() for _ in range(4)], *asked, origin=origin)
+    store.claim(cloud.attempts[0].id, "t", 1.0)
+    local, ids = add(store), [attempt.id for attempt in cloud.attempts[1:]]
+    heard: list[str] = []
+    events.subscribe(heard.append)
+    assert [store.workers.fail_unserved(["siliconflow"], 5.0) for _ in range(3)] == [tuple(ids[:2]), (ids[2],), ()]
+    assert heard == [cloud.id, cloud.id]
+    running, *failed = store.job(ME, cloud.id).attempts
+    assert {(one.status, one.error_code, one.ended_at) for one in failed} == {
+        (AttemptStatus.FAILED, "backend_unavailable", 5.0)
+    }
+    assert (running.status, store.job(ME, local.id)) == (AttemptStatus.PROCESSING, local)
+    assert store.queued_ids() == [first(local)]
+    assert store.accounts.usage(ME, 1.0).waiting == 1
+    assert store.fail(running.id, "t", "code", "message", 6.0)
+    webhook = store.job(ME, cloud.id).webhook
+    assert webhook is not None
+    assert webhook.status is WebhookStatus.PENDING  # the last one to end made it due

@@ -7,7 +7,9 @@ import dataclasses
 import io
 import itertools
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ from app.images import TILE_PIXELS, Decoder, ImageLimits, Picture, Pyramid, cut_
 from app.images.formats import FORMATS
 from app.images.pyramid import ENTRY, level_sizes, tile_counts
 from tests import picture_factory as make
-from tests.http_service import Service, assert_problem, photo, running
+from tests.harness import until
+from tests.http_service import KEY, OTHER_KEY, Service, assert_problem, photo, running
 
 KINDS = [
     (name, grey, alpha, deep)
@@ -174,25 +177,49 @@ def test_pyramids_are_made_once_and_one_at_a_time_and_dropped_oldest_first_or_id
             count[1] -= 1
             return made(90)
 
-        one, same, other = await asyncio.gather(kept.get("one", make), kept.get("one", make), kept.get("other", make))
+        one, same, other = await asyncio.gather(*(kept.get("a", key, make) for key in ("one", "one", "other")))
         assert one is same
         assert (count[0], most[0]) == (2, 1)
-        assert await kept.get("one", make) is one
-        await kept.get("third", make)
+        assert await kept.get("a", "one", make) is one
+        await kept.get("a", "third", make)
         with pytest.raises(NotFound):
             other.tile(0, 0, 0)  # used the longest ago
         assert one.tile(0, 0, 0) == b"\0"
         now[0] = 59.0
-        await kept.get("third", make)
+        await kept.get("a", "third", make)
         now[0] = 61.0
         kept.drop_idle()
         with pytest.raises(NotFound):
             one.tile(0, 0, 0)
-        third = await kept.get("third", make)
+        third = await kept.get("a", "third", make)
         assert count[0] == 3
         await kept.close()
         with pytest.raises(NotFound):
             third.tile(0, 0, 0)
+
+    asyncio.run(script())
+
+
+def test_what_was_handed_over_meanwhile_is_not_made_again() -> None:
+    async def script() -> None:
+        kept, gate, handed, count = Pyramids(Decoder(LIMITS)), asyncio.Event(), made(1), [0]
+
+        async def make() -> Pyramid:
+            count[0] += 1
+            await gate.wait()
+            return made(1)
+
+        kept.start()
+        first, second = (asyncio.create_task(kept.get("a", key, make)) for key in ("one", "two"))
+        await asyncio.to_thread(int)  # lets both ask
+        await asyncio.to_thread(kept.hand_over, "two", handed)
+        await asyncio.to_thread(int)  # gives what was handed over its turn
+        gate.set()
+        await first
+        assert await second is handed
+        assert handed.tile(0, 0, 0) == b"\0"
+        assert count[0] == 1
+        await kept.close()
 
     asyncio.run(script())
 
@@ -242,3 +269,81 @@ def test_tiles_are_for_their_owner_and_of_what_is_finished(tmp_path: Path) -> No
         for of in ("result", "original"):
             answer = service.client.get(f"{address}?of={of}", headers={"X-API-KEY": keys[1]})
             assert_problem(answer, 404, "job_not_found")
+
+
+def test_one_owner_opens_pictures_without_end_and_another_waits_for_few_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what the first one leaves again is not cut up at all."""
+    with running(tmp_path, key=f"{KEY},{OTHER_KEY}") as service, ThreadPoolExecutor(8) as pool:
+        cut, go, decoder = list[int](), threading.Event(), service.context.pyramids.decoder
+        make: Callable[..., Pyramid] = decoder.pyramid
+        widths = [60 + number for number in range(5)]
+        mine = [service.submit(photo(width, 40), scale="1") for width in widths]
+        for job_id in mine:
+            service.finish(job_id)
+        other = {"X-API-KEY": OTHER_KEY}
+        answer = service.client.post("/api/v1/photos", files={"file": photo(99, 40)}, headers=other)
+        restored = service.client.post(f"/api/v1/photos/{answer.json()['id']}/restore", headers=other).json()["job_id"]
+
+        def held(path: Path, **more: Any) -> Pyramid:
+            with Image.open(path) as image:
+                cut.append(image.width)
+            assert go.wait(20)
+            return make(path, **more)
+
+        monkeypatch.setattr(decoder, "pyramid", held)
+        waiting = list[str]()
+        get: Callable[..., Awaitable[Pyramid]] = service.context.pyramids.get
+
+        async def counted(owner: str, *asked: Any) -> Pyramid:
+            waiting.append(owner)
+            try:
+                return await get(owner, *asked)
+            finally:
+                waiting.remove(owner)
+
+        monkeypatch.setattr(service.context.pyramids, "get", counted)
+        hang_ups = [threading.Event() for _ in mine]
+        asked = []
+        for number, (job_id, hang_up) in enumerate(zip(mine, hang_ups, strict=True)):
+            asked.append(pool.submit(ask_and_hang_up, service, job_id, hang_up))
+            until(lambda number=number: len(waiting) == number + 1)  # type: ignore[misc]
+        theirs = pool.submit(service.client.get, f"/api/v1/jobs/{restored}/tile?of=original", headers=other)
+        until(lambda: len(waiting) == len(mine) + 1)
+        for hang_up in hang_ups[2:]:
+            hang_up.set()
+        until(lambda: len(waiting) == 3)
+        go.set()
+        assert theirs.result(20).status_code == 200
+        until(lambda: not waiting)
+        assert cut == [widths[0], widths[1], 99]
+        for hang_up in hang_ups:
+            hang_up.set()
+
+
+def ask_and_hang_up(service: Service, job_id: str, hang_up: threading.Event) -> None:
+    """Ask for a tile over ASGI, and leave when told to."""
+    path = f"/api/v1/jobs/{job_id}/tile"
+
+    async def scenario() -> None:
+        messages = iter([{"type": "http.request", "body": b"", "more_body": False}])
+
+        async def receive() -> dict[str, Any]:
+            message = next(messages, None)
+            if message is None:
+                await asyncio.to_thread(hang_up.wait, 20)
+            return message or {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            pass
+
+        scope = {
+            "type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"of=original",
+            "headers": [(b"host", b"localhost:8001"), (b"x-api-key", KEY.encode())], "client": ("127.0.0.1", 1),
+            "server": ("localhost", 8001), "scheme": "http", "http_version": "1.1", "root_path": "",
+            "asgi": {"version": "3.0"},
+        }  # fmt: skip
+        await service.app(scope, receive, send)
+
+    service.client.portal.call(scenario)  # type: ignore[union-attr]

@@ -13,9 +13,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from app.api.auth import key_set
-from app.api.auth.caller import Caller, Role
+from app.api.auth.caller import CLOCK_LEEWAY_SECONDS, Caller, Role
 from app.api.auth.key_set import AGAIN_SECONDS, COOLDOWN_SECONDS, KeySet, KeySetUnreadable, fetch_key_set, read_key_set
-from app.api.auth.tokens import LEEWAY_SECONDS, LONGEST_TOKEN_CHARACTERS, SharedSecret, TokenRules, Tokens
+from app.api.auth.tokens import LONGEST_TOKEN_CHARACTERS, SharedSecret, TokenRules, Tokens
 from app.errors import RestoreError
 from tests.token_issuer import ADMIN_CLAIM, AUDIENCE, ISSUER, SECRET, Issuer, claims, serving
 
@@ -108,7 +108,7 @@ def test_a_claim_makes_an_admin_and_nothing_like_it_does(
     assert check(found, shared(**given)).role is role
 
 
-@pytest.mark.parametrize("given", [{"exp": -LEEWAY_SECONDS + 5}, {"nbf": 25, "iat": 25}])
+@pytest.mark.parametrize("given", [{"exp": -CLOCK_LEEWAY_SECONDS + 5}, {"nbf": 25, "iat": 25}])
 def test_clocks_may_differ_a_little(by_secret: Tokens, given: dict[str, int]) -> None:
     moved: dict[str, Any] = {name: int(time.time()) + seconds for name, seconds in given.items()}
     assert check(by_secret, shared(**moved)).name == "user-1"
@@ -120,9 +120,9 @@ def test_clocks_may_differ_a_little(by_secret: Tokens, given: dict[str, int]) ->
 @pytest.mark.parametrize(
     ("given", "code"),
     [
-        ({"exp": -LEEWAY_SECONDS - 5}, "token_expired"),
-        ({"nbf": LEEWAY_SECONDS + 60}, "wrong_token"),
-        ({"iat": LEEWAY_SECONDS + 60}, "wrong_token"),
+        ({"exp": -CLOCK_LEEWAY_SECONDS - 5}, "token_expired"),
+        ({"nbf": CLOCK_LEEWAY_SECONDS + 60}, "wrong_token"),
+        ({"iat": CLOCK_LEEWAY_SECONDS + 60}, "wrong_token"),
     ],
 )
 def test_a_token_out_of_its_time_is_refused(by_secret: Tokens, given: dict[str, int], code: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.api.multipart_form import FLUSH_BYTES, MAX_FIELD_BYTES, MAX_FIELDS, MultipartForm, UploadLimits, receive_form
-from app.errors import RestoreError
+from app.errors import RestoreError, Unavailable
 from app.storage import DiskStorage, Storage, new_id
 from tests.harness import upload_file
 from tests.http_service import Service, assert_problem, photo, running
@@ -173,12 +173,26 @@ def test_a_field_named_files_without_a_file_name_is_a_file_too(service: Service)
 def test_when_the_rows_cannot_be_written_the_files_go_again(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     before = service.uploads()
 
-    def full(*_: Any) -> None:
-        raise RuntimeError("no")
+    def full(*_: Any, **__: Any) -> None:
+        raise Unavailable("storage_full", "There is no free disk space left for jobs.")
 
     monkeypatch.setattr(service.context.store, "submit", full)
-    assert_problem(service.client.post("/enhance", files={"file": photo()}), 500, "internal_error")
+    assert_problem(service.client.post("/enhance", files={"file": photo()}), 503, "storage_full")
     assert service.uploads() == before
+
+
+def test_when_nobody_knows_whether_the_rows_were_written_the_files_are_left_to_the_janitor(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = service.uploads()
+
+    def odd(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(service.context.store, "submit", odd)
+    assert_problem(service.client.post("/enhance", files={"file": photo()}), 500, "internal_error")
+    (left,) = set(service.uploads()) - set(before)
+    (service.folder / "uploads" / left).unlink()
 
 
 def test_a_file_is_on_disk_before_its_row_is_written(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""How many connections are held, in all and from each address, so that descriptors are left for work.
+"""How many connections are held, in all and from each address, and how many archives, so that descriptors are left.
 
 When there is no place the connection that has been idle longest makes room; only if all are busy is the newcomer
 refused. It knows neither HTTP nor requests: protocols say when they are idle.
@@ -17,6 +17,8 @@ MOST_OF_ONE_ADDRESS = 128
 FEWEST_CONNECTIONS = 16
 DESCRIPTORS_KEPT_FOR_WORK = 192
 WANTED_DESCRIPTORS = 16_384
+MOST_ARCHIVES = 16
+FILES_OF_ARCHIVE = 200  # that one ZIP archive may hold open
 
 
 class Evictable(Protocol):
@@ -120,6 +122,16 @@ def unread_bytes(descriptor: int) -> int:
     return int.from_bytes(count, sys.byteorder)
 
 
+def descriptor_limit() -> int:
+    """How many descriptors this process may have as things are, within reason."""
+    if sys.platform == "win32":
+        return WANTED_DESCRIPTORS
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return WANTED_DESCRIPTORS if soft == resource.RLIM_INFINITY else min(soft, WANTED_DESCRIPTORS)
+
+
 def raise_descriptor_limit() -> int:
     """Allow this process as many descriptors as it may ask for, within reason; gives the limit that holds."""
     if sys.platform == "win32":
@@ -135,5 +147,11 @@ def raise_descriptor_limit() -> int:
 
 
 def connections_within(descriptors: int) -> int:
-    """How many connections leave enough descriptors for work; one that sends files holds a second descriptor."""
-    return max(FEWEST_CONNECTIONS, min(MOST_CONNECTIONS, (descriptors - DESCRIPTORS_KEPT_FOR_WORK) // 2))
+    """How many connections leave enough descriptors for work and archives; one that sends a file holds a second one."""
+    kept = DESCRIPTORS_KEPT_FOR_WORK + archives_within(descriptors) * FILES_OF_ARCHIVE
+    return max(FEWEST_CONNECTIONS, min(MOST_CONNECTIONS, (descriptors - kept) // 2))
+
+
+def archives_within(descriptors: int) -> int:
+    """How many archives at once hold a quarter of the descriptors at most; one is always allowed."""
+    return max(1, min(MOST_ARCHIVES, descriptors // 4 // FILES_OF_ARCHIVE))

@@ -1,4 +1,4 @@
-"""How many WebSockets, or uploads under way, are held in all and by each owner."""
+"""How many WebSockets, uploads under way, previews or archives are held in all and by each owner."""
 
 from __future__ import annotations
 
@@ -26,10 +26,14 @@ class Connections:
         """How many one owner holds now."""
         return self._held[owner]
 
+    def has_place(self, owner: str) -> bool:
+        """Whether there is one left for this owner."""
+        return self._held.total() < self._most and self._held[owner] < self._most_of_one
+
     @contextlib.contextmanager
     def acquire(self, owner: str) -> Iterator[bool]:
         """Take a place while the block runs; gives False when there is none left."""
-        if self._held.total() >= self._most or self._held[owner] >= self._most_of_one:
+        if not self.has_place(owner):
             yield False
             return
         self._held[owner] += 1

@@ -65,6 +65,7 @@ class Limits:
     uploads_limit: int | None
     retention_seconds: float
     keep_limit_bytes: int
+    storage_limit: int | None
     drain_seconds: float
 
     @property
@@ -76,6 +77,7 @@ class Limits:
             self.queue_limit,
             owner_limit=self.owner_limit,
             daily_limit=self.daily_limit,
+            storage_limit=self.storage_limit,
         )
 
 
@@ -118,6 +120,7 @@ class AppContext:
     deletion: Deletion
     connections: Connections
     uploads: Connections
+    archiving: Connections
     pools: Pools
     previews: KeptAnswers
     pyramids: Pyramids
@@ -181,12 +184,6 @@ def require_admin(connection: HTTPConnection) -> None:
         raise Forbidden(
             "admin_required", "This needs a key or token with the role admin; ask whoever runs the service."
         )
-
-
-def is_signed_out(connection: HTTPConnection) -> bool:
-    """Whether the session in which a request came has ended since: who still waits in it must stop."""
-    session_id = connection.scope["state"]["session_id"]
-    return session_id is not None and get_context(connection).authentication.sessions.has_ended(session_id)
 
 
 async def get_job(request: Request, job_id: str) -> tuple[Job, int]:

@@ -49,9 +49,16 @@ def usage_view(request: Request, context: AppContext) -> dict[str, Any]:
     return {
         "photos_today": {**photos, "resets_at": next_day(now)} if photos else None,
         "waiting": _share(limits.owner_limit, used.waiting),
+        "stored_bytes": _stored(context, owner),
         "uploads": _share(limits.uploads_limit, context.uploads.held_by(owner)),
         "requests": _window_view(request.scope["state"].get("rate_window"), now),
     }
+
+
+def _stored(context: AppContext, owner: str) -> dict[str, Any] | None:
+    """Added up only where there is a limit: it takes a look at all rows of the owner."""
+    limit = context.limits.storage_limit
+    return None if limit is None else _share(limit, context.store.accounts.stored_bytes(owner))
 
 
 def _share(limit: int | None, used: int) -> dict[str, Any] | None:

@@ -1,6 +1,8 @@
 """Files on their way out: results, previews and originals, always streamed and never as a page.
 
-A file is opened before the answer begins, so that a removal meanwhile does no harm.
+A file is opened before the answer begins, so that a removal meanwhile does no harm. A bucket gives no such promise:
+there the janitor leaves files to their readers for a while (`Storage.grace_seconds`), but what a user deletes goes at
+once, and a download of it that is not over breaks off, with fewer bytes than its length says.
 """
 
 from __future__ import annotations
@@ -89,7 +91,7 @@ def _file(open_file: Callable[[], OpenedFile], media_type: str, shown_as: str, t
 
 
 class _OpenedFileResponse(StreamingResponse):
-    """A file that is open already, so that a removal meanwhile does not cut it: the whole, or one range of it."""
+    """A file that is open already: the whole, or one range of it."""
 
     def __init__(self, opened: OpenedFile, span: range | None, media_type: str, headers: dict[str, str]) -> None:
         part = range(opened.size) if span is None else span

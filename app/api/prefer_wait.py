@@ -12,7 +12,9 @@ import re
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 
-from app.api.dependencies import get_context, get_owner, is_signed_out
+from app.api.dependencies import get_context, get_owner
+from app.api.following import SignInEnd, follow, sign_in_end
+from app.api.hang_ups import disconnected
 from app.errors import Unauthorized
 from app.store import Job
 
@@ -27,7 +29,7 @@ def preferred_wait(headers: Headers) -> int | None:
 
 
 async def wait_for_end(request: Request, job_id: str, seconds: float) -> Job | None:
-    """The job once it has ended, None when it did not in time.
+    """The job once it has ended, None when it did not in time, or not before the caller's token ended.
 
     Raises:
         ClientDisconnect: nobody waits for the answer any more.
@@ -47,13 +49,16 @@ async def wait_for_end(request: Request, job_id: str, seconds: float) -> Job | N
 
 
 async def _ended(request: Request, job_id: str, gone: asyncio.Task[None]) -> Job | None:
-    """The ended job; None when the service stops first."""
+    """The ended job; None when the service stops or the caller's token ends first."""
     context, owner = get_context(request), get_owner(request)
-    with context.job_events.watch(job_id) as changed:
+    with follow(context, request, job_id) as changed:
         while True:
             changed.clear()
-            if is_signed_out(request):
+            end = sign_in_end(context, request)
+            if end is SignInEnd.SIGNED_OUT:
                 raise Unauthorized("key_required", "The session was signed out; sign in again.")
+            if end is not None:
+                return None  # the job is accepted all the same, and a refusal would have it sent once more
             job = await context.run(context.store.job, owner, job_id)
             if job.status.ended:
                 return job
@@ -66,9 +71,3 @@ async def _ended(request: Request, job_id: str, gone: asyncio.Task[None]) -> Job
                 next_change.cancel()
             if gone.done():
                 raise ClientDisconnect
-
-
-async def disconnected(request: Request) -> None:
-    """Return once the client has hung up; of a request whose body was read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -2,8 +2,8 @@
 other process can open them, and a crash leaves nothing behind.
 
 Those of results that were restored in this process come with the result (`app.jobs.tile_cutting`). All others are made
-for the first look, one at a time, so that however many large pictures are opened, memory and the other requests are
-spared.
+for the first look, one at a time and for their owners in turn, so that however many large pictures are opened, memory
+and the other requests are spared.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 
-from app.api.shared_calls import SharedCalls
+from app.api.fair_calls import FairCalls
 from app.images import Decoder, Pyramid
 
 KEPT_BYTES = 1024**3
@@ -33,9 +33,8 @@ class Pyramids:
     ) -> None:
         self.decoder = decoder
         self._most_bytes, self._idle_seconds, self._clock = most_bytes, idle_seconds, clock
-        self._calls: SharedCalls[Pyramid] = SharedCalls()
+        self._calls: FairCalls[Pyramid] = FairCalls()
         self._kept: OrderedDict[Hashable, tuple[Pyramid, float]] = OrderedDict()
-        self._turn = asyncio.Semaphore(1)
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -59,9 +58,12 @@ class Pyramids:
         self._keep(key, found[0])
         return found[0]
 
-    async def get(self, key: Hashable, make: Callable[[], Awaitable[Pyramid]]) -> Pyramid:
-        """The pyramid kept for this key, made now if none is. It may be closed while others are made."""
-        return self.kept(key) or await self._calls.run(key, lambda: self._made(key, make))
+    async def get(self, owner: str, key: Hashable, make: Callable[[], Awaitable[Pyramid]]) -> Pyramid:
+        """The pyramid kept for this key, made in the owner's turn if none is. It may be closed while others are made.
+
+        Once all callers for a key were cancelled, it is made only if that has begun.
+        """
+        return self.kept(key) or await self._calls.run(owner, key, lambda: self._made(key, make))
 
     def drop_idle(self) -> None:
         """Close what nobody looked at for the idle time, and look again later."""
@@ -82,8 +84,10 @@ class Pyramids:
         await asyncio.to_thread(self.decoder.close)
 
     async def _made(self, key: Hashable, make: Callable[[], Awaitable[Pyramid]]) -> Pyramid:
-        async with self._turn:
-            pyramid = await make()
+        found = self.kept(key)  # handed over while this waited for its turn
+        if found is not None:
+            return found
+        pyramid = await make()
         self._keep(key, pyramid)  # here: whoever asked may have left meanwhile
         return pyramid
 

@@ -299,6 +299,7 @@ class MeShape(Shape):
     expires_at: float | None
     photos_today: ShareShape | None
     waiting: ShareShape | None
+    stored_bytes: ShareShape | None
     uploads: ShareShape | None
     requests: ShareShape | None
 

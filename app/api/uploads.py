@@ -126,8 +126,9 @@ def submit_under_key(
     context: AppContext, owner: str, key: str | None, digest: Callable[[], str], submit: Submit
 ) -> AcceptedJob:
     """See `submit_once`; a refusal says when to come back."""
+    in_work = context.lease_keeper.keys_in_work
     try:
-        return submit_once(context.store, owner, key, digest, context.wall(), submit)
+        return submit_once(context.store, owner, key, digest, context.wall(), submit, in_work)
     except RestoreError as error:
         context.admission.update_retry_after(error)
         raise

@@ -1,4 +1,7 @@
-"""The use case of removing: rows first, then files, so that from the commit on no request reaches a file that goes."""
+"""The use case of removing: rows first, then files, so that from the commit on no request reaches a file that goes.
+
+What a user removes goes at once, from a bucket too, even if that cuts a download: the wish counts more.
+"""
 
 from __future__ import annotations
 
@@ -38,9 +41,12 @@ class Deletion:
     def expire(self, before: float) -> tuple[Removal, int, int]:
         """Remove one batch of what ended before a time (epoch seconds): the rows, and the numbers of files that went.
 
-        The numbers are of uploads and of results. Raises `Unavailable` when the store cannot be asked.
+        The numbers are of uploads and of results. Files that need a grace for their readers stay, for the janitor to
+        remove once that is over. Raises `Unavailable` when the store cannot be asked.
         """
         gone = self._store.expire(before)
+        if self._storage.grace_seconds() > 0:
+            return gone, 0, 0
         return gone, *self._remove_files(gone)
 
     def _remove_files(self, gone: Removal) -> tuple[int, int]:

@@ -13,8 +13,9 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from app.errors import BadRequest, RestoreError, Unprocessable
+from app.jobs.keys_in_work import KeysInWork
 from app.jobs.submission import Upload
-from app.store import Job, Store
+from app.store import HeldKey, Job, Store
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +36,21 @@ Submit = Callable[[str | None], tuple[Job, int]]
 
 
 def submit_once(
-    store: Store, owner: str, key: str | None, digest: Callable[[], str], now: float, submit: Submit
+    store: Store,
+    owner: str,
+    key: str | None,
+    digest: Callable[[], str],
+    now: float,
+    submit: Submit,
+    in_work: KeysInWork,
 ) -> AcceptedJob:
     """Submit, unless this owner did so with this key in the last 24 hours; without a key always.
 
     Args:
         key: what the client calls this request, or None.
         digest: of everything that was asked; see `digest_of`.
-        submit: makes the job, with the given id where there is one.
+        submit: makes the job, with the given id where there is one; gives the one that has this id already.
+        in_work: holds the key meanwhile, for whoever renews it.
 
     Raises:
         Unprocessable: `idempotency_key_reused`, for another request.
@@ -60,14 +68,20 @@ def submit_once(
         )
     if known.accepted:
         return AcceptedJob(known.job_id, known.attempt_id, known.position)
+    held = HeldKey(owner, key, known.job_id)
+    with in_work.holding(held):
+        return _submit_held(store, held, submit)
+
+
+def _submit_held(store: Store, held: HeldKey, submit: Submit) -> AcceptedJob:
     try:
-        done = _accepted(*submit(known.job_id))
+        done = _accepted(*submit(held.job_id))
     except BaseException:
         with contextlib.suppress(RestoreError):  # then it counts as crashed, and may be sent again a little later
-            store.idempotency.forget(owner, key, known.job_id)
+            store.idempotency.forget(held)
         raise
     try:
-        store.idempotency.accept(owner, key, done.attempt_id, done.position)
+        store.idempotency.accept(held, done.attempt_id, done.position)
     except RestoreError as error:  # the job is found by its id all the same
         log.warning("an idempotency key could not be completed: %s", error.detail)
     return done

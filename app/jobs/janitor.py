@@ -1,6 +1,7 @@
 """Keeps the disk tidy: ended jobs past their retention go, rows first, then files, then files that no row names.
 
-Nothing active is ever touched. Time is passed in.
+Nothing active is ever touched. Where a removal would cut who reads a file just now (in a bucket), files wait for a
+grace once no row names them. Time is passed in.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from app.errors import RestoreError
 from app.jobs.deletion import Deletion
@@ -67,8 +68,8 @@ class Janitor(PeriodicThread):
     def sweep(self, now: float) -> Sweep:
         """One pass at the time `now` (epoch seconds). Raises `Unavailable` when the store cannot be asked."""
         self._store.idempotency.expire(now)
-        done = self._sweep_expired(now - self._retention)
-        done = dataclasses.replace(done, orphans=self._sweep_orphans(now))
+        done, left = self._sweep_expired(now - self._retention)
+        done = dataclasses.replace(done, orphans=self._sweep_orphans(now, left))
         self._store.accounts.forget_usage(now - USAGE_KEPT_SECONDS)
         for kind in ("jobs", "uploads", "results", "orphans"):
             self._metrics.janitor_removed(kind, getattr(done, kind))
@@ -84,31 +85,52 @@ class Janitor(PeriodicThread):
             return Sweep(skipped=True)
         return self.sweep(now)
 
-    def _sweep_expired(self, before: float) -> Sweep:
-        """Jobs past their retention, batch by batch."""
+    def _sweep_expired(self, before: float) -> tuple[Sweep, set[str]]:
+        """Jobs past their retention, batch by batch; with the ids of those whose files were left for their readers."""
         jobs = uploads = results = 0
+        left: set[str] = set()
         for _ in range(MAX_ROUNDS):
             gone, removed_uploads, removed_results = self._deletion.expire(before)
             jobs, uploads, results = jobs + len(gone.jobs), uploads + removed_uploads, results + removed_results
+            if self._storage.grace_seconds() > 0:
+                left.update(name[:32] for name in (*gone.uploads, *gone.results, *gone.masks))
             if not gone.jobs and not gone.uploads:
                 break
-        return Sweep(jobs, uploads, results)
+        return Sweep(jobs, uploads, results), left
 
-    def _sweep_orphans(self, now: float) -> int:
-        """Files that no row names, left by a crash between file and row.
+    def _sweep_orphans(self, now: float, left: Collection[str]) -> int:
+        """Files that no row names: of a crash between file and row, and those `left` when their rows expired.
 
         The files are listed before the rows are read: a file listed here whose row comes later is young.
         """
         limit = now - max(self._retention, GRACE_SECONDS)
-        uploads, results = _older(self._storage.iter_uploads(), limit), _older(self._storage.iter_results(), limit)
-        masks, parts = _older(self._storage.iter_masks(), limit), _older(self._storage.iter_parts(), limit)
+        noted = self._storage.unnamed_since()
+        listed = (self._storage.iter_uploads(), self._storage.iter_results(), self._storage.iter_masks())
+        uploads, results, masks = (
+            [file for file in files if file.modified_at < limit or file.name in noted or file.name[:32] in left]
+            for files in listed
+        )
+        parts = [file for file in self._storage.iter_parts() if file.modified_at < limit]
         photo_ids = self._store.named_files.photo_ids()
         names = {name for newest in self._store.named_files.result_names() for name in related_files(newest)}
         active, mask_ids = self._store.named_files.active_ids(), self._store.named_files.mask_ids()
         orphans = [file for file in uploads if file.name not in photo_ids]
         orphans += [file for file in results if file.name not in names and file.name[:32] not in active]
         orphans += [file for file in masks if file.name[:32] not in mask_ids]
-        return self._remove_all(orphans + parts)
+        return self._remove_all(self._unread(orphans, noted, now) + parts)
+
+    def _unread(self, orphans: list[FoundFile], noted: Mapping[str, float], now: float) -> list[FoundFile]:
+        """Those that nobody can be reading any more; where that takes a grace, it is noted since when they wait.
+
+        The note lasts longer than this process, whose next pass another one may make.
+        """
+        grace = self._storage.grace_seconds()
+        if grace <= 0:
+            return orphans
+        since = {file.name: min(noted.get(file.name, now), now) for file in orphans}  # a clock may have been ahead
+        if since != noted:
+            self._storage.note_unnamed(since)
+        return [file for file in orphans if since[file.name] <= now - grace]
 
     def _remove_all(self, files: Iterable[FoundFile]) -> int:
         """Remove files; one that resists is logged and left for the next pass."""
@@ -121,7 +143,3 @@ class Janitor(PeriodicThread):
             else:
                 log.info("janitor removed the orphan %s", file.name)
         return removed
-
-
-def _older(files: Iterable[FoundFile], limit: float) -> list[FoundFile]:
-    return [file for file in files if file.modified_at < limit]

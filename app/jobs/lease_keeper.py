@@ -1,5 +1,8 @@
 """Keeps this process's claims alive, and finds those of processes that are gone: one thread, renewing before sweeping.
 
+So it does with the submissions that this process is taking under an Idempotency-Key, and with waiting attempts that
+no process would ever take.
+
 A lease says nothing while the database was away, since nobody could renew one; so the sweeps begin only when it has
 been reachable for long enough that every living process has renewed its own. Time is passed in.
 """
@@ -13,6 +16,8 @@ import time
 from collections.abc import Callable, Collection
 
 from app.errors import RestoreError
+from app.jobs.keys_in_work import KeysInWork
+from app.jobs.unserved_backends import UNSERVED_SECONDS, UnservedBackends
 from app.metrics import Metrics
 from app.queue import Queue
 from app.store import LEASE_SECONDS, Store
@@ -25,17 +30,22 @@ log = logging.getLogger(__name__)
 class LeaseTimes:
     """How long a claim lasts without a renewal, and how often claims are renewed and lost ones looked for.
 
-    `calm_seconds` is how long the database must have been reachable before a sweep believes that a lease ran out.
+    `calm_seconds` is how long the database must have been reachable before a sweep believes that a lease ran out, and
+    `unserved_seconds` how long no live worker may serve a backend before what waits for it is failed.
     """
 
     lease_seconds: float = LEASE_SECONDS
     renew_seconds: float = 15.0
     sweep_seconds: float = 20.0
     calm_seconds: float = 30.0
+    unserved_seconds: float = UNSERVED_SECONDS
 
 
 class LeaseKeeper(PeriodicThread):
     """Renews and sweeps by call (`tick`) or in its own supervised thread (`start`).
+
+    Attributes:
+        keys_in_work: what takes submissions in this process holds their keys here.
 
     Args:
         store, queue, metrics: whose rows, whom to notify of an attempt that waits again, and where to count.
@@ -62,6 +72,8 @@ class LeaseKeeper(PeriodicThread):
         self._store, self._queue, self._metrics, self._times = store, queue, metrics, times
         self._held, self._settle = held, settle
         self._clock, self._wall, self._jitter = clock, wall, jitter
+        self.keys_in_work = KeysInWork()
+        self._unserved = UnservedBackends(store, times.unserved_seconds)
         self._reachable_since: float | None = None
         self._renewed: set[str] = set()
         self._next_sweep = -float("inf")
@@ -87,7 +99,7 @@ class LeaseKeeper(PeriodicThread):
             is_calm = monotonic - self._reachable_since >= self._times.calm_seconds
             if is_calm and monotonic >= self._next_sweep:
                 self._next_sweep = monotonic + self._times.sweep_seconds * self._jitter()
-                self._sweep(now)
+                self._sweep(monotonic, now)
         except RestoreError:
             self._reachable_since = None
             raise
@@ -99,11 +111,14 @@ class LeaseKeeper(PeriodicThread):
         for token in sorted(self._renewed & held - renewed):
             log.info("the run %s lost its claim; it was cancelled, or silent for too long", token)
         self._renewed = renewed
+        self._store.idempotency.renew(self.keys_in_work.held())
 
-    def _sweep(self, now: float) -> None:
+    def _sweep(self, monotonic: float, now: float) -> None:
         found = self._store.sweep_leases(now)
         for attempt_id in found.lapsed:
             log.warning("the lease on attempt %s ran out: its process died, was frozen or cut off", attempt_id)
             self._metrics.attempt_ended("lapsed")
         for attempt_id in found.to_notify:
             self._queue.publish(attempt_id)
+        for _ in self._unserved.sweep(monotonic, now):
+            self._metrics.attempt_ended("failed")

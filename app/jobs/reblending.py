@@ -11,13 +11,14 @@ import dataclasses
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
 from app import images
-from app.errors import Conflict, NotFound, RestoreError, Unavailable, Unprocessable
+from app.errors import Conflict, NotFound, RestoreError, TooManyRequests, Unavailable, Unprocessable
 from app.images import Encoded, Picture
 from app.images.face_layers import FaceLayer, blend_layers, load_layers
 from app.metrics import Metrics
@@ -27,7 +28,8 @@ from app.store import Attempt, AttemptStatus, NewVersion, Store
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING = 16
+MAX_WAITING = 16  # with the one in work
+MAX_WAITING_OF_ONE = 4  # owner
 MOST_TRIES = 5  # of one call whose result other processes change at the same time
 _BUSY_RETRY_SECONDS = 3
 _FORMATS = {"jpg": "jpg", "png": "png", "webp": "webp", "tif": "tiff", "avif": "avif"}  # by the ending of a name
@@ -60,24 +62,46 @@ class Reblender:
         self._store, self._storage, self._decoder, self._metrics = store, storage, decoder, metrics
         self._clock = clock
         self._turn = threading.Lock()
-        self._places = threading.BoundedSemaphore(MAX_WAITING)
+        self._waiting: Counter[str] = Counter()  # by owner
+        self._counting = threading.Lock()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="reblend")
 
-    def submit(self, attempt_id: str, strengths: Mapping[int, float]) -> Future[Attempt]:
-        """`reblend` in our own thread. Raises `Unavailable` `reblend_busy` when too many wait already."""
-        if not self._places.acquire(blocking=False):
-            raise Unavailable(
-                "reblend_busy",
-                "Too many results are being blended just now; try again in a few seconds.",
-                retry_after_seconds=_BUSY_RETRY_SECONDS,
-            )
+    def submit(self, owner: str, attempt_id: str, strengths: Mapping[int, float]) -> Future[Attempt]:
+        """`reblend` in our own thread.
+
+        Raises `TooManyRequests` `too_many_reblends` when the owner has its share already, or `Unavailable`
+        `reblend_busy` when too many wait in all.
+        """
+        self._take_place(owner)
         try:
             future = self._pool.submit(self.reblend, attempt_id, strengths)
         except RuntimeError:  # the pool was shut down
-            self._places.release()
+            self._free_place(owner)
             raise Unavailable("shutting_down", "The service is shutting down; try again in a minute.") from None
-        future.add_done_callback(lambda _: self._places.release())
+        future.add_done_callback(lambda _: self._free_place(owner))
         return future
+
+    def _take_place(self, owner: str) -> None:
+        with self._counting:
+            if self._waiting[owner] >= MAX_WAITING_OF_ONE:
+                raise TooManyRequests(
+                    "too_many_reblends",
+                    f"{MAX_WAITING_OF_ONE} of your results are being blended already; "
+                    "send this again when one of them is done.",
+                    retry_after_seconds=_BUSY_RETRY_SECONDS,
+                )
+            if self._waiting.total() >= MAX_WAITING:
+                raise Unavailable(
+                    "reblend_busy",
+                    "Too many results are being blended just now; try again in a few seconds.",
+                    retry_after_seconds=_BUSY_RETRY_SECONDS,
+                )
+            self._waiting[owner] += 1
+
+    def _free_place(self, owner: str) -> None:
+        with self._counting:
+            self._waiting[owner] -= 1
+            self._waiting += Counter()  # drops owners at zero
 
     def close(self) -> None:
         """Drop what waits, let the one in work end, and end the decoder."""

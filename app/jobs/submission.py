@@ -1,14 +1,15 @@
 """The use case of accepting work: uploads become photos, jobs and waiting attempts, whichever front door they came by.
 
 The order that survives a crash: header check, scan, files made durable, rows in one transaction, then the wake-up. On
-any error nothing is kept.
+an error nothing is kept, unless the rows may be there all the same: then the files stay, for them or for the janitor.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +19,7 @@ from app.jobs.memory_need import check_memory
 from app.options import BackendName, Pages, Repair, RestoreOptions, check_output
 from app.queue import Queue
 from app.storage import Storage, StoredUpload, UploadWriter
-from app.store import NO_ORIGIN, Job, JobOrigin, NewPhoto, Photo, Store
+from app.store import NO_ORIGIN, Job, JobOrigin, NewPhoto, Photo, Shares, Store, may_be_committed
 
 SCAN_UNAVAILABLE = "scan_unavailable"  # the code of a scanner that does not answer
 
@@ -44,7 +45,7 @@ class Upload:
 
 @dataclasses.dataclass(frozen=True)
 class SubmissionLimits:
-    """What a submission is judged by: photos that wait, in all and of one owner, and a day's of one owner.
+    """What a submission is judged by: photos that wait, in all and of one owner, a day's, and bytes of one owner.
 
     None means any number.
     """
@@ -54,6 +55,12 @@ class SubmissionLimits:
     queue_limit: int
     owner_limit: int | None = None
     daily_limit: int | None = None
+    storage_limit: int | None = None
+
+    @property
+    def shares(self) -> Shares:
+        """What one owner may have."""
+        return Shares(owner_limit=self.owner_limit, daily_limit=self.daily_limit, storage_limit=self.storage_limit)
 
 
 class BatchRefused(RestoreError):
@@ -120,7 +127,7 @@ class Submission:
                 each refused photo of several.
         """
         stored: list[StoredUpload] = []
-        try:
+        with self._kept_only_if_made(uploads, stored):
             backend = self.check_options(options)
             for own in {upload.options for upload in uploads if upload.options is not None}:
                 self.check_options(own)
@@ -130,14 +137,12 @@ class Submission:
             for upload in uploads:
                 stored.append(_writer_of(upload).commit())  # noqa: PERF401 - one by one: what is stored must be known
             photos = [_new_photo(*found) for found in zip(uploads, headers, stored, strict=True)]
-            limits = self._limits
-            asked = (owner, photos, options.to_json(), backend, limits.queue_limit, now)
-            job, position = self._store.submit(
-                *asked, owner_limit=limits.owner_limit, daily_limit=limits.daily_limit, job_id=job_id, origin=origin
-            )
-        except BaseException:
-            self._drop(uploads, stored)
-            raise
+        limits = self._limits
+        asked = (owner, photos, options.to_json(), backend, limits.queue_limit, now)
+        with self._kept_only_if_made(uploads, stored, may_be_made=may_be_committed):
+            job, position = self._store.submit(*asked, **limits.shares, job_id=job_id, origin=origin)
+        if job.attempts[0].photo_id not in {upload.id for upload in stored}:  # it was made before, under the same key
+            self._drop((), stored)
         self._wake(job)
         return job, position
 
@@ -148,15 +153,14 @@ class Submission:
             RestoreError: what is wrong with the photo or the state of the service.
         """
         stored: list[StoredUpload] = []
-        try:
+        with self._kept_only_if_made([upload], stored):
             header = self._read_header(upload.path)
             if self._scan is not None:
                 self._scan(upload.path)
             stored.append(_writer_of(upload).commit())
-            photo, created = self._store.library.add(owner, _new_photo(upload, header, stored[0]), now)
-        except BaseException:
-            self._drop([upload], stored)
-            raise
+        with self._kept_only_if_made([upload], stored, may_be_made=may_be_committed):
+            new, limit = _new_photo(upload, header, stored[0]), self._limits.storage_limit
+            photo, created = self._store.library.add(owner, new, now, storage_limit=limit)
         if not created:
             self._drop_duplicate(photo, stored[0])
         return photo, created
@@ -192,9 +196,7 @@ class Submission:
                 self._check_pages(self._read_header(path), options)
         limits = self._limits
         asked = (owner, photo_id, options.to_json(), backend, limits.queue_limit, now)
-        job, position = self._store.restore_photo(
-            *asked, owner_limit=limits.owner_limit, daily_limit=limits.daily_limit, job_id=job_id, origin=origin
-        )
+        job, position = self._store.restore_photo(*asked, **limits.shares, job_id=job_id, origin=origin)
         self._wake(job)
         return job, position
 
@@ -218,6 +220,20 @@ class Submission:
         if options.backend == BackendName.LOCAL and (memory_bytes := self._memory_bytes()) is not None:
             check_memory(width * height, options.scale, mime, memory_bytes, repaired=options.repair != Repair.OFF)
         check_format(options.output_format, width, height, options.scale)
+
+    @contextlib.contextmanager
+    def _kept_only_if_made(
+        self,
+        uploads: Sequence[Upload],
+        stored: Sequence[StoredUpload],
+        may_be_made: Callable[[BaseException], bool] = lambda _: False,
+    ) -> Iterator[None]:
+        """Nothing is kept after an error in the block, except the files whose rows `may_be_made` for all we know."""
+        try:
+            yield
+        except BaseException as error:
+            self._drop(uploads, () if may_be_made(error) else stored)
+            raise
 
     def _drop(self, uploads: Sequence[Upload], stored: Sequence[StoredUpload]) -> None:
         for upload in uploads:

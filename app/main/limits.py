@@ -89,5 +89,6 @@ def limits_of(settings: Settings) -> Limits:
         uploads_limit=settings.max_concurrent_uploads or None if settings.has_users else None,
         retention_seconds=settings.retention_minutes * 60,
         keep_limit_bytes=settings.keep_limit_mb_per_owner * MEGABYTE,
+        storage_limit=settings.storage_limit_mb_per_owner * MEGABYTE or None,
         drain_seconds=settings.drain_seconds,
     )

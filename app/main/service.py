@@ -14,8 +14,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from app.api.admission import Admission
+from app.api.archives import archive_places
 from app.api.auth.rate_limits import RateLimits
 from app.api.catalog import Catalog
+from app.api.connection_limits import descriptor_limit
 from app.api.connections import Connections
 from app.api.dependencies import AppContext
 from app.api.forecast import Forecast
@@ -232,6 +234,7 @@ class Service:
             admission=Admission(storage, limits.queue_limit, count_queued, time.monotonic),
             connections=Connections(),
             uploads=upload_places(limits),
+            archiving=archive_places(descriptor_limit()),
             pools=pools,
             previews=KeptAnswers(),
             pyramids=self._pyramids,

@@ -66,9 +66,11 @@ def serve(
         restoring = app.state.service.restoring
         os._exit(EXIT_HUNG if restoring is None else restoring.exit_code)
 
+    descriptors = raise_descriptor_limit()  # before the parts are made that count with them
     app = create_app(settings, on_hang=end, after_death=after_death, restores=role is not ProcessRole.API)
     with _listening(settings.host, settings.port) as api, _listening(settings.host, settings.dashboard_port) as pages:
-        asyncio.run(_serve(app, api, pages, banner, settings.forwarded_allow_ips))
+        limits = ConnectionLimits(connections_within(descriptors), proxies=settings.forwarded_allow_ips)
+        asyncio.run(_serve(app, api, pages, banner, limits, settings.forwarded_allow_ips))
 
 
 @contextlib.contextmanager
@@ -115,10 +117,10 @@ async def _serve(
     api: socket.socket,
     pages: socket.socket,
     banner: Callable[[Mapping[str, Any]], None] | None,
+    limits: ConnectionLimits,
     proxies: Sequence[str],
 ) -> None:
     service: Service = app.state.service
-    limits = ConnectionLimits(connections_within(raise_descriptor_limit()), proxies=proxies)
     servers = [_server(app, limits, proxies), _server(create_dashboard(app), limits, proxies)]
     asyncio.get_running_loop().set_exception_handler(functools.partial(_on_loop_error, logs.Sparing()))
     stopping = asyncio.Event()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -90,8 +90,8 @@ class DiskStorage:
         """See `Storage`."""
         return _open(self._upload_path(photo_id), "photo_not_found")
 
-    def open_result(self, result_name: str) -> OpenedFile:
-        """See `Storage`."""
+    def open_result(self, result_name: str, *, prefetch: bool = True) -> OpenedFile:
+        """See `Storage`: nothing has to be fetched."""
         return _open(self._result_path(result_name), "result_not_found")
 
     def address(self, result_name: str, media_type: str, disposition: str) -> None:
@@ -177,6 +177,17 @@ class DiskStorage:
     def replace_upload(self, photo_id: str, by: str) -> None:
         """See `Storage`."""
         atomic_files.rename(self._upload_path(by), self._upload_path(photo_id))
+
+    def grace_seconds(self) -> float:
+        """See `Storage`: what is open can be read to its end."""
+        return 0.0
+
+    def unnamed_since(self) -> dict[str, float]:
+        """See `Storage`."""
+        return {}
+
+    def note_unnamed(self, since: Mapping[str, float]) -> None:
+        """See `Storage`: nothing waits here."""
 
     def free_disk_ok(self) -> bool:
         """See `Storage`."""

@@ -7,7 +7,7 @@ elsewhere and drop its copy afterwards; callers keep no path. Its contract suite
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, Protocol, Self
@@ -34,10 +34,11 @@ class FoundFile:
 
 @dataclasses.dataclass(frozen=True)
 class OpenedFile:
-    """A file that is open for reading; whoever opened it closes `file`. A removal meanwhile does not cut it.
+    """A file that is open for reading; whoever opened it closes `file`.
 
-    Of a file that another server keeps only the beginning is here yet (it may be the whole file): where the rest cannot
-    be had any more, reading raises, and never ends early without a word.
+    A removal meanwhile does not cut it, but for a file that another server keeps, of which only the beginning is here
+    yet (it may be the whole file, or nothing): where the rest cannot be had any more, reading raises, and never ends
+    early without a word. `Storage.grace_seconds` says how long such a file should stay for its readers.
 
     Attributes:
         file: at its start, seekable.
@@ -131,8 +132,12 @@ class Storage(Protocol):
         """Open an upload for sending. Raises `NotFound` `photo_not_found` when it is not kept."""
         ...
 
-    def open_result(self, result_name: str) -> OpenedFile:
-        """Open one version of a result for sending. Raises `NotFound` `result_not_found` when it is not kept."""
+    def open_result(self, result_name: str, *, prefetch: bool = True) -> OpenedFile:
+        """Open one version of a result for sending. Raises `NotFound` `result_not_found` when it is not kept.
+
+        Without `prefetch` nothing of a file that another server keeps is held here before it is read, for those who
+        open many at once.
+        """
         ...
 
     def address(self, result_name: str, media_type: str, disposition: str) -> str | None:
@@ -194,11 +199,14 @@ class Storage(Protocol):
         ...
 
     def remove_upload(self, photo_id: str) -> bool:
-        """Remove an upload; False when it was not kept. Opened files can still be read to their end."""
+        """Remove an upload at once; False when it was not kept. What that means for its readers: `OpenedFile`."""
         ...
 
     def remove_result(self, result_name: str) -> bool:
-        """Remove what one run made: all versions and what lies beside; False when this one was not kept itself."""
+        """Remove what one run made: all versions and what lies beside; False when this one was not kept itself.
+
+        At once, as `remove_upload`.
+        """
         ...
 
     def remove_mask(self, attempt_id: str) -> bool:
@@ -215,6 +223,21 @@ class Storage(Protocol):
 
     def replace_upload(self, photo_id: str, by: str) -> None:
         """Put a committed upload of the same bytes in the place of one whose file is gone."""
+        ...
+
+    def grace_seconds(self) -> float:
+        """How long a file should stay once no row names it, for those who are reading it; 0 where they need none."""
+        ...
+
+    def unnamed_since(self) -> dict[str, float]:
+        """What was noted last by `note_unnamed`; empty where files need no grace."""
+        ...
+
+    def note_unnamed(self, since: Mapping[str, float]) -> None:
+        """Note for the next pass of the janitor, in whatever process, since when no row names a file.
+
+        Epoch seconds by name; it takes the place of what was noted before.
+        """
         ...
 
     def free_disk_ok(self) -> bool:

@@ -1,7 +1,9 @@
 """Photos, jobs and attempts as rows, which are the truth: the `Store` protocol, and `SqlStore` over SQLite."""
 
-from app.store.accounts import Accounts, OwnerUsage, next_day
+from app.store.accounts import Accounts, OwnerUsage, Shares, next_day
 from app.store.changes import Revision
+from app.store.database import may_be_committed
+from app.store.idempotency import HeldKey
 from app.store.leases import LeaseSweep
 from app.store.protocol import LEASE_SECONDS, MAX_LAPSES, MAX_TRIES, Library, Store
 from app.store.queries import Counts
@@ -38,6 +40,7 @@ __all__ = [
     "AttemptStatus",
     "Counts",
     "DueWebhook",
+    "HeldKey",
     "Job",
     "JobOrigin",
     "JobSummary",
@@ -53,11 +56,13 @@ __all__ = [
     "Result",
     "Revision",
     "SentMask",
+    "Shares",
     "SqlStore",
     "Store",
     "WebhookState",
     "WebhookStatus",
     "Webhooks",
     "Workers",
+    "may_be_committed",
     "next_day",
 ]

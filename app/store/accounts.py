@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -20,8 +20,21 @@ from app.store.database import Database
 from app.store.queue_order import forget_turns
 from app.store.records import AttemptStatus
 from app.store.schema import attempts, jobs, usage
+from app.store.stored_bytes import count_stored
 
 DAY_SECONDS = 86_400
+
+
+class Shares(TypedDict, total=False):
+    """What an owner may have; None or absent: any number.
+
+    `owner_limit` photos that wait, `daily_limit` photos accepted on one day, `storage_limit` bytes of photos and
+    results.
+    """
+
+    owner_limit: int | None
+    daily_limit: int | None
+    storage_limit: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +50,10 @@ class Accounts(Protocol):
 
     def usage(self, owner: str, now: float) -> OwnerUsage:
         """Photos accepted from the owner on the day of `now`, and those of its photos that wait."""
+        ...
+
+    def stored_bytes(self, owner: str) -> int:
+        """Bytes of the owner's photos and results, with what lies beside them; it looks at all of their rows."""
         ...
 
     def forget_usage(self, before: float) -> None:
@@ -66,6 +83,10 @@ class SqlAccounts:
             return OwnerUsage(connection.execute(today).scalar() or 0, count_waiting(connection, owner))
 
         return self._database.read(read)
+
+    def stored_bytes(self, owner: str) -> int:
+        """See `Accounts`."""
+        return self._database.read(lambda connection: count_stored(connection, owner))
 
     def forget_usage(self, before: float) -> None:
         """See `Accounts`."""

@@ -11,10 +11,12 @@ from typing import Protocol, TypeVar
 from sqlalchemy import ColumnElement, Connection, make_url
 from sqlalchemy.exc import ArgumentError
 
-from app.errors import Internal
+from app.errors import Internal, RestoreError
 from app.store.sqlite import SqliteDatabase
 
 Value = TypeVar("Value")
+
+DATABASE_UNAVAILABLE = "database_unavailable"  # the code of a database that went away, perhaps while it committed
 
 
 class Database(Protocol):
@@ -72,6 +74,14 @@ class Database(Protocol):
     def write_apart(self, work: Callable[[Connection], Value]) -> Value:
         """The same, never waiting for a connection that others use: for heartbeats."""
         ...
+
+
+def may_be_committed(error: BaseException) -> bool:
+    """Whether a write that raised this may stand all the same: its answer was lost, or nobody expected the error.
+
+    So what its rows name (an upload, say) must be left to the janitor, who sees later whether a row names it.
+    """
+    return not isinstance(error, RestoreError) or error.code == DATABASE_UNAVAILABLE
 
 
 def is_shared(database_url: str) -> bool:

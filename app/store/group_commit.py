@@ -11,11 +11,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Generic, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, exc
 
 from app.errors import RestoreError
 
 Value = TypeVar("Value")
+
+_OWN_FAULTS = (exc.IntegrityError, exc.DataError, exc.ProgrammingError)  # of one statement, not of the database
 
 
 class _Entry(Generic[Value]):
@@ -38,7 +40,8 @@ class GroupCommit(Generic[Value]):
     def run(self, work: Callable[[Connection], Value]) -> Value:
         """Give back what `work` gives, after the commit.
 
-        A `RestoreError` that `work` raises before it writes is raised here and harms no other caller.
+        A `RestoreError` that `work` raises before it writes is raised here and harms no other caller. After any other
+        fault of its own (a row that breaks a constraint, say) the works of the others are done again without it.
         """
         entry = _Entry(work)
         with self._door:
@@ -53,15 +56,36 @@ class GroupCommit(Generic[Value]):
     def _write_all(self) -> None:
         with self._door:
             entries, self._waiting = self._waiting, []
+        while entries:
+            faulty = self._write_together(entries)
+            entries = [] if faulty is None else [entry for entry in entries if entry is not faulty]
+
+    def _write_together(self, entries: list[_Entry[Value]]) -> _Entry[Value] | None:
+        """All of them in one transaction, or none; the one whose own fault undid it, which leaves the others as new."""
+        current: _Entry[Value] | None = None
         try:
             with self._writing() as connection:
-                for entry in entries:
-                    _write(connection, entry)
+                for current in entries:
+                    _write(connection, current)
+                current = None
         except BaseException as error:
+            if current is not None and _is_own_fault(error):
+                for entry in entries:
+                    entry.values, entry.error = [], None
+                current.error = error
+                return current
             for entry in entries:  # nothing was committed, so nobody may believe it was
                 entry.error = entry.error or error
             if not isinstance(error, Exception):
                 raise
+        return None
+
+
+def _is_own_fault(error: BaseException) -> bool:
+    """Whether an error says nothing of the database and so of the other entries; a `RestoreError` here is of it."""
+    if isinstance(error, exc.DBAPIError):
+        return isinstance(error, _OWN_FAULTS)
+    return isinstance(error, Exception) and not isinstance(error, RestoreError)
 
 
 def _write(connection: Connection, entry: _Entry[Value]) -> None:

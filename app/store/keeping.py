@@ -16,8 +16,7 @@ from app.store.database import Database
 from app.store.locks import AdvisoryLock, hold
 from app.store.records import Job
 from app.store.schema import attempts, jobs, photos
-
-_MEGABYTE = 1024 * 1024
+from app.store.stored_bytes import count_results, megabytes
 
 
 class Keeping(Protocol):
@@ -72,7 +71,7 @@ def _keep(connection: Connection, owner: str, job_id: str, limit_bytes: int, now
     if needed > limit_bytes:
         raise InsufficientStorage(
             "keep_limit_reached",
-            f"With this job {_megabytes(needed)} MB would be kept, and {_megabytes(limit_bytes)} MB may be; download "
+            f"With this job {megabytes(needed)} MB would be kept, and {megabytes(limit_bytes)} MB may be; download "
             "it, or stop keeping another one.",
         )
     connection.execute(update(jobs).where(jobs.c.id == job_id).values(kept_at=now, let_go_at=None))
@@ -88,14 +87,6 @@ def _let_go(connection: Connection, owner: str, job_id: str, now: float) -> Job:
 
 def _bytes(connection: Connection, which: ColumnElement[bool]) -> int:
     """Bytes of the results of these jobs, what lies beside them, their masks and uploads, each counted once."""
-    joined = attempts.join(jobs, attempts.c.job_id == jobs.c.id)
-    sizes = (attempts.c.result_bytes, attempts.c.beside_bytes, attempts.c.mask_bytes)
-    each = [func.coalesce(size, 0) for size in sizes]
-    results = select(func.coalesce(func.sum(each[0] + each[1] + each[2]), 0)).select_from(joined).where(which)
-    used = select(attempts.c.photo_id).select_from(joined).where(which)
+    used = select(attempts.c.photo_id).join_from(attempts, jobs, attempts.c.job_id == jobs.c.id).where(which)
     uploads = select(func.coalesce(func.sum(photos.c.bytes), 0)).where(photos.c.id.in_(used))
-    return int(connection.execute(results).scalar_one()) + int(connection.execute(uploads).scalar_one())
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / _MEGABYTE:.1f}".removesuffix(".0")
+    return int(connection.execute(uploads).scalar_one()) + count_results(connection, which)

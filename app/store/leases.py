@@ -34,6 +34,10 @@ INTERRUPTED_MESSAGE = (
     "The service stopped after this photo had been sent to the provider, which may have charged for it; "
     "it was not sent again, so restore it once more if you want that."
 )
+UNSERVED = "backend_unavailable"  # as where a process finds out by itself that it has no such backend
+UNSERVED_MESSAGE = (
+    "No worker restores with the backend of this photo any more; choose another one, or tell the operator."
+)
 
 _BACK_IN_QUEUE = {
     "status": AttemptStatus.QUEUED.value,
@@ -204,6 +208,12 @@ def end_lapsed(
     return _end_all(connection, and_(_RUNNING, lapsed), lambda held: _end_lapsed(connection, held, now, max_lapses))
 
 
+def end_unserved(connection: Connection, backends: Collection[str], now: float, most: int) -> list[tuple[str, str]]:
+    """The `most` oldest attempts that wait for these backends, which nobody serves: failed; their ids and jobs'."""
+    waiting = and_(_WAITING, attempts.c.backend.in_(list(backends)))
+    return _end_all(connection, waiting, lambda held: _end_unserved(connection, held, now), most)
+
+
 def find_forgotten(connection: Connection, moment: ColumnElement[float], after_seconds: float, most: int) -> list[str]:
     """Those of the `most` oldest waiting attempts that a sweep saw wait `after_seconds` ago; marks what it looks at."""
     oldest = select(attempts.c.id, (attempts.c.notified_at < moment - after_seconds).label("forgotten"))
@@ -222,10 +232,13 @@ def _end_crashed_all(connection: Connection, which: ColumnElement[bool], now: fl
 
 
 def _end_all(
-    connection: Connection, which: ColumnElement[bool], end: Callable[[ColumnElement[bool]], str | None]
+    connection: Connection,
+    which: ColumnElement[bool],
+    end: Callable[[ColumnElement[bool]], str | None],
+    most: int | None = None,
 ) -> list[tuple[str, str]]:
-    """End these runs, but those that another transaction is just changing: they are alive."""
-    query = select(attempts.c.id, attempts.c.photo_id).where(which).order_by(attempts.c.number)
+    """End these runs, at most so many, but those that another transaction is just changing: they are alive."""
+    query = select(attempts.c.id, attempts.c.photo_id).where(which).order_by(attempts.c.number).limit(most)
     rows = connection.execute(query.with_for_update(skip_locked=True)).all()
     jobs = {
         row.id: end(and_(attempts.c.id == row.id, which))
@@ -247,6 +260,11 @@ def _end_lapsed(connection: Connection, held: ColumnElement[bool], now: float, m
     lapses = attempts.c.lapses + 1
     row = row or update_attempt(connection, and_(held, lapses < max_lapses), lapses=lapses, **_BACK_IN_QUEUE)
     row = row or update_attempt(connection, held, lapses=lapses, **failed_values(LOST, LOST_MESSAGE, now))
+    return None if row is None else release_photo(connection, row)
+
+
+def _end_unserved(connection: Connection, waiting: ColumnElement[bool], now: float) -> str | None:
+    row = update_attempt(connection, waiting, **failed_values(UNSERVED, UNSERVED_MESSAGE, now))
     return None if row is None else release_photo(connection, row)
 
 

@@ -18,6 +18,7 @@ class AdvisoryLock(enum.IntEnum):
     LEASE_SWEEP = 0x4E495202
     EXPIRY = 0x4E495203
     KEEPING = 0x4E495204  # adding up what an owner keeps, and keeping more
+    STORAGE = 0x4E495205  # adding up the bytes of an owner, and taking in more; the last of several to be held
 
 
 def hold(connection: Connection, lock: AdvisoryLock) -> None:

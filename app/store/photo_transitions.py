@@ -6,23 +6,32 @@ is looked up afterwards. Functions take the open transaction's connection; attem
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from sqlalchemy import ColumnElement, Connection, and_, exists, insert, select, update
 
 from app.errors import Conflict, NotFound
-from app.store.accounts import charge
+from app.store.accounts import Shares
 from app.store.records import NO_ORIGIN, AttemptStatus, JobOrigin, NewPhoto, PhotoStatus
 from app.store.removal import Removal, remove_photo
 from app.store.schema import ACTIVE, attempts, library, photos
-from app.store.submissions import insert_attempts, photo_values, refuse_over, refuse_over_share
+from app.store.stored_bytes import refuse_over_storage
+from app.store.submissions import insert_attempts, photo_values, refuse_over, take_shares
 
 
-def add(connection: Connection, owner: str, new: NewPhoto, now: float) -> tuple[str, bool]:
-    """A photo comes into the library: its id, and whether it is new. Equal bytes of one owner are one photo."""
+def add(
+    connection: Connection, owner: str, new: NewPhoto, now: float, storage_limit: int | None = None
+) -> tuple[str, bool]:
+    """A photo comes into the library: its id, and whether it is new. Equal bytes of one owner are one photo.
+
+    Raises what `refuse_over_storage` raises for a new one.
+    """
     same = and_(library.c.owner == owner, library.c.sha256 == new.sha256)
     used = update(library).where(same).values(used_at=now).returning(library.c.photo_id)
     known = connection.execute(used).scalar_one_or_none()
     if known is not None:
         return str(known), False
+    refuse_over_storage(connection, owner, new.bytes, storage_limit)
     connection.execute(insert(photos).values(**photo_values(new, owner, now)))
     row = {"photo_id": new.id, "owner": owner, "sha256": new.sha256, "used_at": now}
     connection.execute(insert(library).values(**row))
@@ -37,23 +46,21 @@ def restore(
     backend: str,
     queue_limit: int,
     now: float,
-    owner_limit: int | None = None,
-    daily_limit: int | None = None,
     job_id: str | None = None,
     origin: JobOrigin = NO_ORIGIN,
+    **shares: Unpack[Shares],
 ) -> str:
     """One attempt more, as a job of its own; returns the job's id.
 
-    Raises `NotFound` `photo_not_found`, `Conflict` `photo_busy` or `photo_archived`, or what `refuse_over`,
-    `refuse_over_share` and `charge` raise.
+    Raises `NotFound` `photo_not_found`, `Conflict` `photo_busy` or `photo_archived`, or what `refuse_over` and
+    `take_shares` raise.
     """
     if _status(connection, owner, photo_id) is PhotoStatus.ARCHIVED:
         raise _archived()
     if _is_busy(connection, photo_id):
         raise busy()
     refuse_over(connection, 1, queue_limit)
-    refuse_over_share(connection, owner, 1, owner_limit)
-    charge(connection, owner, 1, daily_limit, now)
+    take_shares(connection, owner, 1, 0 if origin.mask is None else origin.mask.bytes, now, **shares)
     use(connection, photo_id, now)
     return insert_attempts(connection, owner, [photo_id], options_json, backend, now, job_id, origin)
 

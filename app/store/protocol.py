@@ -1,6 +1,6 @@
 """The store border: photos, jobs and attempts as rows. The docstrings are the contract of every implementation.
 
-One call is one transaction: after a return it is committed, after any error nothing was changed. The contract suite is
+One call is one transaction: after a return it is committed, after an error nothing was changed. The contract suite is
 `tests/test_store_contract.py` with the stateful model in `tests/test_store_model.py`.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Protocol, Unpack
 
 from app.stages import Stage
-from app.store.accounts import Accounts
+from app.store.accounts import Accounts, Shares
 from app.store.changes import Revision
 from app.store.idempotency import Idempotency
 from app.store.keeping import Keeping
@@ -40,11 +40,11 @@ class Library(Protocol):
     `Unavailable`, as those of `Store`.
     """
 
-    def add(self, owner: str, new: NewPhoto, now: float) -> tuple[Photo, bool]:
+    def add(self, owner: str, new: NewPhoto, now: float, *, storage_limit: int | None = None) -> tuple[Photo, bool]:
         """Take in an upload that is safe on disk under `new.id`.
 
         Returns the photo and whether it is new: equal bytes of one owner give the photo that is there already, and the
-        upload's file is of no use then.
+        upload's file is of no use then. Raises `InsufficientStorage` `storage_limit_reached`, as `Store.submit` does.
         """
         ...
 
@@ -80,7 +80,8 @@ class Store(Protocol):
 
     Times that are passed in are this machine's; leases are measured by the one clock of the database alone. Any call
     may raise `Unavailable` with `storage_full`, `database_busy`, `database_unwritable` or `store_closed`; then nothing
-    was changed. Every change is published to the events it was built with, after the commit.
+    was changed; after `database_unavailable` nobody knows (`may_be_committed`). Every change is published to the
+    events it was built with, after the commit.
     """
 
     @property
@@ -143,20 +144,21 @@ class Store(Protocol):
         queue_limit: int,
         now: float,
         *,
-        owner_limit: int | None = None,
-        daily_limit: int | None = None,
         job_id: str | None = None,
         origin: JobOrigin = NO_ORIGIN,
+        **shares: Unpack[Shares],
     ) -> tuple[Job, int]:
         """Accept a job for photos that are already safe on disk: all of its rows or none.
 
-        With `job_id` the job gets that id, which no job may have. Returns the job and its place in the queue (1: next)
-        at the moment it came in.
+        With `job_id` the job gets that id; where the owner has a job of this id, that one is given back, and nothing is
+        changed. Returns the job and its place in the queue (1: next) at the moment it came in.
 
         Raises:
             Unavailable: `queue_full` with `retry_after_seconds`, when more than `queue_limit` photos would wait.
             TooManyRequests: `owner_queue_full`, when more than `owner_limit` photos of the owner would wait, unless
                 these are the first; `quota_exceeded`, when more than `daily_limit` would be accepted on one day.
+            InsufficientStorage: `storage_limit_reached`, when the owner's photos and results would have more than
+                `storage_limit` bytes.
             TooLarge: `too_many_files`, when the job alone is larger than the queue.
         """
         ...
@@ -170,10 +172,9 @@ class Store(Protocol):
         queue_limit: int,
         now: float,
         *,
-        owner_limit: int | None = None,
-        daily_limit: int | None = None,
         job_id: str | None = None,
         origin: JobOrigin = NO_ORIGIN,
+        **shares: Unpack[Shares],
     ) -> tuple[Job, int]:
         """Accept one attempt more at a photo, as a job of its own; returns the job and its place in the queue.
 
@@ -182,7 +183,7 @@ class Store(Protocol):
         Raises:
             NotFound: `photo_not_found`.
             Conflict: `photo_busy` while an attempt is active, `photo_archived`.
-            Unavailable, TooManyRequests: `queue_full`, `owner_queue_full`, `quota_exceeded`, as `submit` does.
+            RestoreError: `queue_full`, `owner_queue_full`, `storage_limit_reached`, `quota_exceeded`, as `submit` does.
         """
         ...
 

@@ -94,6 +94,7 @@ photos = Table(
     Column("selected_attempt_id", PlainText(32)),  # the result that its owner keeps
     Column("created_at", Float, nullable=False),
     _one_of("status", PhotoStatus),
+    Index("photos_by_owner", "owner", "bytes"),  # to add up bytes without the rows
 )
 
 # Photos that were uploaded by themselves, to be restored again and again; the uploads of jobs are not among them. Here

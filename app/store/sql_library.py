@@ -17,11 +17,11 @@ class SqlLibrary:
     def __init__(self, database: Database, events: Events) -> None:
         self._database, self._events = database, events
 
-    def add(self, owner: str, new: NewPhoto, now: float) -> tuple[Photo, bool]:
+    def add(self, owner: str, new: NewPhoto, now: float, *, storage_limit: int | None = None) -> tuple[Photo, bool]:
         """See `Library`."""
 
         def write(connection: Connection) -> tuple[Photo, bool]:
-            photo_id, created = photo_transitions.add(connection, owner, new, now)
+            photo_id, created = photo_transitions.add(connection, owner, new, now, storage_limit)
             return photo_queries.find_photo(connection, owner, photo_id), created
 
         return self._database.write(write)

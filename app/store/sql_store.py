@@ -12,7 +12,7 @@ from app.errors import RestoreError
 from app.events import Events, LocalEvents
 from app.stages import Stage
 from app.store import changes, leases, photo_transitions, queries, queue_order, removal, submissions, transitions
-from app.store.accounts import SqlAccounts
+from app.store.accounts import Shares, SqlAccounts
 from app.store.changes import Revision
 from app.store.database import open_database_at
 from app.store.idempotency import SqlIdempotency
@@ -65,7 +65,7 @@ class SqlStore:
         self.library, self.keeping = SqlLibrary(self._database, events), SqlKeeping(self._database, events)
         self.results, self.webhooks = SqlResultRows(self._database), SqlWebhooks(self._database)
         self.idempotency, self.accounts = SqlIdempotency(self._database), SqlAccounts(self._database)
-        self.workers, self.receipts = SqlWorkers(self._database), SqlReceiptRows(self._database, events)
+        self.workers, self.receipts = SqlWorkers(self._database, events), SqlReceiptRows(self._database, events)
         self.named_files = SqlNamedFiles(self._database)
 
     def open(self) -> None:
@@ -91,17 +91,16 @@ class SqlStore:
         queue_limit: int,
         now: float,
         *,
-        owner_limit: int | None = None,
-        daily_limit: int | None = None,
         job_id: str | None = None,
         origin: JobOrigin = NO_ORIGIN,
+        **shares: Unpack[Shares],
     ) -> tuple[Job, int]:
         """See `Store`."""
         if not photos:
             raise ValueError("a job has at least one photo")
 
-        asked = (owner, photos, options_json, backend, queue_limit, now, owner_limit, daily_limit, job_id, origin)
-        return self._accept(owner, lambda connection: submissions.insert_job(connection, *asked))
+        asked = (owner, photos, options_json, backend, queue_limit, now, job_id, origin)
+        return self._accept(owner, job_id, lambda connection: submissions.insert_job(connection, *asked, **shares))
 
     def restore_photo(
         self,
@@ -112,18 +111,17 @@ class SqlStore:
         queue_limit: int,
         now: float,
         *,
-        owner_limit: int | None = None,
-        daily_limit: int | None = None,
         job_id: str | None = None,
         origin: JobOrigin = NO_ORIGIN,
+        **shares: Unpack[Shares],
     ) -> tuple[Job, int]:
         """See `Store`."""
-        asked = (owner, photo_id, options_json, backend, queue_limit, now, owner_limit, daily_limit, job_id, origin)
-        return self._accept(owner, lambda connection: photo_transitions.restore(connection, *asked))
+        asked = (owner, photo_id, options_json, backend, queue_limit, now, job_id, origin)
+        return self._accept(owner, job_id, lambda connection: photo_transitions.restore(connection, *asked, **shares))
 
-    def _accept(self, owner: str, insert_job: Callable[[Connection], str]) -> tuple[Job, int]:
+    def _accept(self, owner: str, wanted: str | None, insert_job: Callable[[Connection], str]) -> tuple[Job, int]:
         def write(connection: Connection) -> tuple[Job, int]:
-            job_id = insert_job(connection)
+            job_id = submissions.make_once(connection, owner, wanted, insert_job)
             return queries.find_job(connection, owner, job_id), queue_order.queue_position(connection, job_id)
 
         job, position = self._database.write_grouped(write)

@@ -7,22 +7,46 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Unpack
 
 from sqlalchemy import Connection, func, insert, select
 
-from app.errors import TooLarge, TooManyRequests, Unavailable
+from app.errors import RestoreError, TooLarge, TooManyRequests, Unavailable
 from app.store import webhooks
-from app.store.accounts import charge, count_waiting
+from app.store.accounts import Shares, charge, count_waiting
 from app.store.locks import AdvisoryLock, hold
 from app.store.queries import seconds_per_photo
 from app.store.records import NO_ORIGIN, AttemptStatus, JobOrigin, NewPhoto, PhotoStatus
 from app.store.schema import attempts, jobs, photos
+from app.store.stored_bytes import refuse_over_storage
 
 LONGEST_RETRY_SECONDS = 600
 _GUESSED_SECONDS_PER_PHOTO = 10.0
 _NONE_OF_THEIR_OWN: Mapping[str, str] = MappingProxyType({})
+
+
+def make_once(connection: Connection, owner: str, job_id: str | None, make_job: Callable[[Connection], str]) -> str:
+    """The owner's job of this id, or, where there is none, the one that `make_job` makes; its id.
+
+    `make_job` refuses before it writes. Where two processes make one job at once, the database calls one of them again.
+    """
+    if job_id is None:
+        return make_job(connection)
+    if _is_made(connection, owner, job_id):
+        return job_id
+    try:
+        return make_job(connection)
+    except RestoreError:  # perhaps for its sake: another process made it a moment ago
+        if _is_made(connection, owner, job_id):
+            return job_id
+        raise
+
+
+def _is_made(connection: Connection, owner: str, job_id: str) -> bool:
+    made = select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.owner == owner)
+    return connection.execute(made).one_or_none() is not None
 
 
 def insert_job(
@@ -33,15 +57,13 @@ def insert_job(
     backend: str,
     queue_limit: int,
     now: float,
-    owner_limit: int | None = None,
-    daily_limit: int | None = None,
     job_id: str | None = None,
     origin: JobOrigin = NO_ORIGIN,
+    **shares: Unpack[Shares],
 ) -> str:
     """Write photos, job and attempts; returns the job's id. Raises like `Store.submit`, before it writes."""
     refuse_over(connection, len(new_photos), queue_limit)
-    refuse_over_share(connection, owner, len(new_photos), owner_limit)
-    charge(connection, owner, len(new_photos), daily_limit, now)
+    take_shares(connection, owner, len(new_photos), sum(photo.bytes for photo in new_photos), now, **shares)
     connection.execute(insert(photos), [photo_values(photo, owner, now) for photo in new_photos])
     photo_ids = [photo.id for photo in new_photos]
     own = {photo.id: photo.options_json for photo in new_photos if photo.options_json is not None}
@@ -122,6 +144,15 @@ def refuse_over(connection: Connection, coming: int, queue_limit: int) -> None:
             f"The queue is full ({queue_limit} photos wait); send this again in about {wait} seconds.",
             retry_after_seconds=wait,
         )
+
+
+def take_shares(
+    connection: Connection, owner: str, coming: int, coming_bytes: int, now: float, **shares: Unpack[Shares]
+) -> None:
+    """Refuse photos for which the owner's shares have no room, then count them. Raises like `Store.submit`."""
+    refuse_over_share(connection, owner, coming, shares.get("owner_limit"))
+    refuse_over_storage(connection, owner, coming_bytes, shares.get("storage_limit"))
+    charge(connection, owner, coming, shares.get("daily_limit"), now)
 
 
 def refuse_over_share(connection: Connection, owner: str, coming: int, owner_limit: int | None) -> None:

@@ -1,5 +1,7 @@
 """Processes that restore: what each says of itself every few seconds, and until when it counts as alive.
 
+And what becomes of attempts that wait for what none of them does.
+
 Who was seen is told by the database's clock alone, so that the clocks of hosts do not matter. A report is any JSON
 object; `app.jobs.worker_reports` says what stands in it.
 """
@@ -8,15 +10,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, Float, cast, delete, insert, select, update
 
+from app.events import Events
+from app.store import leases
 from app.store.database import Database
 from app.store.schema import LIVE_SECONDS, as_json, workers
 
 GONE_SECONDS = 600.0  # after so long without a report a row is removed
+FAILED_A_SWEEP = 200  # the next sweep goes on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,12 +66,19 @@ class Workers(Protocol):
         """Ask every live worker to load and run its default model; the time by the database's clock (epoch seconds)."""
         ...
 
+    def fail_unserved(self, backends: Collection[str], now: float) -> tuple[str, ...]:
+        """Fail the oldest attempts that wait for these backends as `backend_unavailable`; their ids.
+
+        Whether nobody serves these backends is the caller's word.
+        """
+        ...
+
 
 class SqlWorkers:
     """Rows of workers in SQL; see `Workers`."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, events: Events) -> None:
+        self._database, self._events = database, events
 
     def report(self, name: str, host: str, report: Mapping[str, Any], *, starting: bool = False) -> float | None:
         """See `Workers`."""
@@ -109,6 +121,12 @@ class SqlWorkers:
             return now
 
         return self._database.write(write)
+
+    def fail_unserved(self, backends: Collection[str], now: float) -> tuple[str, ...]:
+        """See `Workers`."""
+        ended = self._database.write(lambda connection: leases.end_unserved(connection, backends, now, FAILED_A_SWEEP))
+        self._events.publish({job_id: None for _, job_id in ended})
+        return tuple(attempt_id for attempt_id, _ in ended)
 
 
 def _facts(row: Any) -> dict[str, Any]:

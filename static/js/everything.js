@@ -10,23 +10,43 @@ const BETWEEN_MILLISECONDS = 1000; // browsers take downloads that start togethe
 
 const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
+/** The service sends a few archives at once: what finds no place is asked for again until another one has ended. */
+async function whenFree(ask, tell = () => {}) {
+  while (true) {
+    try {
+      return await ask();
+    } catch (problem) {
+      if (problem.code !== "too_many_archives") throw problem;
+      tell(text("everything.waiting"));
+      await sleep(1000 * problem.retryAfterSeconds);
+    }
+  }
+}
+
 /** Download everything at the press of a button; the answer has a link to each file where they are several. */
 export async function downloadEverything(pressed) {
-  const addresses = await answered(pressed, archives, { busy: text("everything.looking") });
+  const tell = (words) => say(pressed.line, "busy", words);
+  const addresses = await answered(pressed, () => archives(tell), { busy: text("everything.looking") });
   if (!addresses) return;
   if (addresses.length === 1) say(pressed.line, "good", text("everything.started"));
   else say(pressed.line, "good", text("everything.parts", { count: addresses.length }), ...addresses.map(partLink));
   for (const [place, address] of addresses.entries()) {
-    if (place > 0) await sleep(BETWEEN_MILLISECONDS);
+    if (place > 0) await untilFree(address);
     save(address);
   }
 }
 
 /** The addresses of all archives, as each names the next. */
-async function archives() {
+async function archives(tell) {
   const found = [api.EVERYTHING];
-  for (let next; (next = await api.archiveAfter(found.at(-1)));) found.push(next);
+  for (let next; (next = await whenFree(() => api.archiveAfter(found.at(-1)), tell));) found.push(next);
   return found;
+}
+
+/** Wait until this archive has a place too, and between any two; what refuses it else is for the browser to show. */
+async function untilFree(address) {
+  await whenFree(() => api.archiveAfter(address)).catch(() => null);
+  await sleep(BETWEEN_MILLISECONDS); // also for the place that the asking held
 }
 
 const partLink = (address, place) =>

@@ -11,6 +11,7 @@ import { QUALITIES } from "./status_text.js";
 import { text, textOf } from "./text.js";
 
 const WORTH_SECONDS = 20; // from here on a preview is offered; for less it only stands ready
+const WAITS = { too_many_previews: "preview.waiting", previews_full: "preview.full" }; // refusals that pass by themselves
 const MODEL = "model"; // the key of the model that was chosen by name, beside those of the qualities
 
 export class Preview {
@@ -66,14 +67,15 @@ export class Preview {
     if (!run.signal.aborted) this.#patches.end();
   }
 
-  /** One preview at a time: what was just left ends its patch first, and this one waits for that. */
+  /** One preview at a time, and few in all: what was just left ends its patch first, and this one waits for that. */
   async #whenFree(ask, signal) {
     while (!signal.aborted) {
       try {
         return await ask();
       } catch (problem) {
-        if (problem.code !== "too_many_previews") throw problem;
-        this.#tell(text("preview.waiting"));
+        const words = Object.hasOwn(WAITS, problem.code) && WAITS[problem.code];
+        if (!words) throw problem;
+        this.#tell(text(words));
         await new Promise((resolve) => setTimeout(resolve, 1000 * problem.retryAfterSeconds));
       }
     }

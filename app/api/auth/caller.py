@@ -9,6 +9,7 @@ import dataclasses
 import enum
 import hashlib
 
+CLOCK_LEEWAY_SECONDS = 30  # by which the clock of a token's issuer may differ from ours
 _OWNER_CHARACTERS = 32
 
 

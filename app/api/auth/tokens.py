@@ -13,12 +13,11 @@ from typing import Any, Protocol
 
 import jwt
 
-from app.api.auth.caller import Caller, Role, derive_owner
+from app.api.auth.caller import CLOCK_LEEWAY_SECONDS, Caller, Role, derive_owner
 from app.api.auth.sessions import token_expired
 from app.errors import Unauthorized
 
 LONGEST_TOKEN_CHARACTERS = 8192
-LEEWAY_SECONDS = 30
 LABEL = "token"
 _LONGEST_KEY_ID_CHARACTERS = 256
 _LONGEST_NAME_CHARACTERS = 80
@@ -113,7 +112,7 @@ class Tokens:
             algorithms=list(self._keys.algorithms),
             issuer=self._rules.issuer,
             audience=self._rules.audience,
-            leeway=LEEWAY_SECONDS,
+            leeway=CLOCK_LEEWAY_SECONDS,
         )
 
     def _caller_of(self, claims: Mapping[str, Any]) -> Caller:

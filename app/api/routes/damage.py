@@ -20,7 +20,7 @@ from app.api.job_origin import origin_of, with_webhook
 from app.api.multipart_form import MultipartForm
 from app.api.routes.downloads import AttemptChoice
 from app.api.routes.jobs import JobId, accepted, submitted, waited
-from app.api.routes.previews import preview_turn, while_wanted
+from app.api.routes.previews import admit_preview, receive_preview, while_wanted
 from app.errors import NotFound, Unprocessable
 from app.images.damage_file import DamageMap, read_damage
 from app.jobs.idempotency import HEADER, AcceptedJob, check_key, digest_of
@@ -80,7 +80,7 @@ async def show_damage(
     responses={
         200: {"model": schemas.JobShape},
         202: {"model": schemas.RestoreSubmitted},
-        **schemas.problems(400, 401, 404, 408, 409, 413, 415, 422, 429, 503),
+        **schemas.problems(400, 401, 404, 408, 409, 413, 415, 422, 429, 503, 507),
     },
     openapi_extra=request_schemas.upload_form("mask", 1, bare=_MORE, required=False),
 )
@@ -112,9 +112,8 @@ async def look_for_damage(request: Request) -> Response:
     """
     context = get_context(request)
     async with contextlib.AsyncExitStack() as opened:
-        previewer = await preview_turn(request, context, opened)
-        form = await uploads.receive(request, 1)
-        opened.callback(form.abort)
+        previewer = await admit_preview(request, context)
+        form = await receive_preview(request, context, opened)
         share = await while_wanted(request, _look, context, previewer, form)
     return JSONResponse({"share": round(share, _SHARE_DIGITS), "suggested": share >= SUGGESTED_SHARE})
 

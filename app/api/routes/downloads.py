@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -118,7 +119,10 @@ async def original(
     responses={200: {"content": {"application/zip": {}}}, **_FILE_PROBLEMS},
 )
 async def batch_results(request: Request, job_id: JobId) -> Response:
-    """A streamed ZIP, stored and not deflated; photos that failed are named in its `errors.txt`."""
+    """A streamed ZIP, stored and not deflated; photos that failed are named in its `errors.txt`.
+
+    429 `too_many_archives` while four of yours are under way, or as many of all callers as the server can hold.
+    """
     context = get_context(request)
     job, _ = await get_job(request, job_id)
     if not job.status.ended:
@@ -126,7 +130,7 @@ async def batch_results(request: Request, job_id: JobId) -> Response:
     if job.status is not AttemptStatus.COMPLETED:
         raise Conflict("no_result", "No photo of this job was finished; its errors say why.")
     name = f"restored_{job.id[:8]}.zip"
-    return await context.run_heavy(archives.archive_response, context.storage, [job], name)
+    return await _archive(request, lambda: archives.archive_response(context.storage, [job], name))
 
 
 @router.get(
@@ -142,13 +146,24 @@ async def all_results(
 ) -> Response:
     """A streamed ZIP of the results of all your jobs that have ended, newest first; names are as in that of a batch.
 
-    It holds at most 200 results. Where there are more, the header `Link` has the address of the next one.
+    It holds at most 200 results. Where there are more, the header `Link` has the address of the next one. As many at
+    once as of a batch.
     """
     context = get_context(request)
-    return await context.run_heavy(_all_results, context, get_owner(request), before)
+    return await _archive(request, lambda: _all_results(context, get_owner(request), before))
 
 
-def _all_results(context: AppContext, owner: str, before: str | None) -> Response:
+async def _archive(request: Request, make: Callable[[], archives.ArchiveResponse]) -> Response:
+    """Make an archive in a place of its owner's, which is given back at the end of the answer or when there is none."""
+    context = get_context(request)
+    with contextlib.ExitStack() as place:
+        place.enter_context(archives.archive_place(context.archiving, get_owner(request)))
+        answer = await context.run_heavy(make)
+        answer.held.push(place.pop_all())
+    return answer
+
+
+def _all_results(context: AppContext, owner: str, before: str | None) -> archives.ArchiveResponse:
     found: list[Job] = []
     room, fits = archives.MOST_RESULTS, True
     while fits and (page := context.store.jobs(owner, JOBS_READ_AT_ONCE, before)):

@@ -18,7 +18,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.api import schemas
-from app.api.dependencies import AppContext, get_context, get_owner, is_signed_out
+from app.api.dependencies import AppContext, get_context, get_owner
+from app.api.following import follow, sign_in_end
 from app.api.live_state import REST_SECONDS, LiveState, read_state
 from app.api.routes.jobs import JobId
 from app.errors import NotFound, TooManyRequests
@@ -90,11 +91,11 @@ async def live_events(request: Request, job_id: JobId) -> Response:
 async def _events(request: Request, context: AppContext, owner: str, job_id: str, known: str) -> AsyncIterator[bytes]:
     """Only the newest state is sent: a slow reader skips what it missed."""
     yield format_sse_event(retry=RECONNECT_MILLISECONDS)
-    with context.job_events.watch(job_id) as changed:
+    with follow(context, request, job_id) as changed:
         while True:
             changed.clear()
-            if is_signed_out(request):
-                yield _end("signed_out")
+            if (end := sign_in_end(context, request)) is not None:
+                yield _end(end)
                 return
             try:
                 state = await context.run(read_state, context, owner, job_id)

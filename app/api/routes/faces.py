@@ -63,7 +63,7 @@ async def blend_faces(
     context = get_context(request)
     chosen = _choose(job, attempt)
     require_layers(chosen, await context.run(context.reblender.can_reblend, chosen))
-    done = await asyncio.wrap_future(context.reblender.submit(chosen.id, strengths))
+    done = await asyncio.wrap_future(context.reblender.submit(job.owner, chosen.id, strengths))
     return JSONResponse(views.faces_view(done, reblendable=True))
 
 

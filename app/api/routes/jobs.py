@@ -36,7 +36,7 @@ SIMPLE_SUBMIT, SUBMIT, SUBMIT_BATCH = "/enhance", "/api/v1/enhance", "/api/v1/en
 MOST_IN_A_BATCH = 50
 MOST_JOBS_WITH_ATTEMPTS = 20  # on a page; on a longer one, jobs of many photos come without what is known of each
 MOST_ATTEMPTS_IN_A_LONG_LIST = 5
-_SUBMIT_PROBLEMS = schemas.problems(400, 401, 408, 409, 413, 415, 422, 429, 503)
+_SUBMIT_PROBLEMS = schemas.problems(400, 401, 408, 409, 413, 415, 422, 429, 503, 507)
 _READ_PROBLEMS = schemas.problems(401, 404, 429)
 
 JobId = Annotated[str, Path(description="32 hex characters")]

@@ -26,7 +26,7 @@ router = APIRouter(tags=["photos"])
 
 UPLOAD = "/api/v1/photos"
 PhotoId = Annotated[str, Path(description="32 hex characters")]
-_UPLOAD_PROBLEMS = schemas.problems(400, 401, 408, 413, 415, 422, 429, 503)
+_UPLOAD_PROBLEMS = schemas.problems(400, 401, 408, 413, 415, 422, 429, 503, 507)
 _READ_PROBLEMS = schemas.problems(401, 404, 429)
 _CHANGE_PROBLEMS = schemas.problems(400, 401, 404, 409, 422, 429)
 _ATTEMPT_ID = {"type": "string", "pattern": f"^{ID_PATTERN.pattern}$"}
@@ -85,7 +85,7 @@ async def show_photo(request: Request, photo_id: PhotoId) -> Response:
         200: {"model": schemas.JobShape},
         202: {"model": schemas.RestoreSubmitted},
         **_CHANGE_PROBLEMS,
-        **schemas.problems(413, 415, 503),
+        **schemas.problems(413, 415, 503, 507),
     },
     openapi_extra=request_schemas.options_body(),
 )

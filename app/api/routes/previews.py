@@ -16,9 +16,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from app.api import request_schemas, schemas, uploads
 from app.api.dependencies import AppContext, get_context, get_owner
+from app.api.hang_ups import disconnected
 from app.api.json_bodies import options_of
 from app.api.multipart_form import MultipartForm
-from app.api.prefer_wait import disconnected
 from app.api.problems import get_request_id, problem_body
 from app.errors import Cancelled, DeviceLost, RestoreError, TooManyRequests, Unavailable, Unprocessable
 from app.jobs.previewing import PreparedPreview, PreviewedPatch, Previewer, previews_elsewhere
@@ -84,9 +84,8 @@ async def preview(request: Request) -> Response:
     context = get_context(request)
     opened = contextlib.AsyncExitStack()
     try:
-        previewer = await preview_turn(request, context, opened)
-        form = await uploads.receive(request, 1)
-        opened.callback(form.abort)
+        previewer = await admit_preview(request, context)
+        form = await receive_preview(request, context, opened)
         prepared = await while_wanted(request, _prepare, context, previewer, form)
         form.abort()
         lines = _lines(request, previewer, prepared, opened.pop_all())
@@ -98,11 +97,12 @@ async def preview(request: Request) -> Response:
         await opened.aclose()
 
 
-async def preview_turn(request: Request, context: AppContext, opened: contextlib.AsyncExitStack) -> Previewer:
-    """Who makes previews, once the owner may have one; the place is given back when `opened` closes.
+async def admit_preview(request: Request, context: AppContext) -> Previewer:
+    """Who makes previews, once the owner may have one as far as is known before the photo is received.
 
     Raises:
-        Unavailable: `preview_unavailable`, `starting` or `backend_failed`.
+        Conflict: `preview_unavailable`.
+        Unavailable: `starting`, `backend_failed` or `previews_full`.
         TooManyRequests: `rate_limited` or `too_many_previews`.
     """
     previewer = context.previewer
@@ -110,10 +110,30 @@ async def preview_turn(request: Request, context: AppContext, opened: contextlib
         raise previews_elsewhere()
     context.catalog.require_loaded()
     (await context.rate_limits.hit_preview(get_owner(request))).check()
-    if not opened.enter_context(context.previewing.acquire(get_owner(request))):
-        detail = "Another preview of yours is being made; ask again when it has ended."
-        raise TooManyRequests("too_many_previews", detail, retry_after_seconds=AT_ONCE_RETRY_SECONDS)
+    if not context.previewing.has_place(context.owner):  # so that nobody sends a photo in vain
+        raise _no_place(context)
     return previewer
+
+
+async def receive_preview(request: Request, context: AppContext, opened: contextlib.AsyncExitStack) -> MultipartForm:
+    """The form with the photo, and then a place to make its preview; both are given back when `opened` closes.
+
+    In this order: a photo that comes slowly takes nobody's place. Raises what `uploads.receive` does, or
+    `TooManyRequests` `too_many_previews` or `Unavailable` `previews_full` when the places went meanwhile.
+    """
+    form = await uploads.receive(request, 1)
+    opened.callback(form.abort)
+    if not opened.enter_context(context.previewing.acquire(context.owner)):
+        raise _no_place(context)
+    return form
+
+
+def _no_place(context: AppContext) -> RestoreError:
+    if context.previewing.held_by(context.owner):
+        detail = "Another preview of yours is being made; ask again when it has ended."
+        return TooManyRequests("too_many_previews", detail, retry_after_seconds=AT_ONCE_RETRY_SECONDS)
+    detail = "The service makes as many previews for others as it can just now; ask again in a few seconds."
+    return Unavailable("previews_full", detail, retry_after_seconds=AT_ONCE_RETRY_SECONDS)
 
 
 async def while_wanted(

@@ -168,6 +168,7 @@ def _config(context: AppContext) -> dict[str, Any]:
             "concurrent_uploads": limits.uploads_limit,
             "retention_seconds": limits.retention_seconds,
             "keep_bytes": limits.keep_limit_bytes,
+            "stored_bytes": limits.storage_limit,
             "max_prompt_characters": PROMPT_LIMIT_CHARACTERS,
         },
         "formats": accepted_formats(),

@@ -6,6 +6,7 @@ first tile that somebody asks for.
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import functools
 from collections.abc import Hashable
@@ -18,6 +19,7 @@ from starlette.responses import Response
 
 from app.api import file_responses, schemas
 from app.api.dependencies import AppContext, choose_attempt, get_context, get_finished_attempt, get_job
+from app.api.hang_ups import while_connected
 from app.api.routes.downloads import AttemptChoice, rotation_of
 from app.api.routes.jobs import JobId
 from app.errors import NotFound, Unavailable
@@ -73,8 +75,11 @@ async def tile(
     else:
         chosen = choose_attempt((await get_job(request, job_id))[0], attempt)
         key = (chosen.photo_id, rotation_of(chosen))
-    make = functools.partial(context.run_heavy, _pyramid, context, chosen, of)
-    pyramid = await context.pyramids.get(key, make)
+    # In no pool: in its share the owner's other work may be ahead, and all other owners' pictures would wait for that.
+    make = functools.partial(asyncio.to_thread, _pyramid, context, chosen, of)
+    pyramid = context.pyramids.kept(key)
+    if pyramid is None:
+        pyramid = await while_connected(request, context.pyramids.get(context.owner, key, make))
     return file_responses.preview_response(await context.run(pyramid.tile, level, x, y))
 
 

@@ -12,7 +12,8 @@ import contextlib
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from app.api.dependencies import AppContext, get_context, get_owner, is_signed_out
+from app.api.dependencies import AppContext, get_context, get_owner
+from app.api.following import follow, sign_in_end
 from app.api.live_state import REST_SECONDS, read_state
 from app.api.middleware.access_control import UNAUTHORIZED_CLOSE
 from app.errors import NotFound
@@ -63,11 +64,11 @@ async def _listen(socket: WebSocket) -> tuple[int, str] | None:
 async def _send_updates(context: AppContext, socket: WebSocket, owner: str, job_id: str) -> tuple[int, str] | None:
     """Send states until the job ends; gives the close code and its reason, None when the client has gone."""
     sent = ""
-    with context.job_events.watch(job_id) as changed:
+    with follow(context, socket, job_id) as changed:
         while True:
             changed.clear()
-            if is_signed_out(socket):
-                return UNAUTHORIZED_CLOSE, "signed_out"
+            if (end := sign_in_end(context, socket)) is not None:
+                return UNAUTHORIZED_CLOSE, end
             try:
                 state = await context.run(read_state, context, owner, job_id)
             except NotFound as error:

@@ -137,12 +137,16 @@ class Bucket:
             except ClientError as error:
                 if error.response.get("Error", {}).get("Code") not in _EMPTY_RANGE:
                     raise
-                answer = self._client.head_object(Bucket=self._name, Key=self._prefix + key)
-                return ObjectStart(b"", 0, str(answer["ETag"]), answer["LastModified"].timestamp())
+                return self._head(key)
             with contextlib.closing(answer["Body"]) as body:
                 first = body.read()
         size = int(str(answer["ContentRange"]).rpartition("/")[2])
         return ObjectStart(first, size, str(answer["ETag"]), answer["LastModified"].timestamp())
+
+    def facts(self, key: str) -> ObjectStart:
+        """The same without any bytes."""
+        with self._calling():
+            return self._head(key)
 
     def stream(self, key: str, begin: int, etag: str) -> Any:
         """A body to `read(n)` and `close()`, from a byte on; `KeyMissing` when these bytes are not there any more.
@@ -209,6 +213,10 @@ class Bucket:
 
     def _get(self, key: str, **wanted: str) -> Any:
         return self._client.get_object(Bucket=self._name, Key=self._prefix + key, **wanted)
+
+    def _head(self, key: str) -> ObjectStart:
+        answer = self._client.head_object(Bucket=self._name, Key=self._prefix + key)
+        return ObjectStart(b"", int(answer["ContentLength"]), str(answer["ETag"]), answer["LastModified"].timestamp())
 
     def _copy(self, key: str, path: Path) -> None:
         """The client checks length and checksum when it comes to the end of the body."""

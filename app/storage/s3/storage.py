@@ -1,8 +1,8 @@
 """Photos and results in a bucket: worked on in local scratch folders, then put under keys that nobody else writes.
 
-`uploads/<photo id>`, `masks/<attempt id>.mask`, `results/<result name>` (each bears the mark of its run) and
-`shared/<id>.jpg` stand below the prefix. A row names an object only once it is there; what a crash leaves is found by
-the rows, as on disk.
+`uploads/<photo id>`, `masks/<attempt id>.mask`, `results/<result name>` (each bears the mark of its run),
+`shared/<id>.jpg` and the janitor's note stand below the prefix. A row names an object only once it is there; what a
+crash leaves is found by the rows, as on disk.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from app.errors import NotFound, RestoreError
 from app.notices import Sentence
-from app.storage.disk_upload import StagedUploadWriter, translate_disk_full
+from app.storage.disk_upload import translate_disk_full
 from app.storage.names import (
     BESIDE_PATTERN,
     ID_PATTERN,
@@ -33,7 +33,9 @@ from app.storage.names import (
 from app.storage.protocol import FoundFile, OpenedFile
 from app.storage.s3.bucket import Bucket, S3Options
 from app.storage.s3.failures import KeyMissing, unavailable
-from app.storage.s3.reader import open_object
+from app.storage.s3.janitor_note import JanitorNote
+from app.storage.s3.reader import READING_GRACE_SECONDS, open_object
+from app.storage.s3.upload_writer import S3UploadWriter, staged_upload
 from app.storage.scratch import GONE, ScratchFolders
 
 log = logging.getLogger(__name__)
@@ -45,39 +47,18 @@ _SHARED_PATTERN = re.compile(r"shared/[0-9a-f]{32}\.jpg")
 _MULTIPART_PATTERN = re.compile(r"multipart:(?P<key>(?:uploads|masks|results)/[0-9a-z.-]{32,80}):(?P<id>.{1,1024})")
 
 
-class S3UploadWriter(StagedUploadWriter):
-    """An upload that goes to the bucket at its commit."""
-
-    def __init__(self, part: Path, bucket: Bucket, key: str) -> None:
-        super().__init__(part)
-        self._bucket, self._key = bucket, key
-
-    def _keep(self, file: int) -> None:
-        self._bucket.put_file(self._part, self._key)
-        self._part.unlink(missing_ok=True)
-
-    def _forget(self) -> None:
-        """A PUT without an answer may have been done; what cannot be removed now is an orphan for the janitor."""
-        with contextlib.suppress(RestoreError):
-            self._bucket.delete(self._key)
-
-
 class S3Storage:
     """The bucket with its local scratch folders; see `Storage`."""
 
     def __init__(self, bucket: Bucket, folders: ScratchFolders, *, redirect: bool, reachable_by_all: bool) -> None:
         self._bucket, self._folders = bucket, folders
         self._redirect, self._reachable_by_all = redirect, reachable_by_all
+        self._note = JanitorNote(bucket)
 
     def open_upload(self, photo_id: str) -> S3UploadWriter:
         """See `Storage`: staged on the local disk."""
         key = _upload_key(photo_id)
-        part = self._folders.upload_part(photo_id)
-        try:
-            return S3UploadWriter(part, self._bucket, key)
-        except FileNotFoundError:  # somebody removed the folder while we run
-            self._folders.make()
-            return S3UploadWriter(part, self._bucket, key)
+        return staged_upload(self._folders, photo_id, self._bucket, key)
 
     def has_upload(self, photo_id: str) -> bool:
         """See `Storage`."""
@@ -112,10 +93,10 @@ class S3Storage:
         with _missing_is("photo_not_found"):
             return open_object(self._bucket, _upload_key(photo_id))
 
-    def open_result(self, result_name: str) -> OpenedFile:
+    def open_result(self, result_name: str, *, prefetch: bool = True) -> OpenedFile:
         """See `Storage`."""
         with _missing_is("result_not_found"):
-            return open_object(self._bucket, _result_key(result_name))
+            return open_object(self._bucket, _result_key(result_name), prefetch=prefetch)
 
     def address(self, result_name: str, media_type: str, disposition: str) -> str | None:
         """See `Storage`: a signed address, where results are handed out so."""
@@ -218,6 +199,18 @@ class S3Storage:
         with _missing_is("photo_not_found"):
             self._bucket.copy(_upload_key(by), _upload_key(photo_id))
         self._bucket.delete(_upload_key(by))
+
+    def grace_seconds(self) -> float:
+        """See `Storage`: whoever reads an object asks for it again and again."""
+        return READING_GRACE_SECONDS
+
+    def unnamed_since(self) -> dict[str, float]:
+        """See `Storage`."""
+        return self._note.read()
+
+    def note_unnamed(self, since: Mapping[str, float]) -> None:
+        """See `Storage`."""
+        self._note.write(since)
 
     def free_disk_ok(self) -> bool:
         """See `Storage`: of the scratch folders; the server says by itself when it is full."""
