@@ -126,14 +126,14 @@ def test_a_scratched_photo_is_found_repaired_and_repaired_again_with_a_mask_of_o
         assert share_of(page) == told(400)
         expect(page.locator(".side-after")).to_be_hidden()
         expect(page.get_by_role("button", name="Repair with this mask")).to_be_disabled()  # so it was repaired
-        assert page.evaluate(RED, [60, 41])
+        page.wait_for_function(RED, arg=[60, 41])
         assert not page.evaluate(RED, [60, 81])
         eyes.look("repair-2-found")
         slider = page.locator("#damage-threshold")
         expect(slider).to_have_value(str(100 - round(100 * THRESHOLDS[Repair.AUTO])))
         slider.fill("62")
         assert share_of(page) == told(700)
-        assert page.evaluate(RED, [60, 81])
+        page.wait_for_function(RED, arg=[60, 81])  # drawn with the next frame
         page.keyboard.press("z")
         assert share_of(page) == told(400)
         page.keyboard.press("y")

@@ -51,15 +51,18 @@ def test_the_network_is_small_and_fully_convolutional() -> None:
     assert found.mean() < 0.1, "an untrained network starts near the share of damage"
 
 
-def test_a_picture_and_its_mirror_image_are_found_damaged_alike() -> None:
+def test_a_picture_is_looked_at_mirrored_too() -> None:
     network = make_segmentation(2, TINY.widths).eval()
     torch.nn.init.normal_(network.head.weight, std=0.5)
     scan = torch.rand(1, 3, MULTIPLE, 2 * MULTIPLE)
     with torch.inference_mode():
-        found, mirrored = probabilities(network, scan), probabilities(network, scan.flip(3))
-        once = probabilities(network, scan, mirrors=((),)), probabilities(network, scan.flip(3), mirrors=((),))
-    torch.testing.assert_close(found.flip(1), mirrored)
-    assert (once[0].flip(1) - once[1]).abs().max() > 0.05  # the network itself has a left and a right
+        found = probabilities(network, scan)
+        looks = [network(scan), network(scan.flip(3)).flip(3), network(scan.flip(2)).flip(2)]
+        sides = ((), (3,))
+        one, mirrored = (probabilities(network, each, sides) for each in (scan, scan.flip(3)))
+    torch.testing.assert_close(found, torch.stack(looks).mean(0)[0, 0].sigmoid())
+    assert (looks[0] - looks[1]).abs().max() > 0.05  # the network itself has a left and a right
+    torch.testing.assert_close(one.flip(1), mirrored)
 
 
 def test_a_widened_network_computes_what_the_narrower_one_does() -> None:

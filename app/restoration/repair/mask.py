@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from app.options import Repair
 
-THRESHOLDS: Mapping[Repair, float] = {Repair.AUTO: 0.98, Repair.STRONG: 0.5}
-FACE_THRESHOLDS: Mapping[Repair, float] = {Repair.AUTO: 0.99, Repair.STRONG: 0.8}
+THRESHOLDS: Mapping[Repair, float] = {Repair.AUTO: 0.9, Repair.STRONG: 0.5}
+FACE_THRESHOLDS: Mapping[Repair, float] = {Repair.AUTO: 0.95, Repair.STRONG: 0.8}
 LOW_SHARE = 0.5  # a mark reaches as far as the probability is over this share of the threshold
 _BAND_ROWS = 512
 

@@ -18,7 +18,7 @@ WIDTHS = (64, 64, 96, 96, 128)
 PACKED = 2
 MULTIPLE: int = PACKED * 2 ** (len(WIDTHS) - 1)  # of which the sides must be
 FIRST_OF_LEVEL = re.compile(r"down\.\d+\.layers\.0\.weight")  # (width, inputs, 3, 3), in the order of the levels
-MIRRORS: tuple[tuple[int, ...], ...] = ((), (3,))  # of a picture: as it is, and left for right
+MIRRORS: tuple[tuple[int, ...], ...] = ((), (3,), (2,))  # of a picture: as it is, left for right, upside down
 PRIOR_SHARE = 0.02  # of damaged pixels: where the untrained network starts
 
 
