@@ -36,26 +36,19 @@ export function markIslands(probability, width, threshold, out, inFace = null, f
   }
 }
 
-/** Let what is marked in `out` grow into `found`, by so many pixels: the rim that was filled with an island stays its own. */
-function growInto(out, found, width, pixels) {
-  let edge = [];
-  for (let at = 0; at < out.length; at += 1) if (out[at]) edge.push(at);
-  for (let step = 0; step < pixels; step += 1) {
-    const next = [];
-    for (const here of edge) {
-      const column = here % width;
-      const first = column > 0 ? -1 : 0, last = column < width - 1 ? 1 : 0;
-      for (let row = here - width; row <= here + width; row += width) {
-        if (row < 0 || row >= out.length) continue;
-        for (let at = row + first; at <= row + last; at += 1) {
-          if (out[at] || !found[at]) continue;
-          out[at] = 1;
-          next.push(at);
-        }
-      }
-    }
-    edge = next;
-  }
+/** Mark in `out` what was `found` within so many pixels of a mark: the rim that was filled with an island stays its own. */
+function keepRims(out, found, width, pixels) {
+  const height = out.length / width, kept = [];
+  const isNear = (column, line) => {
+    const left = Math.max(0, column - pixels), right = Math.min(width - 1, column + pixels);
+    const last = Math.min(height - 1, line + pixels);
+    for (let y = Math.max(0, line - pixels); y <= last; y += 1)
+      for (let at = y * width + left; at <= y * width + right; at += 1) if (out[at]) return true;
+    return false;
+  };
+  for (let at = 0; at < out.length; at += 1)
+    if (found[at] && !out[at] && isNear(at % width, Math.floor(at / width))) kept.push(at);
+  for (const at of kept) out[at] = 1;
 }
 
 export class DamageMask {
@@ -116,7 +109,7 @@ export class DamageMask {
     else {
       this.#over ??= new Uint8Array(this.found.length);
       markIslands(this.probability, this.width, threshold, this.#over, this.#inFace, this.#faceThresholdAt(threshold));
-      growInto(this.#over, this.found, this.width, this.rim);
+      keepRims(this.#over, this.found, this.width, this.rim);
       this.#base = this.#over;
     }
     this.#recount();
