@@ -115,6 +115,16 @@ def test_a_preview_shows_the_repaired_patch(backend: LocalBackend) -> None:
     assert np.abs(shown.picture.rgb.astype(int) - whole.picture.rgb).max() <= 1
 
 
+def test_a_preview_of_a_damaged_part_does_not_warn_of_the_whole_photo(backend: LocalBackend) -> None:
+    white = scratched()
+    white[:, :80] = 255
+    box = Box(0, 0, 160, 120)
+    patch = PatchWindow(Picture(white), box, box, Overview(Picture(photo()), 160, 120, False))
+    codes = [warning.code for warning in backend.restore_patch(patch, OPTIONS, 5).warnings]
+    assert NoticeKind.MUCH_DAMAGE not in codes
+    assert NoticeKind.MUCH_DAMAGE in [one.code for one in backend.restore(Picture(white), OPTIONS, always).warnings]
+
+
 def test_each_page_is_repaired_and_its_share_told(backend: LocalBackend, tmp_path: Path) -> None:
     first = Picture(scratched(), pages=2, source_format="TIFF")
     encoder = PagesEncoder(tmp_path / "album.tif", 2, "keep")

@@ -102,3 +102,13 @@ def test_a_light_in_an_eye_is_not_filled_and_a_speck_on_the_cheek_is() -> None:
     assert not done.damage.probability[60:90, 60:100].any()  # what the page shows and a slider moves over
     without = repair_photo(networks, Picture(rgb), Repair.STRONG)
     assert (without.picture.rgb[74:78, 78:82] < 150).all()
+
+
+def test_faces_are_looked_for_where_a_lower_threshold_would_mark_something() -> None:
+    rgb = np.full((200, 200, 3), 100, np.uint8)
+    rgb[74:78, 78:82] = 246  # 0.3 of the network: no mark, but the page's slider would make one
+    networks = RepairNetworks(DamageNetwork(white_is_damage()))
+    done = repair_photo(networks, Picture(rgb), Repair.AUTO, detect=lambda _: [face()])
+    assert not done.damage.mask.any()
+    assert done.report["faces"]
+    assert not done.damage.probability[60:90, 60:100].any()
