@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from app.store import SqlStore
 from tests import postgres_server
 
 DatabaseUrl = Callable[[Path], str]
@@ -35,3 +37,19 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+@contextlib.contextmanager
+def two_views(implementation: str, folder: Path) -> Iterator[tuple[SqlStore, SqlStore]]:
+    """One database as two processes see it (SQLite allows one)."""
+    url = IMPLEMENTATIONS[implementation](folder)
+    first = SqlStore(url)
+    first.open()
+    second = first if implementation == "sqlite" else SqlStore(url)
+    if second is not first:
+        second.open()
+    try:
+        yield first, second
+    finally:
+        first.close()
+        second.close()

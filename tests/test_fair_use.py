@@ -14,9 +14,9 @@ import pytest
 from app.api.auth.api_keys import ApiKeys, NamedKey
 from app.api.auth.caller import Role, derive_owner
 from app.errors import RestoreError, TooManyRequests
-from app.store import Job, Result, SqlStore, Store, next_day
+from app.store import Job, Result, Store, next_day
 from app.store.accounts import day_of
-from tests.databases import IMPLEMENTATIONS
+from tests.databases import IMPLEMENTATIONS, two_views
 from tests.harness import until
 from tests.http_service import KEY, OTHER_KEY, Service, assert_problem, photo, running
 from tests.test_guard import FORM, Wire, call
@@ -29,16 +29,8 @@ NOON = 1_790_000_000.0 // 86_400 * 86_400 + 43_200
 
 @pytest.fixture(params=IMPLEMENTATIONS)
 def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Store, Store]]:
-    """One database as two processes see it (SQLite allows one)."""
-    url = IMPLEMENTATIONS[request.param](tmp_path)
-    first = SqlStore(url)
-    first.open()
-    second = first if request.param == "sqlite" else SqlStore(url)
-    if second is not first:
-        second.open()
-    yield first, second
-    first.close()
-    second.close()
+    with two_views(request.param, tmp_path) as views:
+        yield views
 
 
 def submit(store: Store, photos: int = 1, *, owner: str = ME, now: float = NOON, daily: int | None = 10) -> Job:
@@ -322,6 +314,7 @@ def test_metrics_and_log_tell_keys_apart_by_name_and_never_hold_a_key(
     with caplog.at_level(logging.INFO):
         accepted = named.client.post("/enhance", files={"file": photo()}, headers=ADMIN)
     assert f"job {accepted.json()['job_id']} of ops: 1 photos accepted" in caplog.text
+    assert named.client.get("/api/v1/jobs").status_code == 200
     figures = named.client.get("/metrics", headers=ADMIN).text
     assert 'restore_caller_photos_total{caller="ops"}' in figures
     assert 'restore_caller_requests_total{caller="kay",status="200"}' in figures

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from app.errors import InsufficientStorage
-from app.store import Job, JobOrigin, NewPhoto, NewVersion, Photo, SentMask, SqlStore, Store
-from tests.databases import IMPLEMENTATIONS
+from app.store import Job, JobOrigin, NewPhoto, NewVersion, Photo, SentMask, Store
+from tests.databases import IMPLEMENTATIONS, two_views
 from tests.http_service import KEY, OTHER_KEY, assert_problem, running
 from tests.test_store_contract import ME, result
 from tests.test_store_contract import photo as any_photo
@@ -27,16 +27,8 @@ OTHER = {"X-API-KEY": OTHER_KEY}
 
 @pytest.fixture(params=IMPLEMENTATIONS)
 def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Store, Store]]:
-    """One database as two processes see it (SQLite allows one)."""
-    url = IMPLEMENTATIONS[request.param](tmp_path)
-    first = SqlStore(url)
-    first.open()
-    second = first if request.param == "sqlite" else SqlStore(url)
-    if second is not first:
-        second.open()
-    yield first, second
-    first.close()
-    second.close()
+    with two_views(request.param, tmp_path) as views:
+        yield views
 
 
 def photo(size: int = 100, number: int = 0) -> NewPhoto:
