@@ -15,7 +15,7 @@ import { errorText, text } from "./text.js";
 export class Card {
   /** `local` is a small picture from the tray, if the photo was chosen in this page; `act` has open, retry and removeOne. */
   constructor(job, attempt, local, act) {
-    Object.assign(this, { jobId: job.job_id, attempt, act, shows: null, signature: "", inBatch: job.attempts.length > 1 });
+    Object.assign(this, { jobId: job.job_id, attempt, act, shows: null, arriving: [], signature: "", inBatch: job.attempts.length > 1 });
     this.line = answerLine();
     this.words = el("span", { class: "card-words" });
     this.note = el("span", { class: "card-note" });
@@ -54,7 +54,7 @@ export class Card {
 
   /** The card leaves: give its pictures back. */
   remove() {
-    for (const image of [this.before, this.after, this.shows]) this.#discard(image);
+    for (const image of [this.before, this.shows, ...this.arriving]) this.#discard(image);
     this.element.remove();
   }
 
@@ -124,11 +124,18 @@ export class Card {
 
   #load(which) {
     const image = lazyImage(cardAddress(this.jobId, this.attempt, which), {
-      onready: (loaded) => this.#show(loaded),
+      onready: (loaded) => this.#arrived(loaded),
     });
     image.className = "card-picture arriving";
     this.frame.append(image);
-    if (which === "result") this.after = image;
+    this.arriving.push(image);
+  }
+
+  /** What was asked for before it comes too late: an original must not lie over its result. */
+  #arrived(picture) {
+    const late = this.arriving.splice(0, this.arriving.indexOf(picture) + 1).slice(0, -1);
+    for (const image of late) this.#discard(image);
+    this.#show(picture);
   }
 
   /** The picture that was there goes only when the new one is there, so nothing flashes. */

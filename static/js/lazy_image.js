@@ -57,7 +57,7 @@ async function load(task) {
     if (!wanted.has(task.image)) return;
     task.image.src = URL.createObjectURL(blob);
     await task.image.decode().catch(() => {});
-    task.onready(task.image);
+    if (wanted.has(task.image)) task.onready(task.image); // else it was released while it was decoded
   } catch (problem) {
     if (problem.retryAfterSeconds === null || task.tries >= MAX_TRIES) return; // gone: its words remain
     pausedUntil = Date.now() + 1000 * problem.retryAfterSeconds;

@@ -1,0 +1,83 @@
+"""Pictures of the cards in a real browser: which is shown where they come late."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect
+
+from app.main import STATIC_FOLDER
+from tests import browser as browsing
+from tests.browser import Service, faced_service, visit
+from tests.harness import until
+
+SAMPLE = (STATIC_FOLDER / "sample.jpg").read_bytes()
+RESULT_WIDTH = 400  # of the picture that a card shows of a result; the original itself has 200
+SHOWN = ".card-picture:not(.arriving)"
+FRAMES = "async (count) => { while (count--) await new Promise(requestAnimationFrame); }"
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Service]:
+    with faced_service(tmp_path_factory.mktemp("pictures"), 0.01) as running:
+        yield running
+
+
+@pytest.fixture
+def faced(slow: Service) -> Service:
+    browsing.forget_jobs(slow)
+    return slow
+
+
+def restore_elsewhere(service: Service) -> None:
+    """A photo that another page sent, so that this one has no small picture of it."""
+    boundary = "of-this-test"
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="cat.jpg"\r\n\r\n'
+    request = urllib.request.Request(
+        f"{service.address}/api/v1/enhance",
+        head.encode() + SAMPLE + f"\r\n--{boundary}--\r\n".encode(),
+        {"Content-Type": f"multipart/form-data; boundary={boundary}"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        address = f"{service.address}/api/v1/jobs/{json.load(answer)['job_id']}"
+
+    def is_done() -> bool:
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            return bool(json.load(answer)["status"] == "completed")
+
+    until(is_done)
+
+
+def as_if_at_work(route: Route) -> None:
+    """The list of jobs as it was before they ended; the WebSocket then tells that they did."""
+    found = route.fetch().json()
+    for job in found["jobs"]:
+        job.update(status="processing", progress=0.5)
+        for attempt in job["attempts"]:
+            attempt.update(status="processing", stage="upscaling", progress=0.5, result=None)
+    route.fulfill(json=found)
+
+
+def shown_width(page: Page) -> int:
+    return int(page.locator(SHOWN).evaluate("image => image.naturalWidth"))
+
+
+def test_an_original_that_comes_after_its_result_is_not_shown(browser: Browser, faced: Service) -> None:
+    restore_elsewhere(faced)
+    with visit(browser, faced.address) as seen:
+        held: list[Route] = []
+        seen.page.route("**/api/v1/jobs?*", as_if_at_work)
+        seen.page.route("**/original?preview=true*", lambda route: held.append(route))
+        page = seen.open()
+        expect(page.locator(".card[data-status=completed]")).to_have_count(1)
+        expect(page.locator(SHOWN)).to_have_count(1)
+        assert shown_width(page) == RESULT_WIDTH
+        assert len(held) == 1, "it was asked for while the photo was at work"
+        with page.expect_request_finished(lambda request: "/original?preview=true" in request.url):
+            held[0].continue_()
+        page.evaluate(FRAMES, 20)
+        assert shown_width(page) == RESULT_WIDTH
+        assert page.locator(".card-picture").count() == 1
