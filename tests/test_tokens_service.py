@@ -87,6 +87,15 @@ def test_a_user_works_with_tokens_from_the_upload_to_the_result(place: Place) ->
     assert_problem(place.call("GET", job, headers={"x-api-key": KEY}), 404, "job_not_found")
 
 
+def test_users_of_one_name_are_told_apart_and_each_stays_the_same_with_every_token(place: Place) -> None:
+    names = {"preferred_username": "kay"}
+    tokens = [place.issuer.token(subject=subject, **names) for subject in ("kay-1", "kay-1", "kay-2")]
+    callers = [place.call("GET", "/api/v1/me", token).json() for token in tokens]
+    assert {caller["name"] for caller in callers} == {"kay"}
+    first, again, other = (caller["owner"] for caller in callers)
+    assert first == again != other
+
+
 def test_a_key_works_beside_tokens_but_not_in_one_request(place: Place) -> None:
     assert place.call("GET", "/api/v1/me", headers={"x-api-key": KEY}).json()["role"] == "admin"
     both = place.call("GET", "/api/v1/me", place.issuer.token(), headers={"x-api-key": KEY})

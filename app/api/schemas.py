@@ -292,10 +292,14 @@ class ShareShape(Shape):
 
 
 class MeShape(Shape):
-    """Who is asking. `expires_at` is the end of the token; a share is null where there is no limit."""
+    """Who is asking. `owner` tells users of one name apart and stays with every new token; `expires_at` is its end.
+
+    A share is null where there is no limit.
+    """
 
     name: str
     role: Literal["user", "admin"]
+    owner: str
     expires_at: float | None
     photos_today: ShareShape | None
     waiting: ShareShape | None

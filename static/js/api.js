@@ -13,7 +13,10 @@ export class Problem extends Error {
   }
 }
 
-/** Tells `signed-out` whenever a call is refused for want of a key. */
+/**
+ * Tells `signed-out` whenever a call is refused for want of a key, `signed-in` once the page goes on with one, and
+ * `somebody-else` when it is found to be another's.
+ */
 export const session = new EventTarget();
 
 let clockOffsetSeconds = 0;

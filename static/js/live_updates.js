@@ -28,6 +28,11 @@ export class LiveUpdates {
     for (const id of [...this.#sockets.keys(), ...this.#polled.keys()]) this.#unfollow(id);
   }
 
+  /** Follow again all that is at work, as when the session goes on. */
+  resume() {
+    for (const { job_id: id } of this.jobs.all()) this.#follow(id);
+  }
+
   #follow(id) {
     const job = this.jobs.get(id);
     if (ended(job)) return void this.#polled.delete(id);

@@ -1,6 +1,6 @@
 // The entry point: creates the modules of the page, connects them, and starts once the service lets us in.
 
-import { showAccount } from "./account.js";
+import { isSomebodyElse, showAccount } from "./account.js";
 import * as api from "./api.js";
 import { answered, refuse } from "./answers.js";
 import { Comparison } from "./comparison.js";
@@ -141,6 +141,20 @@ async function start() {
   }
 }
 
+/** The same one has signed in again: what stood still goes on. */
+function goOn() {
+  live.resume();
+  if (service.config) models.refresh();
+  return start();
+}
+
+/** Nothing of one who was here stays for the next. */
+function startAfresh() {
+  settings.forgetTexts();
+  submission.active = false; // what is still being sent must not hold the page back
+  location.reload();
+}
+
 function applyConfig() {
   const { config } = service;
   const { limits } = config;
@@ -189,7 +203,8 @@ openFileInput((files) => {
   if (service.config) tray.add(files);
   else pendingFiles.push(...files);
 });
-openSignIn(start);
+openSignIn({ isOther: () => isSomebodyElse(service.config !== null), onother: startAfresh, onsignedin: goOn });
+api.session.addEventListener("somebody-else", startAfresh);
 api.session.addEventListener("signed-out", () => {
   live.stop();
   service.stop();
@@ -218,8 +233,7 @@ find("sign-out").addEventListener("click", async () => {
   } catch (problem) {
     if (problem.status !== 401) return showProblem(problem); // still signed in, and it says so right below
   }
-  settings.forgetTexts();
-  location.reload();
+  startAfresh();
 });
 if (matchMedia("(min-width: 62rem)").matches) find("settings").open = true;
 start();

@@ -4,8 +4,11 @@ import * as api from "./api.js";
 import { find, setText } from "./dom.js";
 import { text } from "./text.js";
 
-/** Ask for the key whenever the service wants one; `onsignedin` runs after each success. */
-export function openSignIn(onsignedin) {
+/**
+ * Ask for the key whenever the service wants one. After each success `isOther` says whether somebody else than before has
+ * signed in; then `onother` runs behind the box, which goes on hiding what the page still shows, else `onsignedin`.
+ */
+export function openSignIn({ isOther, onother, onsignedin }) {
   const box = find("signin"), form = find("signin-form"), field = find("signin-key");
   let needed = false;
   const ask = () => {
@@ -26,9 +29,11 @@ export function openSignIn(onsignedin) {
       await api.signIn(key);
       field.value = "";
       fail("");
+      if (await isOther()) return onother();
       needed = false;
       box.close();
       onsignedin();
+      api.session.dispatchEvent(new Event("signed-in"));
     } catch (problem) {
       fail(problem.message);
       field.select();

@@ -24,11 +24,17 @@ router = APIRouter(tags=["account"])
     responses={200: {"model": schemas.MeShape}, **schemas.problems(401, 429)},
 )
 async def me(request: Request) -> Response:
-    """Name, role, and of each limit what is used and left; null where there is none."""
+    """Name, role, owner, and of each limit what is used and left; null where there is none."""
     context, caller = get_context(request), get_caller(request)
     shares = await context.run(usage_view, request, context)
     return JSONResponse(
-        {"name": caller.name, "role": caller.role.value, "expires_at": caller.expires_at, **shares},
+        {
+            "name": caller.name,
+            "role": caller.role.value,
+            "owner": caller.owner,
+            "expires_at": caller.expires_at,
+            **shares,
+        },
     )
 
 
