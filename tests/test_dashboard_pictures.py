@@ -1,4 +1,4 @@
-"""Pictures of the cards in a real browser: which is shown where they come late."""
+"""Pictures of the cards in a real browser: which is shown where they come late, and what becomes of one that fails."""
 
 from __future__ import annotations
 
@@ -81,3 +81,25 @@ def test_an_original_that_comes_after_its_result_is_not_shown(browser: Browser, 
         page.evaluate(FRAMES, 20)
         assert shown_width(page) == RESULT_WIDTH
         assert page.locator(".card-picture").count() == 1
+
+
+def test_a_picture_that_failed_is_asked_for_again(browser: Browser, faced: Service) -> None:
+    restore_elsewhere(faced)
+    with visit(browser, faced.address) as seen:
+        failures = iter([lambda route: route.abort(), lambda route: route.fulfill(status=500)])
+        seen.page.route("**/preview?*", lambda route: next(failures)(route), times=2)
+        page = seen.open()
+        expect(page.locator(".card[data-status=completed]")).to_have_count(1)
+        expect(page.locator(SHOWN)).to_have_js_property("naturalWidth", RESULT_WIDTH)
+        assert len(seen.asked("/preview?")) == 3
+
+
+def test_a_picture_that_does_not_exist_is_asked_for_once(browser: Browser, faced: Service) -> None:
+    restore_elsewhere(faced)
+    with visit(browser, faced.address) as seen:
+        seen.page.route("**/preview?*", lambda route: route.fulfill(status=404))
+        with seen.page.expect_response("**/preview?*"):
+            page = seen.open()
+        page.evaluate(FRAMES, 100)  # longer than the first pause
+        assert page.locator(SHOWN).count() == 0
+        assert len(seen.asked("/preview?")) == 1

@@ -15,6 +15,7 @@ from tests.browser import Service, Visit, as_file, drop, faced_service, photo, v
 
 STRIP_SECONDS = 60.0  # what is sent stays at work
 ANN, BEN = "ann-0123456789abcdef", "ben-0123456789abcdef"
+SIGNED_OUT = {"status": 401, "code": "key_required", "detail": "A key is required."}
 REMEMBER = """
 () => {
   window.sameLoad = true;
@@ -78,6 +79,10 @@ def test_the_same_one_goes_on_with_all_that_is_at_work(browser: Browser, shared:
         while len(set(followed)) < 2:
             followed.append(page.wait_for_event("websocket").url)
         assert page.evaluate("window.sameLoad")
+        page.route("**/original?preview=true*", lambda route: route.fulfill(status=401, json=SIGNED_OUT), times=1)
+        page.reload()  # which has no small pictures from the tray
+        sign_in(page, ANN)
+        expect(page.locator(".card-picture:not(.arriving)")).to_have_count(1)
 
 
 def test_another_one_finds_nothing_of_the_one_before(browser: Browser, shared: Service) -> None:
