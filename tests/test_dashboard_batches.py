@@ -191,3 +191,36 @@ def test_time_runs_out_with_the_page_open(browser: Browser, tmp_path: Path) -> N
         assert len(set(widths)) == 1, "nothing moves while it counts"
         assert len([words for words in said if "will be deleted" in words]) <= 1, "nobody hears it count"
         assert eyes.found == [], "\n".join(eyes.found)
+
+
+def test_older_jobs_are_reached_also_when_the_last_that_is_shown_was_deleted(browser: Browser, faced: Service) -> None:
+    def two_a_page(route: Route) -> None:
+        route.continue_(url=route.request.url.replace("limit=20", "limit=2"))
+
+    def delete(name: str) -> None:
+        page.get_by_role("button", name=f"Delete now: {name}").click()
+        page.get_by_role("button", name=f"Really delete? {name}").click()
+        expect(page.locator(".job", has_text=name)).to_have_count(0)
+
+    names = ["oldest.png", "older.png", "newer.png", "newest.png"]
+    with visit(browser, faced.address) as seen:
+        page, cards = seen.open(), seen.page.locator(".card")
+        for name in names:
+            send(page, name)
+        expect(page.locator(".card[data-status=completed]")).to_have_count(4)
+        page.route("**/api/v1/jobs?limit=20*", two_a_page)
+        page.reload()
+        expect(cards).to_have_count(2)
+        delete("newer.png")
+        page.click("#older")
+        expect(cards).to_have_count(3)
+        expect(page.locator(".card-name")).to_have_text(["newest.png", "older.png", "oldest.png"])
+        expect(page.locator("#older-answer")).to_be_hidden()
+        page.reload()
+        expect(cards).to_have_count(2)
+        delete("older.png")
+        delete("newest.png")
+        page.click("#older")  # though nothing else is shown
+        expect(page.locator(".card-name")).to_have_text(["oldest.png"])
+        delete("oldest.png")
+        expect(page.locator("#gallery")).to_be_hidden()

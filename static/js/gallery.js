@@ -42,7 +42,7 @@ export class Gallery {
     }
     this.#changed.clear();
     this.#drawBatches();
-    const any = this.#views.size > 0;
+    const any = this.#views.size > 0 || !find("older").hidden; // those are reached from here
     find("gallery").hidden = !any;
     find("everything").hidden = this.jobs.completed().length < 2;
     document.body.classList.toggle("has-jobs", any);

@@ -129,6 +129,20 @@ async function loadJobs(before = null) {
   page.jobs.forEach((job) => jobs.merge(job));
   find("older").hidden = page.next === null;
   find("older").dataset.before = page.next ?? "";
+  gallery.draw();
+}
+
+/** The jobs after one; where that was deleted meanwhile, after the oldest that is still there, or else the newest. */
+async function loadOlder(before) {
+  const oldest = jobs.all().filter(({ gone }) => !gone).at(-1)?.job_id ?? null;
+  for (const id of new Set([before, oldest])) {
+    try {
+      return await loadJobs(id);
+    } catch (problem) {
+      if (problem.status !== 404) throw problem;
+    }
+  }
+  return loadJobs();
 }
 
 async function start() {
@@ -218,7 +232,7 @@ find("restore").addEventListener("click", () => {
 find("message-close").addEventListener("click", () => (find("message").hidden = true));
 find("older").addEventListener("click", ({ currentTarget }) => {
   const { before } = currentTarget.dataset;
-  answered({ button: currentTarget, line: find("older-answer") }, () => loadJobs(before));
+  answered({ button: currentTarget, line: find("older-answer") }, () => loadOlder(before));
 });
 find("everything").addEventListener("click", ({ currentTarget }) =>
   downloadEverything({ button: currentTarget, line: find("everything-answer") }));
