@@ -276,3 +276,38 @@ def test_where_nothing_can_be_repaired_nothing_is_offered_and_what_was_wished_is
         page.reload()
         page.wait_for_selector("body[data-state=started]")
         expect(page.get_by_role("radio", name="Carefully")).to_be_checked()  # it has come back
+
+
+def test_a_refusal_stays_with_the_photo_that_it_is_about(browser: Browser, repairing: Service) -> None:
+    problem = {"status": 409, "code": "of_this_test", "detail": "Not this one."}
+    held: list[Route] = []
+    with visit(browser, repairing.address) as seen:
+        page = seen.open()
+        page.locator("#scale").fill("2")
+        before = page.locator(".card[data-status=completed]").count()
+        drop(page, print_of("one.png", scratched=False), print_of("two.png", scratched=False))
+        restored(page, before + 2)
+        look(page, "one.png")
+        open_damage(page)
+        send, line = page.get_by_role("button", name="Repair with this mask"), page.locator("#damage .answer")
+
+        def dab_and_send() -> None:
+            page.get_by_role("button", name="Add").click()
+            page.locator(".stage").focus()
+            page.keyboard.press("Enter")
+            send.click()
+
+        page.route("**/damage", lambda route: route.fulfill(status=409, json=problem), times=1)
+        dab_and_send()
+        expect(line).to_have_text("Not this one.")
+        page.click("#viewer-next")
+        open_damage(page)
+        expect(line).to_be_hidden()
+        page.route("**/damage", lambda route: held.append(route), times=1)
+        dab_and_send()
+        expect(line).to_be_visible()
+        page.click("#viewer-previous")
+        open_damage(page)
+        held[0].fulfill(status=409, json=problem)
+        expect(send).not_to_have_attribute("aria-busy", "true")
+        expect(line).to_be_hidden()

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from app.main import STATIC_FOLDER
-from tests.browser import PHONE, Fingers, Service, as_file, drop, faced_service, photo, shoot, visit
+from tests.browser import PHONE, Fingers, Service, as_file, drop, faced_service, forget_jobs, photo, shoot, visit
 
 WORK_MILLISECONDS = 240_000
 SAMPLE = (STATIC_FOLDER / "sample.jpg").read_bytes()
@@ -265,3 +265,37 @@ def brightness(page: Page) -> float:
       return window.measured();
     }""")
     )
+
+
+def refuse_next_blend(page: Page, status: int, **headers: str) -> None:
+    problem = {"status": status, "code": "of_this_test", "detail": "Not now."}
+    page.route("**/faces?attempt=*", lambda route: route.fulfill(status=status, headers=headers, json=problem), times=1)
+
+
+def test_a_refused_strength_is_asked_for_again_or_taken_back_and_its_reason_goes(
+    browser: Browser, faced: Service
+) -> None:
+    forget_jobs(faced)
+    with visit(browser, faced.address) as seen:
+        page = seen.open()
+        restore(page, as_file("faces.jpg", SAMPLE))
+        look(page)
+        slider, answer = page.get_by_role("slider", name="Strength of face 1"), page.locator("#faces-answer")
+        download = page.locator("#viewer-download")
+        first = str(download.get_attribute("href"))
+        refuse_next_blend(page, 429, **{"Retry-After": "2"})
+        slider.focus()
+        page.keyboard.press("Home")
+        expect(answer).to_have_text("Not now.")
+        expect(slider).to_have_value("0")
+        expect(download).not_to_have_attribute("href", first)  # asked for again
+        expect(answer).to_be_hidden()
+        refuse_next_blend(page, 500)
+        page.keyboard.press("End")
+        expect(answer).to_have_text("Not now.")
+        expect(slider).to_have_value("0")  # as the result is
+        expect(slider).to_have_attribute("aria-valuetext", "0 %")
+        page.keyboard.press("Escape")
+        look(page)
+        expect(page.locator(".face")).to_have_count(3)
+        expect(answer).to_be_hidden()

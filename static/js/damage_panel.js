@@ -71,6 +71,9 @@ export class DamagePanel {
     this.#loading?.abort();
     this.#mask = this.#of = null;
     this.#layer.clear();
+    const line = answerLine(); // an answer that is on its way belongs to the photo before
+    this.line.replaceWith(line);
+    this.line = line;
   }
 
   /** What keys do while it is open. */

@@ -1,6 +1,7 @@
 // The strip of faces below a comparison: each with its own before and after and a slider for its strength, which
 // blends the result again at once. The viewer shows the new result.
 
+import { say } from "./answers.js";
 import * as api from "./api.js";
 import { el, find, setAttribute, setText } from "./dom.js";
 import { percent } from "./format.js";
@@ -15,6 +16,7 @@ export class Faces {
     Object.assign(this, { onblend, onhighlight, onproblem });
     this.section = find("faces");
     this.list = find("faces-list");
+    this.line = find("faces-answer");
     this.pending = {};
     this.timer = 0;
   }
@@ -42,6 +44,7 @@ export class Faces {
     clearTimeout(this.timer);
     this.abort?.abort();
     this.section.hidden = true;
+    say(this.line, "good", "");
     this.list.replaceChildren();
   }
 
@@ -65,7 +68,7 @@ export class Faces {
     const input = face.restored && reblendable && el("input", { type: "range", min: 0, max: 100, step: 5,
       value: 100 * (face.strength ?? 1), "aria-label": text("faces.strength", { number }),
       "aria-valuetext": percent(face.strength ?? 1), on: { input: (event) => this.#strengthChanged(face.index, event.target) } });
-    this.rows.set(face.index, { face, after, value });
+    this.rows.set(face.index, { face, after, value, input });
     return el("li", { class: "face" }, look, el("div", { class: "face-words" },
       el("span", { class: "face-name" }, text("faces.name", { number }), " ", input ? value : null),
       input || el("span", { class: "face-note" }, face.restored ? text("faces.restored") : faceReasonText(face.reason))));
@@ -78,12 +81,20 @@ export class Faces {
   }
 
   #strengthChanged(index, input) {
-    const strength = input.value / 100;
-    this.pending[index] = strength;
-    setText(this.rows.get(index).value, percent(strength));
+    this.pending[index] = input.value / 100;
+    this.#showStrength(index, this.pending[index]);
+    this.#blendAfter(DEBOUNCE_MILLISECONDS);
+  }
+
+  #showStrength(index, strength) {
+    const { value, input } = this.rows.get(index);
+    setText(value, percent(strength));
     setAttribute(input, "aria-valuetext", percent(strength));
+  }
+
+  #blendAfter(milliseconds) {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.#blend(), DEBOUNCE_MILLISECONDS);
+    this.timer = setTimeout(() => this.#blend(), milliseconds);
   }
 
   /** One blend at a time; what was moved meanwhile follows in the next. */
@@ -93,23 +104,44 @@ export class Faces {
     const strengths = this.pending;
     this.pending = {};
     this.abort = new AbortController();
+    let waits = false;
     this.section.dataset.busy = "true";
     try {
       const answer = await api.blendFaces(token.jobId, token.attempt.id, strengths, this.abort.signal);
       if (this.token === token) this.#blended(answer, strengths);
     } catch (problem) {
-      if (problem.name !== "AbortError") this.onproblem(problem);
+      if (this.token === token) waits = this.#refused(problem, strengths);
     }
     this.abort = null;
     delete this.section.dataset.busy;
-    if (this.token === token && Object.keys(this.pending).length) this.#blend();
+    if (this.token === token && Object.keys(this.pending).length && !waits) this.#blend();
+  }
+
+  /** Where the service asks to wait, the same is asked for then: gives true. Else the sliders show again what the result has. */
+  #refused(problem, strengths) {
+    this.onproblem(problem);
+    if (problem.retryAfterSeconds) {
+      this.pending = { ...strengths, ...this.pending };
+      this.#blendAfter(1000 * problem.retryAfterSeconds);
+      return true;
+    }
+    for (const index of Object.keys(strengths)) if (!(index in this.pending)) this.#putBack(Number(index));
+    return false;
+  }
+
+  #putBack(index) {
+    const { face, input } = this.rows.get(index), strength = face.strength ?? 1;
+    input.value = 100 * strength;
+    this.#showStrength(index, strength);
   }
 
   #blended(answer, strengths) {
     const { attempt } = this.token;
-    for (const index of Object.keys(strengths)) {
-      const { face, after } = this.rows.get(Number(index));
-      if (after) after.src = versioned(face.after_url, answer.version);
+    say(this.line, "good", "");
+    for (const [index, strength] of Object.entries(strengths)) {
+      const row = this.rows.get(Number(index));
+      row.face = { ...row.face, strength };
+      if (row.after) row.after.src = versioned(row.face.after_url, answer.version);
     }
     const result = { ...attempt.result, ...answer.result, url: answer.url ?? answer.result?.url ?? attempt.result.url };
     const known = answer.faces ?? answer.result?.faces;
