@@ -299,3 +299,23 @@ def test_a_refused_strength_is_asked_for_again_or_taken_back_and_its_reason_goes
         look(page)
         expect(page.locator(".face")).to_have_count(3)
         expect(answer).to_be_hidden()
+
+
+def test_in_the_second_half_two_fingers_zoom_what_lies_between_them(browser: Browser, faced: Service) -> None:
+    forget_jobs(faced)
+    with visit(browser, faced.address, has_touch=True) as seen:
+        page = seen.open()
+        restore(page, as_file("faces.jpg", SAMPLE))
+        look(page)
+        page.click("#mode-side")
+        page.click("#zoom-100")
+        before, _ = places(page)
+        touch = Fingers(page)
+        touch("touchStart", 0.7, 0.8)
+        touch("touchMove", 0.65, 0.85)
+        touch("touchEnd")
+        page.wait_for_function("() => document.querySelector('#zoom-value').textContent.replace(/\\D/g, '') === '200'")
+        after, other = places(page)
+        assert after == other
+        middle = page.locator(".side-after").evaluate("pane => pane.getBoundingClientRect().width / 2")
+        assert abs((middle - after["x"]) / after["width"] - (middle - before["x"]) / before["width"]) < 0.05

@@ -16,9 +16,14 @@ export function watchGestures(stage, handle, compare) {
     const box = stage.getBoundingClientRect();
     return { x: event.clientX - box.left, y: event.clientY - box.top, width: box.width };
   };
-  const span = () => {
+  const span = (corner = { x: 0, y: 0 }) => {
     const [one, other] = [...pointers.values()];
-    return { x: (one.x + other.x) / 2, y: (one.y + other.y) / 2, length: Math.hypot(one.x - other.x, one.y - other.y) };
+    const x = (one.x + other.x) / 2 - corner.x, y = (one.y + other.y) / 2 - corner.y;
+    return { x, y, length: Math.hypot(one.x - other.x, one.y - other.y) };
+  };
+  const beginPinch = () => {
+    const corner = cornerOf(span(), compare.view); // a pinch belongs to the half that it began in
+    return { ...span(corner), corner, zoom: compare.view.zoom };
   };
 
   stage.addEventListener("pointerdown", (event) => {
@@ -26,7 +31,7 @@ export function watchGestures(stage, handle, compare) {
     const at = place(event);
     pointers.set(event.pointerId, at);
     stage.setPointerCapture(event.pointerId);
-    pinch = pointers.size === 2 ? { ...span(), zoom: compare.view.zoom } : null;
+    pinch = pointers.size === 2 ? beginPinch() : null;
     if (pinch) {
       if (painting) compare.brush?.cancel();
       painting = false;
@@ -49,7 +54,7 @@ export function watchGestures(stage, handle, compare) {
     pointers.set(event.pointerId, at);
     if (painting) return compare.brush?.move(at);
     if (pinch && pointers.size === 2) {
-      const now = span();
+      const now = span(pinch.corner);
       compare.view.zoomTo(pinch.zoom * (now.length / pinch.length), now.x, now.y);
       compare.view.panBy(now.x - pinch.x, now.y - pinch.y);
       Object.assign(pinch, { x: now.x, y: now.y });
@@ -85,6 +90,12 @@ export function watchGestures(stage, handle, compare) {
 }
 
 /** Side by side both halves show the same view: a point of the second half means the same point of the first. */
-function inPane({ x, y }, view) {
-  return { x: x % view.stage.width, y: y % view.stage.height };
+function inPane(at, view) {
+  const corner = cornerOf(at, view);
+  return { x: at.x - corner.x, y: at.y - corner.y };
+}
+
+/** Where the half lies that holds a point of the stage. */
+function cornerOf({ x, y }, { stage: { width, height } }) {
+  return { x: width * Math.floor(x / width), y: height * Math.floor(y / height) };
 }
