@@ -83,6 +83,15 @@ def test_every_container_is_closed_limited_and_watched(compose: dict[str, Any]) 
     assert public == {"nginx": ["127.0.0.1:8080:8080"]}
 
 
+def test_no_container_starts_as_root_whose_rights_it_has_not(compose: dict[str, Any]) -> None:
+    """Images that start as root change their user at once, which takes rights that are dropped here."""
+    final = (ROOT / "Dockerfile").read_text(encoding="utf-8").rsplit("\nFROM ", 1)[1]
+    assert re.search(r"^USER [1-9]", final, re.M)
+    for name, service in compose["services"].items():
+        user = str(service.get("user", "root")).split(":")[0]
+        assert "build" in service or user not in ("root", "0") or service.get("cap_add"), name
+
+
 def test_everything_starts_after_what_it_needs(compose: dict[str, Any]) -> None:
     for name, service in compose["services"].items():
         for needed, how in service.get("depends_on", {}).items():
