@@ -294,12 +294,8 @@ class Settings(SiliconFlowSettings):
         return self
 
     @model_validator(mode="after")
-    def _safe_to_bind(self) -> Self:
+    def _whole_keys(self) -> Self:
         check_keys(self.keys)
-        if not self.has_users and "*" in self.cors_origins:
-            raise ValueError("CORS_ORIGINS=* lets every web page in, so API_KEY must be set; or name the origins")
-        if not self.has_users and not self.is_loopback:
-            raise ValueError("HOST is not a loopback address, so API_KEY must be set; make one: openssl rand -hex 32")
         return self
 
     @property
@@ -316,6 +312,15 @@ class Settings(SiliconFlowSettings):
     def has_users(self) -> bool:
         """Whether only those with a key or a token may use the service."""
         return bool(self.api_keys) or self.accepts_tokens
+
+    @property
+    def too_open(self) -> str | None:
+        """Why HTTP must not be served with these settings, in a sentence; None where it may. Others need no key."""
+        if not self.has_users and "*" in self.cors_origins:
+            return "CORS_ORIGINS=* lets every web page in, so API_KEY must be set; or name the origins"
+        if not self.has_users and not self.is_loopback:
+            return "HOST is not a loopback address, so API_KEY must be set; make one: openssl rand -hex 32"
+        return None
 
     @property
     def is_loopback(self) -> bool:

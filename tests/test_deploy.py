@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +81,20 @@ def test_the_image_runs_without_rights_has_a_health_check_and_only_our_own_weigh
     assert 'ENTRYPOINT ["tini", "--", "python", "-m", "app.commands"]' in final
     before_user = final.split("USER 10001", 1)[0]
     assert 'WITH_WEIGHTS" = 1' not in before_user  # fetched as the user that will read them
+
+
+def test_the_image_can_fetch_its_weights_while_it_is_built(tmp_path: Path) -> None:
+    """With the environment of the image, which names an open address, and before anybody has set a key."""
+    final = DOCKERFILE.rsplit("\nFROM ", 1)[1]
+    fetch = re.search(r'WITH_WEIGHTS" = 1 \]; then python -m (app\.commands models) download default; fi', final)
+    assert fetch is not None
+    set_in_image = dict(re.findall(r"^\s+([A-Z_]+)=(\S+?)(?: \\)?$", final.split("USER ")[0], re.MULTILINE))
+    assert set_in_image["HOST"] == "0.0.0.0"
+    environment = {"PATH": os.environ["PATH"], "HOST": set_in_image["HOST"], "WEIGHTS_FOLDER": str(tmp_path)}
+    environment |= {"PYTHONPATH": str(ROOT), "OFFLINE": "true"}
+    command = [sys.executable, "-m", *fetch[1].split(), "download", "default"]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=tmp_path)
+    assert "OFFLINE is true, so nothing is downloaded" in told.stderr
 
 
 def test_the_health_check_is_python_that_parses() -> None:

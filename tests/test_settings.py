@@ -16,8 +16,11 @@ from pydantic import ValidationError
 
 from app import settings
 from app.api.auth.rate_limits import parse_rate
-from app.commands import configure
+from app.commands import configure, serve
+from app.commands.doctor_machine import BAD, check_ports
+from app.errors import Conflict
 from app.exit_codes import EXIT_BAD_SETTINGS
+from app.main import create_app
 from app.options import Quality
 from app.settings import MEGABYTE, Settings
 
@@ -73,11 +76,11 @@ def test_without_a_key_only_loopback_is_bound(monkeypatch: pytest.MonkeyPatch) -
     for host in ("127.0.0.1", "localhost", "::1", "127.9.9.9"):
         monkeypatch.setenv("HOST", host)
         assert Settings().is_loopback
+        assert Settings().too_open is None
     for host in ("0.0.0.0", "::", "192.168.1.4", "example.org", ""):
         monkeypatch.setenv("HOST", host)
         if host:
-            with pytest.raises(ValidationError, match="API_KEY must be set"):
-                Settings()
+            assert "API_KEY must be set" in (Settings().too_open or "")
         else:
             assert Settings().host == "127.0.0.1"  # an empty value means the default
 
@@ -101,6 +104,27 @@ def test_scans_may_be_larger_where_no_other_machine_can_send_any(
     assert Settings().max_file_size_bytes == megabytes * 1024 * 1024
 
 
+@pytest.mark.parametrize(("setting", "value"), [("HOST", "0.0.0.0"), ("CORS_ORIGINS", "*")])
+def test_only_what_listens_needs_a_key(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], setting: str, value: str
+) -> None:
+    """An image fetches its weights, and a worker restores, with the settings of the servers and without their key."""
+    monkeypatch.setenv(setting, value)
+    settings = configure.read_settings()
+    assert settings.host == "0.0.0.0" or "*" in settings.cors_origins
+    for restores in (True, False):
+        with pytest.raises(SystemExit) as ended:
+            serve.run(download=False, restores=restores)
+        assert ended.value.code == EXIT_BAD_SETTINGS
+        assert "API_KEY must be set" in capsys.readouterr().err
+    with pytest.raises(Conflict, match="API_KEY must be set"):
+        create_app(settings)
+    assert next(check_ports(settings)).word == BAD
+    monkeypatch.setattr(serve, "die_with", lambda _: None)
+    with pytest.raises(SystemExit):
+        serve.run_child(0)
+
+
 def test_with_a_key_any_address_may_be_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOST", "0.0.0.0")
     monkeypatch.setenv("API_KEY", f" {KEY} , {KEY[::-1]},")
@@ -111,9 +135,9 @@ def test_with_a_key_any_address_may_be_bound(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_every_page_may_call_only_where_a_key_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CORS_ORIGINS", "https://a.example,*")
-    with pytest.raises(ValidationError, match="API_KEY must be set"):
-        Settings()
+    assert "API_KEY must be set" in (Settings().too_open or "")
     monkeypatch.setenv("API_KEY", KEY)
+    assert Settings().too_open is None
     assert Settings().cors_origins == ("https://a.example", "*")
 
 

@@ -13,10 +13,16 @@ from app.exit_codes import EXIT_BAD_SETTINGS
 from app.settings import Settings
 
 
-def read_settings() -> Settings:
-    """The settings from the environment and `.env`. Exits with `EXIT_BAD_SETTINGS` and one line per mistake."""
+def read_settings(*, listens: bool = False) -> Settings:
+    """The settings from the environment and `.env`. Exits with `EXIT_BAD_SETTINGS` and one line per mistake.
+
+    For a command that `listens` an address that others reach without a key is a mistake too.
+    """
     try:
-        return Settings()
+        settings = Settings()
+        lines = [settings.too_open] if listens and settings.too_open else []
+        if not lines:
+            return settings
     except ValidationError as error:
         lines = [_line(row["loc"], row["msg"]) for row in error.errors(include_input=False, include_url=False)]
     except (SettingsError, UnicodeDecodeError) as error:

@@ -148,7 +148,9 @@ def _check_postgres(url: URL) -> CheckResult:
 
 
 def check_ports(settings: Settings) -> Iterator[CheckResult]:
-    """Both ports are free, or our own service answers there."""
+    """Both ports are free, or our own service answers there; and nobody else reaches them without a key."""
+    if settings.too_open is not None:
+        yield CheckResult(BAD, "ports", settings.too_open)
     for name, port in (("PORT", settings.port), ("DASHBOARD_PORT", settings.dashboard_port)):
         if port_error(settings.host, port) is None:
             yield CheckResult(FINE, "ports", f"{name} {port} is free")

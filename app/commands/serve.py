@@ -33,7 +33,7 @@ ALLOCATOR_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
 
 def run(*, download: bool = True, restores: bool = True) -> int:
     """Serve until stopped; returns the exit code. Without `restores` workers do, and no weights are needed."""
-    settings = read_settings()
+    settings = read_settings(listens=True)
     taken = _taken_port(settings)
     if taken is not None:
         complain(taken)
@@ -67,7 +67,7 @@ def run_child(parent_pid: int, *, after_death: bool = False, no_card: str | None
     `no_card`: CARD_FAILED or HUNG_OFTEN, as the supervisor saw it too often; the CPU restores, whatever DEVICE says.
     """
     die_with(parent_pid)
-    settings = read_settings()
+    settings = read_settings(listens=True)
     if no_card is not None:
         settings = settings.model_copy(update={"device": no_card})
     from app.main import ProcessRole, serve  # where it restores it imports torch, which the parent does without

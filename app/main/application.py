@@ -38,6 +38,7 @@ from app.api.routes import (
 from app.backends.protocol import Backend
 from app.jobs.lease_keeper import LeaseTimes
 from app.main.restoring import Describe
+from app.main.roles import refuse_open
 from app.main.service import Service
 from app.main.tracing import telemetry_of
 from app.settings import Settings
@@ -73,7 +74,11 @@ def create_app(
         after_death: the process before this one was seen to die alone, so the runs it left burned a try.
         lease_times: how long claims last and how often they are renewed; None: the usual times.
         restores: whether this process restores; one that does not knows the models that workers report.
+
+    Raises:
+        Conflict: `settings_conflict`: others could reach it without a key.
     """
+    refuse_open(settings)
     service = Service(
         settings, backends, describe, warm_up, on_hang, lease_times, after_death=after_death, restores=restores
     )

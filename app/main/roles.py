@@ -37,6 +37,12 @@ def check_role(settings: Settings, role: ProcessRole) -> None:
         )
 
 
+def refuse_open(settings: Settings) -> None:
+    """Raises `Conflict` `settings_conflict` where HTTP would be open to others than this machine, and needs a key."""
+    if settings.too_open is not None:
+        raise _conflict(f"{settings.too_open}.")
+
+
 def queues_of(settings: Settings, asked: Collection[QueueName]) -> list[QueueName]:
     """The queues that a worker serves: those asked for, else `gpu`, and `cloud` where there is a key for it.
 
