@@ -92,6 +92,16 @@ def test_no_container_starts_as_root_whose_rights_it_has_not(compose: dict[str, 
         assert "build" in service or user not in ("root", "0") or service.get("cap_add"), name
 
 
+def test_the_page_of_kubernetes_moves_the_folders_of_the_image_off_the_read_only_root() -> None:
+    page = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    folders = dict(re.findall(r"^\s+(\w+_FOLDER)=(\S+)", dockerfile, re.M))
+    assert set(folders) == {"UPLOAD_FOLDER", "PROCESSED_FOLDER", "WEIGHTS_FOLDER"}
+    told = folders | dict(re.findall(r"`(\w+_FOLDER)=([^`]+)`", page))
+    assert "What is written lies in `/tmp` and `/weights`" in page
+    assert all(folder.split("/")[1] in ("tmp", "weights") for folder in told.values())
+
+
 def test_everything_starts_after_what_it_needs(compose: dict[str, Any]) -> None:
     for name, service in compose["services"].items():
         for needed, how in service.get("depends_on", {}).items():
