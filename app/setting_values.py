@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 MIN_KEY_CHARACTERS = 16
 MOST_PORT = 65_535
 ORIGIN_PATTERN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?/?", re.IGNORECASE)
+_USUAL_PORT = re.compile(r"(http://.*):80|(https://.*):443")
 HOST_PATTERN = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*")
 # An address by its parts. What is wrong with the host or the port is found in them; other addresses have neither.
 _REST = r"(?P<host>\[[^\]/?#]*\]|[^:/?#]*)(?::(?P<port>[^/?#]*))?(?:[/?#].*)?"
@@ -105,6 +106,18 @@ def _check_port(name: str, port: str | None) -> None:
     """An empty one means the usual one."""
     if port and not (port.isascii() and port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= MOST_PORT):
         raise ValueError(f"{name.upper()} has a port that does not exist; ports are 1 to {MOST_PORT}")
+
+
+def web_origins(name: str, values: Sequence[str]) -> tuple[str, ...]:
+    """Origins as browsers name them, in small letters and without a slash or the usual port; * for any.
+
+    Raises ValueError for a value of the setting `name` that no page can have as its origin.
+    """
+    if not all(value == "*" or ORIGIN_PATTERN.fullmatch(value) for value in values):
+        raise ValueError(f"{name} must be origins such as https://photos.example.org, without a path, or *")
+    plain = [value.lower().rstrip("/") for value in values]
+    with_usual_port = [_USUAL_PORT.fullmatch(value) for value in plain]
+    return tuple(found[1] or found[2] if found else value for value, found in zip(plain, with_usual_port, strict=True))
 
 
 def check_networks(name: str, values: Sequence[str]) -> None:

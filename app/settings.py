@@ -33,6 +33,7 @@ from app.setting_values import (
     password_in,
     split_key,
     usual_file_megabytes,
+    web_origins,
 )
 from app.siliconflow_settings import SiliconFlowSettings
 
@@ -247,6 +248,11 @@ class Settings(SiliconFlowSettings):
     def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         check_networks("FORWARDED_ALLOW_IPS", value)
         return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return web_origins("CORS_ORIGINS", value)
 
     @field_validator("s3_endpoint_url", "s3_public_endpoint_url")
     @classmethod

@@ -37,7 +37,7 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def open_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with running(tmp_path_factory.mktemp("open"), cors_origins=("https://friend.example",)) as service:
+    with running(tmp_path_factory.mktemp("open"), cors_origins=("https://Friend.example/",)) as service:
         yield service
 
 

@@ -141,6 +141,28 @@ def test_every_page_may_call_only_where_a_key_is_needed(monkeypatch: pytest.Monk
     assert Settings().cors_origins == ("https://a.example", "*")
 
 
+@pytest.mark.parametrize(
+    ("typed", "sent"),
+    [
+        ("https://Photos.Example.org/", "https://photos.example.org"),
+        ("HTTPS://photos.example.org:443", "https://photos.example.org"),
+        ("http://[fd00::5]:80/", "http://[fd00::5]"),
+        ("http://photos.example.org:443", "http://photos.example.org:443"),
+        ("http://localhost:3000", "http://localhost:3000"),
+    ],
+)
+def test_an_origin_is_kept_as_browsers_send_it(monkeypatch: pytest.MonkeyPatch, typed: str, sent: str) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", typed)
+    assert Settings().cors_origins == (sent,)
+
+
+@pytest.mark.parametrize("origin", ["photos.example.org", "https://a.example/page", "null", "https://*.a.example"])
+def test_what_is_no_origin_is_refused(monkeypatch: pytest.MonkeyPatch, origin: str) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", f"https://a.example, {origin}")
+    with pytest.raises(ValidationError, match="CORS_ORIGINS must be origins"):
+        Settings()
+
+
 def test_proxies_are_read_from_the_file_like_every_setting(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("FORWARDED_ALLOW_IPS=127.0.0.1, 172.18.0.0/16,fd00::/8\n", encoding="utf-8")
     assert Settings().forwarded_allow_ips == ("127.0.0.1", "172.18.0.0/16", "fd00::/8")

@@ -18,11 +18,11 @@ SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
 class Origins:
-    """The allow-lists. `any_host` is for services with a key behind names we do not know."""
+    """The allow-lists, origins as browsers send them; `any_host` is for services with a key behind unknown names."""
 
     def __init__(self, allowed_hosts: Sequence[str], cors_origins: Sequence[str], any_host: bool) -> None:
         self._hosts = {host.lower() for host in allowed_hosts}
-        self._origins = {origin.lower().rstrip("/") for origin in cors_origins}
+        self._origins = frozenset(cors_origins)
         self._any_host = any_host
 
     def check_host(self, headers: Headers) -> None:
@@ -56,7 +56,7 @@ class Origins:
 
     def _has_foreign_origin(self, headers: Headers) -> bool:
         origin = headers.get("origin")
-        if origin is None or origin.lower().rstrip("/") in self._origins:
+        if origin is None or origin in self._origins:
             return False
         return not _same_place(origin, headers.get("host", ""))
 
