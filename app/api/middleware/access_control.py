@@ -103,11 +103,11 @@ class AccessControlMiddleware:
         await self._app(scope, receive, send)
 
     async def _admit(self, scope: Scope, headers: Headers) -> None:
-        """Host, key or token, origin and rate, in this order."""
-        rules = self._rules
-        rules.origins.check_host(headers)
+        """Host, key or token, origin and rate, in this order; probes name a machine by its address and pass."""
         if scope["path"] in OPEN_PATHS:
             return
+        rules = self._rules
+        rules.origins.check_host(headers)
         address = client_address(scope)
         caller, session_id, by_header = await rules.authentication.identify(headers, address)
         # A page of another origin cannot set our header, but its requests do carry cookies and reach loopback.
