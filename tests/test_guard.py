@@ -147,7 +147,9 @@ def with_cookie(service: Service, method: str, path: str, cookie: str, **more: A
     headers = {"cookie": cookie.partition(";")[0].encode("latin-1"), **more.pop("headers", {})}
     asked = service.client.build_request(method, path, headers=headers, **more)
     asked.headers.pop("x-api-key", None)
-    return service.client.send(asked)
+    answer = service.client.send(asked)
+    service.client.cookies.clear()
+    return answer
 
 
 def test_a_key_is_exchanged_for_a_strict_cookie_that_works_like_the_key(keyed: Service) -> None:
@@ -218,6 +220,32 @@ def test_signing_out_ends_the_session_wherever_its_cookie_is_and_no_other(tmp_pa
         assert with_cookie(service, "GET", "/api/v1/jobs", other).status_code == 200
 
 
+def test_a_cookie_alone_keeps_its_session_and_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else who copied a cookie would stay in after its user signed out, and for ever."""
+    now = time.time()
+    with running(tmp_path, key=KEY) as service:
+        cookie = sign_in(service)
+        monkeypatch.setattr(time, "time", lambda: now + 1000)
+        kept = with_cookie(service, "POST", "/api/v1/session", cookie).headers["set-cookie"]
+        assert kept.partition(";")[0] == cookie.partition(";")[0]
+        life = int(kept.partition("Max-Age=")[2].partition(";")[0])
+        assert SESSION_SECONDS - 1010 < life <= SESSION_SECONDS - 990
+        assert with_cookie(service, "DELETE", "/api/v1/session", cookie).status_code == 204
+        assert_problem(with_cookie(service, "GET", "/api/v1/jobs", kept), 401, "key_required")
+        assert_problem(with_cookie(service, "POST", "/api/v1/session", kept), 400, "bad_request")
+
+
+def test_a_key_in_the_body_counts_more_than_a_cookie(keyed: Service) -> None:
+    cookie = sign_in(keyed)
+    wrong = with_cookie(keyed, "POST", "/api/v1/session", cookie, json={"key": "no such key, long enough"})
+    assert_problem(wrong, 401, "wrong_key")
+    assert_problem(with_cookie(keyed, "POST", "/api/v1/session", cookie, json={"key": 5}), 400, "bad_request")
+    job_id = keyed.submit()
+    other = with_cookie(keyed, "POST", "/api/v1/session", cookie, json={"key": OTHER_KEY}).headers["set-cookie"]
+    assert with_cookie(keyed, "GET", f"/api/v1/jobs/{job_id}", cookie).status_code == 200
+    assert with_cookie(keyed, "GET", f"/api/v1/jobs/{job_id}", other).status_code == 404
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"key": 5}', b"[" * 30_000, b'"key"'])
 def test_a_broken_sign_in_is_a_bad_request(keyed: Service, body: bytes) -> None:
     asked = keyed.client.build_request("POST", "/api/v1/session", content=body)
@@ -240,6 +268,7 @@ def test_loopback_names_are_served(open_service: Service, host: str) -> None:
 )
 def test_a_name_that_is_not_ours_is_refused(open_service: Service, host: str) -> None:
     assert_problem(open_service.client.get("/api/v1/config", headers={"host": host}), 400, "host_not_allowed")
+    assert open_service.client.get("/health/live", headers={"host": host}).status_code == 200  # a probe's address
 
 
 def test_with_a_key_any_host_will_do_unless_hosts_are_listed() -> None:
@@ -268,7 +297,6 @@ def test_without_a_key_other_pages_may_not_change_anything(open_service: Service
 @pytest.mark.parametrize(
     "headers",
     [{"origin": BASE_URL}, {"origin": "https://friend.example"}, {"sec-fetch-site": "same-origin"}, {}],
-    assert open_service.client.get("/health/live", headers={"host": host}).status_code == 200  # a probe's address
 )
 def test_our_own_page_and_friends_may(open_service: Service, headers: dict[str, str]) -> None:
     assert open_service.client.post("/enhance", files={"file": photo()}, headers=headers).status_code == 202

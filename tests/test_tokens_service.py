@@ -176,6 +176,7 @@ def test_a_token_is_exchanged_for_a_session_that_ends_with_it(place: Place) -> N
     assert (me["name"], me["role"]) == ("kay", "user")
     assert me["expires_at"] <= time.time() + 120
     again = place.call("POST", "/api/v1/session", headers={"cookie": cookie.partition(";")[0]})
+    assert again.headers["set-cookie"].partition(";")[0] == cookie.partition(";")[0]  # the same session, as signed then
     renewed = int(again.headers["set-cookie"].partition("Max-Age=")[2].partition(";")[0])
     assert renewed <= life  # a session cannot be stretched beyond its token
 

@@ -29,10 +29,11 @@ _BY_JWT = "jwt"
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """One sign-in in one browser."""
+    """One sign-in in one browser; `ends_at` (epoch seconds) is never put off."""
 
     id: str
     caller: Caller
+    ends_at: float
 
 
 class Sessions:
@@ -74,10 +75,11 @@ class Sessions:
         if signer is None or not content:
             return None
         try:
-            signer.unsign(cookie, max_age=SESSION_SECONDS)
+            _, signed = signer.unsign(cookie, max_age=SESSION_SECONDS, return_timestamp=True)
         except (BadSignature, UnicodeError):
             return None
-        session = _decoded(content) if kind == _BY_JWT else self._of_key(kind, content)
+        ends_at = signed.timestamp() + SESSION_SECONDS
+        session = _decoded(content, ends_at) if kind == _BY_JWT else self._of_key(kind, content, ends_at)
         return None if session is None or session.id in self._ended else session
 
     def has_ended(self, session_id: str) -> bool:
@@ -88,9 +90,9 @@ class Sessions:
         """These sessions have ended: their cookies open nothing any more."""
         self._ended.update(session_ids)
 
-    def _of_key(self, owner: str, session_id: str) -> Session | None:
+    def _of_key(self, owner: str, session_id: str, ends_at: float) -> Session | None:
         caller = self._keys.caller_of_owner(owner)
-        return None if caller is None else Session(session_id, caller)
+        return None if caller is None else Session(session_id, caller, ends_at)
 
 
 def token_expired() -> Unauthorized:
@@ -112,12 +114,12 @@ def _encoded(session_id: str, caller: Caller) -> str:
     return base64.urlsafe_b64encode(json.dumps(facts).encode()).decode().rstrip("=")
 
 
-def _decoded(content: str) -> Session | None:
+def _decoded(content: str, ends_at: float) -> Session | None:
     """What `_encoded` wrote, as the signature proves; None after the end of the token, and for another version's."""
     padded = content + "=" * (-len(content) % 4)
     try:
         session_id, owner, name, role, label, expires_at = json.loads(base64.urlsafe_b64decode(padded))
-        session = Session(session_id, Caller(owner, name, Role(role), label, expires_at))
+        session = Session(session_id, Caller(owner, name, Role(role), label, expires_at), min(ends_at, expires_at))
         return session if time.time() < expires_at else None
     except (ValueError, TypeError):
         return None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from app.api import schemas
+from app.api.auth.authentication import Authentication
 from app.api.auth.caller import Caller
 from app.api.auth.sessions import COOKIE_NAME, SESSION_SECONDS
 from app.api.dependencies import AppContext, get_caller, get_context
@@ -42,13 +44,17 @@ async def me(request: Request) -> Response:
 async def sign_in(request: Request) -> Response:
     """Exchange the key or token (in its header, or as JSON `{"key": "..."}` or `{"token": "..."}`) for a cookie.
 
-    The session of a token ends with it.
+    The session of a token ends with it. With nothing but the cookie of a session it stays that session, with its end.
     """
     context = get_context(request)
-    if not context.authentication.required:
+    authentication = context.authentication
+    if not authentication.required:
         return JSONResponse({"signed_in": True, "key_required": False})
-    caller = request.scope["state"]["caller"] or await _caller_of_body(request, context)
-    cookie, life_seconds = context.authentication.sessions.open(caller)
+    caller = await _caller_of_body(request, context)
+    if caller is None and request.scope["state"]["session_id"] is not None:
+        cookie, life_seconds = _kept_session(request, authentication)
+    else:
+        cookie, life_seconds = authentication.sessions.open(caller or get_caller(request))
     answer = JSONResponse({"signed_in": True, "key_required": True})
     answer.set_cookie(
         COOKIE_NAME,
@@ -77,16 +83,33 @@ async def sign_out(request: Request) -> Response:
     return answer
 
 
-async def _caller_of_body(request: Request, context: AppContext) -> Caller:
-    """The caller behind the key or token in the JSON body; a wrong one counts against the address, as in a header."""
+def _kept_session(request: Request, authentication: Authentication) -> tuple[str, int]:
+    """The request's own cookie, and what is left of its life in seconds: who copied one cannot make another of it."""
+    session = authentication.session_of(request.headers)
+    if session is None:  # signed out meanwhile
+        raise _no_key()
+    return request.cookies[COOKIE_NAME], int(session.ends_at - time.time())
+
+
+def _no_key() -> BadRequest:
+    return BadRequest("bad_request", 'Send the key as JSON: {"key": "..."}.')
+
+
+async def _caller_of_body(request: Request, context: AppContext) -> Caller | None:
+    """The caller behind the key or token in the JSON body; a wrong one counts against the address, as in a header.
+
+    None for a body without either, where the request brought a key, a token or a session otherwise.
+    """
     try:
         body = json.loads(await request.body())
         kind = "token" if "token" in body else "key"
         presented = body[kind]
     except (ValueError, KeyError, TypeError, RecursionError):
         presented = None
+    if presented is None and request.scope["state"]["caller"] is not None:
+        return None
     if not isinstance(presented, str):
-        raise BadRequest("bad_request", 'Send the key as JSON: {"key": "..."}.')
+        raise _no_key()
     authentication = context.authentication
     check = authentication.check_token if kind == "token" else authentication.check_key
     return await check(presented.encode(errors="surrogatepass"), client_address(request.scope))
