@@ -16,7 +16,10 @@ from starlette.datastructures import Headers
 
 from app.api import archives, download_names, file_responses, schemas
 from app.api.prefer_wait import preferred_wait
+from app.api.pyramids import Pyramids
+from app.api.shared_calls import KeptAnswers
 from app.options import FIELDS
+from tests.harness import until
 from tests.http_service import Service, assert_problem, describe, photo, running
 
 NOBODY = "0" * 32
@@ -362,6 +365,18 @@ def test_results_can_be_fetched_in_ranges_and_are_not_sent_twice(service: Servic
     assert_problem(ranged("bytes=-0"), 416, "range_not_satisfiable")
     same = service.client.get(path, headers={"If-None-Match": etag})
     assert (same.status_code, same.content) == (304, b"")
+
+
+def test_what_was_made_of_a_deleted_photo_goes_with_it(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, set[str]]] = []
+    for kept in (KeptAnswers, Pyramids):
+        monkeypatch.setattr(kept, "forget", lambda _, ids, name=kept.__name__: told.append((name, set(ids))))
+    job_id = service.submit()
+    service.finish(job_id)
+    (attempt,) = service.context.store.jobs("local", 1)[0].attempts
+    assert service.client.delete(f"/api/v1/jobs/{job_id}").json()["status"] == "removed"
+    until(lambda: len(told) == 2)
+    assert told == [(name, {attempt.id, attempt.photo_id}) for name in ("KeptAnswers", "Pyramids")]
 
 
 def test_a_preview_is_a_small_jpeg(service: Service) -> None:

@@ -108,6 +108,31 @@ def test_calls_for_the_same_are_joined_and_their_answer_is_kept() -> None:
     asyncio.run(main())
 
 
+def test_kept_answers_go_with_what_they_were_made_of_and_with_age() -> None:
+    async def main() -> None:
+        now, made, gate = [0.0], list[int](), asyncio.Event()
+        answers = KeptAnswers(kept_seconds=60, clock=lambda: now[0])
+        gate.set()
+        gone, other = "a" * 32, "b" * 32
+        keys = [(f"{gone}.png", 640), (f"{gone}-2.png", 0, 90), (f"{other}.png", 640)]
+        for key in keys:
+            await answers.get(key, counting(made, gate))
+        answers.forget({gone})
+        for key in keys:
+            await answers.get(key, counting(made, gate))
+        assert len(made) == 5
+        now[0] = 59.0
+        answers.drop_old()
+        await answers.get(keys[2], counting(made, gate))
+        assert len(made) == 5
+        now[0] = 60.0
+        answers.drop_old()
+        await answers.get(keys[2], counting(made, gate))
+        assert len(made) == 6
+
+    asyncio.run(main())
+
+
 def test_a_call_that_failed_is_made_again() -> None:
     async def main() -> None:
         calls: SharedCalls[int] = SharedCalls()

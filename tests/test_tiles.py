@@ -164,6 +164,23 @@ def made(size: int) -> Pyramid:
     return Pyramid(file, 8, 8, size)
 
 
+def test_pyramids_of_removed_files_are_closed_and_no_others() -> None:
+    async def script() -> None:
+        kept, gone, other = Pyramids(Decoder(LIMITS)), "a" * 32, "b" * 32
+        kept.start()
+        held = {key: made(90) for key in (f"{gone}.png", (gone, 90), f"{other}.png")}
+        for key, pyramid in held.items():
+            kept.hand_over(key, pyramid)
+        await asyncio.to_thread(int)
+        kept.forget({gone})
+        assert [key for key in held if kept.kept(key) is not None] == [f"{other}.png"]
+        with pytest.raises(NotFound):
+            held[f"{gone}.png"].tile(0, 0, 0)
+        await kept.close()
+
+    asyncio.run(script())
+
+
 def test_pyramids_are_made_once_and_one_at_a_time_and_dropped_oldest_first_or_idle() -> None:
     async def script() -> None:
         now, count, most = [0.0], [0, 0], [0]

@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Collection, Hashable
 
 from app.api.fair_calls import FairCalls
+from app.api.shared_calls import is_of
 from app.images import Decoder, Pyramid
 
 KEPT_BYTES = 1024**3
@@ -64,6 +65,11 @@ class Pyramids:
         Once all callers for a key were cancelled, it is made only if that has begun.
         """
         return self.kept(key) or await self._calls.run(owner, key, lambda: self._made(key, make))
+
+    def forget(self, ids: Collection[str]) -> None:
+        """Close those of these photos and results, by the ids that their names begin with."""
+        for key in [key for key in self._kept if is_of(key, ids)]:
+            self._kept.pop(key)[0].close()
 
     def drop_idle(self) -> None:
         """Close what nobody looked at for the idle time, and look again later."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from app.errors import RestoreError
-from app.jobs.deletion import Deletion
+from app.jobs.deletion import Deletion, Forget, forget_nothing
 from app.metrics import Metrics
 from app.storage import FoundFile, Storage, related_files
 from app.store import Store
@@ -50,9 +50,10 @@ class Janitor(PeriodicThread):
         interval_seconds: float = 1800.0,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        forget: Forget = forget_nothing,
     ) -> None:
         self._store, self._storage, self._metrics = store, storage, metrics
-        self._deletion = Deletion(store, storage)
+        self._deletion = Deletion(store, storage, forget)
         self._retention = retention_seconds
         self._clock, self._wall = clock, wall
         self._last: tuple[float, float] | None = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from app.api.dependencies import Limits
 from app.events import Events
+from app.jobs.deletion import Forget, forget_nothing
 from app.jobs.janitor import Janitor
 from app.jobs.lease_keeper import LeaseKeeper, LeaseTimes
 from app.main import cluster
@@ -50,14 +51,15 @@ class Infrastructure:
         """It renews what this process holds (nothing, when it restores nothing) and finds what others lost."""
         return LeaseKeeper(self.store, queue, self.metrics, self.lease_times, held=held, settle=settle)
 
-    def make_janitor(self) -> Janitor:
-        """It removes what is too old, and files without rows."""
+    def make_janitor(self, forget: Forget = forget_nothing) -> Janitor:
+        """It removes what is too old, and files without rows; `forget` as of `Deletion`."""
         return Janitor(
             self.store,
             self.storage,
             self.metrics,
             retention_seconds=self.settings.retention_minutes * 60,
             interval_seconds=self.settings.janitor_interval_minutes * 60,
+            forget=forget,
         )
 
 

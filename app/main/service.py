@@ -7,10 +7,11 @@ knows of them what they report.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from app.api.admission import Admission
@@ -23,7 +24,7 @@ from app.api.dependencies import AppContext
 from app.api.forecast import Forecast
 from app.api.job_events import JobEvents
 from app.api.pyramids import Pyramids
-from app.api.shared_calls import KeptAnswers, SharedCalls
+from app.api.shared_calls import KEPT_SECONDS, KeptAnswers, SharedCalls
 from app.api.shared_pool import Pools
 from app.api.workers_catalog import WorkersCatalog
 from app.backends.protocol import Backend
@@ -84,6 +85,8 @@ class Service:
         self._pyramids = Pyramids(
             Decoder(tile_limits_of(base.limits), settings.processed_folder), idle_seconds=base.limits.retention_seconds
         )
+        self._previews = KeptAnswers(kept_seconds=min(KEPT_SECONDS, base.limits.retention_seconds))
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.restoring: Restoring | None = None
         self.loaded = threading.Event()
         self._sender: CeleryQueue | None = None
@@ -115,7 +118,7 @@ class Service:
 
     async def start(self) -> None:
         """Open the store, take back what a crash left, and begin to load; requests are answered meanwhile."""
-        context = self.context
+        context, self._loop = self.context, asyncio.get_running_loop()
         await asyncio.to_thread(context.store.open)
         self._users.start(context.store)
         context.job_events.start(context.events)
@@ -177,6 +180,14 @@ class Service:
         context.store.close()
         await asyncio.to_thread(context.tracer.close)
 
+    def _forget(self, ids: Collection[str]) -> None:
+        """Have previews and tiles of removed files go with them; from any thread."""
+        if self._loop is None:
+            return
+        for kept in (self._previews, self._pyramids):
+            with contextlib.suppress(RuntimeError):  # the loop has just closed
+                self._loop.call_soon_threadsafe(kept.forget, ids)
+
     def _serve_with(self, base: Infrastructure, queue: Queue, restoring: Restoring) -> AppContext:
         worker = restoring.worker
         keeper = base.make_lease_keeper(queue, worker.held_tokens, restoring.runner.settle)
@@ -215,7 +226,7 @@ class Service:
             worker_health=worker_health,
             end_without_card=_nothing if self.restoring is None else self.restoring.worker.end_without_card,
             lease_keeper=keeper,
-            janitor=base.make_janitor(),
+            janitor=base.make_janitor(self._forget),
             catalog=catalog,
             forecast=Forecast(
                 store,
@@ -230,13 +241,13 @@ class Service:
             reblender=Reblender(store, storage, Decoder(result_limits_of(limits)), metrics),
             submission=self._make_submission(base, queue, catalog),
             masks=MaskSubmission(storage, self._inspectors),
-            deletion=Deletion(store, storage),
+            deletion=Deletion(store, storage, self._forget),
             admission=Admission(storage, limits.queue_limit, count_queued, time.monotonic),
             connections=Connections(),
             uploads=upload_places(limits),
             archiving=archive_places(descriptor_limit()),
             pools=pools,
-            previews=KeptAnswers(),
+            previews=self._previews,
             pyramids=self._pyramids,
             warm_ups=SharedCalls(),
             webhook_addresses=webhook_addresses_of(settings),
