@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from app.errors import Unavailable
-from app.jobs.janitor import GRACE_SECONDS, Janitor, Sweep
+from app.jobs.janitor import GRACE_SECONDS, PART_SECONDS, Janitor, Sweep
 from app.storage import new_id
 from app.store import Result, SqlStore
 from app.threads import ThreadState
@@ -122,6 +122,51 @@ def test_files_that_no_row_names_go_once_they_are_old(harness: Harness, janitor:
     assert janitor.sweep(START + HOUR + 1) == Sweep(orphans=4)
     assert files(harness) == (0, 0, 0)
     assert stranger.exists()
+
+
+def test_files_that_no_row_names_go_after_an_hour_however_long_results_are_kept(harness: Harness) -> None:
+    """What was deleted while its bucket was away is such a file, and its user was told that it went."""
+    patient = Janitor(harness.store, harness.storage, harness.metrics, retention_seconds=1000 * HOUR)
+    kept = completed(harness, START)
+    photo = harness.upload(b"deleted")
+    age(upload_file(harness.storage, photo.id), START)
+    assert patient.sweep(START + HOUR - 1) == Sweep()
+    assert patient.sweep(START + HOUR + 1) == Sweep(orphans=1)
+    assert [job.id for job in harness.store.jobs(OWNER, 9)] == [kept]
+
+
+def test_the_first_pass_takes_what_a_killed_process_had_begun_however_young(harness: Harness, janitor: Janitor) -> None:
+    """Else a server that ran out of room would start with as little."""
+    left = [harness.folder / "uploads" / f"{new_id()}.part", scratch_name(harness.storage, new_id())]
+    for path in left:
+        path.write_bytes(b"cut off")
+        age(path, START - PART_SECONDS - 1)
+    with harness.storage.open_upload(new_id()) as writer:
+        writer.write(b"first half")
+        age(writer.path, START - PART_SECONDS - 1)
+        fresh = harness.folder / "uploads" / f"{new_id()}.part"
+        fresh.write_bytes(b"not locked yet")
+        age(fresh, START)
+        janitor.tick(START, 50.0)
+        assert not any(path.exists() for path in left)
+        assert writer.path.exists()
+        assert fresh.exists()
+        age(fresh, START - PART_SECONDS - 1)
+        janitor.tick(START + 1, 51.0)
+        assert fresh.exists()  # the first pass only; later ones wait for its age
+
+
+def test_what_was_made_of_expired_files_is_told_to_go(harness: Harness) -> None:
+    told: list[str] = []
+    janitor = Janitor(
+        harness.store, harness.storage, harness.metrics, retention_seconds=HOUR, forget=lambda ids: told.extend(ids)
+    )
+    completed(harness, START)
+    (attempt,) = harness.store.jobs(OWNER, 9)[0].attempts
+    assert janitor.sweep(START) == Sweep()
+    assert told == []
+    janitor.sweep(START + 2 * HOUR)
+    assert set(told) == {attempt.id, attempt.photo_id}
 
 
 def test_an_upload_that_is_still_coming_is_spared(harness: Harness) -> None:

@@ -21,6 +21,8 @@ from app.threads import PeriodicThread
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 600.0  # an upload or result whose row is not committed yet is younger than this
+ORPHAN_SECONDS = 3600.0  # at which one without a row goes at the latest; its last byte is older than its row
+PART_SECONDS = 2.0  # a part is locked as soon as it is made
 CLOCK_JUMP_SECONDS = 300.0
 USAGE_KEPT_SECONDS = 7 * 86_400.0  # only today's photos of an owner count; those of the last days are for people
 MAX_ROUNDS = 20  # times `EXPIRED_JOBS_A_PASS` jobs; the rest waits for the next pass
@@ -48,9 +50,9 @@ class Janitor(PeriodicThread):
         *,
         retention_seconds: float,
         interval_seconds: float = 1800.0,
+        forget: Forget = forget_nothing,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
-        forget: Forget = forget_nothing,
     ) -> None:
         self._store, self._storage, self._metrics = store, storage, metrics
         self._deletion = Deletion(store, storage, forget)
@@ -79,8 +81,13 @@ class Janitor(PeriodicThread):
         return done
 
     def tick(self, now: float, monotonic: float) -> Sweep:
-        """A pass of the loop: `sweep`, unless the wall clock jumped against the monotonic one since the last pass."""
+        """A pass of the loop: `sweep`, unless the wall clock jumped against the monotonic one since the last pass.
+
+        The first one also takes what a process that was killed had begun to write, however young it is.
+        """
         last, self._last = self._last, (now, monotonic)
+        if last is None:
+            self._remove_all([file for file in self._storage.iter_parts() if file.modified_at < now - PART_SECONDS])
         if last is not None and abs((now - last[0]) - (monotonic - last[1])) > CLOCK_JUMP_SECONDS:
             log.warning("the system clock jumped; the janitor waits one pass")
             return Sweep(skipped=True)
@@ -104,7 +111,7 @@ class Janitor(PeriodicThread):
 
         The files are listed before the rows are read: a file listed here whose row comes later is young.
         """
-        limit = now - max(self._retention, GRACE_SECONDS)
+        limit = now - min(max(self._retention, GRACE_SECONDS), ORPHAN_SECONDS)
         noted = self._storage.unnamed_since()
         listed = (self._storage.iter_uploads(), self._storage.iter_results(), self._storage.iter_masks())
         uploads, results, masks = (
