@@ -122,8 +122,21 @@ def test_only_nginx_and_the_workers_reach_out_and_data_lies_in_volumes(compose: 
     volumes = [
         volume.split(":")[0] for service in compose["services"].values() for volume in service.get("volumes", ())
     ]
-    assert {volume for volume in volumes if not volume.startswith(".")} == set(compose["volumes"])
+    assert {volume for volume in volumes if volume[0] not in "./"} == set(compose["volumes"])
     assert all(compose["services"][name]["volumes"] for name in DATA)
+
+
+def test_photos_on_their_way_lie_on_the_disk_and_not_in_the_memory_of_a_container(compose: dict[str, Any]) -> None:
+    final = (ROOT / "Dockerfile").read_text(encoding="utf-8").rsplit("\nFROM ", 1)[1]
+    assert "chown -R restore:restore /data" in final  # what a new volume takes its owner from
+    for name in ("api-1", "api-2", "worker", "worker-gpu"):
+        service = compose["services"][name]
+        for folder in ("UPLOAD_FOLDER", "PROCESSED_FOLDER"):
+            assert service["environment"][folder].startswith("/data/"), name
+        assert "/data" in service["volumes"], name  # nameless, so each container has its own
+        (size,) = [re.search(r"size=(\d+)m", place) for place in service["tmpfs"]]
+        assert size is not None, name
+        assert int(size[1]) <= 256, name
 
 
 def test_the_card_is_a_profile_and_each_worker_has_one(compose: dict[str, Any]) -> None:
