@@ -48,6 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_models(commands.add_parser("models", help="list, download, verify or convert the weight files"))
     _add_estimate(commands.add_parser("estimate", help="measure this machine and say what a photo costs on it"))
     _add_database(commands.add_parser("database", help="take the jobs of an SQLite file over to PostgreSQL"))
+    _add_owners(commands.add_parser("owners", help="show what each owner has, hand it over, or let it expire"))
     doctor = commands.add_parser("doctor", help="check this machine and say what to do")
     doctor.set_defaults(command=_doctor)
     commands.add_parser("test", help="run all checks and tests; further words go to pytest", add_help=False)
@@ -98,6 +99,12 @@ def _add_database(parser: argparse.ArgumentParser) -> None:
     hint = "the SQLite file of a stopped service (default: data/jobs.sqlite3)"
     parser.add_argument("file", nargs="?", type=absolute_path, default=Path("data/jobs.sqlite3"), help=hint)
     parser.set_defaults(command=_database)
+
+
+def _add_owners(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", nargs="?", default="list", choices=("list", "hand-over", "let-go"))
+    parser.add_argument("names", nargs="*", metavar="OWNER", help="an owner of the list, or the name of a key")
+    parser.set_defaults(command=_owners)
 
 
 def _add_restore(parser: argparse.ArgumentParser) -> None:
@@ -226,6 +233,12 @@ def _database(asked: argparse.Namespace) -> int:
     from app.commands import database
 
     return database.copy(asked.file)
+
+
+def _owners(asked: argparse.Namespace) -> int:
+    from app.commands import owners
+
+    return owners.run(asked.action, asked.names)
 
 
 def _doctor(asked: argparse.Namespace) -> int:
