@@ -226,8 +226,8 @@ api.session.addEventListener("signed-out", () => {
 });
 find("restore").addEventListener("click", () => {
   find("restore-answer").hidden = true;
-  const common = settings.options(); // what is changed while photos are sent is for the next ones
-  submission.run((photo) => (photo.own ? photoSettings.optionsOf(photo) : common));
+  const common = settings.options(); // what is changed or added while photos are sent is for the next press
+  submission.run(tray.ready(), (photo) => (photo.own ? photoSettings.optionsOf(photo) : common));
 });
 find("message-close").addEventListener("click", () => (find("message").hidden = true));
 find("older").addEventListener("click", ({ currentTarget }) => {

@@ -46,14 +46,17 @@ export class Submission {
     addEventListener("beforeunload", (event) => this.active && event.preventDefault());
   }
 
-  /** Send everything that is ready; `optionsOf` gives the options of a photo. Photos of one backend share jobs. */
-  async run(optionsOf) {
+  /**
+   * Send these photos, as far as they are still in the tray when their turn comes; `optionsOf` gives the options of a photo.
+   * Photos of one backend share jobs. What is put into the tray meanwhile waits for a press of its own.
+   */
+  async run(chosen, optionsOf) {
     const { limits } = this.tray.config;
     const most = Math.min(limits.max_batch_size, limits.queue_limit);
     this.#begin();
     try {
       let photos;
-      while ((photos = this.tray.ready()).length) await this.#send(nextJob(photos, optionsOf, most), limits);
+      while ((photos = this.tray.fitting(chosen, optionsOf)).length) await this.#send(nextJob(photos, optionsOf, most), limits);
     } catch (problem) {
       this.onproblem(problem);
     } finally {

@@ -40,6 +40,15 @@ export class Tray extends EventTarget {
     return this.photos.filter((photo) => !this.#scaleError(photo));
   }
 
+  /** Those of some photos that are still here and can be sent with these options, whatever the form says by now. */
+  fitting(chosen, optionsOf) {
+    return this.photos.filter((photo) => {
+      if (!chosen.includes(photo)) return false;
+      const { scale, output_format: format } = optionsOf(photo);
+      return !scaleError(photo.facts, Number(scale), this.config, format);
+    });
+  }
+
   /** The photo was accepted by the service: it leaves, and its small picture goes with it. */
   release(photo) {
     this.photos = this.photos.filter((other) => other !== photo);
