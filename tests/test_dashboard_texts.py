@@ -49,6 +49,7 @@ UNREAD = {
     r"Exif\0\0",
     "Files",
     "Home",
+    "Idempotency-Key",
     "Link",
     "Notification",
     "PageDown",

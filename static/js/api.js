@@ -170,10 +170,11 @@ export const tileAddress = (jobId, attempt, of, level, x, y) =>
   `${JOBS}/${jobId}/tile?attempt=${attempt.id}&of=${of}&level=${level}&x=${x}&y=${y}&v=${attempt.version ?? 1}`;
 
 /**
- * Send photos with one set of options, and what single ones have of their `own`; gives the accepted job. `onProgress`
- * hears the share of bytes that are out. XMLHttpRequest, because fetch cannot tell how far an upload is.
+ * Send photos with one set of options, and what single ones have of their `own`; gives the accepted job, and under the
+ * same `name` the same one. `onprogress` hears the share of bytes that are out. XMLHttpRequest, because fetch cannot
+ * tell how far an upload is.
  */
-export function submit(photos, options, onProgress, signal) {
+export function submit(photos, options, { name, onprogress, signal }) {
   const form = formOf(options);
   const own = photos.map((photo) => photo.own ?? {});
   if (own.some((options) => Object.keys(options).length)) form.append("photo_options", JSON.stringify(own));
@@ -181,8 +182,9 @@ export function submit(photos, options, onProgress, signal) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open("POST", "/api/v1/enhance/batch");
+    request.setRequestHeader("Idempotency-Key", name);
     request.responseType = "json";
-    request.upload.onprogress = (event) => event.lengthComputable && onProgress(event.loaded / event.total);
+    request.upload.onprogress = (event) => event.lengthComputable && onprogress(event.loaded / event.total);
     request.onload = () => {
       if (request.status === 202) resolve(request.response);
       else reject(toProblem(request.status, request.response, request.getResponseHeader("Retry-After")));

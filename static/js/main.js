@@ -15,13 +15,14 @@ import { Jobs, ended } from "./jobs.js";
 import { formatNames } from "./validation.js";
 import { LiveUpdates } from "./live_updates.js";
 import { Models } from "./models.js";
+import { groupByOptions } from "./next_job.js";
 import { Preview } from "./preview.js";
 import { drawNotice } from "./models_notice.js";
 import { endedSentences } from "./models_text.js";
 import { JobActions } from "./job_actions.js";
 import { PhotoSettings } from "./photo_settings.js";
 import { Presets } from "./presets.js";
-import { Submission, groupByOptions } from "./submission.js";
+import { Submission } from "./submission.js";
 import { ServiceStatus } from "./service_status.js";
 import { Settings } from "./settings.js";
 import { REPAIR_AUTO, REPAIR_OFF } from "./settings_values.js";
@@ -31,6 +32,8 @@ import { fillPage, text, textOf } from "./text.js";
 import { Tray } from "./tray.js";
 
 const SAMPLE = "sample.jpg";
+const CALM_MILLISECONDS = 10_000; // between two estimates that no choice asks for, while photos are sent or there are many
+const MANY_PHOTOS = 50; // more than that take several questions
 
 fillPage();
 const jobs = new Jobs();
@@ -89,7 +92,9 @@ function showProblem(problem) {
   find("message").hidden = false;
 }
 
+let plannedAt = -Infinity;
 function planTime() {
+  plannedAt = performance.now();
   if (service.config) {
     const photos = photoSettings.photo ? [photoSettings.photo] : tray.ready(); // in its dialog the times are its own
     const asked = groupByOptions(photos, (photo) => (photoSettings.photo ? settings.options() : photoSettings.optionsOf(photo)));
@@ -196,6 +201,8 @@ models.addEventListener("change", () => {
 });
 planned.addEventListener("change", drawTimes);
 service.addEventListener("polled", () => {
+  const isCalm = submission.active || tray.photos.length > MANY_PHOTOS; // the service's share of requests is for the photos
+  if (isCalm && performance.now() - plannedAt < CALM_MILLISECONDS) return drawTray();
   planTime();
   if (service.config?.key_required) showAccount();
 });

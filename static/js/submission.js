@@ -2,48 +2,34 @@
 // queue, and again without those that it refuses.
 
 import * as api from "./api.js";
+import { say } from "./answers.js";
 import { announce, find, setText } from "./dom.js";
 import { percent } from "./format.js";
+import { JobNames, nextJob } from "./next_job.js";
+import { answerOf, passes, pause, waitSeconds } from "./patience.js";
+import { largestJob, reasonToWait } from "./queue_room.js";
 import { text } from "./text.js";
+import { discard } from "./thumbnail.js";
 
 const QUEUE_POLL_SECONDS = 3;
 const PHOTO_REFUSED_STATUSES = new Set([400, 413, 415, 422]);
-
-/** Photos with equal options together: `{ options, photos }`, in the order in which the first of each stands. */
-export function groupByOptions(photos, optionsOf) {
-  const groups = new Map();
-  for (const photo of photos) {
-    const options = optionsOf(photo), key = JSON.stringify(options);
-    if (!groups.has(key)) groups.set(key, { options, photos: [] });
-    groups.get(key).photos.push(photo);
-  }
-  return [...groups.values()];
-}
-
-/**
- * The photos of the next job, at most `most`, in their order: those that go where the first goes. `options` are those of
- * most of them, and `own` is what each has in place of those; an empty text means the service's default.
- */
-function nextJob(ready, optionsOf, most) {
-  const { backend } = optionsOf(ready[0]);
-  const photos = ready.filter((photo) => optionsOf(photo).backend === backend).slice(0, most);
-  const [{ options }] = groupByOptions(photos, optionsOf).sort((one, other) => other.photos.length - one.photos.length);
-  const own = photos.map((photo) => ({ ...difference(optionsOf(photo), options), ...(photo.rotate && { rotate: photo.rotate }) }));
-  return { photos, options, own };
-}
-
-function difference(own, shared) {
-  const names = Object.keys({ ...shared, ...own }).filter((name) => own[name] !== shared[name]);
-  return Object.fromEntries(names.map((name) => [name, own[name] ?? ""]));
-}
-
-const sleep = (count) => new Promise((resolve) => setTimeout(resolve, 1000 * count));
+const IN_USE_CODE = "idempotency_key_in_use";
+const MOST_TRIES = 5; // of a job whose uploads end without an answer although the service is there
 
 export class Submission {
+  #names = new JobNames();
+  #stopping = null;
+
   /** `onjob` gets each accepted job and the small pictures by attempt; `onproblem` what stopped the sending. */
   constructor(tray, { onjob, onproblem }) {
-    Object.assign(this, { tray, onjob, onproblem, active: false });
+    Object.assign(this, { tray, onjob, onproblem });
     addEventListener("beforeunload", (event) => this.active && event.preventDefault());
+    find("sending-stop").addEventListener("click", () => this.#stopping?.abort());
+  }
+
+  /** Whether photos are on their way or wait for room. */
+  get active() {
+    return this.#stopping !== null;
   }
 
   /**
@@ -51,43 +37,87 @@ export class Submission {
    * Photos of one backend share jobs. What is put into the tray meanwhile waits for a press of its own.
    */
   async run(chosen, optionsOf) {
-    const { limits } = this.tray.config;
-    const most = Math.min(limits.max_batch_size, limits.queue_limit);
     this.#begin();
     try {
-      let photos;
-      while ((photos = this.tray.fitting(chosen, optionsOf)).length) await this.#send(nextJob(photos, optionsOf, most), limits);
+      let job = null;
+      while ((job ??= await this.#compose(chosen, optionsOf))) job = await this.#send(job);
     } catch (problem) {
-      this.onproblem(problem);
+      if (problem.name === "AbortError") say(find("restore-answer"), "good", text("submission.stopped"));
+      else this.onproblem(problem);
     } finally {
       this.#end();
     }
   }
 
-  async #send({ photos, options, own }, limits) {
-    await this.#waitForQueueRoom(photos.length, limits.queue_limit);
+  /** The next job, made of what is in the tray once there is room for it; null when nothing is left. */
+  async #compose(chosen, optionsOf) {
+    const next = () => {
+      const ready = this.tray.fitting(chosen, optionsOf);
+      return ready.length ? nextJob(ready, optionsOf, largestJob(this.tray.config.limits)) : null;
+    };
+    for (let job = next(); job; job = next()) {
+      const reason = await this.#answer(() => reasonToWait(job.photos.length, this.tray.config.limits));
+      if (reason === null) return next();
+      this.#showStatus(reason);
+      await this.#pause(QUEUE_POLL_SECONDS);
+    }
+    return null;
+  }
+
+  /** Upload a job, whose photos cannot be changed meanwhile. Gives the job that is to be sent once more as it is, else null. */
+  async #send(job) {
+    this.tray.lock(job.photos);
+    const files = job.photos.map(({ file }, place) => ({ file, own: job.own[place] }));
+    const onprogress = (share) => this.#showProgress(job.photos, share);
     try {
-      const accepted = await api.submit(photos.map(({ file }, place) => ({ file, own: own[place] })), options, (share) => this.#showProgress(photos, share));
-      const job = await api.job(accepted.job_id);
-      const pictures = new Map(photos.map((photo, place) => [job.attempts[place]?.id, this.tray.release(photo)]));
-      announce(text("submission.sent", { count: photos.length }));
-      this.onjob(job, pictures);
+      const accepted = await api.submit(files, job.options, { name: this.#names.of(job), onprogress, signal: this.#stopping.signal });
+      this.#take(job.photos, accepted.job_id);
+      return null;
     } catch (problem) {
-      await this.#handleRefusal(photos, problem);
+      return this.#again(job, problem);
     }
   }
 
-  /** The queue takes only so many photos; better to wait here than to send megabytes in vain. */
-  async #waitForQueueRoom(count, limit) {
-    while (true) {
-      const { queue } = await api.status();
-      if (queue.queued + count <= limit) return;
-      this.#showStatus(text("submission.room", { count: queue.queued }));
-      await sleep(QUEUE_POLL_SECONDS);
+  /** The photos have arrived, and leave the tray before anything else can fail. */
+  #take(photos, jobId) {
+    const pictures = photos.map((photo) => this.tray.release(photo));
+    announce(text("submission.sent", { count: photos.length }));
+    this.#show(jobId, pictures);
+  }
+
+  async #show(jobId, pictures) {
+    try {
+      const job = await answerOf(() => api.job(jobId));
+      this.onjob(job, new Map(pictures.map((picture, place) => [job.attempts[place]?.id, picture])));
+    } catch (problem) {
+      pictures.forEach(discard);
+      this.onproblem(problem);
     }
   }
 
-  /** Take out what was refused, wait when asked to, and give up on anything else. */
+  /** After a problem: the same job where nobody knows whether it was accepted, null where it was refused. */
+  async #again(job, problem) {
+    const { tries = 0 } = job;
+    if (problem.status === 0 && (await this.#refuseUnreadable(job.photos))) return null;
+    if (isOpen(problem) && tries < MOST_TRIES) {
+      await this.#wait(problem, tries);
+      await this.#answer(api.status); // no megabytes for a service that is not there
+      return { ...job, tries: problem.code === IN_USE_CODE ? tries : tries + 1 };
+    }
+    this.tray.lock([]);
+    await this.#handleRefusal(job.photos, problem);
+    return null;
+  }
+
+  /** An upload ends without a word where a file was changed, moved or ejected after it was chosen. Gives whether one was. */
+  async #refuseUnreadable(photos) {
+    const readable = await Promise.all(photos.map(({ file }) => file.slice(0, 1).arrayBuffer().then(() => true, () => false)));
+    const lost = photos.filter((_, place) => !readable[place]);
+    for (const photo of lost) this.tray.refuse(photo, text("invalid.changed"));
+    return lost.length > 0;
+  }
+
+  /** Take out what was refused, wait when that helps, and give up on anything else. */
   async #handleRefusal(photos, problem) {
     if (problem.rows?.length) {
       for (const row of problem.rows) {
@@ -96,23 +126,40 @@ export class Submission {
       }
     } else if (PHOTO_REFUSED_STATUSES.has(problem.status) && problem.code !== "invalid_option" && photos.length === 1) {
       this.tray.refuse(photos[0], problem.message);
-    } else if (problem.retryAfterSeconds && problem.code !== "quota_exceeded") { // nobody waits until tomorrow
-      this.#showStatus(problem.message);
-      await sleep(problem.retryAfterSeconds);
-    } else throw problem;
+    } else if (isTooEarly(problem)) await this.#wait(problem, 1);
+    else throw problem;
+  }
+
+  /** What the service answers, asked again while it cannot be reached or has no time. */
+  #answer(ask) {
+    return answerOf(ask, { signal: this.#stopping.signal, onwait: (problem) => this.#showStatus(problem.message) });
+  }
+
+  #wait(problem, tries) {
+    this.#showStatus(problem.message);
+    return this.#pause(waitSeconds(problem, tries));
+  }
+
+  #pause(seconds) {
+    return pause(seconds, this.#stopping.signal);
   }
 
   #begin() {
-    this.active = this.tray.sending = true;
+    this.#stopping = new AbortController();
+    this.tray.sending = true;
     find("sending").hidden = false;
     this.tray.draw();
     this.#showStatus(text("submission.sending"));
   }
 
   #end() {
-    this.active = this.tray.sending = false;
+    const wasFocused = find("sending").contains(document.activeElement);
+    this.#stopping = null;
+    this.tray.sending = false;
+    this.tray.lock([]);
     find("sending").hidden = true;
     this.tray.draw();
+    if (wasFocused) requestAnimationFrame(() => find("restore").focus()); // once it is drawn
   }
 
   #showProgress(photos, share) {
@@ -124,3 +171,10 @@ export class Submission {
     setText(find("sending-words"), words);
   }
 }
+
+/** Whether the job may have been accepted all the same: no answer came, or one from something between us and the service. */
+const isOpen = ({ status, code, retryAfterSeconds }) =>
+  status === 0 || code === IN_USE_CODE || (status >= 500 && code === "unknown" && retryAfterSeconds === null);
+
+/** Whether it was refused for now only. A fault that the service knows and for which it names no time does not pass. */
+const isTooEarly = (problem) => passes(problem) && (problem.retryAfterSeconds !== null || problem.status === 429);

@@ -66,6 +66,15 @@ export class Tray extends EventTarget {
     this.#changed();
   }
 
+  /** Photos that are on their way just now stay as they are; all others can be changed. */
+  lock(photos) {
+    for (const photo of this.photos) {
+      const locked = photos.includes(photo);
+      if (locked && photo.tile.contains(document.activeElement)) find("sending-stop").focus();
+      photo.tile.inert = locked;
+    }
+  }
+
   clear() {
     for (const photo of this.photos) {
       photo.tile.remove();
