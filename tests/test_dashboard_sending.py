@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from playwright.sync_api import Browser, FilePayload, Page, Request, Route, expect
 
 from tests import browser as browsing
 from tests.browser import Service, Visit, as_file, drop, faced_service, grave_findings, photo, visit
+from tests.token_issuer import AUDIENCE, ISSUER, SECRET, claims
 
+KEY = "0123456789abcdef0123456789abcdef"
 SUBMIT = "**/api/v1/enhance/batch"
 STATUS = "**/api/v1/status"
 JOB = re.compile(r"/api/v1/jobs/[0-9a-f]{32}$")
@@ -260,3 +263,23 @@ def test_a_file_that_was_changed_after_it_was_chosen_is_named_and_the_others_are
         )
         expect(page.locator(".card[data-status=completed]")).to_have_count(1)
         assert names(page) == ["same.jpg"]
+
+
+def test_with_a_share_of_the_queue_nothing_is_sent_before_there_is_room_in_it(browser: Browser, tmp_path: Path) -> None:
+    shares = {"queue_limit_per_owner": 3, "jwt_secret": SECRET, "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE}
+    with (
+        faced_service(tmp_path / "service", 0.5, KEY, **shares) as shared,
+        visit(browser, shared.address) as seen,
+    ):
+        page, answers = seen.page, list[int]()
+        page.on("response", lambda answer: answers.append(answer.status) if "/enhance" in answer.url else None)
+        page.goto(shared.address)
+        page.fill("#signin-key", jwt.encode(claims("kay"), SECRET, "HS256"))
+        page.keyboard.press("Enter")
+        expect(page.locator("#signin")).to_be_hidden()
+        drop(page, *[small(f"{number}.jpg", number) for number in range(7)])
+        page.click("#restore")
+        expect(page.locator("#sending-words")).to_contain_text("of your photos")
+        expect(page.locator(".card")).to_have_count(7)
+        expect(page.locator(".job")).to_have_count(3)
+        assert answers == [202, 202, 202]
