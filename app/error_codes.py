@@ -204,7 +204,7 @@ _TABLE = {
     "needs_degrade": ErrorFacts(400, "the option goes with --degrade only"),
     "out_of_bounds": ErrorFacts(400, "an argument is out of bounds"),
     "whole_scale": ErrorFacts(400, "--degrade takes whole scales only"),
-    "would_overwrite": ErrorFacts(409, "a result would take the place of a photo"),
+    "would_overwrite": ErrorFacts(409, "a result would take the place of a photo, or of a file that is not its own"),
     "no_photo": ErrorFacts(404, "no photo was found"),
     "no_reference": ErrorFacts(404, "a photo has no reference"),
     "sizes_differ": ErrorFacts(422, "a result and its reference differ in size"),

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from app.commands import dispatch
+from app.commands.earlier_results import RECORDS_NAME
 
 MODEL = "realesr-general-x4v3"
 
@@ -32,5 +33,6 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def files_below(folder: Path) -> set[str]:
-    """Paths of all files below a folder."""
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    """Paths of all files below a folder, but for the records of which of them are results."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != RECORDS_NAME)
+    return {str(path.relative_to(folder)) for path in files}

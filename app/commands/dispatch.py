@@ -110,7 +110,7 @@ def _add_owners(parser: argparse.ArgumentParser) -> None:
 def _add_restore(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN", type=absolute_path, help="a photo or a folder (searched in depth)")
     parser.add_argument("target", metavar="OUT", type=_output, help="a file for one photo, or a folder")
-    parser.add_argument("--overwrite", action="store_true", help="restore again what is already there")
+    parser.add_argument("--overwrite", action="store_true", help="restore again, and replace whatever is already there")
     hint = "a kind of photo, which fills in the options that are not given; says what it sets"
     parser.add_argument("--preset", choices=[name.value for name in PresetName], help=hint)
     for name, field in FIELDS.items():

@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from app.commands.earlier_results import RECORDS_NAME, EarlierResults, PhotoVersion
 from app.errors import BadRequest, Conflict, RestoreError
 from app.images import ImageLimits, read_header
 from app.images.formats import FORMATS
@@ -52,10 +53,13 @@ class RestoreTask:
         """Where the result goes, once the format is known."""
         return self.exact or place_of(self.folder, self.stem, extension)
 
-    def is_done(self) -> bool:
-        """Whether a result is there that is not older than the photo."""
-        changed = self.source.stat().st_mtime
-        return any(place.is_file() and place.stat().st_mtime >= changed for place in self.places())
+    def is_done(self, earlier: EarlierResults) -> bool:
+        """Whether a result is there that was made from the photo as it is; of an unreadable photo there is none."""
+        try:
+            photo = PhotoVersion.of(self.source)
+            return any(earlier.is_done(place, photo) for place in self.places())
+        except OSError:
+            return False
 
     def places(self) -> list[Path]:
         """Every place that the result may get."""
@@ -148,7 +152,8 @@ class _Search:
         for folder, below, names in os.walk(self._source, onerror=self._not_listed):
             below[:] = [name for name in below if self._enters(Path(folder, name))]
             for name in names:
-                self._judge(Path(folder, name))
+                if name != RECORDS_NAME:
+                    self._judge(Path(folder, name))
         self.photos.sort()
 
     def _enters(self, folder: Path) -> bool:

@@ -25,6 +25,7 @@ from app.backends.local import LocalBackend
 from app.backends.pages import has_pages, restore_pages
 from app.commands.configure import read_settings
 from app.commands.console import complain, console, say, work_bar
+from app.commands.earlier_results import EarlierResults, PhotoVersion
 from app.commands.photos import RestoreTask, find_tasks
 from app.errors import Cancelled, RestoreError, Unprocessable, file_error
 from app.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
@@ -37,9 +38,11 @@ from app.images import (
     check_format,
     check_pages,
     check_picture,
+    choose_format,
     encode,
     read_header,
 )
+from app.images.formats import FORMATS
 from app.main.local_backend import open_backend
 from app.notices import Notice
 from app.options import Pages, Partial, RestoreOptions, check_output
@@ -100,10 +103,12 @@ def run(
             complain("No photos found there (jpg, png, webp, tiff, bmp, avif; heic with the optional package).")
             _report_left_out(found.left_out)
             return EXIT_FAILED
-        waiting = [task for task in found.tasks if overwrite or not task.is_done()]
+        earlier = EarlierResults(overwrite=overwrite)
+        waiting = [task for task in found.tasks if not task.is_done(earlier)]
         tally = Tally(skipped=len(found.tasks) - len(waiting))
         if waiting:
-            Restoration(settings, options, backend or open_loaded_backend(settings, machine), tally).run(waiting)
+            backend = backend or open_loaded_backend(settings, machine)
+            Restoration(settings, options, backend, tally, earlier).run(waiting)
     except RestoreError as error:  # the options, the folders or the machine; a photo's own failure is in the tally
         complain(error.detail)
         return EXIT_USAGE
@@ -130,8 +135,15 @@ def _with_preset(fields: Mapping[str, object], described: Mapping[str, Any]) -> 
 class Restoration:
     """One run over many photos: a decoder child, a backend, a progress display and a tally."""
 
-    def __init__(self, settings: Settings, options: RestoreOptions, backend: LocalBackend, tally: Tally) -> None:
-        self._settings, self._options, self._tally = settings, options, tally
+    def __init__(
+        self,
+        settings: Settings,
+        options: RestoreOptions,
+        backend: LocalBackend,
+        tally: Tally,
+        earlier: EarlierResults,
+    ) -> None:
+        self._settings, self._options, self._tally, self._earlier = settings, options, tally, earlier
         self._limits = _limits(settings)
         self._backend = backend
         self._stopping = False
@@ -175,22 +187,25 @@ class Restoration:
 
     def _restore(self, task: RestoreTask, decoder: Decoder, display: _Display) -> list[str]:
         """Decode, restore, write beside the result's place, rename; returns the warnings."""
+        photo = PhotoVersion.of(task.source)
         self._check_result(task, read_header(task.source, self._limits))
         page = 0 if self._options.pages == Pages.ALL else None
         keep_partial, rotate = self._options.partial == Partial.KEEP, self._options.rotate
         picture = decoder.decode(task.source, page=page, keep_partial=keep_partial, rotate=rotate)
         check_picture(picture, task.output_format, self._options.scale)
+        expected = "tiff" if has_pages(picture, self._options) else choose_format(picture, task.output_format)
+        self._earlier.check(task.result(FORMATS[expected].extension), photo)
 
         def on_progress(fraction: float, stage: Stage) -> bool:
             display.show(task.label, fraction, stage)
             return not self._stopping
 
         if has_pages(picture, self._options):
-            return self._restore_pages(task, decoder, picture, on_progress)
+            return self._restore_pages(task, photo, decoder, picture, on_progress)
         restored = self._backend.restore(picture, self._options, on_progress)
         if self._stopping:
             raise Cancelled
-        notes = self._write(task, restored)
+        notes = self._write(task, photo, restored)
         return [notice.message for notice in (*picture.notes, *restored.warnings, *notes)]
 
     def _check_result(self, task: RestoreTask, header: Header) -> None:
@@ -203,7 +218,9 @@ class Restoration:
             check_output(width * height, self._options.scale, self._settings.max_output_megapixels)
             check_format(task.output_format, width, height, self._options.scale)
 
-    def _restore_pages(self, task: RestoreTask, decoder: Decoder, first: Picture, on_progress: OnProgress) -> list[str]:
+    def _restore_pages(
+        self, task: RestoreTask, photo: PhotoVersion, decoder: Decoder, first: Picture, on_progress: OnProgress
+    ) -> list[str]:
         """All pages of a TIFF into one TIFF; returns the warnings."""
         if task.output_format not in ("auto", "tiff"):
             raise Unprocessable("invalid_option", "Several pages make a TIFF; let OUT end in .tif, or take one page.")
@@ -213,15 +230,21 @@ class Restoration:
                 restored, encoded = restore_pages(
                     self._backend, first, decode_page, self._options, encoder, on_progress
                 )
-            publish(part, task.result(encoded.extension))
+            self._publish(part, task.result(encoded.extension), photo)
         return [notice.message for notice in (*restored.warnings, *encoded.notes)]
 
-    def _write(self, task: RestoreTask, restored: RestorationResult) -> Sequence[Notice]:
+    def _write(self, task: RestoreTask, photo: PhotoVersion, restored: RestorationResult) -> Sequence[Notice]:
         options = self._options
         with part_beside(task.folder / task.stem) as part:
             encoded = encode(restored.picture, part, task.output_format, options.output_quality, options.metadata)
-            publish(part, task.result(encoded.extension))
+            self._publish(part, task.result(encoded.extension), photo)
         return encoded.notes
+
+    def _publish(self, part: Path, place: Path, photo: PhotoVersion) -> None:
+        """Only now the format is certain, and a file may have come meanwhile."""
+        self._earlier.check(place, photo)
+        self._earlier.record(place, photo, part.stat().st_size)
+        publish(part, place)
 
     def _seconds(self, task: RestoreTask, pace: _Pacing) -> float:
         """What the photo will take, its share of the overall bar; a file that cannot be read is nothing, and fails."""
