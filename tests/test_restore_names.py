@@ -11,7 +11,6 @@ from PIL import Image
 
 from app.atomic_files import part_beside
 from app.commands import photos
-from app.commands.earlier_results import RECORDS_NAME, EarlierResults, PhotoVersion
 from app.result_names import NAME_BYTES, Stems, place_of, printable, shortened
 from tests.command_line import files_below, put_photo, run
 
@@ -201,76 +200,6 @@ def test_no_result_takes_the_place_of_another_photo(project: Path, capsys: pytes
         assert run(project, "restore", *words) == 2
         assert "would take the place of a photo" in capsys.readouterr().err
     assert {name: (project / name).read_bytes() for name in files_below(project)} == before
-
-
-@pytest.mark.parametrize("age_seconds", [-1000, 1000])
-@pytest.mark.parametrize("words", [("in", "out"), ("in/a.png", "out/a.png"), ("in", "out", "--output-format", "png")])
-def test_a_file_that_is_no_result_of_the_photo_stays_without_overwrite(
-    age_seconds: int, words: tuple[str, ...], project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    photo, other = put_photo(project / "in" / "a.png"), put_photo(project / "out" / "a.png", 10)
-    changed = photo.stat().st_mtime + age_seconds
-    os.utime(other, (changed, changed))
-    before = other.read_bytes()
-    assert run(project, "restore", *words, "--scale", "1") == 1
-    said = " ".join(capsys.readouterr().out.split())
-    assert "would_overwrite" in said
-    assert "0 restored, 0 already done, 1 failed." in said
-    assert other.read_bytes() == before
-    assert run(project, "restore", *words, "--scale", "1", "--overwrite") == 0
-    assert Image.open(other).width == 24
-    assert run(project, "restore", *words, "--scale", "1") == 0
-    assert "0 restored, 1 already done" in capsys.readouterr().out
-
-
-def test_photos_of_two_folders_with_one_name_do_not_replace_each_other(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    put_photo(project / "march" / "a.png")
-    put_photo(project / "april" / "a.png", 30)
-    assert run(project, "restore", "march", "out", "--scale", "1") == 0
-    assert run(project, "restore", "april", "out", "--scale", "1") == 1
-    assert "would_overwrite" in capsys.readouterr().out
-    assert Image.open(project / "out" / "a.png").width == 24
-
-
-def test_a_result_that_was_changed_is_done_but_not_replaced(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    photo = put_photo(project / "in" / "a.png")
-    assert run(project, "restore", "in", "out", "--scale", "1") == 0
-    before = put_photo(project / "out" / "a.png", 12).read_bytes()
-    assert run(project, "restore", "in", "out", "--scale", "1") == 0
-    assert "0 restored, 1 already done" in capsys.readouterr().out
-    os.utime(photo, ns=(2 * 10**18, 2 * 10**18))
-    assert run(project, "restore", "in", "out", "--scale", "1") == 1
-    assert (project / "out" / "a.png").read_bytes() == before
-
-
-def test_results_are_known_in_folders_that_were_moved(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    put_photo(project / "in" / "deep" / "a.png")
-    assert run(project, "restore", "in", "out", "--scale", "1") == 0
-    (project / "in").rename(project / "elsewhere")
-    (project / "out").rename(project / "results")
-    assert run(project, "restore", "elsewhere/deep", "results/deep", "--scale", "1") == 0
-    assert "0 restored, 1 already done" in capsys.readouterr().out
-
-
-def test_records_with_foreign_and_torn_lines_are_read(tmp_path: Path) -> None:
-    photo, place = put_photo(tmp_path / "a.jpg"), tmp_path / "out" / "a.png"
-    put_photo(place)
-    records = place.parent / RECORDS_NAME
-    records.write_bytes(b'[1]\n{"result": 3}\n\xff\n{"result": "b.png", "photo": {"x": 1}, "bytes": 1}\n{"resu')
-    version = PhotoVersion.of(photo)
-    EarlierResults(overwrite=False).record(place, version, place.stat().st_size)
-    assert EarlierResults(overwrite=False).is_done(place, version)
-    assert not EarlierResults(overwrite=True).is_done(place, version)
-
-
-def test_the_records_are_no_file_that_is_left_out(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    put_photo(project / "in" / "a.png")
-    assert run(project, "restore", "in", "out", "--scale", "1") == 0
-    assert (project / "out" / RECORDS_NAME).is_file()
-    assert run(project, "restore", "out", "again", "--scale", "1") == 0
-    assert "left out" not in capsys.readouterr().out
 
 
 def test_a_result_too_large_for_its_format_is_told_before_the_work(

@@ -189,9 +189,7 @@ class Restoration:
         """Decode, restore, write beside the result's place, rename; returns the warnings."""
         photo = PhotoVersion.of(task.source)
         self._check_result(task, read_header(task.source, self._limits))
-        page = 0 if self._options.pages == Pages.ALL else None
-        keep_partial, rotate = self._options.partial == Partial.KEEP, self._options.rotate
-        picture = decoder.decode(task.source, page=page, keep_partial=keep_partial, rotate=rotate)
+        picture = _decode_page(decoder, task.source, self._options, 0 if self._options.pages == Pages.ALL else None)
         check_picture(picture, task.output_format, self._options.scale)
         expected = "tiff" if has_pages(picture, self._options) else choose_format(picture, task.output_format)
         self._earlier.check(task.result(FORMATS[expected].extension), photo)
@@ -226,7 +224,7 @@ class Restoration:
             raise Unprocessable("invalid_option", "Several pages make a TIFF; let OUT end in .tif, or take one page.")
         with part_beside(task.folder / task.stem) as part:
             with contextlib.closing(PagesEncoder(part, first.pages, self._options.metadata)) as encoder:
-                decode_page = functools.partial(_decode_page, decoder, task.source, self._options.rotate)
+                decode_page = functools.partial(_decode_page, decoder, task.source, self._options)
                 restored, encoded = restore_pages(
                     self._backend, first, decode_page, self._options, encoder, on_progress
                 )
@@ -280,8 +278,9 @@ def _spoken(seconds: float) -> str:
     return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"
 
 
-def _decode_page(decoder: Decoder, source: Path, rotate: int, page: int) -> Picture:
-    return decoder.decode(source, page=page, rotate=rotate)
+def _decode_page(decoder: Decoder, source: Path, options: RestoreOptions, page: int | None) -> Picture:
+    keep_partial = options.partial == Partial.KEEP
+    return decoder.decode(source, page=page, keep_partial=keep_partial, rotate=options.rotate)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,141 @@
+"""A batch of `run.py restore` with a stand-in for the backend: what each photo gets, and that none ends the others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.commands import restore
+from app.commands.earlier_results import RECORDS_NAME, EarlierResults, PhotoVersion
+from app.options import RestoreOptions
+from tests.command_line import put_photo, run
+from tests.harness import LanczosBackend
+from tests.tiff_writer import TiffWriter
+
+_ROW_BYTES = 90
+
+
+class StandIn(LanczosBackend):
+    """A local backend that knows nothing of its machine."""
+
+    def describe_pace(self, _options: RestoreOptions) -> dict[str, Any]:
+        return {}
+
+
+@pytest.fixture
+def batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs `restore` in `tmp_path`; `on_tile` is called at each photo's first tile with its number."""
+    monkeypatch.chdir(tmp_path)
+
+    def restored(*words: str, on_photo: Callable[[int], object] = int) -> int:
+        backend = StandIn(1 << 16, lambda _: on_photo(backend.runs))
+        monkeypatch.setattr(restore, "open_loaded_backend", lambda *_: backend)
+        return run(tmp_path, "restore", *words, "--scale", "2")
+
+    return restored
+
+
+def _album(second: int | None) -> bytes:
+    """A TIFF of two pages; the pixels of the second begin where asked."""
+    writer, pixels = TiffWriter(), np.random.default_rng(1).integers(0, 256, (40, _ROW_BYTES // 3, 3), np.uint8)
+    writer.page(pixels, 2, 8)
+    writer.page(pixels, 2, 8, tags={} if second is None else {273: ("I", [second])})
+    return writer.content()
+
+
+def test_every_page_that_lacks_pixels_is_kept_where_asked(
+    tmp_path: Path, batch: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "album.tif").write_bytes(_album(len(_album(None)) - 20 * _ROW_BYTES))
+    assert batch("album.tif", "out", "--pages", "all") == 1
+    assert "Page 2" in " ".join(capsys.readouterr().out.split())
+    assert batch("album.tif", "out", "--pages", "all", "--partial", "keep") == 0
+    assert "are missing and stay grey" in capsys.readouterr().out
+    with Image.open(tmp_path / "out" / "album.tif", formats=("TIFF",)) as image:
+        assert getattr(image, "n_frames", 1) == 2
+
+
+@pytest.mark.parametrize("age_seconds", [-1000, 1000])
+@pytest.mark.parametrize("words", [("in", "out"), ("in/a.png", "out/a.png"), ("in", "out", "--output-format", "png")])
+def test_a_file_that_is_no_result_of_the_photo_stays_without_overwrite(
+    age_seconds: int,
+    words: tuple[str, ...],
+    tmp_path: Path,
+    batch: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    photo, other = put_photo(tmp_path / "in" / "a.png"), put_photo(tmp_path / "out" / "a.png", 10)
+    changed = photo.stat().st_mtime + age_seconds
+    os.utime(other, (changed, changed))
+    before = other.read_bytes()
+    assert batch(*words) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "would_overwrite" in said
+    assert "0 restored, 0 already done, 1 failed." in said
+    assert other.read_bytes() == before
+    assert batch(*words, "--overwrite") == 0
+    assert Image.open(other).width == 48
+    assert batch(*words) == 0
+    assert "0 restored, 1 already done" in capsys.readouterr().out
+
+
+def test_photos_of_two_folders_with_one_name_do_not_replace_each_other(
+    tmp_path: Path, batch: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_photo(tmp_path / "march" / "a.png")
+    put_photo(tmp_path / "april" / "a.png", 30)
+    assert batch("march", "out") == 0
+    assert batch("april", "out") == 1
+    assert "would_overwrite" in capsys.readouterr().out
+    assert Image.open(tmp_path / "out" / "a.png").width == 48
+
+
+def test_a_result_that_was_changed_is_done_but_not_replaced(
+    tmp_path: Path, batch: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = put_photo(tmp_path / "in" / "a.png")
+    assert batch("in", "out") == 0
+    before = put_photo(tmp_path / "out" / "a.png", 12).read_bytes()
+    assert batch("in", "out") == 0
+    assert "0 restored, 1 already done" in capsys.readouterr().out
+    os.utime(photo, ns=(2 * 10**18, 2 * 10**18))
+    assert batch("in", "out") == 1
+    assert (tmp_path / "out" / "a.png").read_bytes() == before
+
+
+def test_results_are_known_in_folders_that_were_moved(
+    tmp_path: Path, batch: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_photo(tmp_path / "in" / "deep" / "a.png")
+    assert batch("in", "out") == 0
+    (tmp_path / "in").rename(tmp_path / "elsewhere")
+    (tmp_path / "out").rename(tmp_path / "results")
+    assert batch("elsewhere/deep", "results/deep") == 0
+    assert "0 restored, 1 already done" in capsys.readouterr().out
+
+
+def test_records_with_foreign_and_torn_lines_are_read(tmp_path: Path) -> None:
+    photo, place = put_photo(tmp_path / "a.jpg"), tmp_path / "out" / "a.png"
+    put_photo(place)
+    records = place.parent / RECORDS_NAME
+    records.write_bytes(b'[1]\n{"result": 3}\n\xff\n{"result": "b.png", "photo": {"x": 1}, "bytes": 1}\n{"resu')
+    version = PhotoVersion.of(photo)
+    EarlierResults(overwrite=False).record(place, version, place.stat().st_size)
+    assert EarlierResults(overwrite=False).is_done(place, version)
+    assert not EarlierResults(overwrite=True).is_done(place, version)
+
+
+def test_the_records_are_no_file_that_is_left_out(
+    tmp_path: Path, batch: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_photo(tmp_path / "in" / "a.png")
+    assert batch("in", "out") == 0
+    assert (tmp_path / "out" / RECORDS_NAME).is_file()
+    assert batch("out", "again") == 0
+    assert "left out" not in capsys.readouterr().out
