@@ -13,8 +13,9 @@ from PIL import Image
 
 from app.commands import restore
 from app.commands.earlier_results import RECORDS_NAME, EarlierResults, PhotoVersion
+from app.errors import DeviceLost
 from app.options import RestoreOptions
-from tests.command_line import put_photo, run
+from tests.command_line import files_below, put_photo, run
 from tests.harness import LanczosBackend
 from tests.tiff_writer import TiffWriter
 
@@ -139,3 +140,40 @@ def test_the_records_are_no_file_that_is_left_out(
     assert (tmp_path / "out" / RECORDS_NAME).is_file()
     assert batch("out", "again") == 0
     assert "left out" not in capsys.readouterr().out
+
+
+def _raise(error: Exception) -> bool:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(MemoryError(), "out_of_memory"), (ZeroDivisionError("odd"), "internal_error")]
+)
+def test_a_photo_that_fails_in_an_unforeseen_way_ends_no_batch(
+    error: Exception,
+    code: str,
+    tmp_path: Path,
+    batch: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        put_photo(tmp_path / "in" / name)
+    assert batch("in", "out", on_photo=lambda number: number == 2 and _raise(error)) == 1
+    assert files_below(tmp_path / "out") == {"a.png", "c.png"}
+    said = capsys.readouterr().out
+    assert code in said
+    assert "2 restored, 0 already done, 1 failed." in said
+    assert ("odd" in caplog.text) == (code == "internal_error")
+
+
+def test_a_lost_card_ends_the_batch_with_its_report(
+    tmp_path: Path, batch: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        put_photo(tmp_path / "in" / name)
+    assert batch("in", "out", on_photo=lambda number: number == 2 and _raise(DeviceLost("cuda:0 is lost"))) == 1
+    assert files_below(tmp_path / "out") == {"a.png"}
+    said = capsys.readouterr().out
+    assert "device_lost" in said
+    assert "1 restored, 0 already done, 1 failed." in said

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import functools
 import signal
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -18,16 +17,16 @@ from typing import Any
 
 from rich.markup import escape
 from rich.progress import Progress, TaskID
-from rich.table import Table
 
 from app.atomic_files import part_beside, publish
 from app.backends.local import LocalBackend
 from app.backends.pages import has_pages, restore_pages
 from app.commands.configure import read_settings
-from app.commands.console import complain, console, say, work_bar
+from app.commands.console import complain, say, work_bar
 from app.commands.earlier_results import EarlierResults, PhotoVersion
 from app.commands.photos import RestoreTask, find_tasks
-from app.errors import Cancelled, RestoreError, Unprocessable, file_error
+from app.commands.restore_report import Tally, report, report_left_out
+from app.errors import Cancelled, DeviceLost, RestoreError, Unprocessable
 from app.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from app.images import (
     Decoder,
@@ -53,7 +52,6 @@ from app.stages import OnProgress, Stage
 from app.time_estimate import Pace, estimate, machine_of
 
 _PIXELS_PER_MEGAPIXEL = 1_000_000
-_NAMES_TOLD = 20  # of files left out for one reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,17 +62,6 @@ class Machine:
     precision: str | None = None
     tile: int | None = None
     engine: str | None = None
-
-
-@dataclasses.dataclass
-class Tally:
-    """How the photos fared. `failed` holds (label, code, sentence); `notices` counts warnings by their sentence."""
-
-    done: int = 0
-    skipped: int = 0
-    failed: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
-    notices: Counter[str] = dataclasses.field(default_factory=Counter)
-    interrupted: bool = False
 
 
 def run(
@@ -101,7 +88,7 @@ def run(
         found = find_tasks(source, target, options, limits, into_folder=into_folder)
         if not found.tasks:
             complain("No photos found there (jpg, png, webp, tiff, bmp, avif; heic with the optional package).")
-            _report_left_out(found.left_out)
+            report_left_out(found.left_out)
             return EXIT_FAILED
         earlier = EarlierResults(overwrite=overwrite)
         waiting = [task for task in found.tasks if not task.is_done(earlier)]
@@ -112,8 +99,8 @@ def run(
     except RestoreError as error:  # the options, the folders or the machine; a photo's own failure is in the tally
         complain(error.detail)
         return EXIT_USAGE
-    _report_left_out(found.left_out)
-    _report(tally)
+    report_left_out(found.left_out)
+    report(tally)
     if tally.interrupted:
         return EXIT_INTERRUPTED
     return EXIT_FAILED if tally.failed else EXIT_OK
@@ -147,9 +134,10 @@ class Restoration:
         self._limits = _limits(settings)
         self._backend = backend
         self._stopping = False
+        self._lost = False  # the card; no other photo would fare better in this process
 
     def run(self, tasks: Sequence[RestoreTask]) -> None:
-        """Restore one photo after another until all are done or Ctrl-C was pressed."""
+        """Restore one photo after another until all are done, Ctrl-C was pressed or the card failed."""
         before = signal.signal(signal.SIGINT, self._on_interrupt)
         decoder = Decoder(self._limits, follow_links=True)
         try:
@@ -162,7 +150,7 @@ class Restoration:
                 current = bar.add_task("", total=1.0)
                 for number, (task, size) in enumerate(zip(tasks, sizes, strict=True)):
                     self._one(task, decoder, _Display(bar, overall, current, size, sum(sizes[:number])))
-                    if self._stopping:
+                    if self._stopping or self._lost:
                         break
                     bar.update(overall, completed=sum(sizes[: number + 1]), description=f"{number + 1} of {len(tasks)}")
         finally:
@@ -175,12 +163,10 @@ class Restoration:
             notices = self._restore(task, decoder, display)
         except Cancelled:
             return
-        except RestoreError as error:
-            if not self._stopping:  # Ctrl-C reaches the decoder too; its complaint is then no news
-                self._tally.failed.append((task.label, error.code, error.detail))
-        except OSError as error:
-            failure = file_error(error)
-            self._tally.failed.append((task.label, failure.code, failure.detail))
+        except Exception as error:  # noqa: BLE001 - one bad photo never stops the run
+            self._lost = isinstance(error, DeviceLost)
+            if not (self._stopping and isinstance(error, RestoreError)):  # Ctrl-C reaches the decoder too: no news
+                self._tally.fail(task.label, error)
         else:
             self._tally.done += 1
             self._tally.notices.update(notices)
@@ -248,7 +234,7 @@ class Restoration:
         """What the photo will take, its share of the overall bar; a file that cannot be read is nothing, and fails."""
         try:
             header = read_header(task.source, self._limits)
-        except (RestoreError, OSError):
+        except Exception:  # noqa: BLE001 - restoring it meets the same, and says so
             return 0.0
         return pace.seconds(header.width, header.height)
 
@@ -318,29 +304,3 @@ def open_loaded_backend(settings: Settings, machine: Machine) -> LocalBackend:
     backend = open_backend(settings.model_copy(update={k: v for k, v in asked.items() if v is not None}))
     backend.load()
     return backend
-
-
-def _report_left_out(left_out: Sequence[tuple[str, str]]) -> None:
-    """One line that counts, and one for each reason with its files."""
-    if not left_out:
-        return
-    folders = sum(name.endswith("/") for name, _ in left_out)
-    counts = ((len(left_out) - folders, "file"), (folders, "folder"))
-    said = [f"{count} {what}{'s' if count > 1 else ''}" for count, what in counts if count]
-    say(f"{' and '.join(said)} left out:")
-    for reason in dict.fromkeys(reason for _, reason in left_out):
-        names = [name for name, each in left_out if each == reason]
-        more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
-        say(f"  {reason}: {', '.join(names[:_NAMES_TOLD])}{more}")
-
-
-def _report(tally: Tally) -> None:
-    parts = [f"{tally.done} restored", f"{tally.skipped} already done", f"{len(tally.failed)} failed"]
-    for sentence, count in tally.notices.items():
-        say(f"Note ({count} photo{'s' if count > 1 else ''}): {sentence}")
-    if tally.failed:
-        table = Table("photo", "code", "what happened, and what to do", box=None, pad_edge=False)
-        for row in tally.failed:
-            table.add_row(*(escape(cell) for cell in row))
-        console().print(table)
-    say(f"{', '.join(parts)}.{' Interrupted; start again to go on.' if tally.interrupted else ''}")
