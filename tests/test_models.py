@@ -120,6 +120,25 @@ def test_a_safetensors_file_is_a_model(tmp_path: Path) -> None:
     assert registry.load(registry.find("safe"), None, "cpu", "bf16").facts.scale == 4
 
 
+@pytest.mark.parametrize("ending", [".pt", ".safetensors", ".pth"])
+def test_a_file_with_an_official_name_and_another_ending_is_no_second_model(ending: str, tmp_path: Path) -> None:
+    for file in ("realesr-general-x4v3.pth", "GFPGANv1.3.pth", EMBEDDED_MODEL, weights.REPAIR_FILES[0]):
+        (tmp_path / file).with_suffix(ending).write_bytes(b"x")
+    names = [row.name for row in shelf_of(tmp_path).rows()]
+    assert len(names) == len(set(names))
+    assert not {"GFPGANv1.3", Path(weights.REPAIR_FILES[0]).stem} & set(names)
+
+
+def test_of_two_files_of_one_name_the_one_that_loads_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for ending in (".pt", ".pth", ".safetensors"):
+        (tmp_path / f"own{ending}").write_bytes(b"x")
+    registry = shelf_of(tmp_path)
+    assert registry.find("own").file == "own.pt"  # none loads, and the first says why
+    monkeypatch.setattr(ModelRegistry, "load_error", lambda _, file: None if file == "own.pth" else "No network.")
+    assert registry.installed("own")
+    assert registry.find("own").file == "own.pth"
+
+
 def test_face_files_are_no_upscaling_models(tmp_path: Path) -> None:
     (tmp_path / "GFPGANv1.3.pth").write_bytes(b"x")
     assert "GFPGANv1.3" not in [row.name for row in shelf_of(tmp_path).rows()]

@@ -56,18 +56,27 @@ class ModelRegistry:
         self._on_release: list[Callable[[], None]] = []
 
     def rows(self) -> list[ModelRow]:
-        """The table, then files that the user dropped into the folder, by name."""
-        official = [row.file for row in (*weights.MANIFEST, weights.EMBEDDED)]
-        known = {*weights.REPAIR_FILES, *official, *(Path(file).with_suffix(".safetensors").name for file in official)}
-        dropped = [ModelRow(path.stem, path.name) for path in weights.files_in(self._folder) if path.name not in known]
+        """The table, then files that the user dropped into the folder, by name.
+
+        A file with an official name and another ending is no model: two of one name could not be told apart.
+        """
+        files = (*(row.file for row in (*weights.MANIFEST, weights.EMBEDDED)), *weights.REPAIR_FILES)
+        known = {Path(file).stem for file in files}
+        dropped = [ModelRow(path.stem, path.name) for path in weights.files_in(self._folder) if path.stem not in known]
         return [*TABLE, *dropped]
 
     def find(self, name: str) -> ModelRow:
-        """The row of a name. Raises Unprocessable `unknown_model`."""
-        for row in self.rows():
-            if row.name == name:
-                return row
-        names = ", ".join(row.name for row in self.rows())
+        """The row of a name; of several files of one name the first that can be loaded.
+
+        Raises Unprocessable `unknown_model`.
+        """
+        rows = self.rows()
+        found = [row for row in rows if row.name == name]
+        if len(found) > 1:
+            found = [row for row in found if self.load_error(row.file) is None] or found
+        if found:
+            return found[0]
+        names = ", ".join(row.name for row in rows)
         raise Unprocessable("unknown_model", f"There is no model '{name}'; known models are {names}.")
 
     def path(self, file: str) -> Path:
