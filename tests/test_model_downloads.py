@@ -15,11 +15,12 @@ import pytest
 
 from app.errors import Cancelled, Conflict, NotFound, RestoreError, Unavailable
 from app.model_downloads import DownloadState, ModelDownloads, fetch_weights
+from app.model_downloads.downloads import KEPT_FREE_BYTES
 from app.model_downloads.fetching import part_of
 from app.restoration.models import weights
 from app.restoration.models.weights import Verdict, verify
 from tests.harness import until
-from tests.weights_mirror import CUT_BYTES, WeightsMirror, let_official, serving_weights
+from tests.weights_mirror import CUT_BYTES, WeightsMirror, let_official, put_conversion, serving_weights
 
 BODY = bytes(range(256)) * 8192  # 2 MiB
 ROW = dataclasses.replace(
@@ -258,6 +259,16 @@ def test_what_is_there_already_is_not_fetched(downloads: ModelDownloads, mirror:
     assert mirror.ranges == []
 
 
+def test_what_is_there_as_safetensors_is_not_fetched(
+    downloads: ModelDownloads, mirror: WeightsMirror, tmp_path: Path
+) -> None:
+    put_conversion(tmp_path, ROW)
+    downloads.start([ROW])
+    until(lambda: not state_of(downloads).active)
+    assert state_of(downloads) is DownloadState.COMPLETED
+    assert mirror.ranges == []
+
+
 def test_a_full_disk_is_told_before_anything_is_fetched(
     downloads: ModelDownloads, mirror: WeightsMirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +277,32 @@ def test_a_full_disk_is_told_before_anything_is_fetched(
         downloads.start([ROW])
     assert caught.value.code == "storage_full"
     assert mirror.ranges == []
+
+
+def test_what_is_there_already_needs_no_room(
+    downloads: ModelDownloads, mirror: WeightsMirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror.gate.set()
+    (tmp_path / ROW.file).write_bytes(BODY)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=KEPT_FREE_BYTES + len(BODY)))
+    downloads.start([ROW, OTHER])
+    until(lambda: not state_of(downloads, OTHER.file).active)
+    assert state_of(downloads, OTHER.file) is DownloadState.COMPLETED
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    downloads.start([ROW, OTHER])
+
+
+def test_a_file_that_was_cut_after_its_download_is_fetched_again(
+    downloads: ModelDownloads, mirror: WeightsMirror, tmp_path: Path
+) -> None:
+    mirror.gate.set()
+    downloads.start([ROW])
+    until(lambda: not state_of(downloads).active)
+    (tmp_path / ROW.file).write_bytes(BODY[:100])
+    assert downloads.known() == {}
+    assert downloads.start([ROW])[0].state.active
+    until(lambda: not state_of(downloads).active)
+    assert (tmp_path / ROW.file).read_bytes() == BODY
 
 
 def test_a_service_that_stops_does_not_wait_for_a_download(downloads: ModelDownloads, mirror: WeightsMirror) -> None:

@@ -7,9 +7,12 @@ What it does wrong is chosen by the first folder of the path: `missing`, `evil` 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +36,16 @@ def let_official(monkeypatch: pytest.MonkeyPatch, *rows: WeightFile) -> None:
     """Let the manifest mean these rows by their names."""
     changed = {row.file: row for row in rows}
     monkeypatch.setattr(weights, "MANIFEST", tuple(changed.get(row.file, row) for row in weights.MANIFEST))
+
+
+def put_conversion(folder: Path, row: WeightFile) -> Path:
+    """A whole conversion of an official file into safetensors, as far as its marks say; it holds no tensors."""
+    data = b"tensors"
+    marks = {"source_sha256": row.sha256, "data_sha256": hashlib.sha256(data).hexdigest()}
+    header = json.dumps({"__metadata__": marks}).encode()
+    path = folder / Path(row.file).with_suffix(".safetensors")
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data)
+    return path
 
 
 @contextlib.contextmanager

@@ -126,9 +126,9 @@ def check_weights(settings: Settings) -> Iterator[CheckResult]:
     """Official files are what they should be, and those of the first start are there."""
     folder = settings.weights_folder
     known = (*weights.MANIFEST, weights.EMBEDDED)
-    verdicts = {row.file: weights.verify(weights.path_of(folder, row.file)) for row in known}
+    verdicts = {row.file: weights.verify_installed(weights.path_of(folder, row.file)) for row in known}
     wrong = [name for name, verdict in verdicts.items() if verdict in (Verdict.WRONG_SIZE, Verdict.WRONG_HASH)]
-    verified = [name for name, verdict in verdicts.items() if verdict is Verdict.VERIFIED]
+    verified = [name for name, verdict in verdicts.items() if verdict in (Verdict.VERIFIED, Verdict.CONVERTED)]
     if wrong and settings.allow_unverified_weights:
         yield CheckResult(WARNING, "weights", f"not the official files, but allowed: {', '.join(wrong)}")
     elif wrong:

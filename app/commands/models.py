@@ -26,8 +26,11 @@ _WORDS = {
     Verdict.WRONG_SIZE: "yes, but not the official file",
     Verdict.WRONG_HASH: "yes, but not the official file",
     Verdict.UNKNOWN: "yes, your own file",
+    Verdict.CONVERTED: "yes, as safetensors",
 }
+_VERIFIED_WORDS = {Verdict.VERIFIED: "verified", Verdict.CONVERTED: "verified, as safetensors"}
 _WRONG = (Verdict.WRONG_SIZE, Verdict.WRONG_HASH)
+_INSTALLED = (Verdict.VERIFIED, Verdict.CONVERTED)
 
 
 def run(action: str, names: Sequence[str]) -> int:
@@ -50,7 +53,7 @@ def run(action: str, names: Sequence[str]) -> int:
         known = ", ".join(row.file for row in MANIFEST)
         complain(f"There is no weight file '{error.args[0]}'. Known are default, faces, all, {known}.")
         return EXIT_USAGE
-    wanted = [row for row in rows if weights.verify(folder / row.file) is not Verdict.VERIFIED]
+    wanted = [row for row in rows if weights.verify_installed(folder / row.file) not in _INSTALLED]
     for row in rows:
         if row not in wanted:
             say(f"{row.file} is already there.")
@@ -73,8 +76,12 @@ def choose(names: Iterable[str]) -> list[WeightFile]:
 
 
 def missing_defaults(folder: Path) -> list[WeightFile]:
-    """The files of the first start that are not there (one that is there but wrong is left for the user to judge)."""
-    return [row for row in MANIFEST if row.default and not (folder / row.file).exists()]
+    """The files of the first start that are not there, converted neither.
+
+    One that is there but wrong is left for the user to judge.
+    """
+    absent = [row for row in MANIFEST if row.default and not (folder / row.file).exists()]
+    return [row for row in absent if weights.find_conversion(folder / row.file) is None]
 
 
 def fetch(rows: Sequence[WeightFile], settings: Settings) -> bool:
@@ -116,7 +123,7 @@ def _fetch_one(row: WeightFile, settings: Settings) -> None:
 def _show(folder: Path) -> None:
     table = Table("file", "MB", "installed", "fetched first", "for", "licence", box=None, pad_edge=False)
     for row in (*MANIFEST, EMBEDDED):
-        verdict = _WORDS[weights.verify(weights.path_of(folder, row.file))]
+        verdict = _WORDS[weights.verify_installed(weights.path_of(folder, row.file))]
         size = f"{row.bytes / MEGABYTE:.1f}"
         table.add_row(row.file, size, verdict, "yes" if row.default else "", row.purpose, escape(row.licence))
     for file, purpose in zip(REPAIR_FILES, ("finds damage", "fills wide damage"), strict=True):
@@ -132,10 +139,10 @@ def _show(folder: Path) -> None:
 def _verify(folder: Path) -> int:
     """Hash every file that is there; `EXIT_FAILED` when an official name holds something else, or nothing is there."""
     places = [weights.path_of(folder, row.file) for row in (*MANIFEST, EMBEDDED)]
-    found = [(path, weights.verify(path)) for path in places]
+    found = [(path, weights.verify_installed(path)) for path in places]
     present = [(path, verdict) for path, verdict in found if verdict is not Verdict.MISSING]
     for path, verdict in present:
-        say(f"{path.name}: {'verified' if verdict is Verdict.VERIFIED else f'not the official file ({verdict})'}")
+        say(f"{path.name}: {_VERIFIED_WORDS.get(verdict, f'not the official file ({verdict})')}")
     for path in _own_files(folder):
         say(f"{path.name}: your own file, sha256 {weights.sha256(path)}")
     if all(path.name == EMBEDDED.file for path, _ in present):
@@ -173,5 +180,7 @@ def _convert(folder: Path, names: Sequence[str], *, allow_unverified: bool) -> i
 
 
 def _own_files(folder: Path) -> list[Path]:
+    """What is neither an official file nor the conversion of one."""
     known = {*REPAIR_FILES, *(row.file for row in (*MANIFEST, EMBEDDED))}
+    known |= {found.name for row in MANIFEST if (found := weights.find_conversion(folder / row.file))}
     return [path for path in weights.files_in(folder) if path.name not in known]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from app.errors import Cancelled, NotFound, RestoreError, Unavailable
 from app.model_downloads.fetching import fetch_weights, partial_bytes
-from app.restoration.models.weights import Verdict, WeightFile, find_rows, official, verify
+from app.restoration.models.weights import Verdict, WeightFile, find_rows, is_present, official, verify_installed
 
 log = logging.getLogger(__name__)
 
@@ -163,11 +163,14 @@ class ModelDownloads:
             thread.join(_CLOSE_SECONDS)
 
     def _is_done(self, download: Download) -> bool:
-        """Whether it was completed and its file is still there."""
-        return download.state is DownloadState.COMPLETED and (self._folder / download.file).exists()
+        """Whether it was completed and its file is still there, or its conversion."""
+        return download.state is DownloadState.COMPLETED and is_present(self._folder / download.file)
 
     def _check_room(self, rows: Sequence[WeightFile]) -> None:
-        needed = sum(row.bytes - partial_bytes(self._folder, row) for row in rows)
+        fetched = [row for row in rows if not is_present(self._folder / row.file)]
+        needed = sum(row.bytes - partial_bytes(self._folder, row) for row in fetched)
+        if not fetched:
+            return
         existing = next(path for path in (self._folder, *self._folder.absolute().parents) if path.exists())
         if shutil.disk_usage(existing).free < needed + KEPT_FREE_BYTES:
             megabytes = round(needed / 1024**2)
@@ -205,7 +208,7 @@ class ModelDownloads:
                 raise Cancelled
             self._set(row, stop, DownloadState.CHECKING if done == total else DownloadState.RUNNING, bytes=done)
 
-        if verify(self._folder / row.file) is Verdict.VERIFIED:
+        if verify_installed(self._folder / row.file) in (Verdict.VERIFIED, Verdict.CONVERTED):
             return
         tries = 0
         while True:

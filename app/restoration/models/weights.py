@@ -45,6 +45,7 @@ class Verdict(enum.StrEnum):
     WRONG_SIZE = "wrong_size"
     WRONG_HASH = "wrong_hash"
     UNKNOWN = "unknown"  # not one of the official names: a file the user dropped in
+    CONVERTED = "converted"  # not there, or not what it should be, but its whole conversion is, which is taken instead
 
 
 _BSD = "BSD-3-Clause"
@@ -214,6 +215,20 @@ def verify(path: Path) -> Verdict:
     if size != row.bytes:
         return Verdict.WRONG_SIZE
     return Verdict.VERIFIED if sha256(path) == row.sha256 else Verdict.WRONG_HASH
+
+
+def verify_installed(path: Path) -> Verdict:
+    """What `verify` finds, or `CONVERTED` where a whole conversion works without the official file."""
+    verdict = verify(path)
+    if verdict in (Verdict.VERIFIED, Verdict.UNKNOWN):
+        return verdict
+    return verdict if find_conversion(path) is None else Verdict.CONVERTED
+
+
+def find_conversion(path: Path) -> Path | None:
+    """The whole safetensors file that was made from this official file, which need not be there itself; or None."""
+    row, converted = official(path.name), path.with_suffix(".safetensors")
+    return converted if row is not None and converted != path and is_converted(converted, row) else None
 
 
 def is_converted(path: Path, row: WeightFile) -> bool:
