@@ -26,7 +26,7 @@ from app.commands.console import complain, console, say, work_bar
 from app.commands.dispatch import absolute_path, add_machine_options
 from app.errors import BadRequest, Conflict, NotFound, RestoreError
 from app.evaluation import figures, naturalness, report_html, report_tables
-from app.evaluation.columns import Asked, Column, make_columns
+from app.evaluation.columns import INPUTS_FOLDER, Asked, Column, make_columns
 from app.evaluation.evaluation import Degradation, Evaluation, Task, as_json
 from app.evaluation.inputs import find_photos
 from app.evaluation.machine import describe_machine
@@ -34,6 +34,7 @@ from app.evaluation.records import Report, worst_first
 from app.evaluation.report_files import write_report_files
 from app.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from app.images import Decoder, ImageLimits, read_header
+from app.main.limits import limits_of, result_limits_of
 from app.options import FIELDS, BackendName
 from app.settings import Settings
 
@@ -105,17 +106,15 @@ def run(asked: argparse.Namespace) -> int:
     settings = read_settings()
     task, left_out = make_task(asked, settings)
     machine = restore.Machine(asked.device, asked.precision, asked.tile, asked.engine)
-    limits = ImageLimits(
-        max_input_megapixels=settings.max_input_megapixels,
-        decode_timeout_seconds=settings.decode_timeout_seconds,
-        decode_memory_mb=settings.decode_memory_mb,
-    )
-    decoder = Decoder(limits, follow_links=True)
+    limits = limits_of(settings)
+    decoder = Decoder(limits.image, follow_links=True)
+    references = Decoder(result_limits_of(limits), follow_links=True)  # as large as results
     try:
         backends, device = open_backends(settings, task.columns, machine, decoder)
-        evaluation = _evaluate(task, backends, decoder, limits)
+        evaluation = _evaluate(task, backends, (decoder, references), limits.image)
     finally:
         decoder.close()
+        references.close()
     report = Report(
         mode=_mode(asked),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -153,8 +152,7 @@ def make_task(asked: argparse.Namespace, settings: Settings) -> tuple[Task, tupl
     shared = {name: getattr(asked, name) for name in names}
     columns = make_columns(Asked(asked.model, asked.quality, asked.backend, asked.faces), shared)
     made = _degradation(asked, columns[0].options.scale)
-    if inputs == output:
-        raise BadRequest("same_folder", "Photos and results cannot share a folder; choose another --output.")
+    _refuse_sharing(output, columns, [inputs, *([asked.reference] if asked.reference else [])])
     photos = find_photos(inputs, apart_from=output, reference=asked.reference)
     referenced = asked.reference is not None or made is not None
     lpips, no_lpips = naturalness.find_lpips() if referenced else (None, None)
@@ -171,6 +169,13 @@ def make_task(asked: argparse.Namespace, settings: Settings) -> tuple[Task, tupl
         max_output_megapixels=settings.max_output_megapixels,
     )
     return task, tuple(sentence for sentence in (no_niqe, no_lpips) if sentence)
+
+
+def _refuse_sharing(output: Path, columns: Sequence[Column], read: Sequence[Path]) -> None:
+    """No folder that is read may be one that results are written to; it may lie beside these."""
+    written = [output / name for name in (INPUTS_FOLDER, *(column.folder for column in columns))]
+    if read[0] == output or any(one.is_relative_to(folder) for one in read for folder in written):
+        raise BadRequest("same_folder", "Photos and results cannot share a folder; choose another --output.")
 
 
 def _degradation(asked: argparse.Namespace, scale: float) -> Degradation | None:
@@ -227,7 +232,9 @@ def _open_siliconflow(settings: Settings, decoder: Decoder) -> Backend:
     )
 
 
-def _evaluate(task: Task, backends: Mapping[str, Backend], decoder: Decoder, limits: ImageLimits) -> Evaluation:
+def _evaluate(
+    task: Task, backends: Mapping[str, Backend], decoders: tuple[Decoder, Decoder], limits: ImageLimits
+) -> Evaluation:
     """Run under a progress bar whose length is the photos' pixels; Ctrl-C stops after the running tile."""
     stopping = False
 
@@ -249,7 +256,7 @@ def _evaluate(task: Task, backends: Mapping[str, Backend], decoder: Decoder, lim
                 bar.update(work, completed=sum(sizes[:number]) + sizes[number] * share, description=escape(place))
                 return not stopping
 
-            evaluation = Evaluation(task, backends, decoder, on_step)
+            evaluation = Evaluation(task, backends, decoders, on_step)
             evaluation.run()
             if not evaluation.stopped:
                 bar.update(work, completed=sum(sizes), description=f"{len(sizes)} photos")

@@ -99,10 +99,16 @@ class _Subject:
 
 
 class Evaluation:
-    """One run over a task's photos; `rows` fills as it goes, and `stopped` says whether it was told to stop."""
+    """One run over a task's photos; `rows` fills as it goes, and `stopped` says whether it was told to stop.
 
-    def __init__(self, task: Task, backends: Mapping[str, Backend], decoder: Decoder, on_step: OnStep) -> None:
-        self._task, self._backends, self._decoder, self._on_step = task, backends, decoder, on_step
+    The first of the decoders opens photos, the second references, which may be as large as results.
+    """
+
+    def __init__(
+        self, task: Task, backends: Mapping[str, Backend], decoders: tuple[Decoder, Decoder], on_step: OnStep
+    ) -> None:
+        self._task, self._backends, self._on_step = task, backends, on_step
+        self._decoder, self._reference_decoder = decoders
         self.rows: list[PhotoRow] = []
         self.stopped = False
 
@@ -157,7 +163,7 @@ class Evaluation:
         elif self._task.referenced:
             if photo.reference is None:
                 raise NotFound("no_reference", "There is no reference of this name; add one or take the photo out.")
-            truth = views.as_rgb(self._decoder.decode(photo.reference))
+            truth = views.as_rgb(self._reference_decoder.decode(photo.reference))
         return _Subject(photo, picture, rgb, truth, views.telling_detail(rgb, self._task.scale), notes)
 
     def _baseline(self, subject: _Subject) -> Cell:

@@ -38,7 +38,7 @@ def find_photos(folder: Path, *, apart_from: Path, reference: Path | None = None
 
     Args:
         folder: where to look.
-        apart_from: the results' folder, which may lie inside.
+        apart_from: the results' folder, which may lie inside, or around both.
         reference: a folder with one reference for each photo, of the same path and stem (any photo extension).
 
     Raises:
@@ -76,11 +76,11 @@ def _by_stem(folder: Path, apart_from: Path) -> dict[str, Path]:
 def _below(folder: Path, apart_from: Path) -> list[Path]:
     """Paths of photos relative to the folder."""
     found = []
+    has_results = apart_from != folder and apart_from.is_relative_to(folder)
     for path in folder.rglob("*"):
         name = path.relative_to(folder)
         if path.suffix.lower() not in PHOTO_SUFFIXES or any(part.startswith(".") for part in name.parts):
             continue
-        is_result = apart_from != folder and path.is_relative_to(apart_from)
-        if path.is_file() and not is_result:
+        if path.is_file() and not (has_results and path.is_relative_to(apart_from)):
             found.append(name)
     return found
