@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 MIN_KEY_CHARACTERS = 16
 MOST_PORT = 65_535
+LEAST_TILE_PIXELS = 32  # as the restoration has it, which is not imported for this
 ORIGIN_PATTERN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?/?", re.IGNORECASE)
 _USUAL_PORT = re.compile(r"(http://.*):80|(https://.*):443")
 HOST_PATTERN = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*")
@@ -67,6 +68,12 @@ def check_form(name: str, value: str) -> None:
     pattern, sentence = _FORMS[name]
     if value and not re.fullmatch(pattern, value):
         raise ValueError(sentence)
+
+
+def check_tile(pixels: int) -> None:
+    """Raises ValueError for a side of a tile that no network of ours is cut to; 0 leaves the choice to us."""
+    if 0 < pixels < LEAST_TILE_PIXELS:
+        raise ValueError(f"TILE_SIZE must be 0, or at least {LEAST_TILE_PIXELS} pixels")
 
 
 def check_addresses(name: str, value: object) -> None:

@@ -29,6 +29,7 @@ from app.setting_values import (
     check_keys,
     check_networks,
     check_secure_address,
+    check_tile,
     is_loopback_host,
     password_in,
     split_key,
@@ -160,7 +161,7 @@ class Settings(SiliconFlowSettings):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     tile_size: int = Field(
-        default=0, ge=0, le=4096, description="pixels a side; 0: chosen by device, network and memory"
+        default=0, ge=0, le=4096, description="pixels a side, from 32 on; 0: chosen by device, network and memory"
     )
     idle_release_minutes: float = Field(
         default=10, ge=0, le=10_080, description="time without work after which a card's memory is given back; 0: never"
@@ -241,6 +242,12 @@ class Settings(SiliconFlowSettings):
     @classmethod
     def _has_its_form(cls, value: str, field: ValidationInfo) -> str:
         check_form(str(field.field_name), value)
+        return value
+
+    @field_validator("tile_size")
+    @classmethod
+    def _is_a_tile(cls, value: int) -> int:
+        check_tile(value)
         return value
 
     @field_validator("forwarded_allow_ips")

@@ -13,8 +13,10 @@ from PIL import Image
 
 from app.commands import restore
 from app.commands.earlier_results import RECORDS_NAME, EarlierResults, PhotoVersion
-from app.errors import DeviceLost
-from app.options import RestoreOptions
+from app.commands.restore import Machine, settings_for
+from app.errors import DeviceLost, Unprocessable
+from app.options import EngineName, RestoreOptions
+from app.settings import Settings
 from tests.command_line import files_below, put_photo, run
 from tests.harness import LanczosBackend
 from tests.tiff_writer import TiffWriter
@@ -177,3 +179,26 @@ def test_a_lost_card_ends_the_batch_with_its_report(
     said = capsys.readouterr().out
     assert "device_lost" in said
     assert "1 restored, 0 already done, 1 failed." in said
+
+
+@pytest.mark.parametrize(
+    ("machine", "name"),
+    [
+        (Machine(tile=5), "TILE_SIZE"),
+        (Machine(tile=5000), "TILE_SIZE"),
+        (Machine(device="gpu"), "DEVICE"),
+        (Machine(precision="int8"), "PRECISION"),
+        (Machine(engine="slow"), "ENGINE"),
+    ],
+)
+def test_words_about_the_machine_are_held_to_the_bounds_of_the_settings(machine: Machine, name: str) -> None:
+    with pytest.raises(Unprocessable, match=f"{name}: ") as caught:
+        settings_for(Settings(), machine)
+    assert caught.value.code == "invalid_option"
+
+
+def test_words_about_the_machine_go_before_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TILE_SIZE", "64")
+    monkeypatch.setenv("PRECISION", "bf16")
+    made = settings_for(Settings(), Machine(device="cpu", tile=0, engine="fast"))
+    assert (made.device, made.precision, made.tile_size, made.engine) == ("cpu", "bf16", 0, EngineName.FAST)

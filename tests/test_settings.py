@@ -22,6 +22,8 @@ from app.errors import Conflict
 from app.exit_codes import EXIT_BAD_SETTINGS
 from app.main import create_app
 from app.options import Quality
+from app.restoration import tiling
+from app.setting_values import LEAST_TILE_PIXELS
 from app.settings import MEGABYTE, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -288,6 +290,9 @@ def test_keys_of_an_issuer_come_by_https_or_from_this_machine(address: str, monk
         ("DEVICE", "cuda:"),
         ("PRECISION", "int8"),
         ("TILE_SIZE", "4097"),
+        ("TILE_SIZE", "1"),
+        ("TILE_SIZE", "31"),
+        ("TILE_SIZE", "-1"),
         ("ENGINE", "slow"),
         ("DEFAULT_QUALITY", "great"),
         ("OFFLINE", "maybe"),
@@ -433,6 +438,12 @@ def test_a_rate_that_lets_nobody_in_or_says_nothing_is_refused(rate: str) -> Non
 
 def test_the_default_quality_may_be_every_quality_there_is() -> None:
     assert get_args(Settings.model_fields["default_quality"].annotation) == ("auto", *Quality)
+
+
+@pytest.mark.parametrize("pixels", [0, LEAST_TILE_PIXELS, 4096])
+def test_a_tile_is_chosen_or_as_large_as_the_restoration_cuts(pixels: int) -> None:
+    assert Settings(tile_size=pixels).tile_size == pixels
+    assert LEAST_TILE_PIXELS == tiling.MIN_TILE_PIXELS
 
 
 def test_an_unknown_name_in_the_file_is_refused_in_plain_words(

@@ -24,7 +24,7 @@ def read_settings(*, listens: bool = False) -> Settings:
         if not lines:
             return settings
     except ValidationError as error:
-        lines = [_line(row["loc"], row["msg"]) for row in error.errors(include_input=False, include_url=False)]
+        lines = describe_mistakes(error)
     except (SettingsError, UnicodeDecodeError) as error:
         lines = [str(error)]
     complain("The settings (environment variables and .env) need a correction:")
@@ -32,6 +32,11 @@ def read_settings(*, listens: bool = False) -> Settings:
         complain(f"  {line}")
     complain("Every setting is explained in .env.example.")
     raise SystemExit(EXIT_BAD_SETTINGS)
+
+
+def describe_mistakes(error: ValidationError) -> list[str]:
+    """One line for each setting that was refused: its name, and what is wrong with it."""
+    return [_line(row["loc"], row["msg"]) for row in error.errors(include_input=False, include_url=False)]
 
 
 def _line(place: tuple[int | str, ...], message: str) -> str:

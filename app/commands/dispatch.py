@@ -135,7 +135,7 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
     machine = parser.add_argument_group("this machine (default: the settings)")
     machine.add_argument("--device", help="auto, cpu, cuda or cuda:N")
     machine.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"))
-    machine.add_argument("--tile", type=int, metavar="PIXELS", help="side of a tile; 0: chosen")
+    machine.add_argument("--tile", type=int, metavar="PIXELS", help="side of a tile, 32 to 4096; 0: chosen")
     machine.add_argument("--engine", choices=tuple(EngineName))
 
 

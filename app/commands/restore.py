@@ -15,13 +15,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from pydantic import ValidationError
 from rich.markup import escape
 from rich.progress import Progress, TaskID
 
 from app.atomic_files import part_beside, publish
 from app.backends.local import LocalBackend
 from app.backends.pages import has_pages, restore_pages
-from app.commands.configure import read_settings
+from app.commands.configure import describe_mistakes, read_settings
 from app.commands.console import complain, say, work_bar
 from app.commands.earlier_results import EarlierResults, PhotoVersion
 from app.commands.photos import RestoreTask, find_tasks
@@ -294,13 +295,31 @@ def _limits(settings: Settings) -> ImageLimits:
 
 
 def open_loaded_backend(settings: Settings, machine: Machine) -> LocalBackend:
-    """The local backend as the settings and the command line ask; the process is tuned and the default model loaded."""
-    asked = {
+    """The local backend as the settings and the command line ask; the process is tuned and the default model loaded.
+
+    Raises:
+        RestoreError: of `settings_for`, or the backend cannot be opened.
+    """
+    backend = open_backend(settings_for(settings, machine))
+    backend.load()
+    return backend
+
+
+def settings_for(settings: Settings, machine: Machine) -> Settings:
+    """The settings with what the command line says of the machine, which is held to the same bounds.
+
+    Raises:
+        Unprocessable: `invalid_option`, with the setting that a word was meant for.
+    """
+    named = {
         "device": machine.device,
         "precision": machine.precision,
         "tile_size": machine.tile,
         "engine": machine.engine,
     }
-    backend = open_backend(settings.model_copy(update={k: v for k, v in asked.items() if v is not None}))
-    backend.load()
-    return backend
+    asked: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    try:
+        checked = Settings(**asked)
+    except ValidationError as error:
+        raise Unprocessable("invalid_option", "; ".join(describe_mistakes(error))) from None
+    return settings.model_copy(update={name: getattr(checked, name) for name in asked})
