@@ -170,6 +170,17 @@ def test_where_there_is_no_grain_none_is_added() -> None:
     assert (fill(np.where(mask[:, :, None], np.uint8(200), photo), mask) == 77).all()
 
 
+@pytest.mark.parametrize("width", range(1, 8))
+def test_the_grain_of_a_narrow_photo_is_measured(width: int) -> None:
+    filled = np.clip(0.5 + noise((3000, width), 0.05, 0.4), 0, 1)[:, :, None].astype(np.float32)
+    hole = np.zeros((3000, width), np.bool_)
+    hole[::100] = True  # enough surroundings
+    assert grain.measure_grain(filled, hole) is not None
+    found = grain.grain_for(filled, hole, (0, 0))
+    assert np.isfinite(found).all()
+    assert not found[~hole].any()
+
+
 def test_noise_hangs_on_the_place_alone() -> None:
     whole = grain.place_noise((100, 50), (200, 300), 3)
     np.testing.assert_array_equal(grain.place_noise((150, 120), (60, 90), 3), whole[50:110, 70:160])

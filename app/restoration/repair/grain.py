@@ -114,7 +114,7 @@ def _autocorrelation(rest: NDArray[np.float32], flat: Mask) -> NDArray[np.float6
     result = np.zeros((side, side))
     height, width = rest.shape
     for y in range(min(REACH_PIXELS + 1, height)):
-        for x in range(-REACH_PIXELS, REACH_PIXELS + 1):
+        for x in range(-min(REACH_PIXELS, width - 1), min(REACH_PIXELS + 1, width)):
             here = (slice(0, height - y), slice(max(0, -x), width - max(0, x)))
             there = (slice(y, height), slice(max(0, x), width - max(0, -x)))
             pairs = float(np.vdot(counted[here], counted[there]))
