@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,16 @@ def test_bands_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = bicubic_to(PHOTO, (77, 211))
     monkeypatch.setattr(degradation, "_BAND_ROWS", 5)
     assert (bicubic_to(PHOTO, (77, 211)) == whole).all()
+
+
+def test_enlarging_takes_little_more_memory_than_its_result() -> None:
+    tracemalloc.start()
+    try:
+        result = bicubic_up(PHOTO, 8)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * result.nbytes
 
 
 def test_noise_has_its_strength_and_is_repeatable() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ def bicubic_to(rgb: Rgb, size: tuple[int, int]) -> Rgb:
     """To (height, width) exactly, each side by its own factor: (H, W, 3) uint8 RGB to (height, width, 3)."""
     if rgb.shape[:2] == size:
         return rgb
-    return rounded(imresize(rgb, size, (size[0] / rgb.shape[0], size[1] / rgb.shape[1])))
+    return _resized(rgb, size, (size[0] / rgb.shape[0], size[1] / rgb.shape[1]))
 
 
 def imresize(
@@ -58,18 +59,9 @@ def imresize(
     Returns:
         (height, width, C) float64 in the range of `pixels`, with the kernel's overshoot.
     """
-    rows, row_weights = _taps(pixels.shape[0], size[0], scale[0])
-    columns, column_weights = _taps(pixels.shape[1], size[1], scale[1])
     result = np.empty((*size, pixels.shape[2]))
-    for top in range(0, size[0], _BAND_ROWS):
-        band = slice(top, top + _BAND_ROWS)
-        narrow = np.zeros((len(rows[band]), *pixels.shape[1:]))  # (rows of the band, W, C)
-        for tap in range(rows.shape[1]):
-            narrow += row_weights[band, tap, None, None] * pixels[rows[band, tap]]
-        wide = np.zeros((len(rows[band]), size[1], pixels.shape[2]))
-        for tap in range(columns.shape[1]):
-            wide += column_weights[None, :, tap, None] * narrow[:, columns[:, tap]]
-        result[band] = wide
+    for band, values in _bands(pixels, size, scale):
+        result[band] = values
     return result
 
 
@@ -101,7 +93,32 @@ def rounded(values: NDArray[np.float64]) -> Rgb:
 def _scaled(rgb: Rgb, scale: float) -> Rgb:
     # The tiny step down keeps 3 * (1 / 3) and its like from being rounded up to one pixel too many.
     size = (math.ceil(rgb.shape[0] * scale - 1e-9), math.ceil(rgb.shape[1] * scale - 1e-9))
-    return rounded(imresize(rgb, size, (scale, scale)))
+    return _resized(rgb, size, (scale, scale))
+
+
+def _resized(rgb: Rgb, size: tuple[int, int], scale: tuple[float, float]) -> Rgb:
+    """`imresize`, rounded band by band: the whole of it in float64 would take eight times the memory, several times."""
+    result = np.empty((*size, rgb.shape[2]), np.uint8)
+    for band, values in _bands(rgb, size, scale):
+        result[band] = rounded(values)
+    return result
+
+
+def _bands(
+    pixels: NDArray[np.uint8] | NDArray[np.float64], size: tuple[int, int], scale: tuple[float, float]
+) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """The rows of `imresize`'s result from top to bottom: which, and their values (rows, width, C) in float64."""
+    rows, row_weights = _taps(pixels.shape[0], size[0], scale[0])
+    columns, column_weights = _taps(pixels.shape[1], size[1], scale[1])
+    for top in range(0, size[0], _BAND_ROWS):
+        band = slice(top, top + _BAND_ROWS)
+        narrow = np.zeros((len(rows[band]), *pixels.shape[1:]))  # (rows of the band, W, C)
+        for tap in range(rows.shape[1]):
+            narrow += row_weights[band, tap, None, None] * pixels[rows[band, tap]]
+        wide = np.zeros((len(rows[band]), size[1], pixels.shape[2]))
+        for tap in range(columns.shape[1]):
+            wide += column_weights[None, :, tap, None] * narrow[:, columns[:, tap]]
+        yield band, wide
 
 
 def _taps(length_in: int, length_out: int, scale: float) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
