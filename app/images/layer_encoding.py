@@ -19,6 +19,7 @@ from app.images.face_layers import MAX_FILE_BYTES, MAX_LAYERS, FaceLayer, save_l
 from app.images.formats import FORMATS
 from app.images.picture import Picture, Pixels
 from app.images.srgb_table import greys_to_srgb
+from app.images.tiff import becomes_eight_bit
 
 _HEADER_BYTES = 4096  # more than what the file says of one array
 
@@ -57,7 +58,7 @@ def _written(pixels: Pixels, layer: FaceLayer, picture: Picture, name: str) -> P
     """(h, w, 3) RGB of a rectangle as it stands in a file of this format."""
     if picture.grey:
         pixels = _as_rgb(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
-    if not FORMATS[name].deep:
+    if not FORMATS[name].deep or (name == "tiff" and becomes_eight_bit(picture)):
         pixels = samples.eight_bit(pixels)
     if name == "jpg" and picture.alpha is not None:
         alpha = picture.alpha[layer.top : layer.top + layer.height, layer.left : layer.left + layer.width]

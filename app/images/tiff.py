@@ -42,12 +42,22 @@ def readable(picture: Picture) -> tuple[Picture, list[str]]:
 
     It is written as RGB with alpha; or with 8 bits where a grey profile, which RGB cannot carry, says how it looks.
     """
-    if not picture.grey or picture.alpha is None or picture.rgb.dtype == np.uint8:
+    if picture.alpha is None or not _is_deep_grey(picture):
         return picture, []
-    if picture.icc_profile is None or profile_space(picture.icc_profile) != "GRAY":
+    if not becomes_eight_bit(picture):
         return dataclasses.replace(picture, grey=False), []
     eight = dataclasses.replace(picture, rgb=samples.eight_bit(picture.rgb), alpha=samples.eight_bit(picture.alpha))
     return eight, [_ROUNDED]
+
+
+def becomes_eight_bit(picture: Picture) -> bool:
+    """Whether `readable` rounds the samples of this picture to 8 bits."""
+    has_grey_profile = picture.icc_profile is not None and profile_space(picture.icc_profile) == "GRAY"
+    return _is_deep_grey(picture) and picture.alpha is not None and has_grey_profile
+
+
+def _is_deep_grey(picture: Picture) -> bool:
+    return picture.grey and picture.rgb.dtype != np.uint8
 
 
 class TiffPagesWriter:
