@@ -170,7 +170,7 @@ function goOn() {
 /** Nothing of one who was here stays for the next. */
 function startAfresh() {
   settings.forgetTexts();
-  submission.active = false; // what is still being sent must not hold the page back
+  submission.abandon();
   location.reload();
 }
 

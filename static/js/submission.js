@@ -19,17 +19,24 @@ const MOST_TRIES = 5; // of a job whose uploads end without an answer although t
 export class Submission {
   #names = new JobNames();
   #stopping = null;
+  #abandoned = false;
 
   /** `onjob` gets each accepted job and the small pictures by attempt; `onproblem` what stopped the sending. */
   constructor(tray, { onjob, onproblem }) {
     Object.assign(this, { tray, onjob, onproblem });
-    addEventListener("beforeunload", (event) => this.active && event.preventDefault());
+    addEventListener("beforeunload", (event) => this.active && !this.#abandoned && event.preventDefault());
     find("sending-stop").addEventListener("click", () => this.#stopping?.abort());
   }
 
   /** Whether photos are on their way or wait for room. */
   get active() {
     return this.#stopping !== null;
+  }
+
+  /** Stop, and let the page go without a question: it is about to be loaded anew. */
+  abandon() {
+    this.#abandoned = true;
+    this.#stopping?.abort();
   }
 
   /**
