@@ -147,6 +147,18 @@ def test_a_single_statement_needs_neither_a_transaction_nor_a_ping(
     assert len(pings) == before + 1
 
 
+def test_a_server_that_vanished_is_noticed_whether_data_is_on_its_way_or_not(database: PostgresDatabase) -> None:
+    def parameters(connection: Connection) -> dict[str, str]:
+        driver: Any = connection.connection.dbapi_connection
+        return dict(driver.info.get_parameters())
+
+    for call in (database.read, database.write, database.write_apart):
+        used = call(parameters)
+        idle = [int(used[f"keepalives_{name}"]) for name in ("idle", "interval", "count")]
+        assert idle[0] + idle[1] * idle[2] <= 30
+        assert 0 < int(used["tcp_user_timeout"]) <= 30_000  # else TCP sends again for a quarter of an hour
+
+
 def _autocommits(connection: Connection) -> bool:
     driver: Any = connection.connection.dbapi_connection
     return bool(driver.autocommit)

@@ -56,6 +56,7 @@ _CONNECT_ARGUMENTS = {
     "keepalives_idle": 10,  # seconds; so a host that vanished is noticed
     "keepalives_interval": 5,
     "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,  # milliseconds; keepalives are not sent while data waits to be acknowledged
 }
 # Another transaction was in the way: a serialization failure, a deadlock, or a row that it wrote or removed meanwhile.
 _AGAIN = ("40001", "40P01", "23505", "23503")
