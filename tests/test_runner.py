@@ -449,8 +449,8 @@ def test_cancelling_after_the_file_has_its_name_takes_it_away_again(
 ) -> None:
     publish = DiskStorage.publish
 
-    def publish_then_cancel(storage: DiskStorage, temporary: Path, name: str) -> None:
-        publish(storage, temporary, name)
+    def publish_then_cancel(storage: DiskStorage, temporary: Path, name: str, **more: Any) -> None:
+        publish(storage, temporary, name, **more)
         for _ in range(how_often):
             harness.store.cancel_or_remove(OWNER, job.id, 5.0)
 
@@ -467,9 +467,9 @@ def test_a_late_run_never_takes_away_the_result_of_the_run_after_it(
     attempt_id = job.attempts[0].id
     publish = DiskStorage.publish
 
-    def publish_and_be_overtaken(storage: DiskStorage, temporary: Path, name: str) -> None:
+    def publish_and_be_overtaken(storage: DiskStorage, temporary: Path, name: str, **more: Any) -> None:
         monkeypatch.undo()
-        publish(storage, temporary, name)
+        publish(storage, temporary, name, **more)
         harness.runner.abandon(attempt_id, "first")
         harness.runner.finish(_restored(harness, attempt_id, "second"))
 

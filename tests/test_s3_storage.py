@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from app.api.archives import archive_response
 from app.errors import NotFound, Unavailable
@@ -32,9 +33,10 @@ from app.images import Picture
 from app.jobs.deletion import Deletion
 from app.jobs.janitor import GRACE_SECONDS, Janitor
 from app.jobs.storage_retries import INTERVAL_SECONDS, PATIENCE_SECONDS, StorageRetries
-from app.storage import FoundFile, Storage, new_id
+from app.storage import Beside, FoundFile, Storage, new_id
+from app.storage.s3.bucket import Bucket
 from app.store import AttemptStatus, Job, Result
-from tests.harness import OWNER, Harness, LanczosBackend
+from tests.harness import OWNER, Harness, LanczosBackend, photo_bytes
 from tests.s3_servers import BUCKET, S3Server, SeaweedFS, free_ports, open_storage, running
 from tests.test_keeping import gathered
 
@@ -408,7 +410,7 @@ def test_a_run_that_is_overtaken_overwrites_nothing_and_takes_its_own_file_away(
     slow = harness.runner.restore(dataclasses.replace(late, picture=Picture(255 - late.picture.rgb)))
     publish, shown = harness.storage.publish, {}
 
-    def overtaken(temporary: Path, result_name: str) -> None:
+    def overtaken(temporary: Path, result_name: str, **_more: Any) -> None:
         harness.storage.publish = publish  # type: ignore[method-assign]
         if when == "after it published":
             publish(temporary, result_name)
@@ -597,6 +599,69 @@ def test_a_server_that_stays_away_fails_the_attempt_with_its_code(own_server: S3
     assert (attempt.status, attempt.error_code) == (AttemptStatus.FAILED, "storage_unavailable")
     assert now[0] == PATIENCE_SECONDS
     harness.close()
+
+
+def tiff_of_two_pages() -> bytes:
+    """Noise, of more than a megabyte a page."""
+    pages = [Image.open(io.BytesIO(photo_bytes(800, 600, seed=seed, kind="PNG"))) for seed in (1, 2)]
+    target = io.BytesIO()
+    pages[0].save(target, "TIFF", save_all=True, append_images=pages[1:])
+    return target.getvalue()
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["result", "beside"])
+def test_every_piece_that_goes_to_the_server_is_told(server: S3Server, tmp_path: Path, beside: bool) -> None:
+    """So that a slow upload is none that hangs."""
+    storage, told, name = open_storage(server, tmp_path), [0], f"{new_id()}.png"
+
+    def tell() -> None:
+        told[0] += 1
+
+    with storage.scratch(name[:32]) as temporary:
+        temporary.write_bytes(CONTENT)
+        if beside:
+            storage.publish_beside(temporary, name, Beside.FACES, tell)
+        else:
+            storage.publish(temporary, name, tell)
+    assert told[0] >= len(CONTENT) // (1 << 20)
+    with storage.beside(name, Beside.FACES) if beside else storage.result(name) as path:
+        assert path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("pages", ["first", "all"])
+def test_a_run_gives_signs_of_life_while_its_files_come_and_go(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, pages: str
+) -> None:
+    """Most of them in the transfers: the restoration and the encoding of these photos say little."""
+    moved: dict[str, int] = {}
+    get_file, put_file = Bucket.get_file, Bucket.put_file
+    beats = [0]
+
+    def beat() -> None:
+        beats[0] += 1
+
+    def counted(kind: str, call: Callable[..., None]) -> Callable[..., None]:
+        def made(*args: Any) -> None:
+            before = beats[0]
+            call(*args)
+            moved[kind] = beats[0] - before
+
+        return made
+
+    monkeypatch.setattr(Bucket, "get_file", counted("get", get_file))
+    monkeypatch.setattr(Bucket, "put_file", counted("put", put_file))
+    harness.backend.tile = 600
+    options = f'{{"scale": 2, "pages": "{pages}", "output_format": "{"tiff" if pages == "all" else "png"}"}}'
+    job = harness.submit(tiff_of_two_pages(), options=options)
+    prepared = harness.runner.prepare(harness.attempts(job)[0].id, "a" * 32, time.time())
+    assert prepared is not None
+    finished = harness.runner.restore(prepared, heartbeat=beat)
+    assert finished is not None
+    harness.runner.finish(finished, heartbeat=beat)
+    (attempt,) = harness.attempts(job)
+    assert attempt.status is AttemptStatus.COMPLETED, attempt.error_message
+    assert moved["put"] >= (attempt.result_bytes or 0) // (1 << 20) >= 1
+    assert moved["get"] >= (1 if pages == "all" else 0)  # the first page comes before the run is watched
 
 
 def test_waiting_ends_when_nobody_wants_the_result_and_other_errors_are_not_repeated() -> None:

@@ -23,7 +23,8 @@ _NOT_RESTORING = (Stage.WAITING, Stage.DECODING, Stage.LOADING, Stage.ENCODING)
 class Progress:
     """What a backend calls with (fraction, stage); False tells it to stop, `stop_seen` and `claim_lost` say why.
 
-    `sent`: a provider was asked, so the result costs money.
+    `sent`: a provider was asked, so the result costs money. `heartbeat` is called with every word, and may be called
+    for any other sign of life.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Progress:
         stop_requested: Callable[[], bool],
     ) -> None:
         self._store, self._attempt_id, self._token = store, attempt_id, token
-        self._clock, self._heartbeat, self._stop_requested = clock, heartbeat, stop_requested
+        self._clock, self.heartbeat, self._stop_requested = clock, heartbeat, stop_requested
         self._reported, self._written_at, self._held_at = (-1.0, ""), -float("inf"), -float("inf")
         self._began: float | None = None  # to restore
         self.stop_seen = False
@@ -45,7 +46,7 @@ class Progress:
 
     def __call__(self, fraction: float, stage: Stage) -> bool:
         """Write it, if it is time to; False: the run has to stop."""
-        self._heartbeat()
+        self.heartbeat()
         if self._stop_requested():
             self.stop_seen = True
             return False
@@ -61,7 +62,7 @@ class Progress:
 
     def may_begin(self, claimed_at: float) -> bool:
         """False: the run was asked to stop, or has lost its claim since it made it, some time ago (monotonic)."""
-        self._heartbeat()
+        self.heartbeat()
         self.stop_seen, self._held_at = self._stop_requested(), claimed_at
         if self.stop_seen:
             return False

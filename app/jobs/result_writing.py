@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -89,9 +89,10 @@ class ResultWriter:
             if not progress(1.0, Stage.ENCODING):
                 return None
             name = self._storage.name_of_run(result.name, finished.token)
-            result = self._keep_faces(finished, dataclasses.replace(result, name=name), wanted)
-            result = self._keep_damage(finished, result, wanted)
-            self._with_retries(lambda: self._storage.publish(temporary, name), wanted, for_room=for_room)
+            result = self._keep_faces(finished, dataclasses.replace(result, name=name), progress)
+            result = self._keep_damage(finished, result, progress)
+            publish = functools.partial(self._storage.publish, temporary, name, on_bytes=progress.heartbeat)
+            self._with_retries(publish, wanted, for_room=for_room)
             keep_tiles(name)
         return result
 
@@ -107,10 +108,11 @@ class ResultWriter:
             result = _row_of(finished, pages.encoded)
             name = self._storage.name_of_run(result.name, finished.token)
             wanted = functools.partial(progress, 1.0, Stage.ENCODING)
-            self._with_retries(lambda: self._storage.publish(pages.path, name), wanted)
+            publish = functools.partial(self._storage.publish, pages.path, name, on_bytes=progress.heartbeat)
+            self._with_retries(publish, wanted)
         return dataclasses.replace(result, name=name)
 
-    def _keep_faces(self, finished: Finished, result: Result, wanted: Callable[[], bool]) -> Result:
+    def _keep_faces(self, finished: Finished, result: Result, progress: Progress) -> Result:
         """Make the layers of the faces safe beside the result; where that fails the photo is restored all the same."""
         restored = finished.restored
         if not restored.face_layers:
@@ -118,12 +120,12 @@ class ResultWriter:
         try:
             with self._storage.scratch(finished.attempt.id) as temporary:
                 images.keep_layers(temporary, restored.face_layers, restored.picture, finished.options.output_format)
-                return self._publish_beside(temporary, result, Beside.FACES, wanted)
+                return self._publish_beside(temporary, result, Beside.FACES, progress)
         except (OSError, RestoreError) as error:
             log.warning("the faces of attempt %s could not be kept: %s", finished.attempt.id, error)
             return dataclasses.replace(result, warnings=(*result.warnings, FACES_NOT_KEPT))
 
-    def _keep_damage(self, finished: Finished, result: Result, wanted: Callable[[], bool]) -> Result:
+    def _keep_damage(self, finished: Finished, result: Result, progress: Progress) -> Result:
         """The same for what was found and filled; `kept` in the record says that it can be asked for."""
         damage, report = finished.restored.damage, result.params.get("repair")
         if damage is None or not isinstance(report, Mapping):
@@ -132,16 +134,18 @@ class ResultWriter:
             with self._storage.scratch(finished.attempt.id) as temporary:
                 with translate_disk_full():
                     save_damage(temporary, damage)
-                result = self._publish_beside(temporary, result, Beside.DAMAGE, wanted)
+                result = self._publish_beside(temporary, result, Beside.DAMAGE, progress)
         except (OSError, RestoreError) as error:
             log.warning("the damage of attempt %s could not be kept: %s", finished.attempt.id, error)
             return dataclasses.replace(result, warnings=(*result.warnings, DAMAGE_NOT_KEPT))
         return dataclasses.replace(result, params={**result.params, "repair": {**report, "kept": True}})
 
-    def _publish_beside(self, temporary: Path, result: Result, kind: Beside, wanted: Callable[[], bool]) -> Result:
+    def _publish_beside(self, temporary: Path, result: Result, kind: Beside, progress: Progress) -> Result:
         """Publish what lies beside a result, whose row will say how many bytes that has."""
         size = temporary.stat().st_size
-        self._with_retries(lambda: self._storage.publish_beside(temporary, result.name, kind), wanted, for_room=False)
+        wanted, on_bytes = functools.partial(progress, 1.0, Stage.ENCODING), progress.heartbeat
+        publish = functools.partial(self._storage.publish_beside, temporary, result.name, kind, on_bytes)
+        self._with_retries(publish, wanted, for_room=False)
         return dataclasses.replace(result, beside_bytes=result.beside_bytes + size)
 
     def encode(self, finished: Finished, temporary: Path) -> Result:

@@ -35,6 +35,7 @@ from app.notices import NoticeKind, notice
 from app.options import BackendName, Pages, Partial, RestoreOptions
 from app.stages import OnProgress, Stage
 from app.storage import Storage, new_id, translate_disk_full
+from app.storage.protocol import OnBytes, ignore_bytes
 from app.store import MAX_TRIES, Attempt, Result, Store
 from app.tracing import NO_TRACER, Tracer
 
@@ -188,7 +189,7 @@ class Runner:
             path = stack.enter_context(self._storage.scratch(attempt.id))
             with translate_disk_full():
                 encoder = stack.enter_context(contextlib.closing(PagesEncoder(path, picture.pages, options.metadata)))
-                decode_page = functools.partial(self._decode, attempt, prepared.options)
+                decode_page = functools.partial(self._decode, attempt, options, on_bytes=progress.heartbeat)
                 restored, encoded = restore_pages(backend, picture, decode_page, options, encoder, on_progress)
             written = WrittenPages(path, encoded, stack.pop_all())
         return Finished(attempt, prepared.token, options, restored, (), written)
@@ -276,11 +277,13 @@ class Runner:
         """The claims of runs whose end the store could not take yet."""
         return self._settlement.tokens()
 
-    def _decode(self, attempt: Attempt, options: RestoreOptions, page: int | None) -> Picture:
+    def _decode(
+        self, attempt: Attempt, options: RestoreOptions, page: int | None, on_bytes: OnBytes = ignore_bytes
+    ) -> Picture:
         keep_partial = options.partial == Partial.KEEP
         with contextlib.ExitStack() as stack:
             try:
-                path = stack.enter_context(self._storage.upload(attempt.photo_id))
+                path = stack.enter_context(self._storage.upload(attempt.photo_id, on_bytes))
             except NotFound as error:
                 raise NotFound("photo_missing", "The uploaded photo is gone; upload it again.") from error
             return self._decoder.decode(path, page=page, keep_partial=keep_partial, rotate=options.rotate)

@@ -28,7 +28,7 @@ from app.storage.names import (
     related_files,
     version_of,
 )
-from app.storage.protocol import FoundFile, OpenedFile
+from app.storage.protocol import FoundFile, OnBytes, OpenedFile, ignore_bytes
 from app.storage.scratch import GONE, ScratchFolders, found_files, inside, remove_file
 
 
@@ -67,7 +67,7 @@ class DiskStorage:
         return self._beside_path(result_name, kind).is_file()
 
     @contextlib.contextmanager
-    def upload(self, photo_id: str) -> Iterator[Path]:
+    def upload(self, photo_id: str, on_bytes: OnBytes = ignore_bytes) -> Iterator[Path]:
         """See `Storage`. The file itself is lent, so it must not be written to."""
         yield _kept(self._upload_path(photo_id), "photo_not_found")
 
@@ -116,11 +116,11 @@ class DiskStorage:
         name = self._result_path(result_name).name
         return mark_run(name, run) if self._marks_runs else name
 
-    def publish(self, temporary: Path, result_name: str) -> None:
+    def publish(self, temporary: Path, result_name: str, on_bytes: OnBytes = ignore_bytes) -> None:
         """See `Storage`: sync the file, give it its final name, sync the folder."""
         _publish(temporary, self._result_path(result_name))
 
-    def publish_beside(self, temporary: Path, result_name: str, kind: Beside) -> None:
+    def publish_beside(self, temporary: Path, result_name: str, kind: Beside, on_bytes: OnBytes = ignore_bytes) -> None:
         """See `Storage`."""
         _publish(temporary, self._beside_path(result_name, kind))
 

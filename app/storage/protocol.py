@@ -7,12 +7,18 @@ elsewhere and drop its copy afterwards; callers keep no path. Its contract suite
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, Protocol, Self
 
 from app.storage.names import Beside
+
+OnBytes = Callable[[], None]
+
+
+def ignore_bytes() -> None:
+    """The `OnBytes` of a caller whom nobody watches."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +118,11 @@ class Storage(Protocol):
         """Whether this is kept beside a result. Raises `NotFound` `result_not_found` for a bad name."""
         ...
 
-    def upload(self, photo_id: str) -> AbstractContextManager[Path]:
-        """Lend an upload as a local file. Raises `NotFound` `photo_not_found` when it is not kept."""
+    def upload(self, photo_id: str, on_bytes: OnBytes = ignore_bytes) -> AbstractContextManager[Path]:
+        """Lend an upload as a local file. Raises `NotFound` `photo_not_found` when it is not kept.
+
+        `on_bytes` is called with every piece that comes from another server.
+        """
         ...
 
     def result(self, result_name: str) -> AbstractContextManager[Path]:
@@ -175,15 +184,16 @@ class Storage(Protocol):
         """
         ...
 
-    def publish(self, temporary: Path, result_name: str) -> None:
+    def publish(self, temporary: Path, result_name: str, on_bytes: OnBytes = ignore_bytes) -> None:
         """Keep a finished scratch file under a result's name, in the place of one that has it already.
 
+        `on_bytes` is called with every piece that went to another server, which may take minutes.
         After the return it survives a power cut; after any error the name is as it was, and the temporary is gone,
         except after `storage_unavailable`: then the same call may be made again.
         """
         ...
 
-    def publish_beside(self, temporary: Path, result_name: str, kind: Beside) -> None:
+    def publish_beside(self, temporary: Path, result_name: str, kind: Beside, on_bytes: OnBytes = ignore_bytes) -> None:
         """The same for what is kept beside this result."""
         ...
 

@@ -17,8 +17,10 @@ import boto3
 from boto3.s3.transfer import TransferConfig, create_transfer_manager
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from s3transfer.subscribers import BaseSubscriber
 
 from app.errors import Unavailable
+from app.storage.protocol import OnBytes, ignore_bytes
 from app.storage.s3.failures import KeyMissing, translated, unavailable
 
 MEGABYTE = 1024 * 1024
@@ -105,25 +107,25 @@ class Bucket:
         """Whether the last call failed, a short time ago."""
         return self._failed_at is not None and self._clock() - self._failed_at < FAILURE_REMEMBERED_SECONDS
 
-    def put_file(self, path: Path, key: str) -> None:
+    def put_file(self, path: Path, key: str, on_bytes: OnBytes = ignore_bytes) -> None:
         """Keep a file under a key, in the place of an object that has it; large ones go in parts."""
         if path.stat().st_size <= _AT_ONCE_BYTES:  # what hands out parts costs more than such a file itself
             self.put_bytes(path.read_bytes(), key)
             return
         with self._calling(to_bucket=True), create_transfer_manager(self._client, _TRANSFER) as manager:
-            manager.upload(str(path), self._name, self._prefix + key).result()
+            manager.upload(str(path), self._name, self._prefix + key, subscribers=[_Listener(on_bytes)]).result()
 
     def put_bytes(self, content: bytes, key: str) -> None:
         """The same for a few bytes."""
         with self._calling(to_bucket=True):
             self._client.put_object(Bucket=self._name, Key=self._prefix + key, Body=content)
 
-    def get_file(self, key: str, path: Path) -> None:
+    def get_file(self, key: str, path: Path, on_bytes: OnBytes = ignore_bytes) -> None:
         """Copy an object to a local file, whole and checked; a connection that breaks begins again, boundedly."""
         with self._calling():
             for left in reversed(range(self._options.attempts)):
                 try:
-                    self._copy(key, path)
+                    self._copy(key, path, on_bytes)
                     break
                 except BotoCoreError:
                     if left == 0:
@@ -218,11 +220,12 @@ class Bucket:
         answer = self._client.head_object(Bucket=self._name, Key=self._prefix + key)
         return ObjectStart(b"", int(answer["ContentLength"]), str(answer["ETag"]), answer["LastModified"].timestamp())
 
-    def _copy(self, key: str, path: Path) -> None:
+    def _copy(self, key: str, path: Path, on_bytes: OnBytes) -> None:
         """The client checks length and checksum when it comes to the end of the body."""
         with contextlib.closing(self._get(key)["Body"]) as body, path.open("wb") as file:
             while chunk := body.read(COPY_CHUNK_BYTES):
                 file.write(chunk)
+                on_bytes()
 
     def _rows(self, pages: Any, name: str) -> Iterator[Any]:
         """The rows of a paginated answer; only the asking is translated, not what the caller does meanwhile."""
@@ -248,6 +251,17 @@ class Bucket:
                 raise unavailable() from None
             raise
         self._failed_at = None
+
+
+class _Listener(BaseSubscriber):
+    """Tells of every piece of an upload; a piece that is sent again is one more."""
+
+    def __init__(self, on_bytes: OnBytes) -> None:
+        self._on_bytes = on_bytes
+
+    def on_progress(self, future: Any, bytes_transferred: int, **kwargs: Any) -> None:
+        """Called by the transfer after each quarter of a megabyte."""
+        self._on_bytes()
 
 
 def _client(options: S3Options, endpoint_url: str | None) -> Any:

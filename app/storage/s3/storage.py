@@ -30,7 +30,7 @@ from app.storage.names import (
     new_id,
     version_of,
 )
-from app.storage.protocol import FoundFile, OpenedFile
+from app.storage.protocol import FoundFile, OnBytes, OpenedFile, ignore_bytes
 from app.storage.s3.bucket import Bucket, S3Options
 from app.storage.s3.failures import KeyMissing, unavailable
 from app.storage.s3.janitor_note import JanitorNote
@@ -72,9 +72,9 @@ class S3Storage:
         """See `Storage`."""
         return self._bucket.exists(_beside_key(result_name, kind))
 
-    def upload(self, photo_id: str) -> AbstractContextManager[Path]:
+    def upload(self, photo_id: str, on_bytes: OnBytes = ignore_bytes) -> AbstractContextManager[Path]:
         """See `Storage`. The copy that is lent is the borrower's own."""
-        return self._lend(_upload_key(photo_id), "photo_not_found")
+        return self._lend(_upload_key(photo_id), "photo_not_found", on_bytes)
 
     def result(self, result_name: str) -> AbstractContextManager[Path]:
         """See `Storage`. The copy that is lent is the borrower's own."""
@@ -149,13 +149,13 @@ class S3Storage:
         """See `Storage`: marked, since runs of several hosts may end at once."""
         return mark_run(result_name, run)
 
-    def publish(self, temporary: Path, result_name: str) -> None:
+    def publish(self, temporary: Path, result_name: str, on_bytes: OnBytes = ignore_bytes) -> None:
         """See `Storage`. The temporary stays for another try; its `scratch` block removes it."""
-        self._bucket.put_file(temporary, _result_key(result_name))
+        self._bucket.put_file(temporary, _result_key(result_name), on_bytes)
 
-    def publish_beside(self, temporary: Path, result_name: str, kind: Beside) -> None:
+    def publish_beside(self, temporary: Path, result_name: str, kind: Beside, on_bytes: OnBytes = ignore_bytes) -> None:
         """See `Storage`."""
-        self._bucket.put_file(temporary, _beside_key(result_name, kind))
+        self._bucket.put_file(temporary, _beside_key(result_name, kind), on_bytes)
 
     def keep_mask(self, temporary: Path, attempt_id: str) -> None:
         """See `Storage`."""
@@ -262,10 +262,10 @@ class S3Storage:
         self._bucket.check()
 
     @contextlib.contextmanager
-    def _lend(self, key: str, code: str) -> Iterator[Path]:
+    def _lend(self, key: str, code: str, on_bytes: OnBytes = ignore_bytes) -> Iterator[Path]:
         with self._folders.scratch(new_id()) as copy:
             with _missing_is(code), translate_disk_full():
-                self._bucket.get_file(key, copy)
+                self._bucket.get_file(key, copy, on_bytes)
             yield copy
 
     def _put_shared(self, jpeg: bytes, key: str) -> str | None:
