@@ -19,7 +19,7 @@ from app.images import Decoder
 from app.jobs.memory_need import NETWORK_BYTES, PROCESS_BYTES, attempt_bytes, need_bytes
 from app.store import Job
 from app.worker import Worker
-from app.worker.active_runs import Step
+from app.worker.active_runs import ActiveRuns, Step
 from app.worker.ready_photos import ReadyPhotos
 from tests.harness import Gate, Harness, photo_bytes, until
 
@@ -136,6 +136,50 @@ def test_without_memory_for_two_the_second_owner_waits_for_the_place_and_is_next
     gate.opened.set()
     until(lambda: ended(harness))
     assert began[:2] == [LOUD, QUIET]
+
+
+def test_a_photo_claimed_in_place_of_the_chosen_one_is_judged_before_it_is_decoded(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process was quicker for a small photo, and the next one is so large that it must be alone."""
+    harness, worker = make(memory_bytes=PROCESS_BYTES + 10**9)
+    beside = worker.active_runs.admit("e" * 32, "another", lambda _: True, alone=False)
+    small = submit(harness, QUIET)
+    large = harness.store.add_job(
+        THIRD, [harness.upload(photo_bytes(), 20_000, 20_000)], '{"scale": 2}', "local", 9, 2e9
+    )
+    claim_next, first = harness.store.claim_next, small.attempts[0].id
+    given_back: list[str] = []
+
+    def quicker(token: str, now: float, **wanted: Any) -> Any:
+        harness.store.claim(first, "of another process", 5.0)
+        claimed = claim_next(token, now, **wanted)
+        given_back.append(getattr(claimed, "id", ""))
+        return claimed
+
+    monkeypatch.setattr(harness.store, "claim_next", quicker)
+    worker.start()
+    until(lambda: worker.active_runs.waiting("local") == 1)  # chosen again, to be alone
+    (attempt,) = harness.store.job(THIRD, large.id).attempts
+    assert (attempt.status.value, attempt.tries, given_back) == ("queued", 0, [attempt.id])
+    worker.active_runs.leave(beside or "")
+    until(lambda: harness.store.job(THIRD, large.id).attempts[0].status.ended)
+    assert harness.store.job(THIRD, large.id).attempts[0].status.value == "completed"
+
+
+def test_a_run_takes_another_attempt_over_only_where_that_would_be_let_in() -> None:
+    runs = ActiveRuns(time.monotonic)
+    token = runs.admit("a" * 32, "local", lambda _: True, alone=False, owner=LOUD, need_bytes=1) or ""
+    assert runs.take_over(token, "b" * 32, lambda _: False, alone=True, owner=QUIET, need_bytes=5)  # it is alone
+    run = runs.run(token)
+    assert run is not None
+    assert (run.attempt_id, run.owner, run.need_bytes, run.alone) == ("b" * 32, QUIET, 5, True)
+    runs.leave(token)
+    token, other = (runs.admit(name * 32, "local", lambda _: True, alone=False) or "" for name in "cd")
+    assert not runs.take_over(token, "b" * 32, lambda _: True, alone=True)
+    assert not runs.take_over(token, "b" * 32, lambda seen: len(seen) != 1, alone=False)
+    assert runs.take_over(token, "b" * 32, lambda seen: [run.token for run in seen] == [other], alone=False)
+    assert not runs.take_over("gone", "b" * 32, lambda _: True, alone=False)
 
 
 def share_device(harness: Harness, worker: Worker) -> tuple[Gate, list[list[str]]]:

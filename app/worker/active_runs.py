@@ -90,12 +90,20 @@ class ActiveRuns:
                 self._rooms_made += step is Step.RESTORING
             self._moved.notify_all()
 
-    def take_over(self, token: str, attempt_id: str, owner: str) -> None:
-        """The run holds another attempt than the one it was admitted for."""
+    def take_over(
+        self, token: str, attempt_id: str, has_room: HasRoom, *, alone: bool, owner: str = "", need_bytes: int = 0
+    ) -> bool:
+        """Let the run hold another attempt than the one it was admitted for; False when it would not be let in now."""
         with self._moved:
             run = self._runs.get(token)
-            if run is not None:
-                run.attempt_id, run.owner = attempt_id, owner
+            if run is None:
+                return False
+            others = [other for other in self._runs.values() if other is not run]
+            if others and (alone or not has_room([other for other in others if other.lane == run.lane])):
+                return False
+            run.attempt_id, run.owner, run.need_bytes = attempt_id, owner, need_bytes
+            run.alone = run.alone or alone
+            return True
 
     def tokens(self) -> set[str]:
         """The tokens of all runs."""

@@ -164,9 +164,17 @@ class Lane:
         if attempt.tries > 0:
             return store.claim(attempt.id, token, now, tries=attempt.tries, stage=stage)
         claimed = store.claim_next(token, now, first=attempt.id, only=lane.only, but=lane.but, stage=stage)
-        if claimed is not None and claimed.id != attempt.id:
-            self._context.active_runs.take_over(token, claimed.id, claimed.owner)
-        return claimed
+        if claimed is None or claimed.id == attempt.id or self._take_over(token, claimed):
+            return claimed
+        self._context.runner.give_back(claimed.id, token)
+        self._consumer.put(claimed.id)  # whose turn it is is looked up again, and judged before it is claimed
+        return None
+
+    def _take_over(self, token: str, claimed: Attempt) -> bool:
+        """Whether the run may hold this attempt, which was not the one it was admitted for."""
+        return self._context.active_runs.take_over(
+            token, claimed.id, lambda _runs: True, alone=False, owner=claimed.owner
+        )
 
     def _first_stage(self) -> Stage:
         """What the owner of an attempt sees when it was claimed."""

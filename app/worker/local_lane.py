@@ -86,6 +86,15 @@ class LocalLane(Lane):
             active_runs.leave(token)
         return prepared
 
+    def _take_over(self, token: str, claimed: Attempt) -> bool:
+        """See `Lane`: judged as if it were let in now, since it may be much larger than the one that was chosen."""
+        need_bytes, memory_bytes = attempt_bytes(claimed), self._context.memory_bytes
+        has_room = functools.partial(self._has_room, claimed.owner, need_bytes)
+        alone = must_be_alone(claimed, memory_bytes)
+        return self._context.active_runs.take_over(
+            token, claimed.id, has_room, alone=alone, owner=claimed.owner, need_bytes=need_bytes
+        )
+
     def _restore_loop(self, thread: str, _stop: threading.Event) -> None:
         lower_priority()
         while (prepared := self._ready.take()) is not None:
