@@ -81,7 +81,17 @@ class ResultCache:
         self._same_owner, self._code, self._clock = same_owner, code, clock
 
     def key_of(self, attempt: Attempt, options: RestoreOptions) -> str | None:
-        """SHA-256 in hex of all that decides the result's bytes; None where they are not the same every time."""
+        """SHA-256 in hex of all that decides the result's bytes; None where they are not the same every time.
+
+        None too where the store cannot be asked: the photo is restored, and its result given to nobody else.
+        """
+        try:
+            return self._key_of(attempt, options)
+        except (OSError, RestoreError) as error:
+            log.warning("the key of attempt %s could not be made: %s", attempt.id, error)
+            return None
+
+    def _key_of(self, attempt: Attempt, options: RestoreOptions) -> str | None:
         backend: object = self._backends.get(attempt.backend)
         if attempt.mask_bytes is not None or not isinstance(backend, Repeatable):
             return None  # a mask is drawn for one photo, once
