@@ -681,6 +681,22 @@ def test_waiting_ends_when_nobody_wants_the_result_and_other_errors_are_not_repe
     assert pauses == [INTERVAL_SECONDS] * 2
 
 
+def test_waiting_goes_on_while_the_database_cannot_say_whether_the_photo_is_wanted() -> None:
+    pauses: list[float] = []
+    answers = iter([Unavailable("storage_unavailable", "Away."), Unavailable("storage_unavailable", "Away."), None])
+
+    def call() -> str:
+        if (error := next(answers)) is not None:
+            raise error
+        return "there again"
+
+    def wanted() -> bool:
+        raise Unavailable("database_unavailable", "Away too.")
+
+    assert StorageRetries(lambda: 0.0, pauses.append)(call, wanted) == "there again"
+    assert pauses == [INTERVAL_SECONDS] * 2
+
+
 # The default.
 
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from app.errors import Unavailable
+from app.errors import RestoreError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +42,20 @@ class StorageRetries:
             except Unavailable as error:
                 now = self._clock()
                 waited = 0.0 if began_at is None else now - began_at
-                if waited >= _patience_seconds(error, for_room=for_room) or not still_wanted():
+                if waited >= _patience_seconds(error, for_room=for_room) or not _is_wanted(still_wanted):
                     raise
                 if began_at is None:
                     began_at = now
                     log.warning("the run waits for the photos' storage: %s", error.detail)
                 self._pause(INTERVAL_SECONDS)
+
+
+def _is_wanted(still_wanted: Callable[[], bool]) -> bool:
+    """Where the database cannot say it now, it will be asked again."""
+    try:
+        return still_wanted()
+    except RestoreError:
+        return True
 
 
 def _patience_seconds(error: Unavailable, *, for_room: bool) -> float:
