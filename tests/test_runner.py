@@ -22,8 +22,8 @@ from app.notices import Notice
 from app.options import RestoreOptions
 from app.results import RestorationResult
 from app.stages import OnProgress, Stage
-from app.storage import DiskStorage, new_id
-from app.store import Attempt, AttemptStatus, Job, SqlStore
+from app.storage import DiskStorage, new_id, next_version
+from app.store import Attempt, AttemptStatus, Job, NewVersion, SqlStore
 from tests.harness import OWNER, Harness, LanczosBackend, photo_bytes, result_file
 
 
@@ -479,6 +479,29 @@ def test_a_late_run_never_takes_away_the_result_of_the_run_after_it(
     attempt = only(harness, job)
     assert (attempt.status, attempt.tries) == (AttemptStatus.COMPLETED, 2)
     assert harness.result_files() == [attempt.result_name]
+
+
+def test_a_result_whose_commit_went_unanswered_stays_when_it_was_blended_again_meanwhile(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, complete = harness.submit(), harness.store.complete
+
+    def unanswered(*words: Any) -> bool:
+        complete(*words)
+        raise Unavailable("database_unavailable", "Away.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(harness.store, "complete", unanswered)
+        harness.runner.run_attempt(job.attempts[0].id)
+    name = only(harness, job).result_name or ""
+    blended = next_version(name)
+    with harness.storage.scratch(name[:32]) as temporary:
+        temporary.write_bytes(b"blended")
+        harness.storage.publish(temporary, blended)
+    assert harness.store.new_version(name[:32], 1, NewVersion(blended, 7, ()))
+    assert harness.runner.settle() == 0
+    assert only(harness, job).result_name == blended
+    assert sorted(harness.result_files()) == sorted([name, blended])
 
 
 def _restored(harness: Harness, attempt_id: str, token: str) -> Finished:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import re
 import sys
@@ -19,6 +21,7 @@ from app.images import Decoder, Picture
 from app.store import Attempt, Job, SqlStore
 from app.worker import Worker
 from app.worker.active_runs import ActiveRuns, Step
+from app.worker.exhaustion_pause import LONGEST_SECONDS, ExhaustionPause
 from app.worker.lane import NICENESS
 from tests.harness import OWNER, Gate, Harness, photo_bytes, until
 
@@ -69,6 +72,94 @@ def test_a_batch_is_restored_in_order_and_the_worker_is_idle_again(make: Make) -
     until(lambda: worker.health().status == "idle")
     assert worker.health().reasons == ()
     assert b"restore_queued_attempts 0.0" in harness.metrics.render()
+
+
+def test_the_ends_of_runs_are_written_before_the_worker_ends(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database comes back while the worker waits for its next try."""
+    harness, worker = make(rescan_seconds=60.0)
+    complete, away = harness.store.complete, [True]
+
+    def refuse(*words: Any) -> bool:
+        if away[0]:
+            raise Unavailable("database_unavailable", "Away.")
+        return complete(*words)
+
+    def come_back(_seconds: float) -> bool:
+        away[0] = False
+        return False
+
+    monkeypatch.setattr(harness.store, "complete", refuse)
+    monkeypatch.setattr(worker._hurry, "wait", come_back)
+    worker.start()
+    job = submit(harness, worker)
+    until(harness.runner.unsettled_tokens)
+    assert worker.drain(20.0)
+    assert harness.states(job) == ["completed"]
+
+
+def test_a_drain_waits_for_the_database_until_its_deadline_or_a_second_signal(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    harness, worker = make(clock=lambda: now[0])
+    tries: list[float] = []
+
+    def settle() -> int:
+        tries.append(now[0])
+        return 1
+
+    def wait(seconds: float) -> bool:
+        now[0] += 4.0
+        return False
+
+    monkeypatch.setattr(harness.runner, "settle", settle)
+    with monkeypatch.context() as patch:
+        patch.setattr(worker._hurry, "wait", wait)
+        worker.drain(10.0)
+    assert tries == [0.0, 4.0, 8.0, 12.0]
+    worker.stop()
+    worker.drain(10.0)
+    assert tries[4:] == [12.0]
+
+
+class RecordingStop(threading.Event):
+    """The stop sign of a lane's thread; after so many waits the worker drains."""
+
+    def __init__(self, most: int, worker: Worker) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+        self._most, self._worker = most, worker
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout or 0.0)
+        self._worker._context.draining = len(self.waits) >= self._most
+        return False
+
+
+def test_a_lane_without_descriptors_waits_longer_each_time_and_no_more_after_a_success(make: Make) -> None:
+    harness, worker = make()
+    (lane,) = worker._lanes
+    job, stop = harness.submit(), RecordingStop(8, worker)
+
+    def no_descriptors(number: int) -> None:
+        if harness.backend.runs != 4:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    def take(attempt: Attempt) -> None:
+        harness.runner.run_attempt(attempt.id)
+        if harness.ended(job):
+            harness.submit()
+
+    harness.backend.on_tile = no_descriptors
+    lane._listen(take, stop)
+    assert stop.waits == [1.0, 2.0, 4.0, 1.0, 2.0, 4.0, 8.0, 16.0]
+    assert harness.states(job) == ["completed"]
+
+
+def test_the_wait_for_descriptors_has_a_limit() -> None:
+    runs = itertools.count(1)
+    pause = ExhaustionPause(lambda: next(runs))
+    assert max(pause.next_seconds() for _ in range(20)) == LONGEST_SECONDS
 
 
 def test_the_next_photo_is_decoded_while_one_is_restored_and_only_one(make: Make) -> None:

@@ -34,7 +34,7 @@ from app.metrics import Metrics
 from app.notices import NoticeKind, notice
 from app.options import BackendName, Pages, Partial, RestoreOptions
 from app.stages import OnProgress, Stage
-from app.storage import Storage, new_id, translate_disk_full
+from app.storage import Storage, first_version, new_id, translate_disk_full
 from app.storage.protocol import OnBytes, ignore_bytes
 from app.store import MAX_TRIES, Attempt, Result, Store
 from app.tracing import NO_TRACER, Tracer
@@ -62,6 +62,7 @@ class Runner:
 
     `backends` has them by name. With `memory_bytes`, what this process may use in all, a photo that can never fit fails
     before it is decoded: no worker, or only larger ones, may have been there when it was accepted.
+    `exhausted_runs` says how many were given back because this process lacked something, as descriptors.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Runner:
         self._clock, self._wall, self._memory_bytes = clock, wall, memory_bytes
         self._with_retries = StorageRetries(clock, pause)
         self._writer = ResultWriter(storage, self._with_retries, tile_cutter)
-        self._settlement, self._sparing = Settlement(), Sparing(clock)
+        self._settlement, self._sparing, self.exhausted_runs = Settlement(), Sparing(clock), 0
 
     def run_attempt(self, attempt_id: str) -> None:
         """All three steps in a row. Does nothing when the attempt does not wait (any more)."""
@@ -301,7 +302,8 @@ class Runner:
             self._metrics.add_result(result.width, result.height)
             return
         attempt = self._store.attempt(attempt_id)
-        if attempt is None or attempt.result_name != result.name:  # else a later run has written the same name
+        shown = None if attempt is None else attempt.result_name
+        if shown is None or first_version(shown) != first_version(result.name):  # else it was completed all the same
             with contextlib.suppress(OSError, RestoreError):  # the janitor finds it as an orphan
                 self._storage.remove_result(result.name)
 
@@ -322,6 +324,7 @@ class Runner:
     def _fail(self, attempt: Attempt, token: str, error: Exception) -> None:
         """End a run that did not work; where it was the process that lacked something, the attempt waits again."""
         if is_exhaustion(error):
+            self.exhausted_runs += 1
             self._sparing.error(log, "attempt %s waits again, the service ran out of resources: %s", attempt.id, error)
             self.give_back(attempt.id, token)
             return

@@ -24,6 +24,7 @@ from app.stages import Stage
 from app.store import Attempt, Store
 from app.threads import SupervisedThread
 from app.worker.active_runs import ActiveRuns, Run
+from app.worker.exhaustion_pause import ExhaustionPause
 
 log = logging.getLogger(__name__)
 
@@ -87,12 +88,15 @@ class Lane:
         """
         if alone:  # what a thread before this one had received died with it
             self._consumer.wake(1)
+        pause = ExhaustionPause(lambda: self._context.runner.exhausted_runs)
         while not self._context.draining:
             woken = self._consumer.receive(self._context.rescan_seconds)
             if woken is None and not self._context.draining:
                 self._rescan()
             while alone and self._consumer.receive(0) is not None:
                 pass
+            if seconds := pause.next_seconds():
+                stop.wait(seconds)
             attempt = None if self._context.draining else self._choose()
             if attempt is None:
                 continue

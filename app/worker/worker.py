@@ -30,6 +30,7 @@ from app.worker.remote_lane import RemoteLane
 log = logging.getLogger(__name__)
 
 RESCAN_SECONDS = 5.0  # how long no wake-up may come before the rows are read
+SETTLE_SECONDS = 0.5  # between two tries to write the ends of runs before the process ends
 STOP_GRACE_SECONDS = 10.0  # for a tile that must end once its run is asked to stop
 
 
@@ -99,7 +100,7 @@ class Worker:
         self._context = WorkerContext(runner, store, metrics, self.active_runs, queue, clock, wall, rescan_seconds)
         self._context.memory_bytes = self._context.memory_bytes if memory_bytes is None else memory_bytes
         self._context.on_device_lost = self.end_without_card
-        self._hung = False
+        self._hung, self._hurry = False, threading.Event()
         self.card_lost = False
         others = dict(waiting or {})
         self._lane_sizes = {**({BackendName.LOCAL.value: LOCAL_ATTEMPTS} if restores_here else {}), **others}
@@ -123,16 +124,21 @@ class Worker:
         """Take nothing new, let the running photos end until the deadline, then stop it and give it back.
 
         What is given back burns no try. True when nothing had to be stopped. `stop` from another thread cuts it short.
+        Ends of runs that the store could not take yet are written until the deadline: with the process they are lost.
         """
+        give_up_at = self._clock() + deadline_seconds
         self._context.draining = True
         self.active_runs.close()
         ended = self.active_runs.wait_idle(deadline_seconds)
         self._end(join_seconds=1.0)
+        while self._runner.settle() and self._clock() < give_up_at and not self._hurry.wait(SETTLE_SECONDS):
+            log.warning("the ends of some runs are not written yet; trying again")
         return ended
 
     def stop(self) -> None:
         """Stop at once: what runs is asked to stop and given back. Harmless after `drain`, and during it."""
         self._context.draining = True
+        self._hurry.set()
         self.active_runs.close()
         self.active_runs.force_stop()
         self._end(join_seconds=0.1)
