@@ -213,6 +213,10 @@ _TABLE = {
     "internal": ErrorFacts(500, "something unexpected broke at one photo of a report"),
 }
 ERROR_CODES: Mapping[str, ErrorFacts] = MappingProxyType(_TABLE)
+# What a start may meet and a later one not: a database that starts, takes over or is full, earlier workers that end.
+PASSING_AT_START = frozenset(
+    ("database_unavailable", "database_busy", "database_unwritable", "storage_full", "older_workers")
+)
 
 
 def facts_of(code: str | None) -> ErrorFacts:

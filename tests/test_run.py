@@ -29,7 +29,8 @@ from sqlalchemy import create_engine, text
 from app.backends.local import open_local_backend
 from app.commands import check, dispatch, doctor, doctor_machine, golden, models, serve, torch_build
 from app.commands.doctor_machine import BAD, FINE, WARNING
-from app.errors import Unavailable
+from app.error_codes import PASSING_AT_START
+from app.errors import Conflict, Internal, RestoreError, Unavailable
 from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_CARD_LOST, EXIT_FAILED, EXIT_HUNG, EXIT_OK
 from app.options import CARD_FAILED, FIELDS, HUNG_OFTEN, RestoreOptions
 from app.restoration.models import weights
@@ -390,12 +391,16 @@ def test_bad_settings_end_a_start_with_their_own_code(project: Path, monkeypatch
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (Unavailable("database_unavailable", "Away."), EXIT_FAILED),  # the supervisor tries again
+        *(
+            (Unavailable(code, "Not now."), EXIT_FAILED) for code in sorted(PASSING_AT_START)
+        ),  # the supervisor tries again
         (Unavailable("device_unavailable", "Not there."), EXIT_BAD_SETTINGS),
+        (Internal("database_refused", "Not this user."), EXIT_BAD_SETTINGS),
+        (Conflict("already_running", "Another process has it."), EXIT_BAD_SETTINGS),
     ],
 )
 def test_a_start_that_may_succeed_later_is_tried_again(
-    project: Path, monkeypatch: pytest.MonkeyPatch, error: Unavailable, code: int
+    project: Path, monkeypatch: pytest.MonkeyPatch, error: RestoreError, code: int
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error

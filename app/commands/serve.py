@@ -17,6 +17,7 @@ from app.commands.configure import read_settings
 from app.commands.console import complain, say
 from app.commands.ports import port_error
 from app.commands.supervisor import Supervisor, die_with
+from app.error_codes import PASSING_AT_START
 from app.errors import RestoreError
 from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_CARD_LOST, EXIT_FAILED, EXIT_HUNG, EXIT_OK
 from app.options import CARD_FAILED, HUNG_OFTEN
@@ -81,9 +82,12 @@ def run_child(parent_pid: int, *, after_death: bool = False, no_card: str | None
 
 
 def exit_code_of(error: RestoreError) -> int:
-    """Say why a process could not start; where DEVICE names a card that is not there, say, a restart would not help."""
+    """Say why a process could not start; where DEVICE names a card that is not there, say, a restart would not help.
+
+    A database that is away, busy, full, read-only for a while or held by earlier workers is: those pass.
+    """
     complain(error.detail)
-    return EXIT_FAILED if error.code == "database_unavailable" else EXIT_BAD_SETTINGS
+    return EXIT_FAILED if error.code in PASSING_AT_START else EXIT_BAD_SETTINGS
 
 
 def banner(settings: Settings, facts: Mapping[str, Any]) -> list[str]:
