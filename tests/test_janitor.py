@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from app.errors import Unavailable
 from app.jobs.janitor import GRACE_SECONDS, PART_SECONDS, Janitor, Sweep
 from app.storage import new_id
+from app.storage.part_lock import remove_unlocked
 from app.store import Result, SqlStore
 from app.threads import ThreadState
 from tests.harness import OWNER, Harness, result_file, scratch_name, until, upload_file
@@ -209,6 +212,57 @@ def test_a_part_that_another_process_writes_is_spared_until_that_process_is_dead
         process.kill()
         process.wait(20)
     assert eager.sweep(START + HOUR) == Sweep(orphans=1)
+
+
+def test_a_part_is_locked_for_writing_where_the_file_system_asks_for_that_and_else_as_it_can_be(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS gives an exclusive lock to a descriptor for writing only; another user's file can only be read."""
+    flock, opened = fcntl.flock, os.open
+
+    def as_on_nfs(handle: int, operation: int) -> None:
+        if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(handle, operation)
+
+    def as_another_user(path: Any, flags: int, *more: Any, **others: Any) -> int:
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, flags, *more, **others)
+
+    for name, double in (("fcntl.flock", as_on_nfs), ("os.open", as_another_user)):
+        part = scratch_name(harness.storage, new_id())
+        part.write_bytes(b"x")
+        with monkeypatch.context() as patch:
+            patch.setattr(f"app.storage.part_lock.{name}", double)
+            assert remove_unlocked(part)
+        assert not part.exists()
+
+
+def test_a_result_whose_run_ends_in_the_middle_of_a_pass_stays_however_old_its_file_looks(
+    harness: Harness, janitor: Janitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of a cached result is another name of an old file."""
+    attempt_id = harness.submit(b"upload", now=START).attempts[0].id
+    harness.store.claim(attempt_id, "t", START)
+    result(harness, f"{attempt_id}.png", START - 9 * HOUR)
+    named, ended = harness.store.named_files, []
+
+    def then_end(read: Callable[[], Any]) -> Callable[[], Any]:
+        def answer() -> Any:
+            found = read()
+            if not ended:
+                facts = Result(f"{attempt_id}.png", "image/png", 1, 1, 6, "m", 1.0)
+                ended.append(harness.store.complete(attempt_id, "t", facts, START + 1))
+            return found
+
+        return answer
+
+    monkeypatch.setattr(named, "active_ids", then_end(named.active_ids))
+    monkeypatch.setattr(named, "result_names", then_end(named.result_names))
+    janitor.sweep(START + 2)
+    assert ended == [True]
+    assert harness.result_files() == [f"{attempt_id}.png"]
 
 
 def test_an_upload_whose_row_is_about_to_come_is_spared_even_with_a_tiny_retention(harness: Harness) -> None:

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from app import atomic_files
 from app.errors import NotFound, Unavailable
 from app.storage import (
     ID_PATTERN,
@@ -249,3 +250,32 @@ def _shared_storage(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 STORAGE: Storage
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["linked", "copied"])
+def test_a_copy_that_a_kill_leaves_unfinished_is_found_by_the_janitor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    storage, name, copy = DiskStorage(tmp_path / "uploads", tmp_path / "results"), f"{new_id()}.png", f"{new_id()}.png"
+    with storage.scratch(name[:32]) as temporary:
+        temporary.write_bytes(b"result")
+        storage.publish(temporary, name)
+    publish, unfinished, found = atomic_files.publish, [], []
+
+    def look(part: Path, target: Path) -> None:
+        unfinished.extend(path.name for path in (tmp_path / "results").rglob("*.part"))
+        found.extend(file.name for file in storage.iter_parts())
+        publish(part, target)
+
+    def unlinkable(*_: object) -> None:
+        raise OSError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr(atomic_files, "publish", look)
+    if not links:
+        monkeypatch.setattr(os, "link", unlinkable)
+    storage.copy_result(name, copy)
+    assert len(unfinished) == 1
+    assert found == unfinished
+    with storage.result(copy) as path:
+        assert path.read_bytes() == b"result"
+    assert list(storage.iter_parts()) == []

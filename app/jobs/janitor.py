@@ -109,7 +109,9 @@ class Janitor(PeriodicThread):
     def _sweep_orphans(self, now: float, left: Collection[str]) -> int:
         """Files that no row names: of a crash between file and row, and those `left` when their rows expired.
 
-        The files are listed before the rows are read: a file listed here whose row comes later is young.
+        The files are listed before the rows are read: a file listed here whose row comes later is young. Active attempts
+        are read before the names of results: one that ends between the two is in both, and a copy of a cached result,
+        another name of an old file, is as old as that.
         """
         limit = now - min(max(self._retention, GRACE_SECONDS), ORPHAN_SECONDS)
         noted = self._storage.unnamed_since()
@@ -119,9 +121,10 @@ class Janitor(PeriodicThread):
             for files in listed
         )
         parts = [file for file in self._storage.iter_parts() if file.modified_at < limit]
+        active = self._store.named_files.active_ids()
         photo_ids = self._store.named_files.photo_ids()
         names = {name for newest in self._store.named_files.result_names() for name in related_files(newest)}
-        active, mask_ids = self._store.named_files.active_ids(), self._store.named_files.mask_ids()
+        mask_ids = self._store.named_files.mask_ids()
         orphans = [file for file in uploads if file.name not in photo_ids]
         orphans += [file for file in results if file.name not in names and file.name[:32] not in active]
         orphans += [file for file in masks if file.name[:32] not in mask_ids]

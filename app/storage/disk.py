@@ -131,10 +131,10 @@ class DiskStorage:
     def copy_result(self, result_name: str, copy_name: str) -> None:
         """See `Storage`: two names of one file, since a result's bytes are never written again."""
         source, target = self._result_path(result_name), self._result_path(copy_name)
-        _link(_kept(source, "result_not_found"), target)
+        self._link(_kept(source, "result_not_found"), target)
         for kind in Beside:
             if self.has_beside(result_name, kind):
-                _link(self._beside_path(result_name, kind), self._beside_path(copy_name, kind))
+                self._link(self._beside_path(result_name, kind), self._beside_path(copy_name, kind))
 
     def remove_upload(self, photo_id: str) -> bool:
         """See `Storage`."""
@@ -225,6 +225,19 @@ class DiskStorage:
             raise NotFound("result_not_found", GONE)
         return removed
 
+    def _link(self, source: Path, target: Path) -> None:
+        """Another name for a file, or where the file system knows no such thing a copy; it survives a power cut.
+
+        Made among the scratch files, where what a killed process leaves is found.
+        """
+        with self._folders.scratch(target.name[:32]) as part, translate_disk_full():
+            part.unlink()
+            try:
+                os.link(source, part)
+            except OSError:
+                shutil.copyfile(source, part)
+            atomic_files.publish(part, target)
+
     def _upload_path(self, photo_id: str) -> Path:
         return inside(self._uploads, photo_id, ID_PATTERN, "photo_not_found")
 
@@ -242,17 +255,6 @@ def _publish(temporary: Path, final: Path) -> None:
     """Where that fails the scratch file stays until its block ends, since it may be published once there is room."""
     with translate_disk_full():
         atomic_files.publish(temporary, final)
-
-
-def _link(source: Path, target: Path) -> None:
-    """Another name for a file, or where the file system knows no such thing a copy; it survives a power cut."""
-    with atomic_files.part_beside(target) as part, translate_disk_full():
-        part.unlink(missing_ok=True)
-        try:
-            os.link(source, part)
-        except OSError:
-            shutil.copyfile(source, part)
-        atomic_files.publish(part, target)
 
 
 def _kept(path: Path, code: str) -> Path:

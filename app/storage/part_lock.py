@@ -37,7 +37,7 @@ def locked(path: Path) -> Iterator[None]:
 def remove_unlocked(path: Path) -> bool:
     """Remove a file that nobody writes; False when it has a writer, or is gone already."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        handle = _open_to_lock(path)
     except FileNotFoundError:
         return False
     try:
@@ -48,3 +48,11 @@ def remove_unlocked(path: Path) -> bool:
     finally:
         os.close(handle)
     return True
+
+
+def _open_to_lock(path: Path) -> int:
+    """Writable, since NFS gives an exclusive lock to nobody else; for reading what is not ours to write."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    except PermissionError:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
