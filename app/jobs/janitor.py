@@ -109,9 +109,9 @@ class Janitor(PeriodicThread):
     def _sweep_orphans(self, now: float, left: Collection[str]) -> int:
         """Files that no row names: of a crash between file and row, and those `left` when their rows expired.
 
-        The files are listed before the rows are read: a file listed here whose row comes later is young. Active attempts
-        are read before the names of results: one that ends between the two is in both, and a copy of a cached result,
-        another name of an old file, is as old as that.
+        The files are listed before the rows are read: a file listed here whose row comes later is young. Active
+        attempts are read before the names of results: one that ends between the two is in both, and a copy of a cached
+        result, another name of an old file, is as old as that.
         """
         limit = now - min(max(self._retention, GRACE_SECONDS), ORPHAN_SECONDS)
         noted = self._storage.unnamed_since()
