@@ -195,7 +195,10 @@ class Web:
 
 @app.function(image=light_image, secrets=[settings_secret], schedule=modal.Period(minutes=5), timeout=300)
 def sweep() -> None:
-    """Find what dead containers left and what nobody heard of, and remove what expired; runs when nothing else does."""
+    """Find what dead containers left and what nobody heard of, remove what expired, and tell the webhooks that are due.
+
+    It runs when nothing else does.
+    """
     from app.commands.configure import read_settings
     from app.main.attempt_runs import AttemptRuns
     from app.queue import LocalQueue
@@ -207,6 +210,7 @@ def sweep() -> None:
     runs.sweep()
     while (attempt_id := consumer.receive(0.0)) is not None:
         forwarder.forward(attempt_id)
+    runs.tell_webhooks()
     runs.close()
 
 

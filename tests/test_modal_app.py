@@ -25,6 +25,7 @@ from tests.databases import IMPLEMENTATIONS, Clock, needs_postgres
 from tests.harness import until
 from tests.http_service import KEY, photo
 from tests.s3_servers import BUCKET, S3Server
+from tests.webhook_receiver import SECRET, receiving
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADERS = {"X-API-KEY": KEY}
@@ -124,8 +125,39 @@ def test_the_sweep_has_what_dead_containers_left_called_again(
     elsewhere.close()
     sweep = AttemptRuns.sweep
     monkeypatch.setattr(AttemptRuns, "sweep", lambda self: sweep(self, pause=lambda _: None))
+    told: list[AttemptRuns] = []
+    monkeypatch.setattr(AttemptRuns, "tell_webhooks", lambda self: told.append(self))
     modal_app.sweep.local()
     assert called.get(timeout=20) == ("local", attempt_id)
+    assert len(told) == 1
+
+
+@needs_postgres
+@pytest.mark.usefixtures("environment")
+def test_webhooks_that_are_due_are_told_while_nothing_serves_for_a_bounded_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from app.main.attempt_runs import AttemptRuns
+    from app.store import JobOrigin, NewPhoto, SqlStore
+
+    with receiving() as receiver:
+        monkeypatch.setenv("WEBHOOK_SECRET", SECRET)
+        monkeypatch.setenv("WEBHOOK_HOSTS", receiver.origin)
+        store = SqlStore(Settings().database_url)
+        store.open()
+        for number in range(3):
+            new = [NewPhoto(f"{number:032x}", "a" * 64, "old.jpg", "image/jpeg", 3, 2, 9)]
+            job, _ = store.submit("me", new, "{}", "local", 99, 1.0, origin=JobOrigin(webhook_url=receiver.origin))
+            store.cancel_or_remove("me", job.id, 2.0)
+        runs = AttemptRuns(Settings(), LocalQueue())
+        runs.connect()
+        runs.tell_webhooks(most_seconds=0.0)
+        assert receiver.received == []
+        runs.tell_webhooks()
+        assert [one.job["status"] for one in receiver.received] == ["cancelled"] * 3
+        assert store.webhooks.claim_due(60.0) is None
+        runs.close()
+        store.close()
 
 
 def test_a_call_that_fails_is_only_said_to_the_log(modal_app: ModuleType, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,11 +16,13 @@ from app.jobs.lease_keeper import LeaseTimes
 from app.jobs.runner import Runner
 from app.main.infrastructure import open_infrastructure
 from app.main.limits import open_result_cache
+from app.main.webhooks import open_webhook_delivery
 from app.queue import Queue
 from app.settings import Settings
 from app.storage import Storage, new_id
 from app.store.database import is_shared
 
+WEBHOOK_SECONDS = 120.0  # of a scheduled function that may take 300
 OpenBackends = Callable[[Settings, Decoder, Storage], Mapping[str, Backend]]
 
 
@@ -88,6 +90,16 @@ class AttemptRuns:
         pause(self._times.calm_seconds)
         self._keeper.tick(self._times.calm_seconds, time.time())
         self._base.make_janitor().sweep(time.time())
+
+    def tell_webhooks(self, most_seconds: float = WEBHOOK_SECONDS) -> None:
+        """Tell what is due, one receiver after the other, and begin none after `most_seconds`.
+
+        Between two calls no process is there that would. Raises `Unavailable`: the store.
+        """
+        delivery = open_webhook_delivery(self._settings, self._store, self._base.metrics)
+        give_up_at = time.monotonic() + most_seconds
+        while delivery is not None and time.monotonic() < give_up_at and delivery.tick():
+            pass
 
     def connect(self) -> None:
         """Only connect: enough for `sweep` and `backend_of`."""
