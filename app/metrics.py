@@ -10,12 +10,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    start_http_server,
+)
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _STAGE_BUCKETS_SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 _REQUEST_BUCKETS_SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
+
+
+ENDS = ("completed", "failed", "cancelled", "given_back", "crashed", "lapsed")
 
 
 class Metrics:
@@ -25,6 +36,8 @@ class Metrics:
         self._registry = CollectorRegistry()
         own: dict[str, Any] = {"namespace": "restore", "registry": self._registry}
         self._ended = Counter("attempts_ended", "restorations by how they ended", ["status"], **own)
+        for status in ENDS:  # a rate needs to have seen the zero before the first one
+            self._ended.labels(status)
         self._stage = Histogram(
             "stage_seconds", "seconds of one photo in a stage", ["stage"], buckets=_STAGE_BUCKETS_SECONDS, **own
         )
@@ -52,7 +65,7 @@ class Metrics:
         self._removed = Counter("janitor_removed", "what the janitor removed", ["kind"], **own)
 
     def attempt_ended(self, status: str) -> None:
-        """One run ended: completed, failed, cancelled, given_back, crashed or lapsed."""
+        """One run ended; `status` is one of `ENDS`."""
         self._ended.labels(status).inc()
 
     def wake_up_lost(self) -> None:
@@ -105,6 +118,20 @@ class Metrics:
     def janitor_removed(self, kind: str, number: int) -> None:
         """The janitor removed `number` of jobs, uploads, results or orphans."""
         self._removed.labels(kind).inc(number)
+
+    def serve(self, host: str, port: int) -> Callable[[], None]:
+        """Serve them over HTTP at every path, in a thread of its own, for a process that serves nothing else.
+
+        Returns what ends it. Raises `OSError` when the port cannot be listened on.
+        """
+        server, thread = start_http_server(port, host, self._registry)
+
+        def stop() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+        return stop
 
     def render(self) -> bytes:
         """All of it in the text format that `CONTENT_TYPE` names."""

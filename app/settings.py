@@ -189,6 +189,9 @@ class Settings(SiliconFlowSettings):
 
     # what is told to operators
     log_format: Literal["text", "json"] = "text"
+    worker_metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="where run.py worker serves its metrics, on HOST; 0: nowhere"
+    )
     otel_exporter_otlp_endpoint: str = Field(
         default="", description="address of an OpenTelemetry collector (OTLP over HTTP); empty: no traces"
     )

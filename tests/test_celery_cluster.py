@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from app.main import create_app
 from tests import redis_server
 from tests.databases import IMPLEMENTATIONS, needs_postgres
 from tests.harness import until
-from tests.http_service import BASE_URL, KEY, photo, settings_for
+from tests.http_service import BASE_URL, KEY, free_port, photo, settings_for
 from tests.redis_server import RedisServer
 from tests.worker_process import SHORT_LEASES
 
@@ -102,6 +103,7 @@ def seconds_of(action: Callable[[], object]) -> float:
 
 
 def test_a_message_starts_a_photo_at_once_and_sigterm_ends_a_worker_in_good_order(cluster: Cluster) -> None:
+    port = cluster.changes["worker_metrics_port"] = free_port()
     worker = cluster.add_worker()
     until(lambda: cluster.alive() == 1 and cluster.client.get("/health/ready").status_code == 200, 40)
     cluster.wait_for(cluster.submit(), "completed")
@@ -109,6 +111,8 @@ def test_a_message_starts_a_photo_at_once_and_sigterm_ends_a_worker_in_good_orde
     assert seconds_of(lambda: cluster.wait_for(job_id, "completed")) < 4, (
         cluster.log()
     )  # less than its look at the rows
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:  # of the worker itself
+        assert b'restore_attempts_ended_total{status="completed"} 2.0' in answer.read()
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(20) == 0, cluster.log()
     until(lambda: cluster.alive() == 0)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import urllib.request
+
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.metrics import CONTENT_TYPE, Metrics
+from app.metrics import CONTENT_TYPE, ENDS, Metrics
+from tests.http_service import free_port
 
 
 def samples(metrics: Metrics) -> dict[str, float]:
@@ -44,3 +48,22 @@ def test_two_services_in_one_process_do_not_mix() -> None:
     assert samples(one)["restore_janitor_removed_total|orphans"] == 4
     assert samples(one)["restore_thread_restarts_total|janitor"] == 1
     assert "restore_janitor_removed_total|orphans" not in samples(other)
+
+
+def test_every_end_of_a_run_is_told_from_zero_on() -> None:
+    """The first failure of a process is then an increase, and no new line that a rate does not see."""
+    seen = samples(Metrics())
+    assert [seen[f"restore_attempts_ended_total|{status}"] for status in ENDS] == [0.0] * len(ENDS)
+
+
+def test_a_process_without_http_of_its_own_can_serve_them() -> None:
+    metrics, port = Metrics(), free_port()
+    metrics.attempt_ended("completed")
+    stop = metrics.serve("127.0.0.1", port)
+    with pytest.raises(OSError, match="in use"):
+        metrics.serve("127.0.0.1", port)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain")
+        assert b'restore_attempts_ended_total{status="completed"} 1.0' in answer.read()
+    stop()
+    metrics.serve("127.0.0.1", port)()  # the port is free again

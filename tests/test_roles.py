@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,19 @@ def test_a_worker_of_the_cloud_loads_no_torch() -> None:
     found = loaded_by(code)
     assert "celery" in found
     assert "torch" not in found
+
+
+def test_a_worker_whose_port_for_metrics_is_taken_says_so(tmp_path: Path) -> None:
+    from app.main.worker_service import WorkerService
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        settings = settings_for(tmp_path, siliconflow_api_key="k", worker_metrics_port=port, **SHARED)
+        service = WorkerService(settings, [QueueName.CLOUD])
+        with pytest.raises(Conflict, match="WORKER_METRICS_PORT") as refused:
+            service._serve_metrics()
+    assert refused.value.code == "settings_conflict"
+    service._serve_metrics()()
 
 
 @pytest.mark.parametrize("word", ["api", "worker"])

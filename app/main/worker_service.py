@@ -17,6 +17,7 @@ from typing import Any
 
 from app import logs
 from app.backends.protocol import Backend
+from app.errors import Conflict
 from app.jobs.lease_keeper import LeaseTimes
 from app.main import cluster
 from app.main.infrastructure import open_infrastructure
@@ -63,6 +64,7 @@ class WorkerService:
         queue = open_queue(settings.broker_url, base.store, base.metrics)
         assert queue is not None, "the role was checked"
         self._queue, self._after_death = queue, after_death
+        self._stop_metrics: Callable[[], None] = _nothing
         self.restoring = Restoring(
             base,
             queue.arrivals,
@@ -89,6 +91,7 @@ class WorkerService:
         store, name = self._base.store, own_process_name()
         store.open()
         waiting = store.recover(time.time(), burn_try=self._after_death, predecessors=name.of_its_supervisor)
+        self._stop_metrics = self._serve_metrics()
         self._janitor.start()
         self._keeper.start()
         self._links.start()
@@ -106,8 +109,27 @@ class WorkerService:
         self.restoring.close()
         self._queue.close()
         self._links.stop()
+        self._stop_metrics()
         self._base.store.close()
         self._base.tracer.close()
+
+    def _serve_metrics(self) -> Callable[[], None]:
+        """Where `WORKER_METRICS_PORT` says so; returns what ends it. Raises `Conflict` `settings_conflict`."""
+        host, port = self._base.settings.host, self._base.settings.worker_metrics_port
+        if port == 0:
+            return _nothing
+        try:
+            return self._base.metrics.serve(host, port)
+        except OSError as error:
+            raise Conflict(
+                "settings_conflict",
+                f"{host} port {port} cannot be listened on ({error.strerror or 'unknown reason'}); "
+                "stop what uses it, or choose another WORKER_METRICS_PORT: each worker of a machine needs its own.",
+            ) from error
+
+
+def _nothing() -> None:
+    """Ends nothing: no metrics are served."""
 
 
 def work(
