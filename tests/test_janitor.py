@@ -246,7 +246,8 @@ def test_a_result_whose_run_ends_in_the_middle_of_a_pass_stays_however_old_its_f
     attempt_id = harness.submit(b"upload", now=START).attempts[0].id
     harness.store.claim(attempt_id, "t", START)
     result(harness, f"{attempt_id}.png", START - 9 * HOUR)
-    named, ended = harness.store.named_files, []
+    named = harness.store.named_files
+    ended: list[bool] = []
 
     def then_end(read: Callable[[], Any]) -> Callable[[], Any]:
         def answer() -> Any:

@@ -74,7 +74,7 @@ class Bench:
             publish(temporary, result_name)
             both_blended.wait(20)
 
-        self.storage.publish = together  # type: ignore[method-assign]
+        self.storage.publish = together  # type: ignore[method-assign, assignment]
         return self.reblender.reblend(attempt_id, strengths)
 
     def files(self) -> set[str]:
@@ -279,11 +279,11 @@ def overtake(bench: Bench, attempt: Attempt, times: int) -> None:
             with bench.storage.scratch(attempt.id) as other:
                 other.write_bytes(b"of the other process")
                 publish(other, name)
-            bench.storage.publish = overtaken  # type: ignore[method-assign]
+            bench.storage.publish = overtaken  # type: ignore[method-assign, assignment]
             faces = ({**attempt.faces[0]}, {**attempt.faces[1], "strength": version / 10})
             assert bench.store.new_version(attempt.id, version, NewVersion(name, 1, faces))
 
-    bench.storage.publish = overtaken  # type: ignore[method-assign]
+    bench.storage.publish = overtaken  # type: ignore[method-assign, assignment]
 
 
 def test_one_that_another_process_overtakes_is_made_again_on_top_of_what_that_left(bench: Bench) -> None:
@@ -342,7 +342,7 @@ def test_a_job_that_is_removed_meanwhile_leaves_nothing(bench: Bench) -> None:
             bench.storage.remove_result(each)
         publish(temporary, result_name)
 
-    bench.storage.publish = removed  # type: ignore[method-assign]
+    bench.storage.publish = removed  # type: ignore[method-assign, assignment]
     with pytest.raises(NotFound):
         bench.reblender.reblend(attempt.id, {0: 0.5})
     assert bench.files() == set()
@@ -445,7 +445,7 @@ def test_a_cancelled_run_leaves_no_layers(bench: Bench) -> None:
         bench.store.cancel_or_remove(OWNER, job.id, 1.0)
         publish(temporary, result_name)
 
-    bench.storage.publish = cancelled  # type: ignore[method-assign]
+    bench.storage.publish = cancelled  # type: ignore[method-assign, assignment]
     bench.harness.runner.run_attempt(job.attempts[0].id)
     assert bench.files() == set()
 
@@ -545,7 +545,7 @@ def _reblend_and_die(folder: Path, attempt_id: str, moment: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
             raise AssertionError
 
-        bench.storage.publish = die  # type: ignore[method-assign]
+        bench.storage.publish = die  # type: ignore[method-assign, assignment]
         bench.reblender.reblend(attempt_id, {0: 0.0, 1: 0.0})
     finally:
         os._exit(1)

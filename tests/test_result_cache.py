@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +13,12 @@ import pytest
 from app.backends.local import open_local_backend
 from app.errors import Unavailable
 from app.images import Picture
-from app.jobs.result_cache import ResultCache, code_version
+from app.jobs.result_cache import code_version
 from app.notices import Notice
 from app.options import RestoreOptions
 from app.results import RestorationResult
 from app.stages import OnProgress
 from app.store import NewVersion
-from tests.harness import Harness, LanczosBackend
 from tests.http_service import KEY, OTHER_KEY, GatedBackend, Service, photo, running
 
 
@@ -198,25 +196,12 @@ def test_copies_say_nothing_of_the_pace(service: Service) -> None:
     assert len(service.context.store.recent_completed()) == 1
 
 
-class RepeatableLanczos(LanczosBackend):
-    """The same result every time, of which nothing is said that keeps it from being given again."""
-
-    def restore(self, picture: Picture, options: RestoreOptions, on_progress: OnProgress) -> RestorationResult:
-        return dataclasses.replace(super().restore(picture, options, on_progress), warnings=())
-
-    def result_facts(self, options: RestoreOptions) -> dict[str, Any]:
-        return {"files": {"net.pth": "a"}}
-
-
 @pytest.mark.parametrize("from_call", [1, 2], ids=["before the restoration", "after it"])
 def test_a_database_that_cannot_say_the_key_costs_no_photo(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, from_call: int
+    service: Service, monkeypatch: pytest.MonkeyPatch, from_call: int
 ) -> None:
-    harness = Harness(tmp_path, RepeatableLanczos())
-    harness.open()
-    parts = (harness.store, harness.storage, harness.backends)
-    harness.runner._cache = ResultCache(*parts, same_owner=True, code="x")
-    photo_sha256, calls = harness.store.results.photo_sha256, itertools.count(1)
+    results = service.context.store.results
+    photo_sha256, calls = results.photo_sha256, itertools.count(1)
 
     def away(photo_id: str) -> str | None:
         if next(calls) >= from_call:
@@ -224,15 +209,10 @@ def test_a_database_that_cannot_say_the_key_costs_no_photo(
         return photo_sha256(photo_id)
 
     with monkeypatch.context() as patch:
-        patch.setattr(harness.store.results, "photo_sha256", away)
-        job = harness.submit()
-        harness.runner.run_attempt(job.attempts[0].id)
-    assert harness.states(job) == ["completed"]
-    again = harness.submit()
-    harness.runner.run_attempt(again.attempts[0].id)
-    assert harness.states(again) == ["completed"]
-    assert harness.backend.runs == 2  # the first result has no key
-    harness.close()
+        patch.setattr(results, "photo_sha256", away)
+        restored(service)
+    assert "cache" not in restored(service)["params"]  # the first result has no key
+    assert restored(service)["params"]["cache"] == "hit"
 
 
 def test_the_local_backend_names_the_files_that_run(fast_weights: Path) -> None:

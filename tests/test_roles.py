@@ -17,6 +17,8 @@ from app.exit_codes import EXIT_BAD_SETTINGS, EXIT_FAILED, EXIT_OK
 from app.jobs.worker_reports import WorkerReport
 from app.main.roles import ProcessRole, check_role, queues_of
 from app.main.storage import open_storage
+from app.main.worker_service import serve_metrics
+from app.metrics import Metrics
 from app.queue.names import QueueName, queue_of
 from app.store import LiveWorker, SqlStore
 from tests.databases import IMPLEMENTATIONS, needs_postgres
@@ -111,16 +113,12 @@ def test_a_worker_of_the_cloud_loads_no_torch() -> None:
 
 
 def test_a_worker_whose_port_for_metrics_is_taken_says_so(tmp_path: Path) -> None:
-    from app.main.worker_service import WorkerService
-
     with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        settings = settings_for(tmp_path, siliconflow_api_key="k", worker_metrics_port=port, **SHARED)
-        service = WorkerService(settings, [QueueName.CLOUD])
+        settings = settings_for(tmp_path, worker_metrics_port=other.getsockname()[1])
         with pytest.raises(Conflict, match="WORKER_METRICS_PORT") as refused:
-            service._serve_metrics()
+            serve_metrics(settings, Metrics())
     assert refused.value.code == "settings_conflict"
-    service._serve_metrics()()
+    serve_metrics(settings, Metrics())()
 
 
 @pytest.mark.parametrize("word", ["api", "worker"])

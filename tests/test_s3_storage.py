@@ -420,7 +420,7 @@ def test_a_run_that_is_overtaken_overwrites_nothing_and_takes_its_own_file_away(
         if when == "before it publishes":
             publish(temporary, result_name)
 
-    harness.storage.publish = overtaken  # type: ignore[method-assign]
+    harness.storage.publish = overtaken  # type: ignore[method-assign, assignment]
     assert slow is not None
     harness.runner.finish(slow)
     (ended,) = harness.attempts(job)

@@ -260,7 +260,9 @@ def test_a_copy_that_a_kill_leaves_unfinished_is_found_by_the_janitor(
     with storage.scratch(name[:32]) as temporary:
         temporary.write_bytes(b"result")
         storage.publish(temporary, name)
-    publish, unfinished, found = atomic_files.publish, [], []
+    publish = atomic_files.publish
+    unfinished: list[str] = []
+    found: list[str] = []
 
     def look(part: Path, target: Path) -> None:
         unfinished.extend(path.name for path in (tmp_path / "results").rglob("*.part"))

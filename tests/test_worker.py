@@ -17,12 +17,11 @@ import pytest
 
 from app import images
 from app.errors import DeviceLost, Unavailable
-from app.images import Decoder, Picture
+from app.images import Decoder, ImageLimits, Picture
 from app.store import Attempt, Job, SqlStore
-from app.worker import Worker
+from app.worker import Worker, lane
 from app.worker.active_runs import ActiveRuns, Step
-from app.worker.exhaustion_pause import LONGEST_SECONDS, ExhaustionPause
-from app.worker.lane import NICENESS
+from app.worker.lane import LONGEST_PAUSE_SECONDS, NICENESS, ExhaustionPause
 from tests.harness import OWNER, Gate, Harness, photo_bytes, until
 
 Make = Callable[..., tuple[Harness, Worker]]
@@ -89,7 +88,7 @@ def test_the_ends_of_runs_are_written_before_the_worker_ends(make: Make, monkeyp
         return False
 
     monkeypatch.setattr(harness.store, "complete", refuse)
-    monkeypatch.setattr(worker._hurry, "wait", come_back)
+    monkeypatch.setattr(worker.hurried, "wait", come_back)
     worker.start()
     job = submit(harness, worker)
     until(harness.runner.unsettled_tokens)
@@ -114,7 +113,7 @@ def test_a_drain_waits_for_the_database_until_its_deadline_or_a_second_signal(
 
     monkeypatch.setattr(harness.runner, "settle", settle)
     with monkeypatch.context() as patch:
-        patch.setattr(worker._hurry, "wait", wait)
+        patch.setattr(worker.hurried, "wait", wait)
         worker.drain(10.0)
     assert tries == [0.0, 4.0, 8.0, 12.0]
     worker.stop()
@@ -122,44 +121,40 @@ def test_a_drain_waits_for_the_database_until_its_deadline_or_a_second_signal(
     assert tries[4:] == [12.0]
 
 
-class RecordingStop(threading.Event):
-    """The stop sign of a lane's thread; after so many waits the worker drains."""
+def test_a_lane_without_descriptors_waits_longer_each_time_and_no_more_after_a_success(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    calls = itertools.count(1)
 
-    def __init__(self, most: int, worker: Worker) -> None:
-        super().__init__()
-        self.waits: list[float] = []
-        self._most, self._worker = most, worker
+    class Recorded(ExhaustionPause):
+        def next_seconds(self) -> float:
+            waits.append(super().next_seconds())
+            return 0.0
 
-    def wait(self, timeout: float | None = None) -> bool:
-        self.waits.append(timeout or 0.0)
-        self._worker._context.draining = len(self.waits) >= self._most
-        return False
+    class WithoutDescriptors(Decoder):
+        def decode(self, path: Path, **asked: Any) -> Picture:
+            if next(calls) != 4:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().decode(path, **asked)
 
-
-def test_a_lane_without_descriptors_waits_longer_each_time_and_no_more_after_a_success(make: Make) -> None:
-    harness, worker = make()
-    (lane,) = worker._lanes
-    job, stop = harness.submit(), RecordingStop(8, worker)
-
-    def no_descriptors(number: int) -> None:
-        if harness.backend.runs != 4:
-            raise OSError(errno.EMFILE, "Too many open files")
-
-    def take(attempt: Attempt) -> None:
-        harness.runner.run_attempt(attempt.id)
-        if harness.ended(job):
-            harness.submit()
-
-    harness.backend.on_tile = no_descriptors
-    lane._listen(take, stop)
-    assert stop.waits == [1.0, 2.0, 4.0, 1.0, 2.0, 4.0, 8.0, 16.0]
+    monkeypatch.setattr(lane, "ExhaustionPause", Recorded)
+    harness, worker = make(decode=WithoutDescriptors(ImageLimits()))
+    worker.start()
+    job = submit(harness, worker)
+    until(lambda: harness.ended(job))
     assert harness.states(job) == ["completed"]
+    assert [seconds for seconds in waits if seconds] == [1.0, 2.0, 4.0]
+    waits.clear()
+    submit(harness, worker)
+    until(lambda: len([seconds for seconds in waits if seconds]) >= 2)
+    assert [seconds for seconds in waits if seconds][:2] == [1.0, 2.0]
 
 
 def test_the_wait_for_descriptors_has_a_limit() -> None:
     runs = itertools.count(1)
     pause = ExhaustionPause(lambda: next(runs))
-    assert max(pause.next_seconds() for _ in range(20)) == LONGEST_SECONDS
+    assert max(pause.next_seconds() for _ in range(20)) == LONGEST_PAUSE_SECONDS
 
 
 def test_the_next_photo_is_decoded_while_one_is_restored_and_only_one(make: Make) -> None:

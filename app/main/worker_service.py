@@ -24,6 +24,7 @@ from app.main.infrastructure import open_infrastructure
 from app.main.queue import open_queue
 from app.main.restoring import Describe, Restoring
 from app.main.roles import ProcessRole, check_role, queues_of
+from app.metrics import Metrics
 from app.process_names import own_process_name
 from app.queue.names import QueueName
 from app.settings import Settings
@@ -91,7 +92,7 @@ class WorkerService:
         store, name = self._base.store, own_process_name()
         store.open()
         waiting = store.recover(time.time(), burn_try=self._after_death, predecessors=name.of_its_supervisor)
-        self._stop_metrics = self._serve_metrics()
+        self._stop_metrics = serve_metrics(self._base.settings, self._base.metrics)
         self._janitor.start()
         self._keeper.start()
         self._links.start()
@@ -113,19 +114,20 @@ class WorkerService:
         self._base.store.close()
         self._base.tracer.close()
 
-    def _serve_metrics(self) -> Callable[[], None]:
-        """Where `WORKER_METRICS_PORT` says so; returns what ends it. Raises `Conflict` `settings_conflict`."""
-        host, port = self._base.settings.host, self._base.settings.worker_metrics_port
-        if port == 0:
-            return _nothing
-        try:
-            return self._base.metrics.serve(host, port)
-        except OSError as error:
-            raise Conflict(
-                "settings_conflict",
-                f"{host} port {port} cannot be listened on ({error.strerror or 'unknown reason'}); "
-                "stop what uses it, or choose another WORKER_METRICS_PORT: each worker of a machine needs its own.",
-            ) from error
+
+def serve_metrics(settings: Settings, metrics: Metrics) -> Callable[[], None]:
+    """Where `WORKER_METRICS_PORT` says so; returns what ends it. Raises `Conflict` `settings_conflict`."""
+    host, port = settings.host, settings.worker_metrics_port
+    if port == 0:
+        return _nothing
+    try:
+        return metrics.serve(host, port)
+    except OSError as error:
+        raise Conflict(
+            "settings_conflict",
+            f"{host} port {port} cannot be listened on ({error.strerror or 'unknown reason'}); "
+            "stop what uses it, or choose another WORKER_METRICS_PORT: each worker of a machine needs its own.",
+        ) from error
 
 
 def _nothing() -> None:

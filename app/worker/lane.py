@@ -24,12 +24,13 @@ from app.stages import Stage
 from app.store import Attempt, Store
 from app.threads import SupervisedThread
 from app.worker.active_runs import ActiveRuns, Run
-from app.worker.exhaustion_pause import ExhaustionPause
 
 log = logging.getLogger(__name__)
 
 _RESCANNED_AT_ONCE = 20
 REFUSED_PAUSE_SECONDS = 1.0  # after the store refused a claim (a full disk, say)
+EXHAUSTED_PAUSE_SECONDS = 1.0  # after a run for which this process lacked descriptors, say; then twice as long
+LONGEST_PAUSE_SECONDS = 60.0
 NICENESS = 10  # added for the working threads, so that a busy machine still answers requests and claims at once
 
 
@@ -200,6 +201,23 @@ class Lane:
             self._context.queue.publish(run.attempt_id)
         if isinstance(error, DeviceLost):
             self._context.on_device_lost()
+
+
+class ExhaustionPause:
+    """How long one thread of a lane waits while this process lacks descriptors or memory: whatever it takes would fail.
+
+    `exhausted_runs` says how many runs have failed so.
+    """
+
+    def __init__(self, exhausted_runs: Callable[[], int]) -> None:
+        self._exhausted_runs, self._seen, self._seconds = exhausted_runs, exhausted_runs(), 0.0
+
+    def next_seconds(self) -> float:
+        """How long to wait before the next attempt: twice as long while runs fail so, 0 once none has."""
+        seen, self._seen = self._seen, self._exhausted_runs()
+        grown = min(LONGEST_PAUSE_SECONDS, max(EXHAUSTED_PAUSE_SECONDS, 2 * self._seconds))
+        self._seconds = grown if self._seen != seen else 0.0
+        return self._seconds
 
 
 def lower_priority() -> None:

@@ -100,7 +100,8 @@ class Worker:
         self._context = WorkerContext(runner, store, metrics, self.active_runs, queue, clock, wall, rescan_seconds)
         self._context.memory_bytes = self._context.memory_bytes if memory_bytes is None else memory_bytes
         self._context.on_device_lost = self.end_without_card
-        self._hung, self._hurry = False, threading.Event()
+        self._hung = False
+        self.hurried = threading.Event()  # a drain is cut short
         self.card_lost = False
         others = dict(waiting or {})
         self._lane_sizes = {**({BackendName.LOCAL.value: LOCAL_ATTEMPTS} if restores_here else {}), **others}
@@ -131,14 +132,14 @@ class Worker:
         self.active_runs.close()
         ended = self.active_runs.wait_idle(deadline_seconds)
         self._end(join_seconds=1.0)
-        while self._runner.settle() and self._clock() < give_up_at and not self._hurry.wait(SETTLE_SECONDS):
+        while self._runner.settle() and self._clock() < give_up_at and not self.hurried.wait(SETTLE_SECONDS):
             log.warning("the ends of some runs are not written yet; trying again")
         return ended
 
     def stop(self) -> None:
         """Stop at once: what runs is asked to stop and given back. Harmless after `drain`, and during it."""
         self._context.draining = True
-        self._hurry.set()
+        self.hurried.set()
         self.active_runs.close()
         self.active_runs.force_stop()
         self._end(join_seconds=0.1)

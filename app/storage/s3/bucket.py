@@ -253,7 +253,7 @@ class Bucket:
         self._failed_at = None
 
 
-class _Listener(BaseSubscriber):
+class _Listener(BaseSubscriber):  # type: ignore[misc]  # s3transfer has no types
     """Tells of every piece of an upload; a piece that is sent again is one more."""
 
     def __init__(self, on_bytes: OnBytes) -> None:
