@@ -159,6 +159,25 @@ def check_keys(keys: Sequence[ApiKey]) -> None:
         raise ValueError("API_KEY holds one key with two names or roles; take one of them out")
 
 
+def check_tokens(issuer: str, audience: str, admin_claim: str, *, by_secret: bool, by_key_set: bool) -> None:
+    """Raises ValueError unless the settings of tokens go together; either a secret or a key set says who signs them."""
+    if by_secret and by_key_set:
+        raise ValueError("JWT_SECRET and JWT_JWKS_URL exclude each other: the issuer signs in one way; clear one")
+    if (by_secret or by_key_set) and not (issuer and audience):
+        raise ValueError("tokens need JWT_ISSUER and JWT_AUDIENCE, so that those for other services are refused")
+    if not (by_secret or by_key_set) and (issuer or audience or admin_claim):
+        raise ValueError("JWT_ISSUER, JWT_AUDIENCE and JWT_ADMIN_CLAIM need JWT_SECRET or JWT_JWKS_URL beside them")
+
+
+def open_to_strangers(cors_origins: Sequence[str], is_loopback: bool) -> str | None:
+    """Why a service without keys and tokens must not listen with these settings, in a sentence; None where it may."""
+    if "*" in cors_origins:
+        return "CORS_ORIGINS=* lets every web page in, so API_KEY must be set; or name the origins"
+    if not is_loopback:
+        return "HOST is not a loopback address, so API_KEY must be set; make one: openssl rand -hex 32"
+    return None
+
+
 def check_secure_address(name: str, value: str) -> None:
     """Raises ValueError unless the setting `name` is a whole address, https or of this machine, without a user."""
     try:

@@ -30,7 +30,9 @@ from app.setting_values import (
     check_networks,
     check_secure_address,
     check_tile,
+    check_tokens,
     is_loopback_host,
+    open_to_strangers,
     password_in,
     split_key,
     usual_file_megabytes,
@@ -189,9 +191,7 @@ class Settings(SiliconFlowSettings):
 
     # what is told to operators
     log_format: Literal["text", "json"] = "text"
-    worker_metrics_port: int = Field(
-        default=0, ge=0, le=65535, description="where run.py worker serves its metrics, on HOST; 0: nowhere"
-    )
+    worker_metrics_port: int = Field(default=0, ge=0, le=65535, description="metrics of run.py worker; 0: nowhere")
     otel_exporter_otlp_endpoint: str = Field(
         default="", description="address of an OpenTelemetry collector (OTLP over HTTP); empty: no traces"
     )
@@ -301,12 +301,8 @@ class Settings(SiliconFlowSettings):
 
     @model_validator(mode="after")
     def _whole_tokens(self) -> Self:
-        if self.jwt_secret and self.jwt_jwks_url:
-            raise ValueError("JWT_SECRET and JWT_JWKS_URL exclude each other: the issuer signs in one way; clear one")
-        if self.accepts_tokens and not (self.jwt_issuer and self.jwt_audience):
-            raise ValueError("tokens need JWT_ISSUER and JWT_AUDIENCE, so that those for other services are refused")
-        if not self.accepts_tokens and (self.jwt_issuer or self.jwt_audience or self.jwt_admin_claim):
-            raise ValueError("JWT_ISSUER, JWT_AUDIENCE and JWT_ADMIN_CLAIM need JWT_SECRET or JWT_JWKS_URL beside them")
+        told = (self.jwt_issuer, self.jwt_audience, self.jwt_admin_claim)
+        check_tokens(*told, by_secret=bool(self.jwt_secret), by_key_set=bool(self.jwt_jwks_url))
         return self
 
     @model_validator(mode="after")
@@ -332,11 +328,7 @@ class Settings(SiliconFlowSettings):
     @property
     def too_open(self) -> str | None:
         """Why HTTP must not be served with these settings, in a sentence; None where it may. Others need no key."""
-        if not self.has_users and "*" in self.cors_origins:
-            return "CORS_ORIGINS=* lets every web page in, so API_KEY must be set; or name the origins"
-        if not self.has_users and not self.is_loopback:
-            return "HOST is not a loopback address, so API_KEY must be set; make one: openssl rand -hex 32"
-        return None
+        return None if self.has_users else open_to_strangers(self.cors_origins, self.is_loopback)
 
     @property
     def is_loopback(self) -> bool:

@@ -86,8 +86,13 @@ def test_an_original_that_comes_after_its_result_is_not_shown(browser: Browser, 
 def test_a_picture_that_failed_is_asked_for_again(browser: Browser, faced: Service) -> None:
     restore_elsewhere(faced)
     with visit(browser, faced.address) as seen:
-        failures = iter([lambda route: route.abort(), lambda route: route.fulfill(status=500)])
-        seen.page.route("**/preview?*", lambda route: next(failures)(route), times=2)
+        statuses = iter([None, 500])
+
+        def fail(route: Route) -> None:
+            status = next(statuses)
+            route.abort() if status is None else route.fulfill(status=status)
+
+        seen.page.route("**/preview?*", fail, times=2)
         page = seen.open()
         expect(page.locator(".card[data-status=completed]")).to_have_count(1)
         expect(page.locator(SHOWN)).to_have_js_property("naturalWidth", RESULT_WIDTH)
