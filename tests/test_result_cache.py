@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +201,8 @@ def test_a_database_that_cannot_say_the_key_costs_no_photo(
     service: Service, monkeypatch: pytest.MonkeyPatch, from_call: int
 ) -> None:
     results = service.context.store.results
-    photo_sha256, calls = results.photo_sha256, itertools.count(1)
+    photo_sha256: Callable[[str], str | None] = results.photo_sha256
+    calls = itertools.count(1)
 
     def away(photo_id: str) -> str | None:
         if next(calls) >= from_call:
