@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The one entrance: `python3 run.py [serve | restore | models | doctor | test | setup]`; without a word it serves.
+"""The one entrance: `python3 run.py COMMAND`, whose commands `--help` lists; without a word it serves.
 
 It only checks the Python version, lets `app.commands.bootstrap` set up the virtual environment, and hands over. It is
 written so that old Pythons can read it as far as the sentence that sends them away.
