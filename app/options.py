@@ -123,7 +123,7 @@ FIELDS: dict[str, Field] = {
     ),
     "pages": Field(str, "of a TIFF with several pages: first, or all into one TIFF", choices=tuple(Pages)),
     "output_quality": Field(int, "quality of jpg, webp and avif", low=1, high=100),
-    "metadata": Field(str, "EXIF, XMP and DPI of the result", choices=("keep", "strip_gps", "strip")),
+    "metadata": Field(str, "EXIF, XMP, IPTC, texts and DPI of the result", choices=("keep", "strip_gps", "strip")),
     "partial": Field(
         str, "a photo with missing pixels (a cut-off file): refuse it, or restore what is there", choices=tuple(Partial)
     ),

@@ -45,7 +45,7 @@ _FORMS = {
         "STORAGE_URL must be s3://bucket or s3://bucket/prefix, without a key or an address",
     ),
     "webhook_secrets": (
-        r"whsec_([A-Za-z0-9+/]{4}){8,21}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?",
+        r"whsec_(([A-Za-z0-9+/]{4}){8,21}([A-Za-z0-9+/]{2}==)?|([A-Za-z0-9+/]{4}){8,20}[A-Za-z0-9+/]{3}=)",
         'WEBHOOK_SECRET must be whsec_ and 24 to 64 bytes in base64: echo "whsec_$(openssl rand -base64 32)"',
     ),
     "otel_exporter_otlp_endpoint": (

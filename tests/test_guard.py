@@ -310,6 +310,7 @@ def test_only_listed_origins_may_read(open_service: Service) -> None:
     assert "access-control-allow-origin" not in stranger.headers
     refused = open_service.client.get("/nowhere", headers={"origin": "https://friend.example"})
     assert refused.headers["access-control-allow-origin"] == "https://friend.example"
+    assert {"Link", "Location", "Retry-After"} <= set(refused.headers["access-control-expose-headers"].split(", "))
 
 
 def test_a_missing_origin_and_host_do_not_match_each_other() -> None:

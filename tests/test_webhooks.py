@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -285,6 +286,17 @@ def test_the_specifications_own_example_has_its_signature() -> None:
     key = read_secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     headers = signed_headers([key], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
     assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+@pytest.mark.parametrize("count", range(16, 72))
+def test_settings_and_signing_agree_on_what_a_secret_is(count: int) -> None:
+    secret = "whsec_" + base64.b64encode(bytes(count)).decode()
+    if 24 <= count <= 64:
+        (kept,) = Settings.model_validate({"WEBHOOK_SECRET": secret}).webhook_secrets
+        assert len(read_secret(kept.get_secret_value())) == count
+    else:
+        with pytest.raises(ValueError, match=r"whsec_"):
+            Settings.model_validate({"WEBHOOK_SECRET": secret})
 
 
 @pytest.mark.parametrize("secret", ["secret", "whsec_", "whsec_c2hvcnQ=", "whsec_" + "A" * 200, "whsec_*" + "A" * 40])

@@ -47,7 +47,7 @@ from app.settings import Settings
 ALLOWED_HEADERS = ("X-API-KEY", "Authorization", "Content-Type", "Prefer", "Idempotency-Key", "Range", "X-Request-ID")
 EXPOSED_HEADERS = (
     *(damage.SHARE_HEADER, "Location", "Retry-After", "X-Request-ID", "Content-Disposition", "Preference-Applied"),
-    *("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"),
+    *("Link", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"),
 )
 
 
@@ -63,7 +63,7 @@ def create_app(
     lease_times: LeaseTimes | None = None,
     restores: bool = True,
 ) -> FastAPI:
-    """The API as an ASGI application; its parts hang on `app.state.parts`, and start and stop with its lifespan.
+    """The API as an ASGI application; its parts hang on `app.state`, and start and stop with its lifespan.
 
     Args:
         settings: everything the environment says.

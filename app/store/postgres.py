@@ -1,7 +1,7 @@
 """PostgreSQL behind a pool of connections, for services of several processes and machines.
 
-Writing transactions are READ COMMITTED and repeated once when another one was in their way; reading ones see one state
-of all rows. psycopg is imported only when such a database is named.
+Writing transactions are READ COMMITTED and repeated up to three times when another one was in their way; reading ones
+see one state of all rows. psycopg is imported only when such a database is named.
 """
 
 from __future__ import annotations
