@@ -441,9 +441,9 @@ def test_a_cancelled_run_leaves_no_layers(bench: Bench) -> None:
     job = bench.harness.submit(photo_bytes(40, 30))
     publish = bench.storage.publish
 
-    def cancelled(temporary: Path, result_name: str) -> None:
+    def cancelled(temporary: Path, result_name: str, **more: Any) -> None:
         bench.store.cancel_or_remove(OWNER, job.id, 1.0)
-        publish(temporary, result_name)
+        publish(temporary, result_name, **more)
 
     bench.storage.publish = cancelled  # type: ignore[method-assign, assignment]
     bench.harness.runner.run_attempt(job.attempts[0].id)
