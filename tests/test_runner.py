@@ -363,9 +363,9 @@ def test_the_file_is_published_before_the_row_says_so(harness: Harness, monkeypa
     seen: list[str] = []
     publish, complete = DiskStorage.publish, SqlStore.complete
 
-    def say_publish(storage: DiskStorage, temporary: Path, name: str) -> None:
+    def say_publish(storage: DiskStorage, temporary: Path, name: str, **more: Any) -> None:
         seen.append(f"publish while {only(harness, job).status}")
-        publish(storage, temporary, name)
+        publish(storage, temporary, name, **more)
 
     def say_complete(store: SqlStore, attempt_id: str, *rest: Any) -> bool:
         seen.append(f"complete with {len(harness.result_files())} file")
