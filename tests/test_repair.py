@@ -195,9 +195,9 @@ def test_memory_is_flat_beside_the_result() -> None:
 
 def islands() -> NDArray[np.uint8]:
     probability = np.zeros((1500, 40), np.uint8)
-    probability[5:1490, 10] = 90  # one faint line through every band
+    probability[5:1490, 10] = 140  # one faint line through every band
     probability[1480, 10] = 220  # that is sure at its end
-    probability[20:30, 30] = 90  # faint everywhere
+    probability[20:30, 30] = 140  # faint everywhere
     return probability
 
 
@@ -211,9 +211,9 @@ def test_an_island_is_taken_whole_where_it_is_sure_somewhere() -> None:
 def test_an_island_that_turns_back_through_the_bands_is_taken_whole() -> None:
     probability = np.zeros((1500, 40), np.uint8)
     for number, column in enumerate(range(2, 38, 4)):  # a snake
-        probability[4:1496, column] = 90
+        probability[4:1496, column] = 140
         row = 4 if number % 2 else 1495
-        probability[row, column : min(38, column + 5)] = 90
+        probability[row, column : min(38, column + 5)] = 140
     probability[1000, 34] = 255
     assert np.array_equal(make_mask(probability, 0.6), probability > 0)
 

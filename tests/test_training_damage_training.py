@@ -151,8 +151,8 @@ def test_marks_within_two_pixels_are_right_and_others_are_not() -> None:
 def test_a_mark_keeps_its_faint_ends_and_faint_marks_alone_are_dropped() -> None:
     finder = Finder(make_segmentation(1), EXACT)
     probability = np.zeros((12, 12), np.float32)
-    probability[2, 2:9] = [0.3, 0.3, 0.6, 0.3, 0.3, 0.2, 0.3]
-    probability[8, 2:9] = 0.4
+    probability[2, 2:9] = [0.45, 0.45, 0.6, 0.45, 0.45, 0.2, 0.45]
+    probability[8, 2:9] = 0.45
     expected = np.zeros((12, 12), np.bool_)
     expected[2, 2:7] = True
     np.testing.assert_array_equal(finder.mark(probability, 0.5), expected)

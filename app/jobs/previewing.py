@@ -30,7 +30,7 @@ from app.stages import IsWanted, always_wanted
 
 TURN_SECONDS = 60.0  # how long a patch waits for its turn
 # Of a photo's pixels: of 39 undamaged pictures three are over it, with the weights that ship, and both real scans are.
-SUGGESTED_SHARE = 0.0025
+SUGGESTED_SHARE = 0.0015
 _MARGIN_PIXELS = 64  # covers what the networks of the table see around a patch
 _REPAIR_MARGIN_PIXELS = 224  # what the search for damage sees, in pixels of what it looks at
 _LONGEST_WINDOW_PIXELS = 2048

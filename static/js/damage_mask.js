@@ -1,7 +1,7 @@
 // Which pixels of a photo are repaired: what was found over a threshold that can be moved, and what a brush added or took
 // away, with undo. Pure arithmetic on arrays; a rectangle here has left, top, right and bottom, the last two exclusive.
 
-const LOW_SHARE = 0.5; // as in the service: a mark reaches as far as half the threshold
+const LOW_SHARE = 0.85; // as in the service: a mark reaches as far as this share of the threshold
 export const RIM_PIXELS = 3; // as in the service: how far the rim of damage reaches
 const TILE_PIXELS = 64; // what undo keeps of a stroke are squares of this side
 const MOST_KEPT_BYTES = 32e6;
@@ -10,7 +10,7 @@ const MOST_KEPT_BYTES = 32e6;
 export const ADD = 1, REMOVE = 2;
 
 /**
- * Mark in `out` (0 or 1 a pixel) the islands over half the threshold that reach the threshold somewhere. `probability`
+ * Mark in `out` (0 or 1 a pixel) the islands over most of the threshold that reach the threshold somewhere. `probability`
  * is 0 to 255 a pixel, row by row, the threshold a share of that; where `inFace` is not 0 another one holds.
  */
 export function markIslands(probability, width, threshold, out, inFace = null, faceThreshold = threshold) {

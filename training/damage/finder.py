@@ -8,9 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from app.restoration.repair.mask import LOW_SHARE
 from app.restoration.repair.segmentation_network import probabilities
-
-LOW_SHARE = 0.5  # a mark reaches as far as the probability is over this share of the threshold
 
 Mask = NDArray[np.bool_]
 
@@ -39,7 +38,7 @@ class Finder:
         return found
 
     def mark(self, probability: NDArray[np.float32], threshold: float) -> Mask:
-        """What is damage, (H, W) bool: islands over half the threshold that reach the threshold somewhere."""
+        """What is damage, (H, W) bool: islands over most of the threshold that reach the threshold somewhere."""
         low = (probability > LOW_SHARE * threshold).astype(np.uint8)
         count, islands = cv2.connectedComponents(low, connectivity=8)
         reaches = np.zeros(count, np.bool_)
