@@ -164,7 +164,7 @@ COMPARISONS: list[tuple[str, set[str]]] = [
     (r'\bstatus [!=]== "(\w+)"', {*AttemptStatus, *REMOVALS}),
     (r'\b(?:backend|row\.name) [!=]== "(\w+)"', set(BackendName)),
     (r'\bquality [!=]== "(\w+)"', set(Quality)),
-    (r'\bcode [!=]== "(\w+)"', set(ERROR_CODES)),
+    (r'\bcode [!=]== "(\w+)"', {*ERROR_CODES, *PAGE_CODES}),
     (r'\bREPAIR_\w+ = "(\w+)"', set(Repair)),
     (r'(?<!typeof )\bword [!=]== "(\w+)"', HEALTH | PAGE_HEALTH),
 ]

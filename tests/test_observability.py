@@ -126,7 +126,7 @@ def test_the_alerts_ring_when_they_should_and_only_then(tmp_path: Path) -> None:
 
     def case(ended: str | None, rings: bool) -> str:
         alerts = "[{exp_labels: {severity: critical}, exp_annotations: {summary: Photos wait and none ends, "
-        alerts += "description: GET /health/ready of the workers gives the reasons.}}]"
+        alerts += "description: GET /health/ready of the API servers and `run.py status` give the reasons.}}]"
         return (
             "  - interval: 1m\n    input_series:\n"
             "      - {series: 'restore_queued_attempts{job=\"neural-image-restore\"}', values: '5x40'}\n"

@@ -16,7 +16,7 @@ import { formatNames } from "./validation.js";
 import { LiveUpdates } from "./live_updates.js";
 import { Models } from "./models.js";
 import { groupByOptions } from "./next_job.js";
-import { Preview } from "./preview.js";
+import { PreviewOffer } from "./preview_offer.js";
 import { drawNotice } from "./models_notice.js";
 import { endedSentences } from "./models_text.js";
 import { JobActions } from "./job_actions.js";
@@ -48,10 +48,14 @@ const settings = new Settings(find("settings-form"));
 const planned = new PlannedTime();
 const presets = new Presets(settings, models);
 const photoSettings = new PhotoSettings(settings, presets);
-const preview = new Preview({
-  options: (photo) => photoSettings.optionsOf(photo),
-  choose: (photo, quality) => photoSettings.choose(photo, quality),
+const showMissing = () => showProblem(new api.Problem(0, "unreachable", text("problem.unreachable")));
+const preview = new PreviewOffer({
+  make: (Preview) => new Preview({
+    options: (photo) => photoSettings.optionsOf(photo),
+    choose: (photo, quality) => photoSettings.choose(photo, quality),
+  }),
   first: () => tray.ready()[0],
+  onmissing: showMissing,
 });
 const tray = new Tray({
   scale: (photo) => Number(photoSettings.valuesOf(photo).scale),
@@ -62,7 +66,6 @@ const tray = new Tray({
 });
 const actions = new JobActions(jobs);
 const again = (pressed, jobId, attempt) => actions.again(pressed, jobId, attempt, settings.options());
-const showMissing = () => showProblem(new api.Problem(0, "unreachable", text("problem.unreachable")));
 const canRepair = () => Boolean(service.config?.repair?.available);
 let repairOffer = null; // its module comes with the first photos
 const comparison = new Comparison(jobs, (Viewer) => new Viewer(jobs, { again, repairs: canRepair, onmissing: showMissing }), showMissing);

@@ -10,7 +10,6 @@ import { resultSize } from "./result_size.js";
 import { QUALITIES } from "./status_text.js";
 import { text, textOf } from "./text.js";
 
-const WORTH_SECONDS = 20; // from here on a preview is offered; for less it only stands ready
 const WAITS = { too_many_previews: "preview.waiting", previews_full: "preview.full" }; // refusals that pass by themselves
 const MODEL = "model"; // the key of the model that was chosen by name, beside those of the qualities
 
@@ -22,21 +21,14 @@ export class Preview {
   #photo = null;
   #at = null; // where somebody wished to look; null: the service chooses
 
-  /** `options` gives the options of a photo as they are chosen now; `choose` sets its quality; `first` is the photo to look at. */
-  constructor({ options, choose, first }) {
+  /** `options` gives the options of a photo as they are chosen now; `choose` sets its quality. */
+  constructor({ options, choose }) {
     Object.assign(this, { options, choose });
-    find("preview-open").addEventListener("click", () => this.open(first()));
     find("preview-close").addEventListener("click", () => this.#box.close());
     find("preview-auto").addEventListener("click", () => this.#ask(null));
     find("preview-again").addEventListener("click", () => this.#ask(this.#at));
     this.#box.addEventListener("close", () => this.#leave());
     api.session.addEventListener("signed-out", () => this.#box.close());
-  }
-
-  /** Offer a look before work of so many seconds (null: nobody can tell); `any`: whether there is a photo to look at. */
-  offer(seconds, any) {
-    find("preview-open").disabled = !any;
-    find("preview-offer").hidden = !any || !(seconds >= WORTH_SECONDS);
   }
 
   /** Show the panel for a photo of the tray. */
