@@ -122,6 +122,9 @@ def test_only_files_that_bear_our_names_are_listed(storage: Storage, tmp_path: P
     os.utime(tmp_path / "uploads" / photo_id, (5.0, 5.0))
     assert [(file.name, file.modified_at) for file in storage.iter_uploads()] == [(photo_id, 5.0)]
     assert [file.name for file in storage.iter_parts()] == [temporary.name]
+    assert [file.name for file in storage.iter_local_parts()] == [temporary.name]
+    shared = DiskStorage(tmp_path / "uploads", tmp_path / "results", marks_runs=True)
+    assert list(shared.iter_local_parts()) == []  # other hosts' locks need not show here
     storage.publish(temporary, f"{attempt}.tif")
     assert [file.name for file in storage.iter_results()] == [f"{attempt}.tif"]
     assert storage.remove_result(f"{attempt}.tif")

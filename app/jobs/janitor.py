@@ -83,11 +83,12 @@ class Janitor(PeriodicThread):
     def tick(self, now: float, monotonic: float) -> Sweep:
         """A pass of the loop: `sweep`, unless the wall clock jumped against the monotonic one since the last pass.
 
-        The first one also takes what a process that was killed had begun to write, however young it is.
+        The first one also takes what a process of this host that was killed had begun to write, however young it is.
         """
         last, self._last = self._last, (now, monotonic)
         if last is None:
-            self._remove_all([file for file in self._storage.iter_parts() if file.modified_at < now - PART_SECONDS])
+            parts = self._storage.iter_local_parts()
+            self._remove_all([file for file in parts if file.modified_at < now - PART_SECONDS])
         if last is not None and abs((now - last[0]) - (monotonic - last[1])) > CLOCK_JUMP_SECONDS:
             log.warning("the system clock jumped; the janitor waits one pass")
             return Sweep(skipped=True)

@@ -210,6 +210,10 @@ class DiskStorage:
         """See `Storage`."""
         return self._folders.iter_parts()
 
+    def iter_local_parts(self) -> Iterator[FoundFile]:
+        """See `Storage`: none of folders that other hosts write to, whose locks a file system need not show here."""
+        return iter(()) if self._marks_runs else self._folders.iter_parts()
+
     def remove_found(self, file: FoundFile) -> bool:
         """See `Storage`. The name tells the folder."""
         for folder, pattern in (

@@ -270,6 +270,10 @@ class Storage(Protocol):
         """Unfinished uploads and results, and what was shared."""
         ...
 
+    def iter_local_parts(self) -> Iterator[FoundFile]:
+        """Those that only this host can be writing, so that no lock is overlooked."""
+        ...
+
     def remove_found(self, file: FoundFile) -> bool:
         """Remove a file that one of the four lists named; False when it is gone, or is a part that has a writer."""
         ...

@@ -239,6 +239,10 @@ class S3Storage:
             if _MULTIPART_PATTERN.fullmatch(name):
                 yield FoundFile(name, begun.modified_at)
 
+    def iter_local_parts(self) -> Iterator[FoundFile]:
+        """See `Storage`: nothing of the bucket, where others' uploads in parts and shared pictures are in use."""
+        return self._folders.iter_parts()
+
     def remove_found(self, file: FoundFile) -> bool:
         """See `Storage`. The name tells the place."""
         if ID_PATTERN.fullmatch(file.name):
