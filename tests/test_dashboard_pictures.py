@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Page, Route, WebSocketRoute, expect
 
 from app.main import STATIC_FOLDER
 from tests import browser as browsing
@@ -61,6 +62,13 @@ def as_if_at_work(route: Route) -> None:
     route.fulfill(json=found)
 
 
+def hold(socket: WebSocketRoute, words: list[Callable[[], None]]) -> None:
+    """Keep what the service says to the page until it is called."""
+    service = socket.connect_to_server()
+    service.on_message(lambda word: words.append(lambda: socket.send(word)))
+    service.on_close(lambda code, reason: words.append(lambda: socket.close(code=code, reason=reason)))
+
+
 def shown_width(page: Page) -> int:
     return int(page.locator(SHOWN).evaluate("image => image.naturalWidth"))
 
@@ -69,9 +77,14 @@ def test_an_original_that_comes_after_its_result_is_not_shown(browser: Browser, 
     restore_elsewhere(faced)
     with visit(browser, faced.address) as seen:
         held: list[Route] = []
+        words: list[Callable[[], None]] = []  # of the service, that the job has ended
         seen.page.route("**/api/v1/jobs?*", as_if_at_work)
+        seen.page.route_web_socket(re.compile(r"/api/v1/jobs/[0-9a-f]{32}/status$"), lambda socket: hold(socket, words))
         seen.page.route("**/original?preview=true*", lambda route: held.append(route))
-        page = seen.open()
+        with seen.page.expect_request("**/original?preview=true*"):
+            page = seen.open()
+        for say in words:
+            say()
         expect(page.locator(".card[data-status=completed]")).to_have_count(1)
         expect(page.locator(SHOWN)).to_have_count(1)
         assert shown_width(page) == RESULT_WIDTH
