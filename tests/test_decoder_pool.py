@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 import threading
@@ -12,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from app.errors import Unavailable
-from app.images import DecoderPool, ImageLimits, decoder_pool
+from app.images import DecoderPool, ImageLimits, decoder, decoder_pool
+from app.images.child_process import ChildProcess
 from app.images.decoder import Decoder
 from tests import picture_factory as make
 from tests.harness import until
@@ -128,3 +131,22 @@ def test_a_child_that_died_at_rest_is_replaced_and_a_closed_pool_says_so(pool: D
         pool.read_header(photo)
     assert caught.value.code == "shutting_down"
     assert pool.child_pids == []
+
+
+def test_a_child_that_cannot_be_made_is_told_and_the_next_one_is(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that lacks descriptors for a while costs no decoder its place, and nobody waits for ever."""
+    make_child, failures = decoder.ChildProcess, [1]
+
+    def exhausted(limits: ImageLimits, folder: Path | None) -> ChildProcess:
+        if failures:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return make_child(limits, folder)
+
+    monkeypatch.setattr(decoder, "ChildProcess", exhausted)
+    pool = DecoderPool(ImageLimits())
+    with ThreadPoolExecutor(1) as threads, contextlib.closing(pool):
+        with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):  # the future's own TimeoutError is one too
+            threads.submit(pool.read_header, photo).result(30)
+        failures.clear()
+        assert threads.submit(pool.read_header, photo).result(60).width == make.WIDTH
+        assert len(pool.child_pids) == 1

@@ -148,8 +148,11 @@ class DecoderPool:
             threading.Thread(target=self._start, args=(self._cold.pop(),), name="decoder-start", daemon=True).start()
 
     def _start(self, decoder: Decoder) -> None:
-        with contextlib.suppress(RestoreError):  # whoever asks it first tries again, and is told
-            decoder.start()
-        with self._changed:
-            self._starting = False
-        self._give_back(decoder)
+        try:
+            # Whoever asks it first tries again, and is told; OSError: no descriptors, memory or processes are left.
+            with contextlib.suppress(RestoreError, OSError):
+                decoder.start()
+        finally:
+            with self._changed:
+                self._starting = False
+            self._give_back(decoder)
