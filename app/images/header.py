@@ -20,6 +20,7 @@ from app.images import riff_chunks
 from app.images.address_space import lacks_memory
 from app.images.bmp_header import read_masked, without_masks
 from app.images.container import Container, inspect
+from app.images.isobmff import BoxFile
 from app.images.jpeg_segments import JpegFile, Scans
 from app.images.orientation import photo_orientation, stands_on_its_side, webp_orientation
 from app.images.png_chunks import MAX_PROFILE_BYTES
@@ -97,10 +98,21 @@ def read_header(path: Path, limits: ImageLimits) -> Header:
 def _picture_header(file: BinaryIO, limits: ImageLimits) -> Header:
     with open_picture(file, limits, whole=False) as photo:
         name = format_name(photo.image)
-        width, height = photo.image.size
+        width, height = _shown_size(photo)
         if stands_on_its_side(photo_orientation(photo.image, photo.container)):
             width, height = height, width
         return Header(name, MIME_TYPES[name], width, height)
+
+
+def _shown_size(photo: OpenedPhoto) -> tuple[int, int]:
+    part = shown_part(photo)
+    return (part[1].stop - part[1].start, part[0].stop - part[0].start) if part else photo.image.size
+
+
+def shown_part(photo: OpenedPhoto) -> tuple[slice, slice] | None:
+    """The rows and columns of an AVIF that are shown; None for all. Of a HEIC the plugin gives no others."""
+    parts = photo.container.parts
+    return parts.shown(*photo.image.size) if photo.image.format == "AVIF" and isinstance(parts, BoxFile) else None
 
 
 def _webp_header(file: BinaryIO, limits: ImageLimits) -> Header:

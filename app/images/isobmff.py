@@ -1,14 +1,15 @@
 """The boxes of AVIF and HEIF files (ISO/IEC 14496-12 and 23008-12), read only as far as the plugins keep them silent.
 
-That is: what the numbers of the main picture mean, how deep they are, whether a box turns it, which maps lie beside it,
-and whether its data is all there. The entries that are looked at are bounded all together, since tables within tables
-multiply; what cannot be understood counts as not said.
+That is: what the numbers of the main picture mean, how deep they are, which part of it is shown, whether a box turns
+it, which maps lie beside it, and whether its data is all there. The entries that are looked at are bounded all
+together, since tables within tables multiply; what cannot be understood counts as not said.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fractions
 import itertools
 import mmap
 import struct
@@ -24,6 +25,7 @@ _CONTAINERS = {b"meta": 4, b"iprp": 0, b"ipco": 0}
 _GAIN_MAP_ITEM = b"tmap"
 _EXIF_ITEM, _NO_ITEM = b"Exif", b"free"  # the latter is a type that no reader knows, so it passes the item over
 _TURNS = (b"irot", b"imir")
+_HIGH_BIT_DEPTH, _TWELVE_BITS = 0x40, 0x20  # in the third byte of `av1C`
 _GAIN_MAP = b"hdrgainmap"
 _DEPTH_MAPS = (b"urn:mpeg:hevc:2015:auxid:2", b"urn:mpeg:mpegb:cicp:systems:auxiliary:depth")
 
@@ -34,6 +36,18 @@ class Box(NamedTuple):
     name: bytes
     start: int
     end: int
+
+
+class CleanAperture(NamedTuple):
+    """The part of a picture that is shown (`clap`): its size, and how far its middle lies from that of the picture.
+
+    Each is a numerator and its denominator, in pixels.
+    """
+
+    width: tuple[int, int]
+    height: tuple[int, int]
+    right: tuple[int, int]
+    down: tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +64,7 @@ class BoxFile:
         is_turned: a box says how the main picture is turned or mirrored, if only that it is not.
         exif_types: where in the file the types of its EXIF items stand.
         without_exif: copies of the file shall have no EXIF.
+        aperture: which part of the main picture is shown, or None for all of it.
     """
 
     code_points: tuple[int, int] | None = None
@@ -61,6 +76,19 @@ class BoxFile:
     is_turned: bool = False
     exif_types: tuple[int, ...] = ()
     without_exif: bool = False
+    aperture: CleanAperture | None = None
+
+    def shown(self, width: int, height: int) -> tuple[slice, slice]:
+        """The rows and columns that are shown of a picture of this size, as it is stored; all where nothing says it.
+
+        An aperture that does not end at whole pixels within the picture counts as not said, as in libavif.
+        """
+        whole = slice(0, height), slice(0, width)
+        if self.aperture is None:
+            return whole
+        rows = _span(self.aperture.height, self.aperture.down, height)
+        columns = _span(self.aperture.width, self.aperture.right, width)
+        return whole if rows is None or columns is None else (rows, columns)
 
     def bare(self) -> BoxFile | None:
         """The same file, of which copies have no EXIF; None where it has none, or copies lack it already."""
@@ -115,6 +143,17 @@ def boxes(data: Data, start: int, end: int) -> Iterator[Box]:
         start += size
 
 
+def _span(size: tuple[int, int], offset: tuple[int, int], whole: int) -> slice | None:
+    """The pixels of one side that an aperture leaves, or None where it makes no sense."""
+    if not size[1] or not offset[1]:
+        return None
+    length = fractions.Fraction(*size)
+    start = fractions.Fraction(*offset) + (whole - length) / 2
+    if length.denominator != 1 or start.denominator != 1 or length < 1 or start < 0 or start + length > whole:
+        return None
+    return slice(int(start), int(start + length))
+
+
 class _Reader:
     def __init__(self, data: Data) -> None:
         self._data = data
@@ -147,6 +186,7 @@ class _Reader:
         """What was read, for the main picture."""
         mine = self._properties_of(self._primary)
         is_turned = any(box.name in _TURNS for box in mine)
+        aperture = self._aperture(mine)
         if self._items.get(self._primary) == b"grid":  # what is not said of the whole is said of its tiles
             tiles = [to for kind, source, to in self._references if kind == b"dimg" and source == self._primary]
             mine += self._properties_of(tiles[0][0]) if tiles and tiles[0] else []
@@ -155,12 +195,13 @@ class _Reader:
         return BoxFile(
             self._code_points(mine),
             any(box.name == b"colr" and self._data[box.start : box.start + 4] in (b"prof", b"rICC") for box in mine),
-            next((self._data[box.start + 5] for box in mine if box.name == b"pixi" and box.end - box.start > 5), 0),
+            self._bits(mine),
             _GAIN_MAP_ITEM in self._items.values() or any(_GAIN_MAP in text for text in maps),
             any(text.startswith(_DEPTH_MAPS) for text in maps),
             self._end,
             is_turned,
             tuple(self._exif_types),
+            aperture=aperture,
         )
 
     def _properties_of(self, item: int) -> list[Box]:
@@ -186,6 +227,23 @@ class _Reader:
             if box.name == b"colr" and self._data[box.start : box.start + 4] == b"nclx":
                 primaries, transfer = struct.unpack_from(">HH", self._data, box.start + 4)
                 return primaries, transfer
+        return None
+
+    def _bits(self, properties: list[Box]) -> int:
+        """Bits a channel: older writers leave `pixi` out, and then the settings of the AV1 decoder say it."""
+        for box in properties:
+            if box.name == b"pixi" and box.end - box.start > 5:
+                return self._data[box.start + 5]
+        settings = next((self._data[box.start + 2] for box in properties if box.name == b"av1C"), None)
+        if settings is None:
+            return 0
+        return 8 if not settings & _HIGH_BIT_DEPTH else 12 if settings & _TWELVE_BITS else 10
+
+    def _aperture(self, properties: list[Box]) -> CleanAperture | None:
+        for box in properties:
+            if box.name == b"clap":
+                numbers = struct.unpack_from(">IIIIiIiI", self._data, box.start)
+                return CleanAperture(numbers[:2], numbers[2:4], numbers[4:6], numbers[6:])
         return None
 
     def _primary_item(self, box: Box) -> None:

@@ -26,7 +26,7 @@ from app.images.decode.deep import deep_channels, heic_channels
 from app.images.decode.loading import complete_deep, load_pixels
 from app.images.decode.missing import Missing
 from app.images.decode.tiff import read_channels
-from app.images.header import ImageLimits, OpenedPhoto, format_name, open_pages, open_picture
+from app.images.header import ImageLimits, OpenedPhoto, format_name, open_pages, open_picture, shown_part
 from app.images.icc_writing import adobe_rgb_profile
 from app.images.isobmff import BoxFile
 from app.images.metadata import collecting
@@ -128,7 +128,18 @@ def _load_channels(photo: OpenedPhoto, options: DecodeOptions) -> tuple[Image.Im
         channels = plain_channels(loaded.image)
     if loaded.missing is not None and format_name(photo.image) != "JPEG":
         _grey_out(channels, loaded.missing)
+    channels = _shown(channels, photo)
     return loaded.image, dataclasses.replace(channels, notes=loaded.notes + channels.notes)
+
+
+def _shown(channels: Channels, photo: OpenedPhoto) -> Channels:
+    """The part of the channels that the file says is shown."""
+    part = shown_part(photo)
+    if part is None or channels.colour.shape[:2] != (photo.image.height, photo.image.width):
+        return channels
+    colour_part: Any = np.ascontiguousarray(channels.colour[part])
+    alpha: Any = None if channels.alpha is None else np.ascontiguousarray(channels.alpha[part])
+    return dataclasses.replace(channels, colour=colour_part, alpha=alpha)
 
 
 def _load_masked(file: BinaryIO, masked: MaskedBmp, options: DecodeOptions) -> Channels:
