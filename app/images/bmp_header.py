@@ -1,4 +1,4 @@
-"""The header of a BMP file: kinds that cannot be read are named, and its masks of colours are read."""
+"""The header of a BMP file: kinds that cannot be read are named; its masks of colours and its profile are read."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from app.errors import Unprocessable
 _FILE_HEADER_BYTES, _MASKS_AT = 14, 54
 _OLDEST_BYTES, _WITH_ALPHA_MASK_BYTES = 12, 56
 _PLAIN, _BITFIELDS, _ALPHA_BITFIELDS = 0, 3, 6
-_READ = {_PLAIN, 1, 2, _BITFIELDS, _ALPHA_BITFIELDS}  # 1 and 2: run lengths of 8 and 4 bits
+_RUN_LENGTHS = {1: 8, 2: 4}  # methods, and the bits of the indexes that they repeat
+_READ = {_PLAIN, *_RUN_LENGTHS, _BITFIELDS, _ALPHA_BITFIELDS}
 _NAMES = {4: "JPEG", 5: "PNG", 11: "CMYK", 12: "CMYK run lengths", 13: "CMYK run lengths"}
 _DEPTHS = (1, 4, 8, 16, 24, 32)
 _MASKED_DEPTHS = (16, 32)
+_WITH_PROFILE_BYTES, _COLOUR_SPACE_AT, _PROFILE_AT = 124, 70, 126  # a header of version 5, and places in the file
+_EMBEDDED = b"DEBM"  # a linked profile, which names a file, is never looked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +62,36 @@ def read_masked(file: BinaryIO) -> MaskedBmp | None:
     return MaskedBmp(width, abs(height), bits, height < 0, start, (red, green, blue, alpha))
 
 
+def has_run_lengths(file: BinaryIO) -> bool:
+    """Whether the pixels of a BMP are compressed as run lengths."""
+    file.seek(0)
+    head = file.read(_MASKS_AT).ljust(_MASKS_AT, b"\0")
+    size, bits, compression = struct.unpack_from("<I10xHI", head, _FILE_HEADER_BYTES)
+    return size > _OLDEST_BYTES and _RUN_LENGTHS.get(compression) == bits
+
+
 def without_masks(file: BinaryIO) -> BinaryIO:
     """The header alone, saying that there are no masks: Pillow reads size and resolution from it, and no pixel."""
     file.seek(0)
     head = bytearray(file.read(_FILE_HEADER_BYTES + 124))
     struct.pack_into("<I", head, _FILE_HEADER_BYTES + 16, _PLAIN)
     return io.BytesIO(bytes(head))
+
+
+def embedded_profile(file: BinaryIO, most_bytes: int) -> bytes | None:
+    """The ICC profile that a BMP of version 5 holds; None for one without it.
+
+    Nothing where it is not whole, or larger than `most_bytes`.
+    """
+    file.seek(0)
+    head = file.read(_FILE_HEADER_BYTES + _WITH_PROFILE_BYTES)
+    if len(head) < _FILE_HEADER_BYTES + _WITH_PROFILE_BYTES:
+        return None
+    if struct.unpack_from("<I", head, 14)[0] < _WITH_PROFILE_BYTES or head[_COLOUR_SPACE_AT:][:4] != _EMBEDDED:
+        return None
+    start, size = struct.unpack_from("<II", head, _PROFILE_AT)
+    if size > most_bytes:
+        return b""
+    file.seek(_FILE_HEADER_BYTES + start)
+    profile = file.read(size)
+    return profile if len(profile) == size else b""

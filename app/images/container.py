@@ -13,10 +13,11 @@ from typing import BinaryIO
 
 from app.errors import Unprocessable
 from app.images import isobmff, jpeg_segments, png_chunks, riff_chunks
+from app.images.bmp_header import embedded_profile
 from app.images.colour_encoding import ColourEncoding, from_code_points
 from app.images.isobmff import BoxFile
 from app.images.jpeg_segments import JpegFile
-from app.images.png_chunks import PngFile
+from app.images.png_chunks import MAX_PROFILE_BYTES, PROFILE_LEFT_OUT, PngFile
 from app.images.riff_chunks import WebpFile
 from app.notices import NoticeKind, say
 
@@ -106,7 +107,8 @@ def inspect(file: BinaryIO, name: str, *, max_scans: int, whole: bool) -> Contai
         return _inspect_webp(data, file)
     if name in ("AVIF", "HEIF"):
         return _inspect_boxes(data, file)
-    return Container(data, file)
+    notes = (PROFILE_LEFT_OUT,) if embedded_profile(file, MAX_PROFILE_BYTES) == b"" else ()
+    return Container(data, file, notes=notes)
 
 
 def _inspect_png(data: mmap.mmap, file: BinaryIO, *, whole: bool) -> Container:

@@ -18,7 +18,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from app.errors import RestoreError, TooLarge, Unprocessable
 from app.images import riff_chunks
 from app.images.address_space import lacks_memory
-from app.images.bmp_header import read_masked, without_masks
+from app.images.bmp_header import embedded_profile, read_masked, without_masks
 from app.images.container import Container, inspect
 from app.images.isobmff import BoxFile
 from app.images.jpeg_segments import JpegFile, Scans
@@ -249,6 +249,7 @@ def open_plugin(file: BinaryIO, name: str) -> Image.Image:
     quiet_pillow()
     if name == "HEIF":
         _register_heif()
+    profile = embedded_profile(file, MAX_PROFILE_BYTES) if name == "BMP" else None
     if name == "BMP" and read_masked(file) is not None:
         file = without_masks(file)
     Image.MAX_IMAGE_PIXELS = None
@@ -258,6 +259,8 @@ def open_plugin(file: BinaryIO, name: str) -> Image.Image:
         image = Image.open(file, formats=(name,))
     except UnidentifiedImageError:
         raise undecodable(name) from None
+    if profile:
+        image.info["icc_profile"] = profile
     steps = _STEPS_OF_RAW_MODE.get(str(image.tile[0].args)) if name == "PNG" and image.tile else None
     if steps and isinstance(image.info.get("transparency"), int):
         image.info["transparency"] *= steps

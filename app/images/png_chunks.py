@@ -47,7 +47,7 @@ _GAMMA_UNIT = 100_000
 _SRGB_GAMMA = 1 / 2.2
 _SAME_GAMMA = 0.05  # what readers take for the same: libpng's own threshold
 _GAMMA_RANGE = (0.1, 10.0)
-_PROFILE_LEFT_OUT = say(
+PROFILE_LEFT_OUT = say(
     NoticeKind.PROFILE_BROKEN, "The photo's colour profile is broken or too large, and was left out."
 )
 _MANY_LEFT_OUT = say(
@@ -249,7 +249,7 @@ class _Judge:
             if _inflated_size(body.partition(b"\0")[2], MAX_PROFILE_BYTES):
                 return True
             del self._colour[chunk.name]
-            return self._refuse(_PROFILE_LEFT_OUT)
+            return self._refuse(PROFILE_LEFT_OUT)
         expected = _TRANSPARENCY_LENGTHS.get(self._kind) if chunk.name == b"tRNS" else _LENGTHS[chunk.name]
         if expected is not None and len(body) < expected:
             del self._colour[chunk.name]

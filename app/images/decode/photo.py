@@ -16,11 +16,12 @@ from PIL import Image
 
 from app.images import alpha as alpha_channel
 from app.images import colour, colour_encoding
-from app.images.bmp_header import MaskedBmp, read_masked
+from app.images.bmp_header import MaskedBmp, has_run_lengths, read_masked
 from app.images.colour_encoding import ColourEncoding
 from app.images.container import frames_note, pictures_note
 from app.images.decode import cut_bmp
 from app.images.decode.bmp import masked_channels
+from app.images.decode.bmp_run_lengths import run_length_channels
 from app.images.decode.channels import DEPTH_LOST, Channels, guard, plain_channels, turn
 from app.images.decode.deep import deep_channels, heic_channels
 from app.images.decode.loading import complete_deep, load_pixels
@@ -111,6 +112,8 @@ def _load_channels(photo: OpenedPhoto, options: DecodeOptions) -> tuple[Image.Im
     masked = read_masked(photo.container.file) if photo.image.format == "BMP" else None
     if masked is not None:
         return photo.image, _load_masked(photo.container.file, masked, options)
+    if photo.image.format == "BMP" and has_run_lengths(photo.container.file):
+        return photo.image, _load_run_lengths(photo.container.file, options)
     if options.shrink_to is not None:
         photo.image.draft(None, (options.shrink_to, options.shrink_to))
     parts = photo.container.parts
@@ -152,6 +155,17 @@ def _load_masked(file: BinaryIO, masked: MaskedBmp, options: DecodeOptions) -> C
     channels = masked_channels(io.BytesIO(completed.data), masked)
     _grey_out(channels, completed.missing)
     return dataclasses.replace(channels, notes=(*channels.notes, completed.missing.note()))
+
+
+def _load_run_lengths(file: BinaryIO, options: DecodeOptions) -> Channels:
+    """The pixels of a BMP of run lengths; of a cut-off one, where that may be, those that are there."""
+    channels, missing = run_length_channels(file)
+    if missing is None:
+        return channels
+    if not options.keep_partial:
+        raise missing.refusal()
+    _grey_out(channels, missing)
+    return dataclasses.replace(channels, notes=(missing.note(),))
 
 
 def _size(channels: Channels) -> tuple[int, int]:
