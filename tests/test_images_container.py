@@ -21,6 +21,7 @@ from app.images.decode.channels import turn
 from app.images.jpeg_segments import inspect
 from app.images.metadata import exif, exif_writing
 from tests import picture_factory as make
+from tests.test_images_colour import seen, through
 from tests.timing import allowed
 
 LIMITS = ImageLimits()
@@ -147,6 +148,22 @@ def test_what_a_plugin_stumbles_over_is_left_out(tmp_path: Path) -> None:
     for data in (*jpegs, png(make.chunk(b"tEXt", b"transparency\0none"))):
         picture = decoded(tmp_path, data)
         assert np.abs(picture.rgb.astype(int) - make.photo()).mean() < 4
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        segment(0xE0, b"JFIF"),
+        segment(0xE2, b"MPF\0MM\0*\0\0\0\x08" + struct.pack(">HHHII", 1, 0xB001, 4, 1, 5) + bytes(4)),
+        segment(0xED, b"Photoshop 3.0\x008BIM\x04\x04"),  # resources that go on in the next segment, cut here
+        segment(0xEE, b"Adobe"),
+    ],
+)
+def test_a_broken_part_beside_the_pixels_does_not_cost_the_colours(part: bytes, tmp_path: Path) -> None:
+    vivid = make.vivid()
+    data = make.saved(Image.fromarray(vivid), "JPEG", quality=100, subsampling=0, icc_profile=make.display_p3())
+    picture = decoded(tmp_path, with_segments(data, part))
+    assert np.abs(seen(picture) - through(vivid, make.display_p3())).mean() < 1.5
 
 
 def test_pieces_of_a_profile_are_counted(tmp_path: Path) -> None:

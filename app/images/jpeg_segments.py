@@ -37,6 +37,7 @@ _MAX_KEPT_TABLES = 64  # of a kind, the last ones: each stands in for an earlier
 _MAX_KEPT_OF_A_KIND = {_APP0: 2, _APP1: 40, _APP2: 256, _APP13: 20, _APP14: 1, _COMMENT: 4}
 _PROFILE_INCOMPLETE = say(NoticeKind.PROFILE_INCOMPLETE, "The photo's colour profile is incomplete and was left out.")
 _PROFILE = b"ICC_PROFILE\0"
+_ADOBE_BYTES = 12
 _MULTI_PICTURE = b"MPF\0"
 _ENTRIES_TAG, _ENTRY_BYTES = 0xB002, 16
 _MAX_PICTURES = 32
@@ -114,10 +115,17 @@ class JpegFile:
         return b"\xff\xd8" + head + data[self.kept[-1].start :]
 
     def bare(self, data: Data) -> bytes:
-        """A JPEG without anything but what its pixels need."""
-        needed = [s for s in self.kept if s.marker in _TABLES or s.marker in _FRAMES or s.marker == _APP14]
+        """A JPEG without anything but what its pixels and their colours need."""
+        needed = [s for s in self.kept if s.marker in _TABLES or s.marker in _FRAMES or _tells_colours(data, s)]
         head = b"".join(data[segment.start : segment.end] for segment in needed)
         return b"\xff\xd8" + head + data[self.kept[-1].start :]
+
+
+def _tells_colours(data: Data, segment: Segment) -> bool:
+    """Whether a segment is a piece of the profile, or Adobe's mark, and as long as every reader takes it to be."""
+    if segment.marker == _APP14:
+        return segment.end - segment.start - 4 >= _ADOBE_BYTES
+    return segment.marker == _APP2 and data[segment.start + 4 : segment.start + 16] == _PROFILE
 
 
 def segments(data: Data, position: int = 2) -> Iterator[Segment]:
