@@ -67,7 +67,7 @@ def has_run_lengths(file: BinaryIO) -> bool:
     file.seek(0)
     head = file.read(_MASKS_AT).ljust(_MASKS_AT, b"\0")
     size, bits, compression = struct.unpack_from("<I10xHI", head, _FILE_HEADER_BYTES)
-    return size > _OLDEST_BYTES and _RUN_LENGTHS.get(compression) == bits
+    return bool(size > _OLDEST_BYTES and _RUN_LENGTHS.get(compression) == bits)
 
 
 def without_masks(file: BinaryIO) -> BinaryIO:
