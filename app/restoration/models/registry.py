@@ -109,7 +109,12 @@ class ModelRegistry:
             return self._judge(path)
         with self._lock:
             if state not in self._load_errors:
-                found = self._judge(path)
+                try:
+                    found = self._judge(path)
+                except OSError as error:
+                    if is_exhaustion(error):
+                        raise
+                    return _not_opened(file, error)  # not remembered: the rights of a folder may change, too
                 if found is not None and found.code == _TRY_AGAIN:
                     return found
                 self._load_errors[state] = found
@@ -315,6 +320,15 @@ def load_module(state: Mapping[str, Tensor], file: str) -> tuple[Any, Facts]:
         raise _unreadable(file)
     module = descriptor.model.float().eval()
     return module, compact_facts(module) if kind == "Compact" else esrgan_facts(module, descriptor.scale)
+
+
+def _not_opened(file: str, error: OSError) -> Unavailable:
+    """The file is there, and the system does not let this process read it: one such file costs no other its place."""
+    log.warning("cannot open %s: %s", file, error.strerror)
+    return Unavailable(
+        "weights_unreadable",
+        f"{file} cannot be read ({error.strerror}); let the user that runs the service read it, or remove it.",
+    )
 
 
 def _unreadable(file: str) -> Unavailable:
