@@ -123,7 +123,7 @@ def work_of(machine: Machine, width: int, height: int, options: RestoreOptions, 
         faces: how many are restored; a fraction where it is a guess.
     """
     quality = options.quality or machine.default_quality
-    is_best = options.model is None and options.quality == Quality.BEST
+    is_best = options.model is None and quality == Quality.BEST
     return work_done(
         machine,
         width,

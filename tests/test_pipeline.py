@@ -119,6 +119,18 @@ def test_the_default_quality_is_a_setting(random_weights: Path) -> None:
     assert restorer.setup.choose(RestoreOptions())[0].name == "RealESRGAN_x4plus"
 
 
+def test_best_by_default_is_the_best_that_is_asked_for(random_weights: Path) -> None:
+    name = "realesr-general-x4v3"
+    restorer = Restorer(random_weights, device="cpu", precision="bf16", default_quality="best", allow_unverified=True)
+    for options, precision, ensemble in (
+        (RestoreOptions(), "fp32", True),
+        (RestoreOptions(quality="fast"), "bf16", False),
+        (RestoreOptions(model=name), "bf16", False),
+    ):
+        params = restorer.restore(photo(8, 8), options, go_on).params
+        assert (params["precision"], params["ensemble"]) == (precision, ensemble), options
+
+
 def test_denoise_on_a_model_without_it_is_said(random_weights: Path) -> None:
     restorer = Restorer(random_weights, device="cpu", allow_unverified=True)
     options = RestoreOptions(model="realesr-animevideov3", denoise=0.5, face_enhance=False)

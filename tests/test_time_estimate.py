@@ -125,6 +125,14 @@ def test_a_model_that_is_named_counts_and_not_the_quality() -> None:
     assert seconds(named) == pytest.approx(seconds(RestoreOptions(face_enhance=False, quality="balanced")))
 
 
+def test_best_by_default_is_the_work_of_best() -> None:
+    machine = machine_of({**DESCRIBED, "default_quality": "best"})
+    asked = work_of(machine, 400, 300, RestoreOptions(face_enhance=False, quality="best"))
+    assert work_of(machine, 400, 300, PLAIN) == asked
+    named = work_of(machine, 400, 300, RestoreOptions(face_enhance=False, model="large"))
+    assert asked != named
+
+
 def test_the_model_s_own_runs_come_first_the_newest_of_them_and_then_its_like() -> None:
     def ran(model: str, took: float) -> Sample:
         cost = MACHINE.models[model]

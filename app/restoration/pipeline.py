@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from app.errors import Cancelled, Unavailable
 from app.images import Box, Overview, PatchWindow, Picture
 from app.notices import Notice, NoticeKind, notice
-from app.options import Quality, RestoreOptions, output_size
+from app.options import RestoreOptions, output_size
 from app.restoration import patches
 from app.restoration.device import profile_of
 from app.restoration.engine import Engine, Tiling
@@ -165,7 +165,7 @@ class Restorer:
         setup = self.setup
         row, stand_in = setup.choose(options)
         on_progress(0.0, Stage.LOADING)
-        is_best = options.model is None and options.quality == Quality.BEST
+        is_best = setup.is_best(options)
         denoise, ignored = setup.denoise_of(row, options)
         precision = "fp32" if is_best else setup.precision.value
         network = setup.registry.load(row, denoise, setup.device.value, precision)

@@ -117,10 +117,17 @@ class Setup:
             files += self.face_models.files(options.face_model, parse=self.parses_faces(options))
         return files
 
+    def quality_of(self, options: RestoreOptions) -> str | None:
+        """The quality that these options mean: the default one where they name neither quality nor model."""
+        return options.quality or (self.default_quality if options.model is None else None)
+
     def parses_faces(self, options: RestoreOptions) -> bool:
         """Whether restored faces get a segmentation mask: that costs more than restoring them, so not for `fast`."""
-        quality = options.quality or (self.default_quality if options.model is None else None)
-        return quality != Quality.FAST
+        return self.quality_of(options) != Quality.FAST
+
+    def is_best(self, options: RestoreOptions) -> bool:
+        """Whether the photo gets full precision and the eight views: quality best, asked for or by default."""
+        return options.model is None and self.quality_of(options) == Quality.BEST
 
     def denoise_of(self, row: ModelRow, options: RestoreOptions) -> tuple[float | None, tuple[Notice, ...]]:
         """The denoise strength that the model can follow, and the warning when it cannot follow the asked one."""
