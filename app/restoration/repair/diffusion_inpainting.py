@@ -50,6 +50,16 @@ def harmonic_fill(picture: Plane, hole: Mask) -> Plane:
     return _relaxed(np.ascontiguousarray(picture, dtype=np.float32), hole.astype(np.uint8), 0)
 
 
+def carried_on(picture: Plane, hole: Mask, unseen: Mask) -> Plane:
+    """A picture, (H, W, C) float32, with what is seen carried on, harmonically, over what is not, (H, W) bool.
+
+    Under transparency mostly black is kept; a fill at its border would darken. In the hole nothing changes.
+    """
+    if not unseen.any():
+        return picture
+    return np.where((unseen & ~hole)[:, :, None], harmonic_fill(picture, hole | unseen), picture)
+
+
 def _relaxed(picture: Plane, hole: NDArray[np.uint8], depth: int) -> Plane:
     """One size of the pyramid, (H, W, C) and (H, W) of 0 and 1, begun with what the halved size says."""
     filled = picture.copy()

@@ -22,7 +22,7 @@ from app.errors import Cancelled, OutOfMemory
 from app.images import Pixels
 from app.restoration.device_errors import is_out_of_memory
 from app.restoration.repair.detection import NO_ROOM
-from app.restoration.repair.diffusion_inpainting import Mask, Plane, diffusion_fill
+from app.restoration.repair.diffusion_inpainting import Mask, Plane, carried_on, diffusion_fill
 from app.restoration.repair.grain import grain_for
 from app.restoration.repair.inpainting_network import MULTIPLE, FillCorrection
 from app.restoration.repair.windows import Window, windows_of
@@ -38,6 +38,7 @@ def fill(
     network: FillCorrection | None = None,
     on_fraction: OnFraction = lambda fraction: True,
     *,
+    hidden: Mask | None = None,
     with_grain: bool = True,
 ) -> Pixels:
     """A new picture with the masked pixels filled; outside the mask not one bit changes.
@@ -47,6 +48,7 @@ def fill(
         mask: (H, W), what is to be filled.
         network: corrects wide holes; None: diffusion fills them too.
         on_fraction: told the fraction done after every window.
+        hidden: (H, W), what nobody sees (fully transparent), so that no fill is made of it; None: nothing.
         with_grain: False leaves the fill smooth, which is how fills are compared by figures.
 
     Returns:
@@ -56,27 +58,31 @@ def fill(
         Cancelled: `on_fraction` said stop.
     """
     filled, open_holes = rgb.copy(), mask.copy()
+    unseen = np.broadcast_to(np.False_, mask.shape) if hidden is None else hidden
     windows = list(windows_of(mask))
     passes = 1.0 if not with_grain else _FILLING_SHARE
-    for number, (inner, outer) in enumerate(_from_the_rim(windows, open_holes)):
-        _write(filled, inner, outer, mask, _smooth(filled[outer], open_holes[outer], network))
+    for number, (inner, outer) in enumerate(_from_the_rim(windows, open_holes, unseen)):
+        plane = _plane(filled[outer], open_holes[outer], unseen[outer])
+        _write(filled, inner, outer, mask, _smooth(plane, open_holes[outer], network))
         open_holes[inner] = False
         _go_on(on_fraction, passes * (number + 1) / len(windows))
     smooth = filled.copy() if with_grain else filled
     for number, (inner, outer) in enumerate(windows if with_grain else ()):
-        plane = _plane(smooth[outer])
-        grain = grain_for(plane, mask[outer], (outer[0].start, outer[1].start))
+        plane = _plane(smooth[outer], np.broadcast_to(np.False_, mask[outer].shape), unseen[outer])
+        grain = grain_for(plane, mask[outer] | unseen[outer], (outer[0].start, outer[1].start))
         _write(filled, inner, outer, mask, plane + grain)
         _go_on(on_fraction, passes + (1.0 - passes) * (number + 1) / len(windows))
     return filled
 
 
-def _from_the_rim(windows: Sequence[tuple[Window, Window]], open_holes: Mask) -> Iterator[tuple[Window, Window]]:
-    """The windows, those that are all hole last; what whoever takes them has filled is no hole any more."""
+def _from_the_rim(
+    windows: Sequence[tuple[Window, Window]], open_holes: Mask, unseen: Mask
+) -> Iterator[tuple[Window, Window]]:
+    """The windows, those that show nothing last; what whoever takes them has filled is no hole any more."""
     waiting, put_off = deque(windows), 0
     while waiting:
         window = waiting.popleft()
-        if open_holes[window[1]].all() and put_off < len(waiting):
+        if (open_holes[window[1]] | unseen[window[1]]).all() and put_off < len(waiting):
             waiting.append(window)
             put_off += 1
             continue
@@ -105,9 +111,9 @@ def correct(network: FillCorrection, begun: Plane, hole: Mask) -> Plane:
     return pixels.mean(axis=2, keepdims=True) if begun.shape[2] == 1 else pixels
 
 
-def _smooth(pixels: Pixels, hole: Mask, network: FillCorrection | None) -> Plane:
-    """One window, (H, W, 3), without grain: (H, W, 3), or (H, W, 1) where it is grey."""
-    plane = diffusion_fill(_plane(pixels, hole), hole)
+def _smooth(begun: Plane, hole: Mask, network: FillCorrection | None) -> Plane:
+    """One window, (H, W, C), filled without grain."""
+    plane = diffusion_fill(begun, hole)
     wide = wide_part(hole)
     if network is None or not wide.any():
         return plane
@@ -122,12 +128,12 @@ def _smooth(pixels: Pixels, hole: Mask, network: FillCorrection | None) -> Plane
     return np.asarray(plane + share * (corrected - plane), dtype=np.float32)
 
 
-def _plane(pixels: Pixels, hole: Mask | None = None) -> Plane:
-    """(H, W, 3) uint8 or uint16 to float32 in [0, 1]; one channel where everything outside the hole is grey."""
-    known = pixels if hole is None else pixels[~hole]
+def _plane(pixels: Pixels, hole: Mask, unseen: Mask) -> Plane:
+    """(H, W, 3) uint8 or uint16 to float32 in [0, 1]; one channel where everything that is seen is grey."""
+    known = pixels[~(hole | unseen)]
     is_grey = bool((known[..., :1] == known[..., 1:]).all())
     chosen = pixels[:, :, :1] if is_grey else pixels
-    return chosen.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+    return carried_on(chosen.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max), hole, unseen)
 
 
 def _write(target: Pixels, inner: Window, outer: Window, mask: Mask, plane: Plane) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.images import Pixels
-from app.restoration.repair.diffusion_inpainting import Mask, harmonic_fill
+from app.restoration.repair.diffusion_inpainting import Mask, carried_on, harmonic_fill
 from app.restoration.repair.windows import windows_of
 
 REACH_PIXELS = 3  # how far from the mask a rim is looked for
@@ -23,12 +23,18 @@ SMALLEST_STEP = 0.04  # of the range, as a distance in RGB
 _NEAR_PIXELS = 2.0  # standard deviation of the mean of the damage nearby
 
 
-def with_halo(rgb: Pixels, mask: Mask) -> Mask:
-    """The mask, (H, W), and the rim of what it covers in the photo, (H, W, 3) uint8 or uint16; a new array."""
+def with_halo(rgb: Pixels, mask: Mask, hidden: Mask | None = None) -> Mask:
+    """The mask, (H, W), and the rim of what it covers in the photo, (H, W, 3) uint8 or uint16; a new array.
+
+    `hidden`, (H, W), is what nobody sees (fully transparent): no rim lies there, and none is judged by it.
+    """
     grown = mask.copy()
     for _, outer in windows_of(mask):
-        rim = _rim(rgb[outer].astype(np.float32) / np.float32(np.iinfo(rgb.dtype).max), mask[outer])
-        grown[outer] |= rim
+        picture = rgb[outer].astype(np.float32) / np.float32(np.iinfo(rgb.dtype).max)
+        if hidden is None:
+            grown[outer] |= _rim(picture, mask[outer])
+        else:
+            grown[outer] |= _rim(carried_on(picture, mask[outer], hidden[outer]), mask[outer]) & ~hidden[outer]
     return grown
 
 

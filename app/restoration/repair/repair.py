@@ -106,7 +106,11 @@ def repair_photo(
         damage = _marked(probability, picture, mode, detect)
     report = _report(damage, mode, is_own=mask is not None, knows_faces=detect is not None)
     if damage.mask.any():
-        rgb = fill(picture.rgb, damage.mask, networks.inpainting, lambda f: on_fraction(begun + f * (1.0 - begun)))
+
+        def tell(fraction: float) -> bool:
+            return on_fraction(begun + fraction * (1.0 - begun))
+
+        rgb = fill(picture.rgb, damage.mask, networks.inpainting, tell, hidden=_hidden(picture))
         picture = dataclasses.replace(picture, rgb=rgb, xmp=with_edit(picture.xmp, _spoken(damage.share)))
     return RepairedPhoto(picture, damage, report, time.monotonic() - started)
 
@@ -132,14 +136,18 @@ def _marked(probability: NDArray[np.uint8], picture: Picture, mode: Repair, dete
     faces = _boxes(picture, found)
     probability = without_features(probability, found)
     mask = make_mask(probability, THRESHOLDS[mode], faces, FACE_THRESHOLDS[mode])
-    return DamageLayer(probability, with_halo(picture.rgb, mask), faces)
+    return DamageLayer(probability, with_halo(picture.rgb, mask, _hidden(picture)), faces)
 
 
 def _seen_part(probability: NDArray[np.uint8], picture: Picture) -> NDArray[np.uint8]:
     """0 where the photo is fully transparent: what is hidden there is often black, which looks like a torn border."""
-    if picture.alpha is None:
-        return probability
-    return np.asarray(np.where(picture.alpha == 0, 0, probability), dtype=np.uint8)
+    hidden = _hidden(picture)
+    return probability if hidden is None else np.asarray(np.where(hidden, 0, probability), dtype=np.uint8)
+
+
+def _hidden(picture: Picture) -> Mask | None:
+    """Where the photo is fully transparent, (H, W); None for one that has no transparency."""
+    return None if picture.alpha is None else np.asarray(picture.alpha == 0, dtype=np.bool_)
 
 
 def _boxes(picture: Picture, faces: list[DetectedFace]) -> tuple[FaceBox, ...]:
