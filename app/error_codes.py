@@ -200,6 +200,7 @@ _TABLE = {
     "no_such_file": ErrorFacts(400, "IN does not exist"),
     "no_such_folder": ErrorFacts(400, "the folder does not exist"),
     "same_folder": ErrorFacts(400, "the report would be written into its own inputs"),
+    "unwritable_folder": ErrorFacts(400, "the report cannot be written to its folder"),
     "same_column": ErrorFacts(400, "two columns of a report are the same"),
     "needs_degrade": ErrorFacts(400, "the option goes with --degrade only"),
     "out_of_bounds": ErrorFacts(400, "an argument is out of bounds"),

@@ -24,14 +24,14 @@ from app.commands.bootstrap import ROOT
 from app.commands.configure import read_settings
 from app.commands.console import complain, console, say, work_bar
 from app.commands.dispatch import absolute_path, add_machine_options
-from app.errors import BadRequest, Conflict, NotFound, RestoreError
+from app.errors import BadRequest, Conflict, NotFound, RestoreError, file_error
 from app.evaluation import figures, naturalness, report_html, report_tables
 from app.evaluation.columns import INPUTS_FOLDER, Asked, Column, make_columns
 from app.evaluation.evaluation import Degradation, Evaluation, Task, as_json
 from app.evaluation.inputs import find_photos
 from app.evaluation.machine import describe_machine
 from app.evaluation.records import Report, worst_first
-from app.evaluation.report_files import write_report_files
+from app.evaluation.report_files import make_report_folder, write_report_files
 from app.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from app.images import Decoder, ImageLimits, read_header
 from app.main.limits import limits_of, result_limits_of
@@ -57,6 +57,9 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> int:
     except RestoreError as error:
         complain(error.detail)
         return EXIT_USAGE
+    except OSError as error:
+        complain(file_error(error).detail)
+        return EXIT_FAILED
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -105,6 +108,7 @@ def run(asked: argparse.Namespace) -> int:
         return evaluate_damage.run(asked)
     settings = read_settings()
     task, left_out = make_task(asked, settings)
+    make_report_folder(task.output)
     machine = restore.Machine(asked.device, asked.precision, asked.tile, asked.engine)
     limits = limits_of(settings)
     decoder = Decoder(limits.image, follow_links=True)
@@ -127,13 +131,13 @@ def run(asked: argparse.Namespace) -> int:
         photos=worst_first(evaluation.rows, task.figures[0]),
         interrupted=evaluation.stopped,
     )
+    show(report)  # first, so that a disk that is full by now takes no figures along
     files = write_report_files(
         task.output,
         as_json=report_tables.as_json(report),
         as_csv=report_tables.as_csv(report),
         as_html=report_html.as_html(report),
     )
-    show(report)
     say(f"Written to {task.output}: {', '.join(file.name for file in files)} and the results.")
     if evaluation.stopped:
         return EXIT_INTERRUPTED
@@ -187,6 +191,8 @@ def _degradation(asked: argparse.Namespace, scale: float) -> Degradation | None:
         raise BadRequest("whole_scale", "--degrade needs a whole --scale of at least 2.")
     if not 0 <= asked.noise <= 100 or not (asked.jpeg is None or 1 <= asked.jpeg <= 100):
         raise BadRequest("out_of_bounds", "--noise must be between 0 and 100, --jpeg between 1 and 100.")
+    if asked.seed < 0:
+        raise BadRequest("out_of_bounds", "--seed must not be negative.")
     return Degradation(int(scale), asked.noise, asked.jpeg, asked.seed)
 
 

@@ -22,7 +22,7 @@ from app.evaluation.damage.measuring import DamageMeasurement, OnStep, Rgb
 from app.evaluation.damage.report import DamageReport
 from app.evaluation.inputs import Photo, find_photos
 from app.evaluation.machine import describe_machine
-from app.evaluation.report_files import write_report_files
+from app.evaluation.report_files import make_report_folder, write_report_files
 from app.evaluation.views import as_rgb
 from app.exit_codes import EXIT_OK
 from app.images import Decoder, ImageLimits
@@ -49,7 +49,9 @@ def run(asked: argparse.Namespace) -> int:
         precision=asked.precision or settings.precision,
     )
     networks = setup.repair_models.open()
-    photos = read_photos(find_photos(inputs, apart_from=output), settings)
+    found = find_photos(inputs, apart_from=output)
+    make_report_folder(output)
+    photos = read_photos(found, settings)
     measured = _measure(lambda on_step: DamageMeasurement(networks, photos, asked.damage_samples, on_step))
     made = DamageReport(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

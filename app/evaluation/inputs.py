@@ -9,7 +9,7 @@ import dataclasses
 from pathlib import Path
 
 from app.errors import BadRequest, NotFound
-from app.result_names import Stems
+from app.result_names import Stems, printable
 
 PHOTO_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif", ".heic", ".heif")
@@ -21,7 +21,7 @@ class Photo:
     """One photo: its name in the report, its file, the stem of its results, and where its reference lies.
 
     Attributes:
-        label: path below the folder, with slashes; a text for people, whatever it contains.
+        label: path below the folder, with slashes; a text for people, which any file takes, whatever the name's bytes.
         path: the file.
         stem: path of its results below the results' folder, without an extension.
         reference: the file with what the result should be, or None.
@@ -60,7 +60,7 @@ def find_photos(folder: Path, *, apart_from: Path, reference: Path | None = None
     references = _by_stem(reference, apart_from) if reference else {}
     stems = Stems([(folder / name.parent, name.stem, name.suffix) for name in names])
     return [
-        Photo(name.as_posix(), folder / name, (name.parent / stem).as_posix(), references.get(_stem(name)))
+        Photo(printable(name.as_posix()), folder / name, (name.parent / stem).as_posix(), references.get(_stem(name)))
         for name, stem in zip(names, stems.chosen, strict=True)
     ]
 

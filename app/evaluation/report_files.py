@@ -5,6 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 from app.atomic_files import part_beside, publish
+from app.errors import BadRequest
+
+
+def make_report_folder(folder: Path) -> None:
+    """Make the folder of a report and write into it, so that no long run ends without a place for its report.
+
+    Raises:
+        BadRequest: `unwritable_folder`.
+    """
+    try:
+        with part_beside(folder / "report.json") as part:
+            part.touch()
+    except OSError as error:
+        raise BadRequest(
+            "unwritable_folder",
+            f"The report cannot be written to {folder.name or folder} ({error.strerror}); choose another --output.",
+        ) from error
 
 
 def write_report_files(folder: Path, *, as_json: str, as_csv: str, as_html: str) -> list[Path]:

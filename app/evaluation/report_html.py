@@ -7,6 +7,7 @@ are texts: all are escaped.
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Collection, Iterator
 from html import escape
 from urllib.parse import quote
@@ -198,7 +199,7 @@ def _photo_table(photo: PhotoRow, report: Report, told: Collection[str]) -> str:
 def _linked(cell: Cell) -> str:
     """The column's name, linked to the result beside the page."""
     name = escape(cell.column)
-    return f'<a href="{escape(quote(cell.result), quote=True)}">{name}</a>' if cell.result else name
+    return f'<a href="{escape(quote(os.fsencode(cell.result)), quote=True)}">{name}</a>' if cell.result else name
 
 
 def _facts(cell: Cell) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from app.evaluation import figures
 from app.evaluation.columns import BASELINE
 from app.evaluation.records import Cell, PhotoRow, Report
+from app.result_names import printable
 
 SCHEMA = 1
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -100,7 +101,7 @@ def _line(photo: PhotoRow, cell: Cell, report: Report) -> list[object]:
     numbers = [_cell_text(cell.figures.get(figure.key)) for figure in report.figures]
     texts = (disarmed(cell.column), cell.backend, disarmed(cell.model))
     timing = (round(cell.seconds, 3) if ran else "", cell.faces if ran else "")
-    ends = (disarmed(cell.result), disarmed(" ".join(cell.warnings)))
+    ends = (disarmed(printable(cell.result)), disarmed(" ".join(cell.warnings)))
     troubles = (trouble.code, disarmed(trouble.message)) if trouble else ("", "")
     return [disarmed(photo.label), *texts, photo.width, photo.height, *size, *timing, *numbers, *ends, *troubles]
 
@@ -137,7 +138,7 @@ def _result(cell: Cell, report: Report) -> dict[str, Any]:
             "model": cell.model,
             "seconds": round(cell.seconds, 3),
             "faces": cell.faces,
-            "result": cell.result,
+            "result": printable(cell.result),
             "warnings": list(cell.warnings),
         }
     return row
