@@ -99,3 +99,25 @@ def test_a_negative_seed_is_refused(folder: Path, capsys: pytest.CaptureFixture[
     put_photo(folder / "test_inputs" / "a.png", 60, 48)
     assert evaluate.main(["--faces", "off", "--degrade", "--noise", "3", "--seed", "-9999999999"], root=folder) == 2
     assert "--seed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("photos", "references"),
+    [
+        (("a.jpg", "a.png"), ("a.jpg", "a.png")),
+        (("A.jpg", "a.jpg"), ("A.png", "a.png")),
+        (("a.jpg", "b.jpg"), ("A.TIF", "b.png")),
+        (("cafe\u0301.jpg", "caf\u00e9s.jpg"), ("caf\u00e9.png", "cafe\u0301s.png")),
+    ],
+)
+def test_each_photo_gets_the_reference_of_its_own_name(
+    photos: tuple[str, ...], references: tuple[str, ...], tmp_path: Path
+) -> None:
+    for folder, names in (("photos", photos), ("truth", references)):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / name).touch()
+    found = find_photos(tmp_path / "photos", apart_from=tmp_path / "out", reference=tmp_path / "truth")
+    assert {photo.path.name: photo.reference and photo.reference.name for photo in found} == dict(
+        zip(photos, references, strict=True)
+    )

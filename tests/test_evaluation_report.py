@@ -95,6 +95,19 @@ def test_the_baseline_neither_sorts_nor_counts_as_asked_for() -> None:
     assert report.seconds_per_megapixel("bicubic") is None
 
 
+@pytest.mark.parametrize("lacking", [None, math.inf])
+def test_no_column_gains_by_a_photo_that_it_has_no_figure_of(lacking: float | None) -> None:
+    hard = photo("hard", 12.0)
+    hard = dataclasses.replace(hard, cells=(*hard.cells[:2], cell("two", lacking)))
+    broken = PhotoRow("broken", trouble=Trouble("undecodable_image", "It is damaged."))
+    report = report_of([photo("easy", 30.0), hard, broken])
+    assert [report.mean(name, "psnr_y") for name in report.column_names] == [20.0, 30.0, 25.0]
+    alone = report_of([photo("easy", 30.0), photo("hard", 12.0)])
+    assert alone.mean("one", "psnr_y") == 21.0
+    failed = [dataclasses.replace(row, cells=(*row.cells[:2], cell("two", None))) for row in alone.photos]
+    assert report_of(failed).mean("one", "psnr_y") == 21.0, "a column without any figure takes none from the others"
+
+
 def test_json_is_strict_even_for_figures_that_do_not_exist() -> None:
     text = as_json(report_of([photo("a", math.inf), photo("b", None)]))
     assert "Infinity" not in text

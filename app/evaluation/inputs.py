@@ -6,6 +6,7 @@ It looks at names only; what is inside a file is judged when it is decoded.
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from pathlib import Path
 
 from app.errors import BadRequest, NotFound
@@ -39,7 +40,8 @@ def find_photos(folder: Path, *, apart_from: Path, reference: Path | None = None
     Args:
         folder: where to look.
         apart_from: the results' folder, which may lie inside, or around both.
-        reference: a folder with one reference for each photo, of the same path and stem (any photo extension).
+        reference: a folder with one reference for each photo, of the same path and stem (any photo extension); of
+            several the one whose name is most alike: the same name, then the same stem, then one in another case.
 
     Raises:
         BadRequest: `no_such_folder`. NotFound: `no_photo`.
@@ -57,20 +59,27 @@ def find_photos(folder: Path, *, apart_from: Path, reference: Path | None = None
             f"There is no photo in {folder.name or folder} (jpg, png, webp, tiff, bmp, avif; heic with the optional "
             "package); put some in, or name another folder.",
         )
-    references = _by_stem(reference, apart_from) if reference else {}
+    references = _references(reference, apart_from) if reference else {}
     stems = Stems([(folder / name.parent, name.stem, name.suffix) for name in names])
     return [
-        Photo(printable(name.as_posix()), folder / name, (name.parent / stem).as_posix(), references.get(_stem(name)))
+        Photo(printable(name.as_posix()), folder / name, (name.parent / stem).as_posix(), _most_alike(references, name))
         for name, stem in zip(names, stems.chosen, strict=True)
     ]
 
 
-def _stem(name: Path) -> str:
-    return name.with_suffix("").as_posix().lower()
+def _references(folder: Path, apart_from: Path) -> dict[tuple[int, str], Path]:
+    return {key: folder / name for name in sorted(_below(folder, apart_from)) for key in _keys(name)}
 
 
-def _by_stem(folder: Path, apart_from: Path) -> dict[str, Path]:
-    return {_stem(name): folder / name for name in sorted(_below(folder, apart_from))}
+def _most_alike(references: dict[tuple[int, str], Path], name: Path) -> Path | None:
+    return next((references[key] for key in _keys(name) if key in references), None)
+
+
+def _keys(name: Path) -> list[tuple[int, str]]:
+    """What a photo and its reference have in common, the closest first; macOS writes accents apart from letters."""
+    stem = name.with_suffix("").as_posix()
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", stem).casefold())
+    return list(enumerate((name.as_posix(), stem, folded)))
 
 
 def _below(folder: Path, apart_from: Path) -> list[Path]:

@@ -6,6 +6,7 @@ Plain data.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from app.evaluation.columns import BASELINE
@@ -129,8 +130,14 @@ class Report:
         return found
 
     def mean(self, column: str, key: str) -> float | None:
-        """Mean of a figure over the photos that have it in this column."""
-        return mean([cell.figures.get(key) for photo in self.photos if (cell := photo.cell(column))])
+        """Mean of a figure over the photos that have it, finite, in every column that has it at all.
+
+        So no column gains by a photo that it failed at.
+        """
+        rows = [{name: _finite(photo, name, key) for name in self.column_names} for photo in self.photos]
+        having = [name for name in self.column_names if any(row[name] is not None for row in rows)]
+        shared = [row for row in rows if all(row[name] is not None for name in having)]
+        return mean([row[column] for row in shared])
 
     def seconds_per_megapixel(self, column: str) -> float | None:
         """Time of the restorations alone for each megapixel of their inputs."""
@@ -141,6 +148,12 @@ class Report:
         ]
         area = sum(pixels for _, pixels in done)
         return sum(seconds for seconds, _ in done) / area if area else None
+
+
+def _finite(photo: PhotoRow, column: str, key: str) -> float | None:
+    cell = photo.cell(column)
+    value = None if cell is None else cell.figures.get(key)
+    return value if value is not None and math.isfinite(value) else None
 
 
 def worst_first(photos: list[PhotoRow], figure: Figure) -> tuple[PhotoRow, ...]:

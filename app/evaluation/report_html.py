@@ -72,7 +72,7 @@ def _intro(report: Report) -> str:
 
 
 def _summary(report: Report) -> str:
-    """Means of all photos: one line per column, the best of each figure marked; then what holds for every result."""
+    """Means: one line per column, the best of each figure marked; then what holds for every result."""
     head = "".join(f"<th>{_heading(figure)}</th>" for figure in report.figures)
     rows = []
     for number, name in enumerate(report.column_names):
@@ -83,7 +83,9 @@ def _summary(report: Report) -> str:
         rows.append(f"<tr><th>{dot}{escape(name)}{_models(report, name)}</th>{cells}<td>{time}</td></tr>")
     heading = f"<tr><th>Mean</th>{head}<th>s per megapixel of input</th></tr>"
     notes = "".join(f"<p>Every result: {escape(text)}</p>" for text in sorted(_common_warnings(report)))
-    return f'<h2>Summary</h2><div class="scroll"><table>{heading}{"".join(rows)}</table></div>{notes}'
+    words = "Each mean is over the photos that have the figure in all columns, so that columns can be compared."
+    table = f'<div class="scroll"><table>{heading}{"".join(rows)}</table></div>'
+    return f"<h2>Summary</h2>{table}<p>{words}</p>{notes}"
 
 
 def _meanings(report: Report) -> str:
