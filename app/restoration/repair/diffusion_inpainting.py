@@ -57,7 +57,8 @@ def carried_on(picture: Plane, hole: Mask, unseen: Mask) -> Plane:
     """
     if not unseen.any():
         return picture
-    return np.where((unseen & ~hole)[:, :, None], harmonic_fill(picture, hole | unseen), picture)
+    carried = np.where((unseen & ~hole)[:, :, None], harmonic_fill(picture, hole | unseen), picture)
+    return np.asarray(carried, dtype=np.float32)
 
 
 def _relaxed(picture: Plane, hole: NDArray[np.uint8], depth: int) -> Plane:
