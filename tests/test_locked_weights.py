@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from app.commands import doctor, models
 from app.errors import Unavailable
+from app.exit_codes import EXIT_FAILED, EXIT_OK
 from app.options import RestoreOptions
 from app.restoration.models import weights
 from app.restoration.models.registry import ModelRegistry
 from app.restoration.models.table import EMBEDDED_MODEL
 from app.restoration.setup import Setup
+from app.settings import Settings
 from benchmarks.random_weights import random_state
 from tests.weights_mirror import let_official
 
@@ -58,3 +61,17 @@ def test_it_counts_as_soon_as_it_may_be_read(tmp_path: Path, locked: set[str]) -
     assert not registry.installed("own")
     locked.clear()
     assert registry.installed("own")
+
+
+def test_the_commands_name_it_and_go_on(
+    tmp_path: Path, locked: set[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WEIGHTS_FOLDER", str(tmp_path))
+    assert models.run("list", []) == EXIT_OK
+    assert "cannot be read" in capsys.readouterr().out
+    assert models.run("verify", []) == EXIT_FAILED
+    told = capsys.readouterr().out.splitlines()
+    assert sum("cannot be read" in line for line in told) == len(locked)
+    [bad] = [each for each in doctor.check_weights(Settings(weights_folder=tmp_path)) if each.word == doctor.BAD]
+    assert OFFICIAL in bad.text
+    assert "cannot be read" in bad.text

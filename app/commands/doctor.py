@@ -134,6 +134,9 @@ def check_weights(settings: Settings) -> Iterator[CheckResult]:
     elif wrong:
         remedy = f"python3 run.py models download {' '.join(wrong)}"
         yield CheckResult(BAD, "weights", f"not the official files: {', '.join(wrong)}; replace them: {remedy}")
+    if locked := [name for name, verdict in verdicts.items() if verdict is Verdict.UNREADABLE]:
+        text = f"cannot be read: {', '.join(locked)}; let the user that runs the service read them"
+        yield CheckResult(BAD, "weights", text)
     if verified:
         yield CheckResult(FINE, "weights", f"verified: {', '.join(verified)}")
     missing = [row.file for row in missing_defaults(folder)]

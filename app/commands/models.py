@@ -26,10 +26,16 @@ _WORDS = {
     Verdict.WRONG_SIZE: "yes, but not the official file",
     Verdict.WRONG_HASH: "yes, but not the official file",
     Verdict.UNKNOWN: "yes, your own file",
+    Verdict.UNREADABLE: "yes, but it cannot be read",
     Verdict.CONVERTED: "yes, as safetensors",
 }
-_VERIFIED_WORDS = {Verdict.VERIFIED: "verified", Verdict.CONVERTED: "verified, as safetensors"}
-_WRONG = (Verdict.WRONG_SIZE, Verdict.WRONG_HASH)
+_UNREADABLE_WORDS = "cannot be read; let the user that runs the service read it"
+_VERIFIED_WORDS = {
+    Verdict.VERIFIED: "verified",
+    Verdict.CONVERTED: "verified, as safetensors",
+    Verdict.UNREADABLE: _UNREADABLE_WORDS,
+}
+_WRONG = (Verdict.WRONG_SIZE, Verdict.WRONG_HASH, Verdict.UNREADABLE)
 _INSTALLED = (Verdict.VERIFIED, Verdict.CONVERTED)
 
 
@@ -144,11 +150,18 @@ def _verify(folder: Path) -> int:
     for path, verdict in present:
         say(f"{path.name}: {_VERIFIED_WORDS.get(verdict, f'not the official file ({verdict})')}")
     for path in _own_files(folder):
-        say(f"{path.name}: your own file, sha256 {weights.sha256(path)}")
+        say(f"{path.name}: your own file, {_digest_words(path)}")
     if all(path.name == EMBEDDED.file for path, _ in present):
         complain("None of the official files is installed; get them with: python3 run.py models download")
         return EXIT_FAILED
     return EXIT_FAILED if any(verdict in _WRONG for _, verdict in present) else EXIT_OK
+
+
+def _digest_words(path: Path) -> str:
+    try:
+        return f"sha256 {weights.sha256(path)}"
+    except OSError:
+        return _UNREADABLE_WORDS
 
 
 def _convert(folder: Path, names: Sequence[str], *, allow_unverified: bool) -> int:

@@ -45,6 +45,7 @@ class Verdict(enum.StrEnum):
     WRONG_SIZE = "wrong_size"
     WRONG_HASH = "wrong_hash"
     UNKNOWN = "unknown"  # not one of the official names: a file the user dropped in
+    UNREADABLE = "unreadable"  # the system does not let this process read it
     CONVERTED = "converted"  # not there, or not what it should be, but its whole conversion is, which is taken instead
 
 
@@ -218,8 +219,11 @@ def verify(path: Path) -> Verdict:
 
 
 def verify_installed(path: Path) -> Verdict:
-    """What `verify` finds, or `CONVERTED` where a whole conversion works without the official file."""
-    verdict = verify(path)
+    """What `verify` finds, `UNREADABLE`, or `CONVERTED` where a whole conversion works without the official file."""
+    try:
+        verdict = verify(path)
+    except OSError:
+        verdict = Verdict.UNREADABLE
     if verdict in (Verdict.VERIFIED, Verdict.UNKNOWN):
         return verdict
     return verdict if find_conversion(path) is None else Verdict.CONVERTED
