@@ -135,7 +135,7 @@ def test_a_child_that_died_at_rest_is_replaced_and_a_closed_pool_says_so(pool: D
 
 def test_a_child_that_cannot_be_made_is_told_and_the_next_one_is(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that lacks descriptors for a while costs no decoder its place, and nobody waits for ever."""
-    make_child, failures = decoder.ChildProcess, [1]
+    make_child, failures = ChildProcess, [1]
 
     def exhausted(limits: ImageLimits, folder: Path | None) -> ChildProcess:
         if failures:

@@ -42,7 +42,7 @@ def test_a_hole_at_the_border_of_transparency_does_not_darken(columns: slice) ->
 
 def test_what_is_found_beside_transparency_takes_no_rim_of_it() -> None:
     done = repaired(0, None)
-    np.testing.assert_array_equal(done.damage.mask.any(axis=0).nonzero()[0], [74, 75, 76])
+    np.testing.assert_array_equal(np.flatnonzero(done.damage.mask.any(axis=0)), [74, 75, 76])
     np.testing.assert_allclose(done.picture.rgb[:, :EDGE], 180, atol=2)
 
 
