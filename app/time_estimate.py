@@ -18,7 +18,7 @@ ENSEMBLE_PASSES = 8
 FACE_GIGAMACS, PARSING_GIGAMACS = 198.0, 234.0  # GFPGAN and ParseNet, for one face
 # Of repair, in what a network's multiply-adds take: the search, a pixel of what is searched, and all else, a pixel of
 # the photo. By what a scan damaged in many places takes on two cores: 0.8 and 0.9 seconds a megapixel.
-SEARCH_MEGAMACS_PER_PIXEL, FILL_MEGAMACS_PER_PIXEL = 0.07, 0.08
+SEARCH_MEGAMACS_PER_PIXEL, FILL_MEGAMACS_PER_PIXEL = 0.08, 0.08
 SMALLEST_PIXELS = 128 * 128  # a smaller photo costs nearly as much
 RECENT_SAMPLES = 6  # the newest ones decide: a machine that is busy today is slow today
 LOADED_BYTES_PER_SECOND = 60e6  # a file to a network that has run once, measured on two cores

@@ -61,6 +61,22 @@ def test_the_doctor_says_whether_damage_can_be_repaired() -> None:
     assert (missing.word, SEGMENTATION_FILE in missing.text) == (WARNING, True)
 
 
+def test_the_mean_of_two_trainings_is_exported(tmp_path: Path) -> None:
+    task, states = SegmentationTask(), []
+    for seed, widths in ((1, (8, 8, 8, 8, 8)), (2, (8, 8, 8, 8, 8)), (3, (8, 16, 8, 8, 8))):
+        trainer = Trainer(task, dataclasses.replace(task.recipe, widths=widths, seed=seed), "cpu", "fp32")
+        trainer.save(tmp_path / f"{seed}.pt")
+        states.append(trainer.average.module.state_dict())
+    one, two, other = (tmp_path / f"{seed}.pt" for seed in (1, 2, 3))
+    target = export.export(one, tmp_path / "mean.safetensors", "two photos", None, two)
+    with safe_open(target, "pt") as file:
+        mean = file.get_tensor("down.1.layers.0.weight")
+    name = "down.1.layers.0.weight"
+    torch.testing.assert_close(mean.float(), (states[0][name] + states[1][name]) / 2.0, rtol=1e-3, atol=1e-3)
+    with pytest.raises(RuntimeError):
+        export.export(one, target, "two photos", None, other)
+
+
 @pytest.mark.parametrize("task", [SegmentationTask(), InpaintingTask()])
 def test_what_is_exported_is_what_was_trained(task: Task, tmp_path: Path) -> None:
     trainer = Trainer(task, dataclasses.replace(task.recipe, widths=(8, 8, 8, 8, 8)), "cpu", "fp32")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,28 @@ import torch
 from PIL import Image
 
 from app.evaluation.damage.agreement import Agreement, agreement
-from app.restoration.repair.segmentation_network import MULTIPLE, WIDTHS, make_segmentation, probabilities
+from app.restoration.faces.detection import fuse_batch_norms
+from app.restoration.repair.segmentation_network import (
+    MULTIPLE,
+    WIDTHS,
+    DamageSegmentation,
+    load_segmentation,
+    make_segmentation,
+    probabilities,
+    with_both_passes,
+    without_shared,
+)
 from tests.test_imports import ROOT
 from training.damage.export import export
 from training.damage.finder import Finder
-from training.damage.losses import SPECK_WEIGHT, clean_price, dice_loss, segmentation_loss, speck_weight
+from training.damage.losses import (
+    SPECK_WEIGHT,
+    clean_price,
+    dice_loss,
+    segmentation_loss,
+    speck_weight,
+    tolerant_dice_loss,
+)
 from training.damage.segmentation_task import SegmentationTask
 from training.damage.trainer import Batch, Trainer, averaged_network, train, widened
 from training.photos import is_held_out
@@ -51,13 +69,13 @@ def test_the_network_is_small_and_fully_convolutional() -> None:
     assert found.mean() < 0.1, "an untrained network starts near the share of damage"
 
 
-def test_a_picture_is_looked_at_mirrored_too() -> None:
+def test_a_picture_is_looked_at_turned_by_half_a_circle_too() -> None:
     network = make_segmentation(2, TINY.widths).eval()
     torch.nn.init.normal_(network.head.weight, std=0.5)
     scan = torch.rand(1, 3, MULTIPLE, 2 * MULTIPLE)
     with torch.inference_mode():
         found = probabilities(network, scan)
-        looks = [network(scan), network(scan.flip(3)).flip(3), network(scan.flip(2)).flip(2)]
+        looks = [network(scan), network(scan.flip(2, 3)).flip(2, 3)]
         sides = ((), (3,))
         one, mirrored = (probabilities(network, each, sides) for each in (scan, scan.flip(3)))
     torch.testing.assert_close(found, torch.stack(looks).mean(0)[0, 0].sigmoid())
@@ -78,6 +96,45 @@ def test_a_widened_network_computes_what_the_narrower_one_does() -> None:
         torch.testing.assert_close(narrow(scan), wide(scan))
     grown = wide.state_dict()["down.2.layers.0.weight"]
     assert (grown[16:].abs().amax(dim=(1, 2, 3)) > 0.0).all()  # new channels can learn
+
+
+def a_trained_network(seed: int) -> DamageSegmentation:
+    """With norms that differ between the passes and something to feed back."""
+    network = make_segmentation(seed, TINY.widths).eval()
+    with torch.no_grad():
+        for buffer in network.buffers():
+            buffer.add_((0.5 * torch.rand(buffer.shape)).to(buffer.dtype))
+    for layer in (network.head, network.feedback):
+        torch.nn.init.normal_(layer.weight, std=0.5)
+    return network
+
+
+def test_the_second_pass_has_the_convolutions_of_the_first_which_a_file_holds_once() -> None:
+    network, scan = a_trained_network(6), torch.rand(1, 3, MULTIPLE, MULTIPLE)
+    kept = without_shared(network.state_dict())
+    assert sum(value.numel() for value in kept.values() if value.ndim == 4) == sum(
+        value.numel() for value in network.parameters() if value.ndim == 4
+    )
+    again = load_segmentation(kept)
+    with torch.inference_mode():
+        first, second = network.in_passes(scan)
+        assert (first - second).abs().max() > 0.1
+        torch.testing.assert_close(again(scan), second, rtol=0.0, atol=0.0)
+        fuse_batch_norms(again)
+        torch.testing.assert_close(again(scan), second, rtol=1e-4, atol=1e-4)
+
+
+def test_the_second_pass_of_a_network_that_had_one_changes_nothing() -> None:
+    network, scan = a_trained_network(7), torch.rand(1, 3, MULTIPLE, MULTIPLE)
+    earlier = {
+        name: value for name, value in network.state_dict().items() if not re.match(r"\w+_again\.|feedback\.", name)
+    }
+    with torch.inference_mode():
+        first, _ = network.in_passes(scan)
+        repeated = load_segmentation(earlier).in_passes(scan)
+    for logits in repeated:
+        torch.testing.assert_close(logits, first, rtol=0.0, atol=0.0)
+    assert with_both_passes(earlier).keys() == network.state_dict().keys()
 
 
 def test_equal_seeds_give_equal_networks_and_leave_torch_s_own_seed_alone() -> None:
@@ -128,6 +185,18 @@ def test_the_parts_of_the_loss_have_their_known_values() -> None:
     dots = torch.zeros(1, 1, 32, 32)
     dots[0, 0, 3, :2] = 1.0
     assert clean_price(dots).item() == pytest.approx(2.0 / 5.0)  # five pixels are the most suspicious 0.5 %
+
+
+def test_a_mark_two_pixels_beside_a_line_is_right_for_the_tolerant_part_of_the_loss() -> None:
+    line, every = marks(8).float(), torch.ones(1, 1, 32, 32)
+    losses = [tolerant_dice_loss(marks(column).float(), line, every).item() for column in (8, 10, 11)]
+    assert losses[:2] == pytest.approx([0.0, 0.0])
+    assert losses[2] > 0.9
+    undamaged = torch.zeros_like(line)
+    both = tolerant_dice_loss(*(torch.cat(pair) for pair in ((line, line), (line, undamaged), (every, every))))
+    assert both.item() == pytest.approx(0.0), "marks on an undamaged picture are priced elsewhere"
+    aside = marks(20).float()
+    assert tolerant_dice_loss(line + aside, line, 1.0 - aside).item() == pytest.approx(0.0)
 
 
 def test_marks_within_two_pixels_are_right_and_others_are_not() -> None:

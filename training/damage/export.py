@@ -1,5 +1,7 @@
 """`python -m training.damage.export CHECKPOINT TARGET`: the averaged weights of either network as safetensors.
 
+With `--mean-with` the mean of two trainings' weights, of which one began with the other's (arXiv:2203.05482).
+
 Convolutions in half precision; the few numbers a channel (biases, norms) stay in fp32, which costs nothing. Recipe,
 data, seed, steps and figures travel in the file's metadata.
 """
@@ -8,25 +10,28 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import save_file
 from torch import Tensor
 
 from app.restoration.repair.inpainting_network import load_inpainting
-from app.restoration.repair.segmentation_network import load_segmentation
+from app.restoration.repair.segmentation_network import load_segmentation, without_shared
 from training.export import averaged_weights
 
 _DATA = "Berkeley segmentation set (BSDS500), train and test parts, without the held-out tenth; all damage is drawn"
 
 
-def export(checkpoint: Path, target: Path, data: str, figures: Path | None) -> Path:
-    """Write the file; `figures` is what `training.damage.evaluate --json` wrote.
+def export(checkpoint: Path, target: Path, data: str, figures: Path | None, mean_with: Path | None = None) -> Path:
+    """Write the file; `figures` is what `training.damage.evaluate --json` wrote, `mean_with` another checkpoint.
 
     Raises:
-        RuntimeError: the checkpoint is that of another network.
+        RuntimeError: a checkpoint is that of another network.
     """
     weights, state = averaged_weights(checkpoint)
+    if mean_with is not None:
+        weights = mean_of(weights, averaged_weights(mean_with)[0])
     is_inpainting = any(name.endswith(".first.weight") for name in weights)
     network = (load_inpainting if is_inpainting else load_segmentation)(weights)
     widths = ", ".join(map(str, state["recipe"]["widths"]))
@@ -40,8 +45,19 @@ def export(checkpoint: Path, target: Path, data: str, figures: Path | None) -> P
         "metrics": figures.read_text() if figures is not None else "{}",
         "format": "pt",
     }
-    save_file({name: _stored(value) for name, value in weights.items()}, str(target), metadata)
+    save_file({name: _stored(value) for name, value in without_shared(weights).items()}, str(target), metadata)
     return target
+
+
+def mean_of(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The mean of two networks' weights by name; of whole numbers, which count batches, the first ones.
+
+    Raises:
+        RuntimeError: they are not of one shape.
+    """
+    if {name: value.shape for name, value in one.items()} != {name: value.shape for name, value in other.items()}:
+        raise RuntimeError("the two checkpoints hold networks of different shapes")
+    return {name: (value + other[name]) / 2.0 if value.is_floating_point() else value for name, value in one.items()}
 
 
 def _stored(value: Tensor) -> Tensor:
@@ -55,8 +71,9 @@ def main() -> None:
     parser.add_argument("target", type=Path)
     parser.add_argument("--data", default=_DATA)
     parser.add_argument("--figures", type=Path, help="JSON of `python -m training.damage.evaluate`")
+    parser.add_argument("--mean-with", type=Path, help="another checkpoint; the mean of both is exported")
     asked = parser.parse_args()
-    export(asked.checkpoint, asked.target, asked.data, asked.figures)
+    export(asked.checkpoint, asked.target, asked.data, asked.figures, asked.mean_with)
 
 
 if __name__ == "__main__":

@@ -76,6 +76,10 @@ class InpaintingTask:
         """See `Task`."""
         return make_inpainting(seed, widths)
 
+    def completed(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """See `Task`."""
+        return weights
+
     def samples(self, paths: Sequence[Path], side: int, seed: int) -> FillSamples:
         """See `Task`."""
         return FillSamples(paths, side, seed)

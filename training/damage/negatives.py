@@ -1,8 +1,8 @@
 """Hard negatives: undamaged things that look like damage, drawn into the scene before the print is made of it.
 
-Wires, twigs, hair, whiskers, jewellery, collars, hems, bows, rain, stars, window frames and the white frame of a print.
-They get the scene's blur and the print's tone and grain, as real ones do; damage gets neither. `negative_patterns` has
-what repeats, `negative_faces` faces, `negative_pages` writing.
+Wires, twigs, hair, whiskers, jewellery, rings, collars, hems, bows, rain, stars, window frames and the white frame of a
+print. They get the scene's blur and the print's tone and grain, as real ones do; damage gets neither.
+`negative_patterns` has what repeats, `negative_faces` faces, `negative_pages` writing.
 """
 
 from __future__ import annotations
@@ -157,6 +157,25 @@ def draw_jewellery(picture: Unit, rng: Rng) -> Unit:
     return picture
 
 
+def draw_rings(picture: Unit, rng: Rng) -> Unit:
+    """One to four rings or rims seen from the side: a band bent round something, with a short, bright highlight."""
+    for _ in range(rng.integers(1, 5)):
+        middle, angle = _point(picture, rng), rng.uniform(0.0, 2 * math.pi)
+        size = float(np.exp(rng.uniform(math.log(4.0), math.log(30.0))))
+        turns = rng.uniform(0.6, 2.0 * math.pi) * np.linspace(-0.5, 0.5, 24)
+        arc = np.stack([size * np.sin(turns), size * rng.uniform(0.1, 0.7) * np.cos(turns)], axis=1)
+        across, down = np.array([math.cos(angle), math.sin(angle)]), np.array([-math.sin(angle), math.cos(angle)])
+        path = (middle + arc[:, :1] * across + arc[:, 1:] * down).astype(np.float32)
+        width = float(rng.uniform(0.7, 1.0 + 0.2 * size))
+        band = rasterize([Stroke(path, np.full(24, width, np.float32))], _size(picture))
+        picture = over(picture, band, scene_color(picture, rng, light=rng.random() < 0.3))
+        start = int(rng.integers(0, 18))
+        shine = path[start : start + int(rng.integers(3, 9))]
+        thin = np.full(len(shine), width * rng.uniform(0.4, 1.0), np.float32)
+        picture = over(picture, rasterize([Stroke(shine, thin)], _size(picture)), scene_color(picture, rng, light=True))
+    return picture
+
+
 def draw_collars(picture: Unit, rng: Rng) -> Unit:
     """One to five bright, softly shaded shapes with sharp edges: collars, cuffs, ribbons, cigarettes, paper, teeth."""
     for _ in range(rng.integers(1, 6)):
@@ -291,6 +310,7 @@ SCENES: tuple[DrawScene, ...] = (  # twice: what a first network marked most
     draw_strands,
     draw_whiskers,
     draw_jewellery,
+    draw_rings,
     draw_collars,
     draw_bows,
     draw_bows,

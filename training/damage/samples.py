@@ -31,7 +31,7 @@ UNDAMAGED_SHARE = 0.4
 PAGE_SHARE = 0.2  # of the undamaged
 PLAIN_SHARE = 0.4  # of the undamaged: photos with nothing drawn on them
 SCENE_SHARE = 0.4  # of the damaged: with a hard negative beside the damage
-FACE_SHARE = 0.08  # of the crops: around a known face
+FACE_SHARE = 0.2  # of the crops: around a known face
 FINE_SHARE = 0.15  # of the scans, which resolve more than the print holds, as scans of many megapixels do
 FINEST = 1.8  # times at most
 

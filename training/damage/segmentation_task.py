@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from app.evaluation.damage.agreement import Agreement, agreement
-from app.restoration.repair.segmentation_network import WIDTHS, make_segmentation
+from app.restoration.repair.segmentation_network import WIDTHS, make_segmentation, with_both_passes
 from training.damage.finder import Finder
 from training.damage.losses import segmentation_loss
 from training.damage.samples import Samples
@@ -21,6 +21,7 @@ CHECKED_SAMPLES = 96
 CHECKED_SIDE = 224
 CHECKED_SEED = 77
 THRESHOLD = 0.5
+FIRST_PASS_WEIGHT = 0.25  # of its loss: what comes back to the second pass then is what was found
 
 
 class SegmentationTask:
@@ -37,6 +38,10 @@ class SegmentationTask:
         """See `Task`."""
         return make_segmentation(seed, widths)
 
+    def completed(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """See `Task`."""
+        return with_both_passes(weights)
+
     def samples(self, paths: Sequence[Path], side: int, seed: int) -> Samples:
         """See `Task`."""
         return Samples(paths, side, seed)
@@ -46,8 +51,9 @@ class SegmentationTask:
         scans, mask, unsure = batch
         x = scans.float().div_(255.0).contiguous(memory_format=torch.channels_last)
         with autocast:
-            logits = network(x)  # (N, 1, s, s)
-        return segmentation_loss(logits.float(), mask, unsure)
+            passes: Any = network.in_passes(x)  # type: ignore[operator]  # two of (N, 1, s, s)
+        first, second = (segmentation_loss(logits.float(), mask, unsure) for logits in passes)
+        return second + FIRST_PASS_WEIGHT * first
 
     def check(self, network: nn.Module, paths: Sequence[Path], autocast: torch.autocast) -> dict[str, float]:
         """See `Task`. With the trained kinds of damage; `training.damage.evaluate` measures thoroughly."""

@@ -70,6 +70,9 @@ class Task(Protocol):
     def make_network(self, seed: int, widths: Sequence[int]) -> nn.Module:
         """An untrained network; equal arguments give equal weights."""
 
+    def completed(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The weights of an earlier network by name, with what such a network did not have yet."""
+
     def samples(self, paths: Sequence[Path], side: int, seed: int) -> Dataset[Any]:
         """Samples by number, without end: tuples of tensors (C, side, side), which are batched."""
 
@@ -120,7 +123,7 @@ class Trainer:
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
             facts = file.metadata() or {}
         for network in (self.network, self.average.module):
-            network.load_state_dict(widened(weights, network.state_dict()))
+            network.load_state_dict(widened(self.task.completed(weights), network.state_dict()))
         before = json.loads(facts.get("recipe", "{}")).get("started_from", "")
         steps = f"{facts.get('steps', '?')} steps, {facts.get('hours', '?')} h"
         self.recipe = dataclasses.replace(self.recipe, started_from=f"{before} + {steps}" if before else steps)

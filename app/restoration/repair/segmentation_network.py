@@ -1,13 +1,16 @@
 """The segmentation network: a U-Net on half-resolution features that gives one logit a pixel: is this damage?
 
 Pixels are packed two by two into channels first and unpacked last, so that nothing is lost and no layer runs at full
-size. Plain 3x3 convolutions, batch norm that folds into them, ReLU, nearest enlargement and addition: simple to run.
+size. It runs twice with the same convolutions and other norms: what the first pass found comes back to the finest
+features, so that the second can tell a faint continuation of a scratch from an edge of the scene. Plain 3x3
+convolutions, batch norm that folds into them, ReLU, nearest enlargement and addition: simple to run.
 """
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +21,8 @@ WIDTHS = (64, 64, 96, 96, 128)
 PACKED = 2
 MULTIPLE: int = PACKED * 2 ** (len(WIDTHS) - 1)  # of which the sides must be
 FIRST_OF_LEVEL = re.compile(r"down\.\d+\.layers\.0\.weight")  # (width, inputs, 3, 3), in the order of the levels
-MIRRORS: tuple[tuple[int, ...], ...] = ((), (3,), (2,))  # of a picture: as it is, left for right, upside down
+_LATER_LEVEL = re.compile(r"down\.([1-9]\d*)\.(.+)")  # the first level is computed once
+MIRRORS: tuple[tuple[int, ...], ...] = ((), (2, 3))  # of a picture: as it is, turned by half a circle
 PRIOR_SHARE = 0.02  # of damaged pixels: where the untrained network starts
 
 
@@ -41,7 +45,17 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, h, w) to (N, outputs, h, w)."""
         y = self.layers(x)
-        return functional.relu(y + x if self.has_shortcut else y)
+        if self.has_shortcut:
+            y += x
+        return functional.relu_(y)
+
+
+def with_own_norms(block: Block) -> Block:
+    """A block with the same convolutions, weights shared, and norms of its own that begin as copies."""
+    again = copy.deepcopy(block)
+    shared = (old if isinstance(old, nn.Conv2d) else new for old, new in zip(block.layers, again.layers, strict=True))
+    again.layers = nn.Sequential(*shared)
+    return again
 
 
 class DamageSegmentation(nn.Module):
@@ -58,19 +72,40 @@ class DamageSegmentation(nn.Module):
         pairs = list(zip(widths[1:], widths[:-1], strict=True))[::-1]
         self.narrow = nn.ModuleList(nn.Conv2d(deep, shallow, 1) for deep, shallow in pairs)
         self.up = nn.ModuleList(Block(shallow, shallow) for _, shallow in pairs)
+        self.feedback = nn.Conv2d(widths[0], widths[0], 1)
+        self.down_again = nn.ModuleList(with_own_norms(block) for block in self.down[1:])
+        self.context_again = with_own_norms(self.context)
+        self.up_again = nn.ModuleList(with_own_norms(block) for block in self.up)
         self.head = nn.Conv2d(widths[0], PACKED**2, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of damage: (N, 3, H, W) to (N, 1, H, W)."""
-        features = functional.pixel_unshuffle(x - 0.5, PACKED)  # (N, 12, H/2, W/2)
-        seen = []
-        for index, block in enumerate(self.down):
-            features = block(features if index == 0 else functional.max_pool2d(features, 2))
-            seen.append(features)
-        features = self.context(features)
-        for narrow, block, beside in zip(self.narrow, self.up, seen[-2::-1], strict=True):
-            features = block(functional.interpolate(narrow(features), scale_factor=2, mode="nearest") + beside)
+        return self._logits(self._features(x)[-1])
+
+    def in_passes(self, x: Tensor) -> list[Tensor]:
+        """The logits of each of the two passes, (N, 1, H, W); see `forward`."""
+        return [self._logits(found) for found in self._features(x)]
+
+    def _logits(self, features: Tensor) -> Tensor:
         return functional.pixel_shuffle(self.head(features), PACKED)
+
+    def _features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What each pass ends with, (N, width, H/2, W/2)."""
+        fine = self.down[0](functional.pixel_unshuffle(x - 0.5, PACKED))
+        first = self._pass(fine, self.down[1:], self.context, self.up)
+        known = functional.relu_(self.feedback(first).add_(fine))
+        return first, self._pass(known, self.down_again, self.context_again, self.up_again)
+
+    def _pass(self, fine: Tensor, down: Iterable[nn.Module], context: nn.Module, up: Iterable[nn.Module]) -> Tensor:
+        """Down to the coarsest level and up again: (N, width, H/2, W/2) to the same."""
+        features, seen = fine, [fine]
+        for block in down:
+            features = block(functional.max_pool2d(features, 2))
+            seen.append(features)
+        features = context(features)
+        for narrow, block, beside in zip(self.narrow, up, seen[-2::-1], strict=True):
+            features = block(functional.interpolate(narrow(features), scale_factor=2, mode="nearest") + beside)
+        return features
 
 
 def make_segmentation(seed: int, widths: Sequence[int] = WIDTHS) -> DamageSegmentation:
@@ -82,26 +117,51 @@ def make_segmentation(seed: int, widths: Sequence[int] = WIDTHS) -> DamageSegmen
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.normal_(network.head.weight, std=0.01)
+        nn.init.zeros_(network.feedback.weight)
+        nn.init.zeros_(network.feedback.bias)  # type: ignore[arg-type]
     nn.init.constant_(network.head.bias, float(torch.logit(torch.tensor(PRIOR_SHARE))))  # type: ignore[arg-type]
     return network
 
 
+def with_both_passes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a file holds, by name, and what the second pass shares with the first.
+
+    Of a network of one pass, as earlier versions had, the second pass becomes a repetition that changes nothing.
+    """
+    again = {}
+    for name, value in state.items():
+        if (level := _LATER_LEVEL.fullmatch(name)) is not None:
+            again[f"down_again.{int(level[1]) - 1}.{level[2]}"] = value
+        elif name.startswith(("context.", "up.")):
+            again[name.replace(".", "_again.", 1)] = value
+    if (head := state.get("head.weight")) is not None:
+        again["feedback.weight"] = head.new_zeros(head.shape[1], head.shape[1], 1, 1)
+        again["feedback.bias"] = head.new_zeros(head.shape[1])
+    return {**again, **state}
+
+
+def without_shared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by name that a file needs: the convolutions of the second pass are those of the first."""
+    return {name: value for name, value in state.items() if "_again." not in name or value.ndim != 4}
+
+
 def load_segmentation(state: Mapping[str, Tensor]) -> DamageSegmentation:
-    """A trained network in fp32 from its tensors by name; its widths are read from them.
+    """A trained network in fp32 from its tensors by name, see `with_both_passes`; its widths are read from them.
 
     Raises:
         RuntimeError: names or shapes belong to another network.
     """
     widths = [value.shape[0] for name, value in state.items() if FIRST_OF_LEVEL.fullmatch(name)]
     network = DamageSegmentation(widths or WIDTHS)
-    network.load_state_dict({name: value.float() for name, value in state.items()})
+    network.load_state_dict({name: value.float() for name, value in with_both_passes(state).items()})
     return network.eval()
 
 
 def probabilities(network: nn.Module, scan: Tensor, mirrors: Sequence[tuple[int, ...]] = MIRRORS) -> Tensor:
     """Damage probability of one picture of any size: (1, 3, H, W) float in [0, 1] to (H, W) fp32 in [0, 1].
 
-    It is looked at as it is and mirrored along each of `mirrors`, dimensions of the scan, and the logits are averaged.
+    It is looked at mirrored along each of `mirrors`, dimensions of the scan (none: as it is; both: turned by half a
+    circle), and the logits are averaged.
     """
     height, width = scan.shape[-2:]
     padding = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
