@@ -1,8 +1,8 @@
 """Probabilities of damage to the mask that is filled: a threshold, a higher one inside faces, and islands kept whole.
 
 An island over most of the threshold is taken when it reaches the threshold somewhere (hysteresis), so that a crack is
-not cut into dashes. An island down to half of it holds more that is no damage (F1 of thin damage 0.823 at 0.8; down to
-0.85 of it 0.828). A removed eyebrow is worse than ten cracks left, hence the threshold of faces.
+not cut into dashes. An island down to half of it holds more that is no damage (F1 of thin damage 0.850 at 0.8; down to
+0.85 of it 0.854). A removed eyebrow is worse than ten cracks left, hence the threshold of faces.
 """
 
 from __future__ import annotations
