@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from app.commands import doctor, models
+from app.commands.doctor_machine import BAD
 from app.errors import Unavailable
 from app.exit_codes import EXIT_FAILED, EXIT_OK
 from app.options import RestoreOptions
@@ -72,6 +73,6 @@ def test_the_commands_name_it_and_go_on(
     assert models.run("verify", []) == EXIT_FAILED
     told = capsys.readouterr().out.splitlines()
     assert sum("cannot be read" in line for line in told) == len(locked)
-    [bad] = [each for each in doctor.check_weights(Settings(weights_folder=tmp_path)) if each.word == doctor.BAD]
+    [bad] = [each for each in doctor.check_weights(Settings(weights_folder=tmp_path)) if each.word == BAD]
     assert OFFICIAL in bad.text
     assert "cannot be read" in bad.text

@@ -333,8 +333,8 @@ TRAINED: dict[DamageKind, Draw] = {
     DamageKind.MOULD: draw_mould,
 }
 SHARES: dict[DamageKind, float] = {  # in training; what is small or faint is learned last, and so shown oftener
-    DamageKind.SCRATCH: 0.18,
-    DamageKind.CRACK: 0.12,
+    DamageKind.SCRATCH: 0.17,
+    DamageKind.CRACK: 0.11,
     DamageKind.WIDE_CRACK: 0.06,
     DamageKind.CREASE: 0.05,
     DamageKind.DUST: 0.15,

@@ -67,15 +67,17 @@ class DamageSegmentation(nn.Module):
         inputs = (packed, *widths[:-1])
         # None around the second level, which had none when the first was half as wide: so it could be widened.
         levels = enumerate(zip(inputs, widths, strict=True))
-        self.down = nn.ModuleList(Block(*pair, may_shortcut=level != 1) for level, pair in levels)
+        down = [Block(*pair, may_shortcut=level != 1) for level, pair in levels]
+        self.down = nn.ModuleList(down)
         self.context = Block(widths[-1], widths[-1], dilation=2, count=1)
         pairs = list(zip(widths[1:], widths[:-1], strict=True))[::-1]
         self.narrow = nn.ModuleList(nn.Conv2d(deep, shallow, 1) for deep, shallow in pairs)
-        self.up = nn.ModuleList(Block(shallow, shallow) for _, shallow in pairs)
+        up = [Block(shallow, shallow) for _, shallow in pairs]
+        self.up = nn.ModuleList(up)
         self.feedback = nn.Conv2d(widths[0], widths[0], 1)
-        self.down_again = nn.ModuleList(with_own_norms(block) for block in self.down[1:])
+        self.down_again = nn.ModuleList(with_own_norms(block) for block in down[1:])
         self.context_again = with_own_norms(self.context)
-        self.up_again = nn.ModuleList(with_own_norms(block) for block in self.up)
+        self.up_again = nn.ModuleList(with_own_norms(block) for block in up)
         self.head = nn.Conv2d(widths[0], PACKED**2, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,7 +100,8 @@ class DamageSegmentation(nn.Module):
 
     def _pass(self, fine: Tensor, down: Iterable[nn.Module], context: nn.Module, up: Iterable[nn.Module]) -> Tensor:
         """Down to the coarsest level and up again: (N, width, H/2, W/2) to the same."""
-        features, seen = fine, [fine]
+        features: Tensor = fine
+        seen = [fine]
         for block in down:
             features = block(functional.max_pool2d(features, 2))
             seen.append(features)
@@ -127,6 +130,7 @@ def with_both_passes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What a file holds, by name, and what the second pass shares with the first.
 
     Of a network of one pass, as earlier versions had, the second pass becomes a repetition that changes nothing.
+    Weights are (outputs, inputs, 3, 3) or (outputs, inputs, 1, 1), all else is (outputs,); any dtype is kept.
     """
     again = {}
     for name, value in state.items():
@@ -141,7 +145,10 @@ def with_both_passes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def without_shared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors by name that a file needs: the convolutions of the second pass are those of the first."""
+    """The tensors by name that a file needs, of any dtype.
+
+    The convolutions of the second pass, (outputs, inputs, 3, 3), are those of the first and left out.
+    """
     return {name: value for name, value in state.items() if "_again." not in name or value.ndim != 4}
 
 
