@@ -130,7 +130,7 @@ def with_both_passes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What a file holds, by name, and what the second pass shares with the first.
 
     Of a network of one pass, as earlier versions had, the second pass becomes a repetition that changes nothing.
-    Weights are (outputs, inputs, 3, 3) or (outputs, inputs, 1, 1), all else is (outputs,); any dtype is kept.
+    Weights are (outputs, inputs, 3, 3) or (outputs, inputs, 1, 1), all else is (outputs,); in fp32 or half of it.
     """
     again = {}
     for name, value in state.items():
@@ -145,7 +145,7 @@ def with_both_passes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def without_shared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors by name that a file needs, of any dtype.
+    """The tensors by name that a file needs, in fp32 or half of it.
 
     The convolutions of the second pass, (outputs, inputs, 3, 3), are those of the first and left out.
     """
