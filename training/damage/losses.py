@@ -2,8 +2,7 @@
 
 Cross-entropy alone is content with thin damage half found, Dice alone with a few marks on clean pictures; F1 of the
 damaged samples together is counted as the figures are, with a tolerance; the price looks only at the most suspicious
-pixels of an undamaged picture. Lonely specks weigh more than lines. Pixels that
-are unsure count nowhere.
+pixels of an undamaged picture. Lonely specks weigh more than lines. Pixels that are unsure count nowhere.
 """
 
 from __future__ import annotations
@@ -12,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from app.evaluation.damage.agreement import TOLERANCE
+
 POSITIVE_WEIGHT = 1.5
 DICE_WEIGHT = 0.4
 TOLERANT_WEIGHT = 0.5
-TOLERANCE_SIDE = 5  # of the square around a pixel in which damage and mark agree, as the figures count
 CLEAN_WEIGHT = 0.5
 NEAR_PIXELS = 17  # side of the square in which the damage around a pixel is counted
 LINE_SHARE = 0.15  # of that square: what a thin line takes; what takes less is a speck, and weighs more
@@ -31,8 +31,11 @@ def dice_loss(probability: Tensor, mask: Tensor, known: Tensor) -> Tensor:
 
 
 def tolerant_dice_loss(probability: Tensor, mask: Tensor, known: Tensor) -> Tensor:
-    """One minus soft F1 of all damaged samples together, counted with a tolerance; all (N, 1, H, W) fp32."""
-    side = TOLERANCE_SIDE
+    """One minus soft F1 of all damaged samples together; all (N, 1, H, W) fp32, result a scalar.
+
+    It has the tolerance of `agreement`, in a square where that has a disc.
+    """
+    side = 2 * TOLERANCE + 1
     marked = probability * known * mask.flatten(1).amax(dim=1)[:, None, None, None]  # undamaged samples count elsewhere
     near_mark = functional.max_pool2d(probability, side, 1, side // 2)
     near_damage = functional.max_pool2d(mask, side, 1, side // 2)
