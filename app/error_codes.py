@@ -203,6 +203,7 @@ _TABLE = {
     "unwritable_folder": ErrorFacts(400, "the report cannot be written to its folder"),
     "same_column": ErrorFacts(400, "two columns of a report are the same"),
     "needs_degrade": ErrorFacts(400, "the option goes with --degrade only"),
+    "not_with_damage": ErrorFacts(400, "the option changes nothing with --damage"),
     "out_of_bounds": ErrorFacts(400, "an argument is out of bounds"),
     "whole_scale": ErrorFacts(400, "--degrade takes whole scales only"),
     "would_overwrite": ErrorFacts(409, "a result would take the place of a photo, or of a file that is not its own"),

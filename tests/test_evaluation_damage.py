@@ -22,7 +22,7 @@ from app.evaluation.damage.measuring import NOTHING, WITHOUT_GRAIN, DamageMeasur
 from app.evaluation.damage.pooled import PooledPsnr, PooledSsim
 from app.evaluation.damage.report import DamageReport
 from app.evaluation.machine import describe_machine
-from app.exit_codes import EXIT_OK, EXIT_USAGE
+from app.exit_codes import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from app.options import Repair
 from app.restoration.models import weights
 from app.restoration.repair.detection import DamageNetwork
@@ -145,11 +145,21 @@ def test_the_command_writes_the_report(
     Image.fromarray(a_photo(1)).save(tmp_path / "in" / "one.png")
     (tmp_path / "in" / "broken.png").write_bytes(b"none")
     asked = [str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--damage", "--damage-samples", "1"]
-    assert evaluate.main([*asked, "--device", "cpu"], root=tmp_path) == EXIT_OK
+    assert evaluate.main([*asked, "--device", "cpu"], root=tmp_path) == EXIT_FAILED  # for the one that was left out
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"report.json", "report.csv", "report.html"}
     assert json.loads((tmp_path / "out" / "report.json").read_text())["photos"] == 1
     assert "broken.png" in capsys.readouterr().err
     assert evaluate.main([*asked[:-1], "0"], root=tmp_path) == EXIT_USAGE
+    (tmp_path / "in" / "broken.png").unlink()
+    assert evaluate.main([*asked, "--device", "cpu"], root=tmp_path) == EXIT_OK
+
+
+def test_options_that_would_change_nothing_are_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [str(tmp_path), "--output", str(tmp_path / "out"), "--damage", "--noise", "5", "--face-strength", "0.5"]
+    assert evaluate.main(asked, root=tmp_path) == EXIT_USAGE
+    assert "--damage does not use --noise, --face-strength" in capsys.readouterr().err
 
 
 def test_without_the_network_the_command_says_what_to_do(

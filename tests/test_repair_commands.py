@@ -61,20 +61,22 @@ def test_the_doctor_says_whether_damage_can_be_repaired() -> None:
     assert (missing.word, SEGMENTATION_FILE in missing.text) == (WARNING, True)
 
 
-def test_the_mean_of_two_trainings_is_exported(tmp_path: Path) -> None:
+def test_the_mean_of_several_trainings_is_exported(tmp_path: Path) -> None:
     task, states = SegmentationTask(), []
-    for seed, widths in ((1, (8, 8, 8, 8, 8)), (2, (8, 8, 8, 8, 8)), (3, (8, 16, 8, 8, 8))):
+    narrow = (8, 8, 8, 8, 8)
+    for seed, widths in ((1, narrow), (2, narrow), (3, narrow), (4, (8, 16, 8, 8, 8))):
         trainer = Trainer(task, dataclasses.replace(task.recipe, widths=widths, seed=seed), "cpu", "fp32")
         trainer.save(tmp_path / f"{seed}.pt")
         states.append(trainer.average.module.state_dict())
-    one, two, other = (tmp_path / f"{seed}.pt" for seed in (1, 2, 3))
-    target = export.export(one, tmp_path / "mean.safetensors", "two photos", None, two)
+    one, two, three, other = (tmp_path / f"{seed}.pt" for seed in (1, 2, 3, 4))
+    target = export.export(one, tmp_path / "mean.safetensors", "two photos", None, [two, three])
     with safe_open(target, "pt") as file:
         mean = file.get_tensor("down.1.layers.0.weight")
     name = "down.1.layers.0.weight"
-    torch.testing.assert_close(mean.float(), (states[0][name] + states[1][name]) / 2.0, rtol=1e-3, atol=1e-3)
+    expected = sum(state[name] for state in states[:3]) / 3.0
+    torch.testing.assert_close(mean.float(), expected, rtol=1e-3, atol=1e-3)
     with pytest.raises(RuntimeError):
-        export.export(one, target, "two photos", None, other)
+        export.export(one, target, "two photos", None, [two, other])
 
 
 @pytest.mark.parametrize("task", [SegmentationTask(), InpaintingTask()])

@@ -19,6 +19,7 @@ from app.evaluation.damage.layers import Layer, Stroke, paste, rasterize
 from app.evaluation.damage.scans import VISIBLE_CONTRAST, apply_damage, contrast, crop, scan_sample
 from training.damage.faces import LARGEST_FACTOR, LIST, Face, crop_face, names, read_faces
 from training.damage.negative_faces import draw_faces
+from training.damage.negative_hands import draw_hands
 from training.damage.negative_pages import PAGES, draw_caption
 from training.damage.negative_patterns import PATTERNS
 from training.damage.negatives import SCENES, DrawScene
@@ -102,7 +103,21 @@ def test_the_kinds_kept_out_are_not_trained_and_all_the_others_are() -> None:
     assert sum(SHARES.values()) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("draw", [*SCENES, *PATTERNS, draw_faces, draw_caption, *PAGES], ids=lambda draw: draw.__name__)
+def test_what_comes_in_from_the_border_begins_there() -> None:
+    touching = 0
+    for seed in range(12):
+        sample = scan_sample(a_scene(seed), [KINDS[DamageKind.EDGE_TEAR]], np.random.default_rng([seed, 6]))
+        rim = np.ones(sample.mask.shape, np.bool_)
+        rim[3:-3, 3:-3] = False
+        count, islands = cv2.connectedComponents(sample.mask.astype(np.uint8), connectivity=8)
+        largest = 1 + np.argmax([np.count_nonzero(islands == number) for number in range(1, count)])
+        touching += bool((islands[rim] == largest).any())
+    assert touching >= 9
+
+
+@pytest.mark.parametrize(
+    "draw", [*SCENES, *PATTERNS, draw_faces, draw_hands, draw_caption, *PAGES], ids=lambda draw: draw.__name__
+)
 def test_a_hard_negative_changes_the_scene_and_marks_nothing(draw: DrawScene) -> None:
     changed = 0
     for seed in range(6):

@@ -105,7 +105,7 @@ def run(asked: argparse.Namespace) -> int:
     if asked.damage:
         from app.commands import evaluate_damage  # what draws damage, which no other run needs
 
-        return evaluate_damage.run(asked)
+        return evaluate_damage.run(asked, make_parser().parse_args([]))
     settings = read_settings()
     task, left_out = make_task(asked, settings)
     make_report_folder(task.output)

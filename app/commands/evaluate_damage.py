@@ -24,18 +24,24 @@ from app.evaluation.inputs import Photo, find_photos
 from app.evaluation.machine import describe_machine
 from app.evaluation.report_files import make_report_folder, write_report_files
 from app.evaluation.views import as_rgb
-from app.exit_codes import EXIT_OK
+from app.exit_codes import EXIT_FAILED, EXIT_OK
 from app.images import Decoder, ImageLimits
 from app.restoration.setup import Setup
 from app.settings import Settings
 
+_USED = {"inputs", "output", "damage", "damage_samples", "device", "precision"}  # the others belong to restoring
 
-def run(asked: argparse.Namespace) -> int:
+
+def run(asked: argparse.Namespace, plain: argparse.Namespace) -> int:
     """One measurement from the folder to the written report; returns a code of `app.exit_codes`.
 
+    `plain` is what a command line without any word gives.
+
     Raises:
-        RestoreError: no photos, or the network that finds damage is not there (`repair_unavailable`).
+        RestoreError: no photos, an option that this measurement does not use, or the network that finds damage is not
+            there (`repair_unavailable`).
     """
+    refuse_unused(asked, plain)
     settings = read_settings()
     inputs = asked.inputs or Path("test_inputs").absolute()
     output = asked.output or Path("test_results").absolute()
@@ -67,7 +73,19 @@ def run(asked: argparse.Namespace) -> int:
         output, as_json=report.as_json(made), as_csv=report.as_csv(made), as_html=page.as_html(made)
     )
     say(f"Written to {output}: {', '.join(file.name for file in files)}.")
-    return EXIT_OK
+    return EXIT_OK if len(photos) == len(found) else EXIT_FAILED
+
+
+def refuse_unused(asked: argparse.Namespace, plain: argparse.Namespace) -> None:
+    """Refuse what would change nothing.
+
+    Raises:
+        BadRequest: `not_with_damage`, naming the options.
+    """
+    given = [name for name, value in vars(asked).items() if name not in _USED and value != getattr(plain, name)]
+    if given:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise BadRequest("not_with_damage", f"--damage does not use {flags}; leave it out or measure without --damage.")
 
 
 def read_photos(photos: Sequence[Photo], settings: Settings) -> dict[str, Rgb]:

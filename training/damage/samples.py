@@ -22,20 +22,21 @@ from app.evaluation.damage.layers import Rng, Unit, clipped
 from app.evaluation.damage.scans import Sample, crop, scan_sample
 from training.damage.faces import Face, crop_face, names, read_faces
 from training.damage.negative_faces import draw_faces
+from training.damage.negative_hands import draw_hands
 from training.damage.negative_pages import PAGES, draw_caption
 from training.damage.negative_patterns import PATTERNS
-from training.damage.negatives import SCENES
+from training.damage.negatives import SCENES, draw_stars
 from training.photos import read_rgb
 
 UNDAMAGED_SHARE = 0.4
 PAGE_SHARE = 0.2  # of the undamaged
 PLAIN_SHARE = 0.4  # of the undamaged: photos with nothing drawn on them
 SCENE_SHARE = 0.4  # of the damaged: with a hard negative beside the damage
-FACE_SHARE = 0.2  # of the crops: around a known face
+FACE_SHARE = 0.3  # of the crops: around a known face
 FINE_SHARE = 0.15  # of the scans, which resolve more than the print holds, as scans of many megapixels do
 FINEST = 1.8  # times at most
 
-_NEGATIVES = (*SCENES, *PATTERNS, draw_caption, draw_faces, draw_faces, draw_faces)
+_NEGATIVES = (*SCENES, *PATTERNS, draw_stars, draw_caption, *(draw_faces,) * 3, *(draw_hands,) * 6)
 
 
 def draw_scene(picture: Unit, rng: Rng) -> Unit:

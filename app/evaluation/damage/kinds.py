@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from app.evaluation.damage.edges import draw_border, draw_corner, draw_edge_tears
 from app.evaluation.damage.layers import (
     SUPERSAMPLING,
     Layer,
@@ -56,6 +57,7 @@ class DamageKind(StrEnum):
     LINT = "lint"  # kept out of training
     DEBRIS = "debris"
     MOULD = "mould"
+    EDGE_TEAR = "edge_tear"
 
 
 Draw = Callable[[Print, Rng], list[Layer]]
@@ -264,59 +266,6 @@ def draw_stain(canvas: Print, rng: Rng) -> list[Layer]:
     return [Layer(np.clip(coverage * opacity + seam, 0.0, 1.0), clipped(tint))]
 
 
-def torn(outside: Plane, canvas: Print, rng: Rng) -> list[Layer]:
-    """Layers of a print that ends: the scanner's background, and mostly a seam of bare paper with a shadow.
-
-    `outside` is the signed distance from the tear in pixels, (H, W) float32, positive where the print is gone.
-    """
-    rim = float(rng.uniform(0.5, 9.0)) if rng.random() < 0.8 else 0.0
-    cell = float(rng.uniform(4.0, 20.0))
-    wavy = outside + np.float32(rng.uniform(0.2, 2.5)) * smooth_noise(canvas.shape, cell, rng)
-    seam = np.clip(wavy + 0.5 + rim * np.clip(1.0 + 0.6 * smooth_noise(canvas.shape, cell, rng), 0.0, 3.0), 0.0, 1.0)
-    gone = clipped(wavy + 0.5)
-    seam = np.asarray(seam, dtype=np.float32)
-    layers = []
-    if rim and rng.random() < 0.6:
-        angle = rng.uniform(0.0, 2 * math.pi)
-        layers.append(Layer(shifted(seam, 1.5 * math.cos(angle), 1.5 * math.sin(angle)) * np.float32(0.7), canvas.dark))
-    if rim:
-        layers.append(Layer(seam, textured(canvas.paper, canvas.shape, float(rng.uniform(0.02, 0.09)), rng)))
-    layers.append(Layer(gone, textured(canvas.background, canvas.shape, 0.01, rng)))
-    return layers
-
-
-def draw_corner(canvas: Print, rng: Rng) -> list[Layer]:
-    """One to four corners torn off or worn round."""
-    y, x = np.mgrid[: canvas.height, : canvas.width].astype(np.float32)
-    outside = np.full(canvas.shape, -1e3, np.float32)
-    is_round = rng.random() < 0.5
-    for corner in rng.choice(4, int(rng.integers(1, 5)), replace=False):
-        across = x if corner % 2 == 0 else canvas.width - 1 - x
-        down = y if corner < 2 else canvas.height - 1 - y
-        size = canvas.side * rng.uniform(0.04, 0.22)
-        if is_round:
-            distance = np.hypot(across - size, down - size) - size
-            distance = np.where((across < size) & (down < size), distance, -1e3)
-        else:
-            tilt = rng.uniform(0.5, 2.0)
-            distance = (size - across * tilt - down / tilt) / math.hypot(tilt, 1.0 / tilt)
-        outside = np.maximum(outside, distance.astype(np.float32))
-    return torn(outside, canvas, rng)
-
-
-def draw_border(canvas: Print, rng: Rng) -> list[Layer]:
-    """One to three sides of the print frayed or torn away, unevenly along the side."""
-    y, x = np.mgrid[: canvas.height, : canvas.width].astype(np.float32)
-    outside = np.full(canvas.shape, -1e3, np.float32)
-    for side in rng.choice(4, int(rng.integers(1, 4)), replace=False):
-        inward = (x, y, canvas.width - 1 - x, canvas.height - 1 - y)[side]
-        along = smooth_noise((1, max(canvas.shape)), canvas.side * rng.uniform(0.1, 0.5), rng)[0]
-        depth = canvas.side * rng.uniform(0.004, 0.04) * (1.0 + rng.uniform(0.1, 0.9) * along)
-        profile = depth[None, : canvas.width] if side % 2 else depth[: canvas.height, None]
-        outside = np.maximum(outside, (profile - inward).astype(np.float32))
-    return torn(outside, canvas, rng)
-
-
 TRAINED: dict[DamageKind, Draw] = {
     DamageKind.SCRATCH: draw_scratch,
     DamageKind.CRACK: draw_crack,
@@ -331,19 +280,21 @@ TRAINED: dict[DamageKind, Draw] = {
     DamageKind.BORDER: draw_border,
     DamageKind.DEBRIS: draw_debris,
     DamageKind.MOULD: draw_mould,
+    DamageKind.EDGE_TEAR: draw_edge_tears,
 }
 SHARES: dict[DamageKind, float] = {  # in training; what is small or faint is learned last, and so shown oftener
-    DamageKind.SCRATCH: 0.17,
-    DamageKind.CRACK: 0.11,
+    DamageKind.SCRATCH: 0.15,
+    DamageKind.CRACK: 0.10,
     DamageKind.WIDE_CRACK: 0.06,
     DamageKind.CREASE: 0.05,
-    DamageKind.DUST: 0.15,
-    DamageKind.HAIR: 0.07,
-    DamageKind.SPECKLE: 0.10,
+    DamageKind.DUST: 0.13,
+    DamageKind.HAIR: 0.06,
+    DamageKind.SPECKLE: 0.08,
     DamageKind.BLOTCH: 0.05,
-    DamageKind.STAIN: 0.05,
-    DamageKind.CORNER: 0.03,
+    DamageKind.STAIN: 0.04,
+    DamageKind.CORNER: 0.04,
     DamageKind.BORDER: 0.02,
-    DamageKind.DEBRIS: 0.09,
+    DamageKind.DEBRIS: 0.07,
     DamageKind.MOULD: 0.05,
+    DamageKind.EDGE_TEAR: 0.10,
 }

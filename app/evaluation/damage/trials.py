@@ -34,7 +34,7 @@ GROUPS: dict[str, tuple[DamageKind, ...]] = {
     "wide": (DamageKind.WIDE_CRACK,),
     "blotches": (DamageKind.BLOTCH, DamageKind.STAIN, DamageKind.MOULD),
     "crease": (DamageKind.CREASE,),
-    "corners and borders": (DamageKind.CORNER, DamageKind.BORDER),
+    "corners and borders": (DamageKind.CORNER, DamageKind.BORDER, DamageKind.EDGE_TEAR),
     "kept out of training": tuple(HELD_OUT),
     "all": tuple(KINDS),
 }
