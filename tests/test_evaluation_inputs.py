@@ -69,7 +69,7 @@ def test_a_name_that_is_no_utf_8_costs_no_report(folder: Path, words: list[str])
     assert all((results / os.fsdecode(unquote_to_bytes(link))).is_file() for link in links)
 
 
-@pytest.mark.parametrize("words", [[], ["--damage"]])
+@pytest.mark.parametrize("words", [["--faces", "off"], ["--damage"]])
 def test_a_place_where_no_report_can_lie_is_told_before_the_work(
     folder: Path, words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,7 +77,7 @@ def test_a_place_where_no_report_can_lie_is_told_before_the_work(
         monkeypatch.setattr(module, name, lambda *_: pytest.fail("the work has begun"))
     put_photo(folder / "test_inputs" / "a.png")
     (folder / "out").write_text("a file")
-    assert evaluate.main(["--faces", "off", "--output", "out", *words], root=folder) == 2
+    assert evaluate.main(["--output", "out", *words], root=folder) == 2
     assert "cannot be written to out (File exists)" in capsys.readouterr().err
 
 

@@ -104,15 +104,19 @@ def test_the_kinds_kept_out_are_not_trained_and_all_the_others_are() -> None:
 
 
 def test_what_comes_in_from_the_border_begins_there() -> None:
-    touching = 0
-    for seed in range(12):
-        sample = scan_sample(a_scene(seed), [KINDS[DamageKind.EDGE_TEAR]], np.random.default_rng([seed, 6]))
-        rim = np.ones(sample.mask.shape, np.bool_)
-        rim[3:-3, 3:-3] = False
-        count, islands = cv2.connectedComponents(sample.mask.astype(np.uint8), connectivity=8)
-        largest = 1 + np.argmax([np.count_nonzero(islands == number) for number in range(1, count)])
-        touching += bool((islands[rim] == largest).any())
-    assert touching >= 9
+    draw = KINDS[DamageKind.EDGE_TEAR]
+    samples = [scan_sample(a_scene(seed), [draw], np.random.default_rng([seed, 6])) for seed in range(16)]
+    seen = [sample.mask for sample in samples if sample.mask.any()]
+    assert len(seen) >= 12
+    rim = np.ones(seen[0].shape, np.bool_)
+    rim[3:-3, 3:-3] = False
+    assert np.mean([bool((largest_island(mask) & rim).any()) for mask in seen]) >= 0.8
+
+
+def largest_island(mask: np.ndarray) -> np.ndarray:
+    count, islands = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    sizes = np.bincount(islands.ravel(), minlength=count)[1:]
+    return np.asarray(islands == 1 + sizes.argmax())
 
 
 @pytest.mark.parametrize(
@@ -199,7 +203,7 @@ def test_samples_show_known_faces(tmp_path: Path) -> None:
         patch.setattr("training.damage.samples.crop_face", note)
         for number in range(100):
             samples.sample(number)
-    assert 2 <= len(seen) <= 20
+    assert 15 <= len(seen) <= 45  # of 100 and a share of 0.3
 
 
 def test_layers_are_pasted_in_order_by_their_coverage() -> None:
