@@ -62,11 +62,27 @@ def as_if_at_work(route: Route) -> None:
     route.fulfill(json=found)
 
 
-def hold(socket: WebSocketRoute, words: list[Callable[[], None]]) -> None:
-    """Keep what the service says to the page until it is called."""
-    service = socket.connect_to_server()
-    service.on_message(lambda word: words.append(lambda: socket.send(word)))
-    service.on_close(lambda code, reason: words.append(lambda: socket.close(code=code, reason=reason)))
+class HeldWords:
+    """What the service says to the page over a socket, kept until it is let through; later words pass at once."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Callable[[], None]] | None = []
+
+    def hold(self, socket: WebSocketRoute) -> None:
+        service = socket.connect_to_server()
+        service.on_message(lambda word: self._say(lambda: socket.send(word)))
+        service.on_close(lambda code, reason: self._say(lambda: socket.close(code=code, reason=reason)))
+
+    def _say(self, word: Callable[[], None]) -> None:
+        if self._waiting is None:
+            word()
+        else:
+            self._waiting.append(word)
+
+    def let_through(self) -> None:
+        waiting, self._waiting = self._waiting or [], None
+        for word in waiting:
+            word()
 
 
 def shown_width(page: Page) -> int:
@@ -77,14 +93,13 @@ def test_an_original_that_comes_after_its_result_is_not_shown(browser: Browser, 
     restore_elsewhere(faced)
     with visit(browser, faced.address) as seen:
         held: list[Route] = []
-        words: list[Callable[[], None]] = []  # of the service, that the job has ended
+        words = HeldWords()  # of the service, that the job has ended
         seen.page.route("**/api/v1/jobs?*", as_if_at_work)
-        seen.page.route_web_socket(re.compile(r"/api/v1/jobs/[0-9a-f]{32}/status$"), lambda socket: hold(socket, words))
+        seen.page.route_web_socket(re.compile(r"/api/v1/jobs/[0-9a-f]{32}/status$"), words.hold)
         seen.page.route("**/original?preview=true*", lambda route: held.append(route))
         with seen.page.expect_request("**/original?preview=true*"):
             page = seen.open()
-        for say in words:
-            say()
+        words.let_through()
         expect(page.locator(".card[data-status=completed]")).to_have_count(1)
         expect(page.locator(SHOWN)).to_have_count(1)
         assert shown_width(page) == RESULT_WIDTH
