@@ -1,15 +1,20 @@
 """Real scans repaired, as sheets to look at: `python -m benchmarks.repaired_scans PHOTO ... --out FOLDER`.
 
 Each photo becomes one PNG at 100 %: as it is, what is marked (red, inside faces yellow), and filled. With `--enlarge`
-also the enlarged photo without and with repair, for each quality.
+also the enlarged photo without and with repair, for each quality. With `--megapixels` it is made so large first,
+bicubic, and with `--repeat` the time is the median of so many runs after the first.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -37,6 +42,8 @@ def main() -> None:
     parser.add_argument("--repair", choices=[mode.value for mode in Repair if mode is not Repair.OFF], default="auto")
     parser.add_argument("--enlarge", nargs="*", default=[], choices=[quality.value for quality in Quality])
     parser.add_argument("--scale", type=float, default=4.0)
+    parser.add_argument("--megapixels", type=float)
+    parser.add_argument("--repeat", type=int, default=0)
     parser.add_argument("--device", default="auto")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
@@ -45,7 +52,9 @@ def main() -> None:
     try:
         for path in asked.photos:
             picture = decoder.decode(path)
-            _write(asked.out / f"{path.stem}.png", _repaired(setup, picture, asked.repair))
+            if asked.megapixels is not None:
+                picture = _sized(picture, asked.megapixels)
+            _write(asked.out / f"{path.stem}.png", _repaired(setup, picture, asked.repair, asked.repeat))
             for quality in asked.enlarge:
                 pair = [_enlarged(backend, picture, mode, quality, asked.scale) for mode in ("off", asked.repair)]
                 _write(asked.out / f"{path.stem}-{quality}.png", pair)
@@ -68,11 +77,21 @@ def marked(rgb: Rgb, damage: DamageLayer) -> Rgb:
     return shown
 
 
-def _repaired(setup: Setup, picture: Picture, mode: str) -> list[Rgb]:
+def _sized(picture: Picture, megapixels: float) -> Picture:
+    """The photo with that many millions of pixels, in 8 bits and without transparency."""
+    factor = math.sqrt(megapixels * 1e6 / (picture.width * picture.height))
+    size = (round(picture.width * factor), round(picture.height * factor))
+    rgb = cv2.resize(as_rgb(picture), size, interpolation=cv2.INTER_CUBIC)
+    return dataclasses.replace(picture, rgb=np.asarray(rgb, dtype=np.uint8), alpha=None)
+
+
+def _repaired(setup: Setup, picture: Picture, mode: str, repeat: int = 0) -> list[Rgb]:
     """As it is, marked, filled: at the photo's own size, without any network that enlarges."""
     detect = setup.face_models.open_detector()
-    repaired = repair_photo(setup.repair_models.open(), picture, Repair(mode), detect=detect)
-    print(f"repaired in {repaired.seconds:.2f} s: {repaired.report}")
+    runs = [repair_photo(setup.repair_models.open(), picture, Repair(mode), detect=detect) for _ in range(repeat + 1)]
+    repaired = runs[-1]
+    seconds = statistics.median(run.seconds for run in runs[1:] or runs)
+    print(f"{picture.width}x{picture.height} repaired in {seconds:.2f} s: {repaired.report}")
     rgb = as_rgb(picture)
     return [rgb, marked(rgb, repaired.damage), as_rgb(repaired.picture)]
 

@@ -23,7 +23,7 @@ from app.restoration.faces.detection import DetectedFace
 from app.restoration.repair.detection import DamageNetwork, find_damage, spans
 from app.restoration.repair.mask import LOW_SHARE, THRESHOLDS, count_regions, make_mask, share_in
 from app.restoration.repair.repair import RepairedPhoto, RepairNetworks, marked_share, repair_photo
-from app.restoration.repair.segmentation_network import MULTIPLE, load_segmentation, make_segmentation
+from app.restoration.repair.segmentation_network import MIRRORS, MULTIPLE, load_segmentation, make_segmentation
 from app.results import RestorationResult
 from tests.damage_network import white_is_damage
 
@@ -85,6 +85,20 @@ def test_tiles_cannot_be_seen() -> None:
     assert np.ptp(found) > 100, "tiles that differ much"
     assert np.abs(np.diff(found, axis=0)).max() <= 3
     assert np.abs(np.diff(found, axis=1)).max() <= 3
+
+
+@pytest.mark.parametrize(("height", "width", "tiles"), [(900, 180, 4), (180, 900, 4), (192, 320, 1), (900, 10, 2)])
+def test_a_narrow_photo_is_searched_in_long_tiles_of_no_more_pixels(height: int, width: int, tiles: int) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    class Watched(WindowBrightness):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(tuple(x.shape[2:]))
+            return super().forward(x)
+
+    find_damage(DamageNetwork(Watched()), photo(height, width), always, tile=256, overlap=64)
+    assert len(seen) == tiles * len(MIRRORS)
+    assert all(rows * columns <= 256 * 256 for rows, columns in seen)
 
 
 def test_sixteen_bits_are_seen_as_eight() -> None:

@@ -19,8 +19,11 @@ from app.errors import Cancelled, Conflict, Unavailable
 from app.images import Box, Overview, PagesEncoder, PatchWindow, Picture
 from app.notices import NoticeKind
 from app.options import RestoreOptions
+from app.restoration.device import DTYPES
 from app.restoration.models import weights
-from app.restoration.models.weights import SEGMENTATION_FILE
+from app.restoration.models.registry import ModelRegistry
+from app.restoration.models.weights import SEGMENTATION_FILE, SHIPPED_FOLDER
+from app.restoration.repair.weights import RepairModels
 from app.stages import Stage
 from tests import damage_network
 from tests.test_repair import photo, scratched
@@ -49,6 +52,16 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalBackend:
 
 def test_the_local_backend_repairs(backend: LocalBackend) -> None:
     assert isinstance(backend, Repairing)
+
+
+@pytest.mark.parametrize(("precision", "computes_in"), [("bf16", "bf16"), ("fp32", "fp32"), ("fp16", "fp32")])
+def test_both_networks_of_repair_compute_in_the_precision_that_was_tried(precision: str, computes_in: str) -> None:
+    networks = RepairModels(
+        SHIPPED_FOLDER, "cpu", precision, ModelRegistry(SHIPPED_FOLDER, allow_unverified=False)
+    ).open()
+    assert networks.inpainting is not None
+    for network in (networks.segmentation.module, networks.inpainting):
+        assert {parameter.dtype for parameter in network.parameters()} == {DTYPES[computes_in]}
 
 
 def test_damage_is_filled_before_the_photo_is_enlarged_and_recorded(backend: LocalBackend) -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from skimage.restoration import inpaint_biharmonic
 
 from app.errors import Cancelled
 from app.images import Pixels
 from app.restoration.repair import grain, windows
-from app.restoration.repair.diffusion_inpainting import diffusion_fill, harmonic_fill
+from app.restoration.repair.diffusion_inpainting import biharmonic_fill, diffusion_fill, harmonic_fill
 from app.restoration.repair.filling import fill, wide_part
 from app.restoration.repair.halo import with_halo
 from app.restoration.repair.inpainting_network import FillCorrection, make_inpainting
+from app.restoration.repair.windows import Window, of_each, windows_of
 
 
 def a_photo(height: int = 120, width: int = 160) -> NDArray[np.uint8]:
@@ -81,6 +85,20 @@ def test_a_slope_is_carried_on_over_a_thin_hole_and_a_flat_picture_stays_flat() 
     wide = np.zeros((48, 64), np.bool_)
     wide[5:40, 10:60] = True
     np.testing.assert_allclose(harmonic_fill(np.where(wide[:, :, None], np.float32(0), flat), wide), flat, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(2, 1), (3, 5), (48, 64), (1, 40)])
+def test_the_biharmonic_fill_is_that_of_scikit_image(shape: tuple[int, int], channels: int) -> None:
+    rng = np.random.default_rng(8)
+    picture = rng.random((*shape, channels), np.float32)
+    hole = rng.random(shape) < 0.4
+    hole[0, 0], hole[-1, -1] = True, False
+    picture[hole] = picture[-1, -1]  # no new limits
+    before = picture.copy()
+    expected = inpaint_biharmonic(picture, hole, channel_axis=2)
+    np.testing.assert_allclose(biharmonic_fill(picture, hole), expected, atol=1e-4)
+    np.testing.assert_array_equal(picture, before)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (5, 40)])
@@ -185,6 +203,40 @@ def test_noise_hangs_on_the_place_alone() -> None:
     whole = grain.place_noise((100, 50), (200, 300), 3)
     np.testing.assert_array_equal(grain.place_noise((150, 120), (60, 90), 3), whole[50:110, 70:160])
     assert whole.std() == pytest.approx(1.0, abs=0.02)
+
+
+def test_windows_that_need_not_know_of_each_other_are_computed_few_at_a_time_and_in_order() -> None:
+    mask = np.ones((windows.WINDOW_PIXELS * 5, 10), np.bool_)
+    asked: list[int] = []
+
+    def top(inner: Window, outer: Window) -> int:
+        asked.append(inner[0].start)
+        return int(inner[0].start)
+
+    tops = [inner[0].start for inner, _ in windows_of(mask)]
+    assert [(window[0][0].start, found) for window, found in of_each(windows_of(mask), top)] == [(y, y) for y in tops]
+    asked.clear()
+    most = min(windows.MOST_THREADS, torch.get_num_threads()) + 1
+    found = of_each(((window, window) for window in itertools.repeat(np.s_[0:1, 0:1], 1000)), top)
+    next(found)
+    assert len(asked) <= most, "a thousand windows are not begun all at once"
+    found.close()
+
+    def broken(inner: Window, outer: Window) -> int:
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        list(of_each(windows_of(mask), broken))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_network_in_half_precision_rounds_what_it_adds_and_not_the_picture(dtype: torch.dtype) -> None:
+    silent = make_inpainting(1, (8, 8, 8, 8)).eval().to(dtype)  # adds nothing
+    alone, asked = (fill(a_photo(), holes(), network, with_grain=False) for network in (None, silent))
+    np.testing.assert_array_equal(alone, asked)
+    loud = (a_loud_network().to(each) for each in (torch.float32, dtype))
+    exact, rounded = (fill(a_photo(), holes(), network, with_grain=False) for network in loud)
+    assert np.abs(exact.astype(int) - rounded).max() <= 8
 
 
 def test_it_says_how_far_it_is_and_stops_when_told_to() -> None:

@@ -35,7 +35,7 @@ from app.stages import OnFraction
 log = logging.getLogger(__name__)
 
 NO_ROOM = "The device has too little memory to repair the photo; free some, or set repair to off."
-TILE_PIXELS = 1024  # the longest side of a tile
+TILE_PIXELS = 1024  # the side of a tile; along a narrow photo it is longer, and has no more pixels
 OVERLAP_PIXELS = 128
 _SMALLEST_TILE = 256  # when memory runs out
 _BAND_ROWS = 64  # of a reduced photo, made and enlarged at once
@@ -85,7 +85,7 @@ def find_damage(
         network: the loaded network.
         rgb: (H, W, 3) uint8 or uint16 RGB, at the photo's own size.
         on_fraction: told the fraction done after every tile.
-        tile, overlap: of the tiles, in pixels.
+        tile, overlap: of the tiles, in pixels; see `TILE_PIXELS`.
         reduction: how many times reduced it is searched; None: as its size asks. For a part of a photo it is that of
             the whole.
 
@@ -142,7 +142,8 @@ def _enlarged(reduced: NDArray[np.uint8], factor: int, height: int, width: int) 
 def _look(network: DamageNetwork, rgb: Pixels, on_fraction: OnFraction, tile: int, overlap: int) -> NDArray[np.uint8]:
     """See `find_damage`; at one size."""
     height, width = rgb.shape[:2]
-    rows, columns = spans(height, tile, overlap), spans(width, tile, overlap)
+    rows = spans(height, _longest(tile, width), overlap)
+    columns = spans(width, _longest(tile, height), overlap)
     result = np.zeros((height, width), np.uint8)
     above: NDArray[np.float32] = np.zeros((0, width), np.float32)  # what the last row of tiles left for this one
     for number, row in enumerate(rows):
@@ -181,6 +182,11 @@ def spans(length: int, tile: int, overlap: int) -> list[_Span]:
     last = max(0, _on_grid(length - size))
     begins = [_on_grid(index * last / max(1, count - 1)) for index in range(count)]
     return list(_weighted(begins, [min(length, begin + size) for begin in begins]))
+
+
+def _longest(tile: int, across: int) -> int:
+    """The longest side of a tile in a photo that is so wide across it: the fewer tiles, the less is seen twice."""
+    return tile if across >= tile else min(2 * tile, tile * tile // _on_grid(across) // MULTIPLE * MULTIPLE)
 
 
 def _on_grid(place: float) -> int:

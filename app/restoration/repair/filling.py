@@ -21,11 +21,12 @@ from torch.nn import functional
 from app.errors import Cancelled, OutOfMemory
 from app.images import Pixels
 from app.restoration.device_errors import is_out_of_memory
+from app.restoration.repair.chroma_bleeding import without_bleeding
 from app.restoration.repair.detection import NO_ROOM
 from app.restoration.repair.diffusion_inpainting import Mask, Plane, carried_on, diffusion_fill
 from app.restoration.repair.grain import grain_for
 from app.restoration.repair.inpainting_network import MULTIPLE, FillCorrection
-from app.restoration.repair.windows import Window, windows_of
+from app.restoration.repair.windows import Window, of_each, windows_of
 from app.stages import OnFraction
 
 WIDE_PIXELS = 6  # holes wider than this are the network's
@@ -63,14 +64,20 @@ def fill(
     passes = 1.0 if not with_grain else _FILLING_SHARE
     for number, (inner, outer) in enumerate(_from_the_rim(windows, open_holes, unseen)):
         plane = _plane(filled[outer], open_holes[outer], unseen[outer])
-        _write(filled, inner, outer, mask, _smooth(plane, open_holes[outer], network))
+        smooth = _smooth(plane, open_holes[outer], network)
+        _write(filled, inner, outer, mask, without_bleeding(smooth, open_holes[outer]))
         open_holes[inner] = False
         _go_on(on_fraction, passes * (number + 1) / len(windows))
-    smooth = filled.copy() if with_grain else filled
-    for number, (inner, outer) in enumerate(windows if with_grain else ()):
-        plane = _plane(smooth[outer], np.broadcast_to(np.False_, mask[outer].shape), unseen[outer])
-        grain = grain_for(plane, mask[outer] | unseen[outer], (outer[0].start, outer[1].start))
-        _write(filled, inner, outer, mask, plane + grain)
+    if not with_grain:
+        return filled
+    even = filled.copy()
+
+    def with_own_grain(_: Window, outer: Window) -> Plane:
+        plane = _plane(even[outer], np.broadcast_to(np.False_, mask[outer].shape), unseen[outer])
+        return plane + grain_for(plane, mask[outer] | unseen[outer], (outer[0].start, outer[1].start))
+
+    for number, ((inner, outer), plane) in enumerate(of_each(windows, with_own_grain)):
+        _write(filled, inner, outer, mask, plane)
         _go_on(on_fraction, passes + (1.0 - passes) * (number + 1) / len(windows))
     return filled
 
@@ -101,10 +108,10 @@ def correct(network: FillCorrection, begun: Plane, hole: Mask) -> Plane:
     """The network's fill of the whole hole, (H, W) bool: a fill (H, W, 3 or 1) float32 in [0, 1] to the same."""
     height, width = hole.shape
     padding = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
-    parameter = next(network.parameters())
+    device = next(network.parameters()).device
     color = np.repeat(begun, 3, axis=2) if begun.shape[2] == 1 else begun
-    x = torch.from_numpy(np.ascontiguousarray(color.transpose(2, 0, 1)))[None].to(parameter)  # (1, 3, H, W)
-    where = torch.from_numpy(hole[None, None]).to(parameter)
+    x = torch.from_numpy(np.ascontiguousarray(color.transpose(2, 0, 1)))[None].to(device)  # (1, 3, H, W)
+    where = torch.from_numpy(hole[None, None]).to(x)
     with torch.inference_mode():
         y = network(functional.pad(x, padding, mode="replicate"), functional.pad(where, padding))
     pixels: NDArray[np.float32] = y[0, :, :height, :width].float().clamp(0.0, 1.0).permute(1, 2, 0).cpu().numpy()
@@ -130,9 +137,9 @@ def _smooth(begun: Plane, hole: Mask, network: FillCorrection | None) -> Plane:
 
 def _plane(pixels: Pixels, hole: Mask, unseen: Mask) -> Plane:
     """(H, W, 3) uint8 or uint16 to float32 in [0, 1]; one channel where everything that is seen is grey."""
-    known = pixels[~(hole | unseen)]
-    is_grey = bool((known[..., :1] == known[..., 1:]).all())
-    chosen = pixels[:, :, :1] if is_grey else pixels
+    red, green, blue = (pixels[:, :, channel] for channel in range(3))
+    colored = (red != green) | (green != blue)
+    chosen = pixels if (colored & ~(hole | unseen)).any() else pixels[:, :, :1]
     return carried_on(chosen.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max), hole, unseen)
 
 

@@ -133,12 +133,19 @@ def _kernel(autocorrelation: NDArray[np.float64]) -> NDArray[np.float32]:
 
 def _level(rest: NDArray[np.float32], flat: Mask) -> NDArray[np.float32]:
     """How strong the grain is from place to place, (H, W), beside its mean: dark and light parts differ."""
-    counted = flat.astype(np.float32)
     mean = float(np.square(rest[flat]).mean())
-    power = cv2.GaussianBlur(np.where(flat, np.square(rest), np.float32(0.0)), (0, 0), LEVEL_PIXELS)
-    share = cv2.GaussianBlur(counted, (0, 0), LEVEL_PIXELS)
-    near = (power + 1e-3 * mean) / (share + 1e-3)  # far from all that is flat, the mean
-    return np.asarray(np.sqrt(np.clip(near / mean, 0.1, 4.0)), dtype=np.float32)
+    power = _blurred(np.where(flat, np.square(rest), np.float32(0.0)))
+    share = _blurred(flat.astype(np.float32))
+    near = np.sqrt(np.clip((power + 1e-3 * mean) / ((share + 1e-3) * mean), 0.1, 4.0))  # far from all flat, the mean
+    height, width = rest.shape
+    return np.asarray(cv2.resize(near, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
+
+
+def _blurred(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean around each place, (H, W) to a quarter of the sides: it changes slowly, and there it costs little."""
+    height, width = (-(-side // 4) for side in plane.shape)
+    small = cv2.resize(plane, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.GaussianBlur(small, (0, 0), LEVEL_PIXELS / 4), dtype=np.float32)
 
 
 def _like(plane: cv2.typing.MatLike, example: Plane) -> Plane:

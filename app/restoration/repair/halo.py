@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from app.images import Pixels
 from app.restoration.repair.diffusion_inpainting import Mask, carried_on, harmonic_fill
-from app.restoration.repair.windows import windows_of
+from app.restoration.repair.windows import Window, of_each, windows_of
 
 REACH_PIXELS = 3  # how far from the mask a rim is looked for
 SMALLEST_SHARE = 0.15  # of the damage's own distance from what is expected
@@ -28,13 +28,16 @@ def with_halo(rgb: Pixels, mask: Mask, hidden: Mask | None = None) -> Mask:
 
     `hidden`, (H, W), is what nobody sees (fully transparent): no rim lies there, and none is judged by it.
     """
-    grown = mask.copy()
-    for _, outer in windows_of(mask):
+
+    def rim(_: Window, outer: Window) -> Mask:
         picture = rgb[outer].astype(np.float32) / np.float32(np.iinfo(rgb.dtype).max)
         if hidden is None:
-            grown[outer] |= _rim(picture, mask[outer])
-        else:
-            grown[outer] |= _rim(carried_on(picture, mask[outer], hidden[outer]), mask[outer]) & ~hidden[outer]
+            return _rim(picture, mask[outer])
+        return _rim(carried_on(picture, mask[outer], hidden[outer]), mask[outer]) & ~hidden[outer]
+
+    grown = mask.copy()
+    for (_, outer), found in of_each(windows_of(mask), rim):
+        grown[outer] |= found
     return grown
 
 

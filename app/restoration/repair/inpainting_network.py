@@ -59,7 +59,7 @@ class FillCorrection(nn.Module):
     def forward(self, filled: Tensor, hole: Tensor) -> Tensor:
         """(N, 3, H, W) and (N, 1, H, W) to (N, 3, H, W) fp32, not cut to [0, 1]."""
         packed = functional.pixel_unshuffle(torch.cat([filled - 0.5, hole - 0.5], dim=1), PACKED)  # (N, 64, H/4, W/4)
-        x = self.stem(packed)
+        x = self.stem(packed.to(self.stem.weight))
         seen = []
         for index, block in enumerate(self.down):
             x = block(x if index == 0 else functional.max_pool2d(x, 2))

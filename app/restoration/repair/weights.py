@@ -36,7 +36,7 @@ class RepairModels:
     Args:
         folder: the weights folder.
         device: torch device name.
-        precision: fp32, bf16 or fp16 (the segmentation then computes in fp32: it was never tried in fp16).
+        precision: fp32, bf16 or fp16 (both then compute in fp32: they were never tried in fp16).
         registry: of the other networks, with which these are forgotten.
     """
 
@@ -78,7 +78,7 @@ class RepairModels:
         inpainting = None
         if has_inpainting:
             inpainting = self._build(INPAINTING_FILE, load_inpainting)
-            inpainting = inpainting.to(self._device).to(memory_format=torch.channels_last)
+            inpainting = inpainting.to(self._device, self._dtype).to(memory_format=torch.channels_last)
         log.info("loaded the networks of repair on %s", self._device)
         return RepairNetworks(DamageNetwork(network, self._device, self._dtype), inpainting)
 

@@ -1,16 +1,26 @@
-"""A photo's holes window by window, so that memory stays flat and time goes by the area around the holes."""
+"""A photo's holes window by window, so that memory stays flat and time goes by the area around the holes.
+
+What windows need not know of each other is computed on several cores at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
+import torch
 
 from app.restoration.repair.diffusion_inpainting import Mask
 
 WINDOW_PIXELS, MARGIN_PIXELS = 384, 64
 
+MOST_THREADS = 4  # each needs some 50 MB for its window
+
 Window = tuple[slice, slice]  # rows, columns
+Result = TypeVar("Result")
 
 
 def windows_of(mask: Mask) -> Iterator[tuple[Window, Window]]:
@@ -26,6 +36,25 @@ def windows_of(mask: Mask) -> Iterator[tuple[Window, Window]]:
                     (left + int(columns[0]), left + int(columns[-1]) + 1),
                 )
                 yield (slice(*y), slice(*x)), (_grown(*y, height), _grown(*x, width))
+
+
+def of_each(
+    windows: Iterable[tuple[Window, Window]], compute: Callable[[Window, Window], Result]
+) -> Generator[tuple[tuple[Window, Window], Result], None, None]:
+    """Each window with what was computed of it, in their order; few are under way at once, so memory stays flat."""
+    threads = min(MOST_THREADS, torch.get_num_threads())
+    with ThreadPoolExecutor(threads, thread_name_prefix="repair") as pool:
+        begun: deque[tuple[tuple[Window, Window], Future[Result]]] = deque()
+        try:
+            for window in windows:
+                begun.append((window, pool.submit(compute, *window)))
+                if len(begun) > threads:
+                    first, future = begun.popleft()
+                    yield first, future.result()
+            for first, future in begun:
+                yield first, future.result()
+        finally:  # whoever asked may have had enough
+            pool.shutdown(cancel_futures=True)
 
 
 def _grown(begin: int, end: int, limit: int) -> slice:
