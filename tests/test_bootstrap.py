@@ -205,6 +205,37 @@ def test_two_starts_at_once_install_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert (tmp_path / "log").read_text() == "installed\n"
 
 
+def test_a_killed_start_leaves_the_folder_to_its_pip_until_that_is_done(tmp_path: Path) -> None:
+    """Two pips in one folder spoil it; the second once read what the first had half written."""
+    for name in bootstrap.REQUIREMENT_FILES:
+        (tmp_path / name).touch()
+    (tmp_path / "venv").mkdir()
+    program = (
+        "import sys; from pathlib import Path; from app.commands import bootstrap as b\n"
+        "root, folder = Path(sys.argv[1]), Path(sys.argv[1]) / 'venv'\n"
+        "b._has_pip = lambda folder: True\n"
+        "def install(folder, root, wanted):\n"
+        "    b._run([sys.executable, '-c', sys.argv[2], sys.argv[1]]); return wanted\n"
+        "b._install = install\n"
+        "b.make_ready(folder, root)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    note = "import sys; from pathlib import Path; root = Path(sys.argv[1]); (root / 'log').open('a').write(%r)\n"
+    slow = f"{note % 'begun '}print('begun', flush=True); sys.stdin.read(); {note % 'done '}"
+    killed = subprocess.Popen([*command, slow], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert killed.stdin is not None
+    assert killed.stdout is not None
+    assert killed.stdout.readline() == "begun\n"
+    killed.kill()
+    killed.wait(timeout=60)
+    second = subprocess.Popen([*command, note % "second "], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert second.stdout is not None
+    assert "Waiting for another start" in second.stdout.readline()
+    killed.stdin.close()  # its pip, which has inherited the other end, goes on
+    assert second.wait(timeout=60) == 0
+    assert (tmp_path / "log").read_text() == "begun done second "
+
+
 def test_the_environment_may_lie_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VENV_FOLDER", str(tmp_path / "elsewhere"))
     assert bootstrap.venv_folder(ROOT) == tmp_path / "elsewhere"

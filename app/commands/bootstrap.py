@@ -196,7 +196,8 @@ def _say(text: str) -> None:
 
 
 def _run(command: list[str]) -> None:
-    subprocess.run(command, check=True)  # noqa: S603 - our own interpreter, no shell
+    # The lock is inherited: a pip that outlives a killed start still keeps the next one from the same folder.
+    subprocess.run(command, check=True, close_fds=False)  # noqa: S603 - our own interpreter, no shell
 
 
 def _has_pip(folder: Path) -> bool:
@@ -235,13 +236,14 @@ def _write_stamp(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path`; the kernel frees it if this process dies."""
+    """Hold an exclusive lock on `path`; the kernel frees it when this process and those that it ran are gone."""
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             _say("Waiting for another start that is installing packages ...")
             fcntl.flock(file, fcntl.LOCK_EX)
+        os.set_inheritable(file.fileno(), True)
         yield
 
 
