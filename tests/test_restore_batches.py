@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,9 @@ import pytest
 from PIL import Image
 
 from app.commands import restore
-from app.commands.earlier_results import RECORDS_NAME, EarlierResults, PhotoVersion
+from app.commands.earlier_results import ATTRIBUTE_NAME, RECORDS_NAME, EarlierResults, PhotoVersion
 from app.commands.restore import Machine, settings_for
-from app.errors import DeviceLost, Unprocessable
+from app.errors import Conflict, DeviceLost, Unprocessable
 from app.options import EngineName, RestoreOptions
 from app.settings import Settings
 from tests.command_line import files_below, put_photo, run
@@ -29,6 +30,23 @@ class StandIn(LanczosBackend):
 
     def describe_pace(self, _options: RestoreOptions) -> dict[str, Any]:
         return {}
+
+
+@pytest.fixture(params=[ATTRIBUTE_NAME, RECORDS_NAME])
+def marking(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What marks results: the attribute, or the hidden file of a file system without attributes."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    if request.param == RECORDS_NAME:
+        monkeypatch.setattr(os, "setxattr", refuse)
+    else:
+        try:
+            os.setxattr(tmp_path, ATTRIBUTE_NAME, b"")
+        except OSError:
+            pytest.skip("this file system has no extended attributes")
+    return str(request.param)
 
 
 @pytest.fixture
@@ -64,6 +82,7 @@ def test_every_page_that_lacks_pixels_is_kept_where_asked(
         assert getattr(image, "n_frames", 1) == 2
 
 
+@pytest.mark.usefixtures("marking")
 @pytest.mark.parametrize("age_seconds", [-1000, 1000])
 @pytest.mark.parametrize("words", [("in", "out"), ("in/a.png", "out/a.png"), ("in", "out", "--output-format", "png")])
 def test_a_file_that_is_no_result_of_the_photo_stays_without_overwrite(
@@ -88,6 +107,7 @@ def test_a_file_that_is_no_result_of_the_photo_stays_without_overwrite(
     assert "0 restored, 1 already done" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("marking")
 def test_photos_of_two_folders_with_one_name_do_not_replace_each_other(
     tmp_path: Path, batch: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,6 +119,7 @@ def test_photos_of_two_folders_with_one_name_do_not_replace_each_other(
     assert Image.open(tmp_path / "out" / "a.png").width == 48
 
 
+@pytest.mark.usefixtures("marking")
 def test_a_result_that_was_changed_is_done_but_not_replaced(
     tmp_path: Path, batch: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +133,7 @@ def test_a_result_that_was_changed_is_done_but_not_replaced(
     assert (tmp_path / "out" / "a.png").read_bytes() == before
 
 
+@pytest.mark.usefixtures("marking")
 def test_results_are_known_in_folders_that_were_moved(
     tmp_path: Path, batch: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,25 +145,53 @@ def test_results_are_known_in_folders_that_were_moved(
     assert "0 restored, 1 already done" in capsys.readouterr().out
 
 
-def test_records_with_foreign_and_torn_lines_are_read(tmp_path: Path) -> None:
+def test_records_with_foreign_and_torn_lines_are_read(tmp_path: Path, marking: str) -> None:
     photo, place = put_photo(tmp_path / "a.jpg"), tmp_path / "out" / "a.png"
     put_photo(place)
-    records = place.parent / RECORDS_NAME
-    records.write_bytes(b'[1]\n{"result": 3}\n\xff\n{"result": "b.png", "photo": {"x": 1}, "bytes": 1}\n{"resu')
+    foreign = b'[1]\n{"result": 3}\n\xff\n{"result": "b.png", "photo": {"x": 1}, "result_bytes": 1}\n{"resu'
+    (place.parent / RECORDS_NAME).write_bytes(foreign)
     version = PhotoVersion.of(photo)
-    EarlierResults(overwrite=False).record(place, version, place.stat().st_size)
+    EarlierResults(overwrite=False).record(place, place, version)
+    assert (RECORDS_NAME in marking) == ((place.parent / RECORDS_NAME).read_bytes() != foreign)
     assert EarlierResults(overwrite=False).is_done(place, version)
     assert not EarlierResults(overwrite=True).is_done(place, version)
 
 
-def test_the_records_are_no_file_that_is_left_out(
-    tmp_path: Path, batch: Callable[..., int], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff", b'{"photo": 1, "result_bytes": 1}', b'{"photo": {}}'])
+def test_an_attribute_that_is_not_ours_is_passed_over(content: bytes, tmp_path: Path) -> None:
+    photo, place = put_photo(tmp_path / "a.jpg"), put_photo(tmp_path / "out" / "a.png")
+    try:
+        os.setxattr(place, ATTRIBUTE_NAME, content)
+    except OSError:
+        pytest.skip("this file system has no extended attributes")
+    assert not EarlierResults(overwrite=False).is_done(place, PhotoVersion.of(photo))
+    with pytest.raises(Conflict):
+        EarlierResults(overwrite=False).check(place, PhotoVersion.of(photo))
+
+
+def test_a_folder_of_results_holds_nothing_else_and_records_are_no_file_that_is_left_out(
+    tmp_path: Path, batch: Callable[..., int], marking: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put_photo(tmp_path / "in" / "a.png")
     assert batch("in", "out") == 0
-    assert (tmp_path / "out" / RECORDS_NAME).is_file()
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"a.png", marking} - {ATTRIBUTE_NAME}
+    assert marking in {*os.listxattr(tmp_path / "out" / "a.png"), *names}
     assert batch("out", "again") == 0
     assert "left out" not in capsys.readouterr().out
+
+
+def test_what_is_noted_does_not_tell_where_the_photo_lay(
+    tmp_path: Path, batch: Callable[..., int], marking: str
+) -> None:
+    put_photo(tmp_path / "secret" / "a.png")
+    assert batch("secret", "out") == 0
+    out = tmp_path / "out"
+    noted = (
+        os.getxattr(out / "a.png", ATTRIBUTE_NAME) if marking == ATTRIBUTE_NAME else (out / RECORDS_NAME).read_bytes()
+    )
+    assert b"result_bytes" in noted
+    assert b"secret" not in noted
 
 
 def _raise(error: Exception) -> bool:

@@ -228,7 +228,7 @@ class Restoration:
     def _publish(self, part: Path, place: Path, photo: PhotoVersion) -> None:
         """Only now the format is certain, and a file may have come meanwhile."""
         self._earlier.check(place, photo)
-        self._earlier.record(place, photo, part.stat().st_size)
+        self._earlier.record(part, place, photo)
         publish(part, place)
 
     def _seconds(self, task: RestoreTask, pace: _Pacing) -> float:
