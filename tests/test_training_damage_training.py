@@ -16,13 +16,13 @@ from PIL import Image
 
 from app.evaluation.damage.agreement import Agreement, agreement
 from app.restoration.faces.detection import fuse_batch_norms
+from app.restoration.repair.looks import probabilities
 from app.restoration.repair.segmentation_network import (
     MULTIPLE,
     WIDTHS,
     DamageSegmentation,
     load_segmentation,
     make_segmentation,
-    probabilities,
     with_both_passes,
     without_shared,
 )

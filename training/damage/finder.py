@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from app.restoration.repair.looks import probabilities
 from app.restoration.repair.mask import LOW_SHARE
-from app.restoration.repair.segmentation_network import probabilities
 
 Mask = NDArray[np.bool_]
 

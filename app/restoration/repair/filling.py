@@ -30,7 +30,7 @@ from app.restoration.repair.windows import Window, of_each, windows_of
 from app.stages import OnFraction
 
 WIDE_PIXELS = 6  # holes wider than this are the network's
-_FILLING_SHARE = 0.8  # of the time; the rest is grain
+_FILLING_SHARE = 0.7  # of the time; the rest is colour and grain
 
 
 def fill(
@@ -61,24 +61,23 @@ def fill(
     filled, open_holes = rgb.copy(), mask.copy()
     unseen = np.broadcast_to(np.False_, mask.shape) if hidden is None else hidden
     windows = list(windows_of(mask))
-    passes = 1.0 if not with_grain else _FILLING_SHARE
     for number, (inner, outer) in enumerate(_from_the_rim(windows, open_holes, unseen)):
         plane = _plane(filled[outer], open_holes[outer], unseen[outer])
-        smooth = _smooth(plane, open_holes[outer], network)
-        _write(filled, inner, outer, mask, without_bleeding(smooth, open_holes[outer]))
+        _write(filled, inner, outer, mask, _smooth(plane, open_holes[outer], network))
         open_holes[inner] = False
-        _go_on(on_fraction, passes * (number + 1) / len(windows))
-    if not with_grain:
-        return filled
-    even = filled.copy()
+        _go_on(on_fraction, _FILLING_SHARE * (number + 1) / len(windows))
+    smooth = filled.copy()
 
-    def with_own_grain(_: Window, outer: Window) -> Plane:
-        plane = _plane(even[outer], np.broadcast_to(np.False_, mask[outer].shape), unseen[outer])
+    def finished(_: Window, outer: Window) -> Plane:
+        plane = _plane(smooth[outer], np.broadcast_to(np.False_, mask[outer].shape), unseen[outer])
+        plane = without_bleeding(plane, mask[outer])
+        if not with_grain:
+            return plane
         return plane + grain_for(plane, mask[outer] | unseen[outer], (outer[0].start, outer[1].start))
 
-    for number, ((inner, outer), plane) in enumerate(of_each(windows, with_own_grain)):
+    for number, ((inner, outer), plane) in enumerate(of_each(windows, finished)):
         _write(filled, inner, outer, mask, plane)
-        _go_on(on_fraction, passes + (1.0 - passes) * (number + 1) / len(windows))
+        _go_on(on_fraction, _FILLING_SHARE + (1.0 - _FILLING_SHARE) * (number + 1) / len(windows))
     return filled
 
 

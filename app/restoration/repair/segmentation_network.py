@@ -22,7 +22,6 @@ PACKED = 2
 MULTIPLE: int = PACKED * 2 ** (len(WIDTHS) - 1)  # of which the sides must be
 FIRST_OF_LEVEL = re.compile(r"down\.\d+\.layers\.0\.weight")  # (width, inputs, 3, 3), in the order of the levels
 _LATER_LEVEL = re.compile(r"down\.([1-9]\d*)\.(.+)")  # the first level is computed once
-MIRRORS: tuple[tuple[int, ...], ...] = ((), (2, 3))  # of a picture: as it is, turned by half a circle
 PRIOR_SHARE = 0.02  # of damaged pixels: where the untrained network starts
 
 
@@ -162,18 +161,3 @@ def load_segmentation(state: Mapping[str, Tensor]) -> DamageSegmentation:
     network = DamageSegmentation(widths or WIDTHS)
     network.load_state_dict({name: value.float() for name, value in with_both_passes(state).items()})
     return network.eval()
-
-
-def probabilities(network: nn.Module, scan: Tensor, mirrors: Sequence[tuple[int, ...]] = MIRRORS) -> Tensor:
-    """Damage probability of one picture of any size: (1, 3, H, W) float in [0, 1] to (H, W) fp32 in [0, 1].
-
-    It is looked at mirrored along each of `mirrors`, dimensions of the scan (none: as it is; both: turned by half a
-    circle), and the logits are averaged.
-    """
-    height, width = scan.shape[-2:]
-    padding = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
-    padded = functional.pad(scan, padding, mode="replicate")
-    logits = torch.zeros(padded.shape[-2:], dtype=torch.float32, device=padded.device)  # (H', W')
-    for dimensions in mirrors:
-        logits += network(padded.flip(dimensions)).flip(dimensions)[0, 0].float()
-    return (logits / len(mirrors))[:height, :width].sigmoid()
