@@ -232,7 +232,8 @@ def test_sign_in_with_a_wrong_key_then_the_right_one(browser: Browser, tmp_path:
         assert place["y"] < 60
         assert place["x"] + place["width"] > DESKTOP["width"] - 60, "at the top right"
         shoot(page, "05-sign-out-light", tmp_path)
-        page.click("#sign-out")
+        with page.expect_navigation():  # the page loads anew, after the form shows
+            page.click("#sign-out")
         expect(page.locator("#signin")).to_be_visible()
         assert "a private wish" not in page.evaluate("JSON.stringify({...localStorage})")
         assert page.locator(".card").count() == 0
