@@ -21,7 +21,7 @@ from app.notices import NoticeKind
 from app.options import Repair, damage_reduction
 from app.restoration.faces.detection import DetectedFace
 from app.restoration.repair.detection import DamageNetwork, find_damage, spans
-from app.restoration.repair.looks import BORDER_PIXELS, MIRRORS
+from app.restoration.repair.inference import BORDER_PIXELS, MIRRORS
 from app.restoration.repair.mask import LOW_SHARE, THRESHOLDS, count_regions, make_mask, share_in
 from app.restoration.repair.repair import RepairedPhoto, RepairNetworks, marked_share, repair_photo
 from app.restoration.repair.segmentation_network import MULTIPLE, load_segmentation, make_segmentation

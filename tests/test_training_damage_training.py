@@ -16,7 +16,7 @@ from PIL import Image
 
 from app.evaluation.damage.agreement import Agreement, agreement
 from app.restoration.faces.detection import fuse_batch_norms
-from app.restoration.repair.looks import probabilities
+from app.restoration.repair.inference import probabilities
 from app.restoration.repair.segmentation_network import (
     MULTIPLE,
     WIDTHS,

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from app.restoration.repair.looks import probabilities
+from app.restoration.repair.inference import probabilities
 from app.restoration.repair.mask import LOW_SHARE
 
 Mask = NDArray[np.bool_]

@@ -22,7 +22,7 @@ REACH_PIXELS = 4  # how far from a hole colour may have bled: two blocks of halv
 PALEST_SHARE = 0.55  # of the colour from afar; what is paler is another colour
 HUE_TOLERANCE = 0.12  # how far off that colour's line, as a share of it, the same hue is
 UNEVEN_TOLERANCE = 0.1  # the same on average in the ring around the hole, beyond which nothing from afar is believed
-VIVID = 0.22  # length of a chroma in RGB, beyond which a difference is taken for the picture's own
+STRONGEST_CHROMA = 0.22  # its length in RGB, beyond which a difference is taken for the picture's own
 _NEAR_PIXELS = 4.0  # standard deviation of that average
 
 
@@ -47,7 +47,7 @@ def without_bleeding(filled: Plane, hole: Mask) -> Plane:
     same_hue = off < HUE_TOLERANCE**2 * strength
     ring = (around & ~hole).astype(np.float32)
     uneven, expected = (cv2.GaussianBlur(ring * each, (0, 0), _NEAR_PIXELS) for each in (off, strength))
-    is_pale = hole & same_hue & (strength < VIVID**2) & (share > PALEST_SHARE) & (share < 1.0)
+    is_pale = hole & same_hue & (strength < STRONGEST_CHROMA**2) & (share > PALEST_SHARE) & (share < 1.0)
     is_pale &= uneven < UNEVEN_TOLERANCE**2 * expected
     return np.asarray(np.where(is_pale[:, :, None], filled + afar - near, filled), dtype=np.float32)
 

@@ -29,7 +29,7 @@ from app.images.samples import eight_bit
 from app.options import damage_reduction
 from app.restoration.device_errors import is_out_of_memory
 from app.restoration.device_memory import release_memory
-from app.restoration.repair.looks import probabilities
+from app.restoration.repair.inference import probabilities
 from app.restoration.repair.segmentation_network import MULTIPLE
 from app.stages import OnFraction
 

@@ -3,8 +3,8 @@
 Diffusion fills everything; where a hole is wide the inpainting network, if there is one, corrects what diffusion says.
 Windows go from top left to bottom right, and each takes what is filled already for known, so that no border between
 two can be seen; one that sees nothing but hole waits until its neighbours are filled. Time goes by the area around the
-holes. Outside the mask not one bit changes: the fill takes up the values of the hole's edge, and the grain fades in
-from there, so nothing outside needs to be feathered.
+holes. Outside the mask not one bit changes: the fill takes up the values of the hole's edge (its colour from further
+away where JPEG has thinned it), and the grain fades in from there, so nothing outside needs to be feathered.
 """
 
 from __future__ import annotations

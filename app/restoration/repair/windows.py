@@ -45,16 +45,13 @@ def of_each(
     threads = min(MOST_THREADS, torch.get_num_threads())
     with ThreadPoolExecutor(threads, thread_name_prefix="repair") as pool:
         begun: deque[tuple[tuple[Window, Window], Future[Result]]] = deque()
-        try:
-            for window in windows:
-                begun.append((window, pool.submit(compute, *window)))
-                if len(begun) > threads:
-                    first, future = begun.popleft()
-                    yield first, future.result()
-            for first, future in begun:
+        for window in windows:
+            begun.append((window, pool.submit(compute, *window)))
+            if len(begun) > threads:
+                first, future = begun.popleft()
                 yield first, future.result()
-        finally:  # whoever asked may have had enough
-            pool.shutdown(cancel_futures=True)
+        for first, future in begun:
+            yield first, future.result()
 
 
 def _grown(begin: int, end: int, limit: int) -> slice:

@@ -1,11 +1,11 @@
-"""The looks at one picture: every pixel is seen in its place, and a border as a border, not behind padding."""
+"""The segmentation network over one picture: each pixel in its place, a border as a border, not behind padding."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from app.restoration.repair.looks import BORDER_PIXELS, probabilities
+from app.restoration.repair.inference import BORDER_PIXELS, probabilities
 from app.restoration.repair.segmentation_network import MULTIPLE
 
 SIZES = [(128, 129), (130, 159), (159, 128), (200, 333), (160, 192), (300, 45), (45, 71), (1, 300)]
@@ -47,7 +47,7 @@ def test_each_border_and_corner_is_shown_as_one(size: tuple[int, int]) -> None:
     assert last <= {float(shown[0, 0, y, x]) for shown in unpadded for y in (0, -1) for x in (0, -1)}
 
 
-def test_where_a_look_ends_within_the_picture_another_counts_more() -> None:
+def test_where_a_part_ends_within_the_picture_another_counts_more() -> None:
     class OfItsEnds(torch.nn.Module):
         """Sure of damage in the first and last rows of what it is shown, as of a torn border."""
 
@@ -58,7 +58,7 @@ def test_where_a_look_ends_within_the_picture_another_counts_more() -> None:
 
     found = probabilities(OfItsEnds(), a_scan(MULTIPLE * 6 + 16, MULTIPLE * 6 + 16))
     assert torch.cat([found[:8], found[-8:]]).min() > 0.8, "the picture's own borders"
-    assert found[8:-8].max() < 0.5, "where a look ends is none"
+    assert found[8:-8].max() < 0.5, "where a part ends is none"
 
 
 def test_where_parts_meet_nothing_can_be_seen() -> None:
